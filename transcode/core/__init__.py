@@ -1,0 +1,1 @@
+"""Facts, lazy tensors, the flow that joins transforms, plans and their execution: no files, no formats."""

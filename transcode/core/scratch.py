@@ -1,0 +1,51 @@
+"""Memory that one worker uses again for every tile."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+__all__ = ["Scratch"]
+
+_ALIGN = 64
+
+
+class Scratch:
+    """A bump allocator over one block that grows to the largest tile seen and stays.
+
+    The first touch of fresh memory costs as much as several passes over warm memory, so tiles are never
+    allocated anew: a stage takes what it needs, and the worker empties the whole block before its next tile.
+    Arrays taken are therefore valid until the worker's next :meth:`reset`, and are not zeroed.
+    """
+
+    def __init__(self) -> None:
+        self._block: NDArray[np.uint8] = np.empty(0, np.uint8)
+        self._used = 0
+        self._overflow = 0
+
+    def take(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        """An uninitialised C-contiguous array, aligned to a cache line."""
+        kind = np.dtype(dtype)
+        nbytes = prod(shape) * kind.itemsize
+        start = self._used
+        end = start + nbytes
+        self._used = end + (-end % _ALIGN)
+        if self._used > self._block.nbytes:
+            # Served from fresh memory this once; the block is enlarged at the next reset, when nobody
+            # holds a view of it.
+            self._overflow = max(self._overflow, self._used)
+            return np.empty(shape, kind)
+        return self._block[start:end].view(kind).reshape(shape)
+
+    def reset(self) -> None:
+        """Take all arrays back."""
+        if self._overflow:
+            self._block = np.empty(0, np.uint8)  # let go of the old block first: never hold both
+            raw = np.empty(self._overflow + _ALIGN, np.uint8)
+            skip = -raw.ctypes.data % _ALIGN
+            self._block = raw[skip : skip + self._overflow]
+            self._overflow = 0
+        self._used = 0

@@ -1,0 +1,71 @@
+"""Facts about tensors: what is known of one before any of its bytes is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import gcd, prod
+
+from .dtypes import DType
+
+__all__ = ["Part", "Spec"]
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """The dtype and shape of an array; everything about its size follows.
+
+    Tensors are read by *rows*: a tensor of shape ``[..., K]`` has ``prod(...)`` rows of ``K`` columns,
+    a 1-D tensor has as many rows as elements (one column each) and a scalar one row.
+    """
+
+    dtype: DType
+    shape: tuple[int, ...]
+
+    @property
+    def numel(self) -> int:
+        """How many elements."""
+        return prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Stored bytes; exact for sub-byte dtypes whose total is whole bytes."""
+        return self.numel * self.dtype.bits // 8
+
+    @property
+    def columns(self) -> int:
+        """Elements in one row."""
+        return self.shape[-1] if len(self.shape) >= 2 else 1
+
+    @property
+    def rows(self) -> int:
+        """How many rows."""
+        return prod(self.shape[:-1]) if len(self.shape) >= 2 else prod(self.shape)
+
+    @property
+    def row_bits(self) -> int:
+        """Bits of one row."""
+        return self.columns * self.dtype.bits
+
+    @property
+    def grain(self) -> int:
+        """Least number of rows that fill whole bytes: 1 but for narrow rows of sub-byte dtypes."""
+        return 8 // gcd(8, self.row_bits) if self.row_bits else 1
+
+    def row_offset(self, row: int) -> int:
+        """Byte at which a row starts; the row must be a multiple of the grain, or the end."""
+        return row * self.row_bits // 8
+
+    def __str__(self) -> str:
+        return f"{self.dtype.name}[{','.join(map(str, self.shape))}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One stored component of a tensor. It has a role; a convention gives it a name later.
+
+    Roles in use: ``values`` (a plain tensor), ``codes``, ``scale``, ``zero_point``, ``global_scale``,
+    and for calibrated formats ``input_global_scale`` and ``alpha``.
+    """
+
+    role: str
+    spec: Spec

@@ -1,0 +1,155 @@
+"""Tensors that are read when asked, a few rows at a time, by any thread, in any order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .observe import Observation
+from .scratch import Scratch
+from .spec import Part, Spec
+
+if TYPE_CHECKING:
+    import torch
+
+    from .scheme import Scheme
+
+__all__ = ["LazyTensor", "Piece", "Reader", "plain"]
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Some whole rows of one part, in flight.
+
+    It says itself where it belongs, so a sink can place pieces in any order.
+
+    Attributes:
+        role: the part it belongs to.
+        offset: byte in that part at which ``data`` starts.
+        data: C-contiguous array in the part's carrier dtype; valid until the worker empties its scratch.
+    """
+
+    role: str
+    offset: int
+    data: Array
+
+
+Reader = Callable[[int, int, Scratch], Iterator[Piece]]
+"""``read(start, stop, scratch)``: the pieces of rows ``start`` to ``stop``, one for each part.
+
+``start`` is a multiple of the tensor's grain; ``stop`` too, or the number of rows. Thread-safe, repeatable.
+"""
+
+
+@dataclass(frozen=True)
+class LazyTensor:
+    """A tensor that knows its facts and can produce its bytes.
+
+    Attributes:
+        name: the logical name; a convention derives the names of the parts from it.
+        spec: logical dtype and shape: those before quantization, whatever the parts are.
+        parts: what is stored.
+        read: produces pieces, see :data:`Reader`.
+        grain: rows are read in multiples of this.
+        source: name in the source; stays when the tensor is renamed.
+        scheme: how ``codes`` and their companions stand for the tensor; None for plain values.
+        needs: observations that must be complete before the first row is read.
+        fate: what was done to it and why, in order.
+        shares: key of the stored bytes when several tensors may alias them (tied weights), else None.
+    """
+
+    name: str
+    spec: Spec
+    parts: tuple[Part, ...]
+    read: Reader = field(repr=False, compare=False)
+    grain: int = 1
+    source: str = ""
+    scheme: Scheme | None = None
+    needs: tuple[Observation[Any], ...] = field(default=(), repr=False, compare=False)
+    fate: tuple[str, ...] = ()
+    shares: str | None = None
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is stored as it is: one part, the values."""
+        return self.scheme is None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all parts."""
+        return sum(part.spec.nbytes for part in self.parts)
+
+    def part(self, role: str) -> Part:
+        """The part of that role. Raises KeyError."""
+        for part in self.parts:
+            if part.role == role:
+                return part
+        raise KeyError(role)
+
+    def evolve(self, *, did: str | None = None, **changes: Any) -> LazyTensor:
+        """A copy with some attributes changed, and ``did`` added to its fate."""
+        if did is not None:
+            changes["fate"] = (*self.fate, did)
+        return replace(self, **changes)
+
+    def matrix(self, start: int, stop: int, scratch: Scratch) -> Array:
+        """Rows of a plain tensor as a 2-D array ``[stop - start, columns]`` in the carrier dtype.
+
+        It may be a read-only view of the file. Not for packed sub-byte dtypes.
+        """
+        (piece,) = self.read(start, stop, scratch)
+        return piece.data.reshape(stop - start, self.spec.columns)
+
+    def tiles(self, nbytes: int) -> Iterator[tuple[int, int]]:
+        """Cut the rows into runs of about ``nbytes`` of logical values, in whole grains."""
+        rows = self.spec.rows
+        if rows == 0 or self.spec.nbytes == 0:
+            return
+        grains = max(nbytes * 8 // max(self.spec.row_bits * self.grain, 1), 1)
+        step = grains * self.grain
+        for start in range(0, rows, step):
+            yield start, min(start + step, rows)
+
+    def numpy(self, role: str | None = None) -> Array:
+        """The whole of one part (the first unless said), in memory of its own.
+
+        Dtypes that numpy lacks come as ``ml_dtypes`` types; packed sub-byte dtypes as their bytes, 1-D.
+        """
+        part = self.parts[0] if role is None else self.part(role)
+        buffer = np.empty(part.spec.nbytes, np.uint8)
+        scratch = Scratch()
+        for start, stop in self.tiles(4 << 20):
+            scratch.reset()
+            for piece in self.read(start, stop, scratch):
+                if piece.role == part.role:
+                    raw = piece.data.reshape(-1).view(np.uint8)
+                    buffer[piece.offset : piece.offset + raw.nbytes] = raw
+        if part.spec.dtype.packed:
+            return buffer
+        return buffer.view(part.spec.dtype.numpy()).reshape(part.spec.shape)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        array = self.numpy()
+        return array if dtype is None else array.astype(dtype)
+
+    def torch(self, role: str | None = None) -> torch.Tensor:
+        """As :meth:`numpy`, as a torch tensor of the same dtype; needs torch."""
+        import torch
+
+        part = self.parts[0] if role is None else self.part(role)
+        array = self.numpy(role)
+        if part.spec.dtype.ml_dtype is None or part.spec.dtype.packed:
+            return torch.from_numpy(array)
+        kind = getattr(torch, part.spec.dtype.ml_dtype)
+        return torch.from_numpy(array.view(part.spec.dtype.carrier)).view(kind)
+
+
+def plain(name: str, spec: Spec, read: Reader, **rest: Any) -> LazyTensor:
+    """A tensor of plain values."""
+    return LazyTensor(name, spec, (Part("values", spec),), read, spec.grain, rest.pop("source", name), **rest)

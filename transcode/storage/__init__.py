@@ -1,0 +1,1 @@
+"""Files: the only place that maps, reads, writes, grows or renames them."""

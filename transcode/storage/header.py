@@ -1,0 +1,297 @@
+"""The safetensors header: parsed strictly, rendered reproducibly.
+
+Layout of a file (safetensors README, "Format"): a little-endian u64 ``n``, ``n`` bytes of UTF-8 JSON that may
+end in spaces, then the data section, to whose start all offsets are relative.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import prod
+from os import PathLike
+from typing import Any
+
+from ..core.dtypes import DTYPES, DType
+from ..core.spec import Spec
+from ..errors import FormatError, PlanError
+
+__all__ = ["MAX_HEADER", "PAGE", "Entry", "Header", "parse", "read", "render"]
+
+MAX_HEADER = 100_000_000
+"""Longest JSON that readers accept, in bytes (reference implementation, on reading and on writing)."""
+
+PAGE = 4096
+"""Data sections start at a multiple of this, so that a file can later grow at its front without a copy."""
+
+_LIMIT = 1 << 64  # sizes beyond the reference reader's usize
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One stored tensor: its facts and its place ``[begin, end)`` in the data section."""
+
+    name: str
+    spec: Spec
+    begin: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """A parsed header.
+
+    Attributes:
+        entries: in the order of their bytes.
+        metadata: ``__metadata__``, in file order; empty when absent.
+        data_start: byte of the file at which the data section begins: 8 plus the length of the JSON.
+        data_size: bytes of the data section.
+    """
+
+    entries: tuple[Entry, ...]
+    metadata: Mapping[str, str]
+    data_start: int
+    data_size: int
+
+
+class _Negative(int):
+    """A JSON integer written with a minus sign, so that ``-0`` can be told from ``0``."""
+
+
+def _integer(text: str) -> int:
+    return _Negative(text) if text[0] == "-" else int(text)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise _Malformed(f"the key {key!r} appears twice")
+            seen.add(key)
+    return made
+
+
+def _constant(text: str) -> Any:
+    raise _Malformed(f"{text} is not JSON")
+
+
+class _Malformed(ValueError):
+    pass
+
+
+def read(path: str | PathLike[str]) -> Header:
+    """Read the header of a file and nothing else.
+
+    Raises:
+        FormatError: the file is not a valid safetensors file.
+        OSError: it cannot be read.
+    """
+    with open(path, "rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        prefix = file.read(8)
+        n = _length(prefix, size, path)
+        raw = bytearray()
+        while len(raw) < n:  # an unbuffered read may return less than it was asked for
+            more = file.read(n - len(raw))
+            if not more:
+                raise FormatError(f"the file ends inside its header, after {8 + len(raw)} bytes", file=path)
+            raw += more
+    return parse(bytes(raw), file_size=size, file=path)
+
+
+def _length(prefix: bytes, file_size: int, file: str | PathLike[str]) -> int:
+    if len(prefix) < 8:
+        raise FormatError(
+            f"{len(prefix)} bytes are too few for a safetensors file",
+            file=file,
+            hint="is the download complete?",
+        )
+    n: int = struct.unpack("<Q", prefix)[0]
+    if n > MAX_HEADER:
+        raise FormatError(
+            f"the header claims {n} bytes, more than the format's {MAX_HEADER}",
+            file=file,
+            hint="this is probably not a safetensors file",
+        )
+    if 8 + n > file_size:
+        raise FormatError(
+            f"the header claims {n} bytes but the file has only {file_size}",
+            file=file,
+            hint="is the download complete?",
+        )
+    return n
+
+
+def parse(raw: bytes, *, file_size: int, file: str | PathLike[str]) -> Header:
+    """Parse the JSON of a header, without the 8 bytes of length before it.
+
+    Args:
+        raw: the JSON, with its padding.
+        file_size: bytes of the whole file, against which the offsets are checked.
+        file: name for errors.
+
+    Raises:
+        FormatError: any violation; stricter than the reference reader in that no name may appear twice.
+    """
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise FormatError(f"the header is not UTF-8 at byte {8 + error.start}", file=file) from None
+    try:
+        table = json.loads(
+            text,
+            object_pairs_hook=_object,
+            parse_constant=_constant,
+            # The hook is a Python call for every number, so it is used only where a minus sign exists.
+            parse_int=_integer if "-" in text else None,
+        )
+    except _Malformed as error:
+        raise FormatError(f"the header is malformed: {error}", file=file) from None
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"the header is not valid JSON: {error}", file=file) from None
+    if not isinstance(table, dict):
+        raise FormatError(f"the header is a JSON {type(table).__name__}, not an object", file=file)
+
+    metadata = _metadata(table.pop("__metadata__", None), file)
+    entries = [_entry(name, fields, file) for name, fields in table.items()]
+    entries.sort(key=lambda entry: (entry.begin, entry.end))
+    data_start = 8 + len(raw)
+    _check_offsets(entries, file_size - data_start, file)
+    return Header(tuple(entries), metadata, data_start, file_size - data_start)
+
+
+def _metadata(found: Any, file: str | PathLike[str]) -> dict[str, str]:
+    if found is None:
+        return {}
+    if not isinstance(found, dict):
+        raise FormatError(f"__metadata__ is a JSON {type(found).__name__}, not an object", file=file)
+    for key, value in found.items():
+        if not isinstance(value, str):
+            raise FormatError(f"__metadata__: {key!r} is {value!r}, not a string", file=file)
+        _check_text(key, file)
+        _check_text(value, file)
+    return found
+
+
+def _check_text(text: str, file: str | PathLike[str]) -> None:
+    # JSON escapes can spell half of a surrogate pair, which is no text and cannot be written again.
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise FormatError(f"{text!r} holds half of a surrogate pair", file=file) from None
+
+
+def _entry(name: str, fields: Any, file: str | PathLike[str]) -> Entry:
+    def wrong(what: str) -> FormatError:
+        return FormatError(what, file=file, tensor=name)
+
+    _check_text(name, file)
+    if not isinstance(fields, dict):
+        raise wrong(f"the entry is a JSON {type(fields).__name__}, not an object")
+    try:
+        kind, shape, offsets = fields["dtype"], fields["shape"], fields["data_offsets"]
+    except KeyError as error:
+        raise wrong(f"the entry lacks {error.args[0]!r}") from None
+    if not isinstance(kind, str) or kind not in DTYPES:
+        raise wrong(f"unknown dtype {kind!r}")
+    if not isinstance(shape, list) or not all(map(_natural, shape)):
+        raise wrong(f"shape {shape!r} is not a list of non-negative integers")
+    if not isinstance(offsets, list) or len(offsets) != 2 or not all(map(_natural, offsets)):
+        raise wrong(f"data_offsets {offsets!r} are not two non-negative integers")
+    dtype: DType = DTYPES[kind]
+    # Zeros come last in the product, as the reference multiplies in order and refuses what overflows.
+    bits = prod(size or 1 for size in shape) * dtype.bits
+    if bits >= _LIMIT:
+        raise wrong(f"shape {shape!r} of {kind} overflows")
+    if 0 in shape:
+        bits = 0
+    if bits % 8:
+        raise wrong(f"shape {shape!r} of {kind} is not a whole number of bytes")
+    begin, end = offsets
+    if begin > end:
+        raise wrong(f"data_offsets {offsets!r} run backwards")
+    if end - begin != bits // 8:
+        raise wrong(f"data_offsets {offsets!r} hold {end - begin} bytes, {kind} {shape!r} needs {bits // 8}")
+    return Entry(name, Spec(dtype, tuple(shape)), begin, end)
+
+
+def _natural(value: Any) -> bool:
+    return type(value) is int and value < _LIMIT
+
+
+def _check_offsets(entries: list[Entry], data_size: int, file: str | PathLike[str]) -> None:
+    at = 0
+    for entry in entries:
+        if entry.begin != at:
+            what = "overlaps the tensor before it" if entry.begin < at else "leaves a hole before it"
+            raise FormatError(
+                f"data_offsets [{entry.begin}, {entry.end}] {what}, which ends at {at}",
+                file=file,
+                tensor=entry.name,
+            )
+        at = entry.end
+    if at != data_size:
+        what = "is cut short" if at > data_size else "has trailing bytes"
+        raise FormatError(
+            f"the file {what}: its tensors need {at} bytes of data, it has {data_size}",
+            file=file,
+            hint="is the download complete?" if at > data_size else None,
+        )
+
+
+def render(
+    entries: Iterable[Entry],
+    metadata: Mapping[str, str],
+    *,
+    room: int = 0,
+    align: int = PAGE,
+    size: int | None = None,
+    file: str | PathLike[str] | None = None,
+) -> bytes:
+    """The bytes before the data section: length, JSON, and spaces up to the start of the data.
+
+    Metadata comes first and sorted by key, so that equal facts give equal bytes (the reference writer's order
+    changes from run to run).
+
+    Args:
+        entries: in the order in which they should be listed.
+        room: spare bytes to leave in the header at least, for later edits of metadata.
+        align: the data section starts at a multiple of this, in bytes.
+        size: make exactly so many bytes in all, instead of what room and align ask for.
+        file: name for errors.
+
+    Raises:
+        PlanError: the header does not fit into ``size`` or into the format's limit.
+    """
+    table: dict[str, Any] = {}
+    if metadata:
+        table["__metadata__"] = dict(sorted(metadata.items()))
+    for entry in entries:
+        table[entry.name] = {
+            "dtype": entry.spec.dtype.name,
+            "shape": list(entry.spec.shape),
+            "data_offsets": [entry.begin, entry.end],
+        }
+    text = json.dumps(table, ensure_ascii=False, separators=(",", ":")).encode()
+    needed = 8 + len(text)
+    if size is None:
+        size = needed + room
+        size += -size % align
+        if needed <= 8 + MAX_HEADER < size:
+            size = 8 + MAX_HEADER - (8 + MAX_HEADER) % 8  # no room left below the limit
+            size = max(size, needed)
+    if needed > size:
+        raise PlanError(f"the header needs {needed} bytes, {size} are available", file=file)
+    if size - 8 > MAX_HEADER:
+        raise PlanError(
+            f"the header needs {needed - 8} bytes, more than the format's {MAX_HEADER}",
+            file=file,
+            hint="shorten the metadata",
+        )
+    return struct.pack("<Q", size - 8) + text.ljust(size - 8)
