@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 from .scratch import Scratch
+from .spec import Spec
 
 __all__ = ["Observation"]
 
@@ -20,6 +21,7 @@ class Observation(Generic[S]):
     workers nor the size of tiles changes the result.
 
     Args:
+        spec: facts of the tensor looked at.
         tiles: the row ranges to look at, given a tile size in bytes.
         look: statistics of rows ``start`` to ``stop``.
         merge: joins two statistics.
@@ -27,10 +29,12 @@ class Observation(Generic[S]):
 
     def __init__(
         self,
+        spec: Spec,
         tiles: Callable[[int], Iterator[tuple[int, int]]],
         look: Callable[[int, int, Scratch], S],
         merge: Callable[[S, S], S],
     ) -> None:
+        self.spec = spec
         self.tiles = tiles
         self._look = look
         self._merge = merge

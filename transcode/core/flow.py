@@ -1,0 +1,165 @@
+"""The flow: a source, transforms joined by ``|``, and a sink that ends it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, overload
+
+from ..errors import PlanError
+from .planning import Planning
+from .tensor import LazyTensor
+
+if TYPE_CHECKING:
+    from .plan import Plan
+    from .run import Report
+
+__all__ = ["Chain", "Flow", "Sink", "Source", "Transform", "nearest"]
+
+
+class Source(Protocol):
+    """What a flow starts from."""
+
+    @property
+    def path(self) -> Path:
+        """What the user named."""
+
+    @property
+    def tensors(self) -> Sequence[LazyTensor]:
+        """All tensors, in the order in which their bytes are best read."""
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """The source's own metadata."""
+
+    def config(self) -> dict[str, Any]:
+        """The recipe's ``source`` section: where it is and how it was opened."""
+
+
+class Transform:
+    """One stage: rewrites facts, and wraps the reading of bytes.
+
+    A stage is called with all tensors and yields the tensors that go on; it must not read a byte while it
+    does, unless its documentation says so. Stages are frozen dataclasses: their fields are the recipe.
+    """
+
+    kind: ClassVar[str]
+    """Name of the stage in recipes."""
+
+    def apply(self, tensors: Iterable[LazyTensor], planning: Planning) -> Iterator[LazyTensor]:
+        """Rewrite the facts of a flow."""
+        raise NotImplementedError
+
+    def config(self) -> Any:
+        """Options, as JSON: what stands under the stage's name in a recipe."""
+        raise NotImplementedError
+
+    @overload
+    def __or__(self, other: Transform | Chain) -> Chain: ...
+    @overload
+    def __or__(self, other: Sink) -> Chain: ...
+    def __or__(self, other: Transform | Chain | Sink) -> Chain:
+        return Chain((self,)) | other
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Stages without a source: can be kept and joined to any flow."""
+
+    steps: tuple[Transform, ...]
+    sink: Sink | None = None
+
+    def __or__(self, other: Transform | Chain | Sink) -> Chain:
+        if self.sink is not None:
+            raise TypeError("nothing can follow write()")
+        if isinstance(other, Chain):
+            return Chain(self.steps + other.steps, other.sink)
+        if isinstance(other, Transform):
+            return Chain((*self.steps, other))
+        return Chain(self.steps, other)
+
+
+class Sink(Protocol):
+    """What ends a flow."""
+
+    def plan(self, flow: Flow) -> Plan:
+        """Resolve the flow into files, offsets and jobs; refuse what cannot be done. Writes nothing."""
+
+    def run(self, flow: Flow) -> Report:
+        """Plan, then write."""
+
+    def config(self) -> dict[str, Any]:
+        """The recipe's sections that concern the output."""
+
+
+@dataclass(frozen=True)
+class Flow:
+    """Tensors on their way: iterate it, take one tensor by name, plan it, or end it in ``write``.
+
+    >>> flow = open("model.safetensors") | quantize("int8")          # doctest: +SKIP
+    >>> flow["blocks.0.ffn.0.weight"].numpy("codes")                 # doctest: +SKIP
+    >>> flow | write("out.safetensors")                              # doctest: +SKIP
+    """
+
+    source: Source
+    steps: tuple[Transform, ...] = ()
+    _cache: dict[str, dict[str, LazyTensor]] = field(default_factory=dict, repr=False, compare=False)
+
+    @overload
+    def __or__(self, other: Transform) -> Flow: ...
+    @overload
+    def __or__(self, other: Chain) -> Flow | Report: ...
+    @overload
+    def __or__(self, other: Sink) -> Report: ...
+    def __or__(self, other: Transform | Chain | Sink) -> Flow | Report:
+        if isinstance(other, Transform):
+            return Flow(self.source, (*self.steps, other))
+        if isinstance(other, Chain):
+            flow = Flow(self.source, self.steps + other.steps)
+            return flow if other.sink is None else other.sink.run(flow)
+        return other.run(self)
+
+    def tensors(self, planning: Planning) -> list[LazyTensor]:
+        """The facts after the last stage."""
+        tensors: Iterable[LazyTensor] = self.source.tensors
+        for step in self.steps:
+            tensors = step.apply(tensors, planning)
+        return list(tensors)
+
+    def plan(self, sink: Sink) -> Plan:
+        """What ``flow | sink`` would do, without doing it."""
+        return sink.plan(self)
+
+    def __iter__(self) -> Iterator[LazyTensor]:
+        return iter(self.tensors(Planning()))
+
+    def __len__(self) -> int:
+        return len(self._by_name())
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._by_name()
+
+    def __getitem__(self, name: str) -> LazyTensor:
+        """One tensor, not read yet: ``.numpy(role)`` and ``.torch(role)`` read it."""
+        table = self._by_name()
+        if name not in table:
+            raise PlanError(
+                f"no such tensor{nearest(name, table)}",
+                file=self.source.path,
+                tensor=name,
+                hint="see inspect",
+            )
+        return table[name]
+
+    def _by_name(self) -> dict[str, LazyTensor]:
+        if "tensors" not in self._cache:
+            self._cache["tensors"] = {tensor.name: tensor for tensor in self}
+        return self._cache["tensors"]
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """A clause that names the most similar of some names, or nothing: for errors."""
+    close = difflib.get_close_matches(name, list(names), 2, 0.6)
+    return f", did you mean {' or '.join(map(repr, close))}?" if close else ""

@@ -1,0 +1,99 @@
+"""How the output is cut into files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from ..errors import PlanError
+from .spec import Spec
+
+__all__ = ["Cut", "Stored", "Unit", "by_block", "chunked", "single_file"]
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A part under its final name."""
+
+    name: str
+    role: str
+    spec: Spec
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """What must stay in one file: all parts of one tensor.
+
+    Attributes:
+        tensor: index of the tensor in the flow.
+        stored: its parts under their final names.
+        block: number of the block it belongs to, None outside blocks.
+    """
+
+    tensor: int
+    stored: tuple[Stored, ...]
+    block: int | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all parts."""
+        return sum(part.spec.nbytes for part in self.stored)
+
+
+Cut = list[tuple[str, list[Unit]]]
+"""File names, each with what goes into it."""
+
+
+def single_file(units: Sequence[Unit], name: str) -> Cut:
+    """Everything in one file."""
+    return [(name, list(units))]
+
+
+def by_block(units: Sequence[Unit], block: str, rest: str) -> Cut:
+    """One file for each block, one for the rest.
+
+    Args:
+        block: name of a block's file, with ``{i}``.
+        rest: name of the file of all that is outside blocks.
+    """
+    blocks: dict[int, list[Unit]] = {}
+    others: list[Unit] = []
+    for unit in units:
+        (others if unit.block is None else blocks.setdefault(unit.block, [])).append(unit)
+    if not blocks:
+        raise PlanError("layout by_block: no tensor belongs to a block", hint="use single_file or chunked")
+    cut = [(block.format(i=i), blocks[i]) for i in sorted(blocks)]
+    return [*cut, (rest, others)] if others else cut
+
+
+def chunked(
+    units: Iterable[Unit],
+    pattern: str,
+    alone: str,
+    *,
+    max_bytes: int | None = None,
+    max_tensors: int | None = None,
+) -> Cut:
+    """Greedy runs in the order of the flow; a unit larger than the limit gets a file of its own.
+
+    Args:
+        pattern: file name with ``{i}`` (from 1), ``{j}`` (from 0) and ``{n}`` (how many files).
+        alone: name when everything fits into one file.
+        max_bytes: most bytes of tensors in a file.
+        max_tensors: most stored tensors in a file.
+    """
+    chunks: list[list[Unit]] = []
+    nbytes = count = 0
+    for unit in units:
+        full = (max_bytes is not None and nbytes + unit.nbytes > max_bytes) or (
+            max_tensors is not None and count + len(unit.stored) > max_tensors
+        )
+        if full or not chunks:
+            chunks.append([])
+            nbytes = count = 0
+        chunks[-1].append(unit)
+        nbytes += unit.nbytes
+        count += len(unit.stored)
+    if len(chunks) <= 1:
+        return [(alone, chunks[0] if chunks else [])]
+    return [(pattern.format(i=j + 1, j=j, n=len(chunks)), chunk) for j, chunk in enumerate(chunks)]

@@ -1,0 +1,189 @@
+"""A plan: every output file, header, offset and job, with no tensor byte read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import PlanError
+from .layout import Cut, Stored
+from .planning import Planning
+from .spec import Spec
+from .tensor import LazyTensor
+
+__all__ = ["Place", "Plan", "PlannedFile", "SideFile", "lay_out"]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where one part goes: ``[begin, end)`` in the data section of a file."""
+
+    name: str
+    spec: Spec
+    tensor: int
+    role: str
+    begin: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedFile:
+    """One output file, known to the byte but for its tensors' values."""
+
+    name: str
+    header: bytes
+    places: tuple[Place, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole file."""
+        return len(self.header) + (self.places[-1].end if self.places else 0)
+
+
+@dataclass(frozen=True, slots=True)
+class SideFile:
+    """A small file beside the weights: written from ``content``, or copied."""
+
+    name: str
+    content: bytes | Path
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A recipe resolved against a source.
+
+    Attributes:
+        source: what is read.
+        destination: the file or folder that appears when the run succeeds.
+        folder: whether the destination is a folder.
+        tensors: the tensors of the flow, in the order in which they are read.
+        files: weight files, in the order in which they appear.
+        side_files: index, config, tokenizer...; the index comes last.
+        planning: notes, warnings, and what was dropped.
+        summary: facts of the recipe for people and JSON: scheme, convention, family, layout, digest.
+    """
+
+    source: Path
+    destination: Path
+    folder: bool
+    tensors: tuple[LazyTensor, ...]
+    files: tuple[PlannedFile, ...]
+    side_files: tuple[SideFile, ...]
+    planning: Planning
+    summary: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def bytes_in(self) -> int:
+        """Bytes of source values that the run reads, each tensor once."""
+        return sum(tensor.spec.nbytes for tensor in self.tensors)
+
+    @property
+    def bytes_out(self) -> int:
+        """Bytes of all weight files."""
+        return sum(file.size for file in self.files)
+
+    def destinations(self) -> dict[tuple[int, str], tuple[int, int]]:
+        """``(tensor, role) -> (file, byte in that file)``."""
+        return {
+            (place.tensor, place.role): (number, len(file.header) + place.begin)
+            for number, file in enumerate(self.files)
+            for place in file.places
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it, for scripts: each tensor's fate, each file's entries."""
+        stored: dict[int, list[dict[str, Any]]] = {}
+        for file in self.files:
+            for place in file.places:
+                stored.setdefault(place.tensor, []).append(
+                    {
+                        "name": place.name,
+                        "role": place.role,
+                        "dtype": place.spec.dtype.name,
+                        "shape": list(place.spec.shape),
+                        "file": file.name,
+                        "offset": len(file.header) + place.begin,
+                    }
+                )
+        tensors = [
+            {
+                "source": tensor.source,
+                "name": tensor.name,
+                "dtype": tensor.spec.dtype.name,
+                "shape": list(tensor.spec.shape),
+                "fate": list(tensor.fate) or ["keep"],
+                "stored": stored.get(number, []),
+            }
+            for number, tensor in enumerate(self.tensors)
+        ]
+        dropped = [
+            {
+                "source": tensor.source,
+                "dtype": tensor.spec.dtype.name,
+                "shape": list(tensor.spec.shape),
+                "fate": [*tensor.fate, why],
+                "stored": [],
+            }
+            for tensor, why in self.planning.dropped
+        ]
+        return {
+            "source": str(self.source),
+            "destination": str(self.destination),
+            **self.summary,
+            "bytes_in": self.bytes_in,
+            "bytes_out": self.bytes_out,
+            "files": [
+                {"name": file.name, "size": file.size, "tensors": len(file.places)} for file in self.files
+            ],
+            "side_files": [side.name for side in self.side_files],
+            "notes": self.planning.notes,
+            "warnings": self.planning.warnings,
+            "tensors": tensors,
+            "dropped": dropped,
+        }
+
+
+Render = Callable[[Sequence[tuple[str, Spec, int, int]], int], bytes]
+"""Makes a file's header of its entries ``(name, spec, begin, end)`` and the bytes of its data section."""
+
+
+def lay_out(cut: Cut, tensors: Sequence[LazyTensor], render: Render) -> tuple[PlannedFile, ...]:
+    """Give every part its offset.
+
+    Parts are ordered as the reference serializer orders them: wide dtypes first, then by name. So every part
+    starts at a multiple of its item size without padding between parts, which the format forbids.
+
+    Raises:
+        PlanError: two tensors have one name, across all files.
+    """
+    owners: dict[str, int] = {}
+    for _, units in cut:
+        for unit in units:
+            for stored in unit.stored:
+                other = owners.setdefault(stored.name, unit.tensor)
+                if other != unit.tensor or _twice(stored.name, unit.stored):
+                    first, second = tensors[other].source, tensors[unit.tensor].source
+                    raise PlanError(
+                        f"{first!r} and {second!r} would both be stored under this name",
+                        tensor=stored.name,
+                        hint="change the rename rules, or drop one of them",
+                    )
+    files = []
+    for name, units in cut:
+        parts = [(stored, unit.tensor) for unit in units for stored in unit.stored]
+        parts.sort(key=lambda item: (-item[0].spec.dtype.rank, item[0].name.encode()))
+        places = []
+        at = 0
+        for stored, tensor in parts:
+            end = at + stored.spec.nbytes
+            places.append(Place(stored.name, stored.spec, tensor, stored.role, at, end))
+            at = end
+        header = render([(place.name, place.spec, place.begin, place.end) for place in places], at)
+        files.append(PlannedFile(name, header, tuple(places)))
+    return tuple(files)
+
+
+def _twice(name: str, stored: Sequence[Stored]) -> bool:
+    return sum(part.name == name for part in stored) > 1

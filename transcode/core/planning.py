@@ -1,0 +1,70 @@
+"""What the stages of a flow share while facts are being rewritten."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from ..errors import PlanError
+from .tensor import LazyTensor
+
+__all__ = ["Planning"]
+
+
+@dataclass
+class Planning:
+    """The conversation between stages and the plan: options that concern all, and remarks that all may make.
+
+    Attributes:
+        convention: name of the consumer's convention, or None where the flow has no sink yet.
+        allow_unmatched: a rule that matches nothing is a warning instead of an error.
+        workers: threads that a stage may use if it must look at bytes while planning.
+        dropped: tensors that left the flow, and why.
+        notes: remarks on the whole, such as which family was recognised.
+        warnings: what the user should look at.
+        on_scan: called with a text and a fraction in 0..1 while bytes are looked at during planning.
+    """
+
+    convention: str | None = None
+    allow_unmatched: bool = False
+    workers: int = 1
+    dropped: list[tuple[LazyTensor, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    on_scan: Callable[[str, float], None] | None = None
+
+    def drop(self, tensor: LazyTensor, why: str) -> None:
+        """Record that a tensor leaves the flow."""
+        self.dropped.append((tensor, why))
+
+    def note(self, text: str) -> None:
+        """Say something about the whole, once."""
+        if text not in self.notes:
+            self.notes.append(text)
+
+    def warn(self, text: str) -> None:
+        """Say something the user should look at, once."""
+        if text not in self.warnings:
+            self.warnings.append(text)
+
+    def unmatched(self, stage: str, rules: Iterable[str], names: Iterable[str] = ()) -> None:
+        """Complain of rules that matched no tensor.
+
+        Args:
+            stage: where the rules stand, e.g. ``"drop"``.
+            rules: the texts of those rules.
+            names: names of the tensors there were, of which a few are shown.
+
+        Raises:
+            PlanError: unless unmatched rules are allowed.
+        """
+        lost = [repr(rule) for rule in rules]
+        if not lost:
+            return
+        shown = list(names)[:3]
+        told = f"{stage}: {', '.join(lost)} {'matches' if len(lost) == 1 else 'match'} no tensor"
+        if shown:
+            told += f" (names look like {', '.join(map(repr, shown))})"
+        if not self.allow_unmatched:
+            raise PlanError(told, hint="correct it, or pass --allow-unmatched")
+        self.warn(told)

@@ -1,0 +1,201 @@
+"""Carrying out a plan: tiles of rows through the transforms to their offsets, on any number of workers."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .observe import Observation
+from .plan import Plan
+from .scratch import Scratch
+from .tensor import LazyTensor
+
+__all__ = ["Progress", "Report", "Writer", "execute"]
+
+
+class Writer(Protocol):
+    """Places bytes in the files of a plan; safe to call from any thread."""
+
+    def write(self, file: int, offset: int, data: NDArray[np.uint8]) -> None:
+        """Write ``data`` at a byte of a file, given by its number in the plan."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is: source bytes dealt with, of all; what is going on; seconds since it began."""
+
+    done: int
+    total: int
+    stage: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a run did."""
+
+    plan: Plan
+    seconds: float
+    bytes_read: int
+    """Bytes of source values read, observation passes included."""
+    bytes_written: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan's facts and the run's figures, for scripts."""
+        return {
+            **self.plan.to_json(),
+            "seconds": round(self.seconds, 3),
+            "bytes_read": self.bytes_read,
+            "bytes_written": self.bytes_written,
+        }
+
+
+Job = Callable[[Scratch], int]
+"""One tile's work; returns the source bytes it dealt with."""
+
+
+class _Jobs:
+    """The jobs of a plan in reading order, handed to whichever worker asks next.
+
+    A tensor's observation tiles come one tensor ahead of its encoding, so that a worker rarely waits for
+    the last tile of a look that another one still has in hand. Such a wait cannot deadlock: what is waited
+    for was handed out before, and observing waits for nothing.
+    """
+
+    def __init__(self, plan: Plan, writer: Writer, tile_bytes: int) -> None:
+        self._plan = plan
+        self._writer = writer
+        self._tile_bytes = tile_bytes
+        self._places = plan.destinations()
+        self._lock = threading.Lock()
+        self._jobs = self._generate()
+        self.observations: list[Observation[Any]] = []
+
+    def next(self) -> Job | None:
+        with self._lock:
+            return next(self._jobs, None)
+
+    def _generate(self) -> Iterator[Job]:
+        seen: set[int] = set()
+        waiting: deque[tuple[int, LazyTensor]] = deque()
+        for number, tensor in enumerate(self._plan.tensors):
+            for observation in tensor.needs:
+                if id(observation) not in seen:
+                    seen.add(id(observation))
+                    yield from self._looks(observation)
+            waiting.append((number, tensor))
+            if len(waiting) > 1:
+                yield from self._tiles(*waiting.popleft())
+        while waiting:
+            yield from self._tiles(*waiting.popleft())
+
+    def _looks(self, observation: Observation[Any]) -> Iterator[Job]:
+        tiles = list(observation.tiles(self._tile_bytes))
+        observation.schedule(len(tiles))
+        self.observations.append(observation)
+        for start, stop in tiles:
+
+            def job(scratch: Scratch, start: int = start, stop: int = stop) -> int:
+                observation.see(start, stop, scratch)
+                return observation.spec.row_offset(stop) - observation.spec.row_offset(start)
+
+            yield job
+
+    def _tiles(self, number: int, tensor: LazyTensor) -> Iterator[Job]:
+        places = {part.role: self._places[number, part.role] for part in tensor.parts}
+        for start, stop in tensor.tiles(self._tile_bytes):
+
+            def job(scratch: Scratch, start: int = start, stop: int = stop) -> int:
+                for piece in tensor.read(start, stop, scratch):
+                    file, base = places[piece.role]
+                    raw = piece.data.reshape(-1).view(np.uint8)
+                    self._writer.write(file, base + piece.offset, raw)
+                return tensor.spec.row_offset(stop) - tensor.spec.row_offset(start)
+
+            yield job
+
+
+def _total_bytes(plan: Plan) -> int:
+    """Source bytes that a run reads: every tensor once, and once more where an observation comes first."""
+    observed = {id(one): one.spec.nbytes for tensor in plan.tensors for one in tensor.needs}
+    return plan.bytes_in + sum(observed.values())
+
+
+def execute(
+    plan: Plan,
+    writer: Writer,
+    *,
+    workers: int = 1,
+    tile_bytes: int = 8 << 20,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Report:
+    """Read, convert and write all tensors of a plan.
+
+    The number of workers and the size of tiles change nothing but time. The first error of a worker stops
+    all of them and is raised here; so is KeyboardInterrupt.
+
+    Args:
+        workers: threads.
+        tile_bytes: about how many source bytes a worker deals with at a time.
+        on_progress: called about ten times a second from the calling thread, and once at the end.
+    """
+    began = time.monotonic()
+    jobs = _Jobs(plan, writer, tile_bytes)
+    lock = threading.Lock()
+    finished = threading.Event()
+    stop = threading.Event()
+    errors: list[BaseException] = []
+    state = {"done": 0, "alive": workers}
+
+    def work() -> None:
+        scratch = Scratch()
+        try:
+            while not stop.is_set() and (job := jobs.next()) is not None:
+                scratch.reset()
+                done = job(scratch)
+                with lock:
+                    state["done"] += done
+        except BaseException as error:
+            with lock:
+                errors.append(error)
+            stop.set()
+            for observation in list(jobs.observations):
+                observation.cancel()
+        finally:
+            with lock:
+                state["alive"] -= 1
+                if state["alive"] == 0:
+                    finished.set()
+
+    threads = [threading.Thread(target=work, name=f"worker-{n}", daemon=True) for n in range(workers)]
+    total = _total_bytes(plan)
+
+    def tell(stage: str) -> None:
+        if on_progress is not None:
+            on_progress(Progress(state["done"], total, stage, time.monotonic() - began))
+
+    try:
+        for thread in threads:
+            thread.start()
+        while not finished.wait(0.1):
+            tell("convert")
+    finally:
+        # Reached with an interrupt too: no thread may touch the output after this.
+        stop.set()
+        if not finished.is_set():
+            for observation in list(jobs.observations):
+                observation.cancel()
+        for thread in threads:
+            if thread.ident is not None:
+                thread.join()
+    if errors:
+        raise errors[0]
+    tell("convert")
+    return Report(plan, time.monotonic() - began, total, plan.bytes_out)

@@ -1,0 +1,134 @@
+"""System calls that Python's standard library lacks, with what to do where they are missing."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from ..errors import PlanError
+
+__all__ = ["drop_cache", "free_space", "reserve", "start_writeback", "sync_folder", "try_lock", "write_at"]
+
+_SYNC_FILE_RANGE_WAIT_BEFORE = 1
+_SYNC_FILE_RANGE_WRITE = 2
+_SYNC_FILE_RANGE_WAIT_AFTER = 4
+
+
+def _libc_function(name: str, *types: type) -> Callable[..., int] | None:
+    if not sys.platform.startswith("linux"):
+        return None
+    try:
+        function = getattr(ctypes.CDLL(None, use_errno=True), name)
+    except (AttributeError, OSError):
+        return None
+    function.argtypes = types
+    function.restype = ctypes.c_int
+    found: Callable[..., int] = function
+    return found
+
+
+_fallocate = _libc_function("fallocate", ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+_sync_file_range = _libc_function(
+    "sync_file_range", ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint
+)
+
+
+def reserve(fd: int, size: int, path: Path) -> None:
+    """Give an empty file its full size, with disk blocks behind it where the file system can do that.
+
+    A full disk is found here, before any work is done; and writing into reserved blocks is faster.
+
+    Raises:
+        PlanError: the disk is too full.
+    """
+    if size == 0:
+        return
+    if _fallocate is not None:
+        if _fallocate(fd, 0, 0, size) == 0:
+            return
+        code = ctypes.get_errno()
+        if code in (_errno("ENOSPC"), _errno("EDQUOT")):
+            raise PlanError(
+                f"no room for {size} bytes, the file system has {free_space(path.parent)} left",
+                file=path,
+                hint="free some space or choose another destination",
+            )
+        # Any other answer means that this file system cannot reserve: fall back to a sparse file.
+    os.ftruncate(fd, size)
+
+
+def start_writeback(fd: int, offset: int, size: int) -> None:
+    """Ask the kernel to begin writing a range to disk, without waiting for it.
+
+    Without this, dirty pages pile up and the final sync waits for all of them.
+    """
+    if _sync_file_range is not None:
+        _sync_file_range(fd, offset, size, _SYNC_FILE_RANGE_WRITE)
+
+
+def drop_cache(fd: int, offset: int, size: int, *, written: bool = False) -> None:
+    """Take a range out of the page cache; with ``written``, wait first until it is on disk."""
+    if written and _sync_file_range is not None:
+        flags = _SYNC_FILE_RANGE_WAIT_BEFORE | _SYNC_FILE_RANGE_WRITE | _SYNC_FILE_RANGE_WAIT_AFTER
+        _sync_file_range(fd, offset, size, flags)
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(fd, offset, size, os.POSIX_FADV_DONTNEED)
+
+
+def free_space(folder: Path) -> int:
+    """Bytes that an ordinary user may still write to the file system of a folder."""
+    import shutil
+
+    return shutil.disk_usage(folder).free
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable, where folders can be synced."""
+    if os.name != "posix":
+        return
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def try_lock(fd: int) -> bool:
+    """Take an exclusive advisory lock on an open file, without waiting; released when it is closed."""
+    if os.name != "posix":
+        return True
+    import fcntl
+
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def write_at(fd: int, data: memoryview, offset: int) -> None:
+    """Write all of ``data`` at an offset; from several threads at once if need be."""
+    while data:
+        written = _pwrite(fd, data, offset)
+        data = data[written:]
+        offset += written
+
+
+def _seek_and_write(fd: int, data: memoryview, offset: int) -> int:
+    with _seek_lock:
+        os.lseek(fd, offset, os.SEEK_SET)
+        return os.write(fd, data)
+
+
+_seek_lock = threading.Lock()
+_pwrite: Callable[[int, memoryview, int], int] = getattr(os, "pwrite", _seek_and_write)  # Windows has none
+
+
+def _errno(name: str) -> int:
+    import errno
+
+    return int(getattr(errno, name, -1))
