@@ -1,0 +1,288 @@
+"""Which files a path stands for: one file, the shards of an index, a folder, a Diffusers folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from os import PathLike
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ..errors import FormatError
+
+__all__ = ["PICKLES", "WEIGHTS", "Found", "discover", "side_files"]
+
+PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+"""Suffixes of PyTorch files."""
+
+WEIGHTS = frozenset({
+    ".safetensors", *PICKLES, ".gguf", ".ggml", ".onnx", ".onnx_data", ".h5", ".msgpack", ".pb", ".tflite", ".npz",
+    ".npy", ".pkl", ".engine", ".mlmodel",
+})  # fmt: skip
+"""Suffixes of files that hold weights; they never come along as side files."""
+
+MAX_SIDE_FILE = 64 << 20
+"""Bytes; larger files beside the weights are not taken for side files. The largest tokenizers have half."""
+
+_SHARD = re.compile(r"(?P<stem>.+?)-(?P<number>\d{5,})-of-(?P<count>\d{5,})$")
+_INDEX = re.compile(r"(?P<stem>.+?)(?P<suffix>\.safetensors|\.bin)\.index(\.[^.]+)?\.json$")
+_PARTIAL = (".incomplete", ".part", ".partial", ".crdownload", ".aria2")
+_TRAINING = re.compile(
+    r"(training_args|optimizer|scheduler|scaler|rng_state.*|random_states.*|trainer_state)$"
+)
+_COMPONENTS = ("transformer", "unet", "transformer_2")
+_SIDE_SUFFIXES = frozenset({
+    ".json", ".txt", ".model", ".jinja", ".jinja2", ".py", ".md", ".yaml", ".yml", ".vocab", ".bpe", ".spm",
+    ".tiktoken",
+})  # fmt: skip
+_SIDE_NAMES = ("tokenizer", "merges", "vocab", "license", "notice", "readme", "use_policy", "copying")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The weight files of a source, sorted by name, and what their folder says about them.
+
+    Attributes:
+        files: one or more paths, all safetensors or all PyTorch files.
+        stem: prefix for the names of output files.
+        folder: where side files lie; None when files that happen to lie there need not belong to the weights.
+        index: the index file that listed them.
+        weight_map: tensor name to file name, as the index says.
+        total_size: what the index claims, in bytes of tensors.
+        notes: what a user should know of how they were found.
+    """
+
+    files: tuple[Path, ...]
+    stem: str
+    folder: Path | None
+    index: Path | None = None
+    weight_map: Mapping[str, str] = field(default_factory=dict)
+    total_size: int | None = None
+    notes: tuple[str, ...] = ()
+
+
+def discover(path: str | PathLike[str]) -> Found:
+    """Find the weights that a path stands for, without opening them.
+
+    Raises:
+        FormatError: there are none, or it is not clear which are meant.
+    """
+    path = Path(path)
+    if not path.exists():
+        broken = path.is_symlink()
+        what = (
+            f"is a link to {os.readlink(path)}, which does not exist" if broken else "no such file or folder"
+        )
+        raise FormatError(what, file=path, hint="is the download complete?" if broken else None)
+    if path.is_dir():
+        return _folder(path)
+    if _is_index(path.name):
+        return _indexed(path)
+    if path.suffix == ".json":
+        raise FormatError("is JSON but not named like an index (*.safetensors.index.json)", file=path)
+    return _single(path)
+
+
+def _single(path: Path) -> Found:
+    # A lone file may lie among strangers (a downloads folder): only a config beside it, and no other
+    # weights, shows that the files around it are its own.
+    others = [p for p in _listing(path.parent) if p.name != path.name and p.suffix in WEIGHTS]
+    mine = not others and (path.parent / "config.json").is_file()
+    shard = _SHARD.match(path.stem)
+    notes = (f"{path.name} is one of {int(shard['count'])} shards; only this one is read",) if shard else ()
+    return Found((path,), path.stem, path.parent if mine else None, notes=notes)
+
+
+def _is_index(name: str) -> bool:
+    return _INDEX.match(name) is not None
+
+
+def _listing(folder: Path) -> list[Path]:
+    try:
+        return sorted(p for p in folder.iterdir() if not p.name.startswith(".") and not p.is_dir())
+    except OSError as error:
+        raise FormatError(f"cannot be read: {error.strerror}", file=folder) from None
+
+
+def _folder(folder: Path) -> Found:
+    files = _listing(folder)
+    component = _component(folder)
+    weights = [p for p in files if p.suffix == ".safetensors" or p.suffix in PICKLES]
+    if component is not None and (not weights or (folder / "model_index.json").exists()):
+        notes = [f"reads {component.name}/ of the Diffusers folder {folder}"]
+        if weights:
+            notes.append(f"does not read {_names(weights)} beside {component.name}/")
+        found = _folder(component)
+        return replace(found, notes=(*notes, *found.notes))
+
+    for p in files:
+        if p.suffix in _PARTIAL or (p.suffix == ".lock" and not p.with_suffix("").exists()):
+            if p.name.removesuffix(p.suffix).endswith((*WEIGHTS, ".json")) or p.suffix == ".incomplete":
+                raise FormatError(
+                    "is a download in progress or broken off", file=p, hint="finish the download"
+                )
+        elif p.is_symlink() and not p.exists():
+            raise FormatError(
+                f"is a link to {os.readlink(p)}, which does not exist",
+                file=p,
+                hint="is the download complete?",
+            )
+
+    tensors = [p for p in files if p.suffix == ".safetensors"]
+    indexes = [p for p in files if _is_index(p.name)]
+    if tensors or any(".safetensors.index" in p.name for p in indexes):
+        found = _one_kind(folder, tensors, [p for p in indexes if ".safetensors.index" in p.name])
+        pickles = [p for p in files if p.suffix in PICKLES and not _TRAINING.match(p.stem)]
+        if pickles:
+            found = replace(
+                found, notes=(*found.notes, f"does not read {_names(pickles)} beside safetensors")
+            )
+        return found
+    pickles = [p for p in files if p.suffix in PICKLES and not _TRAINING.match(p.stem)]
+    if pickles or indexes:
+        return _one_kind(folder, pickles, indexes)
+    other = [p for p in files if p.suffix in WEIGHTS]
+    if other:
+        raise FormatError(
+            f"holds {_names(other)}, which transcode does not read", file=folder,
+            hint="it reads .safetensors, .bin, .pt, .pth and .ckpt",
+        )  # fmt: skip
+    raise FormatError("no weights found: no .safetensors, .bin, .pt, .pth or .ckpt file in it", file=folder)
+
+
+def _component(folder: Path) -> Path | None:
+    """The denoiser's folder of a Diffusers pipeline."""
+    held = []
+    for name in _COMPONENTS:
+        inner = folder / name
+        if inner.is_dir() and any(p.suffix == ".safetensors" or p.suffix in PICKLES for p in _listing(inner)):
+            held.append(inner)
+    if len(held) > 1:
+        names = " and ".join(f"{p.name}/" for p in held)
+        raise FormatError(f"holds weights in {names}", file=folder, hint="point SRC at one of them")
+    return held[0] if held else None
+
+
+def _one_kind(folder: Path, weights: list[Path], indexes: list[Path]) -> Found:
+    if len(indexes) > 1:
+        raise FormatError(
+            f"holds several indexes, {_names(indexes)}", file=folder, hint="point SRC at one of them"
+        )
+    if indexes:
+        found = _indexed(indexes[0])
+        listed = set(found.weight_map.values())
+        for p in weights:
+            if p.name not in listed and (p.suffix == ".safetensors" or _SHARD.match(p.stem)):
+                raise FormatError(
+                    f"is an extra shard, which {indexes[0].name} does not name", file=p,
+                    hint=f"to ignore it, point SRC at {indexes[0]}",
+                )  # fmt: skip
+        return found
+    if weights[0].suffix != ".safetensors" and len(weights) > 1:
+        named = [p for p in weights if re.match(r"(diffusion_)?pytorch_model\b", p.stem)]
+        weights = named or weights
+        if len(weights) > 1 and not all(_SHARD.match(p.stem) for p in weights):
+            raise FormatError(f"holds {_names(weights)}", file=folder, hint="point SRC at one of them")
+    return Found(tuple(weights), _check_numbers(weights), folder)
+
+
+def _check_numbers(weights: list[Path]) -> str:
+    """The common stem; refuses numbered shards of which some are missing."""
+    if len(weights) == 1 and not _SHARD.match(weights[0].stem):
+        return weights[0].stem
+    seen: dict[tuple[str, str, str], set[int]] = {}
+    for p in weights:
+        shard = _SHARD.match(p.stem)
+        if shard is not None:
+            seen.setdefault((shard["stem"], shard["count"], p.suffix), set()).add(int(shard["number"]))
+    for (stem, count, suffix), numbers in seen.items():
+        for number in range(1, int(count) + 1):
+            if number not in numbers and not (0 in numbers and number == int(count)):
+                width = len(count)
+                name = f"{stem}-{number:0{width}d}-of-{count}{suffix}"
+                raise FormatError(
+                    "is missing", file=weights[0].with_name(name), hint="is the download complete?"
+                )
+    stems = {stem for stem, _, _ in seen}
+    return stems.pop() if len(stems) == 1 else "model"
+
+
+def _indexed(index: Path) -> Found:
+    table = _read_index(index)
+    weight_map = table.get("weight_map")
+    if not isinstance(weight_map, dict):
+        raise FormatError("has no object weight_map", file=index)
+    for name, file in weight_map.items():
+        if not isinstance(file, str):
+            raise FormatError(f"weight_map names {file!r}, not a file", file=index, tensor=name)
+        # A file name from elsewhere must not lead out of the folder.
+        if file != PurePosixPath(file).name or file in ("", ".", "..") or "\\" in file:
+            raise FormatError(
+                f"weight_map names {file!r}, which is not a file of this folder", file=index, tensor=name
+            )
+    files = [index.with_name(name) for name in sorted(set(weight_map.values()))]
+    if not files:
+        raise FormatError("weight_map is empty", file=index)
+    for p in files:
+        if not p.exists():
+            raise FormatError(f"is missing, {index.name} names it", file=p, hint="is the download complete?")
+    match = _INDEX.match(index.name)
+    assert match is not None
+    metadata = table.get("metadata")
+    total = metadata.get("total_size") if isinstance(metadata, dict) else None
+    return Found(
+        tuple(files), match["stem"], index.parent, index, weight_map,
+        int(total) if isinstance(total, (int, float)) and total == total and abs(total) < 2**63 else None,
+    )  # fmt: skip
+
+
+def _read_index(index: Path) -> dict[str, Any]:
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        made: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in made:
+                raise FormatError(f"names {key!r} twice", file=index)
+            made[key] = value
+        return made
+
+    try:
+        raw = index.read_bytes()
+    except OSError as error:
+        raise FormatError(f"cannot be read: {error.strerror}", file=index) from None
+    if raw.startswith(b"version https://git-lfs"):
+        raise FormatError("is a Git LFS pointer, not the file itself", file=index, hint="run `git lfs pull`")
+    try:
+        table = json.loads(raw, object_pairs_hook=unique)
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"is not valid JSON: {error}", file=index) from None
+    if not isinstance(table, dict):
+        raise FormatError(f"is a JSON {type(table).__name__}, not an object", file=index)
+    return table
+
+
+def side_files(folder: Path) -> tuple[tuple[Path, ...], tuple[str, ...]]:
+    """Small files beside the weights that belong to the model: config, tokenizer, licence, and notes.
+
+    Never weights, indexes of weights, hidden files.
+    """
+    kept: list[Path] = []
+    notes: list[str] = []
+    for p in _listing(folder):
+        if p.suffix in WEIGHTS or re.search(r"\.index(\.[^.]+)?\.json$", p.name) or not p.is_file():
+            continue
+        if p.suffix.lower() not in _SIDE_SUFFIXES and not p.name.lower().startswith(_SIDE_NAMES):
+            continue
+        size = p.stat().st_size
+        if size > MAX_SIDE_FILE:
+            notes.append(f"{p.name} is no side file: it has {size} bytes")
+            continue
+        kept.append(p)
+    return tuple(kept), tuple(notes)
+
+
+def _names(paths: Iterable[Path]) -> str:
+    names = [p.name for p in paths]
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")

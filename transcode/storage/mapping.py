@@ -1,0 +1,277 @@
+"""Files mapped read-only, with the memory that they occupy bounded over the whole process.
+
+A map costs nothing until it is touched, but every touched page counts as the process's own until it is let
+go. So the bytes handed out are counted over all maps, and after each :data:`BATCH` the pages behind them are
+given back. That never invalidates a view: a page that is looked at again comes back from the page cache.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.scratch import Scratch
+from ..core.spec import Spec
+from ..errors import FormatError
+
+__all__ = ["AHEAD", "BATCH", "MAX_OPEN", "MappedFile"]
+
+Bytes = NDArray[np.uint8]
+
+BATCH = 64 << 20
+"""Bytes handed out, over all files, between two releases of pages."""
+
+AHEAD = 32 << 20
+"""Bytes that the kernel is asked to read before a sequential reader wants them."""
+
+MAX_OPEN = 64
+"""Files kept open at once in the process; the least recently used is closed and opened again when needed."""
+
+_PAGE = mmap.PAGESIZE
+_DONTNEED = getattr(mmap, "MADV_DONTNEED", None)
+_CAN_ADVISE = hasattr(os, "posix_fadvise")
+
+
+class _Open:
+    """An open file and its map. It closes when nobody refers to it, so that eviction never hurts a reader."""
+
+    __slots__ = ("drop_cache", "fd", "high", "low", "map", "turn")
+
+    def __init__(self, fd: int, map: mmap.mmap | None, drop_cache: bool) -> None:
+        self.fd = fd
+        self.map = map
+        self.drop_cache = drop_cache
+        self.low = self.high = -1  # where the last reader was, and how far ahead the kernel was asked to read
+        self.turn = threading.Lock()  # for platforms without positional reads
+
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        close(self.fd)
+
+    def release(self, begin: int, end: int) -> None:
+        """Let go of the pages of a range."""
+        begin -= begin % _PAGE
+        end += -end % _PAGE
+        if self.map is not None and _DONTNEED is not None:
+            self.map.madvise(_DONTNEED, begin, min(end, len(self.map)) - begin)
+        if self.drop_cache and _CAN_ADVISE:
+            os.posix_fadvise(self.fd, begin, end - begin, os.POSIX_FADV_DONTNEED)
+
+    def follow(self, begin: int, end: int) -> int:
+        """Note where a reader is; returns where read-ahead should start, up to ``high``, or -1.
+
+        Only readers that go through the file in order are helped: a look at one tensor should read no more.
+        """
+        low, high = self.low, self.high
+        self.low = begin
+        if low < 0 or not low - AHEAD <= begin <= high + AHEAD:
+            self.high = end
+            return -1
+        if end + AHEAD // 2 <= high:
+            return -1
+        self.high = end + AHEAD
+        return max(end, high)
+
+
+@dataclass(frozen=True, slots=True)
+class _Range:
+    open: _Open
+    begin: int
+    end: int
+
+
+class _Pool:
+    """The open files of the process, and the ranges handed out since pages were last released."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open: OrderedDict[MappedFile, _Open] = OrderedDict()
+        self._pending: list[_Range] = []
+        self._latest: dict[int, _Range] = {}  # by thread: probably still in use
+        self._handed = 0
+
+    def get(self, file: MappedFile) -> _Open:
+        with self._lock:
+            found = self._open.get(file)
+            if found is not None:
+                self._open.move_to_end(file)
+                return found
+            made = self._open[file] = file._open()
+            while len(self._open) > MAX_OPEN:
+                self._forget(self._open.popitem(last=False)[1])
+            return made
+
+    def hand_out(self, open: _Open, begin: int, end: int) -> None:
+        with self._lock:
+            thread = threading.get_ident()
+            before = self._latest.get(thread)
+            if before is not None:
+                self._pending.append(before)
+            self._latest[thread] = _Range(open, begin, end)
+            self._handed += end - begin
+            ahead, limit = open.follow(begin, end), open.high
+            released: list[_Range] = []
+            if self._handed >= BATCH:
+                self._handed = 0
+                released, self._pending = self._pending, []
+        if ahead >= 0 and _CAN_ADVISE:
+            os.posix_fadvise(open.fd, ahead, limit - ahead, os.POSIX_FADV_WILLNEED)
+        for item in _merged(released):
+            item.open.release(item.begin, item.end)
+
+    def close(self, file: MappedFile) -> None:
+        with self._lock:
+            open = self._open.pop(file, None)
+            if open is not None:
+                self._forget(open)
+
+    def _forget(self, open: _Open) -> None:
+        for item in self._pending:
+            if item.open is open:
+                open.release(item.begin, item.end)
+        self._pending = [item for item in self._pending if item.open is not open]
+        self._latest = {thread: item for thread, item in self._latest.items() if item.open is not open}
+        if open.drop_cache and _CAN_ADVISE:
+            os.posix_fadvise(open.fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _merged(ranges: list[_Range]) -> Iterable[_Range]:
+    ranges.sort(key=lambda item: (id(item.open), item.begin))
+    last: _Range | None = None
+    for item in ranges:
+        if last is not None and item.open is last.open and item.begin <= last.end + _PAGE:
+            last = _Range(last.open, last.begin, max(last.end, item.end))
+            continue
+        if last is not None:
+            yield last
+        last = item
+    if last is not None:
+        yield last
+
+
+_POOL = _Pool()
+
+
+class MappedFile:
+    """A file whose bytes are read where they lie; opened at the first read, and closed when many are open.
+
+    Thread-safe.
+
+    Args:
+        path: the file.
+        mmap: map the file; else, and where mapping fails, read into the worker's scratch.
+        drop_cache: also drop what was read from the kernel's page cache (Linux).
+
+    Raises:
+        OSError: there is no such file.
+    """
+
+    def __init__(self, path: str | PathLike[str], *, mmap: bool = True, drop_cache: bool = False) -> None:
+        self.path = Path(path)
+        self._mmap = mmap
+        self._drop_cache = drop_cache
+        self._seen = _identity(os.stat(path))
+        self.size = self._seen[0]
+
+    def __repr__(self) -> str:
+        return f"MappedFile({str(self.path)!r})"
+
+    def close(self) -> None:
+        """Close the file. Views of it stay valid; a later read opens it again."""
+        _POOL.close(self)
+
+    def bytes(self, begin: int, end: int, scratch: Scratch) -> Bytes:
+        """Bytes ``begin`` to ``end`` of the file: a read-only view, or a copy in ``scratch``.
+
+        Raises:
+            FormatError: the file was changed or cut since it was opened.
+        """
+        assert 0 <= begin <= end
+        if begin == end:
+            return np.empty(0, np.uint8)
+        open = _POOL.get(self)
+        # Touching a map beyond the end of its file kills the process, so the size is looked at each time.
+        size = os.fstat(open.fd).st_size
+        if size < max(end, self.size):
+            raise FormatError(
+                f"has {size} bytes, {max(end, self.size)} were expected",
+                file=self.path,
+                hint="was it changed while it was being read?",
+            )
+        _POOL.hand_out(open, begin, end)
+        if open.map is not None:
+            return np.frombuffer(open.map, np.uint8, end - begin, begin)
+        return self._copy(open, begin, end, scratch)
+
+    def rows(self, offset: int, spec: Spec, start: int, stop: int, scratch: Scratch) -> NDArray[Any]:
+        """Rows ``start`` to ``stop`` of a row-major tensor that begins at byte ``offset`` of the file.
+
+        Returns:
+            ``[stop - start, columns]`` in the carrier dtype, C-contiguous, aligned and read-only; sub-byte
+            dtypes as their bytes, 1-D. A view of the map, or a copy in ``scratch`` where the map is not used
+            or the tensor does not lie at a multiple of its item size.
+        """
+        raw = self.bytes(offset + spec.row_offset(start), offset + spec.row_offset(stop), scratch)
+        if spec.dtype.packed:
+            return raw
+        if raw.ctypes.data % spec.dtype.itemsize:
+            aligned = scratch.take(raw.shape, np.uint8)
+            aligned[:] = raw
+            aligned.flags.writeable = False
+            raw = aligned
+        return raw.view(spec.dtype.carrier).reshape(stop - start, spec.columns)
+
+    def _open(self) -> _Open:
+        try:
+            fd = os.open(self.path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
+        except OSError as error:
+            raise FormatError(f"cannot be read: {error.strerror}", file=self.path) from None
+        mapped: mmap.mmap | None = None
+        try:
+            if _identity(os.fstat(fd)) != self._seen:
+                raise FormatError("was changed since its header was read", file=self.path, hint="start again")
+            if self._mmap:
+                mapped = _map(fd)
+        except BaseException:
+            os.close(fd)
+            raise
+        return _Open(fd, mapped, self._drop_cache)
+
+    def _copy(self, open: _Open, begin: int, end: int, scratch: Scratch) -> Bytes:
+        out: Bytes = scratch.take((end - begin,), np.uint8)
+        view = memoryview(out)  # type: ignore[arg-type]  # numpy arrays are buffers, before 3.12 unknown to typing
+        done = 0
+        while done < end - begin:
+            if hasattr(os, "preadv"):
+                got = os.preadv(open.fd, [view[done:]], begin + done)
+            else:
+                with open.turn:
+                    os.lseek(open.fd, begin + done, os.SEEK_SET)
+                    piece = os.read(open.fd, end - begin - done)
+                view[done : done + len(piece)] = piece
+                got = len(piece)
+            if got == 0:
+                raise FormatError(f"ends at byte {begin + done}, expected {end}", file=self.path)
+            done += got
+        out.flags.writeable = False
+        return out
+
+
+def _identity(stat: os.stat_result) -> tuple[int, ...]:
+    return stat.st_size, stat.st_mtime_ns, stat.st_ino, stat.st_dev
+
+
+def _map(fd: int) -> mmap.mmap | None:
+    try:
+        return mmap.mmap(fd, 0, access=mmap.ACCESS_READ)
+    except (OSError, ValueError):  # file systems that cannot map, address space used up
+        return None
