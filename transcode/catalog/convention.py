@@ -1,0 +1,256 @@
+"""Conventions: how one consumer spells and lays out what is stored of a tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ..core.dtypes import FLOATS
+from ..errors import RecipeError
+from .template import Template
+
+__all__ = ["VALUES", "Convention", "Files", "Marker", "PartRule", "SchemeRule"]
+
+VALUES = "values"
+
+
+@dataclass(frozen=True)
+class PartRule:
+    """How one part is stored.
+
+    Attributes:
+        name: template of its stored name.
+        dtype: safetensors name of the stored dtype when it differs from the scheme's (same bits, another
+            name), else None.
+        layout: ``"rows"`` (row-major) or ``"swizzled"`` (128x4 tiles, zero-padded).
+        packing: which nibble of a byte holds the even column: ``"low_first"`` or ``"high_first"``.
+        reciprocal: whether the stored value is one divided by the scheme's.
+        shape: shape of a one-element part where the consumer wants another than the scheme's, else None.
+    """
+
+    name: Template
+    dtype: str | None = None
+    layout: str = "rows"
+    packing: str = "low_first"
+    reciprocal: bool = False
+    shape: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Marker:
+    """An extra tensor that only says something to the consumer.
+
+    Attributes:
+        name: template; without a placeholder it is written once, else for every quantized tensor.
+        dtype: safetensors name.
+        shape: its shape.
+        data: its bytes.
+    """
+
+    name: Template
+    dtype: str
+    shape: tuple[int, ...]
+    data: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
+class SchemeRule:
+    """What a consumer makes of one scheme.
+
+    Attributes:
+        scheme: name of the scheme.
+        options: scheme options that this consumer needs, unless the user sets them.
+        reads: option -> values that the consumer is known to read.
+        parts: role -> how it is stored.
+        markers: extra tensors.
+        shares_scales: whether fused groups must share their global scale.
+        rows: N must be a multiple of this, or the consumer's kernel refuses.
+        columns: K likewise.
+    """
+
+    scheme: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    reads: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    parts: Mapping[str, PartRule] = field(default_factory=dict)
+    markers: tuple[Marker, ...] = ()
+    shares_scales: bool = False
+    rows: int = 1
+    columns: int = 1
+
+
+@dataclass(frozen=True)
+class Files:
+    """How a consumer's files are called. ``{stem}`` stands for the name of the output.
+
+    Attributes:
+        single_file: name of the only file.
+        block: name of a block's file, with ``{i}``.
+        rest: name of the file of what is outside blocks.
+        chunk: name of a chunk, with ``{i}`` (from 1), ``{j}`` (from 0), ``{n}`` (how many).
+        alone: name of a chunk that is the only one; no index is written for it when it equals
+            ``single_file``.
+        index: name of the index.
+        indexed: layouts that get an index.
+        total_size: what the index sums up: bytes of ``"tensors"``, or of ``"files"`` with their headers.
+        sort_keys: whether the index is sorted by tensor name, else in the order of the files.
+    """
+
+    single_file: str = "{stem}.safetensors"
+    block: str = "block_{i}.safetensors"
+    rest: str = "non_block.safetensors"
+    chunk: str = "{stem}-{i:05d}-of-{n:05d}.safetensors"
+    alone: str = "{stem}.safetensors"
+    index: str = "{stem}.safetensors.index.json"
+    indexed: tuple[str, ...] = ("by_block", "chunked")
+    total_size: str = "tensors"
+    sort_keys: bool = True
+
+    def named(self, stem: str) -> Files:
+        """The same with ``{stem}`` filled in; ``{i}``, ``{j}``, ``{n}`` stay to be formatted."""
+        safe = stem.replace("{", "{{").replace("}", "}}")
+        return replace(
+            self,
+            single_file=self.single_file.replace("{stem}", stem),
+            block=self.block.replace("{stem}", safe),
+            rest=self.rest.replace("{stem}", stem),
+            chunk=self.chunk.replace("{stem}", safe),
+            alone=self.alone.replace("{stem}", stem),
+            index=self.index.replace("{stem}", stem),
+        )
+
+    def needs_index(self, layout: str, files: Collection[str]) -> bool:
+        """Whether a layout that came out as these files (of :meth:`named`) has an index."""
+        return layout in self.indexed and not (len(files) == 1 and self.single_file in files)
+
+
+@dataclass(frozen=True)
+class Convention:
+    """How one consumer spells things; works in both directions.
+
+    Attributes:
+        name: e.g. ``"lightx2v"``.
+        title: for people.
+        file: the YAML it comes from.
+        schemes: what it makes of each scheme it can read; empty when it knows plain tensors only.
+        files: names of files.
+        metadata: header metadata of every file.
+    """
+
+    name: str
+    title: str
+    file: str
+    schemes: Mapping[str, SchemeRule]
+    files: Files
+    metadata: Mapping[str, str]
+
+    def scheme(self, scheme: str) -> SchemeRule:
+        """The rule of one scheme.
+
+        Raises:
+            RecipeError: the consumer cannot read that scheme.
+        """
+        try:
+            return self.schemes[scheme]
+        except KeyError:
+            known = f"it knows {', '.join(self.schemes)}" if self.schemes else "it knows plain tensors only"
+            raise RecipeError(
+                f"convention {self.name} has no spelling for scheme {scheme!r}",
+                hint=f"{known}; choose another with --convention",
+            ) from None
+
+    def part(self, role: str, scheme: str | None = None) -> PartRule:
+        """How a part of a tensor is stored.
+
+        Args:
+            role: role of the part.
+            scheme: name of the tensor's scheme, None for plain values.
+
+        Raises:
+            RecipeError: the convention knows no such scheme, or no such part of it.
+        """
+        if scheme is None:
+            if role == VALUES:
+                return _PLAIN
+            raise RecipeError(f"a plain tensor has no part {role!r}")
+        rule = self.scheme(scheme)
+        try:
+            return rule.parts[role]
+        except KeyError:
+            raise RecipeError(
+                f"convention {self.name} has no place for the {role} of {scheme}",
+                hint=f"it stores {', '.join(rule.parts)}; change the options of {scheme}",
+            ) from None
+
+    def spell(self, name: str, role: str, scheme: str | None = None) -> str:
+        """The stored name of a part.
+
+        Raises:
+            RecipeError: as :meth:`part`.
+            PlanError: the template cannot take this name.
+        """
+        return self.part(role, scheme).name.spell(name)
+
+    def group(
+        self, stored: Collection[str], dtypes: Mapping[str, str] | None = None
+    ) -> dict[str, dict[str, str]]:
+        """The inverse of :meth:`spell`: stored names gathered into tensors.
+
+        A name counts as the codes of a quantized tensor when a companion (a scale) is stored beside it, or
+        when the convention spells codes as no plain tensor is spelled. Markers are left out.
+
+        Args:
+            stored: all stored names.
+            dtypes: safetensors dtype of each, where known: a plain float has no codes, whatever stands
+                beside it.
+
+        Returns:
+            tensor name -> role -> stored name, in the order of ``stored`` by each tensor's first part.
+            A plain tensor has the role ``values``.
+        """
+        codes = self._coded(set(stored), dtypes or {})
+        taken: dict[str, tuple[str, str]] = {}
+        for name, rules in codes.items():
+            for rule in rules:
+                for role, part in rule.parts.items():
+                    spelled = part.name.spell(name)
+                    if spelled in stored:
+                        taken.setdefault(spelled, (name, role))
+        found: dict[str, dict[str, str]] = {}
+        for spelled in stored:
+            if spelled in taken:
+                name, role = taken[spelled]
+                found.setdefault(name, {})[role] = spelled
+            elif not self.is_marker(spelled):
+                found.setdefault(spelled, {})[VALUES] = spelled
+        return found
+
+    def _coded(self, stored: set[str], dtypes: Mapping[str, str]) -> dict[str, list[SchemeRule]]:
+        """Names of the quantized tensors, each with the schemes that would spell it so."""
+        found: dict[str, list[SchemeRule]] = {}
+        for rule in self.schemes.values():
+            codes = rule.parts["codes"].name
+            companions = [part.name for role, part in rule.parts.items() if role != "codes"]
+            telling = companions if codes.text in ("{name}", "{stem}.weight") else [codes]
+            for template in telling:
+                for spelled in stored:
+                    name = template.unspell(spelled)
+                    if name is None or (codes.placeholder == "stem" and not name.endswith(".weight")):
+                        continue
+                    body = codes.spell(name)
+                    if body in stored and dtypes.get(body) not in FLOATS:
+                        rules = found.setdefault(name, [])
+                        if rule not in rules:
+                            rules.append(rule)
+        return found
+
+    def is_marker(self, stored: str) -> bool:
+        """Whether a stored name is that of an extra tensor with no values of the model."""
+        return any(
+            marker.name.unspell(stored) is not None or marker.name.text == stored
+            for rule in self.schemes.values()
+            for marker in rule.markers
+        )
+
+
+_PLAIN = PartRule(Template("{name}"))

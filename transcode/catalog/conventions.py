@@ -1,0 +1,191 @@
+"""Loads ``formats/conventions/*.yaml``."""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from math import prod
+from pathlib import Path
+from string import Formatter
+from typing import Any
+
+from ..core.dtypes import DTYPES
+from . import strict
+from .convention import Convention, Files, Marker, PartRule, SchemeRule
+from .folders import find, listing
+from .template import Template
+
+__all__ = ["convention", "conventions", "load_convention"]
+
+_LAYOUTS = ("single_file", "by_block", "chunked")
+
+
+def conventions() -> list[str]:
+    """Names of all conventions, sorted; parses nothing."""
+    return list(listing("conventions"))
+
+
+def convention(name: str) -> Convention:
+    """A convention by its name.
+
+    Raises:
+        RecipeError: no such convention, or a mistake in its file.
+    """
+    path = find("conventions", name)
+    facts = path.stat()
+    return _parsed(path, (facts.st_mtime_ns, facts.st_size))
+
+
+def load_convention(path: Path) -> Convention:
+    """Read the file of one convention.
+
+    Raises:
+        RecipeError: a mistake in it, with its line.
+    """
+    top = strict.load(path).mapping()
+    node = top.need("convention")
+    name = node.string()
+    if name != path.stem:
+        raise node.error(f"{name!r} is not the name of the file", f"call it {path.stem!r}")
+    title = top.need("title").string()
+    shared = top.get("parts", _parts, _NO_PARTS)
+    schemes = {
+        key: _scheme(key, child, shared)
+        for key, child in top.get("schemes", lambda child: child.mapping().items(), ())
+    }
+    files = _files(top.need("files"))
+    metadata = {
+        key: child.string() for key, child in top.get("metadata", lambda child: child.mapping().items(), ())
+    }
+    top.reject_unknown()
+    return Convention(name, title, str(path), schemes, files, metadata)
+
+
+@lru_cache(maxsize=256)
+def _parsed(path: Path, _version: tuple[int, int]) -> Convention:
+    return load_convention(path)
+
+
+_NO_PARTS: dict[str, PartRule] = {}
+
+
+def _scheme(name: str, node: strict.Node, shared: dict[str, PartRule]) -> SchemeRule:
+    top = node.mapping()
+    parts = {**shared, **top.get("parts", _parts, _NO_PARTS)}
+    stored = top.get("stores", strict.Node.strings, list(parts))
+    for role in stored:
+        if role not in parts:
+            raise top.need("stores").error(f"part {role!r} has no spelling", f"known: {', '.join(parts)}")
+    if "codes" not in stored:
+        raise node.error("codes have no spelling")
+    rule = SchemeRule(
+        scheme=name,
+        options=top.get("options", _plain, _NO_OPTIONS),
+        reads={
+            key: tuple(value.plain() for value in child.sequence())
+            for key, child in top.get("reads", lambda child: child.mapping().items(), ())
+        },
+        parts={role: parts[role] for role in stored},
+        markers=tuple(_marker(child) for child in top.get("markers", strict.Node.sequence, ())),
+        shares_scales=top.get("shares_scales", strict.Node.boolean, False),
+        rows=top.get("rows", lambda child: child.integer(1), 1),
+        columns=top.get("columns", lambda child: child.integer(1), 1),
+    )
+    top.reject_unknown()
+    spelled = [part.name.text for part in rule.parts.values()]
+    for text in spelled:
+        if spelled.count(text) > 1:
+            raise node.error(f"two parts have the name {text!r}")
+    return rule
+
+
+_NO_OPTIONS: dict[str, Any] = {}
+
+
+def _plain(node: strict.Node) -> dict[str, Any]:
+    return {key: child.plain() for key, child in node.mapping().items()}
+
+
+def _parts(node: strict.Node) -> dict[str, PartRule]:
+    return {role: _part(child) for role, child in node.mapping().items()}
+
+
+def _part(node: strict.Node) -> PartRule:
+    if node.kind == "text":
+        return PartRule(_template(node))
+    top = node.mapping()
+    rule = PartRule(
+        name=_template(top.need("name")),
+        dtype=top.get("dtype", lambda child: child.choice(DTYPES), None),
+        layout=top.get("layout", lambda child: child.choice(("rows", "swizzled")), "rows"),
+        packing=top.get("packing", lambda child: child.choice(("low_first", "high_first")), "low_first"),
+        reciprocal=top.get("reciprocal", strict.Node.boolean, False),
+        shape=top.get("shape", _shape, None),
+    )
+    top.reject_unknown()
+    if rule.shape is not None and prod(rule.shape) != 1:
+        raise top.need("shape").error(f"only one element can be reshaped, {list(rule.shape)} holds more")
+    return rule
+
+
+def _template(node: strict.Node) -> Template:
+    return node.at(lambda: Template(node.string()))
+
+
+def _shape(node: strict.Node) -> tuple[int, ...]:
+    return tuple(child.integer(0) for child in node.sequence())
+
+
+def _marker(node: strict.Node) -> Marker:
+    top = node.mapping()
+    name = _template(top.need("name"))
+    content = top.find("json")
+    if content is not None:
+        data = json.dumps(content.plain()).encode()
+        marker = Marker(name, "U8", (len(data),), data)
+    else:
+        dtype = DTYPES[top.need("dtype").choice(DTYPES)]
+        shape = _shape(top.need("zeros"))
+        marker = Marker(name, dtype.name, shape, bytes(prod(shape) * dtype.bits // 8))
+    top.reject_unknown()
+    return marker
+
+
+def _files(node: strict.Node) -> Files:
+    top = node.mapping()
+    indexed = top.get("indexed", strict.Node.sequence, None)
+    files = Files(
+        single_file=top.get("single_file", lambda child: _file(child, "stem"), Files.single_file),
+        block=top.get("block", lambda child: _file(child, "stem", must="i"), Files.block),
+        rest=top.get("rest", lambda child: _file(child, "stem"), Files.rest),
+        chunk=top.get("chunk", lambda child: _file(child, "stem", "i", "j", "n"), Files.chunk),
+        alone=top.get("alone", lambda child: _file(child, "stem"), Files.alone),
+        index=top.get("index", lambda child: _file(child, "stem"), Files.index),
+        indexed=Files.indexed if indexed is None else tuple(child.choice(_LAYOUTS) for child in indexed),
+        total_size=top.get("total_size", lambda child: child.choice(("tensors", "files")), Files.total_size),
+        sort_keys=top.get("sort_keys", strict.Node.boolean, Files.sort_keys),
+    )
+    top.reject_unknown()
+    if not {"i", "j"} & _fields(files.chunk):
+        raise node.error(f"chunk {files.chunk!r} has no number", "put {i} or {j} into it")
+    return files
+
+
+def _file(node: strict.Node, *known: str, must: str | None = None) -> str:
+    """A template for a file's name, checked by filling it in."""
+    text = node.string()
+    known = known if must is None else (*known, must)
+    try:
+        text.format(**{word: "x" if word == "stem" else 1 for word in known})
+        found = _fields(text)
+    except (KeyError, ValueError, IndexError, AttributeError) as error:
+        raise node.error(f"{text!r} is not a template: {error}", f"known here: {', '.join(known)}") from None
+    if must is not None and must not in found:
+        raise node.error(f"{text!r} must hold {{{must}}}")
+    if "/" in text or "\\" in text:
+        raise node.error(f"{text!r} must be a file name, not a path")
+    return text
+
+
+def _fields(text: str) -> set[str]:
+    return {word for _, word, _, _ in Formatter().parse(text) if word}

@@ -1,0 +1,168 @@
+"""Loads ``formats/families/*.yaml``."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from functools import lru_cache
+from pathlib import Path
+
+from ..core.patterns import Pattern
+from ..errors import RecipeError
+from . import strict
+from .family import Family, Spelling
+from .folders import find, listing
+from .policy import Block, Fused, Policy
+from .recognise import Signature, fold
+
+__all__ = ["detect", "fallback", "families", "family", "load_family"]
+
+_NONE: dict[str, tuple[Pattern, ...]] = {}
+
+
+def families() -> list[str]:
+    """Names of all families, sorted, the fallback among them; parses nothing."""
+    return list(listing("families"))
+
+
+def family(name: str, names: Collection[str] | None = None) -> Family:
+    """A family by its name.
+
+    Args:
+        name: e.g. ``"wan_dit"``.
+        names: names of the tensors it is meant for: the family comes in their spelling and with their prefix
+            when they fit one, else in its own.
+
+    Raises:
+        RecipeError: no such family, or a mistake in its file.
+    """
+    found = _cached(find("families", name))
+    return (names is not None and found.fit(names)) or found
+
+
+def fallback() -> Family:
+    """The policy for models of no known family."""
+    return family("generic")
+
+
+def detect(names: Collection[str], shapes: Mapping[str, tuple[int, ...]] | None = None) -> Family | None:
+    """The family that these tensors are of, in their spelling; None when no family fits.
+
+    Where one fitting family refines another, it is meant.
+
+    Args:
+        names: all names of a checkpoint.
+        shapes: shape of each, where known.
+
+    Raises:
+        RecipeError: two families fit, neither of which refines the other; or a mistake in a file.
+    """
+    folded = fold(names)
+    found = {
+        name: fitted
+        for name, path in listing("families").items()
+        if (fitted := _cached(path).fit_folded(folded, shapes)) is not None
+    }
+    refined = {other for fitted in found.values() for other in fitted.refines}
+    left = [name for name in found if name not in refined]
+    if len(left) > 1:
+        raise RecipeError(
+            f"the tensors fit several families: {', '.join(left)}", hint="say which with --model"
+        )
+    return found[left[0]] if left else None
+
+
+def load_family(path: Path) -> Family:
+    """Read the file of one family.
+
+    Raises:
+        RecipeError: a mistake in it, with its line.
+    """
+    top = strict.load(path).mapping()
+    node = top.need("family")
+    name = node.string()
+    if name != path.stem:
+        raise node.error(f"{name!r} is not the name of the file", f"call it {path.stem!r}")
+    title = top.need("title").string()
+    refines = tuple(top.get("refines", strict.Node.strings, ()))
+    is_fallback = top.get("fallback", strict.Node.boolean, False)
+    spellings = {key: _spelling(key, child) for key, child in top.need("spellings").mapping().items()}
+    if not spellings:
+        raise top.need("spellings").error("needs one spelling or more")
+    top.reject_unknown()
+    for spelling in spellings.values():
+        if spelling.signature is None and not is_fallback:
+            raise top.need("spellings").error(f"{spelling.name}: 'detect' is missing")
+    return Family(name, title, str(path), spellings, next(iter(spellings)), "", refines, is_fallback)
+
+
+@lru_cache(maxsize=256)
+def _parsed(path: Path, _version: tuple[int, int]) -> Family:
+    return load_family(path)
+
+
+def _cached(path: Path) -> Family:
+    facts = path.stat()
+    return _parsed(path, (facts.st_mtime_ns, facts.st_size))
+
+
+def _spelling(name: str, node: strict.Node) -> Spelling:
+    top = node.mapping()
+    title = top.need("title").string()
+    signature = top.get("detect", _signature, None)
+    policy = Policy(
+        blocks=tuple(_block(child) for child in top.get("blocks", strict.Node.sequence, ())),
+        targets=_patterns(top.need("targets")),
+        never=top.get("never", _labelled, _NONE),
+        adapters=top.get("adapters", _patterns, ()),
+        fused=tuple(_fused(child) for child in top.get("fused", strict.Node.sequence, ())),
+        weights=top.get("weights", _patterns, Policy.weights),
+        everywhere=top.get("everywhere", strict.Node.boolean, False),
+        dims=top.get("dims", _integers, ()),
+        extras=top.get("extras", _labelled, _NONE),
+    )
+    top.reject_unknown()
+    if not policy.blocks and not policy.everywhere:
+        raise node.error("'blocks' is missing", "say where blocks stand, or everywhere: true")
+    return Spelling(name, title, signature, policy)
+
+
+def _signature(node: strict.Node) -> Signature:
+    top = node.mapping()
+    every = tuple(top.need("all").strings())
+    none = tuple(top.get("none", strict.Node.strings, ()))
+    shapes = {
+        glob: tuple(None if length.is_null else length.integer(0) for length in child.sequence())
+        for glob, child in top.get("shapes", lambda child: child.mapping().items(), ())
+    }
+    top.reject_unknown()
+    return node.at(lambda: Signature(every, none, shapes))
+
+
+def _block(node: strict.Node) -> Block:
+    if node.kind == "text":
+        return node.at(lambda: Block(node.string()))
+    top = node.mapping()
+    path = top.need("path").string()
+    every = top.get("every", lambda child: child.integer(1), 1)
+    top.reject_unknown()
+    return node.at(lambda: Block(path, every))
+
+
+def _fused(node: strict.Node) -> Fused:
+    return node.at(lambda: Fused(tuple(node.strings())))
+
+
+def _patterns(node: strict.Node) -> tuple[Pattern, ...]:
+    return tuple(_pattern(child) for child in node.sequence())
+
+
+def _pattern(node: strict.Node) -> Pattern:
+    return node.at(lambda: Pattern(node.string()))
+
+
+def _labelled(node: strict.Node) -> dict[str, tuple[Pattern, ...]]:
+    return {label: _patterns(child) for label, child in node.mapping().items()}
+
+
+def _integers(node: strict.Node) -> tuple[int, ...]:
+    return tuple(child.integer(0) for child in node.sequence())

@@ -1,0 +1,107 @@
+"""Model families: how each is recognised, what of it is quantized, how its tensors are spelled."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+
+from ..errors import RecipeError
+from .policy import Policy
+from .recognise import Signature, fold
+
+__all__ = ["Family", "Spelling"]
+
+
+@dataclass(frozen=True)
+class Spelling:
+    """One way to name the tensors of a family.
+
+    Attributes:
+        name: e.g. ``"lightx2v"``.
+        title: who uses it, for people.
+        signature: how it is recognised; None when it cannot be.
+        policy: what to quantize in it.
+    """
+
+    name: str
+    title: str
+    signature: Signature | None
+    policy: Policy
+
+
+@dataclass(frozen=True)
+class Family:
+    """One model architecture, seen in one of its spellings.
+
+    Attributes:
+        name: e.g. ``"wan_dit"``.
+        title: for people.
+        file: the YAML it comes from.
+        spellings: by name; the first is the family's own.
+        spelling: the one that this object speaks.
+        prefix: what stands before every name of the model, e.g. ``"model.diffusion_model."``.
+        refines: families that this one is a special case of: where both fit, this one is meant.
+        fallback: whether it is the policy for models of no known family.
+    """
+
+    name: str
+    title: str
+    file: str
+    spellings: Mapping[str, Spelling]
+    spelling: str
+    prefix: str = ""
+    refines: tuple[str, ...] = ()
+    fallback: bool = False
+
+    @property
+    def policy(self) -> Policy:
+        """What to quantize in this spelling."""
+        return self.spellings[self.spelling].policy
+
+    def spelled(self, spelling: str, prefix: str | None = None) -> Family:
+        """The same family in another spelling.
+
+        Raises:
+            RecipeError: the family has no such spelling.
+        """
+        if spelling not in self.spellings:
+            raise RecipeError(
+                f"family {self.name} has no spelling {spelling!r}", hint=f"known: {', '.join(self.spellings)}"
+            )
+        return replace(self, spelling=spelling, prefix=self.prefix if prefix is None else prefix)
+
+    def fit(
+        self, names: Collection[str], shapes: Mapping[str, tuple[int, ...]] | None = None
+    ) -> Family | None:
+        """The family in the spelling, and with the prefix, that these names have; None when none fits."""
+        return self.fit_folded(fold(names), shapes)
+
+    def fit_folded(
+        self, names: list[str], shapes: Mapping[str, tuple[int, ...]] | None = None
+    ) -> Family | None:
+        """As :meth:`fit`, of names that are folded already."""
+        for spelling in self.spellings.values():
+            if spelling.signature is None:
+                continue
+            prefix = spelling.signature.fit_folded(names, shapes)
+            if prefix is not None:
+                return self.spelled(spelling.name, prefix)
+        return None
+
+    def block_of(self, name: str) -> int | None:
+        """Number of the block that a tensor belongs to, None outside blocks."""
+        return self.policy.block_of(name)
+
+    def is_target(
+        self, name: str, shape: tuple[int, ...] | None = None, convention: str | None = None
+    ) -> tuple[bool, str]:
+        """Whether a tensor is to be quantized, and why; see :meth:`Policy.is_target`."""
+        return self.policy.is_target(name, shape, convention)
+
+    def is_adapter(self, name: str) -> bool:
+        """Whether a tensor stays as it is, dtype included."""
+        return self.policy.is_adapter(name)
+
+    def group_of(self, name: str) -> str | None:
+        """Key of the fused group a tensor belongs to: equal for all its members, None for the others."""
+        return self.policy.group_of(name)

@@ -1,0 +1,308 @@
+"""YAML read strictly: every value knows its line, nothing is guessed and nothing is ignored.
+
+Used for the files of ``formats/`` and for users' recipes alike::
+
+    top = load(path).mapping()
+    name = top.need("name").string()
+    count = top.get("count", lambda node: node.integer(), 1)
+    top.reject_unknown()
+
+All mistakes are :class:`~transcode.errors.RecipeError` and say ``file:line``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from os import PathLike
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import yaml
+from yaml.constructor import SafeConstructor
+from yaml.nodes import MappingNode, ScalarNode, SequenceNode
+from yaml.nodes import Node as YamlNode
+
+from ..errors import RecipeError
+
+__all__ = ["Mapping", "Node", "load", "parse"]
+
+T = TypeVar("T")
+D = TypeVar("D")
+
+_MOST_NODES = 1_000_000
+_TAG = "tag:yaml.org,2002:"
+_KINDS = {
+    "str": "text", "int": "a whole number", "float": "a number", "bool": "true or false", "null": "nothing",
+    "seq": "a list", "map": "a mapping", "timestamp": "a date", "merge": "a merge key",
+}  # fmt: skip
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One value of a YAML file.
+
+    Attributes:
+        file: the file, as messages name it.
+        path: where the value stands in it, e.g. ``"quantization.options.symmetric"``; empty for the top.
+    """
+
+    file: str
+    path: str
+    _yaml: YamlNode = field(repr=False)
+
+    @property
+    def line(self) -> int:
+        """Line of the file, from 1."""
+        return int(self._yaml.start_mark.line) + 1
+
+    @property
+    def kind(self) -> str:
+        """What it is, in words: ``"text"``, ``"a list"``, ``"nothing"`` ..."""
+        return _KINDS.get(self._tag, f"a {self._yaml.tag!r}")
+
+    @property
+    def is_null(self) -> bool:
+        """Whether nothing was written."""
+        return self._tag == "null"
+
+    def error(self, what: str, hint: str | None = None) -> RecipeError:
+        """An error about this value, to be raised."""
+        told = f"{self.path}: {what}" if self.path else what
+        return RecipeError(told, file=f"{self.file}:{self.line}", hint=hint)
+
+    def at(self, make: Callable[[], T]) -> T:
+        """What ``make`` makes, its errors told with this value's line."""
+        try:
+            return make()
+        except RecipeError as error:
+            if error.file is not None:
+                raise
+            raise self.error(error.what, error.hint) from None
+
+    def string(self) -> str:
+        """Text; numbers, booleans and dates must be quoted to be text."""
+        self._demand("str")
+        return cast(str, self._scalar.value)
+
+    def text(self) -> str:
+        """Any scalar, just as it is written."""
+        if not isinstance(self._yaml, ScalarNode):
+            raise self.error(f"must be text, is {self.kind}")
+        return cast(str, self._yaml.value)
+
+    def choice(self, allowed: Collection[str]) -> str:
+        """Text that is one of a few."""
+        found = self.string()
+        if found not in allowed:
+            raise self.error(
+                f"{found!r} is not allowed", f"use one of {', '.join(allowed)}{_nearest(found, allowed)}"
+            )
+        return found
+
+    def boolean(self) -> bool:
+        """True or false."""
+        self._demand("bool")
+        return bool(self._construct())
+
+    def integer(self, least: int | None = None, most: int | None = None) -> int:
+        """A whole number within bounds."""
+        self._demand("int")
+        return cast(int, self._within(self._construct(), least, most))
+
+    def number(self, least: float | None = None, most: float | None = None) -> float:
+        """A finite number within bounds; ``1e-5``, which YAML itself takes for text, is one."""
+        if self._tag == "str":
+            try:
+                found = float(self._scalar.value)
+            except ValueError:
+                self._demand("float")
+        else:
+            self._demand("float", "int")
+            found = float(self._construct())
+        if not math.isfinite(found):
+            raise self.error(f"must be a finite number, is {self.text()}")
+        return self._within(found, least, most)
+
+    def mapping(self) -> Mapping:
+        """Keys and values."""
+        self._demand("map")
+        return Mapping(self)
+
+    def sequence(self) -> list[Node]:
+        """A list."""
+        self._demand("seq")
+        children = cast(SequenceNode, self._yaml).value
+        return [Node(self.file, f"{self.path}[{i}]", child) for i, child in enumerate(children)]
+
+    def strings(self) -> list[str]:
+        """A list of texts."""
+        return [child.string() for child in self.sequence()]
+
+    def plain(self) -> Any:
+        """The value as Python objects: dict (in the file's order), list, str, int, float, bool or None."""
+        if self._tag == "map":
+            return {key: child.plain() for key, child in self.mapping().items()}
+        if self._tag == "seq":
+            return [child.plain() for child in self.sequence()]
+        if self._tag not in ("str", "int", "float", "bool", "null"):
+            raise self.error(f"{self.kind} is not allowed here", "quote it if text is meant")
+        return self._construct()
+
+    @property
+    def _tag(self) -> str:
+        return str(self._yaml.tag).removeprefix(_TAG)
+
+    @property
+    def _scalar(self) -> ScalarNode:
+        return cast(ScalarNode, self._yaml)
+
+    def _construct(self) -> Any:
+        try:
+            return SafeConstructor().construct_object(self._yaml)
+        except (yaml.YAMLError, ValueError, KeyError) as error:
+            raise self.error(f"{self.text()!r} is not {self.kind}: {error}") from None
+
+    def _demand(self, *tags: str) -> None:
+        if self._tag not in tags:
+            shown = (
+                f" ({self._scalar.value})" if isinstance(self._yaml, ScalarNode) and not self.is_null else ""
+            )
+            hint = 'quote it: "..."' if tags == ("str",) and shown else None
+            raise self.error(f"must be {_KINDS[tags[0]]}, is {self.kind}{shown}", hint)
+
+    def _within(self, found: float, least: float | None, most: float | None) -> float:
+        if least is not None and found < least:
+            raise self.error(f"must be at least {least}, is {found}")
+        if most is not None and found > most:
+            raise self.error(f"must be at most {most}, is {found}")
+        return found
+
+
+class Mapping:
+    """Keys and values of a :class:`Node`; remembers which keys were asked for."""
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self._children: dict[str, Node] = {}
+        self._lines: dict[str, Node] = {}
+        self._asked: dict[str, None] = {}
+        for key, value in cast(MappingNode, node._yaml).value:
+            path = f"{node.path}.{key.value}" if node.path else str(key.value)
+            self._children[key.value] = Node(node.file, path, value)
+            self._lines[key.value] = Node(node.file, node.path, key)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._children
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._children)
+
+    def __len__(self) -> int:
+        return len(self._children)
+
+    def items(self) -> list[tuple[str, Node]]:
+        """All keys and values, in the file's order; counts as asking for all keys."""
+        self._asked.update(dict.fromkeys(self._children))
+        return list(self._children.items())
+
+    def find(self, key: str) -> Node | None:
+        """The value of a key, or None when the key is absent or holds nothing."""
+        self._asked[key] = None
+        node = self._children.get(key)
+        return None if node is None or node.is_null else node
+
+    def need(self, key: str) -> Node:
+        """The value of a key that must be there."""
+        node = self.find(key)
+        if node is None:
+            raise self.node.error(f"{key!r} is missing")
+        return node
+
+    def get(self, key: str, read: Callable[[Node], T], default: D) -> T | D:
+        """The value of a key as ``read`` understands it; the default when the key is absent."""
+        node = self.find(key)
+        return default if node is None else read(node)
+
+    def key_error(self, key: str, what: str, hint: str | None = None) -> RecipeError:
+        """An error about a key itself, with the key's line."""
+        return self._lines[key].error(what, hint)
+
+    def reject_unknown(self, allowed: Collection[str] | None = None) -> None:
+        """Refuse keys beside the allowed ones, by default those asked for so far."""
+        allowed = list(self._asked) if allowed is None else allowed
+        for key in self._children:
+            if key not in allowed:
+                raise self.key_error(
+                    key, f"unknown key {key!r}", f"known here: {', '.join(allowed)}{_nearest(key, allowed)}"
+                )
+
+
+def load(path: str | PathLike[str]) -> Node:
+    """Read a YAML file.
+
+    Raises:
+        RecipeError: the file cannot be read, is not YAML, or has a duplicate key.
+    """
+    try:
+        text = Path(path).read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise RecipeError(f"cannot be read: {error.strerror or error}", file=path) from None
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"is not UTF-8 text: {error.reason} at byte {error.start}", file=path) from None
+    return parse(text, str(path))
+
+
+def parse(text: str, file: str) -> Node:
+    """Read YAML text; ``file`` is what messages call it.
+
+    Raises:
+        RecipeError: it is not one YAML document, or has a duplicate key.
+    """
+    try:
+        top = yaml.compose(text, Loader=_LOADER)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = f":{mark.line + 1}" if mark is not None else ""
+        told = ", ".join(str(part) for part in (error.context, error.problem) if part)
+        raise RecipeError(f"is not valid YAML: {told}", file=f"{file}{line}") from None
+    except (yaml.YAMLError, RecursionError) as error:
+        raise RecipeError(f"is not valid YAML: {' '.join(str(error).split())}", file=file) from None
+    if top is None:
+        raise RecipeError("is empty", file=f"{file}:1")
+    _check(top, file)
+    return Node(file, "", top)
+
+
+def _check(top: YamlNode, file: str) -> None:
+    """Refuse duplicate and non-text keys, values inside themselves, and aliases that explode."""
+    seen = 0
+    stack: list[tuple[YamlNode, str, tuple[int, ...]]] = [(top, "", ())]
+    while stack:
+        node, path, above = stack.pop()
+        seen += 1
+        here = Node(file, path, node)
+        if id(node) in above:
+            raise here.error("an alias may not contain itself")
+        if seen > _MOST_NODES:
+            raise here.error(f"more than {_MOST_NODES} values")
+        if isinstance(node, SequenceNode):
+            stack.extend((child, f"{path}[{i}]", (*above, id(node))) for i, child in enumerate(node.value))
+        elif isinstance(node, MappingNode):
+            lines: dict[str, int] = {}
+            for key, child in node.value:
+                at = Node(file, path, key)
+                if not isinstance(key, ScalarNode):
+                    raise at.error(f"a key must be text, is {at.kind}")
+                if key.value in lines:
+                    raise at.error(f"duplicate key {key.value!r}, first on line {lines[key.value]}")
+                lines[key.value] = at.line
+                stack.append((child, f"{path}.{key.value}" if path else key.value, (*above, id(node))))
+
+
+def _nearest(word: str, allowed: Collection[str]) -> str:
+    close = get_close_matches(word, allowed, n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
