@@ -1,0 +1,94 @@
+"""Growing a file at its front, where the file system can: no byte of what follows is moved."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from .system import _libc_function
+
+__all__ = ["alone", "block_size", "can_insert", "insert", "remove"]
+
+_COLLAPSE_RANGE = 0x08  # linux/falloc.h
+_INSERT_RANGE = 0x20
+_NOT_HERE = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.EFBIG)
+
+_fallocate = _libc_function("fallocate", ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+
+
+def block_size(fd: int) -> int:
+    """What an insertion must be a multiple of, in bytes; at least a page."""
+    return max(os.fstat(fd).st_blksize if os.name == "posix" else 0, 4096)
+
+
+def can_insert(fd: int) -> bool:
+    """Whether the file system can insert ranges. The file is not changed.
+
+    A file system that can refuses a single byte as no multiple of its block; one that cannot says so.
+    """
+    if _fallocate is None or _fallocate(fd, _INSERT_RANGE, 0, 1) == 0:
+        return False
+    return ctypes.get_errno() == errno.EINVAL
+
+
+def insert(fd: int, size: int) -> bool:
+    """Insert ``size`` zero bytes, a multiple of :func:`block_size`, before the first byte of a file.
+
+    The data of the file does not move on disk, whatever its length: extents are renumbered. Returns False
+    when the file system cannot do that, and then nothing has changed.
+
+    Raises:
+        OSError: it could, but failed (disk full, I/O error).
+    """
+    return _shift(fd, _INSERT_RANGE, size)
+
+
+def remove(fd: int, size: int) -> bool:
+    """The inverse of :func:`insert`: take ``size`` bytes away from the front."""
+    return _shift(fd, _COLLAPSE_RANGE, size)
+
+
+def _shift(fd: int, mode: int, size: int) -> bool:
+    if _fallocate is None:
+        return False
+    while _fallocate(fd, mode, 0, size) != 0:
+        code = ctypes.get_errno()
+        if code == errno.EINTR:
+            continue
+        if code in _NOT_HERE:
+            return False
+        raise OSError(code, os.strerror(code))
+    return True
+
+
+@contextmanager
+def alone(fd: int) -> Iterator[bool]:
+    """Whether nobody else has the file open or mapped; if so, keep it so for as long as the context lasts.
+
+    An insertion moves the tensors to other offsets under whoever has them mapped: a server would silently
+    compute with shifted weights. A write lease (fcntl(2), ``F_SETLEASE``) is granted only when no other
+    descriptor and no map of the file exists, and whoever opens the file while it is held waits until it is
+    given back. Where leases cannot be had (another owner's file, another system) the answer is yes, for want
+    of knowledge. The process itself must not open the file again inside the context.
+    """
+    if not sys.platform.startswith("linux"):
+        yield True
+        return
+    import fcntl
+
+    try:
+        # Announces a waiting opener by a signal whose default is to be ignored; the usual SIGIO would kill.
+        fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+    except OSError as error:
+        yield error.errno not in (errno.EAGAIN, errno.EBUSY)
+        return
+    try:
+        yield True
+    finally:
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
