@@ -2,7 +2,7 @@
 
 from .convention import Convention
 from .conventions import convention, conventions
-from .families import detect, fallback, families, family
+from .families import detect, families, family, generic_family
 from .family import Family, Spelling
 
 __all__ = [
@@ -12,7 +12,7 @@ __all__ = [
     "convention",
     "conventions",
     "detect",
-    "fallback",
     "families",
     "family",
+    "generic_family",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..core.dtypes import FLOATS
@@ -13,6 +13,7 @@ from .template import Template
 __all__ = ["VALUES", "Convention", "Files", "Marker", "PartRule", "SchemeRule"]
 
 VALUES = "values"
+_STEM = "{stem}"
 
 
 @dataclass(frozen=True)
@@ -88,8 +89,7 @@ class Files:
         block: name of a block's file, with ``{i}``.
         rest: name of the file of what is outside blocks.
         chunk: name of a chunk, with ``{i}`` (from 1), ``{j}`` (from 0), ``{n}`` (how many).
-        alone: name of a chunk that is the only one; no index is written for it when it equals
-            ``single_file``.
+        alone: name of a chunk that is the only one.
         index: name of the index.
         indexed: layouts that get an index.
         total_size: what the index sums up: bytes of ``"tensors"``, or of ``"files"`` with their headers.
@@ -105,23 +105,6 @@ class Files:
     indexed: tuple[str, ...] = ("by_block", "chunked")
     total_size: str = "tensors"
     sort_keys: bool = True
-
-    def named(self, stem: str) -> Files:
-        """The same with ``{stem}`` filled in; ``{i}``, ``{j}``, ``{n}`` stay to be formatted."""
-        safe = stem.replace("{", "{{").replace("}", "}}")
-        return replace(
-            self,
-            single_file=self.single_file.replace("{stem}", stem),
-            block=self.block.replace("{stem}", safe),
-            rest=self.rest.replace("{stem}", stem),
-            chunk=self.chunk.replace("{stem}", safe),
-            alone=self.alone.replace("{stem}", stem),
-            index=self.index.replace("{stem}", stem),
-        )
-
-    def needs_index(self, layout: str, files: Collection[str]) -> bool:
-        """Whether a layout that came out as these files (of :meth:`named`) has an index."""
-        return layout in self.indexed and not (len(files) == 1 and self.single_file in files)
 
 
 @dataclass(frozen=True)
@@ -159,28 +142,35 @@ class Convention:
                 hint=f"{known}; choose another with --convention",
             ) from None
 
+    def scheme_options(self, scheme: str) -> Mapping[str, Any]:
+        """Options of a scheme that this consumer needs, unless the user sets them. Raises RecipeError."""
+        return self.scheme(scheme).options
+
     def part(self, role: str, scheme: str | None = None) -> PartRule:
         """How a part of a tensor is stored.
 
         Args:
-            role: role of the part.
-            scheme: name of the tensor's scheme, None for plain values.
+            role: role of the part; ``values`` are those of a plain tensor.
+            scheme: name of the tensor's scheme. It can be left out where all schemes of the convention
+                store parts of that role alike.
 
         Raises:
             RecipeError: the convention knows no such scheme, or no such part of it.
         """
-        if scheme is None:
-            if role == VALUES:
-                return _PLAIN
-            raise RecipeError(f"a plain tensor has no part {role!r}")
-        rule = self.scheme(scheme)
-        try:
-            return rule.parts[role]
-        except KeyError:
+        if role == VALUES:
+            return _PLAIN
+        rules = [self.scheme(scheme)] if scheme is not None else list(self.schemes.values())
+        found = [rule.parts[role] for rule in rules if role in rule.parts]
+        if not found:
+            of = f" of {scheme}" if scheme is not None else ""
+            stored = ", ".join(dict.fromkeys(role for rule in rules for role in rule.parts))
             raise RecipeError(
-                f"convention {self.name} has no place for the {role} of {scheme}",
-                hint=f"it stores {', '.join(rule.parts)}; change the options of {scheme}",
-            ) from None
+                f"convention {self.name} has no place for the {role}{of}",
+                hint=f"it stores {stored or 'plain tensors only'}; change the options of the scheme",
+            )
+        if any(part.name != found[0].name for part in found):
+            raise RecipeError(f"convention {self.name} spells the {role} of each scheme differently")
+        return found[0]
 
     def spell(self, name: str, role: str, scheme: str | None = None) -> str:
         """The stored name of a part.
@@ -190,6 +180,27 @@ class Convention:
             PlanError: the template cannot take this name.
         """
         return self.part(role, scheme).name.spell(name)
+
+    @property
+    def block_files(self) -> tuple[str, str]:
+        """Name of a block's file, with ``{i}`` to be formatted, and of the file of what is outside blocks."""
+        return self.files.block, self.files.rest
+
+    def single_file(self, stem: str) -> str:
+        """Name of the only file of an output called ``stem``."""
+        return self.files.single_file.replace(_STEM, stem)
+
+    def chunk_file(self, stem: str) -> str:
+        """Name of a chunk, with ``{i}`` (from 1), ``{j}`` (from 0) and ``{n}`` (how many) to be formatted."""
+        return self.files.chunk.replace(_STEM, stem.replace("{", "{{").replace("}", "}}"))
+
+    def alone_file(self, stem: str) -> str:
+        """Name of a chunk that is the only one."""
+        return self.files.alone.replace(_STEM, stem)
+
+    def index_name(self, layout: str, stem: str) -> str | None:
+        """Name of the index of a layout, None where it has none."""
+        return self.files.index.replace(_STEM, stem) if layout in self.files.indexed else None
 
     def group(
         self, stored: Collection[str], dtypes: Mapping[str, str] | None = None

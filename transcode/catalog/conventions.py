@@ -156,7 +156,7 @@ def _files(node: strict.Node) -> Files:
     indexed = top.get("indexed", strict.Node.sequence, None)
     files = Files(
         single_file=top.get("single_file", lambda child: _file(child, "stem"), Files.single_file),
-        block=top.get("block", lambda child: _file(child, "stem", must="i"), Files.block),
+        block=top.get("block", lambda child: _file(child, must="i"), Files.block),
         rest=top.get("rest", lambda child: _file(child, "stem"), Files.rest),
         chunk=top.get("chunk", lambda child: _file(child, "stem", "i", "j", "n"), Files.chunk),
         alone=top.get("alone", lambda child: _file(child, "stem"), Files.alone),
@@ -180,6 +180,8 @@ def _file(node: strict.Node, *known: str, must: str | None = None) -> str:
         found = _fields(text)
     except (KeyError, ValueError, IndexError, AttributeError) as error:
         raise node.error(f"{text!r} is not a template: {error}", f"known here: {', '.join(known)}") from None
+    if "{stem" in text and "{stem}" not in text:
+        raise node.error(f"{text!r}: {{stem}} takes no format")
     if must is not None and must not in found:
         raise node.error(f"{text!r} must hold {{{must}}}")
     if "/" in text or "\\" in text:

@@ -14,7 +14,7 @@ from .folders import find, listing
 from .policy import Block, Fused, Policy
 from .recognise import Signature, fold
 
-__all__ = ["detect", "fallback", "families", "family", "load_family"]
+__all__ = ["detect", "families", "family", "generic_family", "load_family"]
 
 _NONE: dict[str, tuple[Pattern, ...]] = {}
 
@@ -39,7 +39,7 @@ def family(name: str, names: Collection[str] | None = None) -> Family:
     return (names is not None and found.fit(names)) or found
 
 
-def fallback() -> Family:
+def generic_family() -> Family:
     """The policy for models of no known family."""
     return family("generic")
 
@@ -84,15 +84,15 @@ def load_family(path: Path) -> Family:
         raise node.error(f"{name!r} is not the name of the file", f"call it {path.stem!r}")
     title = top.need("title").string()
     refines = tuple(top.get("refines", strict.Node.strings, ()))
-    is_fallback = top.get("fallback", strict.Node.boolean, False)
+    fallback = top.get("fallback", strict.Node.boolean, False)
     spellings = {key: _spelling(key, child) for key, child in top.need("spellings").mapping().items()}
     if not spellings:
         raise top.need("spellings").error("needs one spelling or more")
     top.reject_unknown()
     for spelling in spellings.values():
-        if spelling.signature is None and not is_fallback:
+        if spelling.signature is None and not fallback:
             raise top.need("spellings").error(f"{spelling.name}: 'detect' is missing")
-    return Family(name, title, str(path), spellings, next(iter(spellings)), "", refines, is_fallback)
+    return Family(name, title, str(path), spellings, next(iter(spellings)), "", refines, fallback)
 
 
 @lru_cache(maxsize=256)

@@ -88,6 +88,10 @@ class Family:
                 return self.spelled(spelling.name, prefix)
         return None
 
+    def recognises(self, names: Collection[str]) -> bool:
+        """Whether these are names of the family, in any of its spellings; :meth:`fit` says in which."""
+        return self.fit(names) is not None
+
     def block_of(self, name: str) -> int | None:
         """Number of the block that a tensor belongs to, None outside blocks."""
         return self.policy.block_of(name)
