@@ -55,7 +55,7 @@ def test_the_package_keeps_its_layers():
         },
         {"numerics__kernels": "import numba"},
         {
-            "core__t": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch\n    from .s import S",
+            "core__t": "import typing as t\nif t.TYPE_CHECKING:\n    import torch\n    from .s import S",
             "core__s": "from .t import T",
         },
         {"storage__a": "from .b import X", "storage__b": "def f():\n    from .a import Y"},
