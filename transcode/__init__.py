@@ -1,3 +1,60 @@
-"""A streaming transcoder for model checkpoints."""
+"""A streaming transcoder for model checkpoints.
+
+>>> import transcode as tc                                                  # doctest: +SKIP
+>>> tc.open("model.safetensors") | tc.quantize("int8") | tc.write("out")    # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from .api import cast, dequantize, drop, keep, open, quantize, rename, run, write
+    from .core.flow import Flow
+    from .core.tensor import LazyTensor
+    from .errors import DataError, FormatError, PlanError, RecipeError, TranscodeError
+
+_ERRORS = ("DataError", "FormatError", "PlanError", "RecipeError", "TranscodeError")
+_API = ("cast", "dequantize", "drop", "keep", "open", "quantize", "rename", "run", "write")
+_HOMES = {
+    **dict.fromkeys(_API, "api"),
+    **dict.fromkeys(_ERRORS, "errors"),
+    "Flow": "core.flow",
+    "LazyTensor": "core.tensor",
+}
+
+__all__ = [
+    "DataError",
+    "Flow",
+    "FormatError",
+    "LazyTensor",
+    "PlanError",
+    "RecipeError",
+    "TranscodeError",
+    "cast",
+    "dequantize",
+    "drop",
+    "keep",
+    "open",
+    "quantize",
+    "rename",
+    "run",
+    "write",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # The command line imports this package at every call: numpy and the rest load when they are asked for.
+    if name not in _HOMES:
+        raise AttributeError(f"module 'transcode' has no attribute {name!r}")
+    from importlib import import_module
+
+    found = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -1,1 +1,109 @@
-"""cli."""
+"""The command line: the only user of click. Commands are loaded when they are called."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from importlib import import_module
+from typing import Any
+
+import click
+
+from .. import __version__
+from ..errors import TranscodeError
+
+__all__ = ["cli", "main"]
+
+# name -> (module, one line of help): help must not cost the import of every command.
+_COMMANDS: dict[str, tuple[str, str]] = {
+    "run": ("run", "Convert a checkpoint: quantize, cast, rename, filter, re-shard."),
+    "inspect": ("inspect", "Show tensors, dtypes, shapes, sizes, shards, metadata, family."),
+    "meta": ("meta", "Read and edit metadata in place, in milliseconds."),
+    "open": ("pipe", "Begin a pipe: open a checkpoint."),
+    "rename": ("pipe", "Rename tensors, in a pipe."),
+    "keep": ("pipe", "Keep the tensors that match, in a pipe."),
+    "drop": ("pipe", "Drop the tensors that match, in a pipe."),
+    "cast": ("pipe", "Cast float tensors, in a pipe."),
+    "dequantize": ("pipe", "Decode quantized tensors, in a pipe."),
+    "quantize": ("pipe", "Quantize, in a pipe."),
+    "write": ("pipe", "End a pipe: write the checkpoint."),
+    "recipe": ("recipe", "Print the recipe of a command line or of a file made by transcode."),
+    "families": ("listing", "List the model families, or show one."),
+    "schemes": ("listing", "List the quantization schemes and their options."),
+    "conventions": ("listing", "List the conventions of consumers, or show one."),
+    "completion": ("completion", "Print the shell's completion script."),
+}
+
+
+class _Lazy(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module, _ = _COMMANDS[cmd_name]
+        found = getattr(import_module(f".{module}", __name__), cmd_name.replace("-", "_"))
+        assert isinstance(found, click.Command)
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, short) for name, (_, short) in _COMMANDS.items()])
+
+
+_EPILOG = """\b
+Examples:
+  transcode inspect Wan2.1-T2V-14B
+  transcode run Wan2.1-T2V-14B wan_int8.safetensors --scheme int8
+  transcode run Wan2.1-T2V-14B out --scheme fp8 --layout by_block --dry-run
+  transcode open SRC | transcode drop '*.bias' | transcode quantize int8 | transcode write DST
+  transcode meta set model.safetensors author=me
+"""
+
+
+@click.group(
+    cls=_Lazy,
+    epilog=_EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, prog_name="transcode")
+def cli() -> None:
+    """Convert model checkpoints in constant memory, at the speed of the disk."""
+
+
+def main(args: list[str] | None = None) -> Any:
+    """Run the command line and exit: 0 done, 1 the answer is no, 2 could not do it, 130 interrupted."""
+    debug = "--debug" in (sys.argv[1:] if args is None else args)
+    try:
+        code = cli.main(args, prog_name="transcode", standalone_mode=False)
+        sys.stdout.flush()
+    except click.ClickException as error:
+        error.show()
+        code = 2
+    except (KeyboardInterrupt, click.Abort):
+        _say("interrupted")
+        code = 130
+    except BrokenPipeError:
+        # The reader of our output has gone, as with `| head`: nothing to complain of.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except TranscodeError as error:
+        code = _fail(str(error), error.exit_code, debug)
+    except OSError as error:
+        code = _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), 2, debug)
+    except MemoryError:
+        code = _fail("out of memory; lower --memory or use fewer workers", 2, debug)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str, code: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    _say(f"error: {message}")
+    return code
+
+
+def _say(text: str) -> None:
+    print(f"transcode: {text}", file=sys.stderr)

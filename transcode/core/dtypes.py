@@ -55,6 +55,8 @@ class DType:
         """The dtype of arrays handed to users: ``ml_dtypes`` types where numpy itself has none."""
         import numpy as np
 
+        if self.kind == "bool":
+            return np.dtype(np.bool_)
         if self.ml_dtype is None or self.packed:
             return np.dtype(self.carrier)
         import ml_dtypes

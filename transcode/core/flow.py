@@ -19,6 +19,14 @@ if TYPE_CHECKING:
 __all__ = ["Chain", "Flow", "Sink", "Source", "Transform", "nearest"]
 
 
+class SourceFile(Protocol):
+    """One weight file of a source."""
+
+    @property
+    def path(self) -> Path:
+        """Where it is."""
+
+
 class Source(Protocol):
     """What a flow starts from."""
 
@@ -34,8 +42,21 @@ class Source(Protocol):
     def metadata(self) -> Mapping[str, str]:
         """The source's own metadata."""
 
-    def config(self) -> dict[str, Any]:
-        """The recipe's ``source`` section: where it is and how it was opened."""
+    @property
+    def files(self) -> Sequence[SourceFile]:
+        """The weight files."""
+
+    @property
+    def side_files(self) -> Sequence[Path]:
+        """Small files beside the weights that belong to the model: config, tokenizer..."""
+
+    @property
+    def stem(self) -> str:
+        """What the names of the weight files begin with."""
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """Remarks on how the source was read."""
 
 
 class Transform:

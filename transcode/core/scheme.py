@@ -43,6 +43,9 @@ class Scheme(Protocol):
     def grain(self, spec: Spec) -> int:
         """Rows are encoded in multiples of this."""
 
+    def prepare(self, dtype: DType) -> None:
+        """Compile what encoding tensors of this dtype needs, if it is not compiled yet; may take seconds."""
+
     @property
     def observes(self) -> bool:
         """Whether encode needs statistics of the whole tensor first."""

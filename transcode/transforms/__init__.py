@@ -1,1 +1,1 @@
-"""transforms."""
+"""The stages of a flow, one in each module."""

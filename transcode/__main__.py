@@ -1,0 +1,5 @@
+"""``python -m transcode``."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,148 @@
+"""The Python interface: thin constructors of the flow.
+
+>>> import transcode as tc                                                             # doctest: +SKIP
+>>> tc.open("Wan2.1-T2V-14B") | tc.quantize("int8") | tc.write("out", layout="by_block")  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields
+from os import PathLike, fspath
+from typing import Any
+
+from .core.flow import Chain, Flow
+from .core.performance import Performance, parse_size
+from .core.run import Progress
+from .recipe import Recipe, SourceOptions
+from .transforms.cast import Cast
+from .transforms.dequantize import Dequantize
+from .transforms.quantize import Quantize
+from .transforms.rename import Rename
+from .transforms.select import Drop, Keep
+from .transforms.write import Write
+
+__all__ = ["cast", "dequantize", "drop", "keep", "open", "quantize", "rename", "run", "write"]
+
+Rules = Mapping[str, str] | Iterable[tuple[str, str]]
+
+
+def open(path: str | PathLike[str], *, root_key: str | None = None, mmap: bool = True) -> Flow:
+    """Open a checkpoint; reads headers, no tensor.
+
+    Args:
+        path: a ``.safetensors`` file, a folder of shards with or without an index, an index file, a Diffusers
+            folder, a PyTorch ``.pt``/``.pth``/``.bin`` file or a folder of them.
+        root_key: which nested dictionary of a PyTorch file holds the tensors, if it cannot be guessed.
+        mmap: map files; else read them (slower, for file systems that cannot map).
+
+    Raises:
+        FormatError: no weights there, or damaged ones.
+    """
+    return Recipe(SourceOptions(fspath(path), root_key, mmap)).flow()
+
+
+def rename(rules: Rules = (), *, names: Mapping[str, str] | None = None) -> Rename:
+    """Rename by regular expressions, applied in order, and by an exact map that goes first."""
+    pairs = tuple(rules.items()) if isinstance(rules, Mapping) else tuple((old, new) for old, new in rules)
+    return Rename(pairs, tuple((names or {}).items()))
+
+
+def keep(*patterns: str) -> Keep:
+    """Let only tensors go on that match a pattern: a glob over whole name components, or ``re:...``."""
+    return Keep(patterns)
+
+
+def drop(*patterns: str) -> Drop:
+    """Take away tensors that match a pattern: a glob over whole name components, or ``re:...``."""
+    return Drop(patterns)
+
+
+def cast(to: str, *, only: Iterable[str] = (), saturate: bool = False) -> Cast:
+    """Cast plain float tensors, all or those that match a pattern of ``only``."""
+    return Cast(to, tuple(only), saturate)
+
+
+def dequantize(
+    to: str = Dequantize.to, *, convention: str = Dequantize.convention, only: Iterable[str] = ()
+) -> Dequantize:
+    """Turn codes and scales, as a convention stores them, back into plain tensors of a float dtype."""
+    return Dequantize(to, convention, tuple(only))
+
+
+def quantize(scheme: str, **options: Any) -> Quantize:
+    """Quantize the tensors that matter.
+
+    Args:
+        scheme: name of a scheme, e.g. ``"int8"``.
+        options: arguments of :class:`~transcode.transforms.quantize.Quantize` (``model``, ``targets``,
+            ``include``, ``exclude``, ``overrides``, ``keep_dtype``, ``on_nonfinite``); all others are the
+            scheme's own, such as ``granularity="tensor"``.
+    """
+    own = {field.name for field in fields(Quantize)} - {"scheme", "options"}
+    stage: dict[str, Any] = {}
+    for key in own & options.keys():
+        value = options.pop(key)
+        if isinstance(value, Mapping):
+            value = tuple(value.items())
+        elif not isinstance(value, str) and isinstance(value, Iterable):
+            value = tuple(tuple(one) if isinstance(one, list) else one for one in value)
+        stage[key] = value
+    return Quantize(scheme, tuple(options.items()), **stage)
+
+
+def write(
+    dst: str | PathLike[str],
+    *,
+    layout: str | None = None,
+    convention: str | None = None,
+    name: str | None = None,
+    max_shard_size: int | str | None = None,
+    max_tensors: int | None = None,
+    copy_metadata: bool = True,
+    metadata: Mapping[str, str] | None = None,
+    force: bool = False,
+    allow_unmatched: bool = False,
+    workers: int | None = None,
+    memory: int | str = Performance.memory,
+    tile: int | str | None = None,
+    drop_cache: bool = False,
+    device: str = "cpu",
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Write:
+    """End a flow: ``flow | write(dst)`` runs it and returns a report; ``flow.plan(write(dst))`` only plans.
+
+    Args:
+        dst: a file if it ends in ``.safetensors``, else a folder.
+        max_shard_size: bytes, or text such as ``"5GB"``.
+        memory: bytes for the tiles of all workers, or text such as ``"512MB"``.
+        tile: bytes of source values dealt with at a time by a worker.
+        on_progress: called about ten times a second.
+
+    The other arguments are those of :class:`~transcode.transforms.write.Write` and
+    :class:`~transcode.transforms.write.Performance`.
+    """
+    return Write(
+        dst=fspath(dst),
+        layout=layout,
+        convention=convention,
+        name=name,
+        max_shard_size=None if max_shard_size is None else parse_size(max_shard_size),
+        max_tensors=max_tensors,
+        copy_metadata=copy_metadata,
+        metadata=tuple((metadata or {}).items()),
+        force=force,
+        allow_unmatched=allow_unmatched,
+        performance=Performance(
+            workers, parse_size(memory), None if tile is None else parse_size(tile), drop_cache, device
+        ),
+        on_progress=on_progress,
+    )
+
+
+def run(recipe: str | PathLike[str]) -> Any:
+    """Carry out a recipe file. Returns the report."""
+    from .recipe import load
+
+    loaded = load(recipe)
+    return loaded.flow() | Chain((), loaded.write())

@@ -1,0 +1,101 @@
+"""From the values of options to stages, sinks and recipes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import click
+
+from ..core.performance import Performance
+from ..recipe import Recipe
+from ..transforms.quantize import Quantize, parse_scheme
+from ..transforms.write import Write
+
+__all__ = ["performance", "quantize", "split", "write"]
+
+
+def split(values: tuple[str, ...]) -> tuple[str, ...]:
+    """Repeated options whose values may also be lists with commas; regular expressions are left whole."""
+    found: list[str] = []
+    for value in values:
+        found += [value] if value.startswith("re:") else [part.strip() for part in value.split(",")]
+    return tuple(filter(None, found))
+
+
+def quantize(scheme: str, values: dict[str, Any]) -> Quantize:
+    """The stage that the options of quantize describe."""
+    import yaml
+
+    name, options = parse_scheme(scheme)
+    own: dict[str, Any] = dict(options)
+    for key in ("granularity", "group_size", "symmetric", "scale_dtype"):
+        if values[key] is not None:
+            own[key] = values[key]
+    for key, value in values["options"]:
+        own[key.replace("-", "_")] = yaml.safe_load(value)
+    return Quantize(
+        scheme=name,
+        options=tuple(own.items()),
+        model=values["model"],
+        targets=split(values["targets"]),
+        include=split(values["include"]),
+        exclude=split(values["exclude"]),
+        overrides=tuple(values["overrides"]),
+        keep_dtype=values["keep_dtype"],
+        on_nonfinite=values["on_nonfinite"],
+    )
+
+
+def write(dst: str, values: dict[str, Any]) -> Write:
+    """The sink that the output options describe."""
+    return Write(
+        dst=dst,
+        metadata=tuple(values["metadata"]),
+        **{
+            key: values[key]
+            for key in (
+                "layout",
+                "convention",
+                "name",
+                "max_shard_size",
+                "max_tensors",
+                "copy_metadata",
+                "force",
+                "allow_unmatched",
+            )
+        },
+    )
+
+
+def performance(values: dict[str, Any], base: Performance | None = None) -> Performance:
+    """Performance options, on top of what a recipe says."""
+    given = {
+        key: values[key]
+        for key in ("workers", "memory", "tile", "device")
+        if values[key] is not None  # not given
+    }
+    if values["drop_cache"]:
+        given["drop_cache"] = True
+    return replace(base or Performance(), **given)
+
+
+def given(context: click.Context, names: set[str]) -> list[str]:
+    """Which of those parameters the user set, as they are spelled on the command line."""
+    return [
+        parameter.opts[-1]
+        for parameter in context.command.params
+        if parameter.name in names
+        and context.get_parameter_source(parameter.name) == click.core.ParameterSource.COMMANDLINE
+    ]
+
+
+def with_output_flags(recipe: Recipe, context: click.Context, values: dict[str, Any]) -> Recipe:
+    """A recipe file's sink, changed by the output options that the user gave."""
+    assert recipe.sink is not None
+    changes: dict[str, Any] = {}
+    for name in ("layout", "convention", "name", "max_shard_size", "max_tensors", "copy_metadata", "force",
+                 "allow_unmatched", "metadata"):  # fmt: skip
+        if given(context, {name}):
+            changes[name] = values[name]
+    return replace(recipe, sink=replace(recipe.sink, **changes))

@@ -1,0 +1,105 @@
+"""``transcode inspect``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from .options import debug_option
+
+__all__ = ["inspect"]
+
+
+@click.command(
+    epilog="\b\nExamples:\n  transcode inspect model.safetensors\n  transcode inspect DIR 'blocks.0' --json\n"
+)
+@click.argument("path", type=click.Path())
+@click.argument("patterns", nargs=-1, metavar="[PATTERN...]")
+@click.option("--root-key", help="Which dictionary of a PyTorch file holds the tensors.")
+@click.option("-a", "--all", "everything", is_flag=True, help="One line for every tensor, no grouping.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@debug_option
+def inspect(
+    path: str, patterns: tuple[str, ...], root_key: str | None, everything: bool, as_json: bool
+) -> None:
+    """Show what the checkpoint PATH holds: reads headers, no tensor.
+
+    PATTERNs select tensors: globs over whole name components, or re:REGEX.
+    """
+    from .. import catalog
+    from ..storage.source import open_source
+    from ..transforms.select import Patterns
+    from . import show
+    from .table import count, print_table, size
+
+    with open_source(path, root_key=root_key) as source:
+        selector = Patterns(patterns)
+        family = catalog.detect([tensor.name for tensor in source.tensors])
+        chosen = [t for t in source.tensors if not patterns or selector.first(t.name) is not None]
+    if as_json:
+        show.show_json(
+            {
+                "path": str(source.path),
+                "family": None if family is None else family.name,
+                "files": [
+                    {"path": str(file.path), "size": file.size, "tensors": file.tensors}
+                    for file in source.files
+                ],
+                "metadata": dict(source.metadata),
+                "side_files": [str(side) for side in source.side_files],
+                "notes": list(source.notes),
+                "bytes": sum(t.spec.nbytes for t in chosen),
+                "tensors": [
+                    {
+                        "name": t.name,
+                        "dtype": t.spec.dtype.name,
+                        "shape": list(t.spec.shape),
+                        "nbytes": t.spec.nbytes,
+                    }
+                    for t in chosen
+                ],
+            }
+        )
+        return
+    rows: list[tuple[Any, ...]] = [(t.name, t.spec.dtype, list(t.spec.shape), t.spec.nbytes) for t in chosen]
+    if everything:
+        print_table(("tensor", "dtype", "shape", "size"), [(*r[:3], size(r[3])) for r in rows], right=(3,))
+    else:
+        print_table(("tensor", "x", "dtype", "shape", "size"), _grouped(rows), right=(1, 4))
+    click.echo()
+    dtypes: dict[str, tuple[int, int]] = {}
+    for t in chosen:
+        number, nbytes = dtypes.get(t.spec.dtype.name, (0, 0))
+        dtypes[t.spec.dtype.name] = (number + 1, nbytes + t.spec.nbytes)
+    print_table(
+        ("dtype", "tensors", "size"),
+        [(name, number, size(nbytes)) for name, (number, nbytes) in dtypes.items()],
+        right=(1, 2),
+    )
+    click.echo()
+    for file in source.files:
+        click.echo(f"file      {file.path.name}: {count(file.tensors, 'tensor')}, {size(file.size)}")
+    for side in source.side_files:
+        click.echo(f"beside    {side.name}")
+    for key, value in source.metadata.items():
+        click.echo(f"metadata  {key} = {value if len(value) <= 80 else value[:77] + '...'}")
+    for note in source.notes:
+        click.echo(f"note      {note}")
+    click.echo(f"family    {'unknown' if family is None else f'{family.name}: {family.title}'}")
+    total = sum(t.spec.nbytes for t in chosen)
+    click.echo(f"total     {count(len(chosen), 'tensor')}, {size(total)} ({total} bytes)")
+
+
+def _grouped(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """Tensors that differ in a number of their names only, in one line."""
+    from .show import NUMBER
+    from .table import size
+
+    groups: dict[tuple[str, str, str], list[tuple[Any, ...]]] = {}
+    for row in rows:
+        groups.setdefault((NUMBER.sub("*", row[0]), str(row[1]), str(row[2])), []).append(row)
+    return [
+        (key[0] if len(same) > 1 else same[0][0], len(same), key[1], key[2], size(sum(r[3] for r in same)))
+        for key, same in groups.items()
+    ]

@@ -1,0 +1,88 @@
+"""``transcode families``, ``schemes`` and ``conventions``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from .options import debug_option
+
+__all__ = ["conventions", "families", "schemes"]
+
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def _show(path: Any) -> None:
+    """A catalog file as it is: it is written to be read."""
+    from pathlib import Path
+
+    click.echo(Path(path).read_text(encoding="utf-8"), nl=False)
+
+
+@click.command(epilog="\b\nExamples:\n  transcode families\n  transcode families show wan_dit\n")
+@click.argument("words", nargs=-1, metavar="[show NAME]")
+@_json
+@debug_option
+def families(words: tuple[str, ...], as_json: bool) -> None:
+    """List the model families that are known, or show what is known of one."""
+    from .. import catalog
+    from .show import show_json
+    from .table import print_table
+
+    if name := _shown(words):
+        return _show(catalog.family(name).file)
+    found = [catalog.family(name) for name in catalog.families()]
+    if as_json:
+        return show_json([{"name": f.name, "title": f.title, "spellings": list(f.spellings)} for f in found])
+    return print_table(
+        ("family", "spellings", "title"), [(f.name, ", ".join(f.spellings), f.title) for f in found]
+    )
+
+
+@click.command(epilog="\b\nExamples:\n  transcode conventions\n  transcode conventions show lightx2v\n")
+@click.argument("words", nargs=-1, metavar="[show NAME]")
+@_json
+@debug_option
+def conventions(words: tuple[str, ...], as_json: bool) -> None:
+    """List the conventions that can be written and read, or show one."""
+    from .. import catalog
+    from .show import show_json
+    from .table import print_table
+
+    if name := _shown(words):
+        return _show(catalog.convention(name).file)
+    found = [catalog.convention(name) for name in catalog.conventions()]
+    if as_json:
+        return show_json([{"name": c.name, "title": c.title, "schemes": list(c.schemes)} for c in found])
+    return print_table(
+        ("convention", "schemes", "title"), [(c.name, ", ".join(c.schemes) or "-", c.title) for c in found]
+    )
+
+
+@click.command()
+@_json
+@debug_option
+def schemes(as_json: bool) -> None:
+    """List the quantization schemes, with their options and defaults."""
+    from .. import schemes as known
+    from .show import show_json
+    from .table import print_table
+
+    if as_json:
+        return show_json(
+            [{"name": s.name, "about": s.about, "options": dict(s.options)} for s in known.SCHEMES.values()]
+        )
+    print_table(("scheme", "about"), [(s.name, s.about) for s in known.SCHEMES.values()])
+    for scheme in known.SCHEMES.values():
+        click.echo(f"\n{scheme.name}")
+        print_table(("  option", "values"), [(f"  {key}", text) for key, text in scheme.options.items()])
+    return None
+
+
+def _shown(words: tuple[str, ...]) -> str | None:
+    if not words:
+        return None
+    if len(words) == 2 and words[0] == "show":
+        return words[1]
+    raise click.UsageError("write `show NAME`, or nothing")

@@ -1,0 +1,148 @@
+"""The stages as commands: what flows through the shell's pipe is the recipe.
+
+So a pipe costs nothing until ``write`` runs it, and can be saved to a file on its way.
+"""
+
+from __future__ import annotations
+
+import builtins
+import os
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .options import debug_option, output_options, performance_options, quantize_options, report_options
+
+if TYPE_CHECKING:
+    from ..core.flow import Transform
+
+__all__ = ["cast", "dequantize", "drop", "keep", "open", "quantize", "rename", "write"]
+
+
+def _received() -> Any:
+    """The recipe that the command before this one in the pipe has sent."""
+    from ..recipe import parse
+
+    if sys.stdin.isatty():
+        raise click.UsageError("a recipe is expected from a pipe: transcode open SRC | transcode ...")
+    text = sys.stdin.read()
+    if not text.strip():
+        raise click.UsageError("no recipe came through the pipe: did the command before this one fail?")
+    return parse(text, file="<stdin>")
+
+
+def _send(recipe: Any) -> None:
+    from ..recipe import dump
+
+    click.echo(dump(recipe), nl=False)
+
+
+def _then(step: Transform) -> None:
+    _send(_received().then(step))
+
+
+@click.command(epilog="\b\nExample:\n  transcode open SRC | transcode quantize int8 | transcode write DST\n")
+@click.argument("src", type=click.Path())
+@click.option("--root-key", help="Which dictionary of a PyTorch file holds the tensors.")
+@click.option("--no-mmap", is_flag=True, help="Read files instead of mapping them.")
+@debug_option
+def open(src: str, root_key: str | None, no_mmap: bool) -> None:
+    """Begin a pipe with the checkpoint SRC."""
+    from ..errors import FormatError
+    from ..recipe import Recipe, SourceOptions
+
+    if not os.path.exists(src):
+        raise FormatError("no such file or folder", file=src)
+    _send(Recipe(SourceOptions(src, root_key, not no_mmap)))
+
+
+@click.command(epilog="\b\nExample:\n  transcode rename '^module\\.' '' 'attn1' 'self_attn'\n")
+@click.argument("rules", nargs=-1, required=True, metavar="REGEX REPLACEMENT [...]")
+@debug_option
+def rename(rules: tuple[str, ...]) -> None:
+    """Rename tensors by pairs of a regular expression and its replacement, applied in order."""
+    from ..transforms.rename import Rename
+
+    if len(rules) % 2:
+        raise click.UsageError("every regular expression needs its replacement")
+    _then(Rename(tuple(zip(rules[::2], rules[1::2], strict=True))))
+
+
+@click.command()
+@click.argument("patterns", nargs=-1, required=True, metavar="PATTERN...")
+@debug_option
+def keep(patterns: tuple[str, ...]) -> None:
+    """Let only tensors go on that match a PATTERN: a glob over whole name components, or re:REGEX."""
+    from ..transforms.select import Keep
+
+    _then(Keep(patterns))
+
+
+@click.command()
+@click.argument("patterns", nargs=-1, required=True, metavar="PATTERN...")
+@debug_option
+def drop(patterns: tuple[str, ...]) -> None:
+    """Take away tensors that match a PATTERN: a glob over whole name components, or re:REGEX."""
+    from ..transforms.select import Drop
+
+    _then(Drop(patterns))
+
+
+@click.command()
+@click.argument("to", metavar="DTYPE")
+@click.option("--only", multiple=True, metavar="PATTERN", help="Cast only these tensors; repeatable.")
+@click.option("--saturate", is_flag=True, help="Clip what is too large instead of failing.")
+@debug_option
+def cast(to: str, only: tuple[str, ...], saturate: bool) -> None:
+    """Cast float tensors to DTYPE: F32, F16, BF16, ..."""
+    from ..transforms.cast import Cast
+
+    _then(Cast(to, only, saturate))
+
+
+@click.command()
+@click.option("--to", default="BF16", show_default=True, metavar="DTYPE")
+@click.option("--convention", default="lightx2v", show_default=True, help="Whose names the source has.")
+@click.option("--only", multiple=True, metavar="PATTERN", help="Decode only these tensors; repeatable.")
+@debug_option
+def dequantize(to: str, convention: str, only: tuple[str, ...]) -> None:
+    """Decode quantized tensors."""
+    from ..transforms.dequantize import Dequantize
+
+    _then(Dequantize(to, convention, only))
+
+
+@click.command()
+@click.argument("scheme")
+@quantize_options
+@debug_option
+def quantize(scheme: str, **values: Any) -> None:
+    """Quantize with SCHEME: int8, fp8, ... or name:option=value; see `transcode schemes`."""
+    from . import build
+
+    _then(build.quantize(scheme, values))
+
+
+@click.command()
+@click.argument("dst", type=click.Path())
+@output_options
+@performance_options
+@report_options
+@click.option("--save", type=click.Path(dir_okay=False), help="Save the recipe to a file too.")
+@debug_option
+def write(dst: str, save: str | None, **values: Any) -> None:
+    """End a pipe: carry it out and write DST."""
+    from ..recipe import dump
+    from . import build
+    from .run import carry_out
+
+    recipe = _received()
+    recipe = replace(
+        recipe, sink=build.write(dst, values), performance=build.performance(values, recipe.performance)
+    )
+    if save is not None:
+        with builtins.open(save, "w", encoding="utf-8") as file:
+            file.write(dump(recipe))
+    carry_out(recipe, values)

@@ -1,0 +1,62 @@
+"""``transcode recipe``."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import click
+
+from .options import debug_option
+
+__all__ = ["recipe"]
+
+
+@click.group()
+def recipe() -> None:
+    """Recipes: what a command line says, or how a file was made."""
+
+
+@recipe.command(
+    context_settings={"ignore_unknown_options": True},
+    epilog="\b\nExamples:\n  transcode recipe show run SRC DST --scheme int8\n"
+    "  transcode recipe show wan_int8.yaml\n  transcode recipe show made_by_transcode.safetensors\n",
+)
+@click.argument("words", nargs=-1, required=True, type=click.UNPROCESSED, metavar="run ARGS... | FILE")
+@debug_option
+def show(words: tuple[str, ...]) -> None:
+    """Print the recipe of a command line of `run`, of a recipe file, or recorded in a safetensors file."""
+    from ..recipe import dump, load
+
+    words = words[1:] if words[0] == "transcode" else words
+    if words[0] == "run":
+        from .run import recipe_of, run
+
+        context = run.make_context("run", list(words[1:]))
+        click.echo(dump(recipe_of(context, context.params)), nl=False)
+    elif len(words) > 1:
+        raise click.UsageError("show a command line that begins with run, or one file")
+    elif words[0].endswith((".yaml", ".yml")):
+        click.echo(dump(load(words[0])), nl=False)
+    else:
+        click.echo(_recorded(words[0]), nl=False)
+
+
+def _recorded(path: str) -> str:
+    import yaml
+
+    from ..errors import FormatError
+    from ..storage.source import open_source
+    from ..transforms.record import KEY
+
+    if not os.path.exists(path):
+        raise FormatError("no such file or folder", file=path)
+    with open_source(path) as source:
+        text = source.metadata.get(KEY)
+    if text is None:
+        raise FormatError("holds no record of how it was made", file=path)
+    try:
+        record = json.loads(text)
+    except ValueError:
+        raise FormatError(f"its record of how it was made is not JSON: {text[:80]!r}", file=path) from None
+    return yaml.safe_dump(record, sort_keys=False, default_flow_style=None, allow_unicode=True)

@@ -1,0 +1,148 @@
+"""``transcode run``."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import click
+
+from .options import (
+    debug_option,
+    output_options,
+    performance_options,
+    quantize_options,
+    report_options,
+)
+
+__all__ = ["carry_out", "recipe_of", "run"]
+
+_EPILOG = """\b
+Examples:
+  transcode run model.safetensors out.safetensors --scheme int8
+  transcode run Wan2.1-I2V-14B out --scheme fp8 --layout by_block
+  transcode run SRC DST --scheme int8 --override 'blocks.0=bf16' --exclude 'blocks.39.ffn' --dry-run
+  transcode run shards/ one.safetensors              (re-shard: no scheme)
+  transcode run model.pth model.safetensors --cast bf16
+  transcode run --config wan_480p_int8.yaml
+"""
+
+_STEP_OPTIONS = {
+    "scheme", "rename", "keep", "drop", "cast", "saturate", "dequantize", "from_convention",
+    "options", "granularity", "group_size", "symmetric", "scale_dtype", "model", "targets",
+    "include", "exclude", "overrides", "keep_dtype", "on_nonfinite",
+}  # fmt: skip
+
+
+@click.command(epilog=_EPILOG)
+@click.argument("src", required=False)
+@click.argument("dst", required=False)
+@click.option("-c", "--config", type=click.Path(), help="A recipe file; SRC and DST may replace its own.")
+@click.option(
+    "-s", "--scheme", help="Quantize: int8, fp8, ... or name:option=value; see `transcode schemes`."
+)
+@quantize_options
+@click.option("--keep", multiple=True, metavar="PATTERN", help="Take only these tensors; repeatable.")
+@click.option("--drop", multiple=True, metavar="PATTERN", help="Leave these tensors out; repeatable.")
+@click.option("--rename", nargs=2, multiple=True, metavar="REGEX REPLACEMENT", help="Repeatable, in order.")
+@click.option("--dequantize", metavar="DTYPE", help="First decode quantized tensors to this dtype.")
+@click.option("--from-convention", default="lightx2v", help="Whose names the quantized source has.")
+@click.option("--cast", metavar="DTYPE", help="Cast the float tensors, before any quantization.")
+@click.option("--saturate", is_flag=True, help="Let a cast clip what is too large instead of failing.")
+@output_options
+@click.option("--root-key", help="Which dictionary of a PyTorch file holds the tensors.")
+@click.option("--no-mmap", is_flag=True, help="Read files instead of mapping them.")
+@performance_options
+@report_options
+@debug_option
+@click.pass_context
+def run(context: click.Context, /, **values: Any) -> None:
+    """Convert the checkpoint SRC to DST.
+
+    SRC is a safetensors file, a folder of shards, an index file, a Diffusers folder or a PyTorch file. DST is
+    a file if it ends in .safetensors, else a folder. Stages run in this order: keep, drop, dequantize,
+    rename, cast, quantize.
+    """
+    carry_out(recipe_of(context, values), values)
+
+
+def recipe_of(context: click.Context, values: dict[str, Any]) -> Any:
+    """The recipe that a command line of ``run`` describes."""
+    from ..recipe import Recipe, SourceOptions, load
+    from . import build
+
+    src, dst = values["src"], values["dst"]
+    if values["config"] is not None:
+        if clash := build.given(context, _STEP_OPTIONS):
+            raise click.UsageError(f"{clash[0]} cannot be combined with --config: put it into the recipe")
+        recipe = load(values["config"])
+        if src is not None and dst is None and recipe.source.path is not None and recipe.sink is None:
+            src, dst = None, src  # a recipe saved from a pipe lacks only its end
+        if src is not None:
+            recipe = replace(recipe, source=replace(recipe.source, path=src))
+        if dst is not None:
+            sink = recipe.sink and replace(recipe.sink, dst=dst)
+            recipe = replace(recipe, sink=sink or build.write(dst, values))
+        if recipe.sink is not None:
+            recipe = build.with_output_flags(recipe, context, values)
+    else:
+        if src is None or dst is None:
+            raise click.UsageError("name SRC and DST, or a recipe with --config")
+        recipe = Recipe(sink=build.write(dst, values)).then(*_steps(values))
+        recipe = replace(recipe, source=SourceOptions(src))
+    source = recipe.source
+    if values["root_key"] is not None:
+        source = replace(source, root_key=values["root_key"])
+    if values["no_mmap"]:
+        source = replace(source, mmap=False)
+    return replace(recipe, source=source, performance=build.performance(values, recipe.performance))
+
+
+def _steps(values: dict[str, Any]) -> list[Any]:
+    from ..transforms.cast import Cast
+    from ..transforms.dequantize import Dequantize
+    from ..transforms.rename import Rename
+    from ..transforms.select import Drop, Keep
+    from . import build
+
+    steps: list[Any] = []
+    if values["keep"]:
+        steps.append(Keep(build.split(values["keep"])))
+    if values["drop"]:
+        steps.append(Drop(build.split(values["drop"])))
+    if values["dequantize"]:
+        steps.append(Dequantize(values["dequantize"], values["from_convention"]))
+    if values["rename"]:
+        steps.append(Rename(tuple(values["rename"])))
+    if values["cast"]:
+        steps.append(Cast(values["cast"], (), values["saturate"]))
+    if values["scheme"]:
+        steps.append(build.quantize(values["scheme"], values))
+    return steps
+
+
+def carry_out(recipe: Any, values: dict[str, Any]) -> None:
+    """Plan or run a recipe, and tell of it as the report options ask."""
+    from .progress import progress
+    from .show import show_json, show_plan, show_report, show_warnings
+
+    flow = recipe.flow()
+    write = recipe.write()
+    if values["dry_run"]:
+        with progress(quiet=values["quiet"]) as update:
+            sink = write.with_progress(update)
+            plan = sink.plan(flow)
+        sink.check(flow, plan)
+        if values["as_json"]:
+            show_json(plan.to_json())
+        elif not values["quiet"]:
+            show_plan(plan, verbose=values["verbose"])
+        show_warnings(plan, verbose=values["verbose"])
+        return
+    with progress(quiet=values["quiet"] or values["as_json"]) as update:
+        report = flow | write.with_progress(update)
+    show_warnings(report.plan, verbose=values["verbose"])
+    if values["as_json"]:
+        show_json(report.to_json())
+    elif not values["quiet"]:
+        show_report(report, verbose=values["verbose"])

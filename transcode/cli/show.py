@@ -1,0 +1,126 @@
+"""Plans and reports for people."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterable, Sequence
+
+import click
+
+from ..core.plan import Plan
+from ..core.run import Report
+from ..core.tensor import LazyTensor
+from .table import count, print_table, size
+
+__all__ = ["NUMBER", "show_json", "show_plan", "show_report", "show_warnings"]
+
+NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
+_WARNINGS = 10
+
+
+def show_json(value: object) -> None:
+    """Print JSON for scripts."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def show_warnings(plan: Plan, *, verbose: bool = False) -> None:
+    """Print warnings on standard error."""
+    shown = plan.planning.warnings if verbose else plan.planning.warnings[:_WARNINGS]
+    for text in shown:
+        click.echo(f"transcode: warning: {text}", err=True)
+    if rest := len(plan.planning.warnings) - len(shown):
+        click.echo(f"transcode: warning: ... and {rest} more; -v shows them", err=True)
+
+
+def show_plan(plan: Plan, *, verbose: bool) -> None:
+    """Print every tensor's fate; tensors that differ in a number only share a line unless verbose."""
+    click.echo(f"source       {plan.source}")
+    click.echo(f"destination  {plan.destination}")
+    for key, value in plan.summary.items():
+        click.echo(f"{key:<12} {', '.join(value) if isinstance(value, list) else value}")
+    for note in plan.planning.notes:
+        click.echo(f"note         {note}")
+    click.echo()
+    rows = [(t.source, str(t.spec), _becomes(t), "; ".join(t.fate) or "keep") for t in plan.tensors]
+    rows += [(t.source, str(t.spec), "-", "; ".join((*t.fate, why))) for t, why in plan.planning.dropped]
+    header = ("tensor", "stored", "becomes", "fate")
+    if verbose:
+        print_table(header, rows)
+    else:
+        grouped = _grouped(rows)
+        print_table(("tensor", "x", *header[1:]), grouped, right=(1,))
+    click.echo()
+    print_table(
+        ("file", "tensors", "size"),
+        [(file.name, len(file.places), size(file.size)) for file in plan.files],
+        right=(1, 2),
+    )
+    if plan.side_files:
+        click.echo(f"and {', '.join(side.name for side in plan.side_files)}")
+    click.echo()
+    click.echo(_totals(plan))
+
+
+def show_report(report: Report, *, verbose: bool) -> None:
+    """Print what a run did."""
+    plan = report.plan
+    if verbose:
+        show_plan(plan, verbose=True)
+    else:
+        for note in plan.planning.notes:
+            click.echo(note)
+        fates: dict[str, tuple[int, int, int]] = {}
+        for tensor in plan.tensors:
+            key = _verb(tensor.fate)
+            number, before, after = fates.get(key, (0, 0, 0))
+            fates[key] = (number + 1, before + tensor.spec.nbytes, after + tensor.nbytes)
+        for tensor, _ in plan.planning.dropped:
+            number, before, after = fates.get("drop", (0, 0, 0))
+            fates["drop"] = (number + 1, before + tensor.spec.nbytes, after)
+        print_table(
+            ("fate", "tensors", "before", "after"),
+            [(fate, n, size(before), size(after)) for fate, (n, before, after) in fates.items()],
+            right=(1, 2, 3),
+        )
+    rate = report.bytes_read / report.seconds if report.seconds else 0
+    click.echo(
+        f"{_totals(plan)}, in {report.seconds:.1f} s ({size(rate)}/s) -> {plan.destination}"
+        f"{'/' if plan.folder else ''}"
+    )
+
+
+def _totals(plan: Plan) -> str:
+    return (
+        f"{count(len(plan.tensors), 'tensor')}, {size(plan.bytes_in)} -> {size(plan.bytes_out)}"
+        f" in {count(len(plan.files), 'file')}"
+    )
+
+
+def _verb(fate: Sequence[str]) -> str:
+    """The last thing that happened to a tensor, without its reason."""
+    verbs = [entry.partition(":")[0] for entry in fate if not entry.startswith("rename")]
+    return verbs[-1] if verbs else "keep"
+
+
+def _becomes(tensor: LazyTensor) -> str:
+    if tensor.plain:
+        return "" if tensor.name == tensor.source and not tensor.fate else str(tensor.spec.dtype)
+    return " + ".join(
+        f"{part.role} {part.spec.dtype.name}[{','.join(map(str, part.spec.shape))}]" for part in tensor.parts
+    )
+
+
+def _grouped(rows: Iterable[tuple[str, str, str, str]]) -> list[tuple[object, ...]]:
+    """Rows that differ only in numbers of their names, with how many there are."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for name, *rest in rows:
+        key = (NUMBER.sub("*", name), *(NUMBER.sub("*", text) if name in text else text for text in rest))
+        groups.setdefault(key, []).append(name)
+    return [(key[0] if len(names) > 1 else names[0], len(names), *key[1:]) for key, names in groups.items()]
+
+
+def notice(text: str) -> None:
+    """Say something on standard error."""
+    print(f"transcode: {text}", file=sys.stderr)

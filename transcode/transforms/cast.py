@@ -1,0 +1,139 @@
+"""Cast tensors to another float dtype."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.dtypes import FLOATS, DType, dtype
+from ..core.flow import Transform
+from ..core.planning import Planning
+from ..core.scratch import Scratch
+from ..core.spec import Spec
+from ..core.tensor import LazyTensor, Piece, plain
+from ..errors import DataError, RecipeError
+from .select import Patterns
+
+__all__ = ["Cast", "cast_tensor", "cast_values", "float_dtype"]
+
+_TARGETS = (*FLOATS, "F8_E4M3", "F8_E5M2")
+
+
+def float_dtype(name: str) -> DType:
+    """A dtype that tensors can be cast to. Raises RecipeError."""
+    try:
+        found = dtype(name)
+    except KeyError:
+        found = None
+    if found is None or found.name not in _TARGETS:
+        raise RecipeError(f"cast: {name!r} is not a float dtype", hint=f"choose from {', '.join(_TARGETS)}")
+    return found
+
+
+@dataclass(frozen=True)
+class Cast(Transform):
+    """Cast float tensors.
+
+    Plain floats (F64, F32, F16, BF16) are cast; integers, booleans and packed formats stay. FP8 tensors are
+    cast only where ``only`` names them: without their scales most of them would lose their meaning.
+
+    Args:
+        to: a float dtype, in safetensors' or torch's spelling.
+        only: patterns; without any, all plain floats are cast.
+        saturate: finite values too large for the new dtype become its largest, instead of an error.
+    """
+
+    kind: ClassVar[str] = "cast"
+
+    to: str
+    only: tuple[str, ...] = ()
+    saturate: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "to", float_dtype(self.to).name)
+        Patterns(self.only)
+
+    def apply(self, tensors: Iterable[LazyTensor], planning: Planning) -> Iterator[LazyTensor]:
+        """Rewrite dtypes; values are cast tile by tile when they are read."""
+        target = float_dtype(self.to)
+        patterns = Patterns(self.only)
+        seen = []
+        for tensor in tensors:
+            seen.append(tensor.name)
+            match = patterns.first(tensor.name)
+            castable = _TARGETS if self.only else FLOATS
+            if self.only and match is None:
+                yield tensor
+            elif not tensor.plain:
+                yield tensor.evolve(did="keep: quantized already, cast does not apply")
+            elif tensor.spec.dtype.name not in castable:
+                yield tensor.evolve(did=f"keep: {tensor.spec.dtype.name} is not a plain float")
+            else:
+                yield cast_tensor(tensor, target, saturate=self.saturate)
+        planning.unmatched("cast", patterns.unused(), seen)
+
+    def config(self) -> dict[str, Any]:
+        """Target, and the rest where it differs from the default."""
+        config: dict[str, Any] = {"to": self.to}
+        if self.only:
+            config["only"] = list(self.only)
+        if self.saturate:
+            config["saturate"] = True
+        return config
+
+
+def cast_tensor(tensor: LazyTensor, to: DType, *, saturate: bool = False, why: str = "") -> LazyTensor:
+    """A plain tensor whose rows are cast as they are read; the tensor itself where nothing changes."""
+    source = tensor.spec.dtype
+    if source == to:
+        return tensor
+    spec = Spec(to, tensor.spec.shape)
+
+    def read(start: int, stop: int, scratch: Scratch) -> Iterator[Piece]:
+        rows = tensor.matrix(start, stop, scratch)
+        name = tensor.source or tensor.name
+        out = cast_values(rows, source, to, scratch, name, start, saturate=saturate)
+        yield Piece("values", spec.row_offset(start), out)
+
+    made = plain(tensor.name, spec, read, source=tensor.source, needs=tensor.needs, fate=tensor.fate)
+    return made.evolve(did=f"cast: {source.name} -> {to.name}{why and ', ' + why}")
+
+
+def cast_values(
+    rows: NDArray[Any],
+    source: DType,
+    to: DType,
+    scratch: Scratch,
+    name: str,
+    start: int,
+    *,
+    saturate: bool = False,
+) -> NDArray[Any]:
+    """Rows cast to another dtype, in the worker's memory.
+
+    Args:
+        rows: ``[r, columns]`` in the carrier dtype of ``source``; they begin at row ``start`` of the tensor.
+        name: of the tensor, for errors.
+
+    Raises:
+        DataError: a finite value is too large for ``to``, unless it is to saturate.
+    """
+    from ..numerics import Overflow
+    from ..numerics.cast import cast
+
+    if source == to:
+        return rows
+    out = scratch.take(rows.shape, np.dtype(to.carrier))
+    try:
+        cast(rows, source, to, out, saturate=saturate)
+    except Overflow as error:
+        raise DataError(
+            f"{error.value!r} at row {start + error.row}, column {error.column} does not fit {to.name}",
+            tensor=name,
+            hint="cast to BF16, or saturate",
+        ) from None
+    return out

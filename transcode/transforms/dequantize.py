@@ -1,0 +1,138 @@
+"""Turn codes and scales back into plain tensors."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import catalog
+from ..core.dtypes import DType
+from ..core.flow import Transform
+from ..core.planning import Planning
+from ..core.scheme import Scheme
+from ..core.scratch import Scratch
+from ..core.spec import Spec
+from ..core.tensor import LazyTensor, Piece, plain
+from .cast import cast_values, float_dtype
+from .select import Patterns
+
+__all__ = ["Dequantize"]
+
+_F32 = "F32"
+
+
+@dataclass(frozen=True)
+class Dequantize(Transform):
+    """Decode quantized tensors, stored as a convention stores them.
+
+    The scheme of each tensor is told by the dtypes and shapes of its parts.
+
+    Args:
+        to: float dtype of the result.
+        convention: whose names and layouts the source follows.
+        only: patterns; without any, everything that is quantized is decoded.
+    """
+
+    kind: ClassVar[str] = "dequantize"
+
+    to: str = "BF16"
+    convention: str = "lightx2v"
+    only: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "to", float_dtype(self.to).name)
+        Patterns(self.only)
+
+    def apply(self, tensors: Iterable[LazyTensor], planning: Planning) -> Iterator[LazyTensor]:
+        """Join the stored parts of each tensor; they are decoded tile by tile when they are read."""
+        from .. import schemes
+
+        table = {tensor.name: tensor for tensor in tensors}
+        convention = catalog.convention(self.convention)
+        groups = convention.group(list(table))
+        patterns = Patterns(self.only)
+        target = float_dtype(self.to)
+        used: set[str] = set()
+        made: dict[str, LazyTensor] = {}
+        for name, stored in groups.items():
+            match = patterns.first(name)
+            if len(stored) < 2 or (self.only and match is None):
+                continue
+            parts = {role: table[one] for role, one in stored.items()}
+            found = schemes.recognise({role: part.spec for role, part in parts.items()})
+            if found is None:
+                facts = ", ".join(f"{role} {part.spec}" for role, part in parts.items())
+                planning.warn(f"{name}: not dequantized: no scheme stores {facts}")
+                continue
+            made[stored["codes"]] = _decode(name, parts, *found, target)
+            used.update(stored.values())
+        for name, tensor in table.items():
+            if name in made:
+                yield made[name]
+            elif name in used:
+                planning.drop(tensor, "drop: went into the tensor that it belongs to")
+            else:
+                yield tensor
+        planning.unmatched("dequantize", patterns.unused(), list(table))
+        if not made:
+            planning.warn(f"dequantize: nothing is quantized in the convention {self.convention}")
+
+    def config(self) -> dict[str, Any]:
+        """Target, convention, and patterns if there are any."""
+        config: dict[str, Any] = {"to": self.to, "convention": self.convention}
+        if self.only:
+            config["only"] = list(self.only)
+        return config
+
+
+class _Recent:
+    """The small parts of the tensors being decoded; those of finished tensors are let go."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[int, Any] = OrderedDict()
+
+    def get(self, key: int, make: Callable[[], Any]) -> Any:
+        with self._lock:
+            if key not in self._kept:
+                self._kept[key] = make()
+            self._kept.move_to_end(key)
+            while len(self._kept) > self._size:
+                self._kept.popitem(last=False)
+            return self._kept[key]
+
+
+_recent = _Recent(8)
+
+
+def _decode(
+    name: str, parts: Mapping[str, LazyTensor], scheme: Scheme, spec: Spec, target: DType
+) -> LazyTensor:
+    codes = parts["codes"]
+    others = {role: part for role, part in parts.items() if role != "codes"}
+    f32 = Spec(float_dtype(_F32), spec.shape)
+    out_spec = Spec(target, spec.shape)
+
+    def small() -> dict[str, NDArray[Any]]:
+        return {
+            role: part.numpy().view(part.spec.dtype.carrier).reshape(part.spec.shape)
+            for role, part in others.items()
+        }
+
+    def read(start: int, stop: int, scratch: Scratch) -> Iterator[Piece]:
+        whole = _recent.get(id(codes), small)
+        rows = codes.matrix(start, stop, scratch)
+        values = scratch.take((stop - start, spec.columns), np.float32)
+        scheme.decode({"codes": rows, **whole}, spec, start, stop, values)
+        out = cast_values(values, f32.dtype, target, scratch, name, start)
+        yield Piece("values", out_spec.row_offset(start), out)
+
+    made = plain(name, out_spec, read, source=codes.source, fate=codes.fate)
+    return made.evolve(grain=scheme.grain(spec), did=f"dequantize {scheme.name} -> {target.name}")

@@ -1,0 +1,81 @@
+"""Rename tensors by regular expressions or by an exact map."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from ..core.flow import Transform
+from ..core.planning import Planning
+from ..core.tensor import LazyTensor
+from ..errors import RecipeError
+
+__all__ = ["Rename"]
+
+
+@dataclass(frozen=True)
+class Rename(Transform):
+    """Give tensors other names.
+
+    Args:
+        rules: ``(pattern, replacement)`` pairs, applied in order with :func:`re.sub`; every rule sees the
+            result of the one before it.
+        names: ``(old, new)`` pairs of whole names, looked up before the rules; what is found there is not
+            given to the rules.
+
+    Raises:
+        RecipeError: a pattern or a replacement is not valid.
+    """
+
+    kind: ClassVar[str] = "rename"
+
+    rules: tuple[tuple[str, str], ...] = ()
+    names: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        self._compiled()
+
+    def _compiled(self) -> list[tuple[re.Pattern[str], str]]:
+        compiled = []
+        for pattern, replacement in self.rules:
+            try:
+                made = re.compile(pattern)
+                # A template is parsed when it is first used, and then only if something matched.
+                re.compile(f"(?:{pattern})|").sub(replacement, "")
+            except (re.error, IndexError) as error:
+                raise RecipeError(f"rename: {pattern!r} -> {replacement!r}: {error}") from None
+            compiled.append((made, replacement))
+        return compiled
+
+    def apply(self, tensors: Iterable[LazyTensor], planning: Planning) -> Iterator[LazyTensor]:
+        """Rename. Collisions are found when names are final, by the plan."""
+        rules = self._compiled()
+        exact = dict(self.names)
+        used: set[str] = set()
+        seen: list[str] = []
+        for tensor in tensors:
+            name = tensor.name
+            seen.append(name)
+            if name in exact:
+                used.add(name)
+                new = exact[name]
+            else:
+                new = name
+                for pattern, replacement in rules:
+                    new, count = pattern.subn(replacement, new)
+                    if count:
+                        used.add(pattern.pattern)
+            yield tensor if new == name else tensor.evolve(name=new, did=f"rename: {name} -> {new}")
+        rest = [rule for rule, _ in (*self.rules, *self.names) if rule not in used]
+        planning.unmatched("rename", rest, seen)
+
+    def config(self) -> dict[str, Any]:
+        """Rules as lists, the exact map as a mapping."""
+        config: dict[str, Any] = {}
+        if self.rules:
+            config["rules"] = [list(rule) for rule in self.rules]
+        if self.names:
+            config["names"] = dict(self.names)
+        return config

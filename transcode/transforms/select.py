@@ -1,0 +1,79 @@
+"""Keep some tensors, or drop some."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ..core.flow import Transform
+from ..core.patterns import Pattern
+from ..core.planning import Planning
+from ..core.tensor import LazyTensor
+
+__all__ = ["Drop", "Keep", "Patterns"]
+
+
+class Patterns:
+    """Several patterns of which the first that matches counts, and which of them ever matched."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self._patterns = [Pattern(text) for text in texts]
+        self._used: set[str] = set()
+
+    def first(self, name: str) -> str | None:
+        """The text of the first pattern that matches. All that match count as used."""
+        found = [str(pattern) for pattern in self._patterns if pattern.matches(name)]
+        self._used.update(found)
+        return found[0] if found else None
+
+    def unused(self) -> list[str]:
+        """Patterns that matched nothing so far."""
+        return [str(pattern) for pattern in self._patterns if str(pattern) not in self._used]
+
+
+@dataclass(frozen=True)
+class _Select(Transform):
+    patterns: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        Patterns(self.patterns)
+
+    def apply(self, tensors: Iterable[LazyTensor], planning: Planning) -> Iterator[LazyTensor]:
+        patterns = Patterns(self.patterns)
+        seen = []
+        for tensor in tensors:
+            seen.append(tensor.name)
+            match = patterns.first(tensor.name)
+            if (why := self._leaves(match)) is None:
+                yield tensor
+            else:
+                planning.drop(tensor, why)
+        planning.unmatched(self.kind, patterns.unused(), seen)
+
+    def _leaves(self, match: str | None) -> str | None:
+        raise NotImplementedError
+
+    def config(self) -> list[str]:
+        """The patterns."""
+        return list(self.patterns)
+
+
+@dataclass(frozen=True)
+class Keep(_Select):
+    """Let only tensors go on that some pattern matches."""
+
+    kind: ClassVar[str] = "keep"
+
+    def _leaves(self, match: str | None) -> str | None:
+        return "drop: matches no pattern of keep" if match is None else None
+
+
+@dataclass(frozen=True)
+class Drop(_Select):
+    """Take away the tensors that some pattern matches."""
+
+    kind: ClassVar[str] = "drop"
+
+    def _leaves(self, match: str | None) -> str | None:
+        return None if match is None else f"drop: {match}"

@@ -1,0 +1,280 @@
+"""The end of a flow: spell the parts, cut them into files, plan, and write."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from .. import catalog
+from ..core import layout as cutting
+from ..core.flow import Flow
+from ..core.performance import MIN_TILE, Performance
+from ..core.plan import Plan, PlannedFile, SideFile, lay_out
+from ..core.planning import Planning
+from ..core.run import Progress, Report, execute
+from ..core.spec import Spec
+from ..core.tensor import LazyTensor
+from ..errors import Interrupted, PlanError, RecipeError
+from ..storage import header
+from ..storage.sink import Staging, check_destination
+from . import record
+from .spell import spell
+
+__all__ = ["LAYOUTS", "Write"]
+
+LAYOUTS = ("single_file", "by_block", "chunked")
+_DEFAULT_SHARD = 5_000_000_000
+
+
+@dataclass(frozen=True)
+class Write:
+    """Write the flow to safetensors.
+
+    Args:
+        dst: a file if it ends in ``.safetensors``, else a folder, which is made if it is absent.
+        layout: ``single_file``, ``by_block`` or ``chunked``; without it one file, or chunks where the source
+            has several files and the destination is a folder.
+        convention: the consumer's; without it ``lightx2v`` if the flow quantizes, else ``plain``.
+        name: stem of the file names; the source's own without it.
+        max_shard_size: most bytes of tensors in a chunk.
+        max_tensors: most stored tensors in a chunk, instead of a size.
+        copy_metadata: config, tokenizer and other small files come along into a folder.
+        metadata: more metadata, which wins over the source's.
+        force: an existing destination is replaced.
+        allow_unmatched: rules that match nothing are warnings.
+        performance: how to run.
+    """
+
+    dst: str | Path
+    layout: str | None = None
+    convention: str | None = None
+    name: str | None = None
+    max_shard_size: int | None = None
+    max_tensors: int | None = None
+    copy_metadata: bool = True
+    metadata: tuple[tuple[str, str], ...] = ()
+    force: bool = False
+    allow_unmatched: bool = False
+    performance: Performance = field(default_factory=Performance)
+    on_progress: Callable[[Progress], None] | None = None
+
+    def __post_init__(self) -> None:
+        if self.layout is not None and self.layout not in LAYOUTS:
+            raise RecipeError(f"layout: {self.layout!r} is not one of {', '.join(LAYOUTS)}")
+        if self.max_shard_size is not None and self.max_tensors is not None:
+            raise RecipeError("a chunk is limited by max_shard_size or by max_tensors, not by both")
+        limited = self.max_shard_size is not None or self.max_tensors is not None
+        if limited and self.layout not in (None, "chunked"):
+            raise RecipeError(f"layout {self.layout}: only chunked takes a limit of size or number")
+        if self.max_tensors is not None and self.max_tensors < 1:
+            raise RecipeError(f"max_tensors: {self.max_tensors} is not a positive number")
+        if self.folder and self.name is not None and os.sep in self.name:
+            raise RecipeError(f"name: {self.name!r} is a path, not a name")
+        if not self.folder and self.layout not in (None, "single_file"):
+            raise RecipeError(
+                f"{self.dst}: one file cannot hold the layout {self.layout}", hint="name a folder instead"
+            )
+
+    @property
+    def folder(self) -> bool:
+        """Whether the destination is a folder."""
+        return not str(self.dst).endswith(".safetensors")
+
+    def plan(self, flow: Flow) -> Plan:
+        """Resolve the flow; nothing is written. See :class:`core.plan.Plan`.
+
+        Raises:
+            PlanError: anything that can be known to fail.
+        """
+        convention = catalog.convention(self.convention or _default_convention(flow))
+        planning = Planning(
+            convention=convention.name,
+            allow_unmatched=self.allow_unmatched,
+            workers=self.performance.threads,
+            on_scan=self._scan,
+        )
+        planning.notes.extend(flow.source.notes)
+        if self.performance.device.startswith("cuda"):
+            planning.warn(f"device {self.performance.device}: runs on the CPU, which gives the same bytes")
+        tensors = flow.tensors(planning)
+        if not tensors:
+            raise PlanError("no tensor is left to write", file=flow.source.path)
+        self._check_memory(tensors)
+        family = catalog.detect([tensor.name for tensor in tensors]) or catalog.generic_family()
+        units = []
+        for number, tensor in enumerate(tensors):
+            tensors[number], names = spell(tensor, convention)
+            stored = [
+                cutting.Stored(names[part.role], part.role, part.spec) for part in tensors[number].parts
+            ]
+            units.append(cutting.Unit(number, tuple(stored), family.block_of(tensor.name)))
+        layout = self._layout(flow)
+        stem = self.name or flow.source.stem
+        cut = self._cut(units, layout, stem, convention)
+        made = record.make(flow.steps, layout, convention.name)
+        metadata = self._metadata(flow, made, convention)
+
+        def render(entries: Sequence[tuple[str, Spec, int, int]], size: int) -> bytes:
+            made = [header.Entry(*entry) for entry in entries]
+            return header.render(made, metadata, room=_room(size), file=self.dst)
+
+        files = lay_out(cut, tensors, render)
+        side = []
+        if self.folder:
+            side = self._side_files(flow, {file.name for file in files})
+            side += _index(files, layout, stem, convention)
+        return Plan(
+            source=flow.source.path,
+            destination=Path(self.dst),
+            folder=self.folder,
+            tensors=tuple(tensors),
+            files=files,
+            side_files=tuple(side),
+            planning=planning,
+            summary={"layout": layout, **{key: made[key] for key in ("convention", "schemes", "digest")}},
+        )
+
+    def check(self, flow: Flow, plan: Plan) -> None:
+        """Refuse a destination that cannot be written: what a dry run reports and a run insists on."""
+        inputs = {Path(file.path).resolve() for file in flow.source.files}
+        check_destination(plan, force=self.force, inputs=inputs)
+
+    def run(self, flow: Flow) -> Report:
+        """Plan, refuse what can be refused, write.
+
+        Raises:
+            TranscodeError: see its leaves; nothing appears under the destination's name.
+        """
+        plan = self.plan(flow)
+        self.check(flow, plan)
+        try:
+            with Staging(plan, drop_cache=self.performance.drop_cache) as staging:
+                self._prepare(plan)
+                report = execute(
+                    plan,
+                    staging,
+                    workers=self.performance.threads,
+                    tile_bytes=self.performance.tile_bytes,
+                    on_progress=self.on_progress,
+                )
+                self._tell("sync", report.bytes_read)
+                staging.commit()
+        except KeyboardInterrupt:
+            raise Interrupted("interrupted; nothing was written", file=self.dst) from None
+        return report
+
+    def config(self) -> dict[str, Any]:
+        """The recipe's ``target`` and ``output`` sections."""
+        target: dict[str, Any] = {}
+        if self.convention is not None:
+            target["convention"] = self.convention
+        for key in ("layout", "max_shard_size", "max_tensors"):
+            if (value := getattr(self, key)) is not None:
+                target[key] = value
+        output: dict[str, Any] = {"path": str(self.dst)}
+        if self.name is not None:
+            output["name"] = self.name
+        if not self.copy_metadata:
+            output["copy_metadata"] = False
+        if self.metadata:
+            output["metadata"] = dict(self.metadata)
+        return {**({"target": target} if target else {}), "output": output}
+
+    def _layout(self, flow: Flow) -> str:
+        if self.layout is not None:
+            return self.layout
+        if self.max_shard_size is not None or self.max_tensors is not None:
+            return "chunked"
+        return "chunked" if self.folder and len(flow.source.files) > 1 else "single_file"
+
+    def _cut(
+        self, units: Sequence[cutting.Unit], layout: str, stem: str, convention: catalog.Convention
+    ) -> cutting.Cut:
+        if not self.folder:
+            return cutting.single_file(units, Path(self.dst).name)
+        if layout == "single_file":
+            return cutting.single_file(units, convention.single_file(stem))
+        if layout == "by_block":
+            return cutting.by_block(units, *convention.block_files)
+        limit = self.max_shard_size if self.max_tensors is not None or self.max_shard_size else _DEFAULT_SHARD
+        pattern = convention.chunk_file(stem)
+        alone = convention.alone_file(stem)
+        return cutting.chunked(units, pattern, alone, max_bytes=limit, max_tensors=self.max_tensors)
+
+    def _side_files(self, flow: Flow, taken: set[str]) -> list[SideFile]:
+        if not self.copy_metadata:
+            return []
+        return [SideFile(path.name, path) for path in flow.source.side_files if path.name not in taken]
+
+    def _metadata(
+        self, flow: Flow, made: Mapping[str, Any], convention: catalog.Convention
+    ) -> dict[str, str]:
+        return {
+            **flow.source.metadata,
+            **convention.metadata,
+            "format": "pt",  # loaders of transformers refuse metadata without it
+            **dict(self.metadata),
+            record.KEY: record.dumps(made, before=flow.source.metadata.get(record.KEY)),
+        }
+
+    def _check_memory(self, tensors: Sequence[LazyTensor]) -> None:
+        share = self.performance.memory // self.performance.threads
+        for tensor in tensors:
+            least = tensor.spec.row_bits * min(tensor.grain, max(tensor.spec.rows, 1)) // 8
+            if least * 2 > share and least > MIN_TILE:
+                raise PlanError(
+                    f"{tensor.grain} rows of it need {least} bytes at a time, more than a worker has",
+                    tensor=tensor.name,
+                    hint="raise --memory or use fewer workers",
+                )
+
+    def _prepare(self, plan: Plan) -> None:
+        """Compile the kernels that the plan needs, once, before workers would all wait for it."""
+        for scheme, dtype in {(t.scheme, t.spec.dtype) for t in plan.tensors if t.scheme is not None}:
+            self._tell("prepare", 0)
+            scheme.prepare(dtype)
+
+    def _scan(self, stage: str, fraction: float) -> None:
+        if self.on_progress is not None:
+            self.on_progress(Progress(int(fraction * 1000), 1000, stage, 0.0))
+
+    def _tell(self, stage: str, done: int) -> None:
+        if self.on_progress is not None:
+            self.on_progress(Progress(done, done, stage, 0.0))
+
+    def with_progress(self, on_progress: Callable[[Progress], None] | None) -> Write:
+        """The same, reporting its progress."""
+        return replace(self, on_progress=on_progress)
+
+
+def _default_convention(flow: Flow) -> str:
+    return "lightx2v" if any(step.kind == "quantize" for step in flow.steps) else "plain"
+
+
+def _index(
+    files: Sequence[PlannedFile], layout: str, stem: str, convention: catalog.Convention
+) -> list[SideFile]:
+    """The index that the consumer expects beside several files."""
+    name = convention.index_name(layout, stem=stem)
+    if name is None or len(files) == 1:
+        return []
+    weight_map = {place.name: file.name for file in files for place in file.places}
+    if convention.files.total_size == "files":
+        total = sum(file.size for file in files)
+    else:
+        total = sum(place.spec.nbytes for file in files for place in file.places)
+    text = json.dumps(
+        {"metadata": {"total_size": total}, "weight_map": weight_map},
+        indent=2,
+        sort_keys=convention.files.sort_keys,
+    )
+    return [SideFile(name, f"{text}\n".encode())]
+
+
+def _room(data_size: int) -> int:
+    """Spare header bytes to leave: enough for a model's config in a big file, little in a small one."""
+    return min(max(data_size >> 12, 512), 64 << 10)
