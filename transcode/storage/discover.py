@@ -19,8 +19,8 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 """Suffixes of PyTorch files."""
 
 WEIGHTS = frozenset({
-    ".safetensors", *PICKLES, ".gguf", ".ggml", ".onnx", ".onnx_data", ".h5", ".msgpack", ".pb", ".tflite", ".npz",
-    ".npy", ".pkl", ".engine", ".mlmodel",
+    ".safetensors", *PICKLES, ".gguf", ".ggml", ".onnx", ".onnx_data", ".h5", ".msgpack", ".pb", ".tflite",
+    ".npz", ".npy", ".pkl", ".engine", ".mlmodel",
 })  # fmt: skip
 """Suffixes of files that hold weights; they never come along as side files."""
 

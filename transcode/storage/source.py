@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
 
-from ..core.scratch import Scratch
-from ..core.spec import Spec
-from ..core.tensor import LazyTensor, Piece, plain
+from ..core.tensor import LazyTensor
 from ..errors import FormatError
 from . import header
 from .discover import PICKLES, Found, discover, side_files
 from .mapping import MappedFile
+from .stored import stored
 
-__all__ = ["Source", "SourceFile", "open_source", "stored"]
+__all__ = ["Source", "SourceFile", "open_source"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +119,8 @@ def open_source(
     _check_total(found, tensors, notes)
     beside: tuple[Path, ...] = ()
     if found.folder is not None:
-        beside, more = side_files(found.folder)
-        notes += more
+        beside, remarks = side_files(found.folder)
+        notes += remarks
     return Source(
         Path(path),
         tuple(files),
@@ -132,15 +131,6 @@ def open_source(
         tuple(notes),
         tuple(maps),
     )
-
-
-def stored(file: MappedFile, name: str, spec: Spec, offset: int, *, shares: str | None = None) -> LazyTensor:
-    """The tensor whose row-major bytes begin at ``offset`` of a file."""
-
-    def read(start: int, stop: int, scratch: Scratch) -> Iterator[Piece]:
-        yield Piece("values", spec.row_offset(start), file.rows(offset, spec, start, stop, scratch))
-
-    return plain(name, spec, read, shares=shares)
 
 
 def _safetensors(file: MappedFile) -> tuple[list[LazyTensor], Mapping[str, str]]:
@@ -175,11 +165,7 @@ def _sniff(path: Path) -> str:
         )
     if head.lstrip()[:1] == b"<":
         raise FormatError("is a web page, not weights", file=path, hint="download it again")
-    return "pickle" if path.suffix in PICKLES or head.startswith(_LEGACY) else "safetensors"
-
-
-_LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
-"""A pickle of the magic number with which torch.save began its files before it wrote zip files."""
+    return "pickle" if path.suffix in PICKLES else "safetensors"
 
 
 def _check_names(found: Found, files: list[SourceFile], tensors: list[LazyTensor]) -> None:
