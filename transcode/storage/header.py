@@ -65,15 +65,24 @@ def _integer(text: str) -> int:
     return _Negative(text) if text[0] == "-" else int(text)
 
 
+class _Doubled(dict[str, Any]):
+    """A JSON object that names a key twice; which one, is told where the object's place is known."""
+
+    key = ""
+
+
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
-    if len(made) != len(pairs):
-        seen: set[str] = set()
-        for key, _ in pairs:
-            if key in seen:
-                raise _Malformed(f"the key {key!r} appears twice")
-            seen.add(key)
-    return made
+    if len(made) == len(pairs):
+        return made
+    doubled = _Doubled(made)
+    seen: set[str] = set()
+    for key, _ in pairs:
+        if key in seen:
+            doubled.key = key
+            break
+        seen.add(key)
+    return doubled
 
 
 def _constant(text: str) -> Any:
@@ -95,13 +104,13 @@ def read(path: str | PathLike[str]) -> Header:
         size = os.fstat(file.fileno()).st_size
         prefix = file.read(8)
         n = _length(prefix, size, path)
-        raw = bytearray()
+        raw = file.read(n)
         while len(raw) < n:  # an unbuffered read may return less than it was asked for
             more = file.read(n - len(raw))
             if not more:
                 raise FormatError(f"the file ends inside its header, after {8 + len(raw)} bytes", file=path)
             raw += more
-    return parse(bytes(raw), file_size=size, file=path)
+    return parse(raw, file_size=size, file=path)
 
 
 def _length(prefix: bytes, file_size: int, file: str | PathLike[str]) -> int:
@@ -155,7 +164,9 @@ def parse(raw: bytes, *, file_size: int, file: str | PathLike[str]) -> Header:
     except (ValueError, RecursionError) as error:
         raise FormatError(f"the header is not valid JSON: {error}", file=file) from None
     if not isinstance(table, dict):
-        raise FormatError(f"the header is a JSON {type(table).__name__}, not an object", file=file)
+        raise FormatError(f"the header is a JSON {_kind(table)}, not an object", file=file)
+    if isinstance(table, _Doubled):
+        raise FormatError("the header names this tensor twice", file=file, tensor=table.key)
 
     metadata = _metadata(table.pop("__metadata__", None), file)
     entries = [_entry(name, fields, file) for name, fields in table.items()]
@@ -165,11 +176,18 @@ def parse(raw: bytes, *, file_size: int, file: str | PathLike[str]) -> Header:
     return Header(tuple(entries), metadata, data_start, file_size - data_start)
 
 
+def _kind(value: Any) -> str:
+    names = {list: "array", str: "string", bool: "boolean", type(None): "null", dict: "object"}
+    return names.get(type(value), "number")
+
+
 def _metadata(found: Any, file: str | PathLike[str]) -> dict[str, str]:
     if found is None:
         return {}
     if not isinstance(found, dict):
-        raise FormatError(f"__metadata__ is a JSON {type(found).__name__}, not an object", file=file)
+        raise FormatError(f"__metadata__ is a JSON {_kind(found)}, not an object", file=file)
+    if isinstance(found, _Doubled):
+        raise FormatError(f"__metadata__ names {found.key!r} twice", file=file)
     for key, value in found.items():
         if not isinstance(value, str):
             raise FormatError(f"__metadata__: {key!r} is {value!r}, not a string", file=file)
@@ -193,7 +211,9 @@ def _entry(name: str, fields: Any, file: str | PathLike[str]) -> Entry:
 
     _check_text(name, file)
     if not isinstance(fields, dict):
-        raise wrong(f"the entry is a JSON {type(fields).__name__}, not an object")
+        raise wrong(f"the entry is a JSON {_kind(fields)}, not an object")
+    if isinstance(fields, _Doubled):
+        raise wrong(f"the entry names {fields.key!r} twice")
     try:
         kind, shape, offsets = fields["dtype"], fields["shape"], fields["data_offsets"]
     except KeyError as error:

@@ -11,7 +11,7 @@ from types import TracebackType
 
 from ..core.tensor import LazyTensor
 from ..errors import FormatError
-from . import header
+from . import undo
 from .discover import PICKLES, Found, discover, side_files
 from .mapping import MappedFile
 from .stored import stored
@@ -95,6 +95,7 @@ def open_source(
     notes = list(found.notes)
     for file in found.files:
         kind = _sniff(file)
+        undo.repair(file)
         try:
             mapped = MappedFile(file, mmap=mmap, drop_cache=drop_cache)
             if kind == "safetensors":
@@ -134,7 +135,7 @@ def open_source(
 
 
 def _safetensors(file: MappedFile) -> tuple[list[LazyTensor], Mapping[str, str]]:
-    parsed = header.read(file.path)
+    parsed = undo.read(file.path)
     tensors = [
         stored(file, entry.name, entry.spec, parsed.data_start + entry.begin) for entry in parsed.entries
     ]
