@@ -1,0 +1,127 @@
+"""Kernels of 8-bit integers: symmetric and with a zero point.
+
+A block is ``height`` rows by ``width`` columns and has one scale; those at the right and lower edge may be
+smaller.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .jit import kernel
+from .lanes import (
+    INTEGER,
+    INTEGER_BITS,
+    clamp,
+    disorder,
+    fit,
+    larger,
+    order,
+    quotient,
+    rescue,
+    rne,
+    signed,
+    store,
+    widen,
+)
+
+__all__ = ["symmetric", "with_zero"]
+
+_ZERO = np.float32(0)
+_ONE = np.float32(1)
+_INF = np.float32(np.inf)
+_TOP = np.float32(127)
+_SPAN = np.float32(255)
+_LEAST = np.float32(-128)
+_LOW = np.int32(INTEGER_BITS - 127)
+_FLOOR = np.int32(INTEGER_BITS - 128)
+_HIGH = np.int32(INTEGER_BITS + 127)
+
+
+@kernel
+def symmetric(rows: Any, height: int, width: int, stored: int, given: Any, codes: Any, scales: Any) -> bool:
+    """``scale = amax / 127``, ``code = clamp(rne(x / scale), -127, 127)``, from the scale as it is stored.
+
+    Args:
+        rows: bits ``[R, K]``, see :func:`lanes.widen`.
+        height, width: rows and columns of a block.
+        stored: dtype of the stored scale, :data:`lanes.STORED`.
+        given: a scale for all blocks, float32, or 0 to compute one for each.
+        codes: int8 ``[R, K]``, written.
+        scales: float32 ``[cdiv(R, height), cdiv(K, width)]``, written; holds values of the stored dtype.
+
+    Returns:
+        Whether all values were finite; otherwise the outputs are incomplete.
+    """
+    count, columns = rows.shape
+    for top in range(0, count, height):
+        bottom = min(top + height, count)
+        for left in range(0, columns, width):
+            right = min(left + width, columns)
+            if given > _ZERO:
+                scale = given
+            else:
+                best = rows.dtype.type(0)
+                for i in range(top, bottom):
+                    row = rows[i, left:right]
+                    for j in range(row.shape[0]):
+                        best = larger(best, row[j])
+                peak = widen(best)
+                if not peak < _INF:
+                    return False
+                scale = fit(peak, _TOP, stored)
+            scales[top // height, left // width] = scale
+            lift = rescue(scale)
+            scale = scale * lift
+            inverse = _ONE / scale
+            for i in range(top, bottom):
+                row = rows[i, left:right]
+                out = codes[i, left:right]
+                for j in range(row.shape[0]):
+                    y = quotient(widen(row[j]) * lift, scale, inverse)
+                    out[j] = np.int8(clamp(signed(y + INTEGER), _LOW, _HIGH))
+    return True
+
+
+@kernel
+def with_zero(rows: Any, width: int, stored: int, codes: Any, scales: Any, zeros: Any) -> bool:
+    """``scale = (max - min) / 255`` over a range that includes 0, ``zero = clamp(rne(-128 - min / scale))``,
+    ``code = clamp(rne(x / scale) + zero, -128, 127)``.
+
+    Arguments as for :func:`symmetric`, one row to a block; ``zeros`` is int8, shaped as ``scales``. Blocks of
+    zeros get scale 1, zero point 0 and codes 0.
+    """
+    count, columns = rows.shape
+    for i in range(count):
+        for left in range(0, columns, width):
+            row = rows[i, left : min(left + width, columns)]
+            low = order(rows.dtype.type(0))
+            high = low
+            for j in range(row.shape[0]):
+                key = order(row[j])
+                low = key if key < low else low
+                high = key if key > high else high
+            least = widen(disorder(low, row[0]))
+            most = widen(disorder(high, row[0]))
+            if not (most < _INF and least > -_INF):
+                return False
+            reach = most - least
+            if reach == _ZERO:
+                scale, zero = _ONE, _ZERO
+            else:
+                # The difference of two large floats may be infinite, that of their shares is not.
+                scale = store(reach / _SPAN if reach < _INF else most / _SPAN - least / _SPAN, stored)
+                zero = rne(min(max(_LEAST - least / scale, _LEAST), _TOP))
+            scales[i, left // width] = scale
+            zeros[i, left // width] = np.int8(zero)
+            lift = rescue(scale)
+            scale = scale * lift
+            inverse = _ONE / scale
+            shift = np.int32(zero)
+            out = codes[i, left : left + row.shape[0]]
+            for j in range(row.shape[0]):
+                y = quotient(widen(row[j]) * lift, scale, inverse)
+                out[j] = np.int8(clamp(np.int32(signed(y + INTEGER) + shift), _FLOOR, _HIGH))
+    return True

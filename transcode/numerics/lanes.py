@@ -1,0 +1,272 @@
+"""The few operations that kernels are made of, on one element, so that the compiler can vectorise their
+loops.
+
+Source values travel as bits: BF16 as uint16, F16 as int16, F32 as uint32. :func:`widen` gives the float32
+that such bits mean, so one kernel source serves all three. Integer steps are spelt as intrinsics where numba
+would widen them to 64 bits, which would cost half of the vector.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+
+from .jit import instruction, lane
+
+__all__ = [
+    "INTEGER",
+    "INTEGER_BITS",
+    "STORED",
+    "bits",
+    "clamp",
+    "disorder",
+    "encode",
+    "fit",
+    "larger",
+    "order",
+    "quotient",
+    "real",
+    "rescue",
+    "rne",
+    "shr",
+    "signed",
+    "store",
+    "to_step",
+    "widen",
+]
+
+_F32 = ir.FloatType()
+_I32 = ir.IntType(32)
+_U = np.uint32
+
+
+# Bits and numbers -----------------------------------------------------------------------------------------
+
+
+@instruction
+def widen(context: Any, value: Any) -> Any:
+    """The float32 that the bits of a BF16 (uint16), F16 (int16) or F32 (uint32) mean; exact."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        (x,) = args
+        if value == types.uint16:
+            return builder.bitcast(builder.shl(builder.zext(x, _I32), ir.Constant(_I32, 16)), _F32)
+        if value == types.int16:
+            return builder.fpext(builder.bitcast(x, ir.HalfType()), _F32)
+        return builder.bitcast(x, _F32)
+
+    return types.float32(value), generate
+
+
+@instruction
+def bits(context: Any, x: Any) -> Any:
+    """The bits of a float32 as uint32."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.bitcast(args[0], _I32)
+
+    return types.uint32(types.float32), generate
+
+
+@instruction
+def signed(context: Any, x: Any) -> Any:
+    """The bits of a float32 as int32."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.bitcast(args[0], _I32)
+
+    return types.int32(types.float32), generate
+
+
+@instruction
+def real(context: Any, x: Any) -> Any:
+    """The float32 of some bits."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.bitcast(args[0], _F32)
+
+    return types.float32(types.uint32), generate
+
+
+@instruction
+def shr(context: Any, x: Any, count: Any) -> Any:
+    """Logical shift of uint32 to the right by 0 to 31."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        x, count = args
+        return builder.lshr(x, builder.and_(count, ir.Constant(_I32, 31)))
+
+    return types.uint32(types.uint32, types.uint32), generate
+
+
+@instruction
+def larger(context: Any, best: Any, x: Any) -> Any:
+    """The larger of ``best`` and the magnitude of ``x``: floats without their signs compare as integers.
+
+    Infinity and NaN come out largest, so one look at the result tells of every non-finite value.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        best, x = args
+        size = builder.and_(x, ir.Constant(x.type, (1 << (x.type.width - 1)) - 1))
+        return builder.select(builder.icmp_unsigned(">", best, size), best, size)
+
+    return x(x, x), generate
+
+
+@instruction
+def order(context: Any, x: Any) -> Any:
+    """Bits of a float to a signed integer of their width that sorts as the float does."""
+    return _SORTED[x](x), _flip
+
+
+@instruction
+def disorder(context: Any, key: Any, like: Any) -> Any:
+    """The inverse of :func:`order`; ``like`` is any element of the source."""
+    return like(key, like), _flip
+
+
+_SORTED = {types.uint16: types.int16, types.int16: types.int16, types.uint32: types.int32}
+
+
+def _flip(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    # Negative floats grow as their bits do: turning all bits but the sign makes them fall instead.
+    x = args[0]
+    last = x.type.width - 1
+    sign = builder.ashr(x, ir.Constant(x.type, last))
+    return builder.xor(x, builder.and_(sign, ir.Constant(x.type, (1 << last) - 1)))
+
+
+@instruction
+def clamp(context: Any, x: Any, low: Any, high: Any) -> Any:
+    """``x`` held between two int32."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        x, low, high = args
+        x = builder.select(builder.icmp_signed(">", x, low), x, low)
+        return builder.select(builder.icmp_signed("<", x, high), x, high)
+
+    return types.int32(types.int32, types.int32, types.int32), generate
+
+
+@instruction
+def fma(context: Any, a: Any, b: Any, c: Any) -> Any:
+    """``a * b + c`` with one rounding."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.fma(*args)
+
+    return types.float32(types.float32, types.float32, types.float32), generate
+
+
+# Division -------------------------------------------------------------------------------------------------
+
+_TINY = np.float32(2.0**-60)
+_LIFT = np.float32(2.0**100)
+_ONE = np.float32(1)
+
+
+@lane
+def rescue(scale: Any) -> Any:
+    """Power of two by which :func:`quotient` must multiply both operands so that nothing in it underflows."""
+    return _LIFT if scale < _TINY else _ONE
+
+
+@lane
+def quotient(x: Any, scale: Any, inverse: Any) -> Any:
+    """``x / scale`` rounded to nearest even, without the divider.
+
+    Two steps of Markstein's correction: the first product is within two units of the quotient, the first step
+    makes it a faithful rounding, the second the correct one (Markstein, "Computation of elementary functions
+    on the IBM RISC System/6000 processor", 1990; Handbook of Floating-Point Arithmetic, section 4.7).
+    ``inverse`` must be ``1 / scale`` correctly rounded and ``scale >= 2**-60``: quotients so small that a
+    residual underflows may then be off in the last place, but those are far below half of any format's
+    smallest step. A negative zero comes out positive.
+    """
+    q = x * inverse
+    q = fma(fma(-q, scale, x), inverse, q)
+    return fma(fma(-q, scale, x), inverse, q)
+
+
+# Rounding -------------------------------------------------------------------------------------------------
+
+INTEGER = np.float32(1.5 * 2**23)
+INTEGER_BITS = np.int32(0x4B400000)
+"""Adding 1.5 * 2**23 leaves no bits for a fraction: the sum is rounded to an integer, nearest even."""
+
+_EXPONENT = _U(0x7F800000)
+_SIGN = _U(0x80000000)
+_SIZE = _U(0x7FFFFFFF)
+
+
+@lane
+def rne(x: Any) -> Any:
+    """``x`` rounded to an integer, nearest even; for magnitudes below 2**22."""
+    return (x + INTEGER) - INTEGER
+
+
+@lane
+def encode(size: Any, top: Any, least: Any, drop: Any) -> Any:
+    """Code (without sign) of a small float format for a magnitude in float32: nearest even, saturating at
+    ``top``.
+
+    The magnitude is added to a power of two so large that what is left of its fraction is just that of the
+    format; below the smallest normal number that power stays put, which makes the subnormal numbers.
+
+    Args:
+        size: float32, not negative.
+        top: largest finite value of the format.
+        least: float32 bits of the format's smallest normal number.
+        drop: uint32, 23 minus the format's number of mantissa bits.
+    """
+    size = size if size < top else top
+    exponent = _U(bits(size) & _EXPONENT)
+    exponent = exponent if exponent > least else least
+    ruler = _U(exponent + _U(drop << _U(23)))
+    steps = _U(bits(size + real(ruler)) - ruler)
+    return _U(steps + shr(_U(exponent - least), drop))
+
+
+@lane
+def to_step(size: Any, least: Any, drop: Any) -> Any:
+    """The value of the format nearest to a magnitude, as float32; arguments as for :func:`encode`."""
+    exponent = _U(bits(size) & _EXPONENT)
+    exponent = exponent if exponent > least else least
+    ruler = real(_U(exponent + _U(drop << _U(23))))
+    return (size + ruler) - ruler
+
+
+# Scales ---------------------------------------------------------------------------------------------------
+
+STORED = {"F32": 0, "BF16": 1, "F16": 2}
+"""How :func:`store` is told the dtype in which a scale is kept."""
+
+_F16_TOP = np.float32(65504)
+_F16_LEAST = np.float32(2.0**-14).view(_U)
+_F16_DROP = _U(13)
+_F16_TINY = np.float32(2.0**-24)
+_BF16_LEAST = np.float32(2.0**-126).view(_U)
+_BF16_DROP = _U(16)
+_BF16_TINY = np.float32(2.0**-133)
+_F32_TINY = np.float32(2.0**-149)
+
+
+@lane
+def store(scale: Any, stored: Any) -> Any:
+    """A scale (float32, not negative) as it will be stored: nearest even, never zero, never infinite."""
+    if stored == 1:
+        scale = to_step(scale, _BF16_LEAST, _BF16_DROP)
+        return scale if scale > _BF16_TINY else _BF16_TINY
+    if stored == 2:
+        scale = to_step(scale if scale < _F16_TOP else _F16_TOP, _F16_LEAST, _F16_DROP)
+        return scale if scale > _F16_TINY else _F16_TINY
+    return scale if scale > _F32_TINY else _F32_TINY
+
+
+@lane
+def fit(peak: Any, top: Any, stored: Any) -> Any:
+    """Scale that maps magnitudes up to ``peak`` onto codes up to ``top``; 1 where all values are zero."""
+    return _ONE if peak == np.float32(0) else store(peak / top, stored)

@@ -1,0 +1,107 @@
+"""int8: codes -127 to 127 times a scale, or -128 to 127 with a zero point."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import ClassVar
+
+import numpy as np
+
+from ..core.dtypes import DTYPES, DType
+from ..core.spec import Spec
+from ..errors import RecipeError
+from .base import SCALE_DTYPES, Array, choose
+from .blocks import Blocks
+from .scaled import Scaled
+
+__all__ = ["Int8"]
+
+
+@dataclass(frozen=True)
+class Int8(Scaled):
+    """8-bit integers.
+
+    Symmetric: ``scale = amax / 127``, ``code = clamp(rne(x / scale), -127, 127)``. With a zero point: the
+    range is stretched to hold 0, ``scale = (max - min) / 255``, ``zero_point = clamp(rne(-128 - min / scale),
+    -128, 127)``, ``code = clamp(rne(x / scale) + zero_point, -128, 127)``, ``value = (code - zero_point) *
+    scale``.
+
+    Args:
+        granularity: what shares a scale: ``"channel"`` (a row), ``"group"`` (``group_size`` columns of a row;
+            the last group may be smaller) or ``"tensor"`` (symmetric only).
+        group_size: columns of a group.
+        symmetric: whether there is no zero point.
+        scale_dtype: ``"source"``, ``"F32"``, ``"BF16"`` or ``"F16"``; source means F32 for F16 and F64
+            sources.
+
+    Raises:
+        RecipeError: an option has no such value.
+    """
+
+    name: ClassVar[str] = "int8"
+
+    granularity: str = "channel"
+    group_size: int = 128
+    symmetric: bool = True
+    scale_dtype: str = "source"
+
+    def __post_init__(self) -> None:
+        choose(self.name, "granularity", self.granularity, ("channel", "tensor", "group"))
+        choose(self.name, "symmetric", self.symmetric, (True, False))
+        choose(self.name, "scale_dtype", self.scale_dtype, SCALE_DTYPES)
+        if type(self.group_size) is not int or self.group_size < 1:
+            raise RecipeError(
+                f"int8: group_size cannot be {self.group_size!r}", hint="give a number of columns"
+            )
+        if self.zeroed and self.observes:
+            raise RecipeError(
+                "int8: a zero point for the whole tensor is not offered",
+                hint="use granularity channel or group",
+            )
+
+    @property
+    def zeroed(self) -> bool:  # type: ignore[override]
+        """Whether there is a zero point."""
+        return not self.symmetric
+
+    @property
+    def code_dtype(self) -> DType:
+        """I8."""
+        return DTYPES["I8"]
+
+    def extent(self, spec: Spec) -> tuple[int, int]:
+        """One row, or one group of it."""
+        return 1, spec.columns if self.granularity == "channel" else min(self.group_size, spec.columns)
+
+    def given_scale(self, peak: float, stored: int) -> float:
+        """``amax / 127``, as it will be stored."""
+        from ..numerics.lanes import fit
+
+        return float(fit(np.float32(peak), np.float32(127), stored))
+
+    def encode_block(
+        self,
+        bits: Array,
+        blocks: Blocks,
+        stored: int,
+        given: np.float32,
+        codes: Array,
+        scales: Array,
+        zeros: Array,
+    ) -> bool:
+        """See :meth:`Scaled.encode_block`."""
+        from ..numerics.integer import symmetric, with_zero
+
+        if self.symmetric:
+            return bool(symmetric(bits, blocks.height, blocks.width, stored, given, codes, scales))
+        return bool(with_zero(bits, blocks.width, stored, codes, scales, zeros))
+
+    def table(self) -> Array:
+        """The integers, in two's complement."""
+        return _integers()
+
+
+@cache
+def _integers() -> Array:
+    return np.arange(256, dtype=np.uint8).view(np.int8).astype(np.float32)
