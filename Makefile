@@ -1,9 +1,9 @@
-# make demo   convert a small checkpoint and look at the result
-# make test   run the tests
-# make check  formatting, types, import layers, catalog and packaging
+# make demo    convert a small checkpoint and look at the result
+# make test    run the tests; PYTEST_ARGS="-k header" runs some
+# make check   everything else that must hold: style, types, import layers, catalog, distribution
 #
-# VENV=DIR says where the environment lies (made when absent). PyTorch serves tests only; elsewhere than on a
-# machine without GPU its default build is large: TORCH="--index-url URL torch==2.13.0" picks another.
+# VENV=DIR says where the environment lies; it is made when absent. PyTorch serves the tests only. On Linux the
+# default build of it brings CUDA along; TORCH="--index-url URL torch==2.13.0" takes another.
 
 VENV ?= .venv
 PYTHON ?= python3
@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 USER_STAMP := $(VENV)/.transcode-installed
 DEV_STAMP := $(VENV)/.transcode-dev-installed
 
-.PHONY: demo test check install dev
+.PHONY: demo test check style format types layers formats wheel install dev
 
 demo: install
 	$(BIN)/transcode run fixtures/wan_tiny $(DEMO)/wan_tiny_int8.safetensors --scheme int8 --force
@@ -23,12 +23,24 @@ demo: install
 test: dev
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-check: dev
+check: style format types layers formats wheel
+
+style: dev
 	$(BIN)/ruff check
+
+format: dev
 	$(BIN)/ruff format --check
+
+types: dev
 	$(BIN)/mypy
+
+layers: dev
 	$(BIN)/python tools/check_layers.py
+
+formats: dev
 	$(BIN)/python tools/check_formats.py
+
+wheel: dev
 	$(BIN)/python tools/check_wheel.py
 
 install: $(USER_STAMP)

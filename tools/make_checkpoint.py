@@ -24,6 +24,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod, sqrt
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,7 @@ def _key(seed: int, *what: str) -> int:
     return zlib.crc32(text) << 32 | zlib.crc32(text[::-1])
 
 
+@lru_cache(maxsize=1)
 def _pool(seed: int) -> NDArray[np.float32]:
     """Heavy-tailed numbers of about unit variance: a sum of uniforms over the root of another one.
 

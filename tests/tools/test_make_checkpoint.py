@@ -24,7 +24,7 @@ def test_full_size_is_that_of_the_published_model():
     # total_size and number of tensors in the published F32 index of Wan2.1-T2V-14B
     assert 4 * sum(prod(shape) for shape in shapes.values()) == 57_153_966_336
     assert len(shapes) == 1095
-    # k_img, v_img and their biases, norm_k_img in each block; two norms and two linears of the image embedding
+    # each block: k_img, v_img, their biases, norm_k_img; the image embedding: two norms and two linears
     assert len(make_checkpoint.wan(task="i2v")) == 1095 + 40 * 5 + 8
 
 
