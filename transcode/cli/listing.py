@@ -69,14 +69,16 @@ def schemes(as_json: bool) -> None:
     from .show import show_json
     from .table import print_table
 
+    told = {name: known.describe(name) for name in known.SCHEMES}
     if as_json:
         return show_json(
-            [{"name": s.name, "about": s.about, "options": dict(s.options)} for s in known.SCHEMES.values()]
+            [{"name": name, "about": about, "options": options} for name, (about, options) in told.items()]
         )
-    print_table(("scheme", "about"), [(s.name, s.about) for s in known.SCHEMES.values()])
-    for scheme in known.SCHEMES.values():
-        click.echo(f"\n{scheme.name}")
-        print_table(("  option", "values"), [(f"  {key}", text) for key, text in scheme.options.items()])
+    for number, (about, options) in enumerate(told.values()):
+        if number:
+            click.echo()
+        click.echo(about)
+        print_table(("  option", "default"), [(f"  {key}", value) for key, value in options.items()])
     return None
 
 

@@ -34,7 +34,7 @@ def _lines() -> Callable[[Progress], None]:
 
     def update(now: Progress) -> None:
         nonlocal last
-        if now.stage == "prepare" and now.stage not in said:
+        if now.stage == "compile" and now.stage not in said:
             said.add(now.stage)
             print("transcode: compiling kernels for this machine (the first time only)", file=sys.stderr)
         elif time.monotonic() - last >= _EVERY:
@@ -64,7 +64,7 @@ def _bar() -> Iterator[Callable[[Progress], None]]:
     from rich.progress import Progress as Bars
 
     texts = {
-        "prepare": "compiling kernels (first time only)",
+        "compile": "compiling kernels (first time only)",
         "convert": "converting",
         "sync": "flushing to disk",
     }
@@ -83,7 +83,7 @@ def _bar() -> Iterator[Callable[[Progress], None]]:
         task = bars.add_task("planning", total=None)
 
         def update(now: Progress) -> None:
-            known = now.stage != "prepare"
+            known = now.stage != "compile"
             bars.update(
                 task,
                 description=texts.get(now.stage, now.stage),

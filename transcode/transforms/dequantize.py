@@ -51,7 +51,7 @@ class Dequantize(Transform):
 
     def apply(self, tensors: Iterable[LazyTensor], planning: Planning) -> Iterator[LazyTensor]:
         """Join the stored parts of each tensor; they are decoded tile by tile when they are read."""
-        from .. import schemes
+        from ..schemes.recognise import recognise
 
         table = {tensor.name: tensor for tensor in tensors}
         convention = catalog.convention(self.convention)
@@ -65,7 +65,7 @@ class Dequantize(Transform):
             if len(stored) < 2 or (self.only and match is None):
                 continue
             parts = {role: table[one] for role, one in stored.items()}
-            found = schemes.recognise({role: part.spec for role, part in parts.items()})
+            found = recognise({role: part.spec for role, part in parts.items()})
             if found is None:
                 facts = ", ".join(f"{role} {part.spec}" for role, part in parts.items())
                 planning.warn(f"{name}: not dequantized: no scheme stores {facts}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -107,7 +108,7 @@ class Write:
         family = catalog.detect([tensor.name for tensor in tensors]) or catalog.generic_family()
         units = []
         for number, tensor in enumerate(tensors):
-            tensors[number], names = spell(tensor, convention)
+            tensors[number], names = spell(tensor, convention, planning)
             stored = [
                 cutting.Stored(names[part.role], part.role, part.spec) for part in tensors[number].parts
             ]
@@ -149,6 +150,7 @@ class Write:
         Raises:
             TranscodeError: see its leaves; nothing appears under the destination's name.
         """
+        began = time.monotonic()
         plan = self.plan(flow)
         self.check(flow, plan)
         try:
@@ -165,7 +167,7 @@ class Write:
                 staging.commit()
         except KeyboardInterrupt:
             raise Interrupted("interrupted; nothing was written", file=self.dst) from None
-        return report
+        return replace(report, seconds=time.monotonic() - began)
 
     def config(self) -> dict[str, Any]:
         """The recipe's ``target`` and ``output`` sections."""
@@ -234,9 +236,15 @@ class Write:
 
     def _prepare(self, plan: Plan) -> None:
         """Compile the kernels that the plan needs, once, before workers would all wait for it."""
-        for scheme, dtype in {(t.scheme, t.spec.dtype) for t in plan.tensors if t.scheme is not None}:
-            self._tell("prepare", 0)
-            scheme.prepare(dtype)
+        wanted = {(tensor.scheme, tensor.spec.dtype) for tensor in plan.tensors}
+        kernels = [(scheme, dtype) for scheme, dtype in wanted if scheme is not None]
+        if not kernels:
+            return
+        from ..numerics.jit import compiling
+
+        with compiling(lambda: self._tell("compile", 0)):
+            for scheme, dtype in kernels:
+                scheme.prepare(dtype)
 
     def _scan(self, stage: str, fraction: float) -> None:
         if self.on_progress is not None:
