@@ -13,6 +13,7 @@ from .family import Family, Spelling
 from .folders import find, listing
 from .policy import Block, Fused, Policy
 from .recognise import Signature, fold
+from .spelling import Conversion, Rule
 
 __all__ = ["detect", "families", "family", "generic_family", "load_family"]
 
@@ -88,11 +89,16 @@ def load_family(path: Path) -> Family:
     spellings = {key: _spelling(key, child) for key, child in top.need("spellings").mapping().items()}
     if not spellings:
         raise top.need("spellings").error("needs one spelling or more")
+    conversions = dict(
+        _conversion(child, spellings) for child in top.get("conversions", strict.Node.sequence, ())
+    )
     top.reject_unknown()
     for spelling in spellings.values():
         if spelling.signature is None and not fallback:
             raise top.need("spellings").error(f"{spelling.name}: 'detect' is missing")
-    return Family(name, title, str(path), spellings, next(iter(spellings)), "", refines, fallback)
+    return Family(
+        name, title, str(path), spellings, next(iter(spellings)), "", refines, fallback, conversions
+    )
 
 
 @lru_cache(maxsize=256)
@@ -112,12 +118,14 @@ def _spelling(name: str, node: strict.Node) -> Spelling:
     policy = Policy(
         blocks=tuple(_block(child) for child in top.get("blocks", strict.Node.sequence, ())),
         targets=_patterns(top.need("targets")),
+        also=top.get("also", _patterns, ()),
         never=top.get("never", _labelled, _NONE),
         adapters=top.get("adapters", _patterns, ()),
         fused=tuple(_fused(child) for child in top.get("fused", strict.Node.sequence, ())),
         weights=top.get("weights", _patterns, Policy.weights),
         everywhere=top.get("everywhere", strict.Node.boolean, False),
         dims=top.get("dims", _integers, ()),
+        drops=top.get("drops", _patterns, ()),
         extras=top.get("extras", _labelled, _NONE),
     )
     top.reject_unknown()
@@ -144,12 +152,40 @@ def _block(node: strict.Node) -> Block:
     top = node.mapping()
     path = top.need("path").string()
     every = top.get("every", lambda child: child.integer(1), 1)
+    file = top.get("file", strict.Node.boolean, True)
     top.reject_unknown()
-    return node.at(lambda: Block(path, every))
+    return node.at(lambda: Block(path, every, file))
 
 
 def _fused(node: strict.Node) -> Fused:
     return node.at(lambda: Fused(tuple(node.strings())))
+
+
+def _conversion(node: strict.Node, spellings: Mapping[str, Spelling]) -> tuple[tuple[str, str], Conversion]:
+    top = node.mapping()
+    between = top.need("between")
+    ends = [child.choice(spellings) for child in between.sequence()]
+    if len(set(ends)) != 2 or len(ends) != 2:
+        raise between.error("must name two spellings")
+    rules = [rule for child in top.need("rules").sequence() for rule in _rules(child)]
+    top.reject_unknown()
+    return (ends[0], ends[1]), node.at(lambda: Conversion(rules))
+
+
+def _rules(node: strict.Node) -> list[Rule]:
+    """One rule, or several that hold below some modules."""
+    if node.kind == "text":
+        return [Rule(node.string(), node.string())]
+    if node.kind == "a list":
+        sides = node.strings()
+        if len(sides) != 2:
+            raise node.error(f"a rule has two sides, this has {len(sides)}")
+        return [Rule(*sides)]
+    top = node.mapping()
+    places = top.need("at").strings()
+    inner = [rule for child in top.need("rules").sequence() for rule in _rules(child)]
+    top.reject_unknown()
+    return [Rule(f"{place}.{rule.left}", f"{place}.{rule.right}") for place in places for rule in inner]
 
 
 def _patterns(node: strict.Node) -> tuple[Pattern, ...]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ..errors import RecipeError
 from .policy import Policy
 from .recognise import Signature, fold
+from .spelling import Conversion
 
 __all__ = ["Family", "Spelling"]
 
@@ -42,6 +43,7 @@ class Family:
         prefix: what stands before every name of the model, e.g. ``"model.diffusion_model."``.
         refines: families that this one is a special case of: where both fit, this one is meant.
         fallback: whether it is the policy for models of no known family.
+        conversions: (spelling, spelling) -> how names of the first become names of the second, and back.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Family:
     prefix: str = ""
     refines: tuple[str, ...] = ()
     fallback: bool = False
+    conversions: Mapping[tuple[str, str], Conversion] = field(default_factory=dict, repr=False)
 
     @property
     def policy(self) -> Policy:
@@ -109,3 +112,35 @@ class Family:
     def group_of(self, name: str) -> str | None:
         """Key of the fused group a tensor belongs to: equal for all its members, None for the others."""
         return self.policy.group_of(name)
+
+    def converts_to(self) -> tuple[str, ...]:
+        """The spellings that names of this one can be converted to."""
+        return tuple(
+            {b if a == self.spelling else a: None for a, b in self.conversions if self.spelling in (a, b)}
+        )
+
+    def convert(self, name: str, to: str) -> str | None:
+        """A name in another spelling, without the prefix; None when no rule knows the name.
+
+        Args:
+            name: a stored name or a module's name in this spelling, behind the prefix if there is one.
+            to: the other spelling; one's own only takes the prefix off.
+
+        Raises:
+            RecipeError: the family has no such spelling, or no rules between the two.
+        """
+        self.spelled(to)
+        if not name.startswith(self.prefix):
+            return None
+        name = name[len(self.prefix) :]
+        if to == self.spelling:
+            return name
+        for (first, second), conversion in self.conversions.items():
+            if (first, second) == (self.spelling, to):
+                return conversion.forward(name)
+            if (second, first) == (self.spelling, to):
+                return conversion.backward(name)
+        known = ", ".join(self.converts_to()) or "none"
+        raise RecipeError(
+            f"family {self.name} cannot be converted from {self.spelling} to {to}", hint=f"known: {known}"
+        )

@@ -21,10 +21,13 @@ class Block:
     Attributes:
         path: whole components of a name, ``{i}`` where the number stands.
         every: number ``i`` belongs to block ``i * every`` (adapters that serve every fifth block).
+        file: whether it is counted among the blocks of the model, which may get files of their own; else it
+            only holds targets.
     """
 
     path: str
     every: int = 1
+    file: bool = True
     regex: re.Pattern[str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -61,40 +64,53 @@ class Policy:
         blocks: where blocks stand.
         targets: modules that are quantized, searched behind the number of a block (in the whole name when
             ``everywhere``).
+        also: targets that stand outside blocks, searched in the whole name.
         never: label -> patterns of what is never quantized, searched in the whole name.
         adapters: exceptions that stay as they are, dtype included.
         fused: groups that share a global scale.
         weights: which names are weights at all.
         everywhere: whether targets may stand outside blocks too.
         dims: numbers of dimensions that are quantized; empty leaves that to the scheme.
+        drops: what the published converters leave out because the consumer has no use for it; nothing is
+            dropped unless it is asked for.
         extras: convention -> patterns of what is quantized besides when that convention is written.
     """
 
     blocks: tuple[Block, ...] = ()
     targets: tuple[Pattern, ...] = ()
+    also: tuple[Pattern, ...] = ()
     never: Mapping[str, tuple[Pattern, ...]] = field(default_factory=dict)
     adapters: tuple[Pattern, ...] = ()
     fused: tuple[Fused, ...] = ()
     weights: tuple[Pattern, ...] = (Pattern(r"re:\.weight$"),)
     everywhere: bool = False
     dims: tuple[int, ...] = ()
+    drops: tuple[Pattern, ...] = ()
     extras: Mapping[str, tuple[Pattern, ...]] = field(default_factory=dict)
 
     def block_of(self, name: str) -> int | None:
         """Number of the block that a tensor belongs to, None outside blocks."""
-        found = self._block(name)
-        return None if found is None else found[0]
+        for block in self.blocks:
+            match = block.regex.search(name) if block.file else None
+            if match is not None:
+                return int(match[1]) * block.every
+        return None
 
-    def _block(self, name: str) -> tuple[int, str] | None:
+    def _behind(self, name: str) -> str | None:
+        """What follows the number of the block, None outside blocks."""
         for block in self.blocks:
             match = block.regex.search(name)
             if match is not None:
-                return int(match[1]) * block.every, name[match.end() + 1 :]
+                return name[match.end() + 1 :]
         return None
 
     def is_adapter(self, name: str) -> bool:
         """Whether it stays as it is, dtype included."""
         return any(pattern.matches(name) for pattern in self.adapters)
+
+    def is_dropped(self, name: str) -> bool:
+        """Whether the published converters leave it out."""
+        return any(pattern.matches(name) for pattern in self.drops)
 
     def is_target(
         self, name: str, shape: tuple[int, ...] | None = None, convention: str | None = None
@@ -116,20 +132,17 @@ class Policy:
         for label, patterns in self.never.items():
             if any(pattern.matches(name) for pattern in patterns):
                 return False, f"never: {label}"
-        if self.everywhere:
-            within = name
-        else:
-            found = self._block(name)
-            if found is None:
+        chosen = next((pattern for pattern in self.also if pattern.matches(name)), None)
+        if chosen is None:
+            within = name if self.everywhere else self._behind(name)
+            if within is None:
                 return False, "outside blocks"
-            within = found[1]
-        for pattern in self.targets:
-            if pattern.matches(within):
-                if shape is not None and self.dims and len(shape) not in self.dims:
-                    allowed = " or ".join(f"{count}-D" for count in self.dims)
-                    return False, f"{len(shape)}-D, not {allowed}"
-                return True, f"target {pattern}"
-        return False, "not a target"
+            chosen = next((pattern for pattern in self.targets if pattern.matches(within)), None)
+        if chosen is None:
+            return False, "not a target"
+        if shape is not None and self.dims and len(shape) not in self.dims:
+            return False, f"{len(shape)}-D"
+        return True, f"target {chosen}"
 
     def group_of(self, name: str) -> str | None:
         """Key of the fused group a tensor belongs to: equal for all its members, None for the others."""
