@@ -101,7 +101,7 @@ output_options = _apply(
 performance_options = _apply(
     [
         click.option("-w", "--workers", type=click.IntRange(1), help="Threads; all processors without it."),
-        click.option("--memory", type=sized, metavar="SIZE", help="For the tiles of all workers. [256MB]"),
+        click.option("--memory", type=sized, metavar="SIZE", help="For the tiles of all workers. [128MB]"),
         click.option(
             "--tile", type=sized, metavar="SIZE", help="Source bytes handled at a time by a worker."
         ),

@@ -50,7 +50,7 @@ class Performance:
     """
 
     workers: int | None = None
-    memory: int = 256 * 10**6
+    memory: int = 128 * 10**6
     tile: int | None = None
     drop_cache: bool = False
     device: str = "cpu"
