@@ -113,6 +113,7 @@ class Write:
                 cutting.Stored(names[part.role], part.role, part.spec) for part in tensors[number].parts
             ]
             units.append(cutting.Unit(number, tuple(stored), family.block_of(tensor.name)))
+        _note_shared(tensors, planning)
         layout = self._layout(flow)
         stem = self.name or flow.source.stem
         cut = self._cut(units, layout, stem, convention)
@@ -257,6 +258,17 @@ class Write:
     def with_progress(self, on_progress: Callable[[Progress], None] | None) -> Write:
         """The same, reporting its progress."""
         return replace(self, on_progress=on_progress)
+
+
+def _note_shared(tensors: Sequence[LazyTensor], planning: Planning) -> None:
+    """Say which tensors are one in the source: a safetensors file holds each of them in full."""
+    owners: dict[str, list[str]] = {}
+    for tensor in tensors:
+        if tensor.shares is not None:
+            owners.setdefault(tensor.shares, []).append(tensor.name)
+    for names in owners.values():
+        if len(names) > 1:
+            planning.note(f"{', '.join(names)} share their bytes in the source; each is written in full")
 
 
 def _default_convention(flow: Flow) -> str:
