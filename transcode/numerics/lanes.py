@@ -248,8 +248,6 @@ _F16_TOP = np.float32(65504)
 _F16_LEAST = np.float32(2.0**-14).view(_U)
 _F16_DROP = _U(13)
 _F16_TINY = np.float32(2.0**-24)
-_BF16_LEAST = np.float32(2.0**-126).view(_U)
-_BF16_DROP = _U(16)
 _BF16_TINY = np.float32(2.0**-133)
 _F32_TINY = np.float32(2.0**-149)
 
@@ -258,7 +256,8 @@ _F32_TINY = np.float32(2.0**-149)
 def store(scale: Any, stored: Any) -> Any:
     """A scale (float32, not negative) as it will be stored: nearest even, never zero, never infinite."""
     if stored == 1:
-        scale = to_step(scale, _BF16_LEAST, _BF16_DROP)
+        u = bits(scale)
+        scale = real(_U(_U(u + _U(0x7FFF) + _U(_U(u >> _U(16)) & _U(1))) & _U(0xFFFF0000)))
         return scale if scale > _BF16_TINY else _BF16_TINY
     if stored == 2:
         scale = to_step(scale if scale < _F16_TOP else _F16_TOP, _F16_LEAST, _F16_DROP)

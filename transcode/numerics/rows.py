@@ -37,8 +37,9 @@ def as_bits(rows: NDArray[Any], dtype: DType, scratch: Scratch | None = None) ->
 def as_float64(rows: NDArray[Any], dtype: DType) -> NDArray[np.float64]:
     """The exact values of rows of any plain float dtype."""
     if dtype.name == "BF16":
-        return (rows.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
-    return rows.astype(np.float64)
+        rows = (rows.astype(np.uint32) << 16).view(np.float32)
+    with np.errstate(invalid="ignore"):  # what numpy says of a signalling NaN
+        return rows.astype(np.float64)
 
 
 def reject(rows: NDArray[Any], dtype: DType) -> NonFinite:

@@ -1,0 +1,149 @@
+"""fp8 equals division in float32 followed by the cast of ml_dtypes and of torch."""
+
+import ml_dtypes
+import numpy as np
+import pytest
+import torch
+
+from transcode.core.dtypes import DTYPES
+from transcode.errors import RecipeError
+from transcode.schemes import make
+
+from .helpers import SOURCES, as_float32, decode, encode, finite_bf16, peaks_and_values, spec_of
+
+F = np.float32
+KINDS = {
+    "e4m3fn": (ml_dtypes.float8_e4m3fn, torch.float8_e4m3fn, 448),
+    "e5m2": (ml_dtypes.float8_e5m2, torch.float8_e5m2, 57344),
+}
+
+
+def model(values, scale, kind):
+    """Codes by the formula, with the rounding of two libraries."""
+    small, torch_kind, top = KINDS[kind]
+    quotient = np.clip(values.astype(F) / scale, -F(top), F(top))
+    codes = quotient.astype(small).view(np.uint8)
+    same = torch.from_numpy(quotient).to(torch_kind).view(torch.uint8).numpy()
+    np.testing.assert_array_equal(codes, same)
+    return codes
+
+
+def scale_of(size, kind):
+    return np.maximum(size / F(KINDS[kind][2]), F(2.0**-149))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_bf16_value_under_many_scales(kind):
+    every = finite_bf16()
+    size = np.abs(every.astype(F))
+    for peak in np.random.default_rng(1).permutation(every[size > 0])[:40]:
+        row = every[size <= abs(F(peak))][None]
+        parts = encode(make("fp8", format=kind, scale_dtype="F32"), row)
+        scale = scale_of(np.abs(row.astype(F)).max(), kind)
+        assert parts["scale"][0, 0] == scale
+        np.testing.assert_array_equal(parts["codes"], model(row, scale, kind))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kept", ["F32", "BF16", "F16"])
+def test_every_bf16_value_as_the_largest_of_its_row(kind, kept):
+    rows = peaks_and_values(seed=7)
+    parts = encode(make("fp8", format=kind, scale_dtype=kept), rows)
+    stored = DTYPES[kept].numpy()
+    finfo = ml_dtypes.finfo(stored)
+    with np.errstate(over="ignore"):
+        want = (np.abs(rows.astype(F)).max(1, keepdims=True) / F(KINDS[kind][2])).astype(stored).astype(F)
+    scale = as_float32(parts["scale"], kept)
+    np.testing.assert_array_equal(scale, np.clip(want, F(finfo.smallest_subnormal), F(finfo.max)))
+    np.testing.assert_array_equal(parts["codes"], model(rows, scale, kind))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_bf16_value_plainly_when_the_scale_is_one(kind):
+    top = KINDS[kind][2]
+    every = finite_bf16()
+    row = every[np.abs(every.astype(F)) <= top][None]
+    parts = encode(make("fp8", format=kind), row)
+    assert as_float32(parts["scale"], "BF16") == 1
+    np.testing.assert_array_equal(parts["codes"], row.astype(F).astype(KINDS[kind][0]).view(np.uint8))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_quotients_next_to_a_tie(kind):
+    small = KINDS[kind][0]
+    steps = np.arange(0x78 if kind == "e4m3fn" else 0x7B, dtype=np.uint8).view(small).astype(F)
+    middles = (steps[1:] + steps[:-1]) / 2
+    rng = np.random.default_rng(8)
+    scale = rng.uniform(1, 2, (3000, 1)).astype(F)
+    ties = middles * scale
+    rows = np.concatenate(
+        [scale * KINDS[kind][2], np.nextafter(ties, F(0)), ties, -np.nextafter(ties, F(np.inf))], 1
+    )
+    parts = encode(make("fp8", format=kind), rows)
+    np.testing.assert_array_equal(
+        parts["codes"], model(rows, scale_of(np.abs(rows).max(1, keepdims=True), kind), kind)
+    )
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("shape", [(300, 260), (128, 128), (1, 1), (3, 130, 200), (2, 128, 129), (4, 7, 300)])
+def test_blocks_with_ragged_edges_never_mix_matrices(source, shape):
+    values = (np.random.default_rng(9).standard_normal(shape) * 5).astype(SOURCES[source])
+    scheme = make("fp8", granularity="block", scale_dtype="F32")
+    parts = encode(scheme, values)
+    stack = values.astype(F).reshape(-1, *shape[-2:])
+    rows, columns = -(-shape[-2] // 128), -(-shape[-1] // 128)
+    assert parts["scale"].shape == (*shape[:-2], rows, columns)
+    scales = parts["scale"].reshape(-1, rows, columns)
+    codes = parts["codes"].reshape(stack.shape)
+    for e, i, j in np.ndindex(len(stack), rows, columns):
+        here = (e, slice(128 * i, 128 * i + 128), slice(128 * j, 128 * j + 128))
+        scale = scale_of(np.abs(stack[here]).max(), "e4m3fn")
+        assert scales[e, i, j] == scale
+        np.testing.assert_array_equal(codes[here], model(stack[here], scale, "e4m3fn"))
+
+
+def test_one_scale_for_the_tensor():
+    values = np.random.default_rng(10).standard_normal((2, 33, 65)).astype(ml_dtypes.bfloat16)
+    scheme = make("fp8", granularity="tensor", format="e5m2")
+    parts = encode(scheme, values, tile=5)
+    scale = (np.abs(values.astype(F)).max() / F(57344)).astype(ml_dtypes.bfloat16).astype(F)
+    assert parts["scale"].shape == ()
+    assert as_float32(parts["scale"], "BF16") == scale
+    np.testing.assert_array_equal(parts["codes"], model(values, scale, "e5m2"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_decoding_is_table_times_scale_and_encodes_to_the_same_codes(kind):
+    values = np.random.default_rng(11).standard_normal((60, 100)).astype(F)
+    scheme = make("fp8", format=kind, granularity="block", block=[16, 32])
+    parts = encode(scheme, values)
+    out = decode(scheme, parts, spec_of(values))
+    scale = np.repeat(np.repeat(parts["scale"], 16, 0)[:60], 32, 1)[:, :100]
+    np.testing.assert_array_equal(out, parts["codes"].view(KINDS[kind][0]).astype(F) * scale)
+    again = encode(scheme, out)
+    np.testing.assert_array_equal(again["codes"], parts["codes"])
+
+
+def test_zero_rows():
+    values = np.zeros((2, 8), F)
+    values[1, 1] = -0.0
+    parts = encode(make("fp8"), values)
+    np.testing.assert_array_equal(parts["scale"], 1)
+    assert parts["codes"][1, 1] == 0x80
+    assert np.count_nonzero(parts["codes"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"format": "e4m3"}, "format cannot be 'e4m3'; choose from e4m3fn, e5m2"),
+        ({"granularity": "group"}, "choose from channel, tensor, block"),
+        ({"block": 128}, "block cannot be 128"),
+        ({"block": [0, 128]}, "block cannot be"),
+        ({"blok": 1}, "fp8 has no option 'blok'"),
+    ],
+)
+def test_bad_options_are_refused(options, message):
+    with pytest.raises(RecipeError, match=message):
+        make("fp8", **options)
