@@ -6,7 +6,8 @@
 
 Each round runs, one after the other, ``cat SRC > /dev/null``, ``cp SRC`` and every command, so that a machine
 that drifts drifts for all of them; ratios are taken within a round, and their median is told. Time is that of
-the whole process plus the sync of what it wrote. ``hot`` runs have the source in the page cache, ``cold`` not.
+the whole process and the sync of what it wrote. Before a ``hot`` run the source is read into the page cache,
+before a ``cold`` one it is put out of it.
 
 Memory is read from /proc while the process runs: the peak of its RSS, and the peaks of its anonymous and its
 file-backed pages, which are sampled. Page cache that no process maps is not a process's memory. Linux only.
