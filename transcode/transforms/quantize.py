@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, TypeGuard
+from typing import Any, ClassVar
 
 from .. import catalog
 from ..core.dtypes import FLOATS, DType
@@ -119,7 +119,9 @@ class Quantize(Transform):
                 action = default if rule is None else actions[rule]
                 if rule is not None:
                     why = f"override {rule}"
-                if _is_scheme(action) and (refusal := action.refuses(tensor.spec)):
+                # Not isinstance(action, Scheme): for a protocol that looks at all members, every time.
+                scheme = None if isinstance(action, DType) else action
+                if scheme is not None and (refusal := scheme.refuses(tensor.spec)):
                     action, why = None, f"{refusal} ({why})"
                     planning.warn(f"{tensor.name}: not quantized: {refusal}")
             decided.append((tensor, action, why))
@@ -130,10 +132,10 @@ class Quantize(Transform):
             if tensor.name in spoiled:
                 planning.warn(f"{tensor.name}: not quantized: {spoiled[tensor.name]}")
                 yield tensor.evolve(did=f"keep: {spoiled[tensor.name]}")
-            elif _is_scheme(action):
-                yield encode_tensor(tensor, action, why)
-            elif action is not None:
+            elif isinstance(action, DType):
                 yield cast_tensor(tensor, action, why=why)
+            elif action is not None:
+                yield encode_tensor(tensor, action, why)
             elif self.keep_dtype is not None and chosen.may_cast(tensor):
                 yield cast_tensor(tensor.evolve(did=f"keep: {why}"), float_dtype(self.keep_dtype))
             else:
@@ -167,7 +169,7 @@ class Quantize(Transform):
         """Chosen tensors that hold NaN or Inf, when those are to be kept."""
         if self.on_nonfinite != "keep":
             return {}
-        todo = [(tensor, action) for tensor, action, _ in decided if _is_scheme(action)]
+        todo = [(tensor, action) for tensor, action, _ in decided if action and not isinstance(action, DType)]
         total = sum(tensor.spec.nbytes for tensor, _ in todo) or 1
         found: dict[str, str] = {}
         done = 0
@@ -179,11 +181,6 @@ class Quantize(Transform):
                 if planning.on_scan is not None:
                     planning.on_scan("looking for NaN and Inf", done / total)
         return found
-
-
-def _is_scheme(action: Scheme | DType | None) -> TypeGuard[Scheme]:
-    # isinstance() of a protocol inspects all its members, for every one of a hundred thousand tensors.
-    return action is not None and not isinstance(action, DType)
 
 
 def _is_dtype(name: str) -> bool:
