@@ -1,4 +1,4 @@
-"""The header reader refuses what is wrong, says what, and accepts what is legal; rendered headers read back."""
+"""The header reader refuses what is wrong, says what, and reads what is legal; rendered headers read back."""
 
 from __future__ import annotations
 

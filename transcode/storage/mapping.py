@@ -37,6 +37,8 @@ AHEAD = 32 << 20
 MAX_OPEN = 64
 """Files kept open at once in the process; the least recently used is closed and opened again when needed."""
 
+_EMPTY: Bytes = np.empty(0, np.uint8)
+_EMPTY.flags.writeable = False  # as all that is handed out: kernels are compiled for read-only arrays
 _PAGE = mmap.PAGESIZE
 _DONTNEED = getattr(mmap, "MADV_DONTNEED", None)
 _CAN_ADVISE = hasattr(os, "posix_fadvise")
@@ -197,7 +199,7 @@ class MappedFile:
         """
         assert 0 <= begin <= end
         if begin == end:
-            return np.empty(0, np.uint8)
+            return _EMPTY
         open = _POOL.get(self)
         # Touching a map beyond the end of its file kills the process, so the size is looked at each time.
         size = os.fstat(open.fd).st_size

@@ -244,6 +244,12 @@ def _locate(file: IO[bytes], member: zipfile.ZipInfo, path: Path, limit: int) ->
     begin: int = member.header_offset + 30 + name + extra
     if begin + member.file_size > limit:
         raise wrong("reaches into the zip directory", "is the download complete?")
+    # A damaged length of the extra field would shift every byte unseen; but what follows a member is known:
+    # another header, the directory, or a descriptor, whose signature may be left out.
+    file.seek(begin + member.file_size)
+    after = file.read(4)
+    if not after.startswith(b"PK") and not (member.flag_bits & 8 and after == struct.pack("<I", member.CRC)):
+        raise wrong("does not end where the next one begins")
     return begin
 
 
@@ -268,7 +274,8 @@ def _load_legacy(file: IO[bytes], path: Path) -> _Contents:
     size = os.fstat(file.fileno()).st_size
     file.seek(len(LEGACY_MAGIC))
     if (version := load()) != _LEGACY_VERSION:
-        raise wrong(f"its protocol version is {str(version)[:20]}, not {_LEGACY_VERSION}")
+        shown = version if isinstance(version, int) else f"a {type(version).__name__}"
+        raise wrong(f"its protocol version is {shown}, not {_LEGACY_VERSION}")
     system = load()
     if type(system) is not dict or system.get("little_endian") is not True:
         raise FormatError("its byte order is big, only little-endian files are read", file=path)

@@ -23,6 +23,10 @@ _LONGEST = 1 << 26
 """Bytes of one string; tensors are not stored in the pickle, so no honest one is longer."""
 
 
+_BLOCK = 1 << 16
+"""Bytes asked of the stream at once: file objects allocate what they are asked for before they look."""
+
+
 class Stream(Protocol):
     """A binary file."""
 
@@ -99,7 +103,12 @@ class Unpickler:
     def _bytes(self, size: int) -> bytes:
         if size > _LONGEST:
             raise _Broken(f"a string of {size} bytes")
-        raw = self._stream.read(size)
+        raw = self._stream.read(min(size, _BLOCK))
+        if len(raw) < size:
+            blocks = [raw]
+            while len(raw) == _BLOCK:
+                blocks.append(raw := self._stream.read(min(size - _BLOCK * len(blocks), _BLOCK)))
+            raw = b"".join(blocks)
         if len(raw) != size:
             raise _Broken("it ends in the middle")
         return raw
