@@ -16,13 +16,14 @@ from .core.performance import Performance, parse_size
 from .core.run import Progress
 from .recipe import Recipe, SourceOptions
 from .transforms.cast import Cast
+from .transforms.convert import Convert
 from .transforms.dequantize import Dequantize
 from .transforms.quantize import Quantize
 from .transforms.rename import Rename
 from .transforms.select import Drop, Keep
 from .transforms.write import Write
 
-__all__ = ["cast", "dequantize", "drop", "keep", "open", "quantize", "rename", "run", "write"]
+__all__ = ["cast", "convert", "dequantize", "drop", "keep", "open", "quantize", "rename", "run", "write"]
 
 Rules = Mapping[str, str] | Iterable[tuple[str, str]]
 
@@ -61,6 +62,11 @@ def drop(*patterns: str) -> Drop:
 def cast(to: str, *, only: Iterable[str] = (), saturate: bool = False) -> Cast:
     """Cast plain float tensors, all or those that match a pattern of ``only``."""
     return Cast(to, tuple(only), saturate)
+
+
+def convert(to: str, *, source: str | None = None, model: str | None = None) -> Convert:
+    """Spell a model's tensors as another program does, e.g. ``"diffusers"``."""
+    return Convert(to, source, model)
 
 
 def dequantize(

@@ -31,6 +31,7 @@ from .core.performance import Performance, parse_size
 from .errors import RecipeError
 from .storage.source import open_source
 from .transforms.cast import Cast
+from .transforms.convert import Convert
 from .transforms.dequantize import Dequantize
 from .transforms.quantize import Quantize
 from .transforms.rename import Rename
@@ -149,7 +150,7 @@ def parse(text: str, *, file: str = "recipe") -> Recipe:
 
 def _recipe(node: strict.Node) -> Recipe:
     top = node.mapping()
-    source, model, _spelling = top.get("source", _source, (SourceOptions(), None, None))
+    source, model, spelling = top.get("source", _source, (SourceOptions(), None, None))
     given = top.get("steps", _steps, None)
     quantization = top.find("quantization")
     if given is not None and quantization is not None:
@@ -161,7 +162,8 @@ def _recipe(node: strict.Node) -> Recipe:
         steps = [replace(s, model=s.model or model) if isinstance(s, Quantize) else s for s in steps]
     target = _Target()
     if (found := top.find("target")) is not None:
-        target = _target(found)
+        target = _target(found, spelling)
+        steps = _with_conversion(found, steps, target, spelling, model)
         steps = _with_precision(found, steps, target, model)
     performance = top.get("performance", _performance, Performance())
     sink = None
@@ -236,6 +238,19 @@ def _rename(node: strict.Node) -> Rename:
     return step
 
 
+def _convert(node: strict.Node) -> Convert:
+    if node.kind == "text":
+        return Convert(node.string())
+    section = node.mapping()
+    step = Convert(
+        section.need("to").string(),
+        section.get("source", strict.Node.string, None),
+        section.get("model", strict.Node.string, None),
+    )
+    section.reject_unknown()
+    return step
+
+
 def _cast(node: strict.Node) -> Cast:
     if node.kind == "text":
         return Cast(node.string())
@@ -285,6 +300,7 @@ STEPS: dict[str, Callable[[strict.Node], Transform]] = {
     "rename": _rename,
     "keep": lambda node: Keep(_strings(node)),
     "drop": lambda node: Drop(_strings(node)),
+    "convert": _convert,
     "cast": _cast,
     "dequantize": _dequantize,
     "quantize": _quantize,
@@ -335,6 +351,7 @@ _STAGE_OPTIONS = {
 
 @dataclass(frozen=True)
 class _Target:
+    spelling: str | None = None
     convention: str | None = None
     precision: str | None = None
     layout: str | None = None
@@ -342,17 +359,22 @@ class _Target:
     max_tensors: int | None = None
 
 
-def _target(node: strict.Node) -> _Target:
+def _target(node: strict.Node, source_format: str | None) -> _Target:
     section = node.mapping()
     convention = section.get("convention", strict.Node.string, None)
+    spelling = None
     if (form := section.find("format")) is not None:
-        if convention is not None:
-            raise form.error("format and convention say the same", "drop one of them")
-        convention = form.string()
+        # A format names the spelling of an architecture, the convention of a consumer, or both.
+        spelling = form.string()
+        if convention is None and spelling in catalog.conventions():
+            convention = spelling
+        elif source_format is None and spelling not in catalog.conventions():
+            raise form.error(f"unknown format {spelling!r}", "say source.format too, if it is a spelling")
     if convention is not None:
         named = convention
         _located(node, lambda: catalog.convention(named))
     target = _Target(
+        spelling=spelling,
         convention=convention,
         precision=section.get("precision", strict.Node.string, None),
         layout=section.get("layout", lambda found: found.choice(LAYOUTS), None),
@@ -361,6 +383,16 @@ def _target(node: strict.Node) -> _Target:
     )
     section.reject_unknown()
     return target
+
+
+def _with_conversion(
+    node: strict.Node, steps: list[Transform], target: _Target, spelling: str | None, model: str | None
+) -> list[Transform]:
+    """Formats of source and target that differ are a conversion, before all other steps."""
+    if spelling is None or target.spelling is None or spelling == target.spelling:
+        return steps
+    to = target.spelling
+    return [_located(node, lambda: Convert(to, spelling, model)), *steps]
 
 
 def _with_precision(

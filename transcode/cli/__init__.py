@@ -24,6 +24,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "rename": ("pipe", "Rename tensors, in a pipe."),
     "keep": ("pipe", "Keep the tensors that match, in a pipe."),
     "drop": ("pipe", "Drop the tensors that match, in a pipe."),
+    "convert": ("pipe", "Spell an architecture as another program does, in a pipe."),
     "cast": ("pipe", "Cast float tensors, in a pipe."),
     "dequantize": ("pipe", "Decode quantized tensors, in a pipe."),
     "quantize": ("pipe", "Quantize, in a pipe."),

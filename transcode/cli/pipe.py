@@ -18,7 +18,7 @@ from .options import debug_option, output_options, performance_options, quantize
 if TYPE_CHECKING:
     from ..core.flow import Transform
 
-__all__ = ["cast", "dequantize", "drop", "keep", "open", "quantize", "rename", "write"]
+__all__ = ["cast", "convert", "dequantize", "drop", "keep", "open", "quantize", "rename", "write"]
 
 
 def _received() -> Any:
@@ -88,6 +88,18 @@ def drop(patterns: tuple[str, ...]) -> None:
     from ..transforms.select import Drop
 
     _then(Drop(patterns))
+
+
+@click.command()
+@click.argument("to", metavar="SPELLING")
+@click.option("--source", metavar="SPELLING", help="Spelling of the source; recognised without it.")
+@click.option("--model", metavar="FAMILY", help="Family, if it is not to be recognised from names.")
+@debug_option
+def convert(to: str, source: str | None, model: str | None) -> None:
+    """Spell the tensors of an architecture as another program does: diffusers, lightx2v, ..."""
+    from ..transforms.convert import Convert
+
+    _then(Convert(to, source, model))
 
 
 @click.command()

@@ -28,7 +28,7 @@ Examples:
 """
 
 _STEP_OPTIONS = {
-    "scheme", "rename", "keep", "drop", "cast", "saturate", "dequantize", "from_convention",
+    "scheme", "rename", "to", "keep", "drop", "cast", "saturate", "dequantize", "from_convention",
     "options", "granularity", "group_size", "symmetric", "scale_dtype", "model", "targets",
     "include", "exclude", "overrides", "keep_dtype", "on_nonfinite",
 }  # fmt: skip
@@ -47,6 +47,7 @@ _STEP_OPTIONS = {
 @click.option("--rename", nargs=2, multiple=True, metavar="REGEX REPLACEMENT", help="Repeatable, in order.")
 @click.option("--dequantize", metavar="DTYPE", help="First decode quantized tensors to this dtype.")
 @click.option("--from-convention", default="lightx2v", help="Whose names the quantized source has.")
+@click.option("--to", metavar="SPELLING", help="Spell the architecture as another program: diffusers, ...")
 @click.option("--cast", metavar="DTYPE", help="Cast the float tensors, before any quantization.")
 @click.option("--saturate", is_flag=True, help="Let a cast clip what is too large instead of failing.")
 @output_options
@@ -61,7 +62,7 @@ def run(context: click.Context, /, **values: Any) -> None:
 
     SRC is a safetensors file, a folder of shards, an index file, a Diffusers folder or a PyTorch file. DST is
     a file if it ends in .safetensors, else a folder. Stages run in this order: keep, drop, dequantize,
-    rename, cast, quantize.
+    rename, convert (--to), cast, quantize.
     """
     carry_out(recipe_of(context, values), values)
 
@@ -100,6 +101,7 @@ def recipe_of(context: click.Context, values: dict[str, Any]) -> Any:
 
 def _steps(values: dict[str, Any]) -> list[Any]:
     from ..transforms.cast import Cast
+    from ..transforms.convert import Convert
     from ..transforms.dequantize import Dequantize
     from ..transforms.rename import Rename
     from ..transforms.select import Drop, Keep
@@ -114,6 +116,8 @@ def _steps(values: dict[str, Any]) -> list[Any]:
         steps.append(Dequantize(values["dequantize"], values["from_convention"]))
     if values["rename"]:
         steps.append(Rename(tuple(values["rename"])))
+    if values["to"]:
+        steps.append(Convert(values["to"], None, values["model"]))
     if values["cast"]:
         steps.append(Cast(values["cast"], (), values["saturate"]))
     if values["scheme"]:
