@@ -26,7 +26,7 @@ def main() -> int:
     parser.add_argument("dst", type=Path, help="folder to write")
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
-    from llmcompressor import model_free_ptq  # type: ignore[import-not-found]
+    from llmcompressor import model_free_ptq
 
     with tempfile.TemporaryDirectory() as name:
         source = options.src
