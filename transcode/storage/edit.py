@@ -32,7 +32,7 @@ from . import front, header, undo
 from .links import shared
 from .lock import locked
 from .replace import Progress, keep_copy, silent, stream
-from .splice import checked, splice
+from .splice import checked, common_prefix, splice
 from .system import sync_folder, write_at
 from .undo import Record, repair
 
@@ -141,9 +141,12 @@ def edit(path: str | PathLike[str], change: Change, options: Options | None = No
 
 def preview(path: str | PathLike[str], change: Change, options: Options | None = None) -> Edited:
     """What :func:`edit` would do, with the same refusals; nothing is written."""
-    options = options or Options()
+    return _foresee(path, _splicing(change, path), options or Options())
+
+
+def _foresee(path: str | PathLike[str], rewrite: Rewrite, options: Options) -> Edited:
     with _opened(path, options) as (fd, real):
-        draft = _draft(fd, real, _splicing(change, path))
+        draft = _draft(fd, real, rewrite)
         way, length = _choose(fd, real, draft, options)
     return Edited(Path(path), way, draft.before, draft.after, len(draft.old), length)
 
@@ -152,6 +155,8 @@ def restore(
     path: str | PathLike[str],
     backup: str | PathLike[str] | None = None,
     options: Options | None = None,
+    *,
+    dry_run: bool = False,
 ) -> Edited:
     """Bring back the header that the last edit replaced; itself an edit, so that doing it twice undoes it.
 
@@ -159,6 +164,7 @@ def restore(
         path: the file.
         backup: a kept header, or a whole safetensors file; found beside the file unless given.
         options: see :class:`Options`.
+        dry_run: only say what would be done.
 
     Raises:
         TranscodeError: there is no backup, or it describes other tensors than the file holds.
@@ -177,7 +183,7 @@ def restore(
             )
         return text
 
-    return _apply(path, rewrite, options or Options())
+    return (_foresee if dry_run else _apply)(path, rewrite, options or Options())
 
 
 def save_backup(path: str | PathLike[str], options: Options | None = None) -> Path:
@@ -415,11 +421,5 @@ def _times(fd: int, options: Options) -> Iterator[None]:
 
 def _difference(old: bytes, new: bytes) -> tuple[int, int]:
     """The range outside which two equally long byte strings agree."""
-    start, stop = 0, len(new)
-    for step in (1 << shift for shift in range(stop.bit_length(), -1, -1)):
-        if start + step <= stop and old[start : start + step] == new[start : start + step]:
-            start += step
-    for step in (1 << shift for shift in range(stop.bit_length(), -1, -1)):
-        if stop - step >= start and old[stop - step : stop] == new[stop - step : stop]:
-            stop -= step
-    return start, stop
+    start = common_prefix(old, new)
+    return start, len(new) - common_prefix(old[start:][::-1], new[start:][::-1])

@@ -1,0 +1,309 @@
+"""``transcode meta``: metadata of safetensors files, read and edited in place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..errors import PlanError
+from .meta_common import edit_all, edit_options, json_option, progress, show_edits, show_json, split, warn
+from .meta_diff import diff
+from .meta_embed import embed
+from .meta_validate import validate
+from .options import debug_option
+
+__all__ = ["meta"]
+
+Metadata = dict[str, str]
+_FILES_AND_KEYS = "FILE... [KEY]..."
+
+_EPILOG = """\b
+FILE is a safetensors file, an index, or a folder of shards. The first argument is always one; further ones
+are files if they end in .safetensors or are written as a path that exists (shards/).
+
+\b
+An edit overwrites the header where the new one fits, else grows the file at its front without moving the
+tensors, else copies it; the command says which. Before the first byte changes the old header is on disk
+beside the file: a killed edit is undone by the next command. Permissions and owner stay, the modification
+time becomes that of the edit (--keep-mtime keeps it).
+
+\b
+Examples:
+  transcode meta get model.safetensors
+  transcode meta set model.safetensors author=me license=@LICENSE
+  transcode meta set shards/ --from-json extra.json --dry-run
+  transcode meta diff a.safetensors b.safetensors --tensors
+  transcode meta validate model.safetensors --profile nunchaku
+"""
+
+
+@click.group(epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+def meta() -> None:
+    """Read and edit metadata in place, in milliseconds, whatever the size of the file."""
+
+
+meta.add_command(diff)
+meta.add_command(embed)
+meta.add_command(validate)
+
+
+@meta.command()
+@click.argument("arguments", metavar=_FILES_AND_KEYS, nargs=-1, required=True)
+@click.option(
+    "-k", "--key", "more", multiple=True, metavar="KEY", help="A key that looks like a file; repeatable."
+)
+@click.option("--pretty", is_flag=True, help="Open JSON that values hold, and indent it.")
+@click.option("--raw", is_flag=True, help="Print one value, just as it is and nothing else.")
+@json_option
+@debug_option
+@click.pass_context
+def get(
+    ctx: click.Context,
+    arguments: tuple[str, ...],
+    more: tuple[str, ...],
+    pretty: bool,
+    raw: bool,
+    as_json: bool,
+) -> None:
+    """Print metadata: all of it, or some keys. Exit code 1 if a key is absent."""
+    from ..storage.compare import look, open_json
+
+    files, keys = split(arguments)
+    keys += more
+    views = [look(file) for file in files]
+    absent = False
+    table: dict[str, Any] = {}
+    for view in views:
+        for note in view.notes:
+            warn(note)
+        missing = [key for key in keys if key not in view.metadata]
+        for key in missing:
+            absent = True
+            click.echo(f"transcode: {view.path}: no metadata key {key!r}", err=True)
+        chosen = {key: view.metadata[key] for key in (keys or view.metadata) if key not in missing}
+        opened = {key: open_json(value) if pretty else None for key, value in chosen.items()}
+        table[str(view.path)] = {
+            key: value if opened[key] is None else opened[key] for key, value in chosen.items()
+        }
+    if raw:
+        _print_raw(table, keys, absent)
+    elif as_json:
+        show_json(table)
+    else:
+        _print_table(table)
+    if absent:
+        ctx.exit(1)
+
+
+def _print_raw(table: dict[str, dict[str, Any]], keys: list[str], absent: bool) -> None:
+    import json
+
+    if len(keys) != 1:
+        raise click.UsageError(f"--raw prints one value, {len(keys)} keys are given")
+    values = {
+        value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
+        for found in table.values()
+        for value in found.values()
+    }
+    if len(values) > 1:
+        raise PlanError(f"the files have different values of {keys[0]!r}", hint="ask for one file")
+    if values and not absent:
+        click.echo(values.pop(), nl=False)
+
+
+def _print_table(table: dict[str, dict[str, Any]]) -> None:
+    import json
+
+    for path, found in table.items():
+        indent = "  " if len(table) > 1 else ""
+        if indent:
+            click.echo(f"{path}:")
+        for key, value in found.items():
+            if not isinstance(value, str):
+                value = json.dumps(value, indent=2, ensure_ascii=False).replace("\n", f"\n{indent}")
+            click.echo(f"{indent}{key}: {value}")
+
+
+@meta.command(name="set")
+@click.argument("arguments", metavar="FILE... [KEY=VALUE | KEY=@FILE]...", nargs=-1, required=True)
+@click.option(
+    "--from-json", "source", metavar="FILE", help="Set the keys of a JSON object; - is standard input."
+)
+@click.option("--no-format", is_flag=True, help="Don't add format=pt to a file that had no metadata.")
+@edit_options
+def set_(arguments: tuple[str, ...], source: str | None, no_format: bool, **settings: Any) -> None:
+    """Set keys. Values are text; KEY=@FILE reads it from a file, KEY=@- from standard input, KEY=@@TEXT starts with an @.
+
+    A file without any metadata also gets format=pt, because loaders refuse metadata that lacks it.
+    """
+    from ..storage.compare import load_json
+
+    files, items = split(arguments, is_item=lambda text: "=" in text)
+    values: Metadata = {}
+    if source is not None:
+        values.update(load_json(source))
+    for item in items:
+        key, value = _assignment(item)
+        if key in values:
+            raise PlanError(f"the key {key!r} is given twice")
+        values[key] = value
+    if not values:
+        raise click.UsageError("nothing to set; give KEY=VALUE or --from-json")
+
+    def change(now: Metadata) -> Metadata:
+        first = {} if now or no_format or "format" in values else {"format": "pt"}
+        return {**now, **first, **values}
+
+    done = edit_all(files, lambda _: change, settings)
+    if any("format" in one.after and not one.before and "format" not in values for one in done):
+        warn("format=pt was added, which loaders ask for when there is metadata (--no-format leaves it out)")
+
+
+def _assignment(text: str) -> tuple[str, str]:
+    from ..storage.compare import read_text
+
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise click.UsageError(f"{text!r} is not of the form KEY=VALUE")
+    if value.startswith("@@"):
+        return key, value[1:]
+    if value.startswith("@"):
+        return key, read_text(value[1:])
+    return key, value
+
+
+@meta.command(name="del")
+@click.argument("arguments", metavar="FILE... KEY...", nargs=-1, required=True)
+@click.option(
+    "-k", "--key", "more", multiple=True, metavar="KEY", help="A key that looks like a file; repeatable."
+)
+@edit_options
+def del_(arguments: tuple[str, ...], more: tuple[str, ...], **settings: Any) -> None:
+    """Delete keys. A key that none of the files has is an error, and then nothing is changed."""
+    files, keys = split(arguments)
+    keys += more
+    if not keys:
+        raise click.UsageError("no KEY to delete; `transcode meta clear` deletes all")
+    _demand(files, keys)
+
+    def change(now: Metadata) -> Metadata:
+        return {key: value for key, value in now.items() if key not in keys}
+
+    _warn_of_format(edit_all(files, lambda _: change, settings))
+
+
+@meta.command(name="rename-key")
+@click.argument("arguments", metavar="FILE... OLD NEW", nargs=-1, required=True)
+@click.option("-f", "--force", is_flag=True, help="Replace NEW where it exists.")
+@edit_options
+def rename_key(arguments: tuple[str, ...], force: bool, **settings: Any) -> None:
+    """Rename a key; its value and place stay."""
+    if len(arguments) < 3:
+        raise click.UsageError("give FILE... OLD NEW")
+    files, (old, new) = list(arguments[:-2]), arguments[-2:]
+    _demand(files, [old])
+
+    def change_of(file: Path) -> Callable[[Metadata], Metadata]:
+        def change(now: Metadata) -> Metadata:
+            if old not in now or old == new:
+                return now
+            if new in now and not force:
+                raise PlanError(
+                    f"the key {new!r} exists already", file=file, hint="pass --force to replace it"
+                )
+            return {new if key == old else key: value for key, value in now.items() if key != new}
+
+        return change
+
+    _warn_of_format(edit_all(files, change_of, settings))
+
+
+@meta.command()
+@click.argument("files", metavar="FILE...", nargs=-1, required=True)
+@edit_options
+def clear(files: tuple[str, ...], **settings: Any) -> None:
+    """Delete all metadata."""
+    edit_all(files, lambda _: lambda now: {}, settings)
+
+
+@meta.command()
+@click.argument("files", metavar="FILE...", nargs=-1, required=True)
+@click.option("--full", is_flag=True, help="Copy the whole file to FILE.backup, not just the header.")
+@click.option("--follow-links", is_flag=True, help="Also files whose bytes others share.")
+@json_option
+@debug_option
+def backup(files: tuple[str, ...], full: bool, follow_links: bool, as_json: bool) -> None:
+    """Save the header (kilobytes) as FILE.header-backup, which `restore` brings back."""
+    from ..storage import edit
+    from ..storage.compare import files_of
+
+    saved: dict[str, str] = {}
+    with progress("copying") as update:
+        options = edit.Options(
+            backup="full" if full else "header", follow_links=follow_links, progress=update
+        )
+        for file in [one for argument in files for one in files_of(argument)]:
+            saved[str(file)] = str(edit.save_backup(file, options))
+    if as_json:
+        show_json({"backups": saved})
+    else:
+        for path, copy in saved.items():
+            click.echo(f"{path}: saved as {copy}")
+
+
+@meta.command()
+@click.argument("files", metavar="FILE...", nargs=-1, required=True)
+@click.option(
+    "--from", "source", metavar="BACKUP", help="Restore this backup; by default the one beside the file."
+)
+@click.option("--full", is_flag=True, help="Put FILE.backup back in the place of FILE.")
+@edit_options
+def restore(files: tuple[str, ...], source: str | None, full: bool, **settings: Any) -> None:
+    """Bring the old header back. What it replaces becomes the backup, so restoring twice undoes it."""
+    from ..storage import edit
+    from ..storage.compare import files_of
+
+    found = [one for argument in files for one in files_of(argument)]
+    options = edit.Options(
+        backup=settings["backup"],
+        follow_links=settings["follow_links"],
+        keep_mtime=settings["keep_mtime"],
+        copy=not settings["no_copy"],
+        wait=settings["wait"],
+    )
+    if source is not None and len(found) > 1:
+        raise click.UsageError("--from restores one file")
+    if full:
+        if settings["dry_run"] or source is not None:
+            raise click.UsageError("--full goes with neither --dry-run nor --from")
+        copies = {str(file): str(edit.restore_copy(file, options)) for file in found}
+        if settings["as_json"]:
+            show_json({"restored": copies})
+        else:
+            for path, copy in copies.items():
+                click.echo(f"{path}: replaced by {copy}")
+        return
+    done = [edit.restore(file, source, options, dry_run=True) for file in found]
+    if not settings["dry_run"]:
+        done = [edit.restore(file, source, options) for file in found]
+    show_edits(done, settings)
+
+
+def _demand(files: list[str], keys: list[str]) -> None:
+    """Refuse keys that are in none of the files."""
+    from ..storage.compare import look
+
+    known = {key for file in files for found in look(file).files.values() for key in found}
+    for key in keys:
+        if key not in known:
+            near = ", ".join(sorted(known)) or "none at all"
+            raise PlanError(f"no metadata key {key!r}", file=files[0], hint=f"there are: {near:.300}")
+
+
+def _warn_of_format(done: list[Any]) -> None:
+    for one in done:
+        if one.after and "format" in one.before and "format" not in one.after:
+            warn(f"{one.path}: metadata without 'format' is refused by transformers")

@@ -1,0 +1,233 @@
+"""What the commands of ``transcode meta`` share: their arguments, options and output."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from ..errors import TranscodeError
+from .options import debug_option
+
+if TYPE_CHECKING:
+    from ..storage.compare import Change
+    from ..storage.edit import Edited
+
+__all__ = [
+    "edit_all",
+    "edit_options",
+    "json_option",
+    "progress",
+    "show_changes",
+    "show_json",
+    "split",
+    "warn",
+]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+
+_EDIT_OPTIONS = (
+    click.option(
+        "--backup", type=click.Choice(["header", "full", "none"]), default="header", show_default=True,
+        help="Keep the old header (kilobytes) as FILE.header-backup, or a copy of the file as FILE.backup.",
+    ),
+    click.option("--follow-links", is_flag=True, help="Edit bytes that hard links or a hub cache share."),
+    click.option("--keep-mtime", is_flag=True, help="Give the file its old modification time back."),
+    click.option("--no-copy", is_flag=True, help="Fail where only a copy of the whole file would do."),
+    click.option(
+        "--wait", type=click.FloatRange(0), default=10.0, show_default=True, metavar="SECONDS",
+        help="How long to wait for another editor.",
+    ),
+    click.option("-n", "--dry-run", is_flag=True, help="Show what would change; change nothing."),
+    json_option,
+    debug_option,
+)  # fmt: skip
+
+
+def edit_options(command: F) -> F:
+    """The options of every command that edits."""
+    for option in reversed(_EDIT_OPTIONS):
+        command = option(command)
+    return command
+
+
+def split(
+    arguments: Sequence[str], *, is_item: Callable[[str], bool] | None = None
+) -> tuple[list[str], list[str]]:
+    """Tell files from keys: the first argument is a file, and so are those after it that look like one.
+
+    That is, ``*.safetensors``, an index, or what exists and is written with a separator, as ``dir/``; but not
+    what ``is_item`` recognises.
+    """
+    files = list(arguments[:1])
+    rest = list(arguments[1:])
+    while rest and _is_file(rest[0]) and not (is_item is not None and is_item(rest[0])):
+        files.append(rest.pop(0))
+    return files, rest
+
+
+def _is_file(text: str) -> bool:
+    if text.endswith((".safetensors", ".safetensors.index.json", ".sft")):
+        return True
+    return any(mark in text for mark in ("/", os.sep)) and os.path.exists(text)
+
+
+def edit_all(
+    arguments: Sequence[str],
+    change: Callable[[Path], Callable[[dict[str, str]], dict[str, str]]],
+    settings: dict[str, Any],
+) -> list[Edited]:
+    """Edit every file that the arguments stand for, after making sure that none of the edits is refused.
+
+    Args:
+        arguments: files and folders.
+        change: makes the change for one file.
+        settings: values of :func:`edit_options`.
+    """
+    from ..storage import edit
+    from ..storage.compare import files_of
+
+    files = [file for argument in arguments for file in files_of(argument)]
+    with progress("copying") as update:
+        options = edit.Options(
+            backup=settings["backup"],
+            follow_links=settings["follow_links"],
+            keep_mtime=settings["keep_mtime"],
+            copy=not settings["no_copy"],
+            wait=settings["wait"],
+            progress=update,
+        )
+        done = [edit.preview(file, change(file), options) for file in files]
+        if not settings["dry_run"]:
+            made: list[Edited] = []
+            try:
+                for file in files:
+                    made.append(edit.edit(file, change(file), options))
+            except TranscodeError:
+                if made:
+                    warn(f"{len(made)} of {len(files)} files are edited already, {made[-1].path} the last")
+                raise
+            done = made
+    show_edits(done, settings)
+    return done
+
+
+_WAYS = {
+    "unchanged": "nothing to change",
+    "overwrite": "header overwritten in place",
+    "insert": "grown at its front in place",
+    "copy": "copied to a new file with a longer header",
+}
+_WOULD = {
+    "unchanged": "nothing to change",
+    "overwrite": "would overwrite the header in place",
+    "insert": "would grow at its front in place",
+    "copy": "would be copied to a new file with a longer header",
+}
+
+
+def show_edits(done: Sequence[Edited], settings: dict[str, Any]) -> None:
+    """Say of each file which way its edit took, and what changed."""
+    from ..storage.compare import compare_metadata
+
+    if settings["as_json"]:
+        show_json({"dry_run": settings["dry_run"], "files": [_edit_json(one) for one in done]})
+        return
+    for one in done:
+        way = (_WOULD if settings["dry_run"] else _WAYS)[one.way]
+        text = f"{one.path}: {way}"
+        if one.way != "unchanged":
+            text += f", {one.header_after} bytes of header"
+            if one.header_after != one.header_before:
+                text += f" (had {one.header_before})"
+        if one.written:
+            text += f", {one.written} written"
+        if one.backup is not None:
+            text += f"; backup {one.backup.name}"
+        click.echo(text)
+        if settings["dry_run"]:
+            show_changes(compare_metadata(one.before, one.after), indent="  ")
+
+
+def _edit_json(one: Edited) -> dict[str, Any]:
+    return {
+        "file": str(one.path),
+        "way": one.way,
+        "added": {key: value for key, value in one.after.items() if key not in one.before},
+        "removed": {key: value for key, value in one.before.items() if key not in one.after},
+        "changed": {
+            key: {"before": one.before[key], "after": value}
+            for key, value in one.after.items()
+            if key in one.before and one.before[key] != value
+        },
+        "header_bytes": {"before": one.header_before, "after": one.header_after},
+        "bytes_written": one.written,
+        "backup": None if one.backup is None else str(one.backup),
+    }
+
+
+def show_changes(changes: Sequence[Change], *, indent: str = "") -> None:
+    """Print differences: ``-`` only in the first, ``+`` only in the second, ``~`` in both."""
+    for change in changes:
+        if change.b is None:
+            click.echo(f"{indent}- {change.key}: {_short(change.a)}")
+        elif change.a is None:
+            click.echo(f"{indent}+ {change.key}: {_short(change.b)}")
+        elif change.inside:
+            click.echo(f"{indent}~ {change.key}:")
+            for line in change.inside:
+                click.echo(f"{indent}    {_short(line)}")
+        else:
+            click.echo(f"{indent}~ {change.key}: {_short(change.a)} -> {_short(change.b)}")
+
+
+def _short(text: str | None, limit: int = 200) -> str:
+    assert text is not None
+    line = text.replace("\n", "\\n")
+    return line if len(line) <= limit else f"{line[:limit]}... ({len(text)} characters)"
+
+
+def show_json(value: object) -> None:
+    """Print JSON for scripts."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def warn(text: str) -> None:
+    """Say something on standard error."""
+    click.echo(f"transcode: warning: {text}", err=True)
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Yields a function of (done, total) bytes that shows a bar on a terminal once it takes longer."""
+    begun = time.monotonic()
+    bars: Any = None
+    task: Any = None
+
+    def update(done: int, total: int) -> None:
+        nonlocal bars, task
+        if bars is None:
+            if not sys.stderr.isatty() or time.monotonic() - begun < 0.5:
+                return
+            from rich.console import Console
+            from rich.progress import Progress
+
+            bars = Progress(*Progress.get_default_columns(), console=Console(stderr=True), transient=True)
+            bars.start()
+            task = bars.add_task(what, total=total)
+        bars.update(task, completed=done, total=total)
+
+    try:
+        yield update
+    finally:
+        if bars is not None:
+            bars.stop()

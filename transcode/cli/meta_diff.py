@@ -1,0 +1,72 @@
+"""``transcode meta diff``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .meta_common import json_option, progress, show_changes, show_json, warn
+from .options import debug_option
+
+if TYPE_CHECKING:
+    from ..storage.compare import Change
+
+__all__ = ["as_json_object", "diff"]
+
+
+@click.command()
+@click.argument("a")
+@click.argument("b")
+@click.option("--tensors", is_flag=True, help="Compare names, dtypes and shapes of tensors too.")
+@click.option("--data", is_flag=True, help="Compare the bytes of tensors too, streaming; includes --tensors.")
+@json_option
+@debug_option
+@click.pass_context
+def diff(ctx: click.Context, a: str, b: str, tensors: bool, data: bool, as_json: bool) -> None:
+    """Compare two files, folders, or a file and a JSON file. Exit code 0 if they are the same, 1 if not.
+
+    JSON in values is compared by structure. How a folder is cut into shards makes no difference.
+    """
+    from ..storage.compare import compare_data, compare_metadata, compare_tensors, look
+
+    views = look(a), look(b)
+    for view in views:
+        for note in view.notes:
+            warn(note)
+    found: dict[str, list[Change]] = {"metadata": compare_metadata(views[0].metadata, views[1].metadata)}
+    if tensors or data:
+        for view in views:
+            if view.path.suffix == ".json" and not view.tensors:
+                raise click.UsageError(f"{view.path} has no tensors to compare")
+        found["tensors"] = compare_tensors(*views)
+    if data:
+        with progress("comparing") as update:
+            found["data"] = compare_data(*views, update)
+    different = any(found.values())
+    if as_json:
+        show_json(
+            {"same": not different, **{what: as_json_object(changes) for what, changes in found.items()}}
+        )
+    else:
+        for what, changes in found.items():
+            if changes:
+                click.echo(f"{what}:")
+                show_changes(changes, indent="  ")
+        if not different:
+            click.echo(f"same {', '.join(found)}")
+    if different:
+        ctx.exit(1)
+
+
+def as_json_object(changes: list[Change]) -> dict[str, Any]:
+    """Differences for scripts."""
+    return {
+        "only_a": {change.key: change.a for change in changes if change.b is None},
+        "only_b": {change.key: change.b for change in changes if change.a is None},
+        "changed": {
+            change.key: {"a": change.a, "b": change.b, "inside": list(change.inside)}
+            for change in changes
+            if change.a is not None and change.b is not None
+        },
+    }
