@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .jit import kernel
-from .lanes import bits, encode, real, shr, widen
+from .lanes import bits, encode, shr, size_of, widen
 
 __all__ = ["expand", "narrow", "to_bf16", "to_odd"]
 
@@ -38,7 +38,8 @@ def narrow(
 
     Args:
         rows: bits ``[R, K]``, see :func:`lanes.widen`.
-        top, least, drop: the format, see :func:`lanes.encode`.
+        top: largest finite value of the format.
+        least, drop: the format, see :func:`lanes.encode`.
         limit: float32; magnitudes from here on are beyond ``top`` even after rounding, and get its code.
         infinity: code (uint32, without sign) for infinity, or 0 where the format has none.
         nan: code for NaN.
@@ -50,19 +51,21 @@ def narrow(
     shift = _U(32 - 8 * out.itemsize)
     sign = _U(_U(0x80000000) >> shift)
     over = _U(0)
+    ruler = np.float32(_U(1) << drop)
+    base = _U(shr(least, drop) + _U(drop << _U(23)))
     most = _INF if infinity == _U(0) else _MOST
     for i in range(rows.shape[0]):
         row = rows[i]
         line = out[i]
         for j in range(row.shape[0]):
             x = widen(row[j])
-            size = real(_U(bits(x) & _SIZE))
-            code = encode(size, top, least, drop)
+            size = size_of(x)
+            code = _U(encode(size if size < top else top, least, drop, ruler) - base)
             over |= _U(size >= limit) & _U(size <= most)
             code = infinity if size > most else code
             code = nan if size != size else code
             line[j] = out.dtype.type(code | _U(shr(bits(x), shift) & sign))
-    return over != _U(0)
+    return bool(over)
 
 
 @kernel
@@ -83,7 +86,7 @@ def to_bf16(rows: Any, saturate: bool, out: Any) -> bool:
             code = _BF16_TOP if large and saturate else code
             code = _BF16_NAN if size > _INF_BITS else code
             line[j] = np.uint16(code | _U(_U(x >> _U(16)) & _U(0x8000)))
-    return over != _U(0)
+    return bool(over)
 
 
 @kernel

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .jit import kernel
-from .lanes import bits, encode, fit, larger, quotient, real, rescue, shr, widen
+from .lanes import bits, encode, fit, gentle, larger, quotient, shr, size_of, widen
 
 __all__ = ["scaled"]
 
@@ -15,12 +15,13 @@ _ZERO = np.float32(0)
 _ONE = np.float32(1)
 _INF = np.float32(np.inf)
 _U = np.uint32
+_SIGN = _U(0x80)
 
 
 @kernel
 def scaled(
     rows: Any, height: int, width: int, stored: int, given: Any,
-    top: Any, least: Any, drop: Any, codes: Any, scales: Any,
+    top: Any, least: Any, drop: Any, ruler: Any, codes: Any, scales: Any,
 ) -> bool:  # fmt: skip
     """``scale = amax / top``, ``code = rne(x / scale)`` saturating, from the scale as it is stored.
 
@@ -29,7 +30,8 @@ def scaled(
         height, width: rows and columns of a block.
         stored: dtype of the stored scale, :data:`lanes.STORED`.
         given: a scale for all blocks, float32, or 0 to compute one for each.
-        top, least, drop: the format, see :func:`lanes.encode`.
+        top: largest finite value of the format.
+        least, drop, ruler: the format, see :func:`lanes.encode`.
         codes: uint8 ``[R, K]``, written.
         scales: float32 ``[cdiv(R, height), cdiv(K, width)]``, written; holds values of the stored dtype.
 
@@ -54,16 +56,20 @@ def scaled(
                     return False
                 scale = fit(peak, top, stored)
             scales[head // height, left // width] = scale
-            lift = rescue(scale)
-            scale = scale * lift
+            plain = gentle(scale, stored)
             inverse = _ONE / scale
             for i in range(head, foot):
                 row = rows[i, left:right]
                 out = codes[i, left:right]
-                for j in range(row.shape[0]):
-                    x = widen(row[j])
-                    y = quotient(x * lift, scale, inverse)
-                    size = real(_U(bits(y) & _U(0x7FFFFFFF)))
-                    sign = _U(shr(bits(x), _U(24)) & _U(0x80))
-                    out[j] = np.uint8(encode(size, top, least, drop) | sign)
+                if plain:
+                    for j in range(row.shape[0]):
+                        x = widen(row[j])
+                        code = encode(size_of(quotient(x, scale, inverse)), least, drop, ruler)
+                        out[j] = np.uint8(code | _U(shr(bits(x), _U(24)) & _SIGN))
+                else:
+                    for j in range(row.shape[0]):
+                        x = widen(row[j])
+                        size = size_of(x / scale)
+                        code = encode(size if size < top else top, least, drop, ruler)
+                        out[j] = np.uint8(code | _U(shr(bits(x), _U(24)) & _SIGN))
     return True

@@ -17,10 +17,10 @@ from .lanes import (
     clamp,
     disorder,
     fit,
+    gentle,
     larger,
     order,
     quotient,
-    rescue,
     rne,
     signed,
     store,
@@ -73,15 +73,17 @@ def symmetric(rows: Any, height: int, width: int, stored: int, given: Any, codes
                     return False
                 scale = fit(peak, _TOP, stored)
             scales[top // height, left // width] = scale
-            lift = rescue(scale)
-            scale = scale * lift
+            plain = gentle(scale, stored)
             inverse = _ONE / scale
             for i in range(top, bottom):
                 row = rows[i, left:right]
                 out = codes[i, left:right]
-                for j in range(row.shape[0]):
-                    y = quotient(widen(row[j]) * lift, scale, inverse)
-                    out[j] = np.int8(clamp(signed(y + INTEGER), _LOW, _HIGH))
+                if plain:
+                    for j in range(row.shape[0]):
+                        out[j] = np.int8(signed(quotient(widen(row[j]), scale, inverse) + INTEGER))
+                else:
+                    for j in range(row.shape[0]):
+                        out[j] = np.int8(clamp(signed(widen(row[j]) / scale + INTEGER), _LOW, _HIGH))
     return True
 
 
@@ -116,12 +118,12 @@ def with_zero(rows: Any, width: int, stored: int, codes: Any, scales: Any, zeros
                 zero = rne(min(max(_LEAST - least / scale, _LEAST), _TOP))
             scales[i, left // width] = scale
             zeros[i, left // width] = np.int8(zero)
-            lift = rescue(scale)
-            scale = scale * lift
+            plain = gentle(scale, stored)
             inverse = _ONE / scale
             shift = np.int32(zero)
             out = codes[i, left : left + row.shape[0]]
             for j in range(row.shape[0]):
-                y = quotient(widen(row[j]) * lift, scale, inverse)
+                x = widen(row[j])
+                y = quotient(x, scale, inverse) if plain else x / scale
                 out[j] = np.int8(clamp(np.int32(signed(y + INTEGER) + shift), _FLOOR, _HIGH))
     return True

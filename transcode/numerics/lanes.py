@@ -25,14 +25,15 @@ __all__ = [
     "disorder",
     "encode",
     "fit",
+    "gentle",
     "larger",
     "order",
     "quotient",
     "real",
-    "rescue",
     "rne",
     "shr",
     "signed",
+    "size_of",
     "store",
     "to_step",
     "widen",
@@ -41,6 +42,7 @@ __all__ = [
 _F32 = ir.FloatType()
 _I32 = ir.IntType(32)
 _U = np.uint32
+_SIZE = _U(0x7FFFFFFF)
 
 
 # Bits and numbers -----------------------------------------------------------------------------------------
@@ -89,6 +91,12 @@ def real(context: Any, x: Any) -> Any:
         return builder.bitcast(args[0], _F32)
 
     return types.float32(types.uint32), generate
+
+
+@lane
+def size_of(x: Any) -> Any:
+    """A float32 without its sign."""
+    return real(_U(bits(x) & _SIZE))
 
 
 @instruction
@@ -164,27 +172,19 @@ def fma(context: Any, a: Any, b: Any, c: Any) -> Any:
 
 # Division -------------------------------------------------------------------------------------------------
 
-_TINY = np.float32(2.0**-60)
-_LIFT = np.float32(2.0**100)
 _ONE = np.float32(1)
 
 
 @lane
-def rescue(scale: Any) -> Any:
-    """Power of two by which :func:`quotient` must multiply both operands so that nothing in it underflows."""
-    return _LIFT if scale < _TINY else _ONE
-
-
-@lane
 def quotient(x: Any, scale: Any, inverse: Any) -> Any:
-    """``x / scale`` rounded to nearest even, without the divider.
+    """``x / scale`` rounded to nearest even, without the divider, which is slower than all the rest.
 
     Two steps of Markstein's correction: the first product is within two units of the quotient, the first step
     makes it a faithful rounding, the second the correct one (Markstein, "Computation of elementary functions
     on the IBM RISC System/6000 processor", 1990; Handbook of Floating-Point Arithmetic, section 4.7).
-    ``inverse`` must be ``1 / scale`` correctly rounded and ``scale >= 2**-60``: quotients so small that a
-    residual underflows may then be off in the last place, but those are far below half of any format's
-    smallest step. A negative zero comes out positive.
+    ``inverse`` must be ``1 / scale`` correctly rounded, and ``scale`` at least ``2**-60``: then only
+    quotients far below half of any format's smallest step may be off, where a residual underflows. A negative
+    zero comes out positive.
     """
     q = x * inverse
     q = fma(fma(-q, scale, x), inverse, q)
@@ -198,8 +198,6 @@ INTEGER_BITS = np.int32(0x4B400000)
 """Adding 1.5 * 2**23 leaves no bits for a fraction: the sum is rounded to an integer, nearest even."""
 
 _EXPONENT = _U(0x7F800000)
-_SIGN = _U(0x80000000)
-_SIZE = _U(0x7FFFFFFF)
 
 
 @lane
@@ -209,25 +207,27 @@ def rne(x: Any) -> Any:
 
 
 @lane
-def encode(size: Any, top: Any, least: Any, drop: Any) -> Any:
-    """Code (without sign) of a small float format for a magnitude in float32: nearest even, saturating at
-    ``top``.
+def encode(size: Any, least: Any, drop: Any, ruler: Any) -> Any:
+    """Code (without sign) of a magnitude in a small float format, whose largest value it must not exceed
+    much.
 
-    The magnitude is added to a power of two so large that what is left of its fraction is just that of the
-    format; below the smallest normal number that power stays put, which makes the subnormal numbers.
+    The magnitude is added to a power of two so large that of its fraction just the bits of the format are
+    left, rounded to nearest even; below the smallest normal number that power stays put, which makes the
+    subnormal numbers. What is left, and how far the exponent is above the smallest, make up the code.
 
     Args:
         size: float32, not negative.
-        top: largest finite value of the format.
         least: float32 bits of the format's smallest normal number.
         drop: uint32, 23 minus the format's number of mantissa bits.
+        ruler: float32, ``2**drop`` plus an even number of its last places, by which the result grows: with
+            ``Minifloat.ruler`` the low 8 bits of the result are the code.
+
+    Returns:
+        uint32, the code plus ``(least >> drop) + (drop << 23)`` and those places.
     """
-    size = size if size < top else top
     exponent = _U(bits(size) & _EXPONENT)
     exponent = exponent if exponent > least else least
-    ruler = _U(exponent + _U(drop << _U(23)))
-    steps = _U(bits(size + real(ruler)) - ruler)
-    return _U(steps + shr(_U(exponent - least), drop))
+    return _U(_U(bits(fma(real(exponent), ruler, size)) - exponent) + shr(exponent, drop))
 
 
 @lane
@@ -244,8 +244,10 @@ def to_step(size: Any, least: Any, drop: Any) -> Any:
 STORED = {"F32": 0, "BF16": 1, "F16": 2}
 """How :func:`store` is told the dtype in which a scale is kept."""
 
+_TINY = np.float32(2.0**-60)
+_F16_NORMAL = np.float32(2.0**-14)
 _F16_TOP = np.float32(65504)
-_F16_LEAST = np.float32(2.0**-14).view(_U)
+_F16_LEAST = _F16_NORMAL.view(_U)
 _F16_DROP = _U(13)
 _F16_TINY = np.float32(2.0**-24)
 _BF16_TINY = np.float32(2.0**-133)
@@ -263,6 +265,16 @@ def store(scale: Any, stored: Any) -> Any:
         scale = to_step(scale if scale < _F16_TOP else _F16_TOP, _F16_LEAST, _F16_DROP)
         return scale if scale > _F16_TINY else _F16_TINY
     return scale if scale > _F32_TINY else _F32_TINY
+
+
+@lane
+def gentle(scale: Any, stored: Any) -> Any:
+    """Whether :func:`quotient` may be used with a stored scale, and no quotient needs to be held back.
+
+    That is not so where the stored scale is much smaller than the one that was computed: among subnormal
+    numbers, and at the end of F16.
+    """
+    return (scale >= (_F16_NORMAL if stored == 2 else _TINY)) and scale < _F16_TOP
 
 
 @lane

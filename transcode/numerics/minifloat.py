@@ -58,6 +58,12 @@ class Minifloat:
         """Mantissa bits that float32 has more, as ``lanes.encode`` wants them."""
         return np.uint32(23 - self.mantissa)
 
+    @property
+    def ruler(self) -> np.float32:
+        """What ``lanes.encode`` needs so that the low 8 bits of its result are the code."""
+        grow = -(int(self.least_bits) >> int(self.drop)) & 0xFF
+        return np.uint32(np.float32(2.0 ** int(self.drop)).view(np.uint32) + grow).view(np.float32)
+
     def values(self) -> NDArray[np.float32]:
         """The value of each code, ``[2**bits]`` float32, read-only; what has no finite value is NaN or
         infinite.
@@ -79,7 +85,7 @@ def _values(kind: Minifloat) -> NDArray[np.float32]:
     size[beyond] = np.nan
     if kind.infinite:
         size[beyond & (fraction == 0)] = np.inf
-    values = np.where(codes >> (kind.bits - 1) != 0, -size, size).astype(np.float32)
+    values: NDArray[np.float32] = np.where(codes >> (kind.bits - 1) != 0, -size, size).astype(np.float32)
     values.setflags(write=False)
     return values
 

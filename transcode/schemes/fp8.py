@@ -88,7 +88,7 @@ class Fp8(Scaled):
         return bool(
             scaled(
                 bits, blocks.height, blocks.width, stored, given,
-                np.float32(kind.top), kind.least_bits, kind.drop, codes, scales,
+                np.float32(kind.top), kind.least_bits, kind.drop, kind.ruler, codes, scales,
             )
         )  # fmt: skip
 

@@ -1,0 +1,109 @@
+"""Speed of the kernels on one thread, over a memcpy of the same input in the same run.
+
+    python tools/bench_kernels.py [--json] [--rows N] [--columns K] [--repeat N] [SCHEME ...]
+
+Each line is a scheme at work on one warm tile, through the same ``encode`` (and ``observe``, where the scheme
+needs a look at the whole tensor first) that a conversion calls. Machines drift: only the ratios mean
+something.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from transcode import schemes
+from transcode.core.dtypes import DTYPES
+from transcode.core.scratch import Scratch
+from transcode.core.spec import Spec
+
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "int8": ("int8", {}),
+    "int8 zero point": ("int8", {"symmetric": False}),
+    "int8 group 128": ("int8", {"granularity": "group"}),
+    "int8 tensor": ("int8", {"granularity": "tensor"}),
+    "fp8": ("fp8", {}),
+    "fp8 e5m2": ("fp8", {"format": "e5m2"}),
+    "fp8 block 128x128": ("fp8", {"granularity": "block"}),
+    "fp8 tensor": ("fp8", {"granularity": "tensor"}),
+}
+
+
+def best(work: Callable[[], object], repeat: int) -> float:
+    """Seconds of the fastest of some runs, after one that does not count."""
+    work()
+    times = []
+    for _ in range(repeat):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def measure(
+    name: str, options: dict[str, Any], source: str, shape: tuple[int, int], repeat: int
+) -> dict[str, Any]:
+    """Rates in GB/s of source values, and their ratio."""
+    spec = Spec(DTYPES[source], shape)
+    scheme = schemes.make(name, **options)
+    values = np.random.default_rng(0).standard_normal(shape, np.float32) * np.float32(0.02)
+    if source == "BF16":
+        rows: np.ndarray[Any, Any] = (values.view(np.uint32) >> 16).astype(np.uint16)
+    else:
+        rows = values.astype(spec.dtype.carrier)
+    rows.setflags(write=False)
+    copy = np.empty_like(rows)
+    scratch = Scratch()
+
+    def work() -> None:
+        scratch.reset()
+        stats = scheme.observe(rows, spec.dtype) if scheme.observes else None
+        for _ in scheme.encode(rows, spec, 0, stats, scratch):
+            pass
+
+    work()
+    # Alternate, so that a slow moment of the machine hits both.
+    pairs = [(best(lambda: np.copyto(copy, rows), 3), best(work, 3)) for _ in range(repeat)]
+    copied = rows.nbytes / min(pair[0] for pair in pairs) / 1e9
+    done = rows.nbytes / min(pair[1] for pair in pairs) / 1e9
+    return {"memcpy_gb_s": copied, "encode_gb_s": done, "ratio": done / copied}
+
+
+def main() -> None:
+    """Print a table, or JSON."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("cases", nargs="*", metavar="SCHEME", help="only cases that start with this")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--rows", type=int, default=1024)
+    parser.add_argument("--columns", type=int, default=5120)
+    parser.add_argument("--repeat", type=int, default=8)
+    parser.add_argument(
+        "--source", action="append", choices=["BF16", "F16", "F32", "F64"], help="default: BF16"
+    )
+    given = parser.parse_args()
+    found = []
+    for case, (name, options) in CASES.items():
+        if given.cases and not any(case.startswith(prefix) for prefix in given.cases):
+            continue
+        for source in given.source or ["BF16"]:
+            result = measure(name, options, source, (given.rows, given.columns), given.repeat)
+            found.append({"case": case, "source": source, **result})
+            if not given.json:
+                print(
+                    f"{case:24} {source:5} memcpy {result['memcpy_gb_s']:6.2f} GB/s"
+                    f"   encode {result['encode_gb_s']:6.2f} GB/s   ratio {result['ratio']:5.2f}",
+                    flush=True,
+                )
+    if given.json:
+        print(json.dumps(found, indent=2))
+
+
+if __name__ == "__main__":
+    main()
