@@ -91,12 +91,12 @@ def _plant(root: _Step, run: str, rule: Rule) -> None:
                 f"{rule}: {run!r} is not a run of components", hint="{i} stands for a whole one"
             )
         if word == _NUMBER:
-            step.number = step.number or _Step()
-            step = step.number
+            below = step.number = step.number or _Step()
         else:
-            step = step.words.setdefault(word, _Step())
+            below = step.words.setdefault(word, _Step())
         if step.number is not None and any(map(str.isdecimal, step.words)):
             raise RecipeError(f"{rule}: {{i}} and a number stand in the same place")
+        step = below
     if step.rule is not None:
         raise RecipeError(f"{rule}: {run!r} is in another rule too, {step.rule}")
     step.rule = rule

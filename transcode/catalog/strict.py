@@ -22,6 +22,7 @@ from typing import Any, TypeVar, cast
 
 import yaml
 from yaml.constructor import SafeConstructor
+from yaml.events import CollectionEndEvent, CollectionStartEvent
 from yaml.nodes import MappingNode, ScalarNode, SequenceNode
 from yaml.nodes import Node as YamlNode
 
@@ -33,6 +34,7 @@ T = TypeVar("T")
 D = TypeVar("D")
 
 _MOST_NODES = 1_000_000
+_MOST_LEVELS = 100
 _TAG = "tag:yaml.org,2002:"
 _KINDS = {
     "str": "text", "int": "a whole number", "float": "a number", "bool": "true or false", "null": "nothing",
@@ -260,47 +262,66 @@ def parse(text: str, file: str) -> Node:
     """Read YAML text; ``file`` is what messages call it.
 
     Raises:
-        RecipeError: it is not one YAML document, or has a duplicate key.
+        RecipeError: it is not one YAML document, has a duplicate key, is nested too deeply.
     """
     try:
+        _check_depth(text, file)
         top = yaml.compose(text, Loader=_LOADER)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        line = f":{mark.line + 1}" if mark is not None else ""
+        line = f":{min(mark.line, text.rstrip().count(chr(10))) + 1}" if mark is not None else ""
         told = ", ".join(str(part) for part in (error.context, error.problem) if part)
         raise RecipeError(f"is not valid YAML: {told}", file=f"{file}{line}") from None
-    except (yaml.YAMLError, RecursionError) as error:
+    except yaml.YAMLError as error:
         raise RecipeError(f"is not valid YAML: {' '.join(str(error).split())}", file=file) from None
     if top is None:
         raise RecipeError("is empty", file=f"{file}:1")
-    _check(top, file)
+    _check(Node(file, "", top), {}, set())
     return Node(file, "", top)
 
 
-def _check(top: YamlNode, file: str) -> None:
-    """Refuse duplicate and non-text keys, values inside themselves, and aliases that explode."""
-    seen = 0
-    stack: list[tuple[YamlNode, str, tuple[int, ...]]] = [(top, "", ())]
-    while stack:
-        node, path, above = stack.pop()
-        seen += 1
-        here = Node(file, path, node)
-        if id(node) in above:
-            raise here.error("an alias may not contain itself")
-        if seen > _MOST_NODES:
-            raise here.error(f"more than {_MOST_NODES} values")
-        if isinstance(node, SequenceNode):
-            stack.extend((child, f"{path}[{i}]", (*above, id(node))) for i, child in enumerate(node.value))
-        elif isinstance(node, MappingNode):
-            lines: dict[str, int] = {}
-            for key, child in node.value:
-                at = Node(file, path, key)
-                if not isinstance(key, ScalarNode):
-                    raise at.error(f"a key must be text, is {at.kind}")
-                if key.value in lines:
-                    raise at.error(f"duplicate key {key.value!r}, first on line {lines[key.value]}")
-                lines[key.value] = at.line
-                stack.append((child, f"{path}.{key.value}" if path else key.value, (*above, id(node))))
+def _check_depth(text: str, file: str) -> None:
+    """Refuse what is nested so deeply that composing it would exhaust the stack."""
+    if sum(map(text.count, ("[", "{", "- ", "? "))) <= _MOST_LEVELS:
+        return
+    depth = 0
+    for event in yaml.parse(text, Loader=_LOADER):
+        depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+        if depth > _MOST_LEVELS:
+            line = event.start_mark.line + 1 if event.start_mark else 1
+            raise RecipeError(f"is nested deeper than {_MOST_LEVELS} levels", file=f"{file}:{line}")
+
+
+def _check(node: Node, sizes: dict[int, int], above: set[int]) -> int:
+    """Refuse duplicate and non-text keys, values inside themselves, and aliases that explode.
+
+    Returns how many values there are, aliases written out; each is looked at once.
+    """
+    inner = node._yaml
+    if id(inner) in above:
+        raise node.error("an alias may not contain itself")
+    if id(inner) in sizes:
+        return sizes[id(inner)]
+    above.add(id(inner))
+    children: list[Node] = []
+    if isinstance(inner, SequenceNode):
+        children = node.sequence()
+    elif isinstance(inner, MappingNode):
+        lines: dict[str, int] = {}
+        for key, _ in inner.value:
+            at = Node(node.file, node.path, key)
+            if not isinstance(key, ScalarNode):
+                raise at.error(f"a key must be text, is {at.kind}")
+            if key.value in lines:
+                raise at.error(f"duplicate key {key.value!r}, first on line {lines[key.value]}")
+            lines[key.value] = at.line
+        children = [child for _, child in node.mapping().items()]
+    size = 1 + sum(_check(child, sizes, above) for child in children)
+    if size > _MOST_NODES:
+        raise node.error(f"stands for more than {_MOST_NODES} values")
+    above.discard(id(inner))
+    sizes[id(inner)] = size
+    return size
 
 
 def _nearest(word: str, allowed: Collection[str]) -> str:

@@ -1,0 +1,263 @@
+"""Conventions spell parts as their consumers do, and read them back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from transcode import catalog
+from transcode.catalog.conventions import load_convention
+from transcode.catalog.template import Template
+from transcode.core.dtypes import DTYPES
+from transcode.errors import PlanError, RecipeError
+
+X = "blocks.0.self_attn.q.weight"
+
+# What LightX2V stores of X.weight, by its tools/convert/converter.py and kernels; zero points are ours alone.
+LIGHTX2V = {
+    "int8": {"codes": X, "scale": f"{X}_scale", "zero_point": f"{X}_zero_point"},
+    "fp8": {"codes": X, "scale": f"{X}_scale"},
+    "mxfp4": {"codes": X, "scale": f"{X}_scale"},
+    "mxfp6": {"codes": X, "scale": f"{X}_scale"},
+    "mxfp8": {"codes": X, "scale": f"{X}_scale"},
+    "nvfp4": {
+        "codes": X,
+        "scale": f"{X}_scale",
+        "global_scale": f"{X}_global_scale",
+        "input_global_scale": "blocks.0.self_attn.q.input_global_scale",
+        "alpha": "blocks.0.self_attn.q.alpha",
+    },
+}
+
+
+@pytest.mark.parametrize("scheme", LIGHTX2V)
+def test_lightx2v_names(scheme: str) -> None:
+    lightx2v = catalog.convention("lightx2v")
+    assert {role: lightx2v.spell(X, role, scheme) for role in lightx2v.scheme(scheme).parts} == LIGHTX2V[
+        scheme
+    ]
+
+
+def test_lightx2v_knows_these_schemes() -> None:
+    assert set(catalog.convention("lightx2v").schemes) == set(LIGHTX2V)
+
+
+def test_lightx2v_layouts() -> None:
+    lightx2v = catalog.convention("lightx2v")
+    for scheme in ("mxfp4", "mxfp6", "mxfp8", "nvfp4"):
+        codes, scale = lightx2v.part("codes", scheme), lightx2v.part("scale", scheme)
+        assert (codes.dtype, codes.packing, codes.layout) == ("U8", "low_first", "rows")
+        assert (scale.dtype, scale.layout) == ("F8_E4M3" if scheme == "nvfp4" else "F8_E8M0", "swizzled")
+    for scheme in ("int8", "fp8"):
+        assert lightx2v.scheme_options(scheme)["scale_dtype"] == "source"
+        assert lightx2v.part("scale", scheme).layout == "rows"
+    assert not any(rule.shares_scales for rule in lightx2v.schemes.values())
+
+
+def test_lightx2v_files() -> None:
+    lightx2v = catalog.convention("lightx2v")
+    index = "diffusion_pytorch_model.safetensors.index.json"
+    assert lightx2v.single_file("wan") == "wan.safetensors"
+    assert lightx2v.chunk_file("wan").format(i=1, j=0, n=3) == "wan_part0.safetensors"
+    assert lightx2v.alone_file("wan") == "wan_part0.safetensors"
+    block, rest = lightx2v.block_files
+    assert (block.format(i=12), rest) == ("block_12.safetensors", "non_block.safetensors")
+    assert lightx2v.index_name("chunked", "wan") == lightx2v.index_name("by_block", "wan") == index
+    assert lightx2v.index_name("single_file", "wan") is None
+    assert lightx2v.files.total_size == "files"
+
+
+def test_plain_files() -> None:
+    plain = catalog.convention("plain")
+    assert plain.chunk_file("model").format(i=2, j=1, n=30) == "model-00002-of-00030.safetensors"
+    assert plain.alone_file("model") == plain.single_file("model") == "model.safetensors"
+    assert plain.index_name("chunked", "model") == "model.safetensors.index.json"
+    assert plain.files.total_size == "tensors"
+    assert plain.metadata["format"] == "pt"
+
+
+@pytest.mark.parametrize("stem", ["a{b}c", "{i}", "a.b", "{", "}}", "{stem}x"])
+def test_any_stem_survives(stem: str) -> None:
+    assert (
+        catalog.convention("plain").chunk_file(stem).format(i=1, j=0, n=1)
+        == f"{stem}-00001-of-00001.safetensors"
+    )
+    assert catalog.convention("plain").single_file(stem) == f"{stem}.safetensors"
+
+
+def test_parts_without_a_scheme() -> None:
+    lightx2v = catalog.convention("lightx2v")
+    assert lightx2v.spell("norm.bias", "values") == "norm.bias"
+    assert lightx2v.spell(X, "scale") == f"{X}_scale"
+    with pytest.raises(RecipeError, match="has no place for the zero_point of fp8; it stores codes, scale;"):
+        lightx2v.spell(X, "zero_point", "fp8")
+    with pytest.raises(RecipeError, match="no spelling for scheme 'int3'; it knows int8, fp8, "):
+        lightx2v.spell(X, "codes", "int3")
+    with pytest.raises(RecipeError, match="no spelling for scheme 'int8'; it knows plain tensors only"):
+        catalog.convention("plain").scheme("int8")
+    with pytest.raises(RecipeError, match="has no place for the codes"):
+        catalog.convention("plain").spell(X, "codes")
+    with pytest.raises(PlanError, match=r"does not end in \.weight"):
+        lightx2v.spell("experts.gate_up_proj", "alpha", "nvfp4")
+    assert lightx2v.spell("experts.gate_up_proj", "scale", "int8") == "experts.gate_up_proj_scale"
+
+
+def test_group() -> None:
+    lightx2v = catalog.convention("lightx2v")
+    b = "b.weight"
+    stored = [
+        "a.weight",
+        "a.weight_scale",
+        "a.bias",
+        b,
+        f"{b}_global_scale",
+        f"{b}_scale",
+        "b.alpha",
+        "c_scale",
+    ]
+    assert lightx2v.group(stored) == {
+        "a.weight": {"codes": "a.weight", "scale": "a.weight_scale"},
+        "a.bias": {"values": "a.bias"},
+        b: {"codes": b, "global_scale": f"{b}_global_scale", "scale": f"{b}_scale", "alpha": "b.alpha"},
+        "c_scale": {"values": "c_scale"},
+    }
+
+
+def test_group_takes_no_plain_float_for_codes() -> None:
+    names = ["norm.weight", "norm.weight_scale", "a.weight", "a.weight_scale"]
+    dtypes = {"norm.weight": "BF16", "norm.weight_scale": "BF16", "a.weight": "I8", "a.weight_scale": "F32"}
+    assert catalog.convention("lightx2v").group(names, dtypes) == {
+        "norm.weight": {"values": "norm.weight"},
+        "norm.weight_scale": {"values": "norm.weight_scale"},
+        "a.weight": {"codes": "a.weight", "scale": "a.weight_scale"},
+    }
+
+
+words = st.sampled_from(["a", "b", "0", "norm", "weight", "scale", "weight_scale", "a_scale"])
+names = st.lists(words, min_size=1, max_size=3).map(".".join)
+
+
+@given(
+    st.dictionaries(names, st.sampled_from([None, "int8", "nvfp4"]), max_size=6),
+    st.sampled_from(["lightx2v", "plain"]),
+)
+def test_group_undoes_spell(tensors: dict[str, str | None], convention: str) -> None:
+    rules = catalog.convention(convention)
+    expected: dict[str, dict[str, str]] = {}
+    dtypes: dict[str, str] = {}
+    for name, scheme in tensors.items():
+        if scheme is None or scheme not in rules.schemes or not name.endswith(".weight"):
+            expected[name] = {"values": name}
+            dtypes[name] = "BF16"
+        else:
+            expected[name] = {role: rules.spell(name, role, scheme) for role in rules.scheme(scheme).parts}
+            dtypes |= dict.fromkeys(expected[name].values(), "U8")
+    stored = [spelled for parts in expected.values() for spelled in parts.values()]
+    if len(set(stored)) == len(stored):
+        assert rules.group(stored, dtypes) == expected
+
+
+CONVENTION = """\
+convention: mine
+title: my runtime
+parts:
+  codes: "{stem}.qweight"
+  scale: {name: "{stem}.scales", shape: [1]}
+schemes:
+  int8:
+    options: {granularity: channel}
+    reads: {granularity: [channel, tensor]}
+    markers:
+      - {name: "{stem}.kind", json: {format: int8, sign: true}}
+      - {name: scaled, dtype: F8_E4M3, zeros: [2]}
+    rows: 16
+files:
+  chunk: "{stem}.{j}.safetensors"
+metadata: {made: "1"}
+"""
+
+
+@pytest.fixture
+def mine(own_formats: Path) -> Any:
+    (own_formats / "conventions" / "mine.yaml").write_text(CONVENTION)
+    return catalog.convention("mine")
+
+
+def test_a_users_convention(mine: Any) -> None:
+    assert "mine" in catalog.conventions()
+    rule = mine.scheme("int8")
+    assert rule.reads == {"granularity": ("channel", "tensor")}
+    assert (rule.rows, rule.columns, rule.shares_scales) == (16, 1, False)
+    assert rule.parts["scale"].shape == (1,)
+    kind, scaled = rule.markers
+    assert (kind.dtype, kind.shape, kind.data) == ("U8", (32,), b'{"format": "int8", "sign": true}')
+    assert (scaled.dtype, scaled.shape, scaled.data) == ("F8_E4M3", (2,), bytes(2))
+    assert mine.metadata == {"made": "1"}
+
+
+def test_codes_with_a_name_of_their_own_need_no_companion(mine: Any) -> None:
+    stored = ["a.qweight", "a.scales", "a.kind", "b.qweight", "c.weight", "scaled", "d.scales"]
+    assert mine.group(stored) == {
+        "a.weight": {"codes": "a.qweight", "scale": "a.scales"},
+        "b.weight": {"codes": "b.qweight"},
+        "c.weight": {"values": "c.weight"},
+        "d.scales": {"values": "d.scales"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "line", "said"),
+    [
+        (("convention: mine", "convention: other"), 1, "'other' is not the name of the file"),
+        (('"{stem}.qweight"', '"{stem}.{name}"'), 4, "is not a name template"),
+        (('"{stem}.qweight"', '"{stam}.qweight"'), 4, "is not a name template"),
+        (('"{stem}.scales", shape: [1]', '"{stem}.qweight"'), 8, "two parts have the name"),
+        (("shape: [1]", "shape: [2]"), 5, "only one element can be reshaped"),
+        (("shape: [1]", "layout: swizled"), 5, r"did you mean swizzled\?"),
+        (("shape: [1]", "dtype: FP8"), 5, "'FP8' is not allowed"),
+        (("shape: [1]", "reciprocal: 1"), 5, "must be true or false"),
+        (("    rows: 16", "    row: 16"), 13, "unknown key 'row'"),
+        (("    rows: 16", "    stores: [scale]"), 8, "codes have no spelling"),
+        (("    rows: 16", "    stores: [codes, zero_point]"), 13, "part 'zero_point' has no spelling"),
+        (("{stem}.{j}.safe", "{stem}.safe"), 15, "has no number"),
+        (("{stem}.{j}.safe", "{stem}.{k}.safe"), 15, "is not a template"),
+        (("{stem}.{j}.safe", "{stem:5}.{j}.safe"), 15, "takes no format"),
+        (("{stem}.{j}.safe", "../{j}.safe"), 15, "must be a file name"),
+        (('  chunk: "{stem}.{j}.safetensors"', "  block: block.safetensors"), 15, "must hold {i}"),
+        (('{made: "1"}', "{made: 1}"), 16, "must be text"),
+        (("dtype: F8_E4M3, zeros: [2]", "zeros: [2]"), 12, "'dtype' is missing"),
+    ],
+)
+def test_mistakes_in_a_file_are_told_with_their_line(
+    tmp_path: Path, change: tuple[str, str], line: int, said: str
+) -> None:
+    assert change[0] in CONVENTION
+    path = tmp_path / "mine.yaml"
+    path.write_text(CONVENTION.replace(*change))
+    with pytest.raises(RecipeError, match=said) as caught:
+        load_convention(path)
+    assert caught.value.file == f"{path}:{line}"
+
+
+def test_unknown_convention() -> None:
+    with pytest.raises(RecipeError, match=r"unknown convention 'lightx'; .*\(did you mean lightx2v\?\)"):
+        catalog.convention("lightx")
+
+
+@pytest.mark.parametrize("name", catalog.conventions())
+def test_stored_dtypes_are_known(name: str) -> None:
+    for rule in catalog.convention(name).schemes.values():
+        assert all(part.dtype is None or part.dtype in DTYPES for part in rule.parts.values())
+
+
+@given(st.sampled_from(["{name}", "{name}_scale", "{stem}.x", "p.{stem}.x", "q{name}"]), names)
+def test_templates_are_undone(text: str, name: str) -> None:
+    template = Template(text)
+    if template.placeholder == "stem":
+        name += ".weight"
+    assert template.unspell(template.spell(name)) == name
+    assert Template("marker").unspell(name) is None

@@ -1,0 +1,58 @@
+"""Where catalog files are looked for."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from transcode import catalog
+from transcode.catalog.folders import find, folders, listing
+from transcode.errors import RecipeError
+
+
+def test_the_users_folder_is_first(own_formats: Path) -> None:
+    assert folders()[0] == own_formats
+
+
+def test_the_configuration_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TRANSCODE_FORMATS", raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    before = folders()
+    own = tmp_path / "transcode" / "formats"
+    own.mkdir(parents=True)
+    assert folders() == [own, *before]
+
+
+def test_a_wrong_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRANSCODE_FORMATS", str(tmp_path / "absent"))
+    with pytest.raises(RecipeError, match=r"\$TRANSCODE_FORMATS is '.*absent', which is not a folder"):
+        catalog.families()
+
+
+def test_listing_is_sorted_and_parses_nothing(own_formats: Path) -> None:
+    (own_formats / "families" / "aaa.yaml").write_text("}: not yaml {")
+    names = list(listing("families"))
+    assert names[0] == "aaa"
+    assert names == sorted(names)
+    assert "wan_dit" in names
+    with pytest.raises(RecipeError, match=r"aaa\.yaml:1"):
+        catalog.family("aaa")
+
+
+def test_only_names_are_looked_up(own_formats: Path) -> None:
+    (own_formats / "secret.yaml").write_text("family: secret")
+    for name in ("../secret", "families/../../secret", "", "."):
+        with pytest.raises(RecipeError, match="unknown family"):
+            find("families", name)
+
+
+def test_the_catalog_loads_neither_torch_nor_numba() -> None:
+    code = (
+        "import sys; from transcode import catalog; catalog.detect(['a']); catalog.convention('lightx2v');"
+        "print([m for m in ('torch', 'numba', 'click', 'rich') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
