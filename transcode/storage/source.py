@@ -36,7 +36,7 @@ class SourceFile:
     metadata: Mapping[str, str]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Source:
     """The tensors of a checkpoint, whatever files hold them. Also a context manager.
 
@@ -58,6 +58,9 @@ class Source:
     stem: str
     notes: tuple[str, ...]
     _maps: tuple[MappedFile, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"Source({str(self.path)!r}, {len(self.tensors)} tensors in {len(self.files)} files)"
 
     def close(self) -> None:
         """Close the files. What was read stays valid."""
