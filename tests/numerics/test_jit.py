@@ -15,9 +15,9 @@ from transcode.numerics.jit import cache_folder, compiling
 told = []
 with compiling(lambda: told.append(1)):
     from transcode.numerics.reduce import largest
-    rows = np.array([[1, 0x8003, 2]], np.uint16)
+    rows = np.array([[1, 0xC000, 2]], np.uint16)
     rows.setflags(write=False)
-    print(largest(rows).view(np.uint32), largest(rows) > 0)
+    print(largest(rows))
 print(len(told), cache_folder())
 """
 
@@ -36,7 +36,7 @@ def run(**environment):
         check=True,
     )
     value, told = done.stdout.splitlines()
-    assert value == f"{3 << 16} True"
+    assert value == "2.0"
     count, folder = told.split(maxsplit=1)
     return int(count), folder
 
