@@ -1,8 +1,8 @@
 """Kernels that add a low-rank product, or a difference, to a matrix of float32. numba on demand.
 
 Every output element is computed by one chain of fused multiply-adds in the order of the rank, whatever its
-neighbours are. So its bits depend neither on how a tensor is cut into tiles, nor on the number of threads, nor
-on the processor: a fused multiply-add has one right answer.
+neighbours are. So its bits depend neither on how a tensor is cut into tiles, nor on the number of threads,
+nor on the processor: a fused multiply-add has one right answer.
 """
 
 from __future__ import annotations

@@ -1,0 +1,197 @@
+"""Merge LoRAs into the weights that they were trained for."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+from ..catalog.lora import lora_names
+from ..core.flow import Transform
+from ..core.planning import Planning
+from ..core.tensor import LazyTensor
+from ..errors import PlanError, RecipeError
+from .lora_delta import Added, Factors, merging
+from .lora_homes import KEYS, Homes
+from .lora_keys import Change, Contents, read
+
+__all__ = ["Lora", "LoraFile"]
+
+_MERGEABLE = ("F32", "F16", "BF16")
+_SHOWN = 3
+
+
+class LoraFile(NamedTuple):
+    """One LoRA to merge.
+
+    Attributes:
+        path: a safetensors or PyTorch file, or the folder of one.
+        strength: factor of all that it adds.
+        alpha: for its low-rank pairs that say no alpha of their own; they count ``alpha / rank`` times, or once
+            without it.
+    """
+
+    path: str
+    strength: float = 1.0
+    alpha: float | None = None
+
+
+@dataclass(frozen=True)
+class Lora(Transform):
+    """Add LoRAs to the plain float tensors of a model.
+
+    ``W' = round(float32(W) + s1 * (up1 @ down1) + s2 * ...)`` with ``s = strength * alpha / rank``: everything
+    in float32, LoRAs in the order given, and one rounding, to nearest even, to the dtype that ``W`` has. So a
+    stage behind this one sees exactly what it would read from a file with the merged model, and merging and
+    quantizing in one pass gives the same bytes as in two.
+
+    The alpha of a pair is its own (``.alpha``); else the one given with the file; else what
+    ``adapter_config.json`` or the file's metadata say; else the rank. A stored alpha of 0 counts as absent, as
+    trainers mean it. Differences (``.diff``, ``.diff_b``, ``.diff_m``) count ``strength`` times, whatever alpha.
+
+    Pairs fit matrices ``[O, I]`` and convolutions ``[O, I, *kernel]``, which are matrices ``[O, I * kernel]`` here;
+    stacks of matrices (experts) take differences only. Besides headers, alphas are read while planning.
+
+    Args:
+        files: the LoRAs.
+        keys: how they spell the names of modules: ``"same"`` as the model does, ``"convert"`` as another
+            spelling of its family does, ``"auto"`` either. What stands before names (``diffusion_model.``,
+            ``transformer.``, ``lora_unet_`` with underscores for dots ...) is understood in any case.
+        prefix: only tensors whose names begin with this are meant; LoRAs name them without it.
+    """
+
+    kind: ClassVar[str] = "lora"
+
+    files: tuple[LoraFile, ...]
+    keys: str = "auto"
+    prefix: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "files", tuple(LoraFile(*file) for file in self.files))
+        if not self.files:
+            raise RecipeError("lora: no file is named")
+        if self.keys not in KEYS:
+            raise RecipeError(f"lora: keys: {self.keys!r} is not one of {', '.join(KEYS)}")
+        for path, strength, alpha in self.files:
+            if not math.isfinite(strength):
+                raise RecipeError(f"lora: {path}: strength {strength!r} is not a finite number")
+            if alpha is not None and (not math.isfinite(alpha) or alpha == 0):
+                raise RecipeError(
+                    f"lora: {path}: alpha {alpha!r} is not a number other than 0", hint="leave it out"
+                )
+
+    def apply(self, tensors: Iterable[LazyTensor], planning: Planning) -> Iterator[LazyTensor]:
+        """Find each key's tensor from names and shapes; deltas are computed tile by tile."""
+        table = {tensor.name: tensor for tensor in (tensors := list(tensors))}
+        names = lora_names()
+        homes = Homes(table, names, self.keys, self.prefix)
+        added: dict[str, list[Added]] = defaultdict(list)
+        told: dict[str, list[str]] = defaultdict(list)
+        for path, strength, alpha in self.files:
+            contents = read(path, strength, alpha, names)
+            for name, change in _placed(contents, homes, planning):
+                _check(table[name], change, contents)
+                added[name].append(change.added)
+                told[name].append(f"lora: {contents.path.name} x {strength:g}, {change.told}")
+        factors = Factors()
+        for tensor in tensors:
+            if tensor.name not in added:
+                yield tensor
+                continue
+            fate = (*tensor.fate, *told[tensor.name])
+            # It is no longer what other names of the same stored bytes mean.
+            yield tensor.evolve(
+                read=merging(tensor, added[tensor.name], factors), grain=1, fate=fate, shares=None
+            )
+
+    def config(self) -> dict[str, Any]:
+        """Paths, and the rest where it differs from the default."""
+        config: dict[str, Any] = {"paths": [file.path for file in self.files]}
+        if any(file.strength != 1 for file in self.files):
+            config["strengths"] = [file.strength for file in self.files]
+        if any(file.alpha is not None for file in self.files):
+            config["alphas"] = [file.alpha for file in self.files]
+        if self.keys != "auto":
+            config["keys"] = self.keys
+        if self.prefix is not None:
+            config["prefix"] = self.prefix
+        return config
+
+    def recorded(self) -> dict[str, Any]:
+        """The names of the files instead of their paths."""
+        return {**self.config(), "paths": [Path(file.path).name for file in self.files]}
+
+
+def _placed(contents: Contents, homes: Homes, planning: Planning) -> Iterator[tuple[str, Change]]:
+    """The changes of a file with the tensors that they are for; complains of those that have none."""
+    lost: list[tuple[str, str]] = [(key, "") for key in contents.unknown]
+    text: list[str] = []
+    taken: dict[str, Change] = {}
+    for change in contents.changes:
+        found = homes.find(change.base, change.leaf)
+        if not found and (of_text := homes.find_text(change.base, change.leaf)) is not None:
+            if not of_text and not homes.has_text_encoder:
+                text.append(change.key)
+                continue
+            found = of_text
+        if not found:
+            close = homes.nearest(change.base, change.leaf) if len(lost) < _SHOWN else ""
+            lost.append((change.key, close))
+            continue
+        if len(found) > 1:
+            raise PlanError(
+                f"may mean any of {', '.join(map(repr, found[:_SHOWN]))}", file=contents.path,
+                tensor=change.key, hint="say which part of the model is meant with prefix",
+            )  # fmt: skip
+        (name,) = found
+        if (other := taken.setdefault(name, change)) is not change and type(other.added.delta) is type(
+            change.added.delta
+        ):
+            raise PlanError(
+                f"is for {name!r}, as {other.key!r} is", file=contents.path, tensor=change.key,
+                hint="keep one of them",
+            )  # fmt: skip
+        yield name, change
+    if not taken:
+        shown = ", ".join(repr(key) for key, _ in lost[:_SHOWN]) or repr(next(iter(text), ""))
+        raise PlanError(
+            f"none of its {len(lost) + len(text)} keys fits the model ({shown}{lost[0][1] if lost else ''})",
+            file=contents.path,
+            hint="is it for this model?",
+        )
+    for line in contents.notes:
+        planning.note(line)
+    for line in contents.warnings:
+        planning.warn(line)
+    if text:
+        planning.warn(
+            f"{contents.path}: {len(text)} keys are for a text encoder, which this model has not:"
+            f" left out ({text[0]!r} ...)"
+        )
+    if lost:
+        shown = ", ".join(f"{key!r}{close}" for key, close in lost[:_SHOWN])
+        more = f" and {len(lost) - _SHOWN} more" if len(lost) > _SHOWN else ""
+        what = f"{len(lost)} {'key has' if len(lost) == 1 else 'keys have'} no home: {shown}{more}"
+        if not planning.allow_unmatched:
+            raise PlanError(
+                what, file=contents.path, hint="correct it, or pass --allow-unmatched to leave them out"
+            )
+        planning.warn(f"{contents.path}: {what}")
+
+
+def _check(tensor: LazyTensor, change: Change, contents: Contents) -> None:
+    """Refuse a tensor that cannot take this change."""
+    kind = tensor.spec.dtype.name
+    if not tensor.plain or kind not in _MERGEABLE:
+        held = f"quantized ({tensor.scheme.name})" if tensor.scheme is not None else kind
+        hint = "cast it to F32 first" if kind == "F64" and tensor.plain else "dequantize first"
+        raise PlanError(
+            f"{contents.path.name} cannot be merged into it, it is {held}", tensor=tensor.name, hint=hint
+        )
+    if (why := change.added.delta.refuses(tensor.spec)) is not None:
+        raise PlanError(
+            f"{why} of {tensor.name!r}", file=contents.path, tensor=change.key, hint="is it for this model?"
+        )

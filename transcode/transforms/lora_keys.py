@@ -1,0 +1,244 @@
+"""The keys of one LoRA file, put together: pairs, differences, alphas, and what each counts for."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..catalog.lora import LoraNames
+from ..core.dtypes import FLOATS
+from ..core.tensor import LazyTensor
+from ..errors import PlanError
+from ..storage.source import open_source
+from .lora_delta import Added, Delta, Difference, LowRank
+from .lora_scaling import Scaling, read_scaling
+
+__all__ = ["Change", "Contents", "read"]
+
+_READABLE = (*FLOATS, "F8_E4M3", "F8_E5M2")
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a file adds to one parameter.
+
+    Attributes:
+        key: a key that it comes from.
+        base: the module, as the file names it.
+        leaf: last component of the parameter's name.
+        added: what is added.
+        told: what it is, for the report.
+    """
+
+    key: str
+    base: str
+    leaf: str
+    added: Added
+    told: str
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a file holds.
+
+    Attributes:
+        path: the file.
+        changes: by key.
+        unknown: keys that no rule understands.
+        notes: what a user should know of it.
+        warnings: what a user should look at.
+    """
+
+    path: Path
+    changes: tuple[Change, ...]
+    unknown: tuple[str, ...]
+    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def read(path: str, strength: float, alpha: float | None, names: LoraNames) -> Contents:
+    """Read the header of a LoRA, and its alphas: a few bytes each.
+
+    Args:
+        strength: factor of everything in it.
+        alpha: for pairs that have none of their own.
+
+    Raises:
+        FormatError: not a checkpoint.
+        PlanError: a factor without its partner, an alpha without a pair, shapes that disagree, a kind of
+            adapter that cannot be merged.
+    """
+    source = open_source(path)
+    table = {tensor.name: tensor for tensor in sorted(source.tensors, key=lambda tensor: tensor.name)}
+    return _Reader(Path(path), strength, alpha, names, read_scaling(source)).read(table)
+
+
+class _Reader:
+    def __init__(
+        self, path: Path, strength: float, alpha: float | None, names: LoraNames, scaling: Scaling
+    ) -> None:
+        self._path = path
+        self._strength = strength
+        self._alpha = alpha
+        self._names = names
+        self._scaling = scaling
+        self._used_alpha = False
+        self._warnings: list[str] = []
+
+    def read(self, table: dict[str, LazyTensor]) -> Contents:
+        pairs: dict[str, dict[str, LazyTensor]] = defaultdict(dict)
+        alphas: dict[str, LazyTensor] = {}
+        differences: list[tuple[str, str, LazyTensor]] = []
+        unsupported: dict[str, list[str]] = defaultdict(list)
+        unknown: list[str] = []
+        for key, tensor in table.items():
+            if (found := self._factor(key)) is not None:
+                role, base = found
+                if role in pairs[base]:
+                    raise self._error(key, f"is a second {role} of {base!r}", "keep one adapter of the file")
+                pairs[base][role] = tensor
+            elif (kind := self._unsupported(key)) is not None:
+                unsupported[kind].append(key)
+            elif (alpha_base := _base(key, self._names.alpha)) is not None:
+                alphas[alpha_base] = tensor
+            elif (difference := self._difference(key)) is not None:
+                differences.append((*difference, tensor))
+            else:
+                unknown.append(key)
+        for kind, keys in unsupported.items():
+            raise self._error(
+                keys[0], f"is of {kind}, which cannot be merged ({len(keys)} such keys)",
+                "merge it with the tool that it comes from",
+            )  # fmt: skip
+        changed = {base for base, _, _ in differences} | pairs.keys()
+        for base, tensor in alphas.items():
+            if base not in changed:
+                raise self._error(tensor.name, "is an alpha without a pair", "is the file complete?")
+        changes: list[Change] = []
+        for base, roles in pairs.items():
+            changes += self._pair(base, roles, alphas.get(base))
+        for base, leaf, tensor in differences:
+            delta = Difference(self._path, self._float(tensor))
+            changes.append(self._change(tensor.name, base, leaf, delta, self._strength, "difference"))
+        if self._alpha is not None and pairs and not self._used_alpha:
+            self._warnings.append(
+                f"{self._path.name}: alpha {self._alpha:g} is not used: all pairs have their own"
+            )
+        notes = [f"lora {self._path.name}: {_count(changes)}, strength {self._strength:g}"]
+        return Contents(
+            self._path,
+            tuple(sorted(changes, key=lambda change: change.key)),
+            tuple(unknown),
+            tuple(notes),
+            tuple(self._warnings),
+        )
+
+    def _factor(self, key: str) -> tuple[str, str] | None:
+        for style in self._names.styles:
+            for role, regex in style.roles.items():
+                if match := regex.fullmatch(key):
+                    return role, match[1]
+        return None
+
+    def _unsupported(self, key: str) -> str | None:
+        for kind, endings in self._names.unsupported.items():
+            if _base(key, endings) is not None:
+                return kind
+        return None
+
+    def _difference(self, key: str) -> tuple[str, str] | None:
+        for regex, leaf in self._names.differences.items():
+            if match := regex.fullmatch(key):
+                return match[1], leaf
+        return None
+
+    def _pair(self, base: str, roles: dict[str, LazyTensor], alpha: LazyTensor | None) -> Iterable[Change]:
+        for role, other in (("up", "down"), ("down", "up")):
+            if role not in roles:
+                named = next(iter(roles.values())).name
+                raise self._error(named, f"has no partner: the {role} of {base!r} is missing",
+                                  "is the file complete?")  # fmt: skip
+            self._float(roles[other])
+        pair = LowRank(self._path, roles["up"], roles["down"], roles.get("mid"))
+        if pair.mid is not None:
+            self._float(pair.mid)
+        if (why := pair.disagree()) is not None:
+            raise self._error(pair.up.name, why, "is the file complete?")
+        factor, said = self._factor_of(base, pair.rank, alpha)
+        scale = self._strength * factor
+        told = f"rank {pair.rank}{said}"
+        yield self._change(pair.up.name, base, "weight", pair, scale, told)
+        if (bias := roles.get("bias")) is not None:
+            delta = Difference(self._path, self._float(bias))
+            yield self._change(bias.name, base, "bias", delta, scale, f"bias{said}")
+
+    def _factor_of(self, base: str, rank: int, alpha: LazyTensor | None) -> tuple[float, str]:
+        """What the product counts for: alpha / rank; 1 where nothing says alpha. And that in words."""
+        if alpha is not None:
+            value = self._scalar(alpha)
+            # Trainers write the alpha that they used, and take 0 for "as the rank": so does every reader
+            # that this one must agree with.
+            if value != 0:
+                return value / rank, f", alpha {value:g}"
+            self._warn_zero()
+        if self._alpha is not None:
+            self._used_alpha = True
+            return self._alpha / rank, f", alpha {self._alpha:g}"
+        return self._scaling(base, rank)
+
+    def _warn_zero(self) -> None:
+        told = f"{self._path.name}: an alpha of 0 counts as absent"
+        if told not in self._warnings:
+            self._warnings.append(told)
+
+    def _scalar(self, tensor: LazyTensor) -> float:
+        if tensor.spec.numel != 1:
+            raise self._error(tensor.name, f"is {tensor.spec}, an alpha is one number", "repair the file")
+        value = float(np.asarray(tensor.numpy()).astype(np.float64).reshape(()))
+        if not math.isfinite(value):
+            raise self._error(tensor.name, f"is {value!r}, an alpha is finite", "repair the file")
+        return value
+
+    def _float(self, tensor: LazyTensor) -> LazyTensor:
+        if tensor.spec.dtype.name not in _READABLE:
+            raise self._error(
+                tensor.name, f"is {tensor.spec.dtype.name}, a LoRA is of plain floats", "decode it first"
+            )
+        return tensor
+
+    def _change(self, key: str, base: str, leaf: str, delta: Delta, scale: float, told: str) -> Change:
+        if not math.isfinite(np.float32(scale)):
+            raise self._error(key, f"counts {scale!r} times, which is beyond float32", "lower the strength")
+        return Change(key, base, leaf, Added(delta, np.float32(scale)), told)
+
+    def _error(self, key: str, what: str, hint: str) -> PlanError:
+        return PlanError(what, file=self._path, tensor=key, hint=hint)
+
+
+def _base(key: str, endings: Iterable[object]) -> str | None:
+    for regex in endings:
+        if match := regex.fullmatch(key):  # type: ignore[attr-defined]
+            return str(match[1])
+    return None
+
+
+def _count(changes: Iterable[Change]) -> str:
+    """``"400 pairs of rank 64, 80 differences"``."""
+    ranks: dict[int, int] = defaultdict(int)
+    others = 0
+    for change in changes:
+        if isinstance(change.added.delta, LowRank):
+            ranks[change.added.delta.rank] += 1
+        else:
+            others += 1
+    told = [
+        f"{count} {'pair' if count == 1 else 'pairs'} of rank {rank}" for rank, count in sorted(ranks.items())
+    ]
+    if others:
+        told.append(f"{others} {'difference' if others == 1 else 'differences'}")
+    return ", ".join(told) or "nothing"
