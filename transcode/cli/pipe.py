@@ -23,13 +23,14 @@ __all__ = ["cast", "convert", "dequantize", "drop", "keep", "open", "quantize", 
 
 def _received() -> Any:
     """The recipe that the command before this one in the pipe has sent."""
+    from ..errors import RecipeError
     from ..recipe import parse
 
     if sys.stdin.isatty():
         raise click.UsageError("a recipe is expected from a pipe: transcode open SRC | transcode ...")
     text = sys.stdin.read()
     if not text.strip():
-        raise click.UsageError("no recipe came through the pipe: did the command before this one fail?")
+        raise RecipeError("no recipe came through the pipe", hint="see what the command before said")
     return parse(text, file="<stdin>")
 
 
