@@ -194,9 +194,16 @@ def _source(node: strict.Node) -> tuple[SourceOptions, str | None, str | None]:
         root_key=section.get("root_key", strict.Node.string, None),
         mmap=section.get("mmap", strict.Node.boolean, True),
     )
-    spelling = section.get("format", strict.Node.string, None)
+    spelling = section.get("format", lambda found: _format(found, model), None)
     section.reject_unknown()
     return options, model, spelling
+
+
+def _format(node: strict.Node, model: str | None) -> str:
+    """A spelling of the family (of any, if it is not named), or a convention."""
+    families = [model] if model is not None else catalog.families()
+    spellings = [one for name in families for one in catalog.family(name).spellings]
+    return node.choice(list(dict.fromkeys([*spellings, *catalog.conventions()])))
 
 
 def _steps(node: strict.Node) -> list[Transform]:

@@ -32,8 +32,8 @@ def parse_size(text: str | int) -> int:
             value = float(digits) * _UNITS[unit]
         except (ValueError, KeyError):
             raise RecipeError(f"{text!r} is not a size", hint="write 5GB, 512MB or 64MiB") from None
-    if value < 1:
-        raise RecipeError(f"{text!r} is not a positive size")
+    if not 1 <= value < 2**63:
+        raise RecipeError(f"{text!r} is not a positive size that a file can have")
     return int(value)
 
 

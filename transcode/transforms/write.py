@@ -27,7 +27,7 @@ from .spell import spell
 
 __all__ = ["LAYOUTS", "Write"]
 
-LAYOUTS = ("single_file", "by_block", "chunked")
+LAYOUTS = ("single_file", "by_block", "chunked", "apart")
 _DEFAULT_SHARD = 5_000_000_000
 
 
@@ -37,8 +37,8 @@ class Write:
 
     Args:
         dst: a file if it ends in ``.safetensors``, else a folder, which is made if it is absent.
-        layout: ``single_file``, ``by_block`` or ``chunked``; without it one file, or chunks where the source
-            has several files and the destination is a folder.
+        layout: ``single_file``, ``by_block``, ``chunked`` or ``apart`` (the files that the convention names);
+            without it one file, or chunks where the source has several files and the destination is a folder.
         convention: the consumer's; without it ``lightx2v`` if the flow quantizes, else ``plain``.
         name: stem of the file names; the source's own without it.
         max_shard_size: most bytes of tensors in a chunk.
@@ -185,6 +185,9 @@ class Write:
             output["copy_metadata"] = False
         if self.metadata:
             output["metadata"] = dict(self.metadata)
+        for key in ("force", "allow_unmatched"):
+            if getattr(self, key):
+                output[key] = True
         return {**({"target": target} if target else {}), "output": output}
 
     def _layout(self, flow: Flow) -> str:
@@ -203,6 +206,8 @@ class Write:
             return cutting.single_file(units, convention.single_file(stem))
         if layout == "by_block":
             return cutting.by_block(units, *convention.block_files)
+        if layout == "apart":
+            return cutting.apart(units, convention.file_of)
         limit = self.max_shard_size if self.max_tensors is not None or self.max_shard_size else _DEFAULT_SHARD
         pattern = convention.chunk_file(stem)
         alone = convention.alone_file(stem)

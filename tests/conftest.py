@@ -1,0 +1,131 @@
+"""What many tests share: checkpoints made by the reference library, and the command line as users call it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from transcode.cli import main
+
+ROOT = Path(__file__).parents[1]
+WAN = ROOT / "fixtures" / "wan_tiny"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self):
+        return json.loads(self.out)
+
+
+Cli = Callable[..., Result]
+
+
+@pytest.fixture
+def wan() -> Path:
+    """A folder of two shards with an index: a tiny Wan transformer in BF16."""
+    return WAN
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
+    """Call the command line in this process. Whatever goes wrong, nobody may see a traceback."""
+
+    def call(*args: object, code: int = 0) -> Result:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as exited:
+            main([str(arg) for arg in args])
+        out, err = capsys.readouterr()
+        assert "Traceback" not in err, err
+        assert exited.value.code == code, f"exit code {exited.value.code}\n{out}\n{err}"
+        return Result(code, out, err)
+
+    return call
+
+
+@pytest.fixture
+def refused(cli: Cli) -> Callable[..., str]:
+    """Call the command line, which must fail with exit code 2 and one line; returns the line."""
+
+    def call(*args: object) -> str:
+        result = cli(*args, code=2)
+        assert result.out == ""
+        lines = result.err.strip().splitlines()
+        # click's own errors come with the usage; all others are one line
+        assert lines[-1].startswith(("transcode: error: ", "Error: ")), result.err
+        assert len(lines) == 1 or lines[-1].startswith("Error: "), result.err
+        return lines[-1]
+
+    return call
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Callable[..., Result]:
+    """Run a line of bash in ``tmp_path``, with ``transcode`` as a real command in real pipes."""
+    folder = tmp_path / ".bin"
+    folder.mkdir()
+    command = folder / "transcode"
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m transcode "$@"\n')
+    command.chmod(0o755)
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    environment = {**os.environ, "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": path}
+
+    def call(line: str, code: int = 0) -> Result:
+        done = subprocess.run(
+            ["bash", "-o", "pipefail", "-c", line],
+            cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        assert "Traceback" not in done.stderr, done.stderr
+        assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return Result(done.returncode, done.stdout, done.stderr)
+
+    return call
+
+
+@pytest.fixture
+def save(tmp_path: Path) -> Callable[..., Path]:
+    """Write tensors with the reference library; returns the path."""
+
+    def call(
+        tensors: Mapping[str, torch.Tensor],
+        name: str = "model.safetensors",
+        metadata: Mapping[str, str] | None = None,
+    ) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file({key: value.contiguous() for key, value in tensors.items()}, path, metadata)
+        return path
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def digests() -> Callable[[Path], dict[str, str]]:
+    """SHA-256 of a file, or of every file below a folder, by relative name."""
+
+    def call(path: Path) -> dict[str, str]:
+        if path.is_file():
+            return {"": hashlib.sha256(path.read_bytes()).hexdigest()}
+        return {
+            str(file.relative_to(path)): hashlib.sha256(file.read_bytes()).hexdigest()
+            for file in sorted(path.rglob("*"))
+            if file.is_file()
+        }
+
+    return call
