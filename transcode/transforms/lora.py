@@ -14,7 +14,7 @@ from ..core.flow import Transform
 from ..core.planning import Planning
 from ..core.tensor import LazyTensor
 from ..errors import PlanError, RecipeError
-from .lora_delta import Added, Factors, merging
+from .lora_delta import Added, Delta, Factors, merging
 from .lora_homes import KEYS, Homes
 from .lora_keys import Change, Contents, read
 
@@ -30,8 +30,8 @@ class LoraFile(NamedTuple):
     Attributes:
         path: a safetensors or PyTorch file, or the folder of one.
         strength: factor of all that it adds.
-        alpha: for its low-rank pairs that say no alpha of their own; they count ``alpha / rank`` times, or once
-            without it.
+        alpha: for its low-rank pairs that say no alpha of their own; they count ``alpha / rank`` times, or
+            once without it.
     """
 
     path: str
@@ -43,16 +43,17 @@ class LoraFile(NamedTuple):
 class Lora(Transform):
     """Add LoRAs to the plain float tensors of a model.
 
-    ``W' = round(float32(W) + s1 * (up1 @ down1) + s2 * ...)`` with ``s = strength * alpha / rank``: everything
+    ``W' = round(float32(W) + s1 * (up1 @ down1) + s2 * ...)`` with ``s = strength * alpha / rank``: all of it
     in float32, LoRAs in the order given, and one rounding, to nearest even, to the dtype that ``W`` has. So a
     stage behind this one sees exactly what it would read from a file with the merged model, and merging and
     quantizing in one pass gives the same bytes as in two.
 
     The alpha of a pair is its own (``.alpha``); else the one given with the file; else what
-    ``adapter_config.json`` or the file's metadata say; else the rank. A stored alpha of 0 counts as absent, as
-    trainers mean it. Differences (``.diff``, ``.diff_b``, ``.diff_m``) count ``strength`` times, whatever alpha.
+    ``adapter_config.json`` or the file's metadata say; else the rank. A stored alpha of 0 counts as absent,
+    as trainers mean it. Differences (``.diff``, ``.diff_b``, ``.diff_m``) count ``strength`` times, whatever
+    the alpha.
 
-    Pairs fit matrices ``[O, I]`` and convolutions ``[O, I, *kernel]``, which are matrices ``[O, I * kernel]`` here;
+    Pairs fit matrices ``[O, I]`` and convolutions ``[O, I, *kernel]``, which count as ``[O, I * kernel]``;
     stacks of matrices (experts) take differences only. Besides headers, alphas are read while planning.
 
     Args:
@@ -85,7 +86,8 @@ class Lora(Transform):
 
     def apply(self, tensors: Iterable[LazyTensor], planning: Planning) -> Iterator[LazyTensor]:
         """Find each key's tensor from names and shapes; deltas are computed tile by tile."""
-        table = {tensor.name: tensor for tensor in (tensors := list(tensors))}
+        tensors = list(tensors)
+        table = {tensor.name: tensor for tensor in tensors}
         names = lora_names()
         homes = Homes(table, names, self.keys, self.prefix)
         added: dict[str, list[Added]] = defaultdict(list)
@@ -103,9 +105,7 @@ class Lora(Transform):
                 continue
             fate = (*tensor.fate, *told[tensor.name])
             # It is no longer what other names of the same stored bytes mean.
-            yield tensor.evolve(
-                read=merging(tensor, added[tensor.name], factors), grain=1, fate=fate, shares=None
-            )
+            yield tensor.evolve(read=merging(tensor, added[tensor.name], factors), fate=fate, shares=None)
 
     def config(self) -> dict[str, Any]:
         """Paths, and the rest where it differs from the default."""
@@ -129,7 +129,7 @@ def _placed(contents: Contents, homes: Homes, planning: Planning) -> Iterator[tu
     """The changes of a file with the tensors that they are for; complains of those that have none."""
     lost: list[tuple[str, str]] = [(key, "") for key in contents.unknown]
     text: list[str] = []
-    taken: dict[str, Change] = {}
+    taken: dict[tuple[str, type[Delta]], Change] = {}
     for change in contents.changes:
         found = homes.find(change.base, change.leaf)
         if not found and (of_text := homes.find_text(change.base, change.leaf)) is not None:
@@ -147,9 +147,8 @@ def _placed(contents: Contents, homes: Homes, planning: Planning) -> Iterator[tu
                 tensor=change.key, hint="say which part of the model is meant with prefix",
             )  # fmt: skip
         (name,) = found
-        if (other := taken.setdefault(name, change)) is not change and type(other.added.delta) is type(
-            change.added.delta
-        ):
+        other = taken.setdefault((name, type(change.added.delta)), change)
+        if other is not change:
             raise PlanError(
                 f"is for {name!r}, as {other.key!r} is", file=contents.path, tensor=change.key,
                 hint="keep one of them",

@@ -67,7 +67,7 @@ class Delta(Protocol):
     def open(
         self, first: int, last: int, block: int, scale: np.float32, factors: Factors, scratch: Scratch
     ) -> Step:
-        """Get ready for rows ``first`` to ``last`` of the flattened tensor, ``block`` values at most at a time.
+        """Prepare for rows ``first`` to ``last`` of the flattened tensor, at most ``block`` values at a time.
 
         A row is all that lies under one index of the first dimension.
         """
@@ -139,9 +139,9 @@ class LowRank:
         _load(self.file, self.down, 0, self.rank * columns, down.reshape(-1), scratch)
         if self.mid is None:
             return down
-        core = np.empty(self.mid.spec.numel, np.float32)
-        _load(self.file, self.mid, 0, core.size, core, scratch)
-        core = core.reshape(self.rank, self.rank, -1)
+        flat = np.empty(self.mid.spec.numel, np.float32)
+        _load(self.file, self.mid, 0, flat.size, flat, scratch)
+        core = flat.reshape(self.rank, self.rank, -1)
         whole = np.zeros((count, columns, core.shape[2]), np.float32)
         for at in range(core.shape[2]):
             left = np.zeros((count, count), np.float32)

@@ -10,7 +10,7 @@ from functools import cached_property
 from .. import catalog
 from ..catalog.lora import LoraNames
 from ..core.flow import nearest
-from ..errors import RecipeError
+from ..errors import PlanError, RecipeError
 
 __all__ = ["KEYS", "Homes"]
 
@@ -22,10 +22,10 @@ _NUMBERS = re.compile(r"(?<![^._])\d+(?![^._])")
 class Homes:
     """The names of a model, findable by how LoRAs name its modules.
 
-    Both sides are compared without what is known to stand before names (``diffusion_model.`` ...); a name that
-    is the model's own as it stands wins. Names whose dots have become underscores are compared to the model's
-    names treated likewise. In other spellings of the model's family, each name of the model is known by its
-    converted name too.
+    Both sides are compared without what is known to stand before names (``diffusion_model.`` ...); a name
+    that is the model's own as it stands wins. Names whose dots have become underscores are compared to the
+    model's names treated likewise. Each name of the model is also known by those that it has in the other
+    spellings of the model's family.
 
     Args:
         names: of the model's tensors.
@@ -37,6 +37,8 @@ class Homes:
     def __init__(self, names: Iterable[str], known: LoraNames, keys: str, prefix: str | None) -> None:
         self._known = known
         self._names = [name for name in names if name.startswith(prefix or "")]
+        if prefix and not self._names:
+            raise PlanError(f"lora: no tensor's name begins with the prefix {prefix!r}", hint="correct it")
         self._exact: set[str] = set(self._names)
         self._forms: dict[str, dict[str, None]] = defaultdict(dict)
         convert = _converter(self._names) if keys != "same" else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -220,11 +221,8 @@ class _Reader:
         return PlanError(what, file=self._path, tensor=key, hint=hint)
 
 
-def _base(key: str, endings: Iterable[object]) -> str | None:
-    for regex in endings:
-        if match := regex.fullmatch(key):  # type: ignore[attr-defined]
-            return str(match[1])
-    return None
+def _base(key: str, endings: Iterable[re.Pattern[str]]) -> str | None:
+    return next((match[1] for regex in endings if (match := regex.fullmatch(key))), None)
 
 
 def _count(changes: Iterable[Change]) -> str:
