@@ -14,7 +14,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -549,7 +549,7 @@ def instantiated() -> Iterable[tuple[str, Model]]:
         }
         made = model("decoder_llm", "transformers", "Qwen3-MoE, 2 layers of 8 experts, stacked", module,
                      r"^model\.layers\.", r"mlp\.gate$")  # fmt: skip
-        yield "qwen3_moe_stacked", Model(*[*vars(made).values()][:5], made.quantized | stacked)
+        yield "qwen3_moe_stacked", replace(made, quantized=made.quantized | stacked)
         # As published, each expert has three matrices of its own.
         tensors = {name: shape for name, shape in made.tensors.items() if name not in stacked}
         split = set()
@@ -597,6 +597,17 @@ def strangers() -> dict[str, list[str]]:
     return found
 
 
+def spans(numbers: list[int]) -> list[tuple[int, int]]:
+    """Ascending numbers as runs, first and last."""
+    found: list[tuple[int, int]] = []
+    for number in numbers:
+        if found and number == found[-1][1] + 1:
+            found[-1] = found[-1][0], number
+        else:
+            found.append((number, number))
+    return found
+
+
 def folded(model: Model) -> dict[str, Any]:
     """JSON of a model, with runs of equal numbered modules written as ``{0..39}``."""
     runs: dict[tuple[str, str, str], list[int]] = {}
@@ -609,18 +620,9 @@ def folded(model: Model) -> dict[str, Any]:
         runs.setdefault((before, after, facts), []).append(number)
     tensors: dict[str, Any] = {}
     for (before, after, facts), numbers in runs.items():
-        if numbers == [-1]:
-            tensors[before] = json.loads(facts)
-            continue
-        start = previous = numbers[0]
-        for number in [*numbers[1:], None]:
-            if number is not None and number == previous + 1:
-                previous = number
-                continue
-            run = str(start) if start == previous else f"{{{start}..{previous}}}"
+        for start, stop in spans(numbers):
+            run = "" if start < 0 else str(start) if start == stop else f"{{{start}..{stop}}}"
             tensors[f"{before}{run}{after}"] = json.loads(facts)
-            if number is not None:
-                start = previous = number
     return {
         "family": model.family,
         "spelling": model.spelling,

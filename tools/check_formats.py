@@ -1,0 +1,110 @@
+"""Check every YAML file of a catalog folder: strictly, and against what else there is.
+
+    python tools/check_formats.py [FOLDER]
+
+FOLDER is laid out like ``formats/`` (the default) and may be a user's own. Beyond loading each file:
+
+- families: what ``refines`` names exists; no two families claim the same signature.
+- conventions: schemes take the options that the convention sets or reads.
+
+Prints a line for each mistake, and exits with 1 if there is any. Schemes that only a convention knows (those
+of files that can be made another way) are no mistake, but told.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from transcode import catalog, schemes
+from transcode.catalog.lora import lora_names
+from transcode.catalog.profiles import profile
+from transcode.errors import TranscodeError
+
+__all__ = ["check"]
+
+
+def _family(name: str) -> Iterator[str]:
+    family = catalog.family(name)
+    for other in family.refines:
+        if other not in catalog.families():
+            yield f"refines: there is no family {other!r}"
+    for other in catalog.families():
+        if other == name:
+            continue
+        theirs = [spelling.signature for spelling in catalog.family(other).spellings.values()]
+        for spelling in family.spellings.values():
+            if spelling.signature is not None and spelling.signature in theirs:
+                yield f"{spelling.name}: family {other} has the same signature"
+
+
+def _convention(name: str) -> Iterator[str]:
+    for scheme, rule in catalog.convention(name).schemes.items():
+        if scheme not in schemes.SCHEMES:
+            print(f"note: convention {name}: quantize makes no {scheme!r}, so its options are not checked")
+            continue
+        known = schemes.describe(scheme)[1]
+        for option in (*rule.options, *rule.reads):
+            if option not in known:
+                yield f"{scheme} has no option {option!r}; it has {', '.join(known)}"
+        if all(option in known for option in rule.options):
+            schemes.make(scheme, **rule.options)
+
+
+def _profile(name: str) -> Iterator[str]:
+    profile(name)
+    yield from ()
+
+
+def _lora(name: str) -> Iterator[str]:
+    lora_names()
+    if name != "names":
+        yield "is never read; the table of names of LoRA files is names.yaml"
+
+
+CHECKS: dict[str, Callable[[str], Iterator[str]]] = {
+    "families": _family,
+    "conventions": _convention,
+    "profiles": _profile,
+    "lora": _lora,
+}
+
+
+def check(folder: Path) -> list[str]:
+    """All mistakes in a folder, each in one line that begins with the file."""
+    os.environ["TRANSCODE_FORMATS"] = str(folder)
+    found: list[str] = []
+    for path in sorted(folder.rglob("*")):
+        if path.is_dir() or path.name == "README.md":
+            continue
+        kind = path.parent.name if path.parent.parent == folder else None
+        if kind not in CHECKS or path.suffix != ".yaml":
+            found.append(
+                f"{path}: does not belong here; there are {', '.join(f'{k}/*.yaml' for k in CHECKS)}"
+            )
+            continue
+        try:
+            found += [f"{path}: {mistake}" for mistake in CHECKS[kind](path.stem)]
+        except TranscodeError as error:
+            found.append(str(error) if error.file else f"{path}: {error}")
+    return found
+
+
+def main() -> int:
+    """Check the folder named on the command line, by default the checkout's."""
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).resolve().parent.parent / "formats"
+    if not folder.is_dir():
+        print(f"{folder}: is not a folder", file=sys.stderr)
+        return 2
+    mistakes = check(folder)
+    for mistake in mistakes:
+        print(mistake)
+    count = sum(1 for path in folder.rglob("*.yaml"))
+    print(f"{count} files, {len(mistakes)} mistakes")
+    return 1 if mistakes else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
