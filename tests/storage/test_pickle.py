@@ -297,13 +297,14 @@ def test_a_root_can_be_named(tmp_path):
 def test_what_is_not_read_is_noted(tmp_path):
     value = {
         "epoch": 3,
+        "step": torch.tensor(4),
         "state_dict": {"w": W, "tag": "x", "extra": [W]},
         "critic": {"w": W},
         "optimizer": {"m": W},
     }
     notes = " | ".join(open_source(saved(tmp_path / "m.pt", value)).notes)
     assert "m.pt: reads the tensors under 'state_dict'" in notes
-    assert "does not read the tensors under critic, optimizer" in notes
+    assert "does not read the tensors under critic, optimizer, step" in notes
     assert "tag (str), extra (list)" in notes
 
 
@@ -313,8 +314,8 @@ def test_what_is_not_read_is_noted(tmp_path):
         ({}, "holds no tensors"),
         ({"a": 1, "b": {"c": "d"}}, "holds no tensors"),
         ({"optimizer": {"m": W}}, "holds no tensors"),
-        ([W], "holds a list, not a dict of tensors"),
-        (3, "holds a int, not a dict of tensors"),
+        ([W], "holds an object of type list, not a dict of tensors"),
+        (3, "holds an object of type int, not a dict of tensors"),
         ({"a": {"b": W}, "a.b": W}, "a.b: two tensors have this name"),
         ({"w": torch.eye(3).to_sparse()}, "w: is a sparse tensor"),
         ({"w": torch.zeros(2, device="meta")}, "w: is a meta tensor"),
@@ -442,6 +443,7 @@ def test_names_beyond_tensors_are_refused(stream):
         b"\x8f(]\x90.", b"\x93.", b"K\x01K\x01\x93.", b"X\xff\xff\xff\xff.", b"X\x02\x00\x00\x00\xff\xfe.",
         b"\x8d" + b"\xff" * 8 + b".", b"\x8a\xff.", b"\x8b\xff\xff\xff\x7f.", b"cbuiltins", b"c\xff\n\xff\n.",
         b"\xfe.", b"ctorch\nSize\nK\x01\x85R.", b"c_codecs\nencode\nN\x85R.", b"(e.", b"(((a.",
+        b"ccollections\nOrderedDict\n](]Nee\x85R.", b"cbuiltins\nset\n](]e\x85R.",
         b"ctorch._utils\n_rebuild_tensor_v2\n)R.", b"}" + b")" + b"\x85" * 3000 + b"Ns.",
     ],
 )  # fmt: skip

@@ -65,8 +65,8 @@ def sharded(tmp_path):
 def test_one_file_of_every_dtype_reads_as_safe_open_does(tmp_path):
     kinds = [
         "float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "uint16",
-        "uint32", "uint64", "bool", "complex64", "float8_e4m3fn", "float8_e5m2", "float8_e8m0fnu", "float8_e4m3fnuz",
-        "float8_e5m2fnuz",
+        "uint32", "uint64", "bool", "complex64", "float8_e4m3fn", "float8_e5m2", "float8_e8m0fnu",
+        "float8_e4m3fnuz", "float8_e5m2fnuz",
     ]  # fmt: skip
     bits = torch.arange(1, 65, dtype=torch.uint8)
     value = {

@@ -119,7 +119,7 @@ class _Pool:
             if before is not None:
                 self._pending.append(before)
             self._latest[thread] = _Range(open, begin, end)
-            self._handed += end - begin
+            self._handed += max(end - begin, _PAGE)  # a page is the least that is touched, and kept note of
             ahead, limit = open.follow(begin, end), open.high
             released: list[_Range] = []
             if self._handed >= BATCH:
@@ -225,12 +225,12 @@ class MappedFile:
         raw = self.bytes(offset + spec.row_offset(start), offset + spec.row_offset(stop), scratch)
         if spec.dtype.packed:
             return raw
-        if raw.ctypes.data % spec.dtype.itemsize:
-            aligned = scratch.take(raw.shape, np.uint8)
-            aligned[:] = raw
-            aligned.flags.writeable = False
-            raw = aligned
-        return raw.view(spec.dtype.carrier).reshape(stop - start, spec.columns)
+        rows = raw.view(spec.dtype.carrier)
+        if not rows.flags.aligned:
+            rows = scratch.take(rows.shape, rows.dtype)
+            rows.view(np.uint8)[:] = raw
+            rows.flags.writeable = False
+        return rows.reshape(stop - start, spec.columns)
 
     def _open(self) -> _Open:
         try:

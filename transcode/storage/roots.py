@@ -52,28 +52,31 @@ def find_root(value: Any, root_key: str | None, file: File) -> tuple[dict[Any, A
     tensors = _Tensors(file)
     while True:
         if not isinstance(value, dict):
-            raise FormatError(f"holds a {type(value).__name__}, not a dict of tensors", file=file)
+            raise FormatError(
+                f"holds an object of type {type(value).__name__}, not a dict of tensors", file=file
+            )
         own = [key for key, item in value.items() if isinstance(item, Leaf)]
         inner = [key for key, item in value.items() if isinstance(item, dict) and tensors.within(item)]
         training = [key for key in inner if isinstance(key, str) and _TRAINING.match(key)]
         inner = [key for key in inner if key not in training]
         known = [key for key in inner if key in KNOWN]
+        steps: list[Any] = []
         if known and not any(value[key].shape for key in own):
-            own = []  # scalars beside a state dict count steps
+            steps, own = own, []  # scalars beside a state dict count steps
         if not own and not inner:
             where = f" under {'.'.join(path)!r}" if path else ""
             raise FormatError(f"holds no tensors{where}", file=file)
         follow = known or inner
-        if not (own and not known) and (own or len(follow) > 1) and not (path and not known):
+        if not known and (own or (path and len(inner) > 1)):
+            break  # the tensors themselves, or the parts of a module below a root that was clear
+        if own or len(follow) > 1:
             choices = [".".join([*path, str(key)]) for key in follow]
             raise FormatError(
                 f"its tensors may lie under {_listed(choices)}" + (" or at the top" if own else ""),
                 file=file,
                 hint=f"choose with --root-key, such as --root-key {choices[0]}, or . for all",
             )
-        if own or len(follow) > 1:
-            break  # the tensors themselves, or the parts of a module below a root that was clear
-        others = [key for key in (*inner, *training) if key != follow[0]]
+        others = [key for key in (*inner, *training, *steps) if key != follow[0]]
         if others:
             notes.append(f"does not read the tensors under {_listed(others)}")
         path.append(str(follow[0]))

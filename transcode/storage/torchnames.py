@@ -125,9 +125,23 @@ def _refuse(what: str) -> Builder:
 
 
 def _mapping(pairs: Any = ()) -> dict[Any, Any]:
-    if isinstance(pairs, dict):
-        return dict(pairs)
-    return {key: value for key, value in pairs if isinstance(key, (str, int))}
+    return {_scalar_key(key): value for key, value in (pairs.items() if type(pairs) is dict else pairs)}
+
+
+def _set(items: Any = ()) -> set[Any]:
+    return {_scalar_key(item) for item in items}
+
+
+def _scalar_key(key: Any) -> Any:
+    if not isinstance(key, (str, int, float, bytes, type(None))):
+        raise TypeError(f"a {type(key).__name__} as a key")
+    return key
+
+
+def _bytearray(raw: Any = b"") -> bytes:
+    if type(raw) is not bytes:
+        raise TypeError("a bytearray that is not made of bytes")
+    return raw
 
 
 def _size(items: Any = ()) -> tuple[Any, ...]:
@@ -147,16 +161,9 @@ def _encode(text: Any, encoding: Any = "latin1") -> bytes:
 def _scalar(kind: Any, raw: Any = b"") -> Any:
     """A numpy scalar, as Python's own."""
     forms = {
-        "f8": "<d",
-        "f4": "<f",
-        "f2": "<e",
-        "i8": "<q",
-        "i4": "<i",
-        "i2": "<h",
-        "i1": "b",
-        "u1": "B",
+        "f8": "<d", "f4": "<f", "f2": "<e", "i8": "<q", "i4": "<i", "i2": "<h", "i1": "b", "u1": "B",
         "b1": "?",
-    }
+    }  # fmt: skip
     form = forms.get(kind) if isinstance(kind, str) else None
     if form is None or type(raw) is not bytes or len(raw) != struct.calcsize(form):
         raise TypeError("a numpy scalar of an unknown kind")
@@ -185,10 +192,8 @@ NAMES: dict[str, Any] = {
     "collections.defaultdict": Builder(lambda *factory: {}),
     "builtins.dict": Builder(_mapping),
     "builtins.list": Builder(lambda items=(): list(items)),
-    "builtins.set": Builder(lambda items=(): {item for item in items if isinstance(item, (str, int, float))}),
-    "builtins.bytearray": Builder(
-        lambda *arguments: bytes(arguments[0]) if type(arguments[0]) is bytes else b""
-    ),
+    "builtins.set": Builder(_set),
+    "builtins.bytearray": Builder(_bytearray),
     "builtins.complex": Builder(lambda real, imaginary: complex(float(real), float(imaginary))),
     "_codecs.encode": Builder(_encode),
     "numpy.dtype": Builder(lambda code, *rest: code),
