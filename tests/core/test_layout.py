@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from transcode.core.dtypes import dtype
-from transcode.core.layout import Stored, Unit, by_block, chunked, single_file
+from transcode.core.layout import Stored, Unit, apart, by_block, chunked, single_file
 from transcode.core.spec import Spec
 from transcode.errors import PlanError
 
@@ -58,3 +58,9 @@ def test_parts_of_a_tensor_stay_together_when_counted() -> None:
 
 def test_one_chunk_has_a_plain_name() -> None:
     assert shape(chunked([unit(0, 1)], "p{j}-of-{n}", "alone", max_bytes=10)) == [("alone", [0])]
+
+
+def test_apart_follows_the_names_a_consumer_knows() -> None:
+    units = [unit(0, 1), unit(1, 2), unit(2, 3, 4)]
+    cut = apart(units, lambda name: "odd.s" if name.startswith("t1.") else "even.s")
+    assert shape(cut) == [("even.s", [0, 2]), ("odd.s", [1])]

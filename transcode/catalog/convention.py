@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..core.dtypes import FLOATS
+from ..core.patterns import Pattern
 from ..errors import RecipeError
 from .template import Template
 
@@ -87,7 +88,8 @@ class Files:
     Attributes:
         single_file: name of the only file.
         block: name of a block's file, with ``{i}``.
-        rest: name of the file of what is outside blocks.
+        apart: files of the layout ``apart``: name -> patterns of the stored names that belong into it.
+        rest: name of the file of what is outside blocks, or belongs into no file of ``apart``.
         chunk: name of a chunk, with ``{i}`` (from 1), ``{j}`` (from 0), ``{n}`` (how many).
         alone: name of a chunk that is the only one.
         index: name of the index.
@@ -98,6 +100,7 @@ class Files:
 
     single_file: str = "{stem}.safetensors"
     block: str = "block_{i}.safetensors"
+    apart: Mapping[str, tuple[Pattern, ...]] = field(default_factory=dict)
     rest: str = "non_block.safetensors"
     chunk: str = "{stem}-{i:05d}-of-{n:05d}.safetensors"
     alone: str = "{stem}.safetensors"
@@ -185,6 +188,21 @@ class Convention:
     def block_files(self) -> tuple[str, str]:
         """Name of a block's file, with ``{i}`` to be formatted, and of the file of what is outside blocks."""
         return self.files.block, self.files.rest
+
+    def file_of(self, stored: str) -> str:
+        """Name of the file that a stored name goes into, in the layout ``apart``.
+
+        Raises:
+            RecipeError: the consumer knows no such files.
+        """
+        if not self.files.apart:
+            raise RecipeError(
+                f"convention {self.name} names no files for the layout apart", hint="choose another layout"
+            )
+        for name, patterns in self.files.apart.items():
+            if any(pattern.matches(stored) for pattern in patterns):
+                return name
+        return self.files.rest
 
     def single_file(self, stem: str) -> str:
         """Name of the only file of an output called ``stem``."""

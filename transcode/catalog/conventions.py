@@ -10,6 +10,7 @@ from string import Formatter
 from typing import Any
 
 from ..core.dtypes import DTYPES
+from ..core.patterns import Pattern
 from . import strict
 from .convention import Convention, Files, Marker, PartRule, SchemeRule
 from .folders import find, listing
@@ -157,6 +158,7 @@ def _files(node: strict.Node) -> Files:
     files = Files(
         single_file=top.get("single_file", lambda child: _file(child, "stem"), Files.single_file),
         block=top.get("block", lambda child: _file(child, must="i"), Files.block),
+        apart=top.get("apart", _apart, {}),
         rest=top.get("rest", lambda child: _file(child, "stem"), Files.rest),
         chunk=top.get("chunk", lambda child: _file(child, "stem", "i", "j", "n"), Files.chunk),
         alone=top.get("alone", lambda child: _file(child, "stem"), Files.alone),
@@ -169,6 +171,19 @@ def _files(node: strict.Node) -> Files:
     if not {"i", "j"} & _fields(files.chunk):
         raise node.error(f"chunk {files.chunk!r} has no number", "put {i} or {j} into it")
     return files
+
+
+def _apart(node: strict.Node) -> dict[str, tuple[Pattern, ...]]:
+    found = {}
+    for name, child in node.mapping().items():
+        if not name.endswith(".safetensors") or "/" in name or "\\" in name:
+            raise child.error(f"{name!r} is not the name of a .safetensors file")
+        found[name] = tuple(_pattern(one) for one in child.sequence())
+    return found
+
+
+def _pattern(node: strict.Node) -> Pattern:
+    return node.at(lambda: Pattern(node.string()))
 
 
 def _file(node: strict.Node, *known: str, must: str | None = None) -> str:

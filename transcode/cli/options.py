@@ -83,7 +83,7 @@ quantize_options = _apply(
 
 output_options = _apply(
     [
-        click.option("--layout", type=click.Choice(["single_file", "by_block", "chunked"])),
+        click.option("--layout", type=click.Choice(["single_file", "by_block", "chunked", "apart"])),
         click.option("--max-shard-size", type=sized, metavar="SIZE", help="Most bytes of a chunk, e.g. 5GB."),
         click.option("--max-tensors", type=int, metavar="N", help="Most tensors of a chunk."),
         click.option("--convention", help="Whose names and layouts to write; see `transcode conventions`."),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from ..errors import PlanError
 from .spec import Spec
 
-__all__ = ["Cut", "Stored", "Unit", "by_block", "chunked", "single_file"]
+__all__ = ["Cut", "Stored", "Unit", "apart", "by_block", "chunked", "single_file"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +64,14 @@ def by_block(units: Sequence[Unit], block: str, rest: str) -> Cut:
         raise PlanError("layout by_block: no tensor belongs to a block", hint="use single_file or chunked")
     cut = [(block.format(i=i), blocks[i]) for i in sorted(blocks)]
     return [*cut, (rest, others)] if others else cut
+
+
+def apart(units: Iterable[Unit], file_of: Callable[[str], str]) -> Cut:
+    """Files that a consumer knows by name: ``file_of`` tells from a stored name into which one it goes."""
+    cut: dict[str, list[Unit]] = {}
+    for unit in units:
+        cut.setdefault(file_of(unit.stored[0].name), []).append(unit)
+    return list(cut.items())
 
 
 def chunked(

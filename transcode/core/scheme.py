@@ -14,22 +14,32 @@ from .spec import Part, Spec
 if TYPE_CHECKING:
     from .tensor import Piece
 
-__all__ = ["Scheme", "Stats"]
+__all__ = ["Encoding", "Scheme", "Stats"]
 
 Stats = float
 """What an observation pass hands to encode: the largest magnitude of the tensor, in float32."""
 
 
-@runtime_checkable
-class Scheme(Protocol):
-    """Numerics of one quantized format: knows arrays, not names.
+class Encoding(Protocol):
+    """How codes and their companions stand for a tensor, as far as a sink must know.
 
-    Schemes are frozen dataclasses whose fields are the options a recipe can set.
+    Some formats are more than a :class:`Scheme`: they come from a calibration and cannot be made of the rows.
     """
 
     @property
     def name(self) -> str:
-        """Name in recipes, e.g. ``"int8"``."""
+        """Name in conventions and recipes, e.g. ``"int8"``."""
+
+    def prepare(self, dtype: DType) -> None:
+        """Compile what encoding tensors of this dtype needs, if it is not compiled yet; may take seconds."""
+
+
+@runtime_checkable
+class Scheme(Encoding, Protocol):
+    """Numerics of one quantized format: knows arrays, not names.
+
+    Schemes are frozen dataclasses whose fields are the options a recipe can set.
+    """
 
     def config(self) -> dict[str, Any]:
         """Options that differ from their defaults: JSON, and the constructor's keywords."""
@@ -42,9 +52,6 @@ class Scheme(Protocol):
 
     def grain(self, spec: Spec) -> int:
         """Rows are encoded in multiples of this."""
-
-    def prepare(self, dtype: DType) -> None:
-        """Compile what encoding tensors of this dtype needs, if it is not compiled yet; may take seconds."""
 
     @property
     def observes(self) -> bool:

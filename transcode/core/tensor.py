@@ -16,7 +16,7 @@ from .spec import Part, Spec
 if TYPE_CHECKING:
     import torch
 
-    from .scheme import Scheme
+    from .scheme import Encoding
 
 __all__ = ["LazyTensor", "Piece", "Reader", "plain"]
 
@@ -70,7 +70,7 @@ class LazyTensor:
     read: Reader = field(repr=False, compare=False)
     grain: int = 1
     source: str = ""
-    scheme: Scheme | None = None
+    scheme: Encoding | None = None
     needs: tuple[Observation[Any], ...] = field(default=(), repr=False, compare=False)
     fate: tuple[str, ...] = ()
     shares: str | None = None
