@@ -18,12 +18,25 @@ from .recipe import Recipe, SourceOptions
 from .transforms.cast import Cast
 from .transforms.convert import Convert
 from .transforms.dequantize import Dequantize
+from .transforms.lora import Lora, LoraFile
 from .transforms.quantize import Quantize
 from .transforms.rename import Rename
 from .transforms.select import Drop, Keep
 from .transforms.write import Write
 
-__all__ = ["cast", "convert", "dequantize", "drop", "keep", "open", "quantize", "rename", "run", "write"]
+__all__ = [
+    "cast",
+    "convert",
+    "dequantize",
+    "drop",
+    "keep",
+    "lora",
+    "open",
+    "quantize",
+    "rename",
+    "run",
+    "write",
+]
 
 Rules = Mapping[str, str] | Iterable[tuple[str, str]]
 
@@ -74,6 +87,31 @@ def dequantize(
 ) -> Dequantize:
     """Turn codes and scales, as a convention stores them, back into plain tensors of a float dtype."""
     return Dequantize(to, convention, tuple(only))
+
+
+def lora(
+    path: str | PathLike[str] | Iterable[tuple[Any, ...]],
+    strength: float = 1.0,
+    alpha: float | None = None,
+    *,
+    keys: str = "auto",
+    prefix: str | None = None,
+) -> Lora:
+    """Merge LoRAs into plain float tensors; see :class:`~transcode.transforms.lora.Lora`.
+
+    Args:
+        path: one LoRA; or several, as ``(path, strength, alpha)`` tuples of which only the path is needed:
+            their sum is rounded once.
+        strength: factor of what one LoRA adds.
+        alpha: for its pairs that say no alpha of their own.
+        keys: how LoRAs spell modules: ``"auto"``, ``"same"`` as the model, ``"convert"`` as another spelling.
+        prefix: only tensors whose names begin with this are meant; LoRAs name them without it.
+    """
+    if isinstance(path, str | PathLike):
+        files = [LoraFile(fspath(path), strength, alpha)]
+    else:
+        files = [LoraFile(fspath(one), *rest) for one, *rest in path]
+    return Lora(tuple(files), keys, prefix)
 
 
 def quantize(scheme: str, **options: Any) -> Quantize:

@@ -33,6 +33,7 @@ from .storage.source import open_source
 from .transforms.cast import Cast
 from .transforms.convert import Convert
 from .transforms.dequantize import Dequantize
+from .transforms.lora import Lora, LoraFile, parse_lora
 from .transforms.quantize import Quantize
 from .transforms.rename import Rename
 from .transforms.select import Drop, Keep
@@ -165,6 +166,10 @@ def _recipe(node: strict.Node) -> Recipe:
         target = _target(found, spelling)
         steps = _with_conversion(found, steps, target, spelling, model)
         steps = _with_precision(found, steps, target, model)
+    if (found := top.find("lora")) is not None:
+        if given is not None:
+            raise found.error("a recipe has either steps or a lora section", "move it into steps")
+        steps = _with_lora(found, steps)
     performance = top.get("performance", _performance, Performance())
     sink = None
     if (output := top.find("output")) is not None:
@@ -271,6 +276,55 @@ def _cast(node: strict.Node) -> Cast:
     return step
 
 
+def _lora(node: strict.Node) -> Lora:
+    if node.kind == "text":
+        return Lora((parse_lora(node.string()),))
+    if node.kind == "a list":
+        return Lora(tuple(map(parse_lora, node.strings())))
+    return _lora_options(node.mapping())
+
+
+def _lora_options(section: strict.Mapping) -> Lora:
+    """``{paths, strengths, alphas, keys, prefix}``: one strength for all or one for each, alphas likewise."""
+    paths = section.get("paths", _strings, ())
+
+    def each(key: str, default: float | None) -> list[float | None]:
+        node = section.find(key)
+        if node is None:
+            return [default] * len(paths)
+        if node.kind != "a list":
+            return [node.number()] * len(paths)
+        found = [default if child.is_null else child.number() for child in node.sequence()]
+        if len(found) != len(paths):
+            raise node.error(f"has {len(found)} values for {len(paths)} paths", "give one for each")
+        return found
+
+    step = Lora(
+        tuple(
+            LoraFile(path, 1.0 if strength is None else strength, alpha)
+            for path, strength, alpha in zip(paths, each("strengths", 1.0), each("alphas", None), strict=True)
+        ),
+        section.get("keys", strict.Node.string, "auto"),
+        section.get("prefix", strict.Node.string, None),
+    )
+    section.reject_unknown()
+    return step
+
+
+def _with_lora(node: strict.Node, steps: list[Transform]) -> list[Transform]:
+    """A ``lora`` section: merged before anything that rounds; ``enabled: false`` leaves it out."""
+    section = node.mapping()
+    enabled = section.get("enabled", strict.Node.boolean, True)
+    if not enabled and not section.get("paths", _strings, ()):
+        return steps
+    step = _located(node, lambda: _lora_options(section))
+    if not enabled:
+        return steps
+    rounding = (at for at, one in enumerate(steps) if isinstance(one, Cast | Quantize))
+    at = next(rounding, len(steps))
+    return [*steps[:at], step, *steps[at:]]
+
+
 def _dequantize(node: strict.Node) -> Dequantize:
     if node.is_null:
         return Dequantize()
@@ -308,6 +362,7 @@ STEPS: dict[str, Callable[[strict.Node], Transform]] = {
     "keep": lambda node: Keep(_strings(node)),
     "drop": lambda node: Drop(_strings(node)),
     "convert": _convert,
+    "lora": _lora,
     "cast": _cast,
     "dequantize": _dequantize,
     "quantize": _quantize,

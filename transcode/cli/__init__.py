@@ -25,6 +25,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "keep": ("pipe", "Keep the tensors that match, in a pipe."),
     "drop": ("pipe", "Drop the tensors that match, in a pipe."),
     "convert": ("pipe", "Spell an architecture as another program does, in a pipe."),
+    "lora": ("pipe", "Merge LoRAs, in a pipe."),
     "cast": ("pipe", "Cast float tensors, in a pipe."),
     "dequantize": ("pipe", "Decode quantized tensors, in a pipe."),
     "quantize": ("pipe", "Quantize, in a pipe."),

@@ -18,7 +18,7 @@ from .options import debug_option, output_options, performance_options, quantize
 if TYPE_CHECKING:
     from ..core.flow import Transform
 
-__all__ = ["cast", "convert", "dequantize", "drop", "keep", "open", "quantize", "rename", "write"]
+__all__ = ["cast", "convert", "dequantize", "drop", "keep", "lora", "open", "quantize", "rename", "write"]
 
 
 def _received() -> Any:
@@ -101,6 +101,26 @@ def convert(to: str, source: str | None, model: str | None) -> None:
     from ..transforms.convert import Convert
 
     _then(Convert(to, source, model))
+
+
+@click.command(
+    epilog="\b\nExample:\n  transcode open SRC | transcode lora style.safetensors:0.8 | transcode write DST\n"
+)
+@click.argument("loras", nargs=-1, required=True, metavar="PATH[:STRENGTH[:ALPHA]]...")
+@click.option(
+    "--keys",
+    type=click.Choice(["auto", "same", "convert"]),
+    default="auto",
+    show_default=True,
+    help="How the LoRAs spell modules: as the model does, as another spelling of its family does, either.",
+)
+@click.option("--prefix", help="Only tensors whose names begin so; the LoRAs name them without it.")
+@debug_option
+def lora(loras: tuple[str, ...], keys: str, prefix: str | None) -> None:
+    """Merge LoRAs, each STRENGTH times (1); ALPHA for those that do not say theirs."""
+    from ..transforms.lora import Lora, parse_lora
+
+    _then(Lora(tuple(map(parse_lora, loras)), keys, prefix))
 
 
 @click.command()

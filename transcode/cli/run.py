@@ -24,11 +24,12 @@ Examples:
   transcode run SRC DST --scheme int8 --override 'blocks.0=bf16' --exclude 'blocks.39.ffn' --dry-run
   transcode run shards/ one.safetensors              (re-shard: no scheme)
   transcode run model.pth model.safetensors --cast bf16
+  transcode run Wan2.1-T2V-14B out --lora style.safetensors:0.8 --scheme int8
   transcode run --config wan_480p_int8.yaml
 """
 
 _STEP_OPTIONS = {
-    "scheme", "rename", "to", "keep", "drop", "cast", "saturate", "dequantize", "from_convention",
+    "scheme", "rename", "to", "lora", "keep", "drop", "cast", "saturate", "dequantize", "from_convention",
     "options", "granularity", "group_size", "symmetric", "scale_dtype", "model", "targets",
     "include", "exclude", "overrides", "keep_dtype", "on_nonfinite",
 }  # fmt: skip
@@ -48,6 +49,9 @@ _STEP_OPTIONS = {
 @click.option("--dequantize", metavar="DTYPE", help="First decode quantized tensors to this dtype.")
 @click.option("--from-convention", default="lightx2v", help="Whose names the quantized source has.")
 @click.option("--to", metavar="SPELLING", help="Spell the architecture as another program: diffusers, ...")
+@click.option(
+    "--lora", multiple=True, metavar="PATH[:STRENGTH[:ALPHA]]", help="Merge a LoRA; repeatable, in order."
+)
 @click.option("--cast", metavar="DTYPE", help="Cast the float tensors, before any quantization.")
 @click.option("--saturate", is_flag=True, help="Let a cast clip what is too large instead of failing.")
 @output_options
@@ -62,7 +66,7 @@ def run(context: click.Context, /, **values: Any) -> None:
 
     SRC is a safetensors file, a folder of shards, an index file, a Diffusers folder or a PyTorch file. DST is
     a file if it ends in .safetensors, else a folder. Stages run in this order: keep, drop, dequantize,
-    rename, convert (--to), cast, quantize.
+    rename, convert (--to), lora, cast, quantize.
     """
     carry_out(recipe_of(context, values), values)
 
@@ -103,6 +107,7 @@ def _steps(values: dict[str, Any]) -> list[Any]:
     from ..transforms.cast import Cast
     from ..transforms.convert import Convert
     from ..transforms.dequantize import Dequantize
+    from ..transforms.lora import Lora, parse_lora
     from ..transforms.rename import Rename
     from ..transforms.select import Drop, Keep
     from . import build
@@ -118,6 +123,8 @@ def _steps(values: dict[str, Any]) -> list[Any]:
         steps.append(Rename(tuple(values["rename"])))
     if values["to"]:
         steps.append(Convert(values["to"], None, values["model"]))
+    if values["lora"]:
+        steps.append(Lora(tuple(map(parse_lora, values["lora"]))))
     if values["cast"]:
         steps.append(Cast(values["cast"], (), values["saturate"]))
     if values["scheme"]:

@@ -77,6 +77,10 @@ class Transform:
         """Options, as JSON: what stands under the stage's name in a recipe."""
         raise NotImplementedError
 
+    def recorded(self) -> Any:
+        """As :meth:`config`, without paths: what the record in an output file says of the stage."""
+        return self.config()
+
     @overload
     def __or__(self, other: Transform | Chain) -> Chain: ...
     @overload

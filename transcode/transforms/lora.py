@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from .lora_delta import Added, Delta, Factors, merging
 from .lora_homes import KEYS, Homes
 from .lora_keys import Change, Contents, read
 
-__all__ = ["Lora", "LoraFile"]
+__all__ = ["Lora", "LoraFile", "parse_lora"]
 
 _MERGEABLE = ("F32", "F16", "BF16")
 _SHOWN = 3
@@ -37,6 +38,24 @@ class LoraFile(NamedTuple):
     path: str
     strength: float = 1.0
     alpha: float | None = None
+
+
+_TEXT = re.compile(r"(.+?)(?::([-+.\deE]*))?(?::([-+.\deE]*))?", re.DOTALL)
+
+
+def parse_lora(text: str) -> LoraFile:
+    """Read ``PATH``, ``PATH:strength`` or ``PATH:strength:alpha``; an empty strength is 1.
+
+    What follows a colon and is no number belongs to the path.
+    """
+    match = _TEXT.fullmatch(text)
+    try:
+        if match is None:
+            raise ValueError
+        path, strength, alpha = match.groups()
+        return LoraFile(path, float(strength or 1), float(alpha) if alpha else None)
+    except ValueError:
+        return LoraFile(text)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ def make(steps: Iterable[Transform], layout: str, convention: str) -> dict[str, 
     recipe = {
         "convention": convention,
         "layout": layout,
-        "steps": [{step.kind: step.config()} for step in steps],
+        "steps": [{step.kind: step.recorded()} for step in steps],
     }
     schemes = [scheme for step in steps if (scheme := getattr(step, "scheme", None)) is not None]
     return {
