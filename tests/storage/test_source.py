@@ -16,7 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from transcode.errors import FormatError
-from transcode.storage import mapping
+from transcode.storage import mapping, undo
 from transcode.storage.discover import MAX_SIDE_FILE
 from transcode.storage.source import open_source
 
@@ -420,3 +420,16 @@ def test_a_thousand_shards_open_by_their_headers_alone(tmp_path, monkeypatch):
 
 def test_a_source_says_what_it_is_in_a_line(sharded):
     assert repr(open_source(sharded)) == f"Source({str(sharded)!r}, 3 tensors in 2 files)"
+
+
+def test_a_file_whose_editor_was_killed_is_repaired_first(tmp_path):
+    path = save(tmp_path / "m.safetensors", "a", k="v")
+    whole = path.read_bytes()
+    head = whole[: -W.nbytes]
+    undo.begin(str(path), undo.Record(len(whole), 0, head))
+    path.write_bytes(bytes(40) + whole[40:])  # half of an edit
+    with open_source(tmp_path) as source:
+        assert dict(source.metadata) == {"k": "v"}
+        assert np.array_equal(source.tensors[0].numpy(), W.numpy())
+    assert path.read_bytes() == whole
+    assert os.listdir(tmp_path) == ["m.safetensors"]
