@@ -9,6 +9,7 @@ from pathlib import Path
 from ..core.patterns import Pattern
 from ..errors import RecipeError
 from . import strict
+from .derive import derivation
 from .family import Family, Spelling
 from .folders import find, listing
 from .policy import Block, Fused, Policy
@@ -128,10 +129,11 @@ def _spelling(name: str, node: strict.Node) -> Spelling:
         drops=top.get("drops", _patterns, ()),
         extras=top.get("extras", _labelled, _NONE),
     )
+    config = top.get("config", derivation, None)
     top.reject_unknown()
     if not policy.blocks and not policy.everywhere:
         raise node.error("'blocks' is missing", "say where blocks stand, or everywhere: true")
-    return Spelling(name, title, signature, policy)
+    return Spelling(name, title, signature, policy, config)
 
 
 def _signature(node: strict.Node) -> Signature:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from ..errors import RecipeError
+from .derive import Derivation
 from .policy import Policy
 from .recognise import Signature, fold
 from .spelling import Conversion
@@ -22,12 +24,14 @@ class Spelling:
         title: who uses it, for people.
         signature: how it is recognised; None when it cannot be.
         policy: what to quantize in it.
+        config: how its ``config.json`` follows from the tensors; None when that is not known.
     """
 
     name: str
     title: str
     signature: Signature | None
     policy: Policy
+    config: Derivation | None = None
 
 
 @dataclass(frozen=True)
@@ -144,3 +148,15 @@ class Family:
         raise RecipeError(
             f"family {self.name} cannot be converted from {self.spelling} to {to}", hint=f"known: {known}"
         )
+
+    def config(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
+        """The ``config.json`` that belongs to these tensors; None when it cannot be told.
+
+        Args:
+            shapes: shape of every tensor, by its name in this spelling.
+        """
+        derive = self.spellings[self.spelling].config
+        if derive is None:
+            return None
+        size = len(self.prefix)
+        return derive({name[size:]: shape for name, shape in shapes.items() if name.startswith(self.prefix)})
