@@ -4,10 +4,12 @@ from .convention import Convention
 from .conventions import convention, conventions
 from .families import detect, families, family, generic_family
 from .family import Family, Spelling
+from .policy import Fused
 
 __all__ = [
     "Convention",
     "Family",
+    "Fused",
     "Spelling",
     "convention",
     "conventions",

@@ -55,6 +55,13 @@ class Fused:
         texts = sorted(map(glob_regex, self.members), key=len, reverse=True)
         object.__setattr__(self, "regex", re.compile(rf"(?<![^.])(?:{'|'.join(texts)})(?![^.])"))
 
+    def key(self, name: str) -> str | None:
+        """Equal for the tensors that belong together, None for a name that is none of the group's."""
+        match = self.regex.search(name)
+        if match is None:
+            return None
+        return f"{name[: match.start()]}{{{'|'.join(self.members)}}}{name[match.end() :]}"
+
 
 @dataclass(frozen=True)
 class Policy:
@@ -146,8 +153,4 @@ class Policy:
 
     def group_of(self, name: str) -> str | None:
         """Key of the fused group a tensor belongs to: equal for all its members, None for the others."""
-        for fused in self.fused:
-            match = fused.regex.search(name)
-            if match is not None:
-                return f"{name[: match.start()]}{{{'|'.join(fused.members)}}}{name[match.end() :]}"
-        return None
+        return next((key for fused in self.fused if (key := fused.key(name)) is not None), None)

@@ -44,6 +44,10 @@ class Scheme(Encoding, Protocol):
     def config(self) -> dict[str, Any]:
         """Options that differ from their defaults: JSON, and the constructor's keywords."""
 
+    @property
+    def multiple(self) -> tuple[int, int]:
+        """Rows and columns of a matrix must be multiples of these, or the scheme refuses it."""
+
     def refuses(self, spec: Spec) -> str | None:
         """Why a tensor of these facts cannot be encoded, or None."""
 

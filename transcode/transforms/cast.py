@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from math import lcm
 from typing import Any, ClassVar
 
 import numpy as np
@@ -100,7 +101,9 @@ def cast_tensor(tensor: LazyTensor, to: DType, *, saturate: bool = False, why: s
         yield Piece("values", spec.row_offset(start), out)
 
     made = plain(tensor.name, spec, read, source=tensor.source, needs=tensor.needs, fate=tensor.fate)
-    return made.evolve(did=f"cast: {source.name} -> {to.name}{why and ', ' + why}")
+    return made.evolve(
+        grain=lcm(tensor.grain, spec.grain), did=f"cast: {source.name} -> {to.name}{why and ', ' + why}"
+    )
 
 
 def cast_values(

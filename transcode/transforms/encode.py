@@ -1,0 +1,92 @@
+"""Wrap a tensor in a scheme: its rows are encoded as they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from math import lcm
+
+from ..core.observe import Observation
+from ..core.scheme import Scheme
+from ..core.scratch import Scratch
+from ..core.tensor import LazyTensor, Piece
+from ..errors import DataError
+from ..numerics import NonFinite
+
+__all__ = ["encode_tensor", "first_nonfinite", "observation"]
+
+_SCAN_TILE = 8 << 20
+
+
+def observation(tensor: LazyTensor, scheme: Scheme) -> Observation[float]:
+    """The look at all rows that a scheme needs before it can encode the first."""
+
+    def look(start: int, stop: int, scratch: Scratch) -> float:
+        try:
+            return scheme.observe(tensor.matrix(start, stop, scratch), tensor.spec.dtype)
+        except NonFinite as error:
+            raise _blame(tensor, error, start) from None
+
+    return Observation(tensor.spec, partial(_tiles, tensor, _grain(tensor, scheme)), look, max)
+
+
+def encode_tensor(
+    tensor: LazyTensor, scheme: Scheme, why: str, needs: Sequence[Observation[float]]
+) -> LazyTensor:
+    """The tensor as the scheme's parts.
+
+    Args:
+        tensor: plain floats of facts that the scheme takes.
+        why: the reason, for the plan.
+        needs: observations whose largest result the scheme is given; its own, or those of a whole group.
+    """
+    spec = tensor.spec
+
+    def read(start: int, stop: int, scratch: Scratch) -> Iterator[Piece]:
+        stats = max((one.value(scratch) for one in needs), default=None)
+        rows = tensor.matrix(start, stop, scratch)
+        try:
+            yield from scheme.encode(rows, spec, start, stats, scratch)
+        except NonFinite as error:
+            raise _blame(tensor, error, start) from None
+
+    said = f"quantize {scheme.name}: {why}"
+    if len(spec.shape) > 2:
+        said += f"; {len(spec.shape)}-D: a stack of {spec.rows // spec.shape[-2]} matrices, each for itself"
+    return tensor.evolve(
+        did=said,
+        parts=scheme.parts(spec),
+        read=read,
+        grain=_grain(tensor, scheme),
+        scheme=scheme,
+        needs=(*tensor.needs, *needs),
+    )
+
+
+def first_nonfinite(tensor: LazyTensor, scheme: Scheme) -> str | None:
+    """Where a tensor first holds NaN or Inf, in words, or None. Reads all of it."""
+    scratch = Scratch()
+    for start, stop in tensor.tiles(_SCAN_TILE):
+        scratch.reset()
+        try:
+            scheme.observe(tensor.matrix(start, stop, scratch), tensor.spec.dtype)
+        except NonFinite as error:
+            return f"holds {error.value!r} at row {start + error.row}, column {error.column}"
+    return None
+
+
+def _grain(tensor: LazyTensor, scheme: Scheme) -> int:
+    # What comes before may be read in grains of its own, a dequantized tensor for one.
+    return lcm(tensor.grain, scheme.grain(tensor.spec))
+
+
+def _tiles(tensor: LazyTensor, grain: int, nbytes: int) -> Iterator[tuple[int, int]]:
+    return tensor.evolve(grain=grain).tiles(nbytes)
+
+
+def _blame(tensor: LazyTensor, error: NonFinite, start: int) -> DataError:
+    return DataError(
+        f"{error.value!r} at row {start + error.row}, column {error.column}",
+        tensor=tensor.source or tensor.name,
+        hint="repair the source, exclude the tensor, or keep such tensors with --on-nonfinite keep",
+    )
