@@ -9,7 +9,7 @@ import click
 
 from ..core.performance import Performance
 from ..recipe import Recipe
-from ..transforms.quantize import Quantize, parse_scheme
+from ..transforms.quantize import Quantize, parse_scheme, parse_value
 from ..transforms.write import Write
 
 __all__ = ["performance", "quantize", "split", "write"]
@@ -25,15 +25,13 @@ def split(values: tuple[str, ...]) -> tuple[str, ...]:
 
 def quantize(scheme: str, values: dict[str, Any]) -> Quantize:
     """The stage that the options of quantize describe."""
-    import yaml
-
     name, options = parse_scheme(scheme)
     own: dict[str, Any] = dict(options)
     for key in ("granularity", "group_size", "symmetric", "scale_dtype"):
         if values[key] is not None:
             own[key] = values[key]
     for key, value in values["options"]:
-        own[key.replace("-", "_")] = yaml.safe_load(value)
+        own[key.replace("-", "_")] = parse_value(key, value)
     return Quantize(
         scheme=name,
         options=tuple(own.items()),

@@ -35,6 +35,17 @@ _STEP_OPTIONS = {
 }  # fmt: skip
 
 
+_BELONG_TO = {
+    "scheme": {
+        "options", "granularity", "group_size", "symmetric", "scale_dtype", "targets", "include", "exclude",
+        "overrides", "keep_dtype", "on_nonfinite",
+    },
+    "cast": {"saturate"},
+    "dequantize": {"from_convention"},
+}  # fmt: skip
+"""Options that mean nothing without the option that asks for their stage."""
+
+
 @click.command(epilog=_EPILOG)
 @click.argument("src", required=False)
 @click.argument("dst", required=False)
@@ -93,6 +104,10 @@ def recipe_of(context: click.Context, values: dict[str, Any]) -> Any:
     else:
         if src is None or dst is None:
             raise click.UsageError("name SRC and DST, or a recipe with --config")
+        for stage, options in _BELONG_TO.items():
+            if not values[stage] and (idle := build.given(context, options)):
+                flag = "--" + stage
+                raise click.UsageError(f"{idle[0]} does nothing without {flag}: give both, or neither")
         recipe = Recipe(sink=build.write(dst, values)).then(*_steps(values))
         recipe = replace(recipe, source=SourceOptions(src))
     source = recipe.source
