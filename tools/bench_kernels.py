@@ -31,6 +31,15 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "fp8 e5m2": ("fp8", {"format": "e5m2"}),
     "fp8 block 128x128": ("fp8", {"granularity": "block"}),
     "fp8 tensor": ("fp8", {"granularity": "tensor"}),
+    "mxfp8": ("mxfp8", {}),
+    "mxfp6": ("mxfp6", {}),
+    "mxfp4": ("mxfp4", {}),
+    "mxfp4 mse": ("mxfp4", {"optimize": "mse"}),
+    "nvfp4": ("nvfp4", {}),
+    "nvfp4 four over six": ("nvfp4", {"optimize": "four_over_six"}),
+    "nvfp4 mse": ("nvfp4", {"optimize": "mse"}),
+    "int4": ("int4", {}),
+    "int4 mse": ("int4", {"optimize": "mse"}),
 }
 
 

@@ -1,4 +1,4 @@
-"""Kernels of 8-bit integers: symmetric and with a zero point.
+"""Kernels of integers of up to 8 bits: symmetric and with a zero point.
 
 A block is ``height`` rows by ``width`` columns and has one scale; those at the right and lower edge may be
 smaller.
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .jit import kernel
+from .jit import kernel, lane
 from .lanes import (
     INTEGER,
     INTEGER_BITS,
@@ -32,50 +32,75 @@ __all__ = ["symmetric", "with_zero"]
 _ZERO = np.float32(0)
 _ONE = np.float32(1)
 _INF = np.float32(np.inf)
-_TOP = np.float32(127)
-_SPAN = np.float32(255)
-_LEAST = np.float32(-128)
-_LOW = np.int32(INTEGER_BITS - 127)
-_FLOOR = np.int32(INTEGER_BITS - 128)
-_HIGH = np.int32(INTEGER_BITS + 127)
+
+
+@lane
+def error(block: Any, scale: Any, top: Any) -> Any:
+    """Squared error of a block under a scale."""
+    total = 0.0
+    for i in range(block.shape[0]):
+        for j in range(block.shape[1]):
+            x = widen(block[i, j])
+            code = rne(min(max(x / scale, -top), top))
+            gap = np.float64(x) - np.float64(code) * np.float64(scale)
+            total += gap * gap
+    return total
 
 
 @kernel
-def symmetric(rows: Any, height: int, width: int, stored: int, given: Any, codes: Any, scales: Any) -> bool:
-    """``scale = amax / 127``, ``code = clamp(rne(x / scale), -127, 127)``, from the scale as it is stored.
+def symmetric(
+    rows: Any, height: int, width: int, stored: int, given: Any, top: Any, tries: int,
+    codes: Any, scales: Any,
+) -> bool:  # fmt: skip
+    """``scale = amax / top``, ``code = clamp(rne(x / scale), -top, top)``, from the scale as it is stored.
 
     Args:
         rows: bits ``[R, K]``, see :func:`lanes.widen`.
         height, width: rows and columns of a block.
         stored: dtype of the stored scale, :data:`lanes.STORED`.
         given: a scale for all blocks, float32, or 0 to compute one for each.
+        top: largest code, float32: 127 or 7.
+        tries: how many smaller scales to try, each 1/48 of the plain one below the last; the one with the
+            least squared error is kept.
         codes: int8 ``[R, K]``, written.
         scales: float32 ``[cdiv(R, height), cdiv(K, width)]``, written; holds values of the stored dtype.
 
     Returns:
         Whether all values were finite; otherwise the outputs are incomplete.
     """
+    low = np.int32(INTEGER_BITS - np.int32(top))
+    high = np.int32(INTEGER_BITS + np.int32(top))
     count, columns = rows.shape
-    for top in range(0, count, height):
-        bottom = min(top + height, count)
+    for head in range(0, count, height):
+        foot = min(head + height, count)
         for left in range(0, columns, width):
             right = min(left + width, columns)
             if given > _ZERO:
                 scale = given
             else:
                 best = rows.dtype.type(0)
-                for i in range(top, bottom):
+                for i in range(head, foot):
                     row = rows[i, left:right]
                     for j in range(row.shape[0]):
                         best = larger(best, row[j])
                 peak = widen(best)
                 if not peak < _INF:
                     return False
-                scale = fit(peak, _TOP, stored)
-            scales[top // height, left // width] = scale
-            plain = gentle(scale, stored)
+                scale = fit(peak, top, stored)
+                if tries > 0:
+                    block = rows[head:foot, left:right]
+                    least = error(block, scale, top)
+                    plain_scale = scale
+                    for step in range(1, tries + 1):
+                        other = store(plain_scale * np.float32(1 - step / 48), stored)
+                        found = error(block, other, top)
+                        if found < least:
+                            least = found
+                            scale = other
+            scales[head // height, left // width] = scale
+            plain = gentle(scale, stored) and tries == 0
             inverse = _ONE / scale
-            for i in range(top, bottom):
+            for i in range(head, foot):
                 row = rows[i, left:right]
                 out = codes[i, left:right]
                 if plain:
@@ -83,18 +108,22 @@ def symmetric(rows: Any, height: int, width: int, stored: int, given: Any, codes
                         out[j] = np.int8(signed(quotient(widen(row[j]), scale, inverse) + INTEGER))
                 else:
                     for j in range(row.shape[0]):
-                        out[j] = np.int8(clamp(signed(widen(row[j]) / scale + INTEGER), _LOW, _HIGH))
+                        out[j] = np.int8(clamp(signed(widen(row[j]) / scale + INTEGER), low, high))
     return True
 
 
 @kernel
-def with_zero(rows: Any, width: int, stored: int, codes: Any, scales: Any, zeros: Any) -> bool:
-    """``scale = (max - min) / 255`` over a range that includes 0, ``zero = clamp(rne(-128 - min / scale))``,
-    ``code = clamp(rne(x / scale) + zero, -128, 127)``.
+def with_zero(rows: Any, width: int, stored: int, span: Any, codes: Any, scales: Any, zeros: Any) -> bool:
+    """``scale = (max - min) / span`` over a range that includes 0, ``zero = clamp(rne(floor - min /
+    scale))``, ``code = clamp(rne(x / scale) + zero)``, all clamped from ``floor = -(span + 1) / 2`` to
+    ``floor + span``.
 
-    Arguments as for :func:`symmetric`, one row to a block; ``zeros`` is int8, shaped as ``scales``. Blocks of
-    zeros get scale 1, zero point 0 and codes 0.
+    Arguments as for :func:`symmetric`, one row to a block; ``span`` is 255 or 15, float32; ``zeros`` is int8,
+    shaped as ``scales``. Blocks of zeros get scale 1, zero point 0 and codes 0.
     """
+    floor = -(span + _ONE) * np.float32(0.5)
+    low_code = np.int32(INTEGER_BITS + np.int32(floor))
+    high_code = np.int32(INTEGER_BITS + np.int32(floor + span))
     count, columns = rows.shape
     for i in range(count):
         for left in range(0, columns, width):
@@ -114,8 +143,8 @@ def with_zero(rows: Any, width: int, stored: int, codes: Any, scales: Any, zeros
                 scale, zero = _ONE, _ZERO
             else:
                 # The difference of two large floats may be infinite, that of their shares is not.
-                scale = store(reach / _SPAN if reach < _INF else most / _SPAN - least / _SPAN, stored)
-                zero = rne(min(max(_LEAST - least / scale, _LEAST), _TOP))
+                scale = store(reach / span if reach < _INF else most / span - least / span, stored)
+                zero = rne(min(max(floor - least / scale, floor), floor + span))
             scales[i, left // width] = scale
             zeros[i, left // width] = np.int8(zero)
             plain = gentle(scale, stored)
@@ -125,5 +154,5 @@ def with_zero(rows: Any, width: int, stored: int, codes: Any, scales: Any, zeros
             for j in range(row.shape[0]):
                 x = widen(row[j])
                 y = quotient(x, scale, inverse) if plain else x / scale
-                out[j] = np.int8(clamp(np.int32(signed(y + INTEGER) + shift), _FLOOR, _HIGH))
+                out[j] = np.int8(clamp(np.int32(signed(y + INTEGER) + shift), low_code, high_code))
     return True

@@ -8,11 +8,16 @@ from typing import Any
 from ..core.scheme import Scheme
 from ..errors import RecipeError
 from .fp8 import Fp8
+from .int4 import Int4
 from .int8 import Int8
+from .mx import Mxfp4, Mxfp6, Mxfp8
+from .nvfp4 import Nvfp4
 
-__all__ = ["SCHEMES", "Fp8", "Int8", "describe", "make"]
+__all__ = ["SCHEMES", "Fp8", "Int4", "Int8", "Mxfp4", "Mxfp6", "Mxfp8", "Nvfp4", "describe", "make"]
 
-SCHEMES: dict[str, type[Any]] = {scheme.name: scheme for scheme in (Int8, Fp8)}
+SCHEMES: dict[str, type[Any]] = {
+    scheme.name: scheme for scheme in (Int8, Fp8, Mxfp8, Mxfp6, Mxfp4, Nvfp4, Int4)
+}
 """Every scheme by its name in recipes."""
 
 
@@ -36,5 +41,4 @@ def make(name: str, **options: Any) -> Scheme:
 def describe(name: str) -> tuple[str, dict[str, Any]]:
     """What a scheme is, in one line, and its options with their defaults."""
     scheme = SCHEMES[name]
-    line = (scheme.__module__ and __import__(scheme.__module__, fromlist=["_"]).__doc__) or ""
-    return line.splitlines()[0], {field.name: field.default for field in fields(scheme)}
+    return scheme.summary, {field.name: field.default for field in fields(scheme)}

@@ -33,14 +33,22 @@ class Base:
                 found[field.name] = list(value) if isinstance(value, tuple) else value
         return found
 
+    @property
+    def multiple(self) -> tuple[int, int]:
+        """Any number of rows and columns."""
+        return 1, 1
+
     def refuses(self, spec: Spec) -> str | None:
-        """Why a tensor is not a matrix, or a stack of matrices, of plain floats; None if it is."""
+        """Why a tensor is not a matrix, or a stack of matrices, of plain floats and of a fitting shape."""
         if spec.dtype.name not in FLOATS:
             return f"{spec.dtype.name} is not one of {', '.join(FLOATS)}"
         if not 2 <= len(spec.shape) <= 3:
             return f"{len(spec.shape)}-D, neither a matrix nor a stack of matrices"
         if spec.numel == 0:
             return f"shape {list(spec.shape)} is empty"
+        for length, multiple, what in zip(spec.shape[-2:], self.multiple, ("rows", "columns"), strict=True):
+            if length % multiple:
+                return f"{length} {what} are not a multiple of {multiple}"
         return None
 
     def observe(self, rows: Array, dtype: DType) -> float:

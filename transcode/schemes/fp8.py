@@ -34,6 +34,7 @@ class Fp8(Scaled):
     """
 
     name: ClassVar[str] = "fp8"
+    summary: ClassVar[str] = "8-bit floats, one scale to a row, block or tensor"
 
     format: str = "e4m3fn"
     granularity: str = "channel"

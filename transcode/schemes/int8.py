@@ -40,6 +40,7 @@ class Int8(Scaled):
     """
 
     name: ClassVar[str] = "int8"
+    summary: ClassVar[str] = "8-bit integers, one scale to a row, group of columns or tensor"
 
     granularity: str = "channel"
     group_size: int = 128
@@ -94,8 +95,10 @@ class Int8(Scaled):
         from ..numerics.integer import symmetric, with_zero
 
         if self.symmetric:
-            return bool(symmetric(bits, blocks.height, blocks.width, stored, given, codes, scales))
-        return bool(with_zero(bits, blocks.width, stored, codes, scales, zeros))
+            return bool(
+                symmetric(bits, blocks.height, blocks.width, stored, given, np.float32(127), 0, codes, scales)
+            )
+        return bool(with_zero(bits, blocks.width, stored, np.float32(255), codes, scales, zeros))
 
     def table(self) -> Array:
         """The integers, in two's complement."""

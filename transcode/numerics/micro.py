@@ -1,0 +1,289 @@
+"""Kernels of the block formats: 32 values under a power of two (MX), 16 under an E4M3 scale (NVFP4).
+
+One row at a time: the peak of each block, then all scales of the row, then the codes, then their packing,
+each a loop that vectorises, over a row that stays in the nearest cache.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .jit import kernel, lane
+from .lanes import bits, encode, larger, quotient, real, shr, size_of, to_step, widen
+
+__all__ = ["MODES", "MX_BLOCK", "NV_BLOCK", "mx", "nv"]
+
+MX_BLOCK = 32
+NV_BLOCK = 16
+
+MODES = {"rceil": 0, "floor": 1, "even": 2, "ceil": 3}
+"""How a power-of-two scale is derived from the peak of its block, see :func:`scale_byte`."""
+
+_U = np.uint32
+_ZERO = np.float32(0)
+_ONE = np.float32(1)
+_INF = np.float32(np.inf)
+_FRACTION = _U(0x007FFFFF)
+_HALF_LEAST = _U(0x00400000)
+_SIX = np.float32(6)
+_FOUR = np.float32(4)
+_E4M3_TOP = np.float32(448)
+_E4M3_LEAST = np.float32(2.0**-6).view(_U)
+_E4M3_DROP = _U(20)
+_E4M3_BASE = _U((int(_E4M3_LEAST) >> 20) + (20 << 23))
+_E4M3_RULER = np.float32(2.0**20)
+_E2M1_LEAST = np.float32(1).view(_U)
+_E2M1_DROP = _U(22)
+_E2M1_RULER = _U(np.float32(2.0**22).view(_U) + _U(2)).view(np.float32)
+_GENTLE = np.float32(2.0**-51)
+
+
+@lane
+def scale_byte(peak: Any, mode: Any, top: Any, power: Any, drop: Any) -> Any:
+    """E8M0 code (uint32, 0 to 254) of the scale ``2**(code - 127)`` for a block with that largest magnitude.
+
+    OCP Microscaling Formats 1.0 leaves the rounding open; these are the modes in use, all clamped at 2**-127:
+
+    - rceil: the least power of two that is not below ``peak / top``: nothing saturates;
+    - floor: ``floor(log2(peak)) - power``, the text of the standard: up to a quarter of a binade saturates;
+    - even: the same, once the peak is rounded to the element's number of mantissa bits;
+    - ceil: ``ceil(log2(peak)) - power``.
+
+    A block of zeros has code 0.
+
+    Args:
+        top: largest value of the element format.
+        power: exponent (uint32) of its largest power of two.
+        drop: 23 minus its number of mantissa bits.
+    """
+    if mode == 0:
+        u = bits(peak / top)
+        up = u > _HALF_LEAST if u <= _FRACTION else (u & _FRACTION) != _U(0)
+        return _U(shr(u, _U(23)) + _U(up))
+    u = bits(peak)
+    if mode == 2:
+        u = _U(u + shr(_U(1 << 22), _U(_U(23) - drop)))
+    exponent = shr(u, _U(23))
+    if mode == 3:
+        exponent = _U(exponent + _U((u & _FRACTION) != _U(0)))
+    return _U(exponent - power) if exponent > power else _U(0)
+
+
+@lane
+def reciprocal(code: Any) -> Any:
+    """``2**(127 - code)`` as float32."""
+    return real(_U(_U(_U(254) - code) << _U(23))) if code < _U(254) else real(_HALF_LEAST)
+
+
+@lane
+def mx_error(block: Any, code: Any, top: Any, least: Any, drop: Any) -> Any:
+    """Squared error of a block under a scale, in units of the square of the value 1."""
+    multiplier = reciprocal(code)
+    total = 0.0
+    for j in range(MX_BLOCK):
+        size = size_of(widen(block[j]) * multiplier)
+        gap = np.float64(size - to_step(size if size < top else top, least, drop))
+        total += gap * gap
+    unit = 2.0 ** (np.float64(code) - 127.0)
+    return total * unit * unit
+
+
+@kernel
+def mx(
+    rows: Any, mode: int, best: bool, width: int, top: Any, power: Any, least: Any, drop: Any, ruler: Any,
+    line: Any, codes: Any, scales: Any,
+) -> bool:  # fmt: skip
+    """``scale = 2**(byte - 127)`` by :func:`scale_byte`, ``code = rne(x / scale)``, saturating; blocks of 32.
+
+    Args:
+        rows: bits ``[R, K]``, K a multiple of 32, see :func:`lanes.widen`.
+        mode: one of :data:`MODES`.
+        best: whether to try the scales next to that one, and keep the one with the least squared error.
+        width: bits of a code: 8, 6 or 4.
+        top, power, drop: the element format, see :func:`scale_byte`.
+        least, ruler: the same, see :func:`lanes.encode`.
+        line: uint32 ``[K / 4]``, for the kernel's own use.
+        codes: uint8 ``[R, K * width / 8]``, written: low nibble first, or a little-endian stream of 6 bits.
+        scales: uint8 ``[R, K / 32]``, written.
+
+    Returns:
+        Whether all values were finite; otherwise the outputs are incomplete.
+    """
+    shift = _U(width - 1)
+    own = line.view(np.uint8)
+    for i in range(rows.shape[0]):
+        row = rows[i]
+        line_scales = scales[i]
+        highest = rows.dtype.type(0)
+        for b in range(line_scales.shape[0]):
+            block = row[b * MX_BLOCK : b * MX_BLOCK + MX_BLOCK]
+            peak = rows.dtype.type(0)
+            for j in range(MX_BLOCK):
+                peak = larger(peak, block[j])
+            highest = larger(highest, peak)
+            code = scale_byte(widen(peak), mode, top, power, drop)
+            line_scales[b] = np.uint8(code)
+        if not widen(highest) < _INF:
+            return False
+        if best:
+            for b in range(line_scales.shape[0]):
+                block = row[b * MX_BLOCK : b * MX_BLOCK + MX_BLOCK]
+                middle = _U(line_scales[b])
+                chosen = middle
+                least_error = mx_error(block, middle, top, least, drop)
+                for other in (middle - 1, middle + 1):
+                    if 0 <= other <= 254:
+                        error = mx_error(block, _U(other), top, least, drop)
+                        if error < least_error:
+                            least_error = error
+                            chosen = _U(other)
+                line_scales[b] = np.uint8(chosen)
+        out = codes[i] if width == 8 else own
+        for b in range(line_scales.shape[0]):
+            block = row[b * MX_BLOCK : b * MX_BLOCK + MX_BLOCK]
+            target = out[b * MX_BLOCK : b * MX_BLOCK + MX_BLOCK]
+            multiplier = reciprocal(_U(line_scales[b]))
+            for j in range(MX_BLOCK):
+                y = widen(block[j]) * multiplier
+                size = size_of(y)
+                code = encode(size if size < top else top, least, drop, ruler)
+                target[j] = np.uint8(
+                    _U(code & _U(0x7F)) | shr(_U(bits(y) & _U(0x80000000)), _U(_U(31) - shift))
+                )
+        if width != 8:
+            pack_line(line, width, codes[i])
+    return True
+
+
+@lane
+def pack_line(line: Any, width: Any, out: Any) -> None:
+    """Codes of one row, one to a byte (given as uint32, four together), packed to ``width`` bits."""
+    if width == 4:
+        pairs = line.view(np.uint16)
+        for k in range(out.shape[0]):
+            pair = pairs[k]
+            out[k] = np.uint8(pair | (pair >> 4))
+    else:
+        for k in range(line.shape[0]):
+            four = line[k]
+            packed = _U(four & _U(0x3F)) | _U(_U(four >> _U(2)) & _U(0xFC0))
+            packed |= _U(_U(four >> _U(4)) & _U(0x3F000)) | _U(_U(four >> _U(6)) & _U(0xFC0000))
+            out[3 * k] = np.uint8(packed)
+            out[3 * k + 1] = np.uint8(packed >> _U(8))
+            out[3 * k + 2] = np.uint8(packed >> _U(16))
+
+
+@lane
+def nv_scale(wanted: Any) -> Any:
+    """E4M3 code of a block scale."""
+    return _U(
+        encode(wanted if wanted < _E4M3_TOP else _E4M3_TOP, _E4M3_LEAST, _E4M3_DROP, _E4M3_RULER) - _E4M3_BASE
+    )
+
+
+@lane
+def nv_value(code: Any) -> Any:
+    """The value of a positive E4M3 code."""
+    fraction = np.float32(code & _U(7))
+    if code < _U(8):
+        return fraction * np.float32(2.0**-9)
+    return (np.float32(8) + fraction) * real(_U(_U(shr(code, _U(3)) + _U(117)) << _U(23)))
+
+
+@lane
+def nv_error(block: Any, unit: Any) -> Any:
+    """Squared error of a block under a scale."""
+    total = 0.0
+    for j in range(NV_BLOCK):
+        x = np.float64(size_of(widen(block[j])))
+        size = np.float32(x / np.float64(unit)) if unit > _ZERO else _ZERO
+        gap = x - np.float64(to_step(size if size < _SIX else _SIX, _E2M1_LEAST, _E2M1_DROP)) * np.float64(
+            unit
+        )
+        total += gap * gap
+    return total
+
+
+@kernel
+def nv(
+    rows: Any, shared: Any, low: int, high: int, line: Any, units: Any, inverses: Any, codes: Any, scales: Any
+) -> bool:
+    """``scale = rne_e4m3((peak / 6) / shared)``, ``code = rne_e2m1(x / (shared * scale))``; blocks of 16.
+
+    Args:
+        rows: bits ``[R, K]``, K a multiple of 16, see :func:`lanes.widen`.
+        shared: multiplier of the whole tensor, float32.
+        low, high: also try the scales from ``low`` below to ``high`` above that one, and keep the one with
+            the least squared error; with ``low = -1`` try only the one that maps the peak to 4 instead of 6.
+        line: uint32 ``[K / 4]``, ``units``, ``inverses``: float32 ``[K / 16]``; for the kernel's own use.
+        codes: uint8 ``[R, K / 2]``, written, low nibble first.
+        scales: uint8 ``[R, K / 16]``, written: E4M3.
+
+    Returns:
+        Whether all values were finite; otherwise the outputs are incomplete.
+    """
+    own = line.view(np.uint8)
+    gentle = shared >= _GENTLE  # then so is its product with the least scale, 2**-9
+    for i in range(rows.shape[0]):
+        row = rows[i]
+        line_scales = scales[i]
+        highest = rows.dtype.type(0)
+        for b in range(line_scales.shape[0]):
+            block = row[b * NV_BLOCK : b * NV_BLOCK + NV_BLOCK]
+            peak = rows.dtype.type(0)
+            for j in range(NV_BLOCK):
+                peak = larger(peak, block[j])
+            highest = larger(highest, peak)
+            units[b] = widen(peak)
+        if not widen(highest) < _INF:
+            return False
+        for b in range(line_scales.shape[0]):
+            code = nv_scale((units[b] / _SIX) / shared)
+            line_scales[b] = np.uint8(code)
+            unit = shared * nv_value(code)
+            if low == 0 and high == 0:
+                units[b] = unit
+                inverses[b] = _ONE / unit if unit > _ZERO else _ZERO
+        if low != 0 or high != 0:
+            for b in range(line_scales.shape[0]):
+                block = row[b * NV_BLOCK : b * NV_BLOCK + NV_BLOCK]
+                middle = int(line_scales[b])
+                first = max(middle - low, 1)
+                last = min(middle + high, 126)
+                if low < 0:
+                    first = last = int(nv_scale((units[b] / _FOUR) / shared))
+                chosen = middle
+                least = nv_error(block, shared * nv_value(_U(middle)))
+                for other in range(first, last + 1):
+                    error = nv_error(block, shared * nv_value(_U(other)))
+                    if error < least:
+                        least = error
+                        chosen = other
+                line_scales[b] = np.uint8(chosen)
+                unit = shared * nv_value(_U(chosen))
+                units[b] = unit
+                inverses[b] = _ONE / unit if unit > _ZERO else _ZERO
+        for b in range(line_scales.shape[0]):
+            block = row[b * NV_BLOCK : b * NV_BLOCK + NV_BLOCK]
+            target = own[b * NV_BLOCK : b * NV_BLOCK + NV_BLOCK]
+            unit = units[b]
+            inverse = inverses[b]
+            if gentle:
+                for j in range(NV_BLOCK):
+                    x = widen(block[j])
+                    target[j] = nv_code(x, size_of(quotient(x, unit, inverse)))
+            else:
+                for j in range(NV_BLOCK):
+                    x = widen(block[j])
+                    target[j] = nv_code(x, size_of(x / unit) if unit > _ZERO else _ZERO)
+        pack_line(line, 4, codes[i])
+    return True
+
+
+@lane
+def nv_code(x: Any, size: Any) -> Any:
+    """E2M1 code of a magnitude, with the sign of ``x``."""
+    code = encode(size if size < _SIX else _SIX, _E2M1_LEAST, _E2M1_DROP, _E2M1_RULER)
+    return np.uint8(_U(code & _U(7)) | _U(shr(bits(x), _U(28)) & _U(8)))

@@ -1,0 +1,131 @@
+"""int4: codes -7 to 7 times a scale for each group of columns, or -8 to 7 with a zero point."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from ..core.dtypes import DTYPES, DType
+from ..core.scratch import Scratch
+from ..core.spec import Part, Spec
+from ..core.tensor import Piece
+from .base import SCALE_DTYPES, Array, Base, choose, narrowed, stored_scale, widened
+from .packed import unpacked
+
+__all__ = ["Int4"]
+
+_TRIES = 24
+"""Scales that ``optimize="mse"`` tries below the plain one, each 1/48 of it further down: to a half."""
+
+
+@dataclass(frozen=True)
+class Int4(Base):
+    """4-bit integers, two's complement, two in a byte, the even column in the low nibble.
+
+    Symmetric: ``scale = amax / 7``, ``code = clamp(rne(x / scale), -7, 7)``. With a zero point: the range is
+    stretched to hold 0, ``scale = (max - min) / 15``, ``zero_point = clamp(rne(-8 - min / scale), -8, 7)``,
+    ``code = clamp(rne(x / scale) + zero_point, -8, 7)``, ``value = (code - zero_point) * scale``. Scales are
+    treated as those of int8: rounded to their stored dtype first, 1 for a group of zeros. Consumers that keep
+    unsigned nibbles add 8 to code and zero point.
+
+    Args:
+        group_size: columns that share a scale: 32, 64 or 128.
+        symmetric: whether there is no zero point.
+        scale_dtype: ``"source"``, ``"F32"``, ``"BF16"`` or ``"F16"``; source means F32 for F16 and F64
+            sources.
+        optimize: ``"mse"`` also tries smaller scales, down to a half, which saturate the largest values, and
+            keeps the one with the least squared error (symmetric only).
+    """
+
+    name: ClassVar[str] = "int4"
+    summary: ClassVar[str] = "4-bit integers, one scale to a group of columns"
+    observes: ClassVar[bool] = False
+
+    group_size: int = 64
+    symmetric: bool = True
+    scale_dtype: str = "source"
+    optimize: str = "none"
+
+    def __post_init__(self) -> None:
+        choose(self.name, "group_size", self.group_size, (32, 64, 128))
+        choose(self.name, "symmetric", self.symmetric, (True, False))
+        choose(self.name, "scale_dtype", self.scale_dtype, SCALE_DTYPES)
+        choose(self.name, "optimize", self.optimize, ("none", "mse") if self.symmetric else ("none",))
+
+    @property
+    def multiple(self) -> tuple[int, int]:
+        """Whole blocks of columns."""
+        return 1, self.group_size
+
+    def parts(self, spec: Spec) -> tuple[Part, ...]:
+        """U8 codes ``[.., N, K / 2]``, scales (and I8 zero points) ``[.., N, K / group_size]``."""
+        groups = (*spec.shape[:-1], spec.shape[-1] // self.group_size)
+        parts = [
+            Part("codes", Spec(DTYPES["U8"], (*spec.shape[:-1], spec.shape[-1] // 2))),
+            Part("scale", Spec(stored_scale(self.scale_dtype, spec.dtype), groups)),
+        ]
+        if not self.symmetric:
+            parts.append(Part("zero_point", Spec(DTYPES["I8"], groups)))
+        return tuple(parts)
+
+    def grain(self, spec: Spec) -> int:
+        """One row."""
+        return 1
+
+    def prepare(self, dtype: DType) -> None:
+        """Compile what encoding tensors of this dtype needs, by encoding a small one."""
+        spec = Spec(dtype, (1, self.group_size))
+        for _ in self.encode(np.zeros(spec.shape, dtype.carrier), spec, 0, None, Scratch()):
+            pass
+
+    def encode(
+        self, rows: Array, spec: Spec, start: int, stats: float | None, scratch: Scratch
+    ) -> Iterator[Piece]:
+        """See :meth:`Scheme.encode`."""
+        from ..numerics.integer import symmetric, with_zero
+        from ..numerics.lanes import STORED
+        from ..numerics.pack import pack_nibbles
+        from ..numerics.rows import as_bits, reject
+
+        kept = stored_scale(self.scale_dtype, spec.dtype)
+        stored = STORED[kept.name]
+        # A group is as good as a row of its own, and spares the kernel the cutting of rows.
+        bits = as_bits(rows, spec.dtype, scratch).reshape(-1, self.group_size)
+        wide = scratch.take(bits.shape, np.int8)
+        scales = scratch.take((len(bits), 1), np.float32)
+        zeros = scratch.take((len(bits), 1), np.int8)
+        if self.symmetric:
+            tries = _TRIES if self.optimize == "mse" else 0
+            fine = symmetric(
+                bits, 1, self.group_size, stored, np.float32(0), np.float32(7), tries, wide, scales
+            )
+        else:
+            fine = with_zero(bits, self.group_size, stored, np.float32(15), wide, scales, zeros)
+        if not fine:
+            raise reject(rows, spec.dtype)
+        codes = scratch.take((len(rows), spec.columns // 2), np.uint8)
+        pack_nibbles(wide.reshape(-1).view(np.uint16), codes.reshape(-1))
+        groups = start * (spec.columns // self.group_size)
+        yield Piece("codes", start * codes.shape[1], codes)
+        yield Piece("scale", groups * kept.itemsize, narrowed(scales, kept, scratch))
+        if not self.symmetric:
+            yield Piece("zero_point", groups, zeros)
+
+    def decode(self, parts: Mapping[str, Array], spec: Spec, start: int, stop: int, out: Array) -> None:
+        """See :meth:`Scheme.decode`: the product of code and scale, rounded once to float32."""
+        from ..numerics.decode import by_table
+
+        kept = stored_scale(self.scale_dtype, spec.dtype)
+        codes = unpacked(parts["codes"], stop - start, 4)
+        scales = widened(np.asarray(parts["scale"]), kept).reshape(spec.rows, -1)[start:stop]
+        if self.symmetric:
+            zeros = np.zeros_like(scales)
+        else:
+            zeros = np.asarray(parts["zero_point"]).reshape(spec.rows, -1)[start:stop].astype(np.float32)
+        by_table(codes, _VALUES, 1, self.group_size, np.ascontiguousarray(scales), zeros, out)
+
+
+_VALUES = np.array([*range(8), *range(-8, 0)], np.float32)

@@ -1,0 +1,171 @@
+"""The MX formats: blocks of 32 columns under a power of two."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import ClassVar
+
+import numpy as np
+
+from ..core.dtypes import DTYPES, DType
+from ..core.scratch import Scratch
+from ..core.spec import Part, Spec
+from ..core.tensor import Piece
+from ..numerics.minifloat import FORMATS, Minifloat
+from .base import Array, Base, choose
+from .packed import code_bytes, unpacked
+
+__all__ = ["MODES", "Mxfp4", "Mxfp6", "Mxfp8"]
+
+MODES = ("rceil", "floor", "even", "ceil")
+_BLOCK = 32
+
+
+class _Mx(Base):
+    """``scale = 2**(byte - 127)``, ``code = rne(x / scale)``, saturating at the format's largest value.
+
+    Computed in float32 from the source; the scale follows the largest magnitude of a block by ``scale_mode``
+    (:func:`numerics.micro.scale_byte`). A block of zeros has scale byte 0, which stands for 2**-127, and
+    codes 0: kernels that divide zero by that scale and store NaN are not followed.
+    """
+
+    name: ClassVar[str]
+    scale_mode: str
+    optimize: str
+
+    observes = False
+
+    @property
+    def kind(self) -> Minifloat:
+        """The format of the codes."""
+        raise NotImplementedError
+
+    def __post_init__(self) -> None:
+        choose(self.name, "scale_mode", self.scale_mode, MODES)
+        choose(self.name, "optimize", self.optimize, ("none", "mse"))
+
+    @property
+    def multiple(self) -> tuple[int, int]:
+        """Whole blocks of columns."""
+        return 1, _BLOCK
+
+    def parts(self, spec: Spec) -> tuple[Part, ...]:
+        """Codes shaped as the tensor, in their dtype; E8M0 scales ``[.., N, K / 32]``."""
+        scales = (*spec.shape[:-1], spec.shape[-1] // _BLOCK)
+        return (
+            Part("codes", Spec(DTYPES[self.kind.dtype], spec.shape)),
+            Part("scale", Spec(DTYPES["F8_E8M0"], scales)),
+        )
+
+    def grain(self, spec: Spec) -> int:
+        """One row."""
+        return 1
+
+    def prepare(self, dtype: DType) -> None:
+        """Compile what encoding tensors of this dtype needs, by encoding a small one."""
+        spec = Spec(dtype, (1, _BLOCK))
+        for _ in self.encode(np.zeros(spec.shape, dtype.carrier), spec, 0, None, Scratch()):
+            pass
+
+    def encode(
+        self, rows: Array, spec: Spec, start: int, stats: float | None, scratch: Scratch
+    ) -> Iterator[Piece]:
+        """See :meth:`Scheme.encode`."""
+        from ..numerics.micro import MODES as BY_NUMBER
+        from ..numerics.micro import mx
+        from ..numerics.rows import as_bits, reject
+
+        kind = self.kind
+        count, columns = rows.shape
+        codes = scratch.take((count, code_bytes(spec, kind.bits)), np.uint8)
+        scales = scratch.take((count, columns // _BLOCK), np.uint8)
+        if not mx(
+            as_bits(rows, spec.dtype, scratch), BY_NUMBER[self.scale_mode], self.optimize == "mse", kind.bits,
+            np.float32(kind.top), np.uint32(kind.power), kind.least_bits, kind.drop, kind.ruler,
+            scratch.take((columns // 4,), np.uint32), codes, scales,
+        ):  # fmt: skip
+            raise reject(rows, spec.dtype)
+        yield Piece("codes", start * codes.shape[1], codes)
+        yield Piece("scale", start * scales.shape[1], scales)
+
+    def decode(self, parts: Mapping[str, Array], spec: Spec, start: int, stop: int, out: Array) -> None:
+        """See :meth:`Scheme.decode`; exact but where a product is subnormal in float32."""
+        from ..numerics.decode import by_table
+
+        codes = unpacked(parts["codes"], stop - start, self.kind.bits)
+        scales = _powers()[np.asarray(parts["scale"]).view(np.uint8).reshape(spec.rows, -1)[start:stop]]
+        by_table(codes, self.kind.values(), 1, _BLOCK, scales, np.zeros_like(scales), out)
+
+
+@cache
+def _powers() -> Array:
+    """Value of each E8M0 code, float32 ``[256]``: byte 0 is 2**-127, as for CUDA; 255 is NaN."""
+    powers = np.ldexp(np.ones(256), np.arange(256) - 127)
+    powers[255] = np.nan
+    return powers.astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Mxfp4(_Mx):
+    """E2M1 under powers of two, OCP Microscaling Formats 1.0.
+
+    Args:
+        scale_mode: ``"rceil"``, ``"floor"``, ``"even"`` or ``"ceil"``.
+        optimize: ``"mse"`` also tries the next smaller and larger scale for each block, and keeps the one
+            with the least squared error.
+    """
+
+    name: ClassVar[str] = "mxfp4"
+    summary: ClassVar[str] = "4-bit floats, a power of two to each 32 columns"
+
+    scale_mode: str = "rceil"
+    optimize: str = "none"
+
+    @property
+    def kind(self) -> Minifloat:
+        """E2M1."""
+        return FORMATS["e2m1"]
+
+
+@dataclass(frozen=True)
+class Mxfp6(_Mx):
+    """E3M2 or E2M3 under powers of two; arguments as for :class:`Mxfp4`, and the format."""
+
+    name: ClassVar[str] = "mxfp6"
+    summary: ClassVar[str] = "6-bit floats, a power of two to each 32 columns"
+
+    format: str = "e3m2"
+    scale_mode: str = "rceil"
+    optimize: str = "none"
+
+    def __post_init__(self) -> None:
+        choose(self.name, "format", self.format, ("e3m2", "e2m3"))
+        super().__post_init__()
+
+    @property
+    def kind(self) -> Minifloat:
+        """As chosen."""
+        return FORMATS[self.format]
+
+
+@dataclass(frozen=True)
+class Mxfp8(_Mx):
+    """E4M3 or E5M2 under powers of two; arguments as for :class:`Mxfp4`, and the format."""
+
+    name: ClassVar[str] = "mxfp8"
+    summary: ClassVar[str] = "8-bit floats, a power of two to each 32 columns"
+
+    format: str = "e4m3fn"
+    scale_mode: str = "rceil"
+    optimize: str = "none"
+
+    def __post_init__(self) -> None:
+        choose(self.name, "format", self.format, ("e4m3fn", "e5m2"))
+        super().__post_init__()
+
+    @property
+    def kind(self) -> Minifloat:
+        """As chosen."""
+        return FORMATS[self.format]

@@ -1,0 +1,121 @@
+"""nvfp4: E2M1 in blocks of 16 columns under an E4M3 scale, and one scale for the tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from ..core.dtypes import DTYPES, DType
+from ..core.scratch import Scratch
+from ..core.spec import Part, Spec
+from ..core.tensor import Piece
+from ..numerics.minifloat import FORMATS
+from .base import Array, Base, choose
+from .packed import code_bytes, unpacked
+
+__all__ = ["Nvfp4"]
+
+_BLOCK = 16
+_REACH = np.float32(2688)
+"""6 * 448: the largest code under the largest block scale."""
+
+_SEARCH = {"none": (0, 0), "four_over_six": (-1, 0), "mse": (4, 6)}
+"""Scales to try below and above, see :func:`numerics.micro.nv`; half as much again is four or five steps up.
+"""
+
+
+@dataclass(frozen=True)
+class Nvfp4(Base):
+    """``scale = rne_e4m3((peak / 6) / g)``, ``code = rne_e2m1(x / (g * scale))``, with ``g = amax / 2688``.
+
+    Everything in float32 from the source, with true divisions: the shortcuts of GPU kernels (a product with
+    1/6, approximate reciprocals, a global scale in BF16) are not followed. What is stored as the global scale
+    is the divisor ``2688 / amax``, so ``value = code * scale / global_scale``. A block whose scale underflows
+    has scale 0 and codes 0; a tensor of zeros has global scale 1. ``amax`` is that of the tensor, or the
+    largest of those that share it.
+
+    Args:
+        optimize: ``"four_over_six"`` also tries the scale that maps the largest value of a block to 4 instead
+            of 6, where the steps are finer; ``"mse"`` all scales from four E4M3 steps below to six above
+            the plain one. Kept is the one with the least squared error.
+    """
+
+    name: ClassVar[str] = "nvfp4"
+    summary: ClassVar[str] = "4-bit floats, an E4M3 scale to each 16 columns and one scale to the tensor"
+    observes: ClassVar[bool] = True
+
+    optimize: str = "none"
+
+    def __post_init__(self) -> None:
+        choose(self.name, "optimize", self.optimize, tuple(_SEARCH))
+
+    @property
+    def multiple(self) -> tuple[int, int]:
+        """Whole blocks of columns."""
+        return 1, _BLOCK
+
+    def parts(self, spec: Spec) -> tuple[Part, ...]:
+        """F4 codes shaped as the tensor, E4M3 scales ``[.., N, K / 16]``, the F32 global scale ``[]``."""
+        scales = (*spec.shape[:-1], spec.shape[-1] // _BLOCK)
+        return (
+            Part("codes", Spec(DTYPES["F4"], spec.shape)),
+            Part("scale", Spec(DTYPES["F8_E4M3"], scales)),
+            Part("global_scale", Spec(DTYPES["F32"], ())),
+        )
+
+    def grain(self, spec: Spec) -> int:
+        """One row."""
+        return 1
+
+    def prepare(self, dtype: DType) -> None:
+        """Compile what encoding tensors of this dtype needs, by encoding a small one."""
+        spec = Spec(dtype, (1, _BLOCK))
+        rows = np.zeros(spec.shape, dtype.carrier)
+        for _ in self.encode(rows, spec, 0, self.observe(rows, dtype), Scratch()):
+            pass
+
+    def encode(
+        self, rows: Array, spec: Spec, start: int, stats: float | None, scratch: Scratch
+    ) -> Iterator[Piece]:
+        """See :meth:`Scheme.encode`; ``stats`` is the largest magnitude of the tensor, or of its group."""
+        from ..numerics.micro import nv
+        from ..numerics.rows import as_bits, reject
+
+        assert stats is not None
+        count, columns = rows.shape
+        shared, divisor = _global(np.float32(stats))
+        low, high = _SEARCH[self.optimize]
+        codes = scratch.take((count, code_bytes(spec, 4)), np.uint8)
+        scales = scratch.take((count, columns // _BLOCK), np.uint8)
+        if not nv(
+            as_bits(rows, spec.dtype, scratch), shared, low, high,
+            scratch.take((columns // 4,), np.uint32), scratch.take((columns // _BLOCK,), np.float32),
+            scratch.take((columns // _BLOCK,), np.float32), codes, scales,
+        ):  # fmt: skip
+            raise reject(rows, spec.dtype)
+        yield Piece("codes", start * codes.shape[1], codes)
+        yield Piece("scale", start * scales.shape[1], scales)
+        yield Piece("global_scale", 0, divisor)
+
+    def decode(self, parts: Mapping[str, Array], spec: Spec, start: int, stop: int, out: Array) -> None:
+        """See :meth:`Scheme.decode`: ``code * scale``, which is exact, over the global scale."""
+        from ..numerics.decode import by_table
+
+        codes = unpacked(parts["codes"], stop - start, 4)
+        stored = np.asarray(parts["scale"]).view(np.uint8).reshape(spec.rows, -1)[start:stop]
+        scales = FORMATS["e4m3fn"].values()[stored]
+        by_table(codes, FORMATS["e2m1"].values(), 1, _BLOCK, scales, np.zeros_like(scales), out)
+        np.divide(out, np.asarray(parts["global_scale"], np.float32).reshape(()), out=out)
+
+
+def _global(peak: np.float32) -> tuple[np.float32, Array]:
+    """Multiplier and stored divisor of a tensor with that largest magnitude; both finite, neither zero."""
+    if peak == 0:
+        return np.float32(1), np.ones(1, np.float32)
+    with np.errstate(over="ignore", under="ignore"):
+        multiplier = max(peak / _REACH, np.float32(2.0**-149))
+        divisor = min(_REACH / peak, np.finfo(np.float32).max)
+    return multiplier, np.array([divisor], np.float32)
