@@ -1,6 +1,6 @@
 """Knowledge as data: families, conventions and how they are loaded from ``formats/``."""
 
-from .convention import Convention
+from .convention import Convention, PartRule
 from .conventions import convention, conventions
 from .families import detect, families, family, generic_family
 from .family import Family, Spelling
@@ -10,6 +10,7 @@ __all__ = [
     "Convention",
     "Family",
     "Fused",
+    "PartRule",
     "Spelling",
     "convention",
     "conventions",

@@ -21,6 +21,7 @@ from ..core.spec import Spec
 from ..core.tensor import LazyTensor, Piece, plain
 from .cast import cast_values, float_dtype
 from .select import Patterns
+from .spell import canonical, recognise
 
 __all__ = ["Dequantize"]
 
@@ -51,8 +52,6 @@ class Dequantize(Transform):
 
     def apply(self, tensors: Iterable[LazyTensor], planning: Planning) -> Iterator[LazyTensor]:
         """Join the stored parts of each tensor; they are decoded tile by tile when they are read."""
-        from ..schemes.recognise import recognise
-
         table = {tensor.name: tensor for tensor in tensors}
         convention = catalog.convention(self.convention)
         groups = convention.group(list(table))
@@ -62,15 +61,15 @@ class Dequantize(Transform):
         made: dict[str, LazyTensor] = {}
         for name, stored in groups.items():
             match = patterns.first(name)
-            if len(stored) < 2 or (self.only and match is None):
+            if "scale" not in stored or (self.only and match is None):
                 continue
             parts = {role: table[one] for role, one in stored.items()}
-            found = recognise({role: part.spec for role, part in parts.items()})
+            found = recognise({role: part.spec for role, part in parts.items()}, convention)
             if found is None:
                 facts = ", ".join(f"{role} {part.spec}" for role, part in parts.items())
                 planning.warn(f"{name}: not dequantized: no scheme stores {facts}")
                 continue
-            made[stored["codes"]] = _decode(name, parts, *found, target)
+            made[stored["codes"]] = _decode(name, parts, *found, target, convention)
             used.update(stored.values())
         for name, tensor in table.items():
             if name in made:
@@ -113,22 +112,25 @@ _recent = _Recent(8)
 
 
 def _decode(
-    name: str, parts: Mapping[str, LazyTensor], scheme: Scheme, spec: Spec, target: DType
+    name: str,
+    parts: Mapping[str, LazyTensor],
+    scheme: Scheme,
+    spec: Spec,
+    target: DType,
+    convention: catalog.Convention,
 ) -> LazyTensor:
     codes = parts["codes"]
-    others = {role: part for role, part in parts.items() if role != "codes"}
+    wanted = {part.role for part in scheme.parts(spec)} - {"codes"}
     f32 = Spec(float_dtype(_F32), spec.shape)
     out_spec = Spec(target, spec.shape)
 
     def small() -> dict[str, NDArray[Any]]:
-        return {
-            role: part.numpy().view(part.spec.dtype.carrier).reshape(part.spec.shape)
-            for role, part in others.items()
-        }
+        arrays = {role: _carried(parts[role]) for role in wanted}
+        return {role: canonical(array, role, scheme, spec, convention) for role, array in arrays.items()}
 
     def read(start: int, stop: int, scratch: Scratch) -> Iterator[Piece]:
         whole = _recent.get(id(codes), small)
-        rows = codes.matrix(start, stop, scratch)
+        rows = canonical(codes.matrix(start, stop, scratch), "codes", scheme, spec, convention)
         values = scratch.take((stop - start, spec.columns), np.float32)
         scheme.decode({"codes": rows, **whole}, spec, start, stop, values)
         out = cast_values(values, f32.dtype, target, scratch, name, start)
@@ -136,3 +138,9 @@ def _decode(
 
     made = plain(name, out_spec, read, source=codes.source, fate=codes.fate)
     return made.evolve(grain=scheme.grain(spec), did=f"dequantize {scheme.name} -> {target.name}")
+
+
+def _carried(tensor: LazyTensor) -> NDArray[Any]:
+    """All of a small part, in its carrier dtype."""
+    spec = tensor.spec
+    return tensor.numpy().view(spec.dtype.carrier).reshape(spec.shape)

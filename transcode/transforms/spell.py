@@ -1,12 +1,28 @@
-"""Give the parts of a tensor the names, dtypes and layouts of a consumer's convention."""
+"""Give the parts of a tensor the names, dtypes and layouts of a convention, and take them off again."""
 
 from __future__ import annotations
 
-from ..catalog import Convention
-from ..core.planning import Planning
-from ..core.tensor import LazyTensor
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from math import lcm
+from typing import Any
 
-__all__ = ["spell"]
+import numpy as np
+from numpy.typing import NDArray
+
+from ..catalog import Convention, PartRule
+from ..core.dtypes import DTYPES
+from ..core.planning import Planning
+from ..core.scheme import Scheme
+from ..core.scratch import Scratch
+from ..core.spec import Part, Spec
+from ..core.tensor import LazyTensor, Piece
+from ..errors import PlanError
+from ..numerics import packing, swizzle
+
+__all__ = ["canonical", "recognise", "spell"]
+
+Array = NDArray[Any]
 
 
 def spell(
@@ -16,6 +32,7 @@ def spell(
 
     Raises:
         RecipeError: the convention has no place for such a tensor.
+        PlanError: the layout cannot hold a tensor of this shape.
     """
     if tensor.scheme is None:
         return tensor, {part.role: tensor.name for part in tensor.parts}
@@ -27,4 +44,125 @@ def spell(
                 f"{convention.name} is not known to read {scheme} with {option}={value}, but with"
                 f" {' or '.join(map(str, values))}"
             )
-    return tensor, {part.role: convention.spell(tensor.name, part.role, scheme) for part in tensor.parts}
+    rules = {part.role: convention.part(part.role, scheme) for part in tensor.parts}
+    names = {role: rule.name.spell(tensor.name) for role, rule in rules.items()}
+    parts = tuple(_stored(part, rules[part.role], tensor.name) for part in tensor.parts)
+    changes = {
+        part.role: change for part in tensor.parts if (change := _change(part, rules[part.role])) is not None
+    }
+    if parts == tensor.parts and not changes:
+        return tensor, names
+    grain = tensor.grain
+    if any(rule.layout == "swizzled" for rule in rules.values()):
+        grain = lcm(grain, swizzle.TILE_ROWS)
+
+    def read(start: int, stop: int, scratch: Scratch) -> Iterator[Piece]:
+        for piece in tensor.read(start, stop, scratch):
+            change = changes.get(piece.role)
+            yield piece if change is None else change(piece, scratch)
+
+    return tensor.evolve(parts=parts, read=read, grain=grain), names
+
+
+def _stored(part: Part, rule: PartRule, name: str) -> Part:
+    """Facts of a part as it is stored."""
+    spec = part.spec
+    dtype = spec.dtype if rule.dtype is None else DTYPES[rule.dtype]
+    shape = spec.shape
+    if spec.dtype.packed and not dtype.packed:
+        shape = (*shape[:-1], shape[-1] * spec.dtype.bits // 8)
+    if rule.layout == "swizzled":
+        if len(shape) != 2:
+            raise PlanError(
+                f"the swizzled layout holds the scales of a matrix, not those of {len(shape)}-D stacks",
+                tensor=name,
+                hint="exclude it, or choose a convention with scales in rows",
+            )
+        shape = swizzle.padded(*shape)
+    if rule.shape is not None and spec.numel == 1:
+        shape = rule.shape
+    return replace(part, spec=Spec(dtype, shape))
+
+
+def _change(part: Part, rule: PartRule) -> Callable[[Piece, Scratch], Piece] | None:
+    """What happens to the bytes of a part on their way to the file; None if nothing does."""
+    spec = part.spec
+    if rule.layout == "swizzled":
+        columns = spec.shape[-1]
+
+        def tile(piece: Piece, scratch: Scratch) -> Piece:
+            scales = piece.data.view(np.uint8).reshape(-1, columns)
+            shape = swizzle.padded(*scales.shape)
+            out = swizzle.swizzle(scales, scratch.take(shape, np.uint8))
+            return Piece(piece.role, piece.offset // columns * shape[1], out)
+
+        return tile
+    if rule.packing == "high_first":
+        if spec.dtype.bits != 4:
+            return None
+
+        def swap(piece: Piece, scratch: Scratch) -> Piece:
+            out = packing.swap_nibbles(piece.data, scratch.take(piece.data.shape, np.uint8))
+            return Piece(piece.role, piece.offset, out)
+
+        return swap
+    if rule.reciprocal:
+
+        def invert(piece: Piece, scratch: Scratch) -> Piece:
+            return Piece(piece.role, piece.offset, np.divide(np.float32(1), piece.data))
+
+        return invert
+    return None
+
+
+def recognise(stored: Mapping[str, Spec], convention: Convention) -> tuple[Scheme, Spec] | None:
+    """The scheme whose parts the convention would store with just these facts.
+
+    Args:
+        stored: role -> facts of each stored part.
+
+    Returns:
+        The scheme with its options, and the tensor's facts as float32, in which it is decoded; None when the
+        convention stores no scheme so.
+    """
+    from ..schemes.recognise import variants
+
+    for name, rule in convention.schemes.items():
+        if not stored.keys() <= rule.parts.keys():
+            continue
+        for scheme in variants(name, rule.options, stored["scale"].dtype.name):
+            spec = _logical(stored["codes"], scheme)
+            if spec is None or scheme.refuses(spec) is not None:
+                continue
+            parts = {part.role: part for part in scheme.parts(spec)}
+            if parts.keys() <= stored.keys() and all(
+                _stored(part, rule.parts[role], name).spec == stored[role] for role, part in parts.items()
+            ):
+                return scheme, spec
+    return None
+
+
+def _logical(codes: Spec, scheme: Scheme) -> Spec | None:
+    """Facts of the tensor that stored codes stand for, if the scheme made them."""
+    least = Spec(DTYPES["F32"], scheme.multiple)
+    bits = scheme.parts(least)[0].spec.dtype.bits
+    if len(codes.shape) < 2 or codes.shape[-1] * codes.dtype.bits % bits:
+        return None
+    return Spec(least.dtype, (*codes.shape[:-1], codes.shape[-1] * codes.dtype.bits // bits))
+
+
+def canonical(stored: Array, role: str, scheme: Scheme, spec: Spec, convention: Convention) -> Array:
+    """A stored part as the scheme itself would have it: the inverse of what :func:`spell` does to bytes.
+
+    Args:
+        stored: the whole part, or any whole rows of the codes; in its carrier dtype.
+    """
+    rule = convention.part(role, scheme.name)
+    part = next(part for part in scheme.parts(spec) if part.role == role)
+    if rule.layout == "swizzled":
+        return swizzle.unswizzle(stored.view(np.uint8), *part.spec.shape)
+    if rule.packing == "high_first" and part.spec.dtype.bits == 4:
+        return packing.swap_nibbles(stored.view(np.uint8))
+    if rule.reciprocal:
+        return np.divide(np.float32(1), stored)
+    return stored
