@@ -291,7 +291,7 @@ def _choose(fd: int, real: str, draft: _Draft, options: Options) -> tuple[Way, i
     if draft.needed <= old:
         return ("unchanged" if draft.head(old) == draft.old else "overwrite"), old
     blocks = _blocks(fd, draft)
-    if blocks and front.can_insert(fd):
+    if blocks and front.can_insert(os.path.dirname(real)):
         with front.alone(fd) as alone:
             if alone:
                 return "insert", old + blocks

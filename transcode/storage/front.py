@@ -26,14 +26,22 @@ def block_size(fd: int) -> int:
     return max(os.fstat(fd).st_blksize if os.name == "posix" else 0, 4096)
 
 
-def can_insert(fd: int) -> bool:
-    """Whether the file system can insert ranges. The file is not changed.
+def can_insert(folder: str) -> bool:
+    """Whether the file system of a folder can insert ranges.
 
-    A file system that can refuses a single byte as no multiple of its block; one that cannot says so.
+    Asked of a file without a name, because the mere attempt touches a file's modification time: a file system
+    that can refuses a single byte as no multiple of its block, one that cannot says so.
     """
-    if _fallocate is None or _fallocate(fd, _INSERT_RANGE, 0, 1) == 0:
+    if _fallocate is None or not hasattr(os, "O_TMPFILE"):
         return False
-    return ctypes.get_errno() == errno.EINVAL
+    try:
+        fd = os.open(folder, os.O_TMPFILE | os.O_RDWR, 0o600)
+    except OSError:
+        return False
+    try:
+        return _fallocate(fd, _INSERT_RANGE, 0, 1) != 0 and ctypes.get_errno() == errno.EINVAL
+    finally:
+        os.close(fd)
 
 
 def insert(fd: int, size: int) -> bool:

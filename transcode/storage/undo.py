@@ -143,15 +143,13 @@ def roll_back(fd: int, path: str, record: Record) -> None:
     """
     size = os.fstat(fd).st_size
     before = record.header(path)
-    grown = record.size + record.inserted
+    fits = size in (record.size, record.size + record.inserted)
     try:
-        fits = size in (record.size, grown) and _read(fd, path).entries == before.entries
-        healthy = True
+        if _read(fd, path).entries != before.entries or not fits:
+            return  # a healthy file, but another one: it has taken the name since
     except FormatError:
-        fits, healthy = size in (record.size, grown), False
+        pass  # what a half-written header is like
     if not fits:
-        if healthy:
-            return  # another file has taken this name since
         raise FormatError(
             f"the header is broken, and its undo record is of a file of {record.size} bytes, not {size}",
             file=path,
