@@ -159,15 +159,14 @@ class _Reader:
         return None
 
     def _pair(self, base: str, roles: dict[str, LazyTensor], alpha: LazyTensor | None) -> Iterable[Change]:
-        for role, other in (("up", "down"), ("down", "up")):
+        for role in ("up", "down"):
             if role not in roles:
                 named = next(iter(roles.values())).name
                 raise self._error(named, f"has no partner: the {role} of {base!r} is missing",
                                   "is the file complete?")  # fmt: skip
-            self._float(roles[other])
+        for tensor in roles.values():
+            self._float(tensor)
         pair = LowRank(self._path, roles["up"], roles["down"], roles.get("mid"))
-        if pair.mid is not None:
-            self._float(pair.mid)
         if (why := pair.disagree()) is not None:
             raise self._error(pair.up.name, why, "is the file complete?")
         factor, said = self._factor_of(base, pair.rank, alpha)
@@ -175,7 +174,7 @@ class _Reader:
         told = f"rank {pair.rank}{said}"
         yield self._change(pair.up.name, base, "weight", pair, scale, told)
         if (bias := roles.get("bias")) is not None:
-            delta = Difference(self._path, self._float(bias))
+            delta = Difference(self._path, bias)
             yield self._change(bias.name, base, "bias", delta, scale, f"bias{said}")
 
     def _factor_of(self, base: str, rank: int, alpha: LazyTensor | None) -> tuple[float, str]:
