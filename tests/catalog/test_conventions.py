@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -40,6 +41,95 @@ def test_lightx2v_names(scheme: str) -> None:
     assert {role: lightx2v.spell(X, role, scheme) for role in lightx2v.scheme(scheme).parts} == LIGHTX2V[
         scheme
     ]
+
+
+# Stored names of X.weight by each consumer's own code, with dtypes where not the scheme's, and layouts.
+CONSUMERS = {
+    ("comfyui", "int8"): {"X.weight": (None, "rows"), "X.weight_scale": (None, "rows")},
+    ("comfyui", "fp8"): {"X.weight": (None, "rows"), "X.weight_scale": (None, "rows")},
+    ("comfyui", "mxfp8"): {"X.weight": ("F8_E4M3", "rows"), "X.weight_scale": ("U8", "swizzled")},
+    ("comfyui", "nvfp4"): {
+        "X.weight": ("U8", "rows"), "X.weight_scale": ("F8_E4M3", "swizzled"),
+        "X.weight_scale_2": (None, "rows"),
+    },
+    ("comfyui_scaled", "fp8"): {"X.weight": (None, "rows"), "X.scale_weight": (None, "rows")},
+    ("deepseek", "fp8"): {"X.weight": (None, "rows"), "X.weight_scale_inv": (None, "rows")},
+    ("compressed_tensors", "fp8"): {"X.weight": (None, "rows"), "X.weight_scale": (None, "rows")},
+    ("compressed_tensors", "mxfp4"): {"X.weight_packed": ("U8", "rows"), "X.weight_scale": ("U8", "rows")},
+    ("compressed_tensors", "mxfp8"): {"X.weight": ("F8_E4M3", "rows"), "X.weight_scale": ("U8", "rows")},
+    ("compressed_tensors", "nvfp4"): {
+        "X.weight_packed": ("U8", "rows"), "X.weight_scale": ("F8_E4M3", "rows"),
+        "X.weight_global_scale": (None, "rows"), "X.input_global_scale": (None, "rows"),
+    },
+    ("modelopt", "fp8"): {"X.weight": (None, "rows"), "X.weight_scale": (None, "rows")},
+    ("modelopt", "nvfp4"): {
+        "X.weight": ("U8", "rows"), "X.weight_scale": ("F8_E4M3", "rows"), "X.weight_scale_2": (None, "rows"),
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("convention", "scheme"), CONSUMERS)
+def test_consumers(convention: str, scheme: str) -> None:
+    parts = catalog.convention(convention).scheme(scheme).parts.values()
+    found = {part.name.spell("X.weight"): (part.dtype, part.layout) for part in parts}
+    assert found == CONSUMERS[convention, scheme]
+
+
+def test_only_comfyui_swaps_nibbles() -> None:
+    swapped = {
+        (name, scheme)
+        for name in catalog.conventions()
+        for scheme, rule in catalog.convention(name).schemes.items()
+        if any(part.packing == "high_first" for part in rule.parts.values())
+    }
+    assert swapped == {("comfyui", "nvfp4")}
+
+
+def test_who_stores_a_divisor_and_who_a_multiplier() -> None:
+    """The scheme's global scale is 2688 / amax, as LightX2V and compressed-tensors store it."""
+    stored = {
+        name: catalog.convention(name).part("global_scale", "nvfp4").reciprocal
+        for name in ("lightx2v", "compressed_tensors", "comfyui", "modelopt")
+    }
+    assert stored == {"lightx2v": False, "compressed_tensors": False, "comfyui": True, "modelopt": True}
+
+
+def test_comfyui_says_what_a_layer_is() -> None:
+    rule = catalog.convention("comfyui").scheme("fp8")
+    for form, said in (("e4m3fn", b'{"format": "float8_e4m3fn"}'), ("e5m2", b'{"format": "float8_e5m2"}')):
+        (marker,) = rule.markers_for(SimpleNamespace(format=form))
+        assert (marker.name.spell("X.weight"), marker.dtype, marker.data) == ("X.comfy_quant", "U8", said)
+        assert marker.shape == (len(said),)
+        assert marker.everywhere
+    (marker,) = catalog.convention("comfyui_scaled").scheme("fp8").markers_for(SimpleNamespace())
+    assert (str(marker.name), marker.shape, marker.everywhere) == ("scaled_fp8", (2,), False)
+
+
+def test_real_files_are_read_back() -> None:
+    """Names as in published checkpoints."""
+    deepseek = [
+        "model.layers.0.mlp.gate_proj.weight",
+        "model.layers.0.mlp.gate_proj.weight_scale_inv",
+        "lm_head.weight",
+    ]
+    assert catalog.convention("deepseek").group(deepseek) == {
+        deepseek[0]: {"codes": deepseek[0], "scale": deepseek[1]},
+        "lm_head.weight": {"values": "lm_head.weight"},
+    }
+    comfy = ["a.weight", "a.weight_scale", "a.comfy_quant", "a.bias"]
+    assert catalog.convention("comfyui").group(comfy) == {
+        "a.weight": {"codes": "a.weight", "scale": "a.weight_scale"},
+        "a.bias": {"values": "a.bias"},
+    }
+    older = ["scaled_fp8", "a.weight", "a.scale_weight"]
+    assert catalog.convention("comfyui_scaled").group(older) == {
+        "a.weight": {"codes": "a.weight", "scale": "a.scale_weight"}
+    }
+    packed = ["a.weight_packed", "a.weight_scale", "a.weight_global_scale", "b.weight", "b.weight_scale"]
+    assert catalog.convention("compressed_tensors").group(packed) == {
+        "a.weight": {"codes": packed[0], "scale": packed[1], "global_scale": packed[2]},
+        "b.weight": {"codes": "b.weight", "scale": "b.weight_scale"},
+    }
 
 
 def test_lightx2v_knows_these_schemes() -> None:

@@ -23,8 +23,9 @@ class PartRule:
 
     Attributes:
         name: template of its stored name.
-        dtype: safetensors name of the stored dtype when it differs from the scheme's (same bits, another
-            name), else None.
+        dtype: safetensors name of the stored dtype when it differs from the scheme's: the same bytes, and the
+            last axis longer or shorter where the width differs (F4 ``[N, K]`` is U8 ``[N, K / 2]``); else
+            None.
         layout: ``"rows"`` (row-major) or ``"swizzled"`` (128x4 tiles, zero-padded).
         packing: which nibble of a byte holds the even column: ``"low_first"`` or ``"high_first"``.
         reciprocal: whether the stored value is one divided by the scheme's.
@@ -48,12 +49,19 @@ class Marker:
         dtype: safetensors name.
         shape: its shape.
         data: its bytes.
+        when: options that the scheme must have for it to be written.
     """
 
     name: Template
     dtype: str
     shape: tuple[int, ...]
     data: bytes = field(repr=False)
+    when: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def everywhere(self) -> bool:
+        """Whether it is written for every quantized tensor, not once."""
+        return self.name.placeholder is not None
 
 
 @dataclass(frozen=True)
@@ -79,6 +87,14 @@ class SchemeRule:
     shares_scales: bool = False
     rows: int = 1
     columns: int = 1
+
+    def markers_for(self, scheme: object) -> tuple[Marker, ...]:
+        """The extra tensors that belong to a tensor of a scheme with such options."""
+        return tuple(
+            marker
+            for marker in self.markers
+            if all(getattr(scheme, option, None) == value for option, value in marker.when.items())
+        )
 
 
 @dataclass(frozen=True)

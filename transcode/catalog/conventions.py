@@ -140,14 +140,15 @@ def _shape(node: strict.Node) -> tuple[int, ...]:
 def _marker(node: strict.Node) -> Marker:
     top = node.mapping()
     name = _template(top.need("name"))
+    when = top.get("when", _plain, _NO_OPTIONS)
     content = top.find("json")
     if content is not None:
         data = json.dumps(content.plain()).encode()
-        marker = Marker(name, "U8", (len(data),), data)
+        marker = Marker(name, "U8", (len(data),), data, when)
     else:
         dtype = DTYPES[top.need("dtype").choice(DTYPES)]
         shape = _shape(top.need("zeros"))
-        marker = Marker(name, dtype.name, shape, bytes(prod(shape) * dtype.bits // 8))
+        marker = Marker(name, dtype.name, shape, bytes(prod(shape) * dtype.bits // 8), when)
     top.reject_unknown()
     return marker
 
