@@ -58,6 +58,9 @@ class Source(Protocol):
     def notes(self) -> Sequence[str]:
         """Remarks on how the source was read."""
 
+    def verify(self) -> None:
+        """Raise FormatError if a file was changed since it was opened: what was read of it may be a mixture."""
+
 
 class Transform:
     """One stage: rewrites facts, and wraps the reading of bytes.

@@ -191,6 +191,15 @@ class MappedFile:
         """Close the file. Views of it stay valid; a later read opens it again."""
         _POOL.close(self)
 
+    def verify(self) -> None:
+        """Raise FormatError if the file was changed, replaced or removed since it was opened."""
+        try:
+            now = _identity(os.stat(self.path))
+        except OSError as error:
+            raise FormatError(f"cannot be read any more: {error.strerror}", file=self.path) from None
+        if now != self._seen:
+            raise FormatError("was changed while it was being read", file=self.path, hint="start again")
+
     def bytes(self, begin: int, end: int, scratch: Scratch) -> Bytes:
         """Bytes ``begin`` to ``end`` of the file: a read-only view, or a copy in ``scratch``.
 

@@ -67,6 +67,11 @@ class Source:
         for file in self._maps:
             file.close()
 
+    def verify(self) -> None:
+        """See :meth:`.core.flow.Source.verify`."""
+        for file in self._maps:
+            file.verify()
+
     def __enter__(self) -> Source:
         return self
 

@@ -165,6 +165,7 @@ class Write:
                     on_progress=self.on_progress,
                 )
                 self._tell("sync", report.bytes_read)
+                flow.source.verify()
                 staging.commit()
         except KeyboardInterrupt:
             raise Interrupted("interrupted; nothing was written", file=self.dst) from None
