@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 from importlib import import_module
@@ -76,8 +77,17 @@ def cli() -> None:
 
 
 def main(args: list[str] | None = None) -> Any:
-    """Run the command line and exit: 0 done, 1 the answer is no, 2 could not do it, 130 interrupted."""
+    """Run the command line and exit: 0 done, 1 the answer is no, 2 could not do it, 130 interrupted.
+
+    Being told to end (SIGTERM, as by a job scheduler, or SIGHUP when the terminal goes) is an interruption too:
+    it also leaves nothing half written.
+    """
     debug = "--debug" in (sys.argv[1:] if args is None else args)
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        # SIGHUP that nohup has set to be ignored stays ignored.
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
     try:
         code = cli.main(args, prog_name="transcode", standalone_mode=False)
         sys.stdout.flush()
