@@ -83,10 +83,14 @@ def convert(to: str, *, source: str | None = None, model: str | None = None) -> 
 
 
 def dequantize(
-    to: str = Dequantize.to, *, convention: str = Dequantize.convention, only: Iterable[str] = ()
+    to: str = Dequantize.to,
+    *,
+    convention: str = Dequantize.convention,
+    only: Iterable[str] = (),
+    scheme: str | None = None,
 ) -> Dequantize:
     """Turn codes and scales, as a convention stores them, back into plain tensors of a float dtype."""
-    return Dequantize(to, convention, tuple(only))
+    return Dequantize(to, convention, tuple(only), scheme)
 
 
 def lora(

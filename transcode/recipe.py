@@ -333,6 +333,7 @@ def _dequantize(node: strict.Node) -> Dequantize:
         section.get("to", strict.Node.string, Dequantize.to),
         section.get("convention", strict.Node.string, Dequantize.convention),
         section.get("only", _strings, ()),
+        section.get("scheme", strict.Node.string, None),
     )
     section.reject_unknown()
     return step

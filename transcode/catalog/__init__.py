@@ -1,6 +1,6 @@
 """Knowledge as data: families, conventions and how they are loaded from ``formats/``."""
 
-from .convention import Convention, PartRule
+from .convention import Convention, PartRule, SchemeRule
 from .conventions import convention, conventions
 from .families import detect, families, family, generic_family
 from .family import Family, Spelling
@@ -11,6 +11,7 @@ __all__ = [
     "Family",
     "Fused",
     "PartRule",
+    "SchemeRule",
     "Spelling",
     "convention",
     "conventions",

@@ -139,12 +139,13 @@ def cast(to: str, only: tuple[str, ...], saturate: bool) -> None:
 @click.option("--to", default="BF16", show_default=True, metavar="DTYPE")
 @click.option("--convention", default="lightx2v", show_default=True, help="Whose names the source has.")
 @click.option("--only", multiple=True, metavar="PATTERN", help="Decode only these tensors; repeatable.")
+@click.option("--scheme", help="The scheme, where the file leaves several possible.")
 @debug_option
-def dequantize(to: str, convention: str, only: tuple[str, ...]) -> None:
+def dequantize(to: str, convention: str, only: tuple[str, ...], scheme: str | None) -> None:
     """Decode quantized tensors."""
     from ..transforms.dequantize import Dequantize
 
-    _then(Dequantize(to, convention, only))
+    _then(Dequantize(to, convention, only, scheme))
 
 
 @click.command()

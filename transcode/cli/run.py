@@ -29,8 +29,8 @@ Examples:
 """
 
 _STEP_OPTIONS = {
-    "scheme", "rename", "to", "lora", "keep", "drop", "cast", "saturate", "dequantize", "from_convention",
-    "options", "granularity", "group_size", "symmetric", "scale_dtype", "model", "targets",
+    "scheme", "rename", "to", "lora", "keep", "drop", "cast", "saturate", "dequantize",
+    "from_convention", "from_scheme", "options", "granularity", "group_size", "symmetric", "scale_dtype", "model", "targets",
     "include", "exclude", "overrides", "keep_dtype", "on_nonfinite",
 }  # fmt: skip
 
@@ -59,6 +59,7 @@ _BELONG_TO = {
 @click.option("--rename", nargs=2, multiple=True, metavar="REGEX REPLACEMENT", help="Repeatable, in order.")
 @click.option("--dequantize", metavar="DTYPE", help="First decode quantized tensors to this dtype.")
 @click.option("--from-convention", default="lightx2v", help="Whose names the quantized source has.")
+@click.option("--from-scheme", help="The source's scheme, where the file leaves several possible.")
 @click.option("--to", metavar="SPELLING", help="Spell the architecture as another program: diffusers, ...")
 @click.option(
     "--lora", multiple=True, metavar="PATH[:STRENGTH[:ALPHA]]", help="Merge a LoRA; repeatable, in order."
@@ -133,7 +134,7 @@ def _steps(values: dict[str, Any]) -> list[Any]:
     if values["drop"]:
         steps.append(Drop(build.split(values["drop"])))
     if values["dequantize"]:
-        steps.append(Dequantize(values["dequantize"], values["from_convention"]))
+        steps.append(Dequantize(values["dequantize"], values["from_convention"], (), values["from_scheme"]))
     if values["rename"]:
         steps.append(Rename(tuple(values["rename"])))
     if values["to"]:

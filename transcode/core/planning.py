@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from ..errors import PlanError
@@ -18,6 +18,7 @@ class Planning:
     Attributes:
         convention: name of the consumer's convention, or None where the flow has no sink yet.
         allow_unmatched: a rule that matches nothing is a warning instead of an error.
+        metadata: that of the source.
         workers: threads that a stage may use if it must look at bytes while planning.
         dropped: tensors that left the flow, and why.
         notes: remarks on the whole, such as which family was recognised.
@@ -27,6 +28,7 @@ class Planning:
 
     convention: str | None = None
     allow_unmatched: bool = False
+    metadata: Mapping[str, str] = field(default_factory=dict)
     workers: int = 1
     dropped: list[tuple[LazyTensor, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)

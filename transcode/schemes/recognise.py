@@ -24,7 +24,8 @@ def variants(name: str, options: Mapping[str, Any], scale: str) -> Iterator[Sche
         options: what a convention asks of the scheme.
         scale: dtype of the stored scale.
     """
-    if name not in SCHEMES:
+    plain = name in (Int8.name, Int4.name, Fp8.name)
+    if name not in SCHEMES or (plain and scale not in ("F32", "BF16", "F16")):
         return
     if name == Int8.name:
         yield Int8("tensor", scale_dtype=scale)

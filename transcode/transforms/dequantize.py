@@ -19,6 +19,8 @@ from ..core.scheme import Scheme
 from ..core.scratch import Scratch
 from ..core.spec import Spec
 from ..core.tensor import LazyTensor, Piece, plain
+from ..errors import PlanError
+from . import record
 from .cast import cast_values, float_dtype
 from .select import Patterns
 from .spell import canonical, recognise
@@ -32,12 +34,14 @@ _F32 = "F32"
 class Dequantize(Transform):
     """Decode quantized tensors, stored as a convention stores them.
 
-    The scheme of each tensor is told by the dtypes and shapes of its parts.
+    The scheme of each tensor is told by the dtypes and shapes of its parts; where they fit several, by the
+    record of how the file was made.
 
     Args:
         to: float dtype of the result.
         convention: whose names and layouts the source follows.
         only: patterns; without any, everything that is quantized is decoded.
+        scheme: the scheme, where facts and record leave more than one possible.
     """
 
     kind: ClassVar[str] = "dequantize"
@@ -45,6 +49,7 @@ class Dequantize(Transform):
     to: str = "BF16"
     convention: str = "lightx2v"
     only: tuple[str, ...] = ()
+    scheme: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "to", float_dtype(self.to).name)
@@ -64,10 +69,8 @@ class Dequantize(Transform):
             if "scale" not in stored or (self.only and match is None):
                 continue
             parts = {role: table[one] for role, one in stored.items()}
-            found = recognise({role: part.spec for role, part in parts.items()}, convention)
+            found = self._recognise(name, parts, convention, planning)
             if found is None:
-                facts = ", ".join(f"{role} {part.spec}" for role, part in parts.items())
-                planning.warn(f"{name}: not dequantized: no scheme stores {facts}")
                 continue
             made[stored["codes"]] = _decode(name, parts, *found, target, convention)
             used.update(stored.values())
@@ -82,11 +85,33 @@ class Dequantize(Transform):
         if not made:
             planning.warn(f"dequantize: nothing is quantized in the convention {self.convention}")
 
+    def _recognise(
+        self,
+        name: str,
+        parts: Mapping[str, LazyTensor],
+        convention: catalog.Convention,
+        planning: Planning,
+    ) -> tuple[Scheme, Spec] | None:
+        found = recognise({role: part.spec for role, part in parts.items()}, convention)
+        told = record.schemes(planning.metadata) if self.scheme is None else [self.scheme]
+        if len(found) > 1 or self.scheme is not None:
+            found = [(scheme, spec) for scheme, spec in found if scheme.name in told] or found
+        facts = ", ".join(f"{role} {part.spec}" for role, part in parts.items())
+        if not found or (self.scheme is not None and found[0][0].name != self.scheme):
+            planning.warn(f"{name}: not dequantized: {self.scheme or 'no scheme'} does not store {facts}")
+            return None
+        if len(found) > 1:
+            names = " or ".join(scheme.name for scheme, _ in found)
+            raise PlanError(f"{facts} may be {names}", tensor=name, hint="say which scheme it is")
+        return found[0]
+
     def config(self) -> dict[str, Any]:
         """Target, convention, and patterns if there are any."""
         config: dict[str, Any] = {"to": self.to, "convention": self.convention}
         if self.only:
             config["only"] = list(self.only)
+        if self.scheme is not None:
+            config["scheme"] = self.scheme
         return config
 
 
@@ -96,9 +121,9 @@ class _Recent:
     def __init__(self, size: int) -> None:
         self._size = size
         self._lock = threading.Lock()
-        self._kept: OrderedDict[int, Any] = OrderedDict()
+        self._kept: OrderedDict[object, Any] = OrderedDict()
 
-    def get(self, key: int, make: Callable[[], Any]) -> Any:
+    def get(self, key: object, make: Callable[[], Any]) -> Any:
         with self._lock:
             if key not in self._kept:
                 self._kept[key] = make()
@@ -120,6 +145,7 @@ def _decode(
     convention: catalog.Convention,
 ) -> LazyTensor:
     codes = parts["codes"]
+    key = object()  # kept while it is a key; an id might come again for another tensor
     wanted = {part.role for part in scheme.parts(spec)} - {"codes"}
     f32 = Spec(float_dtype(_F32), spec.shape)
     out_spec = Spec(target, spec.shape)
@@ -129,7 +155,7 @@ def _decode(
         return {role: canonical(array, role, scheme, spec, convention) for role, array in arrays.items()}
 
     def read(start: int, stop: int, scratch: Scratch) -> Iterator[Piece]:
-        whole = _recent.get(id(codes), small)
+        whole = _recent.get(key, small)
         rows = canonical(codes.matrix(start, stop, scratch), "codes", scheme, spec, convention)
         values = scratch.take((stop - start, spec.columns), np.float32)
         scheme.decode({"codes": rows, **whole}, spec, start, stop, values)

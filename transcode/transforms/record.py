@@ -10,14 +10,14 @@ from typing import Any
 from .. import __version__
 from ..core.flow import Transform
 
-__all__ = ["KEY", "dumps", "make"]
+__all__ = ["KEY", "dumps", "make", "schemes"]
 
 KEY = "transcode"
 """Metadata key of the record."""
 
 
-def make(steps: Iterable[Transform], layout: str, convention: str) -> dict[str, Any]:
-    """Version, schemes, convention, and the recipe with its digest.
+def make(steps: Iterable[Transform], layout: str, convention: str, schemes: Iterable[str]) -> dict[str, Any]:
+    """Version, schemes that the file holds, convention, and the recipe with its digest.
 
     Nothing in it differs between two runs of one recipe on two machines: no path, no date.
     """
@@ -26,10 +26,9 @@ def make(steps: Iterable[Transform], layout: str, convention: str) -> dict[str, 
         "layout": layout,
         "steps": [{step.kind: step.recorded()} for step in steps],
     }
-    schemes = [scheme for step in steps if (scheme := getattr(step, "scheme", None)) is not None]
     return {
         "version": __version__,
-        "schemes": sorted(set(schemes)),
+        "schemes": sorted(schemes),
         "convention": convention,
         "digest": "sha256:" + hashlib.sha256(_canonical(recipe).encode()).hexdigest(),
         "recipe": recipe,
@@ -38,11 +37,22 @@ def make(steps: Iterable[Transform], layout: str, convention: str) -> dict[str, 
 
 def dumps(made: Mapping[str, Any], *, before: str | None) -> str:
     """The record as metadata; it names the digest of the record that the source carried, if any."""
-    try:
-        earlier = json.loads(before or "{}").get("digest")
-    except (ValueError, AttributeError):
-        earlier = None
+    earlier = _read(before).get("digest")
     return _canonical({**made, "from": earlier} if isinstance(earlier, str) else made)
+
+
+def schemes(metadata: Mapping[str, str]) -> list[str]:
+    """Names of the schemes that a file holds, as far as its record tells."""
+    found = _read(metadata.get(KEY)).get("schemes")
+    return [name for name in found if isinstance(name, str)] if isinstance(found, list) else []
+
+
+def _read(record: str | None) -> dict[str, Any]:
+    try:
+        found = json.loads(record or "{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _canonical(value: Any) -> str:

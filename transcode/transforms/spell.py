@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..catalog import Convention, PartRule
+from ..catalog import Convention, PartRule, SchemeRule
 from ..core.dtypes import DTYPES
 from ..core.planning import Planning
 from ..core.scheme import Scheme
@@ -23,6 +23,9 @@ from ..numerics import packing, swizzle
 __all__ = ["canonical", "recognise", "spell"]
 
 Array = NDArray[Any]
+
+_ACTIVATIONS = {"input_global_scale", "alpha"}
+"""Parts that concern the inputs of a layer, not its weight."""
 
 
 def spell(
@@ -115,31 +118,37 @@ def _change(part: Part, rule: PartRule) -> Callable[[Piece, Scratch], Piece] | N
     return None
 
 
-def recognise(stored: Mapping[str, Spec], convention: Convention) -> tuple[Scheme, Spec] | None:
-    """The scheme whose parts the convention would store with just these facts.
+def recognise(stored: Mapping[str, Spec], convention: Convention) -> list[tuple[Scheme, Spec]]:
+    """The schemes whose parts the convention would store with just these facts.
 
     Args:
         stored: role -> facts of each stored part.
 
     Returns:
-        The scheme with its options, and the tensor's facts as float32, in which it is decoded; None when the
-        convention stores no scheme so.
+        One entry for each name of a scheme that fits, mostly one or none: the scheme with its options, and
+        the tensor's facts as float32, in which it is decoded. Small tensors can fit several, as padding makes
+        their scales alike.
     """
+    found = []
+    for name, rule in convention.schemes.items():
+        if stored.keys() <= rule.parts.keys():
+            found += [(scheme, spec) for scheme, spec in _fits(stored, name, rule)][:1]
+    return found
+
+
+def _fits(stored: Mapping[str, Spec], name: str, rule: SchemeRule) -> Iterator[tuple[Scheme, Spec]]:
     from ..schemes.recognise import variants
 
-    for name, rule in convention.schemes.items():
-        if not stored.keys() <= rule.parts.keys():
+    for scheme in variants(name, rule.options, stored["scale"].dtype.name):
+        spec = _logical(stored["codes"], scheme)
+        if spec is None or scheme.refuses(spec) is not None:
             continue
-        for scheme in variants(name, rule.options, stored["scale"].dtype.name):
-            spec = _logical(stored["codes"], scheme)
-            if spec is None or scheme.refuses(spec) is not None:
-                continue
-            parts = {part.role: part for part in scheme.parts(spec)}
-            if parts.keys() <= stored.keys() and all(
-                _stored(part, rule.parts[role], name).spec == stored[role] for role, part in parts.items()
-            ):
-                return scheme, spec
-    return None
+        parts = {part.role: part for part in scheme.parts(spec)}
+        if stored.keys() - parts.keys() <= _ACTIVATIONS and all(
+            role in stored and _stored(part, rule.parts[role], name).spec == stored[role]
+            for role, part in parts.items()
+        ):
+            yield scheme, spec
 
 
 def _logical(codes: Spec, scheme: Scheme) -> Spec | None:
