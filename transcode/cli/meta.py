@@ -135,7 +135,7 @@ def _print_table(table: dict[str, dict[str, Any]]) -> None:
 @click.option("--no-format", is_flag=True, help="Don't add format=pt to a file that had no metadata.")
 @edit_options
 def set_(arguments: tuple[str, ...], source: str | None, no_format: bool, **settings: Any) -> None:
-    """Set keys. Values are text. KEY=@FILE takes it from a file, KEY=@- from standard input; write @@ for an @.
+    """Set keys. Values are text. KEY=@FILE takes it from a file, KEY=@- from standard input; @@ is an @.
 
     A file without any metadata also gets format=pt, because loaders refuse metadata that lacks it.
     """
