@@ -121,7 +121,7 @@ def test_real_files_are_read_back() -> None:
         "a.weight": {"codes": "a.weight", "scale": "a.weight_scale"},
         "a.bias": {"values": "a.bias"},
     }
-    older = ["scaled_fp8", "a.weight", "a.scale_weight"]
+    older = ["model.scaled_fp8", "scaled_fp8", "a.weight", "a.scale_weight"]
     assert catalog.convention("comfyui_scaled").group(older) == {
         "a.weight": {"codes": "a.weight", "scale": "a.scale_weight"}
     }

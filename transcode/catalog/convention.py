@@ -290,9 +290,11 @@ class Convention:
         return found
 
     def is_marker(self, stored: str) -> bool:
-        """Whether a stored name is that of an extra tensor with no values of the model."""
+        """Whether a stored name is that of an extra tensor with no values of the model, prefixed or not."""
         return any(
-            marker.name.unspell(stored) is not None or marker.name.text == stored
+            marker.name.unspell(stored) is not None
+            if marker.everywhere
+            else f".{stored}".endswith(f".{marker.name}")
             for rule in self.schemes.values()
             for marker in rule.markers
         )

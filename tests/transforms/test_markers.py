@@ -1,0 +1,64 @@
+"""Markers stand beside what they mark, with the bytes that the consumer parses."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from transcode import catalog, schemes
+from transcode.core.dtypes import DTYPES
+from transcode.core.scratch import Scratch
+from transcode.core.spec import Spec
+from transcode.core.tensor import LazyTensor, plain
+from transcode.errors import PlanError, RecipeError
+from transcode.transforms.markers import markers
+
+
+def tensor(name: str, scheme: str | None = None, **options: Any) -> LazyTensor:
+    made = plain(name, Spec(DTYPES["BF16"], (4, 32)), lambda start, stop, scratch: iter(()))
+    return made if scheme is None else made.evolve(scheme=schemes.make(scheme, **options))
+
+
+def test_one_for_each_quantized_tensor() -> None:
+    flow = [
+        tensor("a.weight", "fp8", granularity="tensor"),
+        tensor("a.bias"),
+        tensor("b.weight", "fp8", format="e5m2", granularity="tensor"),
+        tensor("c.weight", "int8"),
+    ]
+    made = markers(flow, catalog.convention("comfyui"))
+    assert [one.name for one in made] == ["a.comfy_quant", "b.comfy_quant", "c.comfy_quant"]
+    said = [json.loads(one.numpy().tobytes()) for one in made]
+    assert said == [{"format": "float8_e4m3fn"}, {"format": "float8_e5m2"}, {"format": "int8_tensorwise"}]
+    for one in made:
+        assert one.spec.dtype.name == "U8"
+        assert one.plain
+        assert one.fate == ("add: a marker of comfyui",)
+
+
+def test_one_for_all() -> None:
+    flow = [tensor("a.weight", "fp8"), tensor("b.weight", "fp8")]
+    (made,) = markers(flow, catalog.convention("comfyui_scaled"))
+    assert (made.name, str(made.spec)) == ("scaled_fp8", "F8_E4M3[2]")
+    assert made.numpy().tobytes() == bytes(2)
+
+
+def test_parts_of_a_marker_are_where_they_belong() -> None:
+    (made,) = markers([tensor("a.weight", "int8")], catalog.convention("comfyui"))
+    whole = made.numpy().tobytes()
+    (piece,) = made.read(3, 9, Scratch())
+    assert (piece.offset, piece.data.tobytes()) == (3, whole[3:9])
+
+
+def test_none_where_the_convention_has_none() -> None:
+    assert markers([tensor("a.weight", "int8")], catalog.convention("lightx2v")) == []
+    assert markers([tensor("a.weight")], catalog.convention("comfyui")) == []
+
+
+def test_what_cannot_be_marked_is_refused() -> None:
+    with pytest.raises(PlanError, match=r"does not end in \.weight"):
+        markers([tensor("experts.down_proj", "int8")], catalog.convention("comfyui"))
+    with pytest.raises(RecipeError, match="no spelling for scheme 'int4'"):
+        markers([tensor("a.weight", "int4")], catalog.convention("comfyui"))
