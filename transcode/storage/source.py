@@ -88,7 +88,8 @@ def open_source(
 
     Args:
         path: a safetensors file; an index (``*.safetensors.index.json``); a folder of either; a Diffusers
-            folder; a PyTorch file (``.pt``, ``.pth``, ``.bin``, ``.ckpt``) or a folder of them.
+            folder; a PyTorch file (``.pt``, ``.pth``, ``.bin``, ``.ckpt``) or a folder of them; the folder
+            of a DeepCompressor checkpoint, see :mod:`.svdquant`.
         root_key: where the tensors of a PyTorch file lie (``generator_ema``, ``a.b``).
         mmap: map files; else read them.
         drop_cache: keep what was read out of the page cache.
@@ -96,6 +97,10 @@ def open_source(
     Raises:
         FormatError: the path holds no weights, or they are damaged, incomplete or ambiguous.
     """
+    from . import svdquant
+
+    if root_key is None and svdquant.is_checkpoint(path):
+        return svdquant.open_checkpoint(path, mmap=mmap, drop_cache=drop_cache)
     found = discover(path)
     files: list[SourceFile] = []
     maps: list[MappedFile] = []

@@ -39,7 +39,8 @@ class Write:
         dst: a file if it ends in ``.safetensors``, else a folder, which is made if it is absent.
         layout: ``single_file``, ``by_block``, ``chunked`` or ``apart`` (the files that the convention names);
             without it one file, or chunks where the source has several files and the destination is a folder.
-        convention: the consumer's; without it ``lightx2v`` if the flow quantizes, else ``plain``.
+        convention: the consumer's; without it ``lightx2v`` if the flow quantizes, ``nunchaku`` if it packs for
+            nunchaku, else ``plain``.
         name: stem of the file names; the source's own without it.
         max_shard_size: most bytes of tensors in a chunk.
         max_tensors: most stored tensors in a chunk, instead of a size.
@@ -117,7 +118,8 @@ class Write:
         layout = self._layout(flow)
         stem = self.name or flow.source.stem
         cut = self._cut(units, layout, stem, convention)
-        made = record.make(flow.steps, layout, convention.name)
+        schemes = {tensor.scheme.name for tensor in tensors if tensor.scheme is not None}
+        made = record.make(flow.steps, layout, convention.name, schemes)
         metadata = self._metadata(flow, made, convention)
 
         def render(entries: Sequence[tuple[str, Spec, int, int]], size: int) -> bytes:
@@ -278,7 +280,8 @@ def _note_shared(tensors: Sequence[LazyTensor], planning: Planning) -> None:
 
 
 def _default_convention(flow: Flow) -> str:
-    return "lightx2v" if any(step.kind == "quantize" for step in flow.steps) else "plain"
+    kinds = {step.kind for step in flow.steps}
+    return "nunchaku" if "nunchaku" in kinds else "lightx2v" if "quantize" in kinds else "plain"
 
 
 def _index(
