@@ -11,13 +11,39 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from .api import cast, convert, dequantize, drop, keep, lora, open, quantize, rename, run, write
+    from .api import (
+        calibrate,
+        cast,
+        convert,
+        dequantize,
+        drop,
+        keep,
+        lora,
+        open,
+        quantize,
+        rename,
+        run,
+        write,
+    )
     from .core.flow import Flow
     from .core.tensor import LazyTensor
     from .errors import DataError, FormatError, PlanError, RecipeError, TranscodeError
 
 _ERRORS = ("DataError", "FormatError", "PlanError", "RecipeError", "TranscodeError")
-_API = ("cast", "convert", "dequantize", "drop", "keep", "lora", "open", "quantize", "rename", "run", "write")
+_API = (
+    "calibrate",
+    "cast",
+    "convert",
+    "dequantize",
+    "drop",
+    "keep",
+    "lora",
+    "open",
+    "quantize",
+    "rename",
+    "run",
+    "write",
+)
 _HOMES = {
     **dict.fromkeys(_API, "api"),
     **dict.fromkeys(_ERRORS, "errors"),
@@ -33,6 +59,7 @@ __all__ = [
     "PlanError",
     "RecipeError",
     "TranscodeError",
+    "calibrate",
     "cast",
     "convert",
     "dequantize",

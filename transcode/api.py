@@ -15,6 +15,7 @@ from .core.flow import Chain, Flow
 from .core.performance import Performance, parse_size
 from .core.run import Progress
 from .recipe import Recipe, SourceOptions
+from .transforms.calibrate import Calibrate
 from .transforms.cast import Cast
 from .transforms.convert import Convert
 from .transforms.dequantize import Dequantize
@@ -25,6 +26,7 @@ from .transforms.select import Drop, Keep
 from .transforms.write import Write
 
 __all__ = [
+    "calibrate",
     "cast",
     "convert",
     "dequantize",
@@ -70,6 +72,11 @@ def keep(*patterns: str) -> Keep:
 def drop(*patterns: str) -> Drop:
     """Take away tensors that match a pattern: a glob over whole name components, or ``re:...``."""
     return Drop(patterns)
+
+
+def calibrate(path: str | PathLike[str], *, keep_global_scale: bool = True) -> Calibrate:
+    """Add the scales of inputs from a calibration (``calib.pt``) to tensors quantized to nvfp4."""
+    return Calibrate(fspath(path), keep_global_scale)
 
 
 def cast(to: str, *, only: Iterable[str] = (), saturate: bool = False) -> Cast:

@@ -30,6 +30,7 @@ from .core.flow import Chain, Flow, Transform
 from .core.performance import Performance, parse_size
 from .errors import RecipeError
 from .storage.source import open_source
+from .transforms.calibrate import Calibrate
 from .transforms.cast import Cast
 from .transforms.convert import Convert
 from .transforms.dequantize import Dequantize
@@ -353,6 +354,22 @@ def _quantize(node: strict.Node) -> Quantize:
         overrides=section.get("overrides", _pairs, ()),
         keep_dtype=section.get("keep_dtype", strict.Node.string, None),
         on_nonfinite=section.get("on_nonfinite", strict.Node.string, "error"),
+        on_bad_shape=section.get("on_bad_shape", strict.Node.string, "keep"),
+        share_scale=section.get("share_scale", _groups, ()),
+    )
+    section.reject_unknown()
+    return step
+
+
+def _groups(node: strict.Node) -> tuple[tuple[str, ...], ...]:
+    """A list of lists of texts."""
+    return tuple(tuple(item.strings()) for item in node.sequence())
+
+
+def _calibrate(node: strict.Node) -> Calibrate:
+    section = node.mapping()
+    step = Calibrate(
+        section.need("path").string(), section.get("keep_global_scale", strict.Node.boolean, True)
     )
     section.reject_unknown()
     return step
@@ -367,6 +384,7 @@ STEPS: dict[str, Callable[[strict.Node], Transform]] = {
     "cast": _cast,
     "dequantize": _dequantize,
     "quantize": _quantize,
+    "calibrate": _calibrate,
 }
 """How each stage reads its options."""
 
@@ -386,12 +404,12 @@ def _quantization(node: strict.Node, model: str | None) -> Quantize:
         for key, attribute in _STAGE_OPTIONS.items():
             if (value := options.find(key)) is not None:
                 stage[attribute] = _pairs(value) if attribute == "overrides" else _strings(value)
-        for key in ("keep_dtype", "on_nonfinite"):
+        for key in _STAGE_TEXTS:
             if (value := options.find(key)) is not None:
                 stage[key] = value.string()
         if "overrides" not in stage:
             stage["overrides"] = ()
-        known = {"per_channel", *_STAGE_OPTIONS, "keep_dtype", "on_nonfinite"}
+        known = {"per_channel", *_STAGE_OPTIONS, *_STAGE_TEXTS}
         for key, child in options.items():
             if key not in known:
                 if key in scheme:
@@ -401,6 +419,8 @@ def _quantization(node: strict.Node, model: str | None) -> Quantize:
     section.reject_unknown()
     return step
 
+
+_STAGE_TEXTS = ("keep_dtype", "on_nonfinite", "on_bad_shape")
 
 _STAGE_OPTIONS = {
     "target_modules": "targets",

@@ -42,6 +42,8 @@ def quantize(scheme: str, values: dict[str, Any]) -> Quantize:
         overrides=tuple(values["overrides"]),
         keep_dtype=values["keep_dtype"],
         on_nonfinite=values["on_nonfinite"],
+        on_bad_shape=values["on_bad_shape"],
+        share_scale=tuple(tuple(group.split(",")) for group in values["share_scale"]),
     )
 
 

@@ -78,6 +78,14 @@ quantize_options = _apply(
             "--on-nonfinite", type=click.Choice(["error", "keep"]), default="error", show_default=True,
             help="What to do with a tensor that holds NaN or Inf.",
         ),
+        click.option(
+            "--on-bad-shape", type=click.Choice(["keep", "error", "pad"]), default="keep", show_default=True,
+            help="What to do with a tensor whose shape the scheme or its consumer cannot take.",
+        ),
+        click.option(
+            "--share-scale", multiple=True, metavar="A,B,C",
+            help="Modules whose tensors share one global scale, e.g. attn.q,attn.k,attn.v; repeatable.",
+        ),
     ]
 )  # fmt: skip
 

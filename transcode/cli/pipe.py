@@ -18,7 +18,19 @@ from .options import debug_option, output_options, performance_options, quantize
 if TYPE_CHECKING:
     from ..core.flow import Transform
 
-__all__ = ["cast", "convert", "dequantize", "drop", "keep", "lora", "open", "quantize", "rename", "write"]
+__all__ = [
+    "calibrate",
+    "cast",
+    "convert",
+    "dequantize",
+    "drop",
+    "keep",
+    "lora",
+    "open",
+    "quantize",
+    "rename",
+    "write",
+]
 
 
 def _received() -> Any:
@@ -157,6 +169,17 @@ def quantize(scheme: str, **values: Any) -> None:
     from . import build
 
     _then(build.quantize(scheme, values))
+
+
+@click.command()
+@click.argument("path", type=click.Path())
+@click.option("--drop-global-scale", is_flag=True, help="Leave the weights' own global scale out.")
+@debug_option
+def calibrate(path: str, drop_global_scale: bool) -> None:
+    """Add the scales of inputs, from the calibration PATH, to tensors quantized to nvfp4."""
+    from ..transforms.calibrate import Calibrate
+
+    _then(Calibrate(path, not drop_global_scale))
 
 
 @click.command()

@@ -30,18 +30,20 @@ Examples:
 
 _STEP_OPTIONS = {
     "scheme", "rename", "to", "lora", "keep", "drop", "cast", "saturate", "dequantize",
-    "from_convention", "from_scheme", "options", "granularity", "group_size", "symmetric", "scale_dtype", "model", "targets",
-    "include", "exclude", "overrides", "keep_dtype", "on_nonfinite",
+    "from_convention", "from_scheme", "options", "granularity", "group_size", "symmetric", "scale_dtype",
+    "model", "targets", "include", "exclude", "overrides", "keep_dtype", "on_nonfinite", "on_bad_shape",
+    "share_scale", "calib", "drop_global_scale",
 }  # fmt: skip
 
 
 _BELONG_TO = {
     "scheme": {
         "options", "granularity", "group_size", "symmetric", "scale_dtype", "targets", "include", "exclude",
-        "overrides", "keep_dtype", "on_nonfinite",
+        "overrides", "keep_dtype", "on_nonfinite", "on_bad_shape", "share_scale", "calib",
     },
     "cast": {"saturate"},
-    "dequantize": {"from_convention"},
+    "dequantize": {"from_convention", "from_scheme"},
+    "calib": {"drop_global_scale"},
 }  # fmt: skip
 """Options that mean nothing without the option that asks for their stage."""
 
@@ -54,6 +56,8 @@ _BELONG_TO = {
     "-s", "--scheme", help="Quantize: int8, fp8, ... or name:option=value; see `transcode schemes`."
 )
 @quantize_options
+@click.option("--calib", type=click.Path(), help="Calibration of the inputs, for nvfp4: a calib.pt.")
+@click.option("--drop-global-scale", is_flag=True, help="With --calib: leave the weights' own scale out.")
 @click.option("--keep", multiple=True, metavar="PATTERN", help="Take only these tensors; repeatable.")
 @click.option("--drop", multiple=True, metavar="PATTERN", help="Leave these tensors out; repeatable.")
 @click.option("--rename", nargs=2, multiple=True, metavar="REGEX REPLACEMENT", help="Repeatable, in order.")
@@ -78,7 +82,8 @@ def run(context: click.Context, /, **values: Any) -> None:
 
     SRC is a safetensors file, a folder of shards, an index file, a Diffusers folder or a PyTorch file. DST is
     a file if it ends in .safetensors, else a folder. Stages run in this order: keep, drop, dequantize,
-    rename, convert (--to), lora, cast, quantize.
+    rename, convert (--to), lora, cast, quantize,
+    calibrate.
     """
     carry_out(recipe_of(context, values), values)
 
@@ -120,6 +125,7 @@ def recipe_of(context: click.Context, values: dict[str, Any]) -> Any:
 
 
 def _steps(values: dict[str, Any]) -> list[Any]:
+    from ..transforms.calibrate import Calibrate
     from ..transforms.cast import Cast
     from ..transforms.convert import Convert
     from ..transforms.dequantize import Dequantize
@@ -145,6 +151,8 @@ def _steps(values: dict[str, Any]) -> list[Any]:
         steps.append(Cast(values["cast"], (), values["saturate"]))
     if values["scheme"]:
         steps.append(build.quantize(values["scheme"], values))
+    if values["calib"]:
+        steps.append(Calibrate(values["calib"], not values["drop_global_scale"]))
     return steps
 
 

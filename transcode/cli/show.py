@@ -99,9 +99,12 @@ def _totals(plan: Plan) -> str:
 
 
 def _verb(fate: Sequence[str]) -> str:
-    """The last thing that happened to a tensor, without its reason."""
-    verbs = [entry.partition(":")[0] for entry in fate if not entry.startswith("rename")]
-    return verbs[-1] if verbs else "keep"
+    """The last thing that made a tensor another one, without its reason."""
+    verbs = [entry.partition(":")[0] for entry in fate]
+    telling = [
+        verb for verb in verbs if verb.split(" ")[0] in ("quantize", "dequantize", "cast", "lora", "pack")
+    ]
+    return telling[-1] if telling else "keep"
 
 
 def _becomes(tensor: LazyTensor) -> str:

@@ -1,0 +1,126 @@
+"""Give quantized layers the scales of their inputs, from a calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ..core.dtypes import DTYPES
+from ..core.flow import Transform
+from ..core.planning import Planning
+from ..core.scratch import Scratch
+from ..core.spec import Part, Spec
+from ..core.tensor import LazyTensor, Piece
+from ..errors import FormatError, PlanError
+from ..storage.pickle import read_pickle
+
+__all__ = ["Calibrate"]
+
+_REACH = np.float32(2688)
+"""6 * 448: the largest nvfp4 code under the largest block scale, of inputs as of weights."""
+
+_SCALAR = Spec(DTYPES["F32"], ())
+
+
+@dataclass(frozen=True)
+class Calibrate(Transform):
+    """Add ``input_global_scale`` and ``alpha`` to tensors with a global scale (nvfp4).
+
+    ``input_global_scale = 2688 / absmax`` and ``alpha = 1 / (input_global_scale * global_scale)``, in float32
+    (LightX2V, ``tools/convert/add_scale_to_models.py``).
+
+    Args:
+        path: a PyTorch file ``{"absmax": {name of a weight: largest magnitude of its inputs}}``. Names are
+            looked up as they are and without ``model.``.
+        keep_global_scale: whether the weight's own global scale stays too. Without it, it can only be
+            recovered from ``alpha``.
+    """
+
+    kind: ClassVar[str] = "calibrate"
+
+    path: str
+    keep_global_scale: bool = True
+
+    def apply(self, tensors: Iterable[LazyTensor], planning: Planning) -> Iterator[LazyTensor]:
+        """Read the calibration, a few kilobytes, and add parts.
+
+        Raises:
+            PlanError: a tensor with a global scale is not in the calibration.
+        """
+        peaks = _read(self.path)
+        tensors = list(tensors)
+        wanted = [t for t in tensors if any(part.role == "global_scale" for part in t.parts)]
+        if not wanted:
+            raise PlanError("calibrate: no tensor has a global scale", hint="quantize to nvfp4 before it")
+        keys = {tensor.name: _key(tensor.name, peaks) for tensor in wanted}
+        missing = [name for name, key in keys.items() if key is None]
+        if missing:
+            shown = ", ".join(missing[:10]) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
+            raise PlanError(
+                f"lacks {shown}", file=self.path, hint="calibrate again, or exclude these tensors"
+            )
+        idle = len(peaks.keys() - set(keys.values()))
+        if idle:
+            planning.note(
+                f"calibrate: {idle} of {len(peaks)} entries belong to tensors that are not quantized"
+            )
+        for tensor in tensors:
+            key = keys.get(tensor.name)
+            yield tensor if key is None else self._calibrated(tensor, peaks[key])
+
+    def _calibrated(self, tensor: LazyTensor, peak: np.float32) -> LazyTensor:
+        given = np.array([_REACH / peak], np.float32)
+        parts = [part for part in tensor.parts if self.keep_global_scale or part.role != "global_scale"]
+        parts += [Part("input_global_scale", _SCALAR), Part("alpha", _SCALAR)]
+
+        def read(start: int, stop: int, scratch: Scratch) -> Iterator[Piece]:
+            for piece in tensor.read(start, stop, scratch):
+                if piece.role != "global_scale":
+                    yield piece
+                    continue
+                if self.keep_global_scale:
+                    yield piece
+                if start == 0:
+                    yield Piece("input_global_scale", 0, given)
+                    yield Piece("alpha", 0, np.float32(1) / (given * piece.data.reshape(1)))
+
+        return tensor.evolve(parts=tuple(parts), read=read, did=f"calibrate: inputs up to {peak:g}")
+
+    def config(self) -> dict[str, Any]:
+        """The path, and the option where it differs from the default."""
+        config: dict[str, Any] = {"path": self.path}
+        if not self.keep_global_scale:
+            config["keep_global_scale"] = False
+        return config
+
+    def recorded(self) -> dict[str, Any]:
+        """The name of the file instead of its path."""
+        return {**self.config(), "path": Path(self.path).name}
+
+
+def _read(path: str) -> dict[str, np.float32]:
+    found = read_pickle(path)
+    table = found.get("absmax") if isinstance(found, Mapping) else None
+    if not isinstance(table, Mapping):
+        raise FormatError("is not a calibration", file=path, hint='it must hold {"absmax": {name: value}}')
+    peaks = {}
+    for name, value in table.items():
+        number = _number(value)
+        if number is None or not (np.isfinite(number) and number > 0):
+            raise FormatError(f"absmax is {number}, not a positive number", file=path, tensor=str(name))
+        peaks[str(name)] = number
+    return peaks
+
+
+def _number(value: object) -> np.float32 | None:
+    if isinstance(value, LazyTensor) and value.spec.numel == 1:
+        return np.float32(value.numpy().astype(np.float32).reshape(())[()])
+    return np.float32(value) if isinstance(value, int | float) else None
+
+
+def _key(name: str, peaks: Mapping[str, np.float32]) -> str | None:
+    return next((key for key in (name, name.replace("model.", "")) if key in peaks), None)
