@@ -145,6 +145,12 @@ def test_deep_nesting_is_refused_before_it_hurts(text: str) -> None:
         strict.parse(text, "f.yaml")
 
 
+def test_deep_indentation_is_refused() -> None:
+    text = "".join(f"{' ' * depth}a:\n" for depth in range(1500))
+    with pytest.raises(RecipeError, match=r"f\.yaml:101: is nested deeper than 100 levels"):
+        strict.parse(text, "f.yaml")
+
+
 def test_many_values_are_not_deep() -> None:
     assert len(strict.parse("[" + "[a, b], " * 3000 + "]", "f.yaml").sequence()) == 3000
 

@@ -282,7 +282,8 @@ def parse(text: str, file: str) -> Node:
 
 def _check_depth(text: str, file: str) -> None:
     """Refuse what is nested so deeply that composing it would exhaust the stack."""
-    if sum(map(text.count, ("[", "{", "- ", "? "))) <= _MOST_LEVELS:
+    openings = sum(map(text.count, ("[", "{", "- ", "? ")))
+    if openings <= _MOST_LEVELS and "\n" + " " * _MOST_LEVELS not in text:
         return
     depth = 0
     for event in yaml.parse(text, Loader=_LOADER):
