@@ -20,6 +20,7 @@ from pathlib import Path
 
 from transcode import catalog, schemes
 from transcode.catalog.lora import lora_names
+from transcode.catalog.nunchaku import modules
 from transcode.catalog.profiles import profile
 from transcode.errors import TranscodeError
 
@@ -46,7 +47,8 @@ def _convention(name: str) -> Iterator[str]:
             print(f"note: convention {name}: quantize makes no {scheme!r}, so its options are not checked")
             continue
         known = schemes.describe(scheme)[1]
-        for option in (*rule.options, *rule.reads):
+        conditions = [option for marker in rule.markers for option in marker.when]
+        for option in (*rule.options, *rule.reads, *conditions):
             if option not in known:
                 yield f"{scheme} has no option {option!r}; it has {', '.join(known)}"
         if all(option in known for option in rule.options):
@@ -64,11 +66,17 @@ def _lora(name: str) -> Iterator[str]:
         yield "is never read; the table of names of LoRA files is names.yaml"
 
 
+def _nunchaku(name: str) -> Iterator[str]:
+    modules(name)
+    yield from ()
+
+
 CHECKS: dict[str, Callable[[str], Iterator[str]]] = {
     "families": _family,
     "conventions": _convention,
     "profiles": _profile,
     "lora": _lora,
+    "nunchaku": _nunchaku,
 }
 
 
