@@ -68,6 +68,35 @@ def test_what_cannot_be_told_is_not_guessed(read_golden: Callable[[str], Golden]
     assert catalog.family("flux").config({}) is None
 
 
+def test_what_shapes_cannot_tell_comes_from_the_given_configuration() -> None:
+    """A model with heads of 12 channels; its configuration goes from one spelling to the other and back."""
+    diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed")
+    made = diffusers.WanTransformer3DModel(
+        num_attention_heads=2,
+        attention_head_dim=12,
+        ffn_dim=32,
+        num_layers=2,
+        text_dim=16,
+        freq_dim=16,
+        eps=1e-5,
+    )
+    shapes = {name: tuple(tensor.shape) for name, tensor in made.state_dict().items()}
+    theirs = catalog.family("wan_dit", list(shapes))
+    assert theirs.config(shapes) is None
+    ours = theirs.spelled("lightx2v")
+    converted = {str(theirs.convert(name, "lightx2v")): shape for name, shape in shapes.items()}
+    config = ours.config(converted, dict(made.config))
+    assert config is not None
+    assert (config["num_heads"], config["dim"], config["eps"]) == (2, 24, 1e-5)
+    back = theirs.config(shapes, config)
+    assert back is not None
+    assert {key: value for key, value in made.config.items() if key in back and key != "patch_size"} == {
+        key: value for key, value in back.items() if key in made.config and key != "patch_size"
+    }
+    again = diffusers.WanTransformer3DModel.from_config(back)
+    again.load_state_dict(made.state_dict(), strict=True)
+
+
 def derive(text: str, shapes: dict[str, tuple[int, ...]]) -> dict[str, Any] | None:
     return derivation(strict.parse(text, "f.yaml"))(shapes)
 
@@ -93,13 +122,19 @@ def derive(text: str, shapes: dict[str, tuple[int, ...]]) -> dict[str, Any] | No
         ("{has: a, axis: 1, is: 6, then: 1, else: 2}", 1),
         ("{has: a, axis: 1, is: 7, then: 1, else: 2}", 2),
         ("{has: a, axis: 9, is: 7, then: 1, else: 2}", 2),
+        ("{given: heads}", 2),
+        ("{given: tails}", None),
+        ("{given: tails, else: 5}", 5),
+        ("{given: nothing, else: 5}", 5),
+        ("{given: heads, then: {shape: a, axis: 1, over: {given: heads}}}", 3),
         ("{has: b, else: {has: a, then: {shape: a, axis: 0}}}", 4),
     ],
 )
 def test_rules(rule: str, expected: Any) -> None:
     shapes: dict[str, tuple[int, ...]] = {"a": (4, 6, 2), **{f"x.{i}.w": (1,) for i in range(4)}}
     shapes |= {"y.0.w": (1,), "y.0.b": (1,), "y.1.w": (1,), "xx.0.x.7.w": (1,)}
-    assert derive(f"key: {rule}", shapes) == {"key": expected}
+    given = {"heads": 2, "nothing": None}
+    assert derivation(strict.parse(f"key: {rule}", "f.yaml"))(shapes, given) == {"key": expected}
 
 
 def test_keys_may_be_left_out() -> None:
@@ -112,6 +147,9 @@ def test_keys_may_be_left_out() -> None:
         "{shape: a, axis: 1, over: 4}",
         "{shape: a, axis: 9}",
         "{shape: a, from: 0, over: 2}",
+        "{shape: a, axis: 0, over: {given: heads}}",
+        "{shape: a, axis: 0, over: 0}",
+        "{shape: a, axis: 0, over: two}",
         '{spread: "y.{i}", among: "x.{i}"}',
     ],
 )
@@ -124,7 +162,7 @@ def test_no_configuration_rather_than_a_wrong_one(rule: str) -> None:
 @pytest.mark.parametrize(
     ("rule", "said"),
     [
-        ("{}", "is no rule; it needs one of shape, count, spread, has"),
+        ("{}", "is no rule; it needs one of shape, count, spread, has, given"),
         ("{shape: a}", "needs either 'axis' or 'from'"),
         ("{shape: a, axis: 1, from: 1}", "needs either 'axis' or 'from'"),
         ("{has: a, axis: 1}", "'axis' and 'is' go together"),

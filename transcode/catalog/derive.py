@@ -1,39 +1,61 @@
-"""A model's ``config.json``, derived from the names and shapes of its tensors."""
+"""A model's ``config.json``, derived from its tensors and from the one that it had in another spelling."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from . import strict
 from .policy import Block
 
-__all__ = ["Derivation", "NotDerivable", "derivation"]
+__all__ = ["Derivation", "derivation"]
 
 Shapes = Mapping[str, tuple[int, ...]]
-Value = Callable[[Shapes], Any]
 
 _ABSENT = object()
 
 
 class NotDerivable(Exception):
-    """The shapes are not such that a value can be told."""
+    """What is known is not such that a value can be told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a configuration is derived from.
+
+    Attributes:
+        shapes: shape of every tensor.
+        given: the configuration of the source, in whatever spelling; may be empty.
+    """
+
+    shapes: Shapes
+    given: Mapping[str, Any]
+
+
+Value = Callable[[Known], Any]
 
 
 class Derivation:
-    """How each key of a configuration follows from tensors.
+    """How each key of a configuration follows from what is known.
 
     Args:
-        values: key -> what computes it from the shape of every tensor.
+        values: key -> what computes it.
     """
 
     def __init__(self, values: Mapping[str, Value]) -> None:
         self.values = dict(values)
 
-    def __call__(self, shapes: Shapes) -> dict[str, Any] | None:
-        """The configuration, None when one of its values cannot be told from these shapes."""
+    def __call__(self, shapes: Shapes, given: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
+        """The configuration, None when one of its values cannot be told.
+
+        Args:
+            shapes: shape of every tensor.
+            given: the configuration of the source, where there is one.
+        """
+        known = Known(shapes, given or {})
         try:
-            found = {key: value(shapes) for key, value in self.values.items()}
+            found = {key: value(known) for key, value in self.values.items()}
         except NotDerivable:
             return None
         return {key: value for key, value in found.items() if value is not _ABSENT}
@@ -42,13 +64,16 @@ class Derivation:
 def derivation(node: strict.Node) -> Derivation:
     """Read the rules of a configuration.
 
-    A value is a constant (a scalar or a list), or one of these; ``over: N`` divides it, exactly:
+    A value is a constant (a scalar or a list), or one of these; ``over: VALUE`` divides it, exactly:
 
     - ``{shape: NAME, axis: K}``: length of an axis of a tensor; null when there is no such tensor.
     - ``{shape: NAME, from: K}``: lengths of all axes from K on.
     - ``{count: PATH}``: how many blocks stand there, ``{i}`` for the number.
     - ``{spread: PATH, among: PATH}``: the first blocks spread evenly among the others: ``[0, 5, 10 ...]``.
     - ``{has: NAME, then: VALUE, else: VALUE}``, null unless said; ``axis`` and ``is`` ask for a length too.
+
+    - ``{given: KEY, then: VALUE, else: VALUE}``: depends on whether the source's own configuration has that
+      key; without ``then`` it is the value there.
 
     ``absent: drop`` leaves the key out where it would be null.
     """
@@ -58,31 +83,33 @@ def derivation(node: strict.Node) -> Derivation:
 def _value(node: strict.Node) -> Value:
     if node.kind != "a mapping":
         constant = node.plain()
-        return lambda shapes: constant
+        return lambda known: constant
     top = node.mapping()
-    kinds = {"shape": _shape, "count": _count, "spread": _spread, "has": _has}
+    kinds = {"shape": _shape, "count": _count, "spread": _spread, "has": _has, "given": _given}
     kind = next((kind for kind in kinds if kind in top), None)
     if kind is None:
         raise node.error("is no rule", f"it needs one of {', '.join(kinds)}")
     rule = kinds[kind](top)
-    over = top.get("over", lambda child: child.integer(1), 1)
+    over = top.get("over", _value, None)
     drop = top.get("absent", lambda child: child.choice(("drop",)), None) is not None
     top.reject_unknown()
 
-    def value(shapes: Shapes) -> Any:
-        found = rule(shapes)
+    def value(known: Known) -> Any:
+        found = rule(known)
         if found is None and drop:
             return _ABSENT
-        if over == 1 or found is None:
-            return found
-        if not isinstance(found, int) or found % over:
-            raise NotDerivable
-        return found // over
+        return found if over is None or found is None else _divided(found, over(known))
 
     return value
 
 
-def _nothing(shapes: Shapes) -> None:
+def _divided(whole: Any, by: Any) -> int:
+    if not isinstance(whole, int) or not isinstance(by, int) or by < 1 or whole % by:
+        raise NotDerivable
+    return whole // by
+
+
+def _nothing(known: Known) -> None:
     return None
 
 
@@ -93,10 +120,10 @@ def _shape(top: strict.Mapping) -> Value:
     if (axis is None) == (start is None):
         raise top.node.error("needs either 'axis' or 'from'")
 
-    def value(shapes: Shapes) -> Any:
-        if name not in shapes:
+    def value(known: Known) -> Any:
+        if name not in known.shapes:
             return None
-        shape = shapes[name]
+        shape = known.shapes[name]
         if start is not None:
             return list(shape[start:])
         assert axis is not None
@@ -109,14 +136,14 @@ def _shape(top: strict.Mapping) -> Value:
 
 def _count(top: strict.Mapping) -> Value:
     numbers = _numbers(top.need("count"))
-    return lambda shapes: len(numbers(shapes))
+    return lambda known: len(numbers(known.shapes))
 
 
 def _spread(top: strict.Mapping) -> Value:
     few, many = _numbers(top.need("spread")), _numbers(top.need("among"))
 
-    def value(shapes: Shapes) -> Any:
-        chosen, all_of_them = len(few(shapes)), len(many(shapes))
+    def value(known: Known) -> Any:
+        chosen, all_of_them = len(few(known.shapes)), len(many(known.shapes))
         if not chosen:
             return None
         if all_of_them % chosen:
@@ -134,11 +161,23 @@ def _has(top: strict.Mapping) -> Value:
         raise top.node.error("'axis' and 'is' go together")
     yes, no = top.get("then", _value, _nothing), top.get("else", _value, _nothing)
 
-    def value(shapes: Shapes) -> Any:
-        shape = shapes.get(name)
+    def value(known: Known) -> Any:
+        shape = known.shapes.get(name)
         if shape is not None and axis is not None:
-            return (yes if axis < len(shape) and shape[axis] == length else no)(shapes)
-        return (no if shape is None else yes)(shapes)
+            return (yes if axis < len(shape) and shape[axis] == length else no)(known)
+        return (no if shape is None else yes)(known)
+
+    return value
+
+
+def _given(top: strict.Mapping) -> Value:
+    key = top.need("given").string()
+    yes, no = top.get("then", _value, None), top.get("else", _value, _nothing)
+
+    def value(known: Known) -> Any:
+        if known.given.get(key) is None:
+            return no(known)
+        return known.given[key] if yes is None else yes(known)
 
     return value
 

@@ -149,14 +149,19 @@ class Family:
             f"family {self.name} cannot be converted from {self.spelling} to {to}", hint=f"known: {known}"
         )
 
-    def config(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
+    def config(
+        self, shapes: Mapping[str, tuple[int, ...]], given: Mapping[str, Any] | None = None
+    ) -> dict[str, Any] | None:
         """The ``config.json`` that belongs to these tensors; None when it cannot be told.
 
         Args:
             shapes: shape of every tensor, by its name in this spelling.
+            given: the configuration that came with the source, in whatever spelling: it says what shapes
+                cannot, such as the number of heads.
         """
         derive = self.spellings[self.spelling].config
         if derive is None:
             return None
         size = len(self.prefix)
-        return derive({name[size:]: shape for name, shape in shapes.items() if name.startswith(self.prefix)})
+        within = {name[size:]: shape for name, shape in shapes.items() if name.startswith(self.prefix)}
+        return derive(within, given)
