@@ -21,8 +21,8 @@ COMFY = {
     "model_config": {
         "axes_dim": [16, 56, 56], "context_in_dim": 4096, "depth": 19, "depth_single_blocks": 38,
         "disable_unet_model_creation": True, "guidance_embed": True, "hidden_size": 3072,
-        "image_model": "flux", "in_channels": 16, "mlp_ratio": 4.0, "num_heads": 24, "out_channels": 16, "patch_size": 2,
-        "qkv_bias": True, "theta": 10000, "vec_in_dim": 768,
+        "image_model": "flux", "in_channels": 16, "mlp_ratio": 4.0, "num_heads": 24, "out_channels": 16,
+        "patch_size": 2, "qkv_bias": True, "theta": 10000, "vec_in_dim": 768,
     },
 }  # fmt: skip
 INT4 = {

@@ -106,8 +106,10 @@ def edit_all(
             wait=settings["wait"],
             progress=update,
         )
-        done = [edit.preview(file, change(file), options) for file in files]
-        if not settings["dry_run"]:
+        dry = settings["dry_run"]
+        # One file refuses for itself.
+        done = [edit.preview(file, change(file), options) for file in files] if dry or len(files) > 1 else []
+        if not dry:
             made: list[Edited] = []
             try:
                 for file in files:

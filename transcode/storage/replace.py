@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -118,6 +117,8 @@ def _keep_owner(fd: int, out: int, path: str) -> None:
 
 
 def _keep_attributes(path: str, new: str, out: int, keep_mtime: bool) -> None:
+    import shutil  # costs as much as the rest of an edit, and copies are rare
+
     shutil.copystat(path, new)
     if not keep_mtime:
         os.utime(new)
