@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 import transcode as tc
 from transcode.core.scratch import Scratch
 from transcode.errors import DataError, RecipeError
-from transcode.transforms.lora_delta import Added, Factors, LowRank, merging
+from transcode.transforms.lora_delta import Added, Difference, Factors, LowRank, merging
 
 STYLES = {
     "standard": (".lora_up.weight", ".lora_down.weight"),
@@ -258,6 +258,28 @@ def test_rename_merge_and_cast_in_one_pass(wan, wan_lora, tmp_path):
     flow = tc.open(wan) | tc.rename({"^": "net."}) | tc.lora(wan_lora, prefix="net.") | tc.cast("F32")
     name = "blocks.1.ffn.0.weight"
     assert torch.equal(flow[f"net.{name}"].torch(), plain[name].torch().float())
+
+
+@pytest.mark.parametrize("shape", [(300, 700), (9, 6, 3, 5)])
+def test_tensors_that_are_read_in_whole_grains(save, shape):
+    """As those decoded from blocks of rows are."""
+    base = rand(*shape, seed=1)
+    (stored,) = tc.open(save("model", {"net.q.weight": base})).source.tensors
+    rows, grain = stored.spec.rows, 24
+
+    def read(start, stop, scratch):
+        assert start % grain == 0
+        assert stop % grain == 0 or stop == rows
+        return stored.read(start, stop, scratch)
+
+    difference = rand(*shape, seed=2)
+    (values,) = tc.open(save("lora", {"values": difference})).source.tensors
+    added = [Added(Difference(values.source, values), np.float32(1))]
+    merge = merging(stored.evolve(read=read, grain=grain), added, Factors())
+    wanted = (base + difference).reshape(rows, -1)
+    for start in range(0, rows, grain):
+        (piece,) = merge(start, min(start + grain, rows), Scratch())
+        assert torch.equal(torch.from_numpy(piece.data), wanted[start : start + grain])
 
 
 def test_factors_beyond_the_limit_are_computed_again(save):

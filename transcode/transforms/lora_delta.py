@@ -6,7 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import prod
+from math import lcm, prod
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -34,7 +34,7 @@ Step = Callable[[int, F32Array], None]
 class Factors:
     """The factors in use, in float32; the least recently used are let go beyond ``limit`` bytes."""
 
-    def __init__(self, limit: int = 32 << 20) -> None:
+    def __init__(self, limit: int = 16 << 20) -> None:
         self._limit = limit
         self._lock = threading.Lock()
         self._kept: OrderedDict[LowRank, F32Array] = OrderedDict()
@@ -225,6 +225,8 @@ def _elements(tensor: LazyTensor, begin: int, end: int, scratch: Scratch) -> NDA
     """Elements ``begin`` to ``end`` of a plain tensor in row-major order, 1-D, in the carrier dtype."""
     columns = max(tensor.spec.columns, 1)
     start, stop = begin // columns, -(-end // columns)
+    start -= start % tensor.grain
+    stop = min(stop + -stop % tensor.grain, tensor.spec.rows)
     flat = tensor.matrix(start, stop, scratch).reshape(-1)
     return flat[begin - start * columns : end - start * columns]
 
@@ -267,11 +269,10 @@ def merging(tensor: LazyTensor, added: Sequence[Added], factors: Factors) -> Rea
         from ..numerics.lora import padded
 
         begin, end = start * columns, stop * columns
-        base = tensor.matrix(start, stop, scratch).reshape(-1)
         made = scratch.take((end - begin,), np.dtype(spec.dtype.carrier))
         # Rows of a convolution's kernel begin anywhere in an output channel, so whole channels are computed.
         first, last = begin // width, -(-end // width)
-        band = min(max(padded(_BLOCK // width), padded(1)), padded(last - first))
+        band = min(padded(_BLOCK // width or 1, lcm(padded(1), tensor.grain)), padded(last - first))
         work = scratch.take((band, width), np.float32)
         steps = [one.delta.open(first, last, work.size, one.scale, factors, scratch) for one in added]
         for row in range(first, last, band):
@@ -282,7 +283,8 @@ def merging(tensor: LazyTensor, added: Sequence[Added], factors: Factors) -> Rea
             flat[: low - origin] = 0
             flat[high - origin :] = 0
             wanted = flat[None, low - origin : high - origin]
-            cast(base[None, low - begin : high - begin], spec.dtype, _F32, wanted)
+            # Whatever is read is used up before the next read: the source may let go of it then.
+            cast(_elements(tensor, low, high, scratch)[None], spec.dtype, _F32, wanted)
             for step in steps:
                 step(row, block)
             try:
