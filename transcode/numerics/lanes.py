@@ -8,11 +8,14 @@ would widen them to 64 bits, which would cost half of the vector.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
+from numba.np.arrayobj import make_array
 
 from .jit import instruction, lane
 
@@ -24,10 +27,14 @@ __all__ = [
     "clamp",
     "disorder",
     "encode",
+    "fill16",
+    "fill32",
     "fit",
     "gentle",
     "larger",
     "order",
+    "peak16",
+    "peak32",
     "quotient",
     "real",
     "rne",
@@ -123,6 +130,58 @@ def larger(context: Any, best: Any, x: Any) -> Any:
         return builder.select(builder.icmp_unsigned(">", best, size), best, size)
 
     return x(x, x), generate
+
+
+def _block(context: Any, builder: Any, kind: Any, array: Any, index: Any, count: int) -> tuple[Any, Any]:
+    """Vector type of ``count`` elements of a contiguous 1-D array, and the address of those from ``index``
+    on.
+    """
+    vector = ir.VectorType(context.get_data_type(kind.dtype), count)
+    start = builder.gep(make_array(kind)(context, builder, array).data, [index])
+    return vector, builder.bitcast(start, vector.as_pointer())
+
+
+def _peak(count: int) -> Callable[..., Any]:
+    def peak(context: Any, row: Any, index: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            vector, start = _block(context, builder, signature.args[0], *args, count)
+            width = vector.element.width
+            values = builder.load(start, align=width // 8)
+            sizes = builder.and_(values, ir.Constant(vector, [(1 << (width - 1)) - 1] * count))
+            reduce = cgutils.get_or_insert_function(
+                builder.module,
+                ir.FunctionType(vector.element, [vector]),
+                f"llvm.vector.reduce.umax.v{count}i{width}",
+            )
+            return builder.call(reduce, [sizes])
+
+        return row.dtype(row, types.intp), generate
+
+    return instruction(peak)
+
+
+def _fill(count: int) -> Callable[..., Any]:
+    def fill(context: Any, out: Any, index: Any, value: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            out, index, value = args
+            vector, start = _block(context, builder, signature.args[0], out, index, count)
+            lanes = ir.VectorType(_I32, count)
+            nothing = ir.Constant(vector, ir.Undefined)
+            single = builder.insert_element(nothing, value, ir.Constant(_I32, 0))
+            splat = builder.shuffle_vector(single, nothing, ir.Constant(lanes, [0] * count))
+            builder.store(splat, start, align=4)
+            return context.get_dummy_value()
+
+        return types.void(out, types.intp, out.dtype), generate
+
+    return instruction(fill)
+
+
+# Blocks are too short for loops to vectorise, and known at compile time: these are written as vectors.
+peak16, peak32 = _peak(16), _peak(32)
+"""Largest magnitude, as bits, of 16 or 32 elements of a 1-D array of bits from ``index`` on."""
+fill16, fill32 = _fill(16), _fill(32)
+"""Write a float32 to 16 or 32 elements of a 1-D array from ``index`` on."""
 
 
 @instruction

@@ -1,7 +1,7 @@
 """Kernels of the block formats: 32 values under a power of two (MX), 16 under an E4M3 scale (NVFP4).
 
-One row at a time: the peak of each block, then all scales of the row, then the codes, then their packing,
-each a loop that vectorises, over a row that stays in the nearest cache.
+Blocks are independent, so values are taken as one long line, a chunk at a time that stays in the nearest
+cache: the scale of each block, then the codes, then their packing, each a loop over the chunk.
 """
 
 from __future__ import annotations
@@ -9,11 +9,27 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from ..core.scratch import Scratch
 from .jit import kernel, lane
-from .lanes import bits, encode, larger, quotient, real, shr, size_of, to_step, widen
+from .lanes import (
+    bits,
+    encode,
+    fill16,
+    fill32,
+    larger,
+    peak16,
+    peak32,
+    quotient,
+    real,
+    shr,
+    size_of,
+    to_step,
+    widen,
+)
 
-__all__ = ["MODES", "MX_BLOCK", "NV_BLOCK", "mx", "nv"]
+__all__ = ["MODES", "MX_BLOCK", "NV_BLOCK", "mx", "nv", "work"]
 
 MX_BLOCK = 32
 NV_BLOCK = 16
@@ -38,6 +54,18 @@ _E2M1_LEAST = np.float32(1).view(_U)
 _E2M1_DROP = _U(22)
 _E2M1_RULER = _U(np.float32(2.0**22).view(_U) + _U(2)).view(np.float32)
 _GENTLE = np.float32(2.0**-51)
+
+
+_CHUNK = 2048
+
+
+def work(scratch: Scratch) -> tuple[NDArray[Any], ...]:
+    """What the kernels need for themselves: factors, wide, line."""
+    return (
+        scratch.take((2 * _CHUNK // NV_BLOCK,), np.float32),
+        scratch.take((2 * _CHUNK,), np.float32),
+        scratch.take((_CHUNK // 4,), np.uint32),
+    )
 
 
 @lane
@@ -79,7 +107,7 @@ def reciprocal(code: Any) -> Any:
 
 @lane
 def mx_error(block: Any, code: Any, top: Any, least: Any, drop: Any) -> Any:
-    """Squared error of a block under a scale, in units of the square of the value 1."""
+    """Squared error of a block under a scale."""
     multiplier = reciprocal(code)
     total = 0.0
     for j in range(MX_BLOCK):
@@ -90,70 +118,77 @@ def mx_error(block: Any, code: Any, top: Any, least: Any, drop: Any) -> Any:
     return total * unit * unit
 
 
+@lane
+def mx_best(block: Any, middle: Any, top: Any, least: Any, drop: Any) -> Any:
+    """Of a scale byte and the two next to it, the one with the least squared error."""
+    chosen = middle
+    least_error = mx_error(block, middle, top, least, drop)
+    for step in (-1, 1):
+        other = np.int64(middle) + step
+        if 0 <= other <= 254:
+            error = mx_error(block, _U(other), top, least, drop)
+            if error < least_error:
+                least_error = error
+                chosen = _U(other)
+    return chosen
+
+
 @kernel
 def mx(
-    rows: Any, mode: int, best: bool, width: int, top: Any, power: Any, least: Any, drop: Any, ruler: Any,
-    line: Any, codes: Any, scales: Any,
+    values: Any, mode: int, best: bool, width: int, top: Any, power: Any, least: Any, drop: Any, ruler: Any,
+    factors: Any, wide: Any, line: Any, codes: Any, scales: Any,
 ) -> bool:  # fmt: skip
     """``scale = 2**(byte - 127)`` by :func:`scale_byte`, ``code = rne(x / scale)``, saturating; blocks of 32.
 
     Args:
-        rows: bits ``[R, K]``, K a multiple of 32, see :func:`lanes.widen`.
+        values: bits ``[n]``, n a multiple of 32, see :func:`lanes.widen`.
         mode: one of :data:`MODES`.
         best: whether to try the scales next to that one, and keep the one with the least squared error.
         width: bits of a code: 8, 6 or 4.
         top, power, drop: the element format, see :func:`scale_byte`.
         least, ruler: the same, see :func:`lanes.encode`.
-        line: uint32 ``[K / 4]``, for the kernel's own use.
-        codes: uint8 ``[R, K * width / 8]``, written: low nibble first, or a little-endian stream of 6 bits.
-        scales: uint8 ``[R, K / 32]``, written.
+        factors, wide, line: see :func:`work`.
+        codes: uint8 ``[n * width / 8]``, written: low nibble first, or a little-endian stream of 6 bits.
+        scales: uint8 ``[n / 32]``, written.
 
     Returns:
         Whether all values were finite; otherwise the outputs are incomplete.
     """
-    shift = _U(width - 1)
+    shift = _U(32 - width)
+    sign = _U(1 << (width - 1))
     own = line.view(np.uint8)
-    for i in range(rows.shape[0]):
-        row = rows[i]
-        line_scales = scales[i]
-        highest = rows.dtype.type(0)
-        for b in range(line_scales.shape[0]):
-            block = row[b * MX_BLOCK : b * MX_BLOCK + MX_BLOCK]
-            peak = rows.dtype.type(0)
-            for j in range(MX_BLOCK):
-                peak = larger(peak, block[j])
+    for start in range(0, values.shape[0], _CHUNK):
+        part = values[start : start + _CHUNK]
+        count = part.shape[0]
+        blocks = scales[start // MX_BLOCK : (start + count) // MX_BLOCK]
+        packed = codes[start * width // 8 : (start + count) * width // 8]
+        highest = values.dtype.type(0)
+        for b in range(blocks.shape[0]):
+            peak = peak32(part, b * MX_BLOCK)
             highest = larger(highest, peak)
-            code = scale_byte(widen(peak), mode, top, power, drop)
-            line_scales[b] = np.uint8(code)
+            factors[b] = widen(peak)
         if not widen(highest) < _INF:
             return False
+        for b in range(blocks.shape[0]):
+            code = scale_byte(factors[b], mode, top, power, drop)
+            blocks[b] = np.uint8(code)
+            factors[b] = reciprocal(code)
         if best:
-            for b in range(line_scales.shape[0]):
-                block = row[b * MX_BLOCK : b * MX_BLOCK + MX_BLOCK]
-                middle = _U(line_scales[b])
-                chosen = middle
-                least_error = mx_error(block, middle, top, least, drop)
-                for other in (middle - 1, middle + 1):
-                    if 0 <= other <= 254:
-                        error = mx_error(block, _U(other), top, least, drop)
-                        if error < least_error:
-                            least_error = error
-                            chosen = _U(other)
-                line_scales[b] = np.uint8(chosen)
-        out = codes[i] if width == 8 else own
-        for b in range(line_scales.shape[0]):
-            block = row[b * MX_BLOCK : b * MX_BLOCK + MX_BLOCK]
-            target = out[b * MX_BLOCK : b * MX_BLOCK + MX_BLOCK]
-            multiplier = reciprocal(_U(line_scales[b]))
-            for j in range(MX_BLOCK):
-                y = widen(block[j]) * multiplier
-                size = size_of(y)
-                code = encode(size if size < top else top, least, drop, ruler)
-                target[j] = np.uint8(
-                    _U(code & _U(0x7F)) | shr(_U(bits(y) & _U(0x80000000)), _U(_U(31) - shift))
-                )
+            for b in range(blocks.shape[0]):
+                block = part[b * MX_BLOCK : b * MX_BLOCK + MX_BLOCK]
+                code = mx_best(block, _U(blocks[b]), top, least, drop)
+                blocks[b] = np.uint8(code)
+                factors[b] = reciprocal(code)
+        for b in range(blocks.shape[0]):
+            fill32(wide, b * MX_BLOCK, factors[b])
+        out = packed if width == 8 else own[:count]
+        for j in range(count):
+            y = widen(part[j]) * wide[j]
+            size = size_of(y)
+            code = encode(size if size < top else top, least, drop, ruler)
+            out[j] = np.uint8(_U(code & _U(0x7F)) | _U(shr(bits(y), shift) & sign))
         if width != 8:
-            pack_line(line, width, codes[i])
+            pack_line(line[: count // 4], width, packed)
     return True
 
 
@@ -206,80 +241,25 @@ def nv_error(block: Any, unit: Any) -> Any:
     return total
 
 
-@kernel
-def nv(
-    rows: Any, shared: Any, low: int, high: int, line: Any, units: Any, inverses: Any, codes: Any, scales: Any
-) -> bool:
-    """``scale = rne_e4m3((peak / 6) / shared)``, ``code = rne_e2m1(x / (shared * scale))``; blocks of 16.
-
-    Args:
-        rows: bits ``[R, K]``, K a multiple of 16, see :func:`lanes.widen`.
-        shared: multiplier of the whole tensor, float32.
-        low, high: also try the scales from ``low`` below to ``high`` above that one, and keep the one with
-            the least squared error; with ``low = -1`` try only the one that maps the peak to 4 instead of 6.
-        line: uint32 ``[K / 4]``, ``units``, ``inverses``: float32 ``[K / 16]``; for the kernel's own use.
-        codes: uint8 ``[R, K / 2]``, written, low nibble first.
-        scales: uint8 ``[R, K / 16]``, written: E4M3.
-
-    Returns:
-        Whether all values were finite; otherwise the outputs are incomplete.
+@lane
+def nv_best(block: Any, peak: Any, shared: Any, low: Any, high: Any) -> Any:
+    """Of the E4M3 codes that ``low`` and ``high`` name (see :func:`nv`), the one with the least squared
+    error.
     """
-    own = line.view(np.uint8)
-    gentle = shared >= _GENTLE  # then so is its product with the least scale, 2**-9
-    for i in range(rows.shape[0]):
-        row = rows[i]
-        line_scales = scales[i]
-        highest = rows.dtype.type(0)
-        for b in range(line_scales.shape[0]):
-            block = row[b * NV_BLOCK : b * NV_BLOCK + NV_BLOCK]
-            peak = rows.dtype.type(0)
-            for j in range(NV_BLOCK):
-                peak = larger(peak, block[j])
-            highest = larger(highest, peak)
-            units[b] = widen(peak)
-        if not widen(highest) < _INF:
-            return False
-        for b in range(line_scales.shape[0]):
-            code = nv_scale((units[b] / _SIX) / shared)
-            line_scales[b] = np.uint8(code)
-            unit = shared * nv_value(code)
-            if low == 0 and high == 0:
-                units[b] = unit
-                inverses[b] = _ONE / unit if unit > _ZERO else _ZERO
-        if low != 0 or high != 0:
-            for b in range(line_scales.shape[0]):
-                block = row[b * NV_BLOCK : b * NV_BLOCK + NV_BLOCK]
-                middle = int(line_scales[b])
-                first = max(middle - low, 1)
-                last = min(middle + high, 126)
-                if low < 0:
-                    first = last = int(nv_scale((units[b] / _FOUR) / shared))
-                chosen = middle
-                least = nv_error(block, shared * nv_value(_U(middle)))
-                for other in range(first, last + 1):
-                    error = nv_error(block, shared * nv_value(_U(other)))
-                    if error < least:
-                        least = error
-                        chosen = other
-                line_scales[b] = np.uint8(chosen)
-                unit = shared * nv_value(_U(chosen))
-                units[b] = unit
-                inverses[b] = _ONE / unit if unit > _ZERO else _ZERO
-        for b in range(line_scales.shape[0]):
-            block = row[b * NV_BLOCK : b * NV_BLOCK + NV_BLOCK]
-            target = own[b * NV_BLOCK : b * NV_BLOCK + NV_BLOCK]
-            unit = units[b]
-            inverse = inverses[b]
-            if gentle:
-                for j in range(NV_BLOCK):
-                    x = widen(block[j])
-                    target[j] = nv_code(x, size_of(quotient(x, unit, inverse)))
-            else:
-                for j in range(NV_BLOCK):
-                    x = widen(block[j])
-                    target[j] = nv_code(x, size_of(x / unit) if unit > _ZERO else _ZERO)
-        pack_line(line, 4, codes[i])
-    return True
+    middle = nv_scale((peak / _SIX) / shared)
+    first = max(np.int64(middle) - low, 1)
+    last = min(np.int64(middle) + high, 126)
+    if low < 0:
+        first = np.int64(nv_scale((peak / _FOUR) / shared))
+        last = first
+    chosen = middle
+    least = nv_error(block, shared * nv_value(middle))
+    for other in range(first, last + 1):
+        error = nv_error(block, shared * nv_value(_U(other)))
+        if error < least:
+            least = error
+            chosen = _U(other)
+    return chosen
 
 
 @lane
@@ -287,3 +267,65 @@ def nv_code(x: Any, size: Any) -> Any:
     """E2M1 code of a magnitude, with the sign of ``x``."""
     code = encode(size if size < _SIX else _SIX, _E2M1_LEAST, _E2M1_DROP, _E2M1_RULER)
     return np.uint8(_U(code & _U(7)) | _U(shr(bits(x), _U(28)) & _U(8)))
+
+
+@kernel
+def nv(
+    values: Any, shared: Any, low: int, high: int,
+    factors: Any, wide: Any, line: Any, codes: Any, scales: Any,
+) -> bool:  # fmt: skip
+    """``scale = rne_e4m3((peak / 6) / shared)``, ``code = rne_e2m1(x / (shared * scale))``; blocks of 16.
+
+    Args:
+        values: bits ``[n]``, n a multiple of 16, see :func:`lanes.widen`.
+        shared: multiplier of the whole tensor, float32.
+        low, high: also try the scales from ``low`` below to ``high`` above that one, and keep the one with
+            the least squared error; with ``low = -1`` try only the one that maps the peak to 4 instead of 6.
+        factors, wide, line: see :func:`work`.
+        codes: uint8 ``[n / 2]``, written, low nibble first.
+        scales: uint8 ``[n / 16]``, written: E4M3.
+
+    Returns:
+        Whether all values were finite; otherwise the outputs are incomplete.
+    """
+    own = line.view(np.uint8)
+    gentle = shared >= _GENTLE  # then so is its product with the least scale, 2**-9
+    units = factors[: factors.shape[0] // 2]
+    inverses = factors[factors.shape[0] // 2 :]
+    wide_units = wide[:_CHUNK]
+    wide_inverses = wide[_CHUNK:]
+    for start in range(0, values.shape[0], _CHUNK):
+        part = values[start : start + _CHUNK]
+        count = part.shape[0]
+        blocks = scales[start // NV_BLOCK : (start + count) // NV_BLOCK]
+        highest = values.dtype.type(0)
+        for b in range(blocks.shape[0]):
+            peak = peak16(part, b * NV_BLOCK)
+            highest = larger(highest, peak)
+            units[b] = widen(peak)
+        if not widen(highest) < _INF:
+            return False
+        if low == 0 and high == 0:
+            for b in range(blocks.shape[0]):
+                blocks[b] = np.uint8(nv_scale((units[b] / _SIX) / shared))
+        else:
+            for b in range(blocks.shape[0]):
+                block = part[b * NV_BLOCK : b * NV_BLOCK + NV_BLOCK]
+                blocks[b] = np.uint8(nv_best(block, units[b], shared, low, high))
+        for b in range(blocks.shape[0]):
+            unit = shared * nv_value(_U(blocks[b]))
+            units[b] = unit
+            inverses[b] = _ONE / unit if unit > _ZERO else _ZERO
+        for b in range(blocks.shape[0]):
+            fill16(wide_units, b * NV_BLOCK, units[b])
+            fill16(wide_inverses, b * NV_BLOCK, inverses[b])
+        if gentle:
+            for j in range(count):
+                x = widen(part[j])
+                own[j] = nv_code(x, size_of(quotient(x, wide_units[j], wide_inverses[j])))
+        else:
+            for j in range(count):
+                x = widen(part[j])
+                own[j] = nv_code(x, size_of(x / wide_units[j]) if wide_units[j] > _ZERO else _ZERO)
+        pack_line(line[: count // 4], 4, codes[start // 2 : (start + count) // 2])
+    return True

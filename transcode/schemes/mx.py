@@ -73,18 +73,18 @@ class _Mx(Base):
         self, rows: Array, spec: Spec, start: int, stats: float | None, scratch: Scratch
     ) -> Iterator[Piece]:
         """See :meth:`Scheme.encode`."""
-        from ..numerics.micro import MODES as BY_NUMBER
-        from ..numerics.micro import mx
+        from ..numerics import micro
         from ..numerics.rows import as_bits, reject
 
         kind = self.kind
         count, columns = rows.shape
+        bits = as_bits(rows, spec.dtype, scratch)
         codes = scratch.take((count, code_bytes(spec, kind.bits)), np.uint8)
         scales = scratch.take((count, columns // _BLOCK), np.uint8)
-        if not mx(
-            as_bits(rows, spec.dtype, scratch), BY_NUMBER[self.scale_mode], self.optimize == "mse", kind.bits,
+        if not micro.mx(
+            bits.reshape(-1), micro.MODES[self.scale_mode], self.optimize == "mse", kind.bits,
             np.float32(kind.top), np.uint32(kind.power), kind.least_bits, kind.drop, kind.ruler,
-            scratch.take((columns // 4,), np.uint32), codes, scales,
+            *micro.work(scratch), codes.reshape(-1), scales.reshape(-1),
         ):  # fmt: skip
             raise reject(rows, spec.dtype)
         yield Piece("codes", start * codes.shape[1], codes)

@@ -81,19 +81,18 @@ class Nvfp4(Base):
         self, rows: Array, spec: Spec, start: int, stats: float | None, scratch: Scratch
     ) -> Iterator[Piece]:
         """See :meth:`Scheme.encode`; ``stats`` is the largest magnitude of the tensor, or of its group."""
-        from ..numerics.micro import nv
+        from ..numerics import micro
         from ..numerics.rows import as_bits, reject
 
         assert stats is not None
         count, columns = rows.shape
         shared, divisor = _global(np.float32(stats))
-        low, high = _SEARCH[self.optimize]
+        bits = as_bits(rows, spec.dtype, scratch)
         codes = scratch.take((count, code_bytes(spec, 4)), np.uint8)
         scales = scratch.take((count, columns // _BLOCK), np.uint8)
-        if not nv(
-            as_bits(rows, spec.dtype, scratch), shared, low, high,
-            scratch.take((columns // 4,), np.uint32), scratch.take((columns // _BLOCK,), np.float32),
-            scratch.take((columns // _BLOCK,), np.float32), codes, scales,
+        if not micro.nv(
+            bits.reshape(-1), shared, *_SEARCH[self.optimize],
+            *micro.work(scratch), codes.reshape(-1), scales.reshape(-1),
         ):  # fmt: skip
             raise reject(rows, spec.dtype)
         yield Piece("codes", start * codes.shape[1], codes)
