@@ -3,10 +3,11 @@
     python tools/bench_meta.py --work DIR [--size 28GB] [--dense 1GB] [--rounds 5] [--json]
 
 The large file has the header of a video transformer's blocks, and its data are a hole: what an edit of
-metadata costs does not depend on what the tensors hold. The dense file is full of bytes, because ``load_file``
-and ``save_file`` read and write them all. For each command: median and best wall time of the process with its
-start-up, bytes that it handed to write calls and bytes that it caused to go to the disk (``/proc/PID/io``:
-header, record and output together), and peak RSS. Linux only; the files are removed at the end.
+metadata costs does not depend on what the tensors hold. The dense file is full of bytes, because
+``load_file`` and ``save_file`` read and write them all. For each command: median and best wall time of the
+process with its start-up, its processor time, bytes that it handed to write calls and bytes that it caused to
+go to the disk (``/proc/PID/io``: header, record and output together), and peak RSS. Linux only; the files are
+removed at the end.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ class Row:
     header: int
     wall: float
     best: float
+    cpu: float
     written: int
     to_disk: int
     rss: int
@@ -79,7 +81,7 @@ def make(path: Path, total: int, *, align: int, room: int, dense: bool) -> None:
     with open(path, "wb") as file:
         file.write(head)
         if dense:
-            block = os.urandom(1 << 24)
+            block = os.urandom(1 << 20)
             for start in range(0, at, len(block)):
                 file.write(block[: at - start])
         file.truncate(len(head) + at)
@@ -87,8 +89,8 @@ def make(path: Path, total: int, *, align: int, room: int, dense: bool) -> None:
         os.fsync(file.fileno())
 
 
-def run(command: list[str]) -> tuple[float, int, int, int]:
-    """Wall seconds, bytes written by calls, bytes caused to go to the disk, peak RSS."""
+def run(command: list[str]) -> tuple[float, float, int, int, int]:
+    """Wall and processor seconds, bytes written by calls, bytes caused to go to the disk, peak RSS."""
     begun = time.perf_counter()
     null = os.open(os.devnull, os.O_WRONLY)
     pid = os.posix_spawn(command[0], command, os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, null, 1)])
@@ -99,7 +101,13 @@ def run(command: list[str]) -> tuple[float, int, int, int]:
     os.close(null)
     if os.waitstatus_to_exitcode(status) != 0:
         raise SystemExit(f"failed: {' '.join(command)}")
-    return wall, int(io["wchar"]), int(io["write_bytes"]), usage.ru_maxrss * 1024
+    return (
+        wall,
+        usage.ru_utime + usage.ru_stime,
+        int(io["wchar"]),
+        int(io["write_bytes"]),
+        usage.ru_maxrss * 1024,
+    )
 
 
 def measure(
@@ -113,9 +121,9 @@ def measure(
         size = path.stat().st_size
         os.sync()
         found.append(run(command(number)))
-    wall, written, to_disk, rss = (statistics.median(column) for column in zip(*found, strict=True))
+    wall, cpu, written, to_disk, rss = (statistics.median(column) for column in zip(*found, strict=True))
     best = min(wall for wall, *_ in found)
-    return Row(name, size, header, wall, best, int(written), int(to_disk), int(rss))
+    return Row(name, size, header, wall, best, cpu, int(written), int(to_disk), int(rss))
 
 
 def nothing() -> None:
@@ -156,7 +164,8 @@ def bench(work: Path, size: int, dense: int, rounds: int) -> list[Row]:
 
 
 COLUMNS = (
-    "command", "file, GB", "header, KB", "wall, ms", "best, ms", "written, KB", "headers", "to disk, KB", "RSS, MB",
+    "command", "file, GB", "header, KB", "wall, ms", "best, ms", "CPU, ms", "written, KB", "headers",
+    "to disk, KB", "RSS, MB",
 )  # fmt: skip
 
 
@@ -166,8 +175,8 @@ def table(rows: Sequence[Row]) -> str:
     for row in rows:
         figures = (
             f"{row.file_size / 1e9:.1f}", f"{row.header / 1e3:.1f}", f"{row.wall * 1e3:.0f}",
-            f"{row.best * 1e3:.0f}", f"{row.written / 1e3:.1f}", f"{row.written / row.header:.2f}",
-            f"{row.to_disk / 1e3:.1f}", f"{row.rss / 1e6:.0f}",
+            f"{row.best * 1e3:.0f}", f"{row.cpu * 1e3:.0f}", f"{row.written / 1e3:.1f}",
+            f"{row.written / row.header:.2f}", f"{row.to_disk / 1e3:.1f}", f"{row.rss / 1e6:.0f}",
         )  # fmt: skip
         lines.append(f"| {row.name} | {' | '.join(figures)} |")
     return "\n".join(lines)
