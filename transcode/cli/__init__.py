@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import traceback
 from importlib import import_module
@@ -13,6 +12,7 @@ import click
 
 from .. import __version__
 from ..errors import TranscodeError
+from . import interrupt
 
 __all__ = ["cli", "main"]
 
@@ -30,6 +30,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "cast": ("pipe", "Cast float tensors, in a pipe."),
     "dequantize": ("pipe", "Decode quantized tensors, in a pipe."),
     "quantize": ("pipe", "Quantize, in a pipe."),
+    "calibrate": ("pipe", "Add the scales of inputs to nvfp4 tensors, in a pipe."),
     "write": ("pipe", "End a pipe: write the checkpoint."),
     "recipe": ("recipe", "Print the recipe of a command line or of a file made by transcode."),
     "families": ("listing", "List the model families, or show one."),
@@ -77,17 +78,9 @@ def cli() -> None:
 
 
 def main(args: list[str] | None = None) -> Any:
-    """Run the command line and exit: 0 done, 1 the answer is no, 2 could not do it, 130 interrupted.
-
-    Being told to end (SIGTERM, as by a job scheduler, or SIGHUP when the terminal goes) is an interruption too:
-    it also leaves nothing half written.
-    """
+    """Run the command line and exit: 0 done, 1 the answer is no, 2 could not do it, 130 interrupted."""
     debug = "--debug" in (sys.argv[1:] if args is None else args)
-    for name in ("SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)
-        # SIGHUP that nohup has set to be ignored stays ignored.
-        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
-            signal.signal(number, signal.default_int_handler)
+    interrupt.listen()
     try:
         code = cli.main(args, prog_name="transcode", standalone_mode=False)
         sys.stdout.flush()

@@ -158,6 +158,7 @@ def _steps(values: dict[str, Any]) -> list[Any]:
 
 def carry_out(recipe: Any, values: dict[str, Any]) -> None:
     """Plan or run a recipe, and tell of it as the report options ask."""
+    from .interrupt import insisting
     from .progress import progress
     from .show import show_json, show_plan, show_report, show_warnings
 
@@ -165,7 +166,7 @@ def carry_out(recipe: Any, values: dict[str, Any]) -> None:
     write = recipe.write()
     if values["dry_run"]:
         with progress(quiet=values["quiet"]) as update:
-            sink = write.with_progress(update)
+            sink = write.with_progress(insisting(update))
             plan = sink.plan(flow)
         sink.check(flow, plan)
         if values["as_json"]:
@@ -175,7 +176,7 @@ def carry_out(recipe: Any, values: dict[str, Any]) -> None:
         show_warnings(plan, verbose=values["verbose"])
         return
     with progress(quiet=values["quiet"] or values["as_json"]) as update:
-        report = flow | write.with_progress(update)
+        report = flow | write.with_progress(insisting(update))
     show_warnings(report.plan, verbose=values["verbose"])
     if values["as_json"]:
         show_json(report.to_json())

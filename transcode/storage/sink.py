@@ -6,6 +6,7 @@ import os
 import shutil
 import threading
 from collections import OrderedDict
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -18,6 +19,7 @@ from . import system
 
 __all__ = ["Staging", "check_destination"]
 
+_LOCK = ".transcode-lock"
 _OPEN_FILES = 64
 _DROP_BATCH = 64 << 20
 
@@ -102,6 +104,8 @@ class Staging:
         self._fresh = plan.folder and not destination.exists()
         parent = destination if plan.folder and not self._fresh else destination.parent
         self._folder = parent / f".{destination.name}.transcode-part"
+        self._made: list[Path] = []  # folders above the output that were absent, innermost first
+        self._before = {target for target in _targets(plan) if target.exists()}
         self._lock_fd: int | None = None
         self._fds: OrderedDict[int, int] = OrderedDict()
         self._users: dict[int, int] = {}
@@ -111,11 +115,10 @@ class Staging:
 
     def __enter__(self) -> Staging:
         try:
+            self._made = [folder for folder in self._folder.parents if not folder.exists()]
             self._folder.mkdir(parents=True, exist_ok=True)
             self._take_lock()
-            for old in self._folder.iterdir():  # left by a killed run
-                if old.name != "lock":
-                    old.unlink()
+            self._clear()  # of what a killed run left
             for file in self._plan.files:
                 path = self._folder / file.name
                 fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _BINARY, 0o666)
@@ -160,7 +163,17 @@ class Staging:
 
         A new folder appears whole, by one rename. In a folder that existed files are replaced one by one,
         the index last.
+
+        Raises:
+            PlanError: the destination has appeared since the run began.
+            TranscodeError: the system refused, with its reason.
         """
+        try:
+            self._commit()
+        except OSError as error:
+            raise TranscodeError(f"{error.strerror}", file=error.filename or self._folder) from error
+
+    def _commit(self) -> None:
         self._close_all()
         destination = self._plan.destination.absolute()
         for side in self._plan.side_files:
@@ -179,10 +192,13 @@ class Staging:
                     system.drop_cache(fd, 0, 0)
             finally:
                 os.close(fd)
+        for target in _targets(self._plan):
+            if target.exists() and target not in self._before:
+                raise PlanError("has appeared while this run was going on", file=target, hint="move it away")
         if self._fresh:
-            self._drop_lock()
             system.sync_folder(self._folder)
             os.rename(self._folder, destination)
+            self._drop_lock(destination)
         else:
             for name in names:
                 target = destination / name if self._plan.folder else destination
@@ -197,23 +213,41 @@ class Staging:
     # Locking: the hidden folder belongs to whoever holds the lock on the file in it.
 
     def _take_lock(self) -> None:
-        fd = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | _BINARY, 0o666)
-        if not system.try_lock(fd):
+        path = self._folder / _LOCK
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | _BINARY, 0o666)
+        # Whoever held the lock may have finished and taken the file away between our opening and our locking.
+        if not system.try_lock(fd) or not path.exists() or not os.path.samestat(os.fstat(fd), path.stat()):
             os.close(fd)
             raise PlanError("another run is writing this destination", file=self._plan.destination)
         self._lock_fd = fd
 
-    def _drop_lock(self) -> None:
+    def _drop_lock(self, folder: Path) -> None:
+        """Let others in; the folder is theirs from then on."""
         if self._lock_fd is not None:
-            (self._folder / "lock").unlink(missing_ok=True)
+            (folder / _LOCK).unlink(missing_ok=True)
             os.close(self._lock_fd)
             self._lock_fd = None
 
+    def _clear(self) -> None:
+        for path in self._folder.iterdir():
+            if path.name == _LOCK:
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
     def _abandon(self) -> None:
         self._close_all()
-        if self._lock_fd is not None:  # else the folder is another run's
-            self._drop_lock()
-            shutil.rmtree(self._folder, ignore_errors=True)
+        if self._lock_fd is None:  # the folder is another run's
+            return
+        with suppress(OSError):
+            self._clear()
+        # The lock goes last, so that nobody else works in the folder while it is being emptied.
+        self._drop_lock(self._folder)
+        for folder in (self._folder, *([] if self._committed else self._made)):
+            with suppress(OSError):  # somebody else may use it by now
+                folder.rmdir()
 
     # A by-block output may have more files than a process may have descriptors.
 

@@ -65,6 +65,8 @@ class Write:
     on_progress: Callable[[Progress], None] | None = None
 
     def __post_init__(self) -> None:
+        if not str(self.dst):
+            raise RecipeError("no destination: the path is empty")
         if self.layout is not None and self.layout not in LAYOUTS:
             raise RecipeError(f"layout: {self.layout!r} is not one of {', '.join(LAYOUTS)}")
         if self.max_shard_size is not None and self.max_tensors is not None:
