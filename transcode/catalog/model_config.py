@@ -1,0 +1,96 @@
+"""Finds the config.json of a model: in its folder, by a configuration file, or in the local hub cache."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import FormatError, PlanError
+from .strict import load
+
+__all__ = ["find_config", "load_object"]
+
+_PLACES = ("transformer/config.json", "config.json", "transformer.config.json")
+
+
+def find_config(
+    config_file: str | None, model_path: str | None, recipe: str | None, pipelines: Mapping[str, str]
+) -> tuple[Path | None, str]:
+    """config.json, or None; and where was looked.
+
+    Args:
+        config_file: the file itself; wins.
+        model_path: folder of the model, or its name on the hub; wins over the recipe.
+        recipe: a YAML file whose ``pipeline.path``, else ``pipeline.name``, says it.
+        pipelines: hub repositories by the short names that such files use.
+
+    Raises:
+        TranscodeError: the recipe cannot be read, or names no model.
+    """
+    if config_file is not None:
+        path = Path(config_file)
+        return (path if path.is_file() else None), config_file
+    models = [model_path] if model_path is not None else _from_recipe(recipe or "", pipelines)
+    for model in models:
+        for folder in _folders(model):
+            for place in _PLACES:
+                if (folder / place).is_file():
+                    return folder / place, model
+    return None, " or ".join(models)
+
+
+def _from_recipe(recipe: str, pipelines: Mapping[str, str]) -> list[str]:
+    pipeline = load(recipe).mapping().need("pipeline").mapping()
+    path = pipeline.find("path")
+    name = pipeline.find("name")
+    found = [] if path is None else [path.text()]
+    if not found and name is not None:
+        found = [pipelines.get(name.text(), name.text())]
+    if not found:
+        raise PlanError("has neither pipeline.path nor pipeline.name", file=recipe, hint="pass --model-path")
+    return found
+
+
+def _folders(model: str) -> list[Path]:
+    """The folder of that name, else the snapshots of a hub repository, that of main first."""
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return [folder]
+    if "/" not in model:
+        return []
+    repository = _hub_cache() / f"models--{model.replace('/', '--')}"
+    snapshots = sorted(repository.glob("snapshots/*"))
+    main = repository / "refs" / "main"
+    if main.is_file():
+        current = repository / "snapshots" / main.read_text().strip()
+        snapshots.sort(key=lambda snapshot: snapshot != current)
+    return snapshots
+
+
+def _hub_cache() -> Path:
+    """Where huggingface_hub keeps repositories, by the environment variables that it reads."""
+    for variable, below in (("HF_HUB_CACHE", ""), ("HUGGINGFACE_HUB_CACHE", ""), ("HF_HOME", "hub")):
+        if os.environ.get(variable):
+            return Path(os.environ[variable]).expanduser() / below
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(cache).expanduser() / "huggingface" / "hub"
+
+
+def load_object(path: Path) -> dict[str, Any]:
+    """The object of a JSON file.
+
+    Raises:
+        FormatError: it cannot be read, or is not an object.
+    """
+    try:
+        found = json.loads(path.read_bytes().decode())
+    except OSError as error:
+        raise FormatError(f"cannot be read: {error.strerror}", file=path) from None
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"is not valid JSON: {error}", file=path) from None
+    if not isinstance(found, dict):
+        raise FormatError(f"is a JSON {type(found).__name__}, not an object", file=path)
+    return found
