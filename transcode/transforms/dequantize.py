@@ -77,6 +77,8 @@ class Dequantize(Transform):
         for name, tensor in table.items():
             if name in made:
                 yield made[name]
+            elif made and convention.is_marker(name):
+                planning.drop(tensor, f"drop: a marker of {convention.name}")
             elif name in used:
                 planning.drop(tensor, "drop: went into the tensor that it belongs to")
             else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +13,7 @@ from .. import catalog
 from ..core import layout as cutting
 from ..core.flow import Flow
 from ..core.performance import MIN_TILE, Performance
-from ..core.plan import Plan, PlannedFile, SideFile, lay_out
+from ..core.plan import Plan, SideFile, lay_out
 from ..core.planning import Planning
 from ..core.run import Progress, Report, execute
 from ..core.spec import Spec
@@ -22,7 +21,8 @@ from ..core.tensor import LazyTensor
 from ..errors import Interrupted, PlanError, RecipeError
 from ..storage import header
 from ..storage.sink import Staging, check_destination
-from . import record
+from . import beside, record
+from .markers import markers
 from .spell import spell
 
 __all__ = ["LAYOUTS", "Write"]
@@ -38,9 +38,10 @@ class Write:
     Args:
         dst: a file if it ends in ``.safetensors``, else a folder, which is made if it is absent.
         layout: ``single_file``, ``by_block``, ``chunked`` or ``apart`` (the files that the convention names);
-            without it one file, or chunks where the source has several files and the destination is a folder.
-        convention: the consumer's; without it ``lightx2v`` if the flow quantizes, ``nunchaku`` if it packs for
-            nunchaku, else ``plain``.
+            without it one file, or chunks where the source has several files and the destination is a
+            folder.
+        convention: the consumer's; without it ``nunchaku`` if the flow packs for nunchaku, ``lightx2v`` if it
+            quantizes, that of the spelling if it converts, else ``plain``.
         name: stem of the file names; the source's own without it.
         max_shard_size: most bytes of tensors in a chunk.
         max_tensors: most stored tensors in a chunk, instead of a size.
@@ -107,6 +108,7 @@ class Write:
         tensors = flow.tensors(planning)
         if not tensors:
             raise PlanError("no tensor is left to write", file=flow.source.path)
+        tensors += markers(tensors, convention)
         self._check_memory(tensors)
         family = catalog.detect([tensor.name for tensor in tensors]) or catalog.generic_family()
         units = []
@@ -129,10 +131,11 @@ class Write:
             return header.render(made, metadata, room=_room(size), file=self.dst)
 
         files = lay_out(cut, tensors, render)
-        side = []
+        side: list[SideFile] = []
         if self.folder:
-            side = self._side_files(flow, {file.name for file in files})
-            side += _index(files, layout, stem, convention)
+            if self.copy_metadata:
+                side += beside.side_files(flow, tensors, {file.name for file in files}, planning)
+            side += beside.index(files, layout, stem, convention)
         return Plan(
             source=flow.source.path,
             destination=Path(self.dst),
@@ -218,11 +221,6 @@ class Write:
         alone = convention.alone_file(stem)
         return cutting.chunked(units, pattern, alone, max_bytes=limit, max_tensors=self.max_tensors)
 
-    def _side_files(self, flow: Flow, taken: set[str]) -> list[SideFile]:
-        if not self.copy_metadata:
-            return []
-        return [SideFile(path.name, path) for path in flow.source.side_files if path.name not in taken]
-
     def _metadata(
         self, flow: Flow, made: Mapping[str, Any], convention: catalog.Convention
     ) -> dict[str, str]:
@@ -283,27 +281,10 @@ def _note_shared(tensors: Sequence[LazyTensor], planning: Planning) -> None:
 
 def _default_convention(flow: Flow) -> str:
     kinds = {step.kind for step in flow.steps}
-    return "nunchaku" if "nunchaku" in kinds else "lightx2v" if "quantize" in kinds else "plain"
-
-
-def _index(
-    files: Sequence[PlannedFile], layout: str, stem: str, convention: catalog.Convention
-) -> list[SideFile]:
-    """The index that the consumer expects beside several files."""
-    name = convention.index_name(layout, stem=stem)
-    if name is None or len(files) == 1:
-        return []
-    weight_map = {place.name: file.name for file in files for place in file.places}
-    if convention.files.total_size == "files":
-        total = sum(file.size for file in files)
-    else:
-        total = sum(place.spec.nbytes for file in files for place in file.places)
-    text = json.dumps(
-        {"metadata": {"total_size": total}, "weight_map": weight_map},
-        indent=2,
-        sort_keys=convention.files.sort_keys,
-    )
-    return [SideFile(name, f"{text}\n".encode())]
+    if "nunchaku" in kinds or "quantize" in kinds:
+        return "nunchaku" if "nunchaku" in kinds else "lightx2v"
+    spellings = [getattr(step, "to", "") for step in flow.steps if step.kind == "convert"]
+    return spellings[-1] if spellings and spellings[-1] in catalog.conventions() else "plain"
 
 
 def _room(data_size: int) -> int:
