@@ -322,6 +322,9 @@ STRANGE = {
     "word_embeddings.weight": (32, 16),
     "wte.weight": (32, 16),
     "lm_head.weight": (32, 16),
+    "output.weight": (32, 16),
+    "encoder.layer.0.output.dense.weight": (16, 8),
+    "blocks.0.proj_out.weight": (16, 8),
     "mixer.matrix": (8, 16),
     "experts.weight": (3, 8, 16),
     "conv.weight": (8, 4, 3, 3),
@@ -339,14 +342,13 @@ def strange(save) -> Path:
 
 def test_an_unknown_family_is_quantized_with_care_and_the_plan_says_so(cli, save, tmp_path):
     plan = plan_of(cli, strange(save), tmp_path, "--scheme", "int8")
-    assert (
-        {"encoder.layer.0.dense.weight"} <= taken(plan) <= {"encoder.layer.0.dense.weight", "experts.weight"}
-    )
+    sure = {"encoder.layer.0.dense.weight", "encoder.layer.0.output.dense.weight", "blocks.0.proj_out.weight"}
+    assert sure <= taken(plan) <= sure | {"experts.weight"}
     assert any("unknown family" in note for note in plan.json["notes"])
     told = fates(plan)
     assert len(told) == len(STRANGE) + 2
     for name, word in {
-        "wte.weight": "embedding", "lm_head.weight": "head", "word_embeddings.weight": "embedding",
+        "wte.weight": "embedding", "lm_head.weight": "head", "output.weight": "head", "word_embeddings.weight": "embedding",
         "encoder.LayerNorm.weight": "norm", "conv.weight": "4-D", "encoder.layer.0.dense.bias": "1-D",
         "scalar.weight": "0-D", "none.weight": "empty", "table.weight": "I32", "codes.weight": "F8_E4M3",
         "mixer.matrix": "weight",
@@ -360,7 +362,8 @@ def test_include_takes_any_float_matrix_but_nothing_else(cli, save, tmp_path):
     plan = plan_of(cli, source, tmp_path, "--scheme", "int8", "--include", "*")
     assert taken(plan) == {
         "encoder.layer.0.dense.weight", "encoder.LayerNorm.weight", "word_embeddings.weight", "wte.weight",
-        "lm_head.weight", "mixer.matrix", "experts.weight",
+        "lm_head.weight", "mixer.matrix", "experts.weight", "output.weight",
+        "encoder.layer.0.output.dense.weight", "blocks.0.proj_out.weight",
     }  # fmt: skip
     cli("run", source, tmp_path / "o.safetensors", "--scheme", "int8", "--include", "*", "-q")
     found = load_file(tmp_path / "o.safetensors")
