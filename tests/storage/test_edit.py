@@ -488,3 +488,30 @@ class TestSplice:
             same = bytes(range(length))
             for a, b in ((b"", b""), (b"x", b""), (b"x", b"y"), (b"xab", b"yab")):
                 assert common_prefix(same + a, same + b) == length
+
+
+def test_a_passing_reader_does_not_cost_a_copy(tmp_path: Path) -> None:
+    insert_only(tmp_path)
+    path = make(tmp_path / "m")
+    reader = os.open(path, os.O_RDONLY)
+    timer = threading.Timer(0.1, os.close, [reader])
+    timer.start()
+    assert edit.edit(path, put(a="n" * 10_000)).way == "insert"
+    timer.join()
+
+
+def test_a_waiting_editor_does_not_cost_a_copy(tmp_path: Path) -> None:
+    insert_only(tmp_path)
+    path = make(tmp_path / "m")
+    ways = []
+
+    def grow(key: str) -> None:
+        ways.append(edit.edit(path, put(**{key: "n" * 50_000}), edit.Options(wait=30)).way)
+
+    threads = [threading.Thread(target=grow, args=(key,)) for key in "bcd"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert ways == ["insert"] * 3
+    assert set(metadata_of(path)) == {*META, *"bcd"}

@@ -7,6 +7,7 @@ import errno
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,6 +17,7 @@ __all__ = ["alone", "block_size", "can_insert", "insert", "remove"]
 
 _COLLAPSE_RANGE = 0x08  # linux/falloc.h
 _INSERT_RANGE = 0x20
+_PATIENCE = 0.3  # seconds to wait for somebody who reads no more than the header
 _NOT_HERE = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.EFBIG)
 
 _fallocate = _libc_function("fallocate", ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
@@ -89,14 +91,23 @@ def alone(fd: int) -> Iterator[bool]:
         return
     import fcntl
 
+    # Announces a waiting opener by a signal whose default is to be ignored; the usual SIGIO would kill.
+    fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
+    deadline = time.monotonic() + _PATIENCE
+    while (refused := _lease(fd, fcntl.F_WRLCK)) == errno.EAGAIN and time.monotonic() < deadline:
+        time.sleep(0.005)
     try:
-        # Announces a waiting opener by a signal whose default is to be ignored; the usual SIGIO would kill.
-        fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
-        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
-    except OSError as error:
-        yield error.errno not in (errno.EAGAIN, errno.EBUSY)
-        return
-    try:
-        yield True
+        yield refused != errno.EAGAIN
     finally:
-        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+        if not refused:
+            _lease(fd, fcntl.F_UNLCK)
+
+
+def _lease(fd: int, kind: int) -> int:
+    import fcntl
+
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, kind)
+    except OSError as error:
+        return error.errno or errno.EINVAL
+    return 0

@@ -36,15 +36,13 @@ def locked(path: str, *, wait: float) -> Iterator[int]:
     while True:
         fd = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
         try:
-            while not try_lock(fd):
-                if time.monotonic() >= deadline:
-                    raise Busy(
-                        "another process is editing this file", file=path, hint="wait until it has finished"
-                    )
-                time.sleep(0.02)
-            if os.path.samestat(os.fstat(fd), os.stat(path)):
+            # A file that another editor has replaced meanwhile is not the one to lock.
+            if try_lock(fd) and os.path.samestat(os.fstat(fd), os.stat(path)):
                 yield fd
                 return
         finally:
             os.close(fd)
-        # Else the editor that we waited for has put another file in this place: lock that one.
+        # Closed while waiting, because the editor may need to be the only one who has the file open.
+        if time.monotonic() >= deadline:
+            raise Busy("another process is editing this file", file=path, hint="wait until it has finished")
+        time.sleep(0.02)
