@@ -1,0 +1,258 @@
+"""``transcode nunchaku``: SVDQuant checkpoints for nunchaku."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from .meta_common import warn
+from .options import debug_option, pair, performance_options, report_options
+
+if TYPE_CHECKING:
+    from ..core.flow import Flow
+    from ..core.performance import Performance
+    from ..storage.source import Source
+    from ..transforms.write import Write
+
+__all__ = ["nunchaku"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_EPILOG = """\b
+Examples:
+  transcode nunchaku convert --quant-path quant --output-root out --model-name flux.1-dev
+  transcode nunchaku convert --quant-path quant --output-root out --model-name flux.1-dev --float-point \\
+      --merge --model-path black-forest-labs/FLUX.1-dev
+  transcode nunchaku merge transformer_blocks.safetensors unquantized_layers.safetensors flux.safetensors
+  transcode nunchaku split flux.safetensors DIR
+"""
+
+_CONFIG_OPTIONS = (
+    click.option(
+        "--config-yaml", metavar="YAML", help="DeepCompressor's configuration, which names the model."
+    ),
+    click.option(
+        "--model-path", metavar="DIR", help="Folder of the model, or its name on the hub, if cached."
+    ),
+    click.option("--config", "config_file", metavar="FILE", help="The model's config.json itself."),
+    click.option("--comfy-config", "comfy_file", metavar="FILE", help="comfy_config.json, if not derived."),
+    click.option("--model-class", metavar="NAME", help="nunchaku's class, if config.json does not tell."),
+    click.option("--strict", is_flag=True, help="Fail where config.json cannot be embedded; else a warning."),
+)
+
+_OUTPUT_OPTIONS = (
+    click.option("--metadata", type=pair, multiple=True, metavar="KEY=VALUE", help="More metadata."),
+    click.option("-f", "--force", is_flag=True, help="Replace what exists."),
+)
+
+
+def _options(options: Sequence[Callable[[F], F]]) -> Callable[[F], F]:
+    def decorate(command: F) -> F:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+@click.group(epilog=_EPILOG)
+def nunchaku() -> None:
+    """Make SVDQuant checkpoints that nunchaku loads, of what DeepCompressor saved."""
+
+
+@nunchaku.command()
+@click.option("--quant-path", required=True, metavar="DIR", help="Folder with model.pt, scale.pt, ...")
+@click.option("--output-root", metavar="DIR", help="Where to write; the folder of --quant-path without it.")
+@click.option("--model-name", required=True, metavar="NAME", help="Such as flux.1-dev: names the output.")
+@click.option("--float-point", is_flag=True, help="FP4 (groups of 16) instead of INT4 (groups of 64).")
+@click.option("--merge", is_flag=True, help="One file with all metadata, which current nunchaku loads.")
+@click.option("--add-metadata", is_flag=True, help="Embed config.json into the two files.")
+@_options(_CONFIG_OPTIONS)
+@click.option("--allow-unmatched", is_flag=True, help="Low-rank branches without a layer only warn.")
+@_options(_OUTPUT_OPTIONS)
+@performance_options
+@report_options
+@debug_option
+def convert(quant_path: str, output_root: str | None, model_name: str, **values: Any) -> None:
+    """Convert DeepCompressor's checkpoint folder.
+
+    Writes transformer_blocks.safetensors and unquantized_layers.safetensors into OUTPUT_ROOT/MODEL_NAME, or
+    with --merge OUTPUT_ROOT/MODEL_NAME.safetensors. config.json is looked for as by `transcode meta embed`, and
+    beside model.pt; without one a warning is given and the conversion goes on.
+    """
+    from ..catalog.nunchaku import modules_for
+    from ..errors import RecipeError
+    from ..storage.svdquant import open_checkpoint
+    from ..transforms.nunchaku import Nunchaku
+    from ..transforms.write import Write
+    from . import build
+
+    model = modules_for(model_name).model
+    if model_name in (".", "..") or Path(model_name).name != model_name:
+        raise RecipeError(f"--model-name {model_name!r} is a path, not a name")
+    folder = Path(output_root or quant_path)
+    sink = Write(
+        dst=str(folder / (f"{model_name}.safetensors" if values["merge"] else model_name)),
+        layout="single_file" if values["merge"] else "apart",
+        convention="nunchaku",
+        metadata=tuple(values["metadata"]),
+        force=values["force"],
+        allow_unmatched=values["allow_unmatched"],
+    )
+    step = Nunchaku(values["float_point"], model)
+    openers = [lambda: open_checkpoint(quant_path, drop_cache=values["drop_cache"])]
+    job = _Job(openers, sink, build.performance(values), (step,))
+    if values["merge"] or values["add_metadata"]:
+        job = _embedded(job, values, Path(quant_path))
+    _carry_out(job, values)
+
+
+@nunchaku.command()
+@click.argument("sources", nargs=-1, required=True, metavar="A [B]")
+@click.argument("out", metavar="OUT")
+@_options(_CONFIG_OPTIONS)
+@_options(_OUTPUT_OPTIONS)
+@performance_options
+@report_options
+@debug_option
+def merge(sources: tuple[str, ...], out: str, **values: Any) -> None:
+    """Merge the two files A and B, or the folder A that holds both, into the one file OUT.
+
+    config.json is looked for as by `transcode meta embed`, and beside A; what the files carry already stays.
+    """
+    from ..storage.source import open_source
+    from . import build
+
+    if not out.endswith(".safetensors"):
+        raise click.UsageError(f"OUT must be a .safetensors file, is {out!r}")
+    openers = [lambda path=path: open_source(path, drop_cache=values["drop_cache"]) for path in sources]
+    job = _Job(openers, _plain(out, "single_file", values), build.performance(values))
+    first = Path(sources[0])
+    _carry_out(_embedded(job, values, first if first.is_dir() else first.parent), values)
+
+
+@nunchaku.command()
+@click.argument("file", metavar="FILE")
+@click.argument("folder", metavar="OUTDIR")
+@_options(_OUTPUT_OPTIONS)
+@performance_options
+@report_options
+@debug_option
+def split(file: str, folder: str, **values: Any) -> None:
+    """Split FILE into transformer_blocks.safetensors and unquantized_layers.safetensors in OUTDIR."""
+    from ..errors import PlanError
+    from ..storage.source import open_source
+    from . import build
+
+    if folder.endswith(".safetensors"):
+        raise click.UsageError(f"OUTDIR must be a folder, is {folder!r}")
+    openers = [lambda: open_source(file, drop_cache=values["drop_cache"])]
+    job = _Job(openers, _plain(folder, "apart", values), build.performance(values))
+    files = [planned.name for planned in job.flow().plan(job.write()).files]
+    if len(files) < 2:
+        raise PlanError(
+            f"all its tensors belong into {files[0]}", file=file, hint="is it a model for nunchaku?"
+        )
+    _carry_out(job, values)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A flow and its end, which are told of as those of a recipe are."""
+
+    openers: Sequence[Callable[[], Source]]
+    sink: Write
+    performance: Performance
+    steps: tuple[Any, ...] = ()
+
+    def flow(self) -> Flow:
+        """Open the sources and join the stages."""
+        from ..core.flow import Flow
+        from ..storage.joined import join_sources
+
+        return Flow(join_sources([opener() for opener in self.openers]), self.steps)
+
+    def write(self) -> Write:
+        """The sink."""
+        return replace(self.sink, performance=self.performance)
+
+
+def _plain(dst: str, layout: str, values: dict[str, Any]) -> Write:
+    from ..transforms.write import Write
+
+    return Write(
+        dst=dst,
+        layout=layout,
+        convention="nunchaku",
+        copy_metadata=False,
+        metadata=tuple(values["metadata"]),
+        force=values["force"],
+    )
+
+
+def _carry_out(job: _Job, values: dict[str, Any]) -> None:
+    from .run import carry_out
+
+    carry_out(job, values)
+
+
+def _embedded(job: _Job, values: dict[str, Any], beside: Path) -> _Job:
+    """The job with the metadata that a loader wants; what cannot be embedded is a warning, unless strict."""
+    from ..catalog import svdquant
+    from ..catalog.profiles import profile
+    from ..errors import PlanError, TranscodeError
+    from ..storage.splice import stringify
+
+    flow = job.flow()
+    held = flow.source.metadata
+    tensors = {place.name: place.spec for file in flow.plan(job.write()).files for place in file.places}
+    known = profile("nunchaku")
+    made: dict[str, Any] = {}
+    try:
+        found = _configs(values, beside, known.pipelines)
+        if found is not None:
+            config, comfy = found
+            model = values["model_class"] or svdquant.model_class(config, known)
+            made = svdquant.config_metadata(config, tensors, model, comfy)
+        elif "config" not in held:
+            raise PlanError("there is no config.json to embed", hint="name it with --config or --model-path")
+    except TranscodeError as error:
+        if values["strict"]:
+            raise
+        warn(f"{error}; goes on without it, so nunchaku cannot load the file by itself")
+    if not made:
+        # What the tensors themselves tell.
+        model = values["model_class"] or known.default_class or ""
+        quantized = svdquant.quantization_config(tensors, model)
+        told = {} if quantized is None else {"model_class": model, "quantization_config": _compact(quantized)}
+        made = {key: value for key, value in told.items() if key not in held}
+    texts = tuple((key, stringify(value)) for key, value in made.items())
+    return replace(job, sink=replace(job.sink, metadata=(*texts, *job.sink.metadata)))
+
+
+def _configs(
+    values: dict[str, Any], beside: Path, pipelines: Any
+) -> tuple[dict[str, Any], dict[str, Any] | None] | None:
+    """config.json, and comfy_config.json if there is one; None where nobody said where and none is beside."""
+    from ..catalog.model_config import find_config, load_object
+    from ..errors import PlanError
+
+    file, model, recipe = values["config_file"], values["model_path"], values["config_yaml"]
+    said = bool(file or model or recipe)
+    path, looked = find_config(file, model if said else str(beside.absolute()), recipe, pipelines)
+    if path is None:
+        if said:
+            raise PlanError("no config.json there", file=looked)
+        return None
+    neighbour = path.parent / "comfy_config.json"
+    comfy = Path(values["comfy_file"]) if values["comfy_file"] else neighbour if neighbour.is_file() else None
+    return load_object(path), None if comfy is None else load_object(comfy)
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))
