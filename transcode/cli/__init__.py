@@ -32,6 +32,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "quantize": ("pipe", "Quantize, in a pipe."),
     "calibrate": ("pipe", "Add the scales of inputs to nvfp4 tensors, in a pipe."),
     "write": ("pipe", "End a pipe: write the checkpoint."),
+    "nunchaku": ("nunchaku", "Make SVDQuant checkpoints for nunchaku: convert, merge, split."),
     "recipe": ("recipe", "Print the recipe of a command line or of a file made by transcode."),
     "families": ("listing", "List the model families, or show one."),
     "schemes": ("listing", "List the quantization schemes and their options."),
