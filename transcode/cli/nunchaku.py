@@ -82,8 +82,8 @@ def convert(quant_path: str, output_root: str | None, model_name: str, **values:
     """Convert DeepCompressor's checkpoint folder.
 
     Writes transformer_blocks.safetensors and unquantized_layers.safetensors into OUTPUT_ROOT/MODEL_NAME, or
-    with --merge OUTPUT_ROOT/MODEL_NAME.safetensors. config.json is looked for as by `transcode meta embed`, and
-    beside model.pt; without one a warning is given and the conversion goes on.
+    with --merge OUTPUT_ROOT/MODEL_NAME.safetensors. config.json is looked for as `transcode meta embed` does,
+    and beside model.pt; without one a warning is given and the conversion goes on.
     """
     from ..catalog.nunchaku import modules_for
     from ..errors import RecipeError
@@ -123,7 +123,7 @@ def convert(quant_path: str, output_root: str | None, model_name: str, **values:
 def merge(sources: tuple[str, ...], out: str, **values: Any) -> None:
     """Merge the two files A and B, or the folder A that holds both, into the one file OUT.
 
-    config.json is looked for as by `transcode meta embed`, and beside A; what the files carry already stays.
+    config.json is looked for as `transcode meta embed` does, and beside A. Metadata of the files stays.
     """
     from ..storage.source import open_source
     from . import build
