@@ -52,6 +52,7 @@ def adapted(tmp_path):
     return make
 
 
+@pytest.mark.filterwarnings("ignore:Adapter 'default'")
 @pytest.mark.parametrize("case", CASES)
 def test_merges_as_peft_does(adapted, case):
     model, adapter, wanted = adapted(**CASES[case])

@@ -62,6 +62,7 @@ class LazyTensor:
         needs: observations that must be complete before the first row is read.
         fate: what was done to it and why, in order.
         shares: key of the stored bytes when several tensors may alias them (tied weights), else None.
+        cost: its tiles are smaller by this, because their rows take more memory on their way than others'.
     """
 
     name: str
@@ -74,6 +75,7 @@ class LazyTensor:
     needs: tuple[Observation[Any], ...] = field(default=(), repr=False, compare=False)
     fate: tuple[str, ...] = ()
     shares: str | None = None
+    cost: int = 1
 
     @property
     def plain(self) -> bool:
@@ -107,11 +109,11 @@ class LazyTensor:
         return piece.data.reshape(stop - start, self.spec.columns)
 
     def tiles(self, nbytes: int) -> Iterator[tuple[int, int]]:
-        """Cut the rows into runs of about ``nbytes`` of logical values, in whole grains."""
+        """Cut the rows into runs of about ``nbytes`` of logical values over the cost, in whole grains."""
         rows = self.spec.rows
         if rows == 0 or self.spec.nbytes == 0:
             return
-        grains = max(nbytes * 8 // max(self.spec.row_bits * self.grain, 1), 1)
+        grains = max(nbytes * 8 // max(self.spec.row_bits * self.grain * self.cost, 1), 1)
         step = grains * self.grain
         for start in range(0, rows, step):
             yield start, min(start + step, rows)

@@ -124,7 +124,10 @@ class Lora(Transform):
                 continue
             fate = (*tensor.fate, *told[tensor.name])
             # It is no longer what other names of the same stored bytes mean.
-            yield tensor.evolve(read=merging(tensor, added[tensor.name], factors), fate=fate, shares=None)
+            # Its rows lie in memory, where the stages behind reckon with a view of the file.
+            yield tensor.evolve(
+                read=merging(tensor, added[tensor.name], factors), fate=fate, shares=None, cost=4
+            )
 
     def config(self) -> dict[str, Any]:
         """Paths, and the rest where it differs from the default."""

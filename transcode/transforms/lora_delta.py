@@ -34,7 +34,7 @@ Step = Callable[[int, F32Array], None]
 class Factors:
     """The factors in use, in float32; the least recently used are let go beyond ``limit`` bytes."""
 
-    def __init__(self, limit: int = 16 << 20) -> None:
+    def __init__(self, limit: int = 8 << 20) -> None:
         self._limit = limit
         self._lock = threading.Lock()
         self._kept: OrderedDict[LowRank, F32Array] = OrderedDict()

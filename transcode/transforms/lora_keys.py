@@ -74,7 +74,8 @@ def read(path: str, strength: float, alpha: float | None, names: LoraNames) -> C
         PlanError: a factor without its partner, an alpha without a pair, shapes that disagree, a kind of
             adapter that cannot be merged.
     """
-    source = open_source(path)
+    # Read, not mapped: a factor is used up at once, and of a map the pages around it would stay in memory.
+    source = open_source(path, mmap=False)
     table = {tensor.name: tensor for tensor in sorted(source.tensors, key=lambda tensor: tensor.name)}
     return _Reader(Path(path), strength, alpha, names, read_scaling(source)).read(table)
 
