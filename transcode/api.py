@@ -20,6 +20,7 @@ from .transforms.cast import Cast
 from .transforms.convert import Convert
 from .transforms.dequantize import Dequantize
 from .transforms.lora import Lora, LoraFile
+from .transforms.nunchaku import Nunchaku
 from .transforms.quantize import Quantize
 from .transforms.rename import Rename
 from .transforms.select import Drop, Keep
@@ -33,6 +34,7 @@ __all__ = [
     "drop",
     "keep",
     "lora",
+    "nunchaku",
     "open",
     "quantize",
     "rename",
@@ -77,6 +79,11 @@ def drop(*patterns: str) -> Drop:
 def calibrate(path: str | PathLike[str], *, keep_global_scale: bool = True) -> Calibrate:
     """Add the scales of inputs from a calibration (``calib.pt``) to tensors quantized to nvfp4."""
     return Calibrate(fspath(path), keep_global_scale)
+
+
+def nunchaku(*, float_point: bool = False, model: str = Nunchaku.model) -> Nunchaku:
+    """Join and pack what DeepCompressor saved (``open(folder)``) as nunchaku reads it: INT4, or FP4."""
+    return Nunchaku(float_point, model)
 
 
 def cast(to: str, *, only: Iterable[str] = (), saturate: bool = False) -> Cast:

@@ -35,6 +35,7 @@ from .transforms.cast import Cast
 from .transforms.convert import Convert
 from .transforms.dequantize import Dequantize
 from .transforms.lora import Lora, LoraFile, parse_lora
+from .transforms.nunchaku import Nunchaku
 from .transforms.quantize import Quantize
 from .transforms.rename import Rename
 from .transforms.select import Drop, Keep
@@ -375,6 +376,18 @@ def _calibrate(node: strict.Node) -> Calibrate:
     return step
 
 
+def _nunchaku(node: strict.Node) -> Nunchaku:
+    if node.is_null:
+        return Nunchaku()
+    section = node.mapping()
+    step = Nunchaku(
+        section.get("float_point", strict.Node.boolean, Nunchaku.float_point),
+        section.get("model", strict.Node.string, Nunchaku.model),
+    )
+    section.reject_unknown()
+    return step
+
+
 STEPS: dict[str, Callable[[strict.Node], Transform]] = {
     "rename": _rename,
     "keep": lambda node: Keep(_strings(node)),
@@ -385,6 +398,7 @@ STEPS: dict[str, Callable[[strict.Node], Transform]] = {
     "dequantize": _dequantize,
     "quantize": _quantize,
     "calibrate": _calibrate,
+    "nunchaku": _nunchaku,
 }
 """How each stage reads its options."""
 

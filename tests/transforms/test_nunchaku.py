@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 import transcode as tc
 from transcode.errors import DataError, PlanError
+from transcode.recipe import dump, load, parse
 from transcode.transforms.nunchaku import Nunchaku
 
 Tensor = torch.Tensor
@@ -272,7 +273,7 @@ def bits(tensor: Tensor) -> tuple[torch.dtype, tuple[int, ...], bytes]:
 
 
 def convert(folder: Path, out: Path, fp4: bool = False, **options: Any) -> Tensors:
-    assert isinstance(tc.open(folder) | Nunchaku(fp4) | tc.write(out, **options), object)
+    tc.write(out, **options).run(tc.open(folder) | Nunchaku(fp4))
     return load_file(out)
 
 
@@ -440,6 +441,21 @@ def test_layers_without_scales_are_copied(tmp_path: Path) -> None:
         assert bits(made[f"{block}.qkv_proj.{kind}"]) == bits(joined)
         assert bits(made[f"{block}.norm.linear.{kind}"]) == bits(model[f"{block}.norm.linear.{kind}"])
     assert f"{block}.qkv_proj.qweight" not in made
+
+
+def test_the_same_by_recipe_and_by_python(tmp_path: Path) -> None:
+    folder = write(tmp_path / "q", make_svdquant.make(1, 1, dim=128, float_point=True))
+    convert(folder, tmp_path / "a.safetensors", True)
+    step = "nunchaku: {float_point: true, model: flux}"
+    (tmp_path / "r.yaml").write_text(
+        f"source: {{path: {folder}}}\nsteps:\n  - {step}\noutput: {{path: {tmp_path}/b.safetensors}}\n"
+    )
+    tc.run(tmp_path / "r.yaml")
+    flow = tc.open(folder) | tc.nunchaku(float_point=True)
+    tc.write(tmp_path / "c.safetensors").run(flow)
+    assert len({(tmp_path / f"{name}.safetensors").read_bytes() for name in "abc"}) == 1
+    recipe = load(tmp_path / "r.yaml")
+    assert parse(dump(recipe)) == recipe
 
 
 # Refusals -------------------------------------------------------------------------------------------------
