@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.scratch import Scratch
+from .backend import dispatched
 from .jit import kernel, lane
 from .lanes import (
     bits,
@@ -133,6 +134,7 @@ def mx_best(block: Any, middle: Any, top: Any, least: Any, drop: Any) -> Any:
     return chosen
 
 
+@dispatched
 @kernel
 def mx(
     values: Any, mode: int, best: bool, width: int, top: Any, power: Any, least: Any, drop: Any, ruler: Any,
@@ -182,11 +184,17 @@ def mx(
         for b in range(blocks.shape[0]):
             fill32(wide, b * MX_BLOCK, factors[b])
         out = packed if width == 8 else own[:count]
-        for j in range(count):
-            y = widen(part[j]) * wide[j]
-            size = size_of(y)
-            code = encode(size if size < top else top, least, drop, ruler)
-            out[j] = np.uint8(_U(code & _U(0x7F)) | _U(shr(bits(y), shift) & sign))
+        if mode == 0 and not best:  # nothing is above the largest value
+            for j in range(count):
+                y = widen(part[j]) * wide[j]
+                code = encode(size_of(y), least, drop, ruler)
+                out[j] = np.uint8(code | _U(shr(bits(y), shift) & sign))
+        else:
+            for j in range(count):
+                y = widen(part[j]) * wide[j]
+                size = size_of(y)
+                code = encode(size if size < top else top, least, drop, ruler)
+                out[j] = np.uint8(code | _U(shr(bits(y), shift) & sign))
         if width != 8:
             pack_line(line[: count // 4], width, packed)
     return True
@@ -269,6 +277,7 @@ def nv_code(x: Any, size: Any) -> Any:
     return np.uint8(_U(code & _U(7)) | _U(shr(bits(x), _U(28)) & _U(8)))
 
 
+@dispatched
 @kernel
 def nv(
     values: Any, shared: Any, low: int, high: int,

@@ -114,7 +114,7 @@ def _global(peak: np.float32) -> tuple[np.float32, Array]:
     """Multiplier and stored divisor of a tensor with that largest magnitude; both finite, neither zero."""
     if peak == 0:
         return np.float32(1), np.ones(1, np.float32)
+    most = np.finfo(np.float32).max
     with np.errstate(over="ignore", under="ignore"):
-        multiplier = max(peak / _REACH, np.float32(2.0**-149))
-        divisor = min(_REACH / peak, np.finfo(np.float32).max)
-    return multiplier, np.array([divisor], np.float32)
+        # Below 2**-116 the divisor would be infinite: there both stay where it ends.
+        return max(peak / _REACH, np.float32(1) / most), np.array([min(_REACH / peak, most)], np.float32)

@@ -1,0 +1,202 @@
+"""nvfp4 equals a plain float32 model and comfy-kitchen's reference."""
+
+import ml_dtypes
+import numpy as np
+import pytest
+import torch
+
+from transcode.core.dtypes import DTYPES
+from transcode.core.scratch import Scratch
+from transcode.core.spec import Spec
+from transcode.errors import RecipeError
+from transcode.numerics import NonFinite
+from transcode.numerics.packing import swap_nibbles, unpack4
+from transcode.numerics.swizzle import unswizzle
+from transcode.schemes import make
+
+from .helpers import SOURCES, decode, encode, finite_bf16, spec_of
+
+F = np.float32
+E4M3, E2M1 = ml_dtypes.float8_e4m3fn, ml_dtypes.float4_e2m1fn
+
+
+def scale_model(values, shared):
+    blocks = np.abs(values.astype(F)).reshape(*values.shape[:-1], -1, 16)
+    return np.minimum(blocks.max(-1) / F(6) / shared, F(448)).astype(E4M3).view(np.uint8)
+
+
+def code_model(values, scales, shared):
+    unit = np.repeat(shared * scales.view(E4M3).astype(F), 16, -1)
+    with np.errstate(all="ignore"):
+        quotient = np.where(unit > 0, values.astype(F) / unit, F(0))
+    codes = np.abs(np.clip(quotient, -6, 6)).astype(E2M1).view(np.uint8)
+    return codes | np.signbit(values).astype(np.uint8) << 3
+
+
+def check(values, share=None):
+    parts = encode(make("nvfp4"), values, share=share)
+    peak = max(np.abs(values.astype(F)).max(), F(share or 0))
+    # The divisor of a tensor below 2**-116 would be infinite.
+    shared = max(peak / F(2688), 1 / np.finfo(F).max)
+    with np.errstate(over="ignore"):
+        assert parts["global_scale"] == min(F(2688) / peak, np.finfo(F).max)
+    scales = scale_model(values, shared)
+    np.testing.assert_array_equal(parts["scale"], scales)
+    np.testing.assert_array_equal(unpack4(parts["codes"]), code_model(values, scales, shared))
+
+
+@pytest.mark.parametrize("peak", [1.0, 0.123, 7.3e-5, 2688.0, 3e30])
+def test_every_bf16_value_at_every_scale_code(peak):
+    # Blocks whose largest value makes each of the E4M3 codes; in them all BF16 values down to 2**-7 of it.
+    peak = F(peak)
+    steps = np.arange(1, 127, dtype=np.uint8).view(E4M3).astype(F)
+    rows = []
+    every = finite_bf16()
+    every = every[every.astype(F) > 0].astype(F)
+    for step in steps:
+        largest = every[every <= peak / F(448) * step][-1]
+        below = every[(every <= largest) & (every >= largest / 128)]
+        block = np.full((-(-len(below) // 15), 16), largest, F)
+        block[:, 1:].flat[: len(below)] = below * np.resize([1, -1], len(below))
+        rows.append(block)
+    values = np.concatenate(rows)
+    parts = encode(make("nvfp4"), values.astype(ml_dtypes.bfloat16), share=float(peak))
+    assert len(np.unique(parts["scale"])) >= 120
+    check(values.astype(ml_dtypes.bfloat16), share=float(peak))
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("size", [1.0, 1e-3, 2e-4])
+def test_sources_stacks_and_chunks(source, size):
+    values = (np.random.default_rng(1).standard_normal((3, 7, 2064)) * size).astype(F)
+    check(values.astype(SOURCES[source]))
+
+
+@pytest.mark.parametrize("size", [2.0**-60, 2.0**-100, 2.0**-120, 2.0**100])
+def test_very_small_and_large_tensors(size):
+    values = (np.random.default_rng(2).uniform(-1, 1, (20, 160)) * size).astype(F)
+    check(values)
+    out = decode(make("nvfp4"), encode(make("nvfp4"), values), spec_of(values))
+    assert np.linalg.norm((out - values) / size) < 0.2 * np.linalg.norm(values / size)
+
+
+def test_quotients_next_to_a_tie():
+    rng = np.random.default_rng(3)
+    shared = F(1.0) / F(2688)
+    ties = np.array([0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5], F)
+    rows = []
+    for step in np.arange(8, 127, dtype=np.uint8).view(E4M3).astype(F):
+        unit = shared * step
+        near = ties * unit
+        block = np.concatenate([[unit * 6], near, np.nextafter(near, F(0)), [0]]).astype(F)
+        rows.append(block)
+    values = np.stack(rows)
+    values = np.concatenate([values, np.where(rng.random(values.shape) < 0.5, values, -values)])
+    check(values, share=1.0)
+
+
+def test_equals_comfy_kitchen():
+    eager = pytest.importorskip("comfy_kitchen.backends.eager.quantization")
+    rng = np.random.default_rng(4)
+    for size in (1.0, 0.017, 300.0):
+        values = (rng.standard_normal((256, 320)) * np.exp2(rng.uniform(-6, 2, (256, 1))) * size).astype(F)
+        values[5, :64] = 0
+        shared = torch.tensor(np.abs(values).max() / F(2688))
+        codes, scales = eager.quantize_nvfp4(torch.from_numpy(values), shared)
+        parts = encode(make("nvfp4"), values)
+        np.testing.assert_array_equal(parts["scale"], unswizzle(scales.view(torch.uint8).numpy(), 256, 20))
+        theirs = unpack4(swap_nibbles(codes.numpy()))
+        ours = unpack4(parts["codes"])
+        np.testing.assert_array_equal(ours[theirs != 8], theirs[theirs != 8])
+        np.testing.assert_array_equal(ours & 7, theirs & 7)
+
+
+def test_decoding_and_encoding_again():
+    values = np.random.default_rng(5).standard_normal((64, 128)).astype(F)
+    scheme = make("nvfp4")
+    parts = encode(scheme, values)
+    out = decode(scheme, parts, spec_of(values))
+    codes = unpack4(parts["codes"]).view(E2M1).astype(F)
+    want = codes * np.repeat(parts["scale"].view(E4M3).astype(F), 16, -1) / parts["global_scale"]
+    np.testing.assert_array_equal(out, want)
+    again = encode(scheme, out)
+    np.testing.assert_array_equal(again["scale"], parts["scale"])
+    np.testing.assert_array_equal(again["codes"], parts["codes"])
+
+
+def test_zeros():
+    values = np.zeros((2, 32), F)
+    parts = encode(make("nvfp4"), values)
+    assert parts["global_scale"] == 1
+    assert not parts["codes"].any()
+    assert not parts["scale"].any()
+    values[0, 0] = 1000
+    values[1, 16:] = 1e-4  # underflows
+    parts = encode(make("nvfp4"), values)
+    assert parts["scale"].tolist() == [[0x7E, 0], [0, 0]]
+    assert not parts["codes"][1].any()
+    assert np.isfinite(decode(make("nvfp4"), parts, spec_of(values))).all()
+
+
+def test_the_smallest_tensor_has_a_finite_global_scale():
+    values = np.full((1, 16), 2.0**-149, F)
+    parts = encode(make("nvfp4"), values)
+    assert np.isfinite(parts["global_scale"])
+    assert np.isfinite(decode(make("nvfp4"), parts, spec_of(values))).all()
+
+
+def best_of(values, steps, shared):
+    """Least squared error of each block over some scale codes, in float64."""
+    blocks = values.reshape(-1, 16)
+    plain = scale_model(values, shared).reshape(-1).astype(int)
+    errors = []
+    for codes in steps(blocks, plain):
+        codes = codes.astype(np.uint8)
+        unit = (shared * codes.view(E4M3).astype(F)).astype(np.float64)[:, None]
+        found = code_model(blocks, codes[:, None], shared).view(E2M1).astype(np.float64) * unit
+        errors.append(((found - blocks) ** 2).sum(1))
+    return np.array(errors)
+
+
+@pytest.mark.parametrize("optimize", ["mse", "four_over_six"])
+def test_optimized_scales_are_the_best_of_those_tried(optimize):
+    values = np.random.default_rng(6).standard_t(4, (64, 128)).astype(F)
+    shared = np.abs(values).max() / F(2688)
+
+    def steps(blocks, plain):
+        yield plain
+        if optimize == "mse":
+            for step in (-4, -3, -2, -1, 1, 2, 3, 4, 5, 6):
+                yield np.clip(plain + step, 1, 126)
+        else:
+            yield np.minimum(np.abs(blocks).max(1) / F(4) / shared, F(448)).astype(E4M3).view(np.uint8)
+
+    errors = best_of(values, steps, shared)
+    scheme = make("nvfp4", optimize=optimize)
+    parts = encode(scheme, values)
+    out = decode(scheme, parts, spec_of(values)).astype(np.float64).reshape(-1, 16)
+    found = ((out - values.reshape(-1, 16)) ** 2).sum(1)
+    np.testing.assert_allclose(found, errors.min(0), rtol=1e-4)
+    assert found.sum() < 0.95 * errors[0].sum()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_non_finite_values_are_named(bad):
+    values = np.ones((9, 160), F)
+    values[7, 131] = bad
+    with pytest.raises(NonFinite, match="row 7, column 131"):
+        encode(make("nvfp4"), values)
+    with pytest.raises(NonFinite, match="row 7, column 131"):
+        list(make("nvfp4").encode(values, spec_of(values), 0, 1.0, Scratch()))
+
+
+def test_what_is_refused_and_stored():
+    assert make("nvfp4").refuses(Spec(DTYPES["F32"], (4, 24))) == "24 columns are not a multiple of 16"
+    parts = make("nvfp4").parts(Spec(DTYPES["F32"], (4, 32)))
+    assert [(part.role, str(part.spec)) for part in parts] == [
+        ("codes", "F4[4,32]"),
+        ("scale", "F8_E4M3[4,2]"),
+        ("global_scale", "F32[]"),
+    ]
+    with pytest.raises(RecipeError, match="choose from none, four_over_six, mse"):
+        make("nvfp4", optimize="best")
