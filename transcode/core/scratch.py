@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod
 from typing import Any
 
@@ -19,9 +20,13 @@ class Scratch:
     The first touch of fresh memory costs as much as several passes over warm memory, so tiles are never
     allocated anew: a stage takes what it needs, and the worker empties the whole block before its next tile.
     Arrays taken are therefore valid until the worker's next :meth:`reset`, and are not zeroed.
+
+    Args:
+        allocate: makes a block of so many bytes, where it must be memory of a special kind.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, allocate: Callable[[int], NDArray[np.uint8]] | None = None) -> None:
+        self._allocate = allocate or _ordinary
         self._block: NDArray[np.uint8] = np.empty(0, np.uint8)
         self._used = 0
         self._overflow = 0
@@ -44,8 +49,12 @@ class Scratch:
         """Take all arrays back."""
         if self._overflow:
             self._block = np.empty(0, np.uint8)  # let go of the old block first: never hold both
-            raw = np.empty(self._overflow + _ALIGN, np.uint8)
+            raw = self._allocate(self._overflow + _ALIGN)
             skip = -raw.ctypes.data % _ALIGN
             self._block = raw[skip : skip + self._overflow]
             self._overflow = 0
         self._used = 0
+
+
+def _ordinary(nbytes: int) -> NDArray[np.uint8]:
+    return np.empty(nbytes, np.uint8)

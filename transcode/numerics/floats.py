@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from .backend import dispatched
 from .jit import kernel
 from .lanes import bits, encode, fit, gentle, larger, quotient, shr, size_of, widen
 
@@ -18,6 +19,7 @@ _U = np.uint32
 _SIGN = _U(0x80)
 
 
+@dispatched
 @kernel
 def scaled(
     rows: Any, height: int, width: int, stored: int, given: Any,

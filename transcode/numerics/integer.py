@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from .backend import dispatched
 from .jit import kernel, lane
 from .lanes import (
     INTEGER,
@@ -47,6 +48,7 @@ def error(block: Any, scale: Any, top: Any) -> Any:
     return total
 
 
+@dispatched
 @kernel
 def symmetric(
     rows: Any, height: int, width: int, stored: int, given: Any, top: Any, tries: int,
@@ -112,6 +114,7 @@ def symmetric(
     return True
 
 
+@dispatched
 @kernel
 def with_zero(rows: Any, width: int, stored: int, span: Any, codes: Any, scales: Any, zeros: Any) -> bool:
     """``scale = (max - min) / span`` over a range that includes 0, ``zero = clamp(rne(floor - min /

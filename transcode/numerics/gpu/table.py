@@ -1,0 +1,20 @@
+"""The kernels that a GPU has, by the names of those of the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from .floats import scaled
+from .integer import symmetric, with_zero
+from .micro import mx, nv
+
+__all__ = ["KERNELS"]
+
+KERNELS: Mapping[str, Callable[..., Any]] = {
+    "symmetric": symmetric,
+    "with_zero": with_zero,
+    "scaled": scaled,
+    "mx": mx,
+    "nv": nv,
+}
