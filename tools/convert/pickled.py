@@ -1,0 +1,66 @@
+"""From a safetensors file to a PyTorch file, for loaders that read nothing else."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import shutil
+from pathlib import Path
+
+from transcode.core.dtypes import DType
+from transcode.errors import TranscodeError
+from transcode.storage import header
+
+__all__ = ["save"]
+
+
+def save(folder: Path, target: Path) -> None:
+    """Save the tensors of the one safetensors file in a folder as a dict, with :func:`torch.save`.
+
+    Each tensor gets a storage of its own over the mapped file, so that memory does not grow with the model.
+    What else lies in the folder is moved beside the target, which appears complete, by rename.
+
+    Raises:
+        TranscodeError: PyTorch is not installed, or has not the dtype of a tensor.
+    """
+    try:
+        import torch
+    except ImportError:
+        raise TranscodeError(
+            "PyTorch is needed to write it",
+            file=target,
+            hint="install torch, or use --output_ext .safetensors",
+        ) from None
+    (source,) = folder.glob("*.safetensors")
+    found = header.read(source)
+    with open(source, "rb") as file:
+        # Writable, because PyTorch has no read-only tensors; pages are copied only if somebody writes.
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    tensors = {}
+    for entry in found.entries:
+        kind = getattr(torch, _torch_name(entry.spec.dtype), None)
+        if kind is None or entry.spec.dtype.packed:
+            raise TranscodeError(
+                f"{entry.spec.dtype} cannot be saved with torch", file=target, tensor=entry.name,
+                hint="use --output_ext .safetensors",
+            )  # fmt: skip
+        if entry.spec.numel:
+            at = found.data_start + entry.begin
+            flat = torch.frombuffer(mapped, dtype=kind, count=entry.spec.numel, offset=at)
+        else:
+            flat = torch.empty(0, dtype=kind)
+        tensors[entry.name] = flat.reshape(entry.spec.shape)
+    part = folder / "torch.part"
+    torch.save(tensors, part)
+    with open(part, "rb+") as file:
+        os.fsync(file.fileno())
+    for side in folder.iterdir():
+        if side not in (source, part):
+            shutil.move(side, target.with_name(side.name))
+    os.replace(part, target)
+
+
+def _torch_name(dtype: DType) -> str:
+    if dtype.kind == "bool":
+        return "bool"
+    return dtype.ml_dtype or dtype.carrier
