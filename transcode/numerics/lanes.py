@@ -43,6 +43,8 @@ __all__ = [
     "size_of",
     "store",
     "to_step",
+    "total16",
+    "total32",
     "widen",
 ]
 
@@ -144,7 +146,8 @@ def _block(context: Any, builder: Any, kind: Any, array: Any, index: Any, count:
 def _peak(count: int) -> Callable[..., Any]:
     def peak(context: Any, row: Any, index: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            vector, start = _block(context, builder, signature.args[0], *args, count)
+            row, index = args
+            vector, start = _block(context, builder, signature.args[0], row, index, count)
             width = vector.element.width
             values = builder.load(start, align=width // 8)
             sizes = builder.and_(values, ir.Constant(vector, [(1 << (width - 1)) - 1] * count))
@@ -177,9 +180,33 @@ def _fill(count: int) -> Callable[..., Any]:
     return instruction(fill)
 
 
+def _total(count: int) -> Callable[..., Any]:
+    def total(context: Any, row: Any, index: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            row, index = args
+            _, start = _block(context, builder, signature.args[0], row, index, count)
+            values = builder.load(start, align=4)
+            width = count
+            while width > 1:  # always in this order, whatever the processor: halves are added to halves
+                width //= 2
+                lanes = ir.VectorType(_I32, width)
+                low, high = (
+                    builder.shuffle_vector(values, values, ir.Constant(lanes, [*range(first, first + width)]))
+                    for first in (0, width)
+                )
+                values = builder.fadd(low, high)
+            return builder.extract_element(values, ir.Constant(_I32, 0))
+
+        return types.float32(row, types.intp), generate
+
+    return instruction(total)
+
+
 # Blocks are too short for loops to vectorise, and known at compile time: these are written as vectors.
 peak16, peak32 = _peak(16), _peak(32)
 """Largest magnitude, as bits, of 16 or 32 elements of a 1-D array of bits from ``index`` on."""
+total16, total32 = _total(16), _total(32)
+"""Sum of 16 or 32 float32 of a 1-D array from ``index`` on."""
 fill16, fill32 = _fill(16), _fill(32)
 """Write a float32 to 16 or 32 elements of a 1-D array from ``index`` on."""
 

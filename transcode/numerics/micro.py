@@ -27,6 +27,8 @@ from .lanes import (
     shr,
     size_of,
     to_step,
+    total16,
+    total32,
     widen,
 )
 
@@ -59,13 +61,17 @@ _GENTLE = np.float32(2.0**-51)
 
 _CHUNK = 2048
 
+Array = NDArray[Any]
 
-def work(scratch: Scratch) -> tuple[NDArray[Any], ...]:
-    """What the kernels need for themselves: factors, wide, line."""
+
+def work(scratch: Scratch) -> tuple[Array, Array, Array, Array, Array]:
+    """What the kernels need for themselves: factors, wide, line, errors, least."""
     return (
         scratch.take((2 * _CHUNK // NV_BLOCK,), np.float32),
         scratch.take((2 * _CHUNK,), np.float32),
         scratch.take((_CHUNK // 4,), np.uint32),
+        scratch.take((_CHUNK,), np.float32),
+        scratch.take((_CHUNK // NV_BLOCK,), np.float32),
     )
 
 
@@ -107,38 +113,35 @@ def reciprocal(code: Any) -> Any:
 
 
 @lane
-def mx_error(block: Any, code: Any, top: Any, least: Any, drop: Any) -> Any:
-    """Squared error of a block under a scale."""
-    multiplier = reciprocal(code)
-    total = 0.0
-    for j in range(MX_BLOCK):
-        size = size_of(widen(block[j]) * multiplier)
-        gap = np.float64(size - to_step(size if size < top else top, least, drop))
-        total += gap * gap
-    unit = 2.0 ** (np.float64(code) - 127.0)
-    return total * unit * unit
+def mx_search(
+    part: Any, blocks: Any, top: Any, least: Any, drop: Any, factors: Any, wide: Any, errors: Any, best: Any
+) -> None:  # fmt: skip
+    """Replace scale bytes by the one next to them where that has a smaller squared error."""
+    for step in range(3):
+        move: Any = 0 if step == 0 else 2 * step - 3
+        for b in range(blocks.shape[0]):
+            # After the first step a factor holds the byte that came from the peak.
+            code = np.int64(blocks[b]) if step == 0 else np.int64(factors[b])
+            if step == 0:
+                factors[b] = np.float32(code)
+            fill32(wide, b * MX_BLOCK, reciprocal(_U(np.int64(min(max(code + move, 0), 254)))))
+        for j in range(part.shape[0]):
+            size = size_of(widen(part[j]) * wide[j])
+            gap = size - to_step(size if size < top else top, least, drop)
+            errors[j] = gap * gap
+        for b in range(blocks.shape[0]):
+            # In units of the square of the first scale: no power of two can overflow.
+            found = total32(errors, b * MX_BLOCK) * np.float32(4.0**move)
+            code = np.int64(factors[b]) + move
+            if step == 0 or (found < best[b] and 0 <= code <= 254):
+                best[b] = found
+                blocks[b] = np.uint8(code)
 
 
-@lane
-def mx_best(block: Any, middle: Any, top: Any, least: Any, drop: Any) -> Any:
-    """Of a scale byte and the two next to it, the one with the least squared error."""
-    chosen = middle
-    least_error = mx_error(block, middle, top, least, drop)
-    for step in (-1, 1):
-        other = np.int64(middle) + step
-        if 0 <= other <= 254:
-            error = mx_error(block, _U(other), top, least, drop)
-            if error < least_error:
-                least_error = error
-                chosen = _U(other)
-    return chosen
-
-
-@dispatched
 @kernel
 def mx(
     values: Any, mode: int, best: bool, width: int, top: Any, power: Any, least: Any, drop: Any, ruler: Any,
-    factors: Any, wide: Any, line: Any, codes: Any, scales: Any,
+    factors: Any, wide: Any, line: Any, errors: Any, lowest: Any, codes: Any, scales: Any,
 ) -> bool:  # fmt: skip
     """``scale = 2**(byte - 127)`` by :func:`scale_byte`, ``code = rne(x / scale)``, saturating; blocks of 32.
 
@@ -149,7 +152,7 @@ def mx(
         width: bits of a code: 8, 6 or 4.
         top, power, drop: the element format, see :func:`scale_byte`.
         least, ruler: the same, see :func:`lanes.encode`.
-        factors, wide, line: see :func:`work`.
+        factors, wide, line, errors, lowest: see :func:`work`.
         codes: uint8 ``[n * width / 8]``, written: low nibble first, or a little-endian stream of 6 bits.
         scales: uint8 ``[n / 32]``, written.
 
@@ -176,11 +179,9 @@ def mx(
             blocks[b] = np.uint8(code)
             factors[b] = reciprocal(code)
         if best:
+            mx_search(part, blocks, top, least, drop, factors, wide, errors, lowest)
             for b in range(blocks.shape[0]):
-                block = part[b * MX_BLOCK : b * MX_BLOCK + MX_BLOCK]
-                code = mx_best(block, _U(blocks[b]), top, least, drop)
-                blocks[b] = np.uint8(code)
-                factors[b] = reciprocal(code)
+                factors[b] = reciprocal(_U(blocks[b]))
         for b in range(blocks.shape[0]):
             fill32(wide, b * MX_BLOCK, factors[b])
         out = packed if width == 8 else own[:count]
@@ -236,38 +237,46 @@ def nv_value(code: Any) -> Any:
 
 
 @lane
-def nv_error(block: Any, unit: Any) -> Any:
-    """Squared error of a block under a scale."""
-    total = 0.0
-    for j in range(NV_BLOCK):
-        x = np.float64(size_of(widen(block[j])))
-        size = np.float32(x / np.float64(unit)) if unit > _ZERO else _ZERO
-        gap = x - np.float64(to_step(size if size < _SIX else _SIX, _E2M1_LEAST, _E2M1_DROP)) * np.float64(
-            unit
-        )
-        total += gap * gap
-    return total
+def nv_search(
+    part: Any, blocks: Any, shared: Any, low: Any, high: Any, peaks: Any, units: Any, inverses: Any,
+    errors: Any, best: Any,
+) -> None:  # fmt: skip
+    """Replace E4M3 codes by those that ``low`` and ``high`` name (see :func:`nv`) where the squared error is
+    smaller.
+
+    Blocks whose scale underflows keep it.
+    """
+    tries = 2 if low < 0 else low + high + 1
+    for attempt in range(tries):
+        for b in range(blocks.shape[0]):
+            code = nv_try(peaks[b], shared, attempt, low)
+            unit = shared * nv_value(code)
+            fill16(units, b * NV_BLOCK, unit)
+            fill16(inverses, b * NV_BLOCK, _ONE / unit)
+        for j in range(part.shape[0]):
+            # A product with the reciprocal will do: this only judges.
+            size = size_of(widen(part[j]) * inverses[j])
+            gap = size - to_step(size if size < _SIX else _SIX, _E2M1_LEAST, _E2M1_DROP)
+            errors[j] = gap * gap
+        for b in range(blocks.shape[0]):
+            code = nv_try(peaks[b], shared, attempt, low)
+            value = nv_value(code)
+            found = total16(errors, b * NV_BLOCK) * (value * value)
+            if attempt == 0 or (found < best[b] and blocks[b] != np.uint8(0)):
+                best[b] = found
+                blocks[b] = np.uint8(code)
 
 
 @lane
-def nv_best(block: Any, peak: Any, shared: Any, low: Any, high: Any) -> Any:
-    """Of the E4M3 codes that ``low`` and ``high`` name (see :func:`nv`), the one with the least squared
-    error.
-    """
-    middle = nv_scale((peak / _SIX) / shared)
-    first = max(np.int64(middle) - low, 1)
-    last = min(np.int64(middle) + high, 126)
+def nv_try(peak: Any, shared: Any, attempt: Any, low: Any) -> Any:
+    """The E4M3 code to try: first the plain one."""
+    plain = nv_scale((peak / _SIX) / shared)
+    if attempt == 0:
+        return plain
     if low < 0:
-        first = np.int64(nv_scale((peak / _FOUR) / shared))
-        last = first
-    chosen = middle
-    least = nv_error(block, shared * nv_value(middle))
-    for other in range(first, last + 1):
-        error = nv_error(block, shared * nv_value(_U(other)))
-        if error < least:
-            least = error
-            chosen = _U(other)
-    return chosen
+        return nv_scale((peak / _FOUR) / shared)
+    move = attempt - 1 - low if attempt <= low else attempt - low
+    return _U(min(max(np.int64(plain) + move, 1), 126))
 
 
 @lane
@@ -281,7 +290,7 @@ def nv_code(x: Any, size: Any) -> Any:
 @kernel
 def nv(
     values: Any, shared: Any, low: int, high: int,
-    factors: Any, wide: Any, line: Any, codes: Any, scales: Any,
+    factors: Any, wide: Any, line: Any, errors: Any, lowest: Any, codes: Any, scales: Any,
 ) -> bool:  # fmt: skip
     """``scale = rne_e4m3((peak / 6) / shared)``, ``code = rne_e2m1(x / (shared * scale))``; blocks of 16.
 
@@ -290,7 +299,7 @@ def nv(
         shared: multiplier of the whole tensor, float32.
         low, high: also try the scales from ``low`` below to ``high`` above that one, and keep the one with
             the least squared error; with ``low = -1`` try only the one that maps the peak to 4 instead of 6.
-        factors, wide, line: see :func:`work`.
+        factors, wide, line, errors, lowest: see :func:`work`.
         codes: uint8 ``[n / 2]``, written, low nibble first.
         scales: uint8 ``[n / 16]``, written: E4M3.
 
@@ -318,9 +327,7 @@ def nv(
             for b in range(blocks.shape[0]):
                 blocks[b] = np.uint8(nv_scale((units[b] / _SIX) / shared))
         else:
-            for b in range(blocks.shape[0]):
-                block = part[b * NV_BLOCK : b * NV_BLOCK + NV_BLOCK]
-                blocks[b] = np.uint8(nv_best(block, units[b], shared, low, high))
+            nv_search(part, blocks, shared, low, high, units, wide_units, wide_inverses, errors, lowest)
         for b in range(blocks.shape[0]):
             unit = shared * nv_value(_U(blocks[b]))
             units[b] = unit
