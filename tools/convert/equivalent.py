@@ -38,6 +38,8 @@ def arguments(recipe: Recipe) -> list[str] | None:
     found = [recipe.source.path, str(recipe.sink.dst)]
     for step in recipe.steps:
         found += _step(step)
+    models = dict.fromkeys(step.model for step in recipe.steps if isinstance(step, Convert | Quantize))
+    found += _each("--model", filter(None, models))
     found += _sink(recipe.sink)
     if recipe.source.root_key is not None:
         found += ["--root-key", recipe.source.root_key]
@@ -88,8 +90,8 @@ def _step(step: Transform) -> list[str]:
     match step:
         case Drop(patterns=patterns):
             return _each("--drop", patterns)
-        case Convert(to=to, model=model):
-            return ["--to", to, *_optional("--model", model)]
+        case Convert(to=to):
+            return ["--to", to]
         case Lora(files=files):
             texts = (
                 f"{path}:{strength:g}" + ("" if alpha is None else f":{alpha:g}")
@@ -102,7 +104,6 @@ def _step(step: Transform) -> list[str]:
             return [
                 *("--scheme", step.scheme),
                 *_each("-O", (f"{key}={value}" for key, value in step.options)),
-                *_optional("--model", step.model),
                 *_each("--targets", step.targets),
                 *_each("--include", step.include),
                 *_each("--exclude", step.exclude),

@@ -7,7 +7,7 @@ from typing import Any
 
 from transcode import catalog
 
-__all__ = ["LINEAR_TYPES", "parser"]
+__all__ = ["LINEAR_TYPES", "families", "parser"]
 
 LINEAR_TYPES = ("int8", "fp8", "nvfp4", "mxfp4", "mxfp6", "mxfp8")
 _LINEAR_DTYPES = {"torch.int8": "int8", "torch.float8_e4m3fn": "fp8"}
@@ -28,7 +28,7 @@ def parser() -> argparse.ArgumentParser:
     flag(group, "-o", "--output", required=True, help="folder")
     flag(group, "-o_e", "--output_ext", default=".safetensors", choices=[".safetensors", ".pth"])
     flag(group, "-o_n", "--output_name", default="converted", help="stem of the files' names")
-    flag(group, "-t", "--model_type", default="wan_dit", choices=_families(), metavar="FAMILY",
+    flag(group, "-t", "--model_type", default="wan_dit", choices=families(), metavar="FAMILY",
          help="%(choices)s")  # fmt: skip
     flag(group, "-d", "--direction", choices=["forward", "backward"],
          help="forward: LightX2V's names to Diffusers'; backward: the other way")  # fmt: skip
@@ -118,5 +118,6 @@ def _linear_dtype(text: str) -> str:
     return _LINEAR_DTYPES[text]
 
 
-def _families() -> list[str]:
+def families() -> list[str]:
+    """Names of the families, without the fallback for unknown ones."""
     return [name for name in catalog.families() if not catalog.family(name).fallback]

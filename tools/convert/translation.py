@@ -103,7 +103,7 @@ def translate(args: Namespace) -> Job:
 
 
 def scaled_convention(scheme: str) -> str:
-    """What ComfyUI reads: for fp8 its older scaled files, which every version knows; else its present layers."""
+    """What ComfyUI reads: for fp8 its older scaled files, which every version knows; else those of today."""
     return "comfyui_scaled" if scheme == "fp8" else "comfyui"
 
 
