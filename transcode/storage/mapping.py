@@ -28,7 +28,7 @@ __all__ = ["AHEAD", "BATCH", "MAX_OPEN", "MappedFile"]
 
 Bytes = NDArray[np.uint8]
 
-BATCH = 48 << 20
+BATCH = 32 << 20
 """Bytes handed out, over all files, between two releases of pages."""
 
 AHEAD = 32 << 20

@@ -28,6 +28,8 @@ from .spell import canonical, recognise
 __all__ = ["Dequantize"]
 
 _F32 = "F32"
+_KEPT = 8
+"""Tensors whose scales are held at once: enough for the workers not to read them again for each tile."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class Dequantize(Transform):
         target = float_dtype(self.to)
         used: set[str] = set()
         made: dict[str, LazyTensor] = {}
+        recent = _Recent(_KEPT)
         for name, stored in groups.items():
             match = patterns.first(name)
             if "scale" not in stored or (self.only and match is None):
@@ -72,7 +75,7 @@ class Dequantize(Transform):
             found = self._recognise(name, parts, convention, planning)
             if found is None:
                 continue
-            made[stored["codes"]] = _decode(name, parts, *found, target, convention)
+            made[stored["codes"]] = _decode(name, parts, *found, target, convention, recent)
             used.update(stored.values())
         for name, tensor in table.items():
             if name in made:
@@ -135,9 +138,6 @@ class _Recent:
             return self._kept[key]
 
 
-_recent = _Recent(8)
-
-
 def _decode(
     name: str,
     parts: Mapping[str, LazyTensor],
@@ -145,9 +145,9 @@ def _decode(
     spec: Spec,
     target: DType,
     convention: catalog.Convention,
+    recent: _Recent,
 ) -> LazyTensor:
     codes = parts["codes"]
-    key = object()  # kept while it is a key; an id might come again for another tensor
     wanted = {part.role for part in scheme.parts(spec)} - {"codes"}
     f32 = Spec(float_dtype(_F32), spec.shape)
     out_spec = Spec(target, spec.shape)
@@ -157,7 +157,7 @@ def _decode(
         return {role: canonical(array, role, scheme, spec, convention) for role, array in arrays.items()}
 
     def read(start: int, stop: int, scratch: Scratch) -> Iterator[Piece]:
-        whole = _recent.get(key, small)
+        whole = recent.get(name, small)
         rows = canonical(codes.matrix(start, stop, scratch), "codes", scheme, spec, convention)
         values = scratch.take((stop - start, spec.columns), np.float32)
         scheme.decode({"codes": rows, **whole}, spec, start, stop, values)
