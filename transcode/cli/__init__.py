@@ -41,7 +41,17 @@ _COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 
+class _ReaderGone(Exception):
+    """Nobody reads our output any more. Not an OSError, which click would turn into exit code 1."""
+
+
 class _Lazy(click.Group):
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise _ReaderGone from None
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
 
@@ -91,7 +101,7 @@ def main(args: list[str] | None = None) -> Any:
     except (KeyboardInterrupt, click.Abort):
         _say("interrupted")
         code = 130
-    except BrokenPipeError:
+    except (BrokenPipeError, _ReaderGone):
         # The reader of our output has gone, as with `| head`: nothing to complain of.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0

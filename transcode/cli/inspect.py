@@ -37,6 +37,8 @@ def inspect(
         selector = Patterns(patterns)
         family = catalog.detect([tensor.name for tensor in source.tensors])
         chosen = [t for t in source.tensors if not patterns or selector.first(t.name) is not None]
+    for pattern in selector.unused():
+        show.notice(f"warning: {pattern!r} matches no tensor")
     if as_json:
         show.show_json(
             {

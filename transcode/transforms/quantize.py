@@ -142,6 +142,8 @@ class Quantize(Transform):
         choice = Choice(self.model, self.targets, self.include, self.exclude, tensors, planning)
         decided = self._decide(tensors, choice, planning)
         choice.complain()
+        if all(action is None or isinstance(action, DType) for _, action, _ in decided):
+            planning.warn("quantize: no tensor is quantized; --dry-run -v shows why")
         if self.on_nonfinite == "keep":
             decided = _spare_nonfinite(decided, planning)
         needs = self._needs(decided, choice, planning)
