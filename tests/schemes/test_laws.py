@@ -79,7 +79,7 @@ def test_sources_are_not_written_to(name, options):
 @pytest.mark.parametrize("name", SCHEMES)
 def test_every_scheme_describes_itself_and_prepares(name):
     line, options = describe(name)
-    assert line
+    assert line.startswith(f"{name}: ")
     assert "\n" not in line
     assert make(name, **options) == make(name)
     make(name).prepare(DTYPES["BF16"])

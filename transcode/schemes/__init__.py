@@ -41,4 +41,4 @@ def make(name: str, **options: Any) -> Scheme:
 def describe(name: str) -> tuple[str, dict[str, Any]]:
     """What a scheme is, in one line, and its options with their defaults."""
     scheme = SCHEMES[name]
-    return scheme.summary, {field.name: field.default for field in fields(scheme)}
+    return f"{name}: {scheme.summary}", {field.name: field.default for field in fields(scheme)}
