@@ -138,6 +138,7 @@ def mx_search(
                 blocks[b] = np.uint8(code)
 
 
+@dispatched
 @kernel
 def mx(
     values: Any, mode: int, best: bool, width: int, top: Any, power: Any, least: Any, drop: Any, ruler: Any,
