@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 import transcode as tc
-from transcode import schemes
+from transcode import catalog, schemes
 
 ITEM = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2}
 
@@ -67,6 +67,11 @@ def through(source: Path, stages, out: Path, *, mmap: bool = True, **options) ->
     flow = tc.open(source, mmap=mmap)
     for stage in stages:
         flow = flow | stage
+    scheme = getattr(stages[-1], "scheme", None) if stages else None
+    if scheme is not None and scheme not in catalog.convention("lightx2v").schemes:
+        options["convention"] = next(
+            n for n in catalog.conventions() if scheme in catalog.convention(n).schemes
+        )
     flow | tc.write(out, **options)
     return out.read_bytes()
 

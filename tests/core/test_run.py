@@ -1,0 +1,83 @@
+"""Carrying out: errors of a worker reach the caller, progress is told, every tile is written once."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+import transcode as tc
+from transcode.core.run import execute
+from transcode.errors import DataError, Interrupted
+
+
+class Recorder:
+    """Stands where the files are, and remembers what is written where."""
+
+    def __init__(self) -> None:
+        self.ranges: list[tuple[int, int, int]] = []
+        self.lock = threading.Lock()
+
+    def write(self, file: int, offset: int, data: np.ndarray) -> None:
+        with self.lock:
+            self.ranges.append((file, offset, offset + data.nbytes))
+
+
+@pytest.mark.parametrize("workers", [1, 2, 8])
+@pytest.mark.parametrize("tile", [1, 1000, 1 << 20])
+@pytest.mark.parametrize(
+    "options", [{}, {"granularity": "tensor"}, {"granularity": "group", "group_size": 16}]
+)
+def test_every_byte_is_written_exactly_once(workers, tile, options, wan, tmp_path):
+    flow = tc.open(wan) | tc.quantize("int8", **options)
+    plan = flow.plan(tc.write(tmp_path / "o", layout="by_block"))
+    recorder = Recorder()
+    report = execute(plan, recorder, workers=workers, tile_bytes=tile)
+    for number, file in enumerate(plan.files):
+        at = len(file.header)
+        for _, begin, end in sorted(r for r in recorder.ranges if r[0] == number and r[1] != r[2]):
+            assert begin == at
+            at = end
+        assert at == file.size
+    assert report.bytes_written == plan.bytes_out
+
+
+@pytest.mark.parametrize("workers", [1, 8])
+@pytest.mark.parametrize("options", [{}, {"granularity": "tensor"}])
+def test_the_error_of_a_worker_is_the_callers(workers, options, save, tmp_path):
+    tensors = {f"{i}.weight": torch.ones(64, 64) for i in range(20)}
+    tensors["7.weight"][3, 5] = float("inf")
+    flow = tc.open(save(tensors)) | tc.quantize("int8", **options)
+    before = threading.active_count()
+    for _ in range(5):
+        with pytest.raises(DataError, match=r"7\.weight: inf at row 3, column 5"):
+            flow | tc.write(tmp_path / "o.safetensors", workers=workers, tile=256)
+    assert threading.active_count() == before
+    assert not (tmp_path / "o.safetensors").exists()
+
+
+def test_progress_is_told_and_ends_at_all(wan, tmp_path):
+    told = []
+    (
+        tc.open(wan)
+        | tc.quantize("int8", granularity="tensor")
+        | tc.write(tmp_path / "o.safetensors", on_progress=told.append)
+    )
+    convert = [p for p in told if p.stage == "convert"]
+    assert convert[-1].done == convert[-1].total > 0
+    assert [p.done for p in convert] == sorted(p.done for p in convert)
+    assert told[-1].stage == "sync"
+
+
+def test_an_interrupt_in_the_caller_stops_all_workers(wan, tmp_path):
+    def stop(progress):
+        raise KeyboardInterrupt
+
+    before = threading.active_count()
+    with pytest.raises(Interrupted) as caught:
+        tc.open(wan) | tc.write(tmp_path / "o.safetensors", on_progress=stop)
+    assert caught.value.exit_code == 130
+    assert threading.active_count() == before
+    assert not list(tmp_path.iterdir())
