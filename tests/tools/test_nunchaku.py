@@ -18,8 +18,8 @@ from safetensors.torch import load_file
 ROOT = Path(__file__).parents[2]
 CONFIG = {
     "_class_name": "FluxTransformer2DModel", "architectures": ["FluxTransformer2DModel"],
-    "attention_dropout": None, "guidance_embeds": True, "hidden_size": 3072, "num_attention_heads": 24, "num_layers": 1,
-    "rope_theta": 10000.0, "torch_dtype": "bfloat16",
+    "attention_dropout": None, "guidance_embeds": True, "hidden_size": 3072, "num_attention_heads": 24,
+    "num_layers": 1, "rope_theta": 10000.0, "torch_dtype": "bfloat16",
 }  # fmt: skip
 
 
