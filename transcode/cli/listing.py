@@ -74,10 +74,10 @@ def schemes(as_json: bool) -> None:
         return show_json(
             [{"name": name, "about": about, "options": options} for name, (about, options) in told.items()]
         )
-    for number, (name, (about, options)) in enumerate(told.items()):
+    for number, (about, options) in enumerate(told.values()):
         if number:
             click.echo()
-        click.echo(f"{name}: {about}")
+        click.echo(about)
         print_table(("  option", "default"), [(f"  {key}", value) for key, value in options.items()])
     return None
 
