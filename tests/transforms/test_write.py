@@ -1,0 +1,91 @@
+"""The end of a flow: names of files, what is refused before anything is read, what comes along."""
+
+# ruff: noqa: E501  tables of cases read better in long lines
+
+from __future__ import annotations
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import transcode as tc
+from transcode.errors import PlanError, RecipeError
+
+
+@pytest.mark.parametrize(
+    ("dst", "options", "said"),
+    [
+        ("o", {"layout": "by_blok"}, "by_blok"),
+        ("o.safetensors", {"layout": "by_block"}, "by_block"),
+        ("o.safetensors", {"max_tensors": 3}, "max_tensors"),
+        ("o", {"max_tensors": 0}, "0"),
+        ("o", {"max_tensors": 1, "max_shard_size": 1}, "both"),
+        ("o", {"layout": "single_file", "max_shard_size": "1GB"}, "single_file"),
+        ("o", {"name": "a/b"}, "a/b"),
+        ("o", {"workers": 0}, "0"),
+        ("o", {"memory": "0"}, "0"),
+        ("o", {"memory": "1 parsec"}, "parsec"),
+        ("o", {"device": "tpu"}, "tpu"),
+        ("o.safetensors", {"name": "x"}, "does nothing"),
+        ("", {}, "empty"),
+    ],
+)
+def test_wrong_options(dst, options, said):
+    with pytest.raises(RecipeError) as caught:
+        tc.write(dst, **options)
+    assert said in str(caught.value)
+
+
+def test_unknown_convention(wan, tmp_path):
+    with pytest.raises(RecipeError, match="klingon"):
+        tc.open(wan) | tc.write(tmp_path / "o", convention="klingon")
+
+
+def test_by_block_needs_blocks(save, tmp_path):
+    with pytest.raises(PlanError, match="by_block"):
+        tc.open(save({"a": torch.ones(2)})) | tc.write(tmp_path / "o", layout="by_block")
+
+
+def test_side_files_come_along_but_no_weights_and_no_index(wan, tmp_path):
+    source = tmp_path / "src"
+    source.mkdir()
+    tensors = {"a.weight": torch.ones(4, 4)}
+    save_file(tensors, source / "model.safetensors")
+    for name in ("config.json", "tokenizer.json", "vocab.txt", "README.md"):
+        (source / name).write_text(name)
+    torch.save(tensors, source / "pytorch_model.bin")
+    (source / "pytorch_model.bin.index.json").write_text('{"metadata": {}, "weight_map": {}}')
+    tc.open(source) | tc.write(tmp_path / "out")
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {
+        "model.safetensors", "config.json", "tokenizer.json", "vocab.txt", "README.md",
+    }  # fmt: skip
+    tc.open(source) | tc.write(tmp_path / "bare", copy_metadata=False)
+    assert {p.name for p in (tmp_path / "bare").iterdir()} == {"model.safetensors"}
+
+
+def test_the_default_layout_follows_the_source(wan, tmp_path):
+    assert tc.open(wan).plan(tc.write(tmp_path / "o")).summary["layout"] == "chunked"
+    tc.open(wan) | tc.write(tmp_path / "one.safetensors")
+    assert (
+        tc.open(tmp_path / "one.safetensors").plan(tc.write(tmp_path / "o")).summary["layout"]
+        == "single_file"
+    )
+
+
+def test_every_dtype_of_torch_goes_through_unchanged(save, tmp_path):
+    kinds = [
+        torch.bool, torch.uint8, torch.int8, torch.int16, torch.uint16, torch.int32, torch.uint32, torch.int64,
+        torch.uint64, torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64,
+        torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz, torch.float8_e8m0fnu,
+    ]  # fmt: skip
+    raw = torch.arange(2 * 3 * 8, dtype=torch.uint8) % 2
+    tensors = {str(kind): raw.clone().view(kind).reshape(2, -1) for kind in kinds}
+    tensors |= {f"scalar {kind}": value.flatten()[0].clone() for kind, value in tensors.items()}
+    tensors |= {"none": torch.empty(3, 0), "ü ñ": torch.ones(1), "": torch.ones(1)}
+    tc.open(save(tensors)) | tc.write(tmp_path / "o.safetensors")
+    found = load_file(tmp_path / "o.safetensors")
+    assert found.keys() == tensors.keys()
+    for name, value in tensors.items():
+        assert found[name].dtype == value.dtype
+        assert found[name].shape == value.shape
+        assert torch.equal(found[name].flatten().view(torch.uint8), value.flatten().view(torch.uint8)), name
