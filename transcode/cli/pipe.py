@@ -40,7 +40,10 @@ def _received() -> Any:
 
     if sys.stdin.isatty():
         raise click.UsageError("a recipe is expected from a pipe: transcode open SRC | transcode ...")
-    text = sys.stdin.read()
+    try:
+        text = sys.stdin.buffer.read().decode("utf-8-sig")  # whatever the locale says: recipes are UTF-8
+    except UnicodeDecodeError:
+        raise RecipeError("is not a recipe, nor text at all", file="<stdin>") from None
     if not text.strip():
         raise RecipeError("no recipe came through the pipe", hint="see what the command before said")
     return parse(text, file="<stdin>")

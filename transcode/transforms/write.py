@@ -79,6 +79,15 @@ class Write:
             raise RecipeError(f"max_tensors: {self.max_tensors} is not a positive number")
         if self.folder and self.name is not None and os.sep in self.name:
             raise RecipeError(f"name: {self.name!r} is a path, not a name")
+        if not self.folder and limited:
+            raise RecipeError(
+                f"{self.dst}: max_shard_size and max_tensors cut into several files", hint="name a folder instead"
+            )
+        if not self.folder and self.name is not None:
+            raise RecipeError(
+                f"{self.dst}: the path names the file already, name {self.name!r} does nothing",
+                hint="name a folder, or leave the name out",
+            )
         if not self.folder and self.layout not in (None, "single_file"):
             raise RecipeError(
                 f"{self.dst}: one file cannot hold the layout {self.layout}", hint="name a folder instead"
