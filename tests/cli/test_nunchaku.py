@@ -151,6 +151,14 @@ def test_strict_needs_a_config(cli, quantized: dict[str, Path], tmp_path: Path, 
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    "flag", ["--config-yaml", "--model-path", "--config", "--comfy-config", "--model-class"]
+)
+def test_flags_of_metadata_need_some(cli, quantized: dict[str, Path], tmp_path: Path, flag: str) -> None:
+    result = convert(cli, quantized["int4"], tmp_path / "out", flag, "x", code=2)
+    assert f"{flag} is for the metadata: add --merge or --add-metadata" in result.err
+
+
 def test_a_broken_config_is_told(cli, quantized: dict[str, Path], tmp_path: Path) -> None:
     config = tmp_path / "config.json"
     config.write_text("[1]")

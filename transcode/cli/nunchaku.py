@@ -45,6 +45,14 @@ _CONFIG_OPTIONS = (
     click.option("--strict", is_flag=True, help="Fail where config.json cannot be embedded; else a warning."),
 )
 
+_SAYS_WHERE = {
+    "--config-yaml": "config_yaml",
+    "--model-path": "model_path",
+    "--config": "config_file",
+    "--comfy-config": "comfy_file",
+    "--model-class": "model_class",
+}
+
 _OUTPUT_OPTIONS = (
     click.option("--metadata", type=pair, multiple=True, metavar="KEY=VALUE", help="More metadata."),
     click.option("-f", "--force", is_flag=True, help="Replace what exists."),
@@ -107,7 +115,10 @@ def convert(quant_path: str, output_root: str | None, model_name: str, **values:
     step = Nunchaku(values["float_point"], model)
     openers = [lambda: open_checkpoint(quant_path, drop_cache=values["drop_cache"])]
     job = _Job(openers, sink, build.performance(values), (step,))
-    if values["merge"] or values["add_metadata"]:
+    embeds = values["merge"] or values["add_metadata"]
+    if not embeds and (unused := [flag for flag, key in _SAYS_WHERE.items() if values[key]]):
+        raise click.UsageError(f"{unused[0]} is for the metadata: add --merge or --add-metadata")
+    if embeds:
         job = _embedded(job, values, Path(quant_path))
     _carry_out(job, values)
 

@@ -174,7 +174,7 @@ class _Packer:
         facts = [f"pack: {self._encoded.name} of {told}"]
         facts += ["smoothed by the layer before" if fused else "smoothed"] if smooth else []
         facts += [f"rank {down.spec.shape[0]}"] if down else []
-        facts += ["shifted"] if found.shift else []
+        facts += ["shifted"] if found.shift and down else []
         return [packed.lazy(name, ", ".join(facts))]
 
     def _sources(self, block: str, layer: Layer, name: str) -> _Sources:
