@@ -94,7 +94,7 @@ def _step(step: Transform) -> list[str]:
             return ["--to", to]
         case Lora(files=files):
             texts = (
-                f"{path}:{strength:g}" + ("" if alpha is None else f":{alpha:g}")
+                f"{path}:{_number(strength)}" + ("" if alpha is None else f":{_number(alpha)}")
                 for path, strength, alpha in files
             )
             return _each("--lora", texts)
@@ -112,6 +112,11 @@ def _step(step: Transform) -> list[str]:
             ]
         case _:
             return []
+
+
+def _number(value: float) -> str:
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)
 
 
 def _sink(sink: Write) -> list[str]:

@@ -10,7 +10,8 @@ from transcode import catalog
 from transcode.core.flow import Transform
 from transcode.core.performance import Performance
 from transcode.core.planning import Planning
-from transcode.errors import RecipeError
+from transcode.errors import RecipeError, TranscodeError
+from transcode.numerics.backend import devices
 from transcode.recipe import Recipe, SourceOptions
 from transcode.transforms.cast import Cast
 from transcode.transforms.convert import Convert
@@ -76,6 +77,7 @@ def translate(args: Namespace) -> Job:
             said.append(f"--direction: {args.model_type} has the same names in LightX2V and Diffusers")
         else:
             steps.append(Convert(_SPELLINGS[args.direction], None, args.model_type))
+    renamed = Recipe(source, tuple(steps))
     if args.lora_path:
         steps.append(_lora(args, said))
     convention = "lightx2v"
@@ -91,7 +93,7 @@ def translate(args: Namespace) -> Job:
             raise RecipeError("--quantized: to what?", hint="add --linear_type int8, fp8, mxfp4, nvfp4 ...")
         if args.comfyui_mode:
             convention = scaled_convention(args.linear_type)
-        steps += _quantize(args, Recipe(source, tuple(steps)), convention, said)
+        steps += _quantize(args, renamed, convention, said)
     else:
         _idle(args, said)
     if args.quantized and args.full_quantized and not args.comfyui_mode:
@@ -108,11 +110,14 @@ def scaled_convention(scheme: str) -> str:
 
 
 def known_device(device: str, said: list[str]) -> str:
-    """The device, or the CPU for one that transcode does not know: it makes the same bytes."""
+    """The device, or the CPU where this machine has no such GPU: it makes the same bytes."""
     try:
-        return Performance(device=device).device
-    except RecipeError:
-        said.append(f"device {device}: runs on the CPU, which gives the same bytes")
+        known = Performance(device=device).device
+        if known != "auto":
+            devices(known)
+        return known
+    except TranscodeError as error:
+        said.append(f"{error.what}: runs on the CPU, which gives the same bytes")
         return "cpu"
 
 
@@ -142,8 +147,8 @@ def _lora(args: Namespace, said: list[str]) -> Lora:
     return Lora(tuple(files), spelled)
 
 
-def _quantize(args: Namespace, before: Recipe, convention: str, said: list[str]) -> list[Transform]:
-    names = [tensor.name for tensor in before.flow().tensors(Planning(allow_unmatched=True))]
+def _quantize(args: Namespace, renamed: Recipe, convention: str, said: list[str]) -> list[Transform]:
+    names = [tensor.name for tensor in renamed.flow().tensors(Planning(allow_unmatched=True))]
     policy = catalog.family(args.model_type, names).policy
     ignored = keys.listed(args.ignore_keys)
     if ignored is None:
@@ -178,7 +183,8 @@ def _quantize(args: Namespace, before: Recipe, convention: str, said: list[str])
 def _idle(args: Namespace, said: list[str]) -> None:
     """Tell of flags that mean nothing as nothing is quantized."""
     for flag in _QUANTIZED_ONLY:
-        if getattr(args, flag) not in (None, False):
+        value = getattr(args, flag)
+        if value is not None and value is not False:
             said.append(f"--{flag}: does nothing without --quantized")
 
 

@@ -111,6 +111,8 @@ def rewrite(config: Config) -> tuple[Config, list[str]]:
     target.setdefault("layout", "single_file")
     if target["format"] == "comfyui" and method is not None:
         target["format"] = scaled_convention(method)
+        if method == "fp8" and isinstance(options := config["quantization"].get("options"), dict):
+            options.pop("per_channel", None)  # these files have one scale to a tensor, whatever was said
     elif target["format"] not in catalog.conventions() and "format" not in source:
         # It only ever converted LightX2V's names.
         source["format"] = "lightx2v"
