@@ -14,12 +14,14 @@ from safetensors.torch import load_file
 
 import transcode as tc
 from transcode.errors import DataError, PlanError
+from transcode.numerics import nunchaku_layouts as layouts
 from transcode.recipe import dump, load, parse
 from transcode.transforms.nunchaku import Nunchaku
 
 Tensor = torch.Tensor
 Tensors = dict[str, Tensor]
 
+BLOCK = "transformer_blocks.0"
 CODEBOOK = torch.tensor([0.0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6])
 QKV = ["attn.to_q", "attn.to_k", "attn.to_v"]
 ADDED = ["attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"]
@@ -443,6 +445,31 @@ def test_layers_without_scales_are_copied(tmp_path: Path) -> None:
     assert f"{block}.qkv_proj.qweight" not in made
 
 
+@pytest.mark.parametrize("fp4", [False, True])
+def test_unpacked_layers_are_the_weights_of_the_checkpoint(tmp_path: Path, fp4: bool) -> None:
+    """Codes times scales give the fake-quantized weight back, to the bit."""
+    files = make_svdquant.make(1, 0, dim=256, float_point=fp4)
+    made = convert(write(tmp_path / "q", files), tmp_path / "o.safetensors", fp4)
+    for layer, module in (("mlp_fc2", "ff.net.2.linear"), ("out_proj_context", "attn.to_add_out")):
+        name = f"{BLOCK}.{layer}"
+        codes = torch.from_numpy(layouts.unpack_w4x4(made[f"{name}.qweight"].numpy())).long()
+        if fp4:
+            scales = layouts.unpack_micro_scale(made[f"{name}.wscales"].view(torch.uint8).numpy())
+            scales = torch.from_numpy(scales).view(torch.float8_e4m3fn).float()
+            values, outer = (
+                CODEBOOK[codes],
+                files["scale.pt"][f"{BLOCK}.{module}.weight.scale.0"].float().item(),
+            )
+        else:
+            scales = layouts.unpack_scale(made[f"{name}.wscales"].view(torch.int16).numpy())
+            scales = torch.from_numpy(scales).view(torch.bfloat16).float()
+            values, outer = torch.where(codes > 7, codes - 16, codes).float(), 1.0
+        n, k = codes.shape
+        weight = values.view(n, scales.shape[1], -1) * scales[:, :, None] * outer
+        original = files["model.pt"][f"{BLOCK}.{module}.weight"]
+        assert torch.equal(weight.view(n, k).bfloat16(), original)
+
+
 def test_the_same_by_recipe_and_by_python(tmp_path: Path) -> None:
     folder = write(tmp_path / "q", make_svdquant.make(1, 1, dim=128, float_point=True))
     convert(folder, tmp_path / "a.safetensors", True)
@@ -459,8 +486,6 @@ def test_the_same_by_recipe_and_by_python(tmp_path: Path) -> None:
 
 
 # Refusals -------------------------------------------------------------------------------------------------
-
-BLOCK = "transformer_blocks.0"
 
 
 def changed(tmp_path: Path, change: Callable[[Any, Any, Any, Any], object], fp4: bool = False) -> Path:
