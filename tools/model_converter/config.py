@@ -25,6 +25,9 @@ __all__ = ["Job", "from_file", "from_flags", "rewrite"]
 
 Config = dict[str, Any]
 
+_OWN = "lightx2v"
+"""Whose names it converted to others; never the other way round."""
+
 _STORED_AS = ("auto", "safetensors", "pytorch", "pth", "pt", "bin")
 """What ``source.format`` may say of the files; they are recognised by their content."""
 
@@ -107,15 +110,16 @@ def rewrite(config: Config) -> tuple[Config, list[str]]:
     if source.get("format") in _STORED_AS:
         del source["format"]
     method = _quantization(config, said)
-    target.setdefault("format", "lightx2v")
+    target.setdefault("format", _OWN)
     target.setdefault("layout", "single_file")
     if target["format"] == "comfyui" and method is not None:
         target["format"] = scaled_convention(method)
         if method == "fp8" and isinstance(options := config["quantization"].get("options"), dict):
             options.pop("per_channel", None)  # these files have one scale to a tensor, whatever was said
-    elif target["format"] not in catalog.conventions() and "format" not in source:
-        # It only ever converted LightX2V's names.
-        source["format"] = "lightx2v"
+    elif target["format"] != _OWN and "format" not in source and _spells(source, target["format"]):
+        source["format"] = _OWN
+        if method is not None:
+            target.setdefault("convention", _OWN)  # Diffusers names plain tensors only
     _lora(config)
     _output(config, target)
     performance = _section(config, "performance")
@@ -124,6 +128,14 @@ def rewrite(config: Config) -> tuple[Config, list[str]]:
     if isinstance(performance.get("device"), str):
         performance["device"] = known_device(performance["device"], said)
     return {key: value for key, value in config.items() if value != {}}, said
+
+
+def _spells(source: Config, form: object) -> bool:
+    """Whether a format is another spelling than LightX2V's of the family that is named, or of any."""
+    named = source.get("type")
+    names = [named] if named in catalog.families() else catalog.families()
+    spellings = (catalog.family(name).spellings for name in names)
+    return any(form in known and _OWN in known for known in spellings)
 
 
 def _quantization(config: Config, said: list[str]) -> str | None:
