@@ -1,8 +1,8 @@
 """Which device runs the kernels of a thread: the processor, or a GPU. The only place that chooses.
 
-A scheme calls a kernel with numpy arrays; :func:`dispatched` hands the call to the GPU that the calling thread
-works for, if there is one. Neither the scheme nor what lies above it can tell the difference: the bytes are
-the same. torch is imported when a GPU is asked for, never before.
+A scheme calls a kernel with numpy arrays; :func:`dispatched` hands the call to the GPU that the calling
+thread works for, if there is one. Neither the scheme nor what lies above it can tell the difference: the
+bytes are the same. torch is imported when a GPU is asked for, never before.
 """
 
 from __future__ import annotations

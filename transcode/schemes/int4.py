@@ -85,33 +85,24 @@ class Int4(Base):
         self, rows: Array, spec: Spec, start: int, stats: float | None, scratch: Scratch
     ) -> Iterator[Piece]:
         """See :meth:`Scheme.encode`."""
-        from ..numerics.integer import symmetric, with_zero
+        from ..numerics.encode import integers
         from ..numerics.lanes import STORED
-        from ..numerics.pack import pack_nibbles
         from ..numerics.rows import as_bits, reject
 
         kept = stored_scale(self.scale_dtype, spec.dtype)
         stored = STORED[kept.name]
         # A group is as good as a row of its own, and spares the kernel the cutting of rows.
         bits = as_bits(rows, spec.dtype, scratch).reshape(-1, self.group_size)
-        wide = scratch.take(bits.shape, np.int8)
-        scales = scratch.take((len(bits), 1), np.float32)
-        zeros = scratch.take((len(bits), 1), np.int8)
-        if self.symmetric:
-            tries = _TRIES if self.optimize == "mse" else 0
-            fine = symmetric(
-                bits, 1, self.group_size, stored, np.float32(0), np.float32(7), tries, wide, scales
-            )
-        else:
-            fine = with_zero(bits, self.group_size, stored, np.float32(15), wide, scales, zeros)
-        if not fine:
-            raise reject(rows, spec.dtype)
         codes = scratch.take((len(rows), spec.columns // 2), np.uint8)
-        pack_nibbles(wide.reshape(-1).view(np.uint16), codes.reshape(-1))
+        scales = scratch.take((len(bits), 1), np.float32)
+        zeros = None if self.symmetric else scratch.take((len(bits), 1), np.int8)
+        tries = _TRIES if self.optimize == "mse" else 0
+        if not integers(bits, stored, tries, codes.reshape(-1), scales, zeros, scratch):
+            raise reject(rows, spec.dtype)
         groups = start * (spec.columns // self.group_size)
         yield Piece("codes", start * codes.shape[1], codes)
         yield Piece("scale", groups * kept.itemsize, narrowed(scales, kept, scratch))
-        if not self.symmetric:
+        if zeros is not None:
             yield Piece("zero_point", groups, zeros)
 
     def decode(self, parts: Mapping[str, Array], spec: Spec, start: int, stop: int, out: Array) -> None:

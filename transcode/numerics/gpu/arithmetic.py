@@ -16,6 +16,7 @@ __all__ = [
     "encode8",
     "extremes",
     "fit",
+    "packed",
     "peaks",
     "real",
     "short_codes",
@@ -95,6 +96,14 @@ def short_codes(quotients: torch.Tensor, limits: torch.Tensor) -> torch.Tensor:
     """
     half = (limits.shape[0] + 1) // 2
     return torch.bucketize(bits(quotients), limits, out_int32=True).bitwise_xor_(half)
+
+
+def packed(codes: torch.Tensor, width: int) -> torch.Tensor:
+    """Codes of 4 or 6 bits (integers ``[n, K]``) as bytes ``[n, K * width / 8]``, see :mod:`..packing`."""
+    if width == 4:
+        return (codes[:, 0::2] + (codes[:, 1::2] << 4)).to(torch.uint8)
+    four = codes[:, 0::4] | codes[:, 1::4] << 6 | codes[:, 2::4] << 12 | codes[:, 3::4] << 18
+    return torch.stack([four, four >> 8, four >> 16], 2).bitwise_and_(0xFF).to(torch.uint8).flatten(1)
 
 
 @cache

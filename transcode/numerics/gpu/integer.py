@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from .arithmetic import blocks, extremes, fit, peaks, store, unblocked
-from .search import INTEGER, pick, pick_cost
+from ...core.scratch import Scratch
+from .arithmetic import blocks, extremes, fit, packed, peaks, store, unblocked
+from .search import pick_integer, search_cost
 from .worker import Array, Worker
 
-__all__ = ["symmetric", "with_zero"]
+__all__ = ["integers", "symmetric", "with_zero"]
 
 _COST = 24
 
@@ -20,44 +21,26 @@ def symmetric(
     worker: Worker, rows: Array, height: int, width: int, stored: int, given: Any, top: Any, tries: int,
     codes: Array, scales: Array,
 ) -> bool:  # fmt: skip
-    """See :func:`..integer.symmetric`."""
+    """See :func:`..integer.symmetric`; without a search."""
+    assert tries == 0
+    limit = float(top)
+    divisor = worker.number(limit)
     whole = float(given) > 0
     if whole:
         scales[...] = given
         height, width = 1, rows.shape[1]
     scale_of_all = worker.number(float(given))
-    limit = worker.number(float(top))
-    shares = [np.float32(1 - step / 48) for step in range(tries + 1)]
 
     def compute(values: torch.Tensor) -> Any:
         cut = blocks(values, height, width)
         if whole:
-            scale, fine = scale_of_all, None
-        else:
-            peak = peaks(cut)
-            fine = torch.isfinite(peak).all()
-            scale = fit(peak, limit, stored)
-            if tries:
-                scale = _best(cut, scale, stored, shares, float(top))
-        quotients = cut.float() / scale
-        made = quotients.round_().clamp_(-float(top), float(top)).to(torch.int8)
-        made = unblocked(made, *values.shape)
-        return fine, (made,) if whole else (made, scale[:, 0, :, 0])
+            return None, (unblocked(_codes(cut, scale_of_all, limit), *values.shape),)
+        peak = peaks(cut)
+        scale = fit(peak, divisor, stored)
+        made = unblocked(_codes(cut, scale, limit), *values.shape)
+        return torch.isfinite(peak).all(), (made, scale[:, 0, :, 0])
 
-    cost = _COST if not tries else pick_cost(worker.device)
-    return worker.stream(rows, height, (codes,) if whole else (codes, scales), cost, compute)
-
-
-def _best(
-    cut: torch.Tensor, scale: torch.Tensor, stored: int, shares: list[np.float32], top: float
-) -> torch.Tensor:
-    """Of a scale and smaller ones, the first with the least squared error."""
-    plain = scale.reshape(-1)
-    others = [store(plain * float(share), stored) for share in shares[1:]]
-    candidates = torch.stack([plain, *others])
-    flat = cut.transpose(1, 2).reshape(plain.shape[0], -1)
-    index = pick(flat, candidates, INTEGER, top, 0, 0)
-    return candidates.gather(0, index[None].long()).view(scale.shape)
+    return worker.stream(rows, height, (codes,) if whole else (codes, scales), _COST, compute)
 
 
 def with_zero(
@@ -65,25 +48,73 @@ def with_zero(
     codes: Array, scales: Array, zeros: Array,
 ) -> bool:  # fmt: skip
     """See :func:`..integer.with_zero`."""
-    floor = -(float(span) + 1) * 0.5
-    ceiling = floor + float(span)
-    reach_of_codes = worker.number(float(span))
+    divisor = worker.number(float(span))
 
     def compute(values: torch.Tensor) -> Any:
-        cut = blocks(values, 1, width)
-        low, high = extremes(cut)
-        low, high = low.float().clamp_max(0), high.float().clamp_min(0)
-        fine = (torch.isfinite(low) & torch.isfinite(high)).all()
-        reach = high - low
-        # The difference of two large floats may be infinite, that of their shares is not.
-        apart = high / reach_of_codes - low / reach_of_codes
-        scale = store(torch.where(torch.isinf(reach), apart, reach / reach_of_codes), stored)
-        empty = reach == 0
-        scale = torch.where(empty, 1.0, scale)
-        zero = (floor - low / scale).clamp_(floor, ceiling).round_()
-        zero = torch.where(empty, 0.0, zero)
-        made = (cut.float() / scale).round_().add_(zero).clamp_(floor, ceiling).to(torch.int8)
-        made = unblocked(made, *values.shape)
-        return fine, (made, scale[:, 0, :, 0], zero[:, 0, :, 0].to(torch.int8))
+        fine, made, scale, zero = _stretched(blocks(values, 1, width), divisor, float(span), stored)
+        return fine, (unblocked(made, *values.shape), scale[:, 0, :, 0], zero[:, 0, :, 0])
 
     return worker.stream(rows, 1, (codes, scales, zeros), _COST, compute)
+
+
+def integers(
+    worker: Worker, groups: Array, stored: int, tries: int,
+    codes: Array, scales: Array, zeros: Array | None, scratch: Scratch,
+) -> bool:  # fmt: skip
+    """See :func:`..encode.integers`."""
+    limit, span = 7.0, 15.0
+    divisor = worker.number(limit if zeros is None else span)
+
+    def compute(values: torch.Tensor) -> Any:
+        cut = blocks(values, 1, groups.shape[1])
+        rest: tuple[torch.Tensor, ...]
+        if zeros is None:
+            peak = peaks(cut)
+            fine = torch.isfinite(peak).all()
+            scale = fit(peak, divisor, stored)
+            if tries:
+                scale = _best(values, scale, stored, tries, limit)
+            made = _codes(cut, scale, limit)
+            rest = (scale[:, 0, :, 0],)
+        else:
+            fine, made, scale, zero = _stretched(cut, divisor, span, stored)
+            rest = (scale[:, 0, :, 0], zero[:, 0, :, 0])
+        nibbles = made.view(torch.uint8).bitwise_and_(15).view(values.shape)
+        return fine, (packed(nibbles, 4), *rest)
+
+    rows = codes.reshape(len(groups), -1)
+    cost = search_cost(worker.device) if tries else _COST
+    outputs = (rows, scales) if zeros is None else (rows, scales, zeros)
+    return worker.stream(groups, 1, outputs, cost, compute)
+
+
+def _codes(cut: torch.Tensor, scale: torch.Tensor, top: float) -> torch.Tensor:
+    return (cut.float() / scale).round_().clamp_(-top, top).to(torch.int8)
+
+
+def _stretched(
+    cut: torch.Tensor, divisor: torch.Tensor, span: float, stored: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Whether all are finite, codes, scales and zero points of blocks over a range that includes 0."""
+    floor = -(span + 1) * 0.5
+    low, high = extremes(cut)
+    low, high = low.float().clamp_max(0), high.float().clamp_min(0)
+    fine = (torch.isfinite(low) & torch.isfinite(high)).all()
+    reach = high - low
+    # The difference of two large floats may be infinite, that of their shares is not.
+    apart = high / divisor - low / divisor
+    scale = store(torch.where(torch.isinf(reach), apart, reach / divisor), stored)
+    empty = reach == 0
+    scale = torch.where(empty, 1.0, scale)
+    zero = torch.where(empty, 0.0, (floor - low / scale).clamp_(floor, floor + span).round_())
+    made = (cut.float() / scale).round_().add_(zero).clamp_(floor, floor + span).to(torch.int8)
+    return fine, made, scale, zero.to(torch.int8)
+
+
+def _best(values: torch.Tensor, scale: torch.Tensor, stored: int, tries: int, top: float) -> torch.Tensor:
+    """Of a scale and smaller ones, the first with the least squared error; one group to a row."""
+    plain = scale.view(-1)
+    shares = (float(np.float32(1 - step / 48)) for step in range(1, tries + 1))
+    candidates = torch.stack([plain, *(store(plain * share, stored) for share in shares)])
+    index = pick_integer(values, candidates, top)
+    return candidates.gather(0, index[None].long()).view(scale.shape)

@@ -1,4 +1,4 @@
-"""The block formats, see :mod:`..micro` for what arguments mean. Each block is a row here."""
+"""The block formats. Each block is a row here."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from ...core.scratch import Scratch
 from ..minifloat import FORMATS, Minifloat
-from .arithmetic import bits, edges, encode8, peaks, real, short_codes
-from .search import FLOAT, SCALED_FLOAT, pick, pick_cost
+from .arithmetic import bits, edges, encode8, packed, peaks, real, short_codes
+from .search import pick_float, search_cost
 from .worker import Array, Worker
 
 __all__ = ["mx", "nv"]
@@ -24,100 +25,84 @@ _E4M3 = FORMATS["e4m3fn"]
 
 
 def mx(
-    worker: Worker, values: Array, mode: int, best: bool, width: int,
-    top: Any, power: Any, least: Any, drop: Any, ruler: Any,
-    factors: Any, wide: Any, line: Any, codes: Array, scales: Array,
+    worker: Worker, values: Array, kind: Minifloat, mode: str, best: bool,
+    codes: Array, scales: Array, scratch: Scratch,
 ) -> bool:  # fmt: skip
-    """See :func:`..micro.mx`."""
-    kind = _kind(width, float(top))
-    limit = worker.number(float(top))
-    limits = edges(kind).to(worker.device) if width < 8 else None
+    """See :func:`..encode.mx`."""
+    top = worker.number(kind.top)
+    limits = worker.constant(kind, lambda: edges(kind)) if kind.bits < 8 else None
 
     def compute(rows: torch.Tensor) -> Any:
         peak = peaks(rows[:, None, None, :])[:, 0, 0, 0]
         fine = torch.isfinite(peak).all()
-        code = _scale_byte(peak, mode, limit, int(power), int(drop))
+        code = _scale_byte(peak, mode, top, kind)
         if best:
             code = _next_best(rows, code, kind)
         quotients = rows.float() * _reciprocal(code)[:, None]
         if limits is None:
             made = encode8(quotients, kind.name, kind.top)
         else:
-            made = _packed(short_codes(quotients, limits), width)
+            made = packed(short_codes(quotients, limits), kind.bits)
         return fine, (made, code.to(torch.uint8)[:, None])
 
     return _stream(worker, values, _MX_BLOCK, (codes, scales), best, compute)
 
 
 def nv(
-    worker: Worker, values: Array, shared: Any, low: int, high: int,
-    factors: Any, wide: Any, line: Any, codes: Array, scales: Array,
+    worker: Worker, values: Array, shared: Any, search: tuple[int, int] | None,
+    codes: Array, scales: Array, scratch: Scratch,
 ) -> bool:  # fmt: skip
-    """See :func:`..micro.nv`."""
-    six, four = worker.number(6), worker.number(4)
+    """See :func:`..encode.nv`."""
+    one, six, four = worker.number(1), worker.number(6), worker.number(4)
     divisor = worker.number(float(shared))
-    limits = edges(_E2M1).to(worker.device)
+    limits = worker.constant(_E2M1, lambda: edges(_E2M1))
+    low, high = search or (0, 0)
+    moves = worker.constant((low, high), lambda: _moves(low, high))
 
     def scale_of(peak: torch.Tensor, reach: torch.Tensor) -> torch.Tensor:
         return encode8(peak / reach / divisor, "e4m3fn", _E4M3.top)
-
-    def unit_of(code: torch.Tensor) -> torch.Tensor:
-        return code.view(torch.float8_e4m3fn).float() * float(shared)
 
     def compute(rows: torch.Tensor) -> Any:
         peak = peaks(rows[:, None, None, :])[:, 0, 0, 0]
         fine = torch.isfinite(peak).all()
         code = scale_of(peak, six)
-        if low < 0:
-            others = scale_of(peak, four)[None]
-            candidates = torch.cat([code[None], others])
-            unit = unit_of(candidates)
-        elif low or high:
-            middle = code.to(torch.int32)
-            steps = torch.arange(low + high + 1, dtype=torch.int32, device=rows.device)[:, None]
-            others = (middle - low).clamp_min_(1) + steps
-            allowed = others <= (middle + high).clamp_max_(126)
-            candidates = torch.cat([code[None], others.to(torch.uint8)])
-            unit = unit_of(candidates)
-            unit[1:].masked_fill_(~allowed, torch.nan)
-        if low or high:
-            index = pick(rows, unit, SCALED_FLOAT, _E2M1.top, int(_E2M1.least_bits), int(_E2M1.drop))
-            code = candidates.gather(0, index[None].long())[0]
-        unit = unit_of(code)
+        if search is not None:
+            if low < 0:
+                others = scale_of(peak, four)[None]
+            else:
+                others = (code.to(torch.int32) + moves).clamp_(1, 126).to(torch.uint8)
+            code = _best_scale(rows, torch.cat([code[None], others]), float(shared), one)
+        unit = code.view(torch.float8_e4m3fn).float() * float(shared)
         # Over infinity, so that a block whose scale underflowed has codes of zero, with the values' signs.
         unit = torch.where(unit > 0, unit, torch.inf)
-        made = _packed(short_codes(rows.float() / unit[:, None], limits), 4)
+        made = packed(short_codes(rows.float() / unit[:, None], limits), 4)
         return fine, (made, code[:, None])
 
-    return _stream(worker, values, _NV_BLOCK, (codes, scales), bool(low or high), compute)
+    return _stream(worker, values, _NV_BLOCK, (codes, scales), search is not None, compute)
 
 
 def _stream(
     worker: Worker, values: Array, block: int, outputs: tuple[Array, ...], search: bool, compute: Any
 ) -> bool:
     rows = values.reshape(-1, block)
-    cost = pick_cost(worker.device) if search else _COST
+    cost = search_cost(worker.device) if search else _COST
     return worker.stream(rows, 1, [out.reshape(len(rows), -1) for out in outputs], cost, compute)
 
 
-def _kind(width: int, top: float) -> Minifloat:
-    return next(kind for kind in FORMATS.values() if kind.bits == width and kind.top == top)
-
-
-def _scale_byte(peak: torch.Tensor, mode: int, top: torch.Tensor, power: int, drop: int) -> torch.Tensor:
+def _scale_byte(peak: torch.Tensor, mode: str, top: torch.Tensor, kind: Minifloat) -> torch.Tensor:
     """Int32, see :func:`..micro.scale_byte`."""
-    if mode == 0:
+    if mode == "rceil":
         u = bits(peak / top)
         fraction = u & _FRACTION
         up = torch.where(u <= _FRACTION, u > _HALF_LEAST, fraction != 0)
         return (u >> 23) + up
     u = bits(peak)
-    if mode == 2:
-        u = u + ((1 << 22) >> (23 - drop))
+    if mode == "even":
+        u = u + ((1 << 22) >> kind.mantissa)
     exponent = u >> 23
-    if mode == 3:
+    if mode == "ceil":
         exponent = exponent + ((u & _FRACTION) != 0)
-    return (exponent - power).clamp_min_(0)
+    return (exponent - kind.power).clamp_min_(0)
 
 
 def _reciprocal(code: torch.Tensor) -> torch.Tensor:
@@ -130,13 +115,23 @@ def _reciprocal(code: torch.Tensor) -> torch.Tensor:
 def _next_best(rows: torch.Tensor, code: torch.Tensor, kind: Minifloat) -> torch.Tensor:
     """Of a scale byte and the two next to it, the one with the least squared error."""
     candidates = torch.stack([code, code - 1, code + 1])
-    index = pick(rows, _reciprocal(candidates), FLOAT, kind.top, int(kind.least_bits), int(kind.drop))
+    multipliers = _reciprocal(candidates)
+    # In units of the square of the first scale: no power of two can overflow.
+    weights = torch.ones_like(multipliers)
+    weights[1], weights[2] = 0.25, 4.0
+    index = pick_float(rows, multipliers, weights, kind.top, int(kind.least_bits), int(kind.drop))
     return candidates.gather(0, index[None].long())[0]
 
 
-def _packed(codes: torch.Tensor, width: int) -> torch.Tensor:
-    """Codes of 4 or 6 bits (int32 ``[n, K]``), packed to bytes ``[n, K * width / 8]``."""
-    if width == 4:
-        return (codes[:, 0::2] + (codes[:, 1::2] << 4)).to(torch.uint8)
-    four = codes[:, 0::4] | codes[:, 1::4] << 6 | codes[:, 2::4] << 12 | codes[:, 3::4] << 18
-    return torch.stack([four, four >> 8, four >> 16], 2).bitwise_and_(0xFF).to(torch.uint8).flatten(1)
+def _moves(low: int, high: int) -> torch.Tensor:
+    """Steps away from the plain code, in the order of :func:`..micro.nv_try`; int32 ``[c, 1]``."""
+    return torch.tensor([*range(-low, 0), *range(1, high + 1)], dtype=torch.int32)[:, None]
+
+
+def _best_scale(rows: torch.Tensor, codes: torch.Tensor, shared: float, one: torch.Tensor) -> torch.Tensor:
+    """Of E4M3 codes ``[c, n]`` for each block, the one with the least squared error; the first if it is 0."""
+    value = codes.view(torch.float8_e4m3fn).float()
+    multipliers = one / (value * shared)
+    multipliers[1:].masked_fill_(codes[0] == 0, torch.nan)
+    index = pick_float(rows, multipliers, value * value, _E2M1.top, int(_E2M1.least_bits), int(_E2M1.drop))
+    return codes.gather(0, index[None].long())[0]

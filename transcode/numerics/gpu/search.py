@@ -1,6 +1,6 @@
 """Which of several scales suits a block best: the first of those with the least squared error.
 
-Errors are float64 sums, taken value by value in the order of the CPU's kernels, so that near ties fall alike.
+Errors are summed in the order of the CPU's kernels, so that near ties fall alike.
 """
 
 from __future__ import annotations
@@ -13,63 +13,78 @@ import torch
 
 from .arithmetic import bits, real
 
-__all__ = ["FLOAT", "INTEGER", "SCALED_FLOAT", "pick", "pick_cost"]
-
-INTEGER, FLOAT, SCALED_FLOAT = 0, 1, 2
-"""What a candidate is, and the error under it: of :func:`..integer.error`, a scale; of
-:func:`..micro.mx_error`, the reciprocal of a power of two; of :func:`..micro.nv_error`, a scale that may be
-zero.
-"""
+__all__ = ["pick_float", "pick_integer", "search_cost"]
 
 
-def pick_cost(device: torch.device) -> int:
+def search_cost(device: torch.device) -> int:
     """Bytes of device memory that a kernel with a search takes for each value."""
-    return 64 if _triton(device) is None else 40
+    return 64 if _triton(device) is None else 32
 
 
-def pick(
-    blocks: torch.Tensor, candidates: torch.Tensor, what: int, top: float, least: int, drop: int
+def pick_float(
+    blocks: torch.Tensor, multipliers: torch.Tensor, weights: torch.Tensor, top: float, least: int, drop: int
 ) -> torch.Tensor:
-    """Number of the best candidate for each block; int32 ``[n]``.
+    """Number of the multiplier under which a block suits a float format best; int32 ``[n]``.
+
+    The error is the float32 sum of squares, halves added to halves, times the weight (see
+    :func:`..micro.mx_search`, :func:`..micro.nv_search`).
 
     Args:
-        blocks: values in the source's dtype, ``[n, width]``.
-        candidates: float32 ``[c, n]``; NaN is never picked.
-        what: INTEGER, FLOAT or SCALED_FLOAT.
-        top: largest code or value.
-        least, drop: of a float format, see :func:`..lanes.to_step`.
+        blocks: values in the source's dtype, ``[n, width]``; width is a power of two.
+        multipliers: float32 ``[c, n]``; a NaN is never picked, unless it is the first.
+        weights: likewise.
+        top: largest value of the format.
+        least, drop: see :func:`..lanes.to_step`.
     """
     fused = _triton(blocks.device)
     if fused is not None:
-        picked: torch.Tensor = fused.pick(blocks, candidates, what, top, least, drop)
+        picked: torch.Tensor = fused.pick_float(blocks, multipliers, weights, top, least, drop)
         return picked
-    chosen = torch.zeros(blocks.shape[0], dtype=torch.int32, device=blocks.device)
-    lowest = _error(blocks, candidates[0], what, top, least, drop)
-    for number in range(1, candidates.shape[0]):
-        found = _error(blocks, candidates[number], what, top, least, drop)
-        better = found < lowest
-        chosen.masked_fill_(better, number)
-        lowest = torch.where(better, found, lowest)
-    return chosen
-
-
-def _error(
-    blocks: torch.Tensor, candidate: torch.Tensor, what: int, top: float, least: int, drop: int
-) -> torch.Tensor:
-    """Squared error of each block, float64 ``[n]``; as ``search_triton`` computes it."""
     values = blocks.float()
-    scale = candidate[:, None]
-    if what == INTEGER:
+
+    def error(number: int) -> torch.Tensor:
+        size = (values * multipliers[number][:, None]).abs_()
+        gap = size - _step(size.clamp_max(top), least, drop)
+        return _halves(gap.mul_(gap)) * weights[number]
+
+    return _first_least(error, multipliers.shape[0])
+
+
+def pick_integer(blocks: torch.Tensor, scales: torch.Tensor, top: float) -> torch.Tensor:
+    """Number of the scale under which integers suit a block best; int32 ``[n]``.
+
+    The error is the float64 sum of squares from the first value to the last (:func:`..integer.error`).
+
+    Args:
+        blocks: values in the source's dtype, ``[n, width]``.
+        scales: float32 ``[c, n]``.
+        top: largest code.
+    """
+    fused = _triton(blocks.device)
+    if fused is not None:
+        picked: torch.Tensor = fused.pick_integer(blocks, scales, top)
+        return picked
+    values = blocks.float()
+    exact = values.double()
+
+    def error(number: int) -> torch.Tensor:
+        scale = scales[number][:, None]
         code = (values / scale).clamp_(-top, top).round_()
-        gap = values.double() - code.double() * scale.double()
-        return _total(gap)
-    if what == FLOAT:
-        size = (values * scale).abs_()
-        unit = 1.0 / candidate.double()  # a power of two: exact
-        return _total((size - _step(size.clamp_max(top), least, drop)).double()) * unit * unit
-    exact = values.abs().double()
-    size = torch.where(scale > 0, (exact / scale.double()).float(), 0.0)
-    return _total(exact - _step(size.clamp_max_(top), least, drop).double() * scale.double())
+        gap = exact - code.double() * scale.double()
+        return _in_order(gap.mul_(gap))
+
+    return _first_least(error, scales.shape[0])
+
+
+def _first_least(error: Any, count: int) -> torch.Tensor:
+    least = error(0)
+    chosen = torch.zeros_like(least, dtype=torch.int32)
+    for number in range(1, count):
+        found = error(number)
+        better = found < least
+        chosen.masked_fill_(better, number)
+        least = torch.where(better, found, least)
+    return chosen
 
 
 def _step(size: torch.Tensor, least: int, drop: int) -> torch.Tensor:
@@ -79,11 +94,17 @@ def _step(size: torch.Tensor, least: int, drop: int) -> torch.Tensor:
     return (size + ruler) - ruler
 
 
-def _total(gaps: torch.Tensor) -> torch.Tensor:
-    squares = (gaps * gaps).t().contiguous()
-    total = squares[0]
-    for square in squares[1:]:
-        total = total + square
+def _halves(terms: torch.Tensor) -> torch.Tensor:
+    while (width := terms.shape[1]) > 1:
+        terms = terms[:, : width // 2] + terms[:, width // 2 :]
+    return terms[:, 0]
+
+
+def _in_order(terms: torch.Tensor) -> torch.Tensor:
+    columns = terms.t().contiguous()
+    total = columns[0]
+    for column in columns[1:]:
+        total = total + column
     return total
 
 

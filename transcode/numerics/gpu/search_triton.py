@@ -1,7 +1,8 @@
-"""The search for the best scale as one kernel: a lane for each block, which tries the candidates in turn.
+"""The search for the best scale as one kernel, which reads the values once and tries all scales.
 
-Bit for bit ``search._error``: Triton contracts no product and sum (``enable_fp_fusion=False``), divides
-float32 as IEEE 754 says only where told (``div_rn``), and keeps subnormal numbers.
+Bit for bit what ``search`` does in many steps: Triton contracts no product and sum
+(``enable_fp_fusion=False``), divides float32 as IEEE 754 says only where told (``div_rn``), and keeps
+subnormal numbers.
 """
 
 from __future__ import annotations
@@ -12,65 +13,91 @@ import torch
 import triton
 import triton.language as tl
 
-__all__ = ["pick"]
+__all__ = ["pick_float", "pick_integer"]
 
 _LANES = 128
 
 
-def pick(
-    blocks: torch.Tensor, candidates: torch.Tensor, what: int, top: float, least: int, drop: int
+def pick_float(
+    blocks: torch.Tensor, multipliers: torch.Tensor, weights: torch.Tensor, top: float, least: int, drop: int
 ) -> torch.Tensor:
-    """See :func:`.search.pick`."""
+    """See :func:`.search.pick_float`."""
     count, width = blocks.shape
     chosen = torch.empty(count, dtype=torch.int32, device=blocks.device)
-    _pick[(triton.cdiv(count, _LANES),)](
-        blocks.contiguous(), candidates.contiguous(), chosen, count, candidates.shape[0],
-        WIDTH=width, WHAT=what, TOP=top, LEAST=least, DROP=drop, LANES=_LANES,
-        num_warps=_LANES // 32, enable_fp_fusion=False,
+    _float[(triton.cdiv(count, _LANES),)](
+        blocks.contiguous(), multipliers.contiguous(), weights.contiguous(), chosen, count,
+        TRIES=multipliers.shape[0], WIDTH=width, TOP=top, LEAST=least, DROP=drop, LANES=_LANES,
+        enable_fp_fusion=False,
+    )  # fmt: skip
+    return chosen
+
+
+def pick_integer(blocks: torch.Tensor, scales: torch.Tensor, top: float) -> torch.Tensor:
+    """See :func:`.search.pick_integer`."""
+    count, width = blocks.shape
+    chosen = torch.empty(count, dtype=torch.int32, device=blocks.device)
+    _integer[(triton.cdiv(count, _LANES),)](
+        blocks.contiguous(), scales.contiguous(), chosen, count,
+        TRIES=scales.shape[0], WIDTH=width, TOP=top, LANES=_LANES,
+        enable_fp_fusion=False,
     )  # fmt: skip
     return chosen
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _step(size: Any, LEAST: tl.constexpr, DROP: tl.constexpr) -> Any:
-    exponent = tl.maximum(size.to(tl.int32, bitcast=True) & 0x7F800000, LEAST)
-    ruler = (exponent + (DROP << 23)).to(tl.float32, bitcast=True)
-    return (size + ruler) - ruler
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def _pick(
-    blocks: Any, candidates: Any, chosen: Any, count: Any, tries: Any,
-    WIDTH: tl.constexpr, WHAT: tl.constexpr, TOP: tl.constexpr,
+def _float(
+    blocks: Any, multipliers: Any, weights: Any, chosen: Any, count: Any,
+    TRIES: tl.constexpr, WIDTH: tl.constexpr, TOP: tl.constexpr,
     LEAST: tl.constexpr, DROP: tl.constexpr, LANES: tl.constexpr,
 ) -> None:  # fmt: skip
     lane = tl.program_id(0).to(tl.int64) * LANES + tl.arange(0, LANES)
     inside = lane < count
-    first = blocks + lane * WIDTH
-    lowest = tl.full([LANES], float("inf"), tl.float64)
+    place = lane[:, None] * WIDTH + tl.arange(0, WIDTH)[None, :]
+    x = tl.load(blocks + place, mask=inside[:, None], other=0.0).to(tl.float32)
     best = tl.zeros([LANES], tl.int32)
-    for number in range(tries):
-        scale = tl.load(candidates + number * count + lane, mask=inside, other=1.0)
-        exact_scale = scale.to(tl.float64)
+    lowest = tl.zeros([LANES], tl.float32)
+    for number in range(TRIES):
+        multiplier = tl.load(multipliers + number * count + lane, mask=inside, other=1.0)
+        weight = tl.load(weights + number * count + lane, mask=inside, other=1.0)
+        size = tl.abs(x * multiplier[:, None])
+        held = tl.where(size < TOP, size, TOP)
+        exponent = tl.maximum(held.to(tl.int32, bitcast=True) & 0x7F800000, LEAST)
+        ruler = (exponent + (DROP << 23)).to(tl.float32, bitcast=True)
+        gap = size - ((held + ruler) - ruler)
+        # Two terms have one order, however a sum is carried out.
+        terms = gap * gap
+        if WIDTH == 32:
+            terms = tl.sum(tl.reshape(terms, [LANES, 2, 16]), 1)
+        terms = tl.sum(tl.reshape(terms, [LANES, 2, 8]), 1)
+        terms = tl.sum(tl.reshape(terms, [LANES, 2, 4]), 1)
+        terms = tl.sum(tl.reshape(terms, [LANES, 2, 2]), 1)
+        total = tl.sum(terms, 1) * weight
+        better = (total < lowest) | (number == 0)
+        best = tl.where(better, number, best)
+        lowest = tl.where(better, total, lowest)
+    tl.store(chosen + lane, best, mask=inside)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _integer(
+    blocks: Any, scales: Any, chosen: Any, count: Any,
+    TRIES: tl.constexpr, WIDTH: tl.constexpr, TOP: tl.constexpr, LANES: tl.constexpr,
+) -> None:  # fmt: skip
+    lane = tl.program_id(0).to(tl.int64) * LANES + tl.arange(0, LANES)
+    inside = lane < count
+    first = blocks + lane * WIDTH
+    best = tl.zeros([LANES], tl.int32)
+    lowest = tl.zeros([LANES], tl.float64)
+    for number in range(TRIES):
+        scale = tl.load(scales + number * count + lane, mask=inside, other=1.0)
         total = tl.zeros([LANES], tl.float64)
         for j in range(WIDTH):
             x = tl.load(first + j, mask=inside, other=0.0).to(tl.float32)
-            if WHAT == 0:
-                code = tl.minimum(tl.maximum(tl.div_rn(x, scale), -TOP), TOP)
-                code = (code + 12582912.0) - 12582912.0
-                gap = x.to(tl.float64) - code.to(tl.float64) * exact_scale
-            elif WHAT == 1:
-                size = tl.abs(x * scale)
-                gap = (size - _step(tl.minimum(size, TOP), LEAST, DROP)).to(tl.float64)
-            else:
-                exact = tl.abs(x).to(tl.float64)
-                size = tl.where(scale > 0, exact / exact_scale, 0.0).to(tl.float32)
-                gap = exact - _step(tl.minimum(size, TOP), LEAST, DROP).to(tl.float64) * exact_scale
+            code = tl.minimum(tl.maximum(tl.div_rn(x, scale), -TOP), TOP)
+            code = (code + 12582912.0) - 12582912.0
+            gap = x.to(tl.float64) - code.to(tl.float64) * scale.to(tl.float64)
             total += gap * gap
-        if WHAT == 1:
-            unit = 1.0 / exact_scale
-            total = total * unit * unit
-        better = total < lowest
+        better = (total < lowest) | (number == 0)
         best = tl.where(better, number, best)
         lowest = tl.where(better, total, lowest)
     tl.store(chosen + lane, best, mask=inside)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .floats import scaled
-from .integer import symmetric, with_zero
+from .integer import integers, symmetric, with_zero
 from .micro import mx, nv
 
 __all__ = ["KERNELS"]
@@ -14,6 +14,7 @@ __all__ = ["KERNELS"]
 KERNELS: Mapping[str, Callable[..., Any]] = {
     "symmetric": symmetric,
     "with_zero": with_zero,
+    "integers": integers,
     "scaled": scaled,
     "mx": mx,
     "nv": nv,

@@ -49,14 +49,13 @@ class Worker:
         self._gpu = self.device.type == "cuda"
         self._context = ExitStack()
         self._slots = [_Slot(), _Slot()]
-        self._stream: Any = None
+        self._constants: dict[object, torch.Tensor] = {}
 
     def __enter__(self) -> Self:
         self._context.enter_context(torch.inference_mode())
         if self._gpu:
             self._context.enter_context(torch.cuda.device(self.device))
-            self._stream = torch.cuda.Stream(self.device)
-            self._context.enter_context(torch.cuda.stream(self._stream))
+            self._context.enter_context(torch.cuda.stream(torch.cuda.Stream(self.device)))
         return self
 
     def __exit__(
@@ -67,6 +66,7 @@ class Worker:
                 self._wait()
         finally:
             self._slots.clear()
+            self._constants.clear()
             self._context.close()
 
     def call(self, name: str, arguments: tuple[Any, ...]) -> Any:
@@ -78,6 +78,12 @@ class Worker:
     def number(self, value: float) -> torch.Tensor:
         """A float32 on the device, 0-D: what to divide by, see the package."""
         return torch.full((), float(value), dtype=torch.float32, device=self.device)
+
+    def constant(self, key: object, make: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """A tensor that is moved to the device once for each worker: other streams would not wait for it."""
+        if key not in self._constants:
+            self._constants[key] = make().to(self.device)
+        return self._constants[key]
 
     def pinned(self, nbytes: int) -> NDArray[np.uint8]:
         """Host memory that the device reads and writes by itself; ordinary memory where there is none."""
@@ -122,7 +128,7 @@ class Worker:
                 full = False
             # Not in the handler: the error holds on to the frames, and they to their tensors.
             if full:
-                step = self._smaller(step, height, columns * height)
+                step = self._smaller(stop - start, height, columns * height)
                 continue
             if seen is not None:
                 fine.append(seen)

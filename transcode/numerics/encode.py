@@ -1,0 +1,111 @@
+"""What the schemes of blocks call: a search and the encoding, or codes and their packing, as one step.
+
+A GPU does each with the values brought to it once; the processor in the kernels of :mod:`.micro`,
+:mod:`.integer` and :mod:`.pack`, one after the other. numba on demand.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.scratch import Scratch
+from .backend import dispatched
+from .minifloat import Minifloat
+
+__all__ = ["integers", "mx", "nv"]
+
+Array = NDArray[Any]
+
+
+@dispatched
+def mx(
+    values: Array, kind: Minifloat, mode: str, best: bool, codes: Array, scales: Array, scratch: Scratch
+) -> bool:
+    """Blocks of 32 under powers of two.
+
+    Args:
+        values: bits ``[n]``, n a multiple of 32, see :func:`.rows.as_bits`.
+        kind: format of the codes.
+        mode: one of :data:`.micro.MODES`.
+        best: whether to search, see :func:`.micro.mx_search`.
+        codes: uint8 ``[n * kind.bits / 8]``, written.
+        scales: uint8 ``[n / 32]``, written: E8M0.
+
+    Returns:
+        Whether all values were finite; otherwise the outputs are incomplete.
+    """
+    from . import micro
+
+    number = micro.MODES[mode]
+    top, power = np.float32(kind.top), np.uint32(kind.power)
+    if best and not micro.mx_search(
+        values, number, top, power, kind.least_bits, kind.drop, *micro.search_work(scratch), scales
+    ):
+        return False
+    return bool(
+        micro.mx(
+            values, number, best, kind.bits, top, power, kind.least_bits, kind.drop, kind.ruler,
+            *micro.work(scratch), codes, scales,
+        )
+    )  # fmt: skip
+
+
+@dispatched
+def nv(
+    values: Array, shared: Any, search: tuple[int, int] | None, codes: Array, scales: Array, scratch: Scratch
+) -> bool:
+    """Blocks of 16 under E4M3 scales under ``shared``.
+
+    Args:
+        values: bits ``[n]``, n a multiple of 16, see :func:`.rows.as_bits`.
+        shared: multiplier of the whole tensor, float32.
+        search: ``low`` and ``high`` of :func:`.micro.nv_search`, or None for the plain scales.
+        codes: uint8 ``[n / 2]``, written, low nibble first.
+        scales: uint8 ``[n / 16]``, written: E4M3.
+
+    Returns:
+        Whether all values were finite; otherwise the outputs are incomplete.
+    """
+    from . import micro
+
+    if search is not None and not micro.nv_search(
+        values, shared, *search, *micro.search_work(scratch), scales
+    ):
+        return False
+    return bool(micro.nv(values, shared, search is not None, *micro.work(scratch), codes, scales))
+
+
+@dispatched
+def integers(
+    groups: Array, stored: int, tries: int, codes: Array, scales: Array, zeros: Array | None,
+    scratch: Scratch,
+) -> bool:  # fmt: skip
+    """Groups under scales as 4-bit integers, two in a byte, the first in the low nibble.
+
+    Args:
+        groups: bits ``[n, size]``, size even, see :func:`.rows.as_bits`.
+        stored: dtype of the stored scale, :data:`.lanes.STORED`.
+        tries: see :func:`.integer.symmetric`; none with zero points.
+        codes: uint8 ``[n * size / 2]``, written.
+        scales: float32 ``[n, 1]``, written; holds values of the stored dtype.
+        zeros: int8 ``[n, 1]``, written, or None for symmetric codes.
+
+    Returns:
+        Whether all values were finite; otherwise the outputs are incomplete.
+    """
+    from .integer import symmetric, with_zero
+    from .pack import pack_nibbles
+
+    wide = scratch.take(groups.shape, np.int8)
+    if zeros is None:
+        fine = symmetric(
+            groups, 1, groups.shape[1], stored, np.float32(0), np.float32(7), tries, wide, scales
+        )
+    else:
+        fine = with_zero(groups, groups.shape[1], stored, np.float32(15), wide, scales, zeros)
+    if fine:
+        pack_nibbles(wide.reshape(-1).view(np.uint16), codes)
+    return bool(fine)
