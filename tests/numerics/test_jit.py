@@ -11,7 +11,8 @@ import transcode
 
 SCRIPT = """
 import numpy as np
-from transcode.numerics.jit import cache_folder, compiling
+from transcode.numerics.jit import cache_folder
+from transcode.numerics.notice import compiling
 told = []
 with compiling(lambda: told.append(1)):
     from transcode.numerics.reduce import largest

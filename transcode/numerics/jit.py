@@ -16,7 +16,9 @@ import numba
 import numba.extending
 from numba.core import event
 
-__all__ = ["cache_folder", "compiling", "instruction", "kernel", "lane"]
+from .notice import compile_starts
+
+__all__ = ["cache_folder", "instruction", "kernel", "lane"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -43,31 +45,17 @@ def instruction(function: Callable[..., Any]) -> Callable[..., Any]:
     return made
 
 
-@contextmanager
-def compiling(tell: Callable[[], None]) -> Iterator[None]:
-    """Call ``tell`` once if a kernel has to be compiled in this block, just before that starts.
-
-    Kernels that come from the cache do not count.
-    """
-    listener = _Once(tell)
-    event.register("numba:compile", listener)
-    try:
-        yield
-    finally:
-        event.unregister("numba:compile", listener)
-
-
-class _Once(event.Listener):  # type: ignore[misc]
-    def __init__(self, tell: Callable[[], None]) -> None:
-        self._tell: Callable[[], None] | None = tell
+class _Listener(event.Listener):  # type: ignore[misc]
+    """Hears of every kernel that is compiled, but not of those that come from the cache."""
 
     def on_start(self, event: Any) -> None:
-        tell, self._tell = self._tell, None
-        if tell is not None:
-            tell()
+        compile_starts()
 
     def on_end(self, event: Any) -> None:
         pass
+
+
+event.register("numba:compile", _Listener())
 
 
 @cache
