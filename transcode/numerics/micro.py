@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.scratch import Scratch
-from .backend import dispatched
 from .jit import kernel, lane
 from .lanes import (
     bits,
@@ -32,7 +31,7 @@ from .lanes import (
     widen,
 )
 
-__all__ = ["MODES", "MX_BLOCK", "NV_BLOCK", "mx", "nv", "work"]
+__all__ = ["MODES", "MX_BLOCK", "NV_BLOCK", "mx", "mx_search", "nv", "nv_search", "search_work", "work"]
 
 MX_BLOCK = 32
 NV_BLOCK = 16
@@ -64,15 +63,19 @@ _CHUNK = 2048
 Array = NDArray[Any]
 
 
-def work(scratch: Scratch) -> tuple[Array, Array, Array, Array, Array]:
-    """What the kernels need for themselves: factors, wide, line, errors, least."""
+def work(scratch: Scratch) -> tuple[Array, Array, Array]:
+    """What the encoders need for themselves: factors, wide, line."""
     return (
         scratch.take((2 * _CHUNK // NV_BLOCK,), np.float32),
         scratch.take((2 * _CHUNK,), np.float32),
         scratch.take((_CHUNK // 4,), np.uint32),
-        scratch.take((_CHUNK,), np.float32),
-        scratch.take((_CHUNK // NV_BLOCK,), np.float32),
     )
+
+
+def search_work(scratch: Scratch) -> tuple[Array, Array, Array, Array]:
+    """What the searches need for themselves: factors, wide, errors, best."""
+    blocks = _CHUNK // NV_BLOCK
+    return tuple(scratch.take((size,), np.float32) for size in (blocks, _CHUNK, _CHUNK, blocks))  # type: ignore[return-value]
 
 
 @lane
@@ -112,48 +115,60 @@ def reciprocal(code: Any) -> Any:
     return real(_U(_U(_U(254) - code) << _U(23))) if code < _U(254) else real(_HALF_LEAST)
 
 
-@lane
+@kernel
 def mx_search(
-    part: Any, blocks: Any, top: Any, least: Any, drop: Any, factors: Any, wide: Any, errors: Any, best: Any
-) -> None:  # fmt: skip
-    """Replace scale bytes by the one next to them where that has a smaller squared error."""
-    for step in range(3):
-        move: Any = 0 if step == 0 else 2 * step - 3
+    values: Any, mode: int, top: Any, power: Any, least: Any, drop: Any,
+    factors: Any, wide: Any, errors: Any, best: Any, scales: Any,
+) -> bool:  # fmt: skip
+    """Of the scale byte by :func:`scale_byte` and its two neighbours, that with the least squared error.
+
+    Arguments and result as for :func:`mx`, of which this is the first half; the plain one wins a tie.
+    """
+    for start in range(0, values.shape[0], _CHUNK):
+        part = values[start : start + _CHUNK]
+        blocks = scales[start // MX_BLOCK : (start + part.shape[0]) // MX_BLOCK]
+        highest = values.dtype.type(0)
         for b in range(blocks.shape[0]):
-            # After the first step a factor holds the byte that came from the peak.
-            code = np.int64(blocks[b]) if step == 0 else np.int64(factors[b])
-            if step == 0:
-                factors[b] = np.float32(code)
-            fill32(wide, b * MX_BLOCK, reciprocal(_U(np.int64(min(max(code + move, 0), 254)))))
-        for j in range(part.shape[0]):
-            size = size_of(widen(part[j]) * wide[j])
-            gap = size - to_step(size if size < top else top, least, drop)
-            errors[j] = gap * gap
-        for b in range(blocks.shape[0]):
-            # In units of the square of the first scale: no power of two can overflow.
-            found = total32(errors, b * MX_BLOCK) * np.float32(4.0**move)
-            code = np.int64(factors[b]) + move
-            if step == 0 or (found < best[b] and 0 <= code <= 254):
-                best[b] = found
-                blocks[b] = np.uint8(code)
+            peak = peak32(part, b * MX_BLOCK)
+            highest = larger(highest, peak)
+            code = scale_byte(widen(peak), mode, top, power, drop)
+            factors[b] = np.float32(code)
+            blocks[b] = np.uint8(code)
+        if not widen(highest) < _INF:
+            return False
+        for move in (0, -1, 1):
+            for b in range(blocks.shape[0]):
+                code = np.int64(factors[b]) + move
+                fill32(wide, b * MX_BLOCK, reciprocal(_U(code if 0 <= code <= 254 else 0)))
+            for j in range(part.shape[0]):
+                size = size_of(widen(part[j]) * wide[j])
+                gap = size - to_step(size if size < top else top, least, drop)
+                errors[j] = gap * gap
+            for b in range(blocks.shape[0]):
+                # In units of the square of the first scale: no power of two can overflow.
+                found = total32(errors, b * MX_BLOCK) * np.float32(4.0**move)
+                code = np.int64(factors[b]) + move
+                if move == 0 or (found < best[b] and 0 <= code <= 254):
+                    best[b] = found
+                    blocks[b] = np.uint8(code)
+    return True
 
 
-@dispatched
 @kernel
 def mx(
-    values: Any, mode: int, best: bool, width: int, top: Any, power: Any, least: Any, drop: Any, ruler: Any,
-    factors: Any, wide: Any, line: Any, errors: Any, lowest: Any, codes: Any, scales: Any,
+    values: Any, mode: int, given: bool, width: int, top: Any, power: Any, least: Any, drop: Any, ruler: Any,
+    factors: Any, wide: Any, line: Any, codes: Any, scales: Any,
 ) -> bool:  # fmt: skip
     """``scale = 2**(byte - 127)`` by :func:`scale_byte`, ``code = rne(x / scale)``, saturating; blocks of 32.
 
     Args:
         values: bits ``[n]``, n a multiple of 32, see :func:`lanes.widen`.
         mode: one of :data:`MODES`.
-        best: whether to try the scales next to that one, and keep the one with the least squared error.
+        given: whether ``scales`` hold the scales already.
         width: bits of a code: 8, 6 or 4.
         top, power, drop: the element format, see :func:`scale_byte`.
         least, ruler: the same, see :func:`lanes.encode`.
-        factors, wide, line, errors, lowest: see :func:`work`.
+        factors, wide, line: see :func:`work`.
         codes: uint8 ``[n * width / 8]``, written: low nibble first, or a little-endian stream of 6 bits.
         scales: uint8 ``[n / 32]``, written.
 
@@ -168,25 +183,25 @@ def mx(
         count = part.shape[0]
         blocks = scales[start // MX_BLOCK : (start + count) // MX_BLOCK]
         packed = codes[start * width // 8 : (start + count) * width // 8]
-        highest = values.dtype.type(0)
-        for b in range(blocks.shape[0]):
-            peak = peak32(part, b * MX_BLOCK)
-            highest = larger(highest, peak)
-            factors[b] = widen(peak)
-        if not widen(highest) < _INF:
-            return False
-        for b in range(blocks.shape[0]):
-            code = scale_byte(factors[b], mode, top, power, drop)
-            blocks[b] = np.uint8(code)
-            factors[b] = reciprocal(code)
-        if best:
-            mx_search(part, blocks, top, least, drop, factors, wide, errors, lowest)
+        if given:
             for b in range(blocks.shape[0]):
                 factors[b] = reciprocal(_U(blocks[b]))
+        else:
+            highest = values.dtype.type(0)
+            for b in range(blocks.shape[0]):
+                peak = peak32(part, b * MX_BLOCK)
+                highest = larger(highest, peak)
+                factors[b] = widen(peak)
+            if not widen(highest) < _INF:
+                return False
+            for b in range(blocks.shape[0]):
+                code = scale_byte(factors[b], mode, top, power, drop)
+                blocks[b] = np.uint8(code)
+                factors[b] = reciprocal(code)
         for b in range(blocks.shape[0]):
             fill32(wide, b * MX_BLOCK, factors[b])
         out = packed if width == 8 else own[:count]
-        if mode == 0 and not best:  # nothing is above the largest value
+        if mode == 0 and not given:  # nothing is above the largest value
             for j in range(count):
                 y = widen(part[j]) * wide[j]
                 code = encode(size_of(y), least, drop, ruler)
@@ -238,37 +253,6 @@ def nv_value(code: Any) -> Any:
 
 
 @lane
-def nv_search(
-    part: Any, blocks: Any, shared: Any, low: Any, high: Any, peaks: Any, units: Any, inverses: Any,
-    errors: Any, best: Any,
-) -> None:  # fmt: skip
-    """Replace E4M3 codes by those that ``low`` and ``high`` name (see :func:`nv`) where the squared error is
-    smaller.
-
-    Blocks whose scale underflows keep it.
-    """
-    tries = 2 if low < 0 else low + high + 1
-    for attempt in range(tries):
-        for b in range(blocks.shape[0]):
-            code = nv_try(peaks[b], shared, attempt, low)
-            unit = shared * nv_value(code)
-            fill16(units, b * NV_BLOCK, unit)
-            fill16(inverses, b * NV_BLOCK, _ONE / unit)
-        for j in range(part.shape[0]):
-            # A product with the reciprocal will do: this only judges.
-            size = size_of(widen(part[j]) * inverses[j])
-            gap = size - to_step(size if size < _SIX else _SIX, _E2M1_LEAST, _E2M1_DROP)
-            errors[j] = gap * gap
-        for b in range(blocks.shape[0]):
-            code = nv_try(peaks[b], shared, attempt, low)
-            value = nv_value(code)
-            found = total16(errors, b * NV_BLOCK) * (value * value)
-            if attempt == 0 or (found < best[b] and blocks[b] != np.uint8(0)):
-                best[b] = found
-                blocks[b] = np.uint8(code)
-
-
-@lane
 def nv_try(peak: Any, shared: Any, attempt: Any, low: Any) -> Any:
     """The E4M3 code to try: first the plain one."""
     plain = nv_scale((peak / _SIX) / shared)
@@ -280,6 +264,57 @@ def nv_try(peak: Any, shared: Any, attempt: Any, low: Any) -> Any:
     return _U(min(max(np.int64(plain) + move, 1), 126))
 
 
+@kernel
+def nv_search(
+    values: Any,
+    shared: Any,
+    low: int,
+    high: int,
+    factors: Any,
+    wide: Any,
+    errors: Any,
+    best: Any,
+    scales: Any,
+) -> bool:
+    """Of several E4M3 scales, that with the least squared error; the plain one wins a tie.
+
+    Arguments and result as for :func:`nv`, of which this is the first half. A block whose plain scale
+    underflows keeps it.
+
+    Args:
+        low, high: try the codes from ``low`` below to ``high`` above the plain one; with ``low = -1`` only
+            the one that maps the peak to 4 instead of 6.
+    """
+    tries = 2 if low < 0 else low + high + 1
+    for start in range(0, values.shape[0], _CHUNK):
+        part = values[start : start + _CHUNK]
+        blocks = scales[start // NV_BLOCK : (start + part.shape[0]) // NV_BLOCK]
+        highest = values.dtype.type(0)
+        for b in range(blocks.shape[0]):
+            peak = peak16(part, b * NV_BLOCK)
+            highest = larger(highest, peak)
+            factors[b] = widen(peak)
+        if not widen(highest) < _INF:
+            return False
+        for attempt in range(tries):
+            for b in range(blocks.shape[0]):
+                unit = shared * nv_value(nv_try(factors[b], shared, attempt, low))
+                fill16(wide, b * NV_BLOCK, _ONE / unit)
+            for j in range(part.shape[0]):
+                # A product with the reciprocal will do: this only judges.
+                size = size_of(widen(part[j]) * wide[j])
+                gap = size - to_step(size if size < _SIX else _SIX, _E2M1_LEAST, _E2M1_DROP)
+                errors[j] = gap * gap
+            for b in range(blocks.shape[0]):
+                code = nv_try(factors[b], shared, attempt, low)
+                value = nv_value(code)
+                found = total16(errors, b * NV_BLOCK) * (value * value)
+                if attempt == 0 or (found < best[b] and blocks[b] != np.uint8(0)):
+                    best[b] = found
+                    blocks[b] = np.uint8(code)
+    return True
+
+
 @lane
 def nv_code(x: Any, size: Any) -> Any:
     """E2M1 code of a magnitude, with the sign of ``x``."""
@@ -287,20 +322,18 @@ def nv_code(x: Any, size: Any) -> Any:
     return np.uint8(_U(code & _U(7)) | _U(shr(bits(x), _U(28)) & _U(8)))
 
 
-@dispatched
 @kernel
 def nv(
-    values: Any, shared: Any, low: int, high: int,
-    factors: Any, wide: Any, line: Any, errors: Any, lowest: Any, codes: Any, scales: Any,
+    values: Any, shared: Any, given: bool,
+    factors: Any, wide: Any, line: Any, codes: Any, scales: Any,
 ) -> bool:  # fmt: skip
     """``scale = rne_e4m3((peak / 6) / shared)``, ``code = rne_e2m1(x / (shared * scale))``; blocks of 16.
 
     Args:
         values: bits ``[n]``, n a multiple of 16, see :func:`lanes.widen`.
         shared: multiplier of the whole tensor, float32.
-        low, high: also try the scales from ``low`` below to ``high`` above that one, and keep the one with
-            the least squared error; with ``low = -1`` try only the one that maps the peak to 4 instead of 6.
-        factors, wide, line, errors, lowest: see :func:`work`.
+        given: whether ``scales`` hold the scales already.
+        factors, wide, line: see :func:`work`.
         codes: uint8 ``[n / 2]``, written, low nibble first.
         scales: uint8 ``[n / 16]``, written: E4M3.
 
@@ -317,18 +350,16 @@ def nv(
         part = values[start : start + _CHUNK]
         count = part.shape[0]
         blocks = scales[start // NV_BLOCK : (start + count) // NV_BLOCK]
-        highest = values.dtype.type(0)
-        for b in range(blocks.shape[0]):
-            peak = peak16(part, b * NV_BLOCK)
-            highest = larger(highest, peak)
-            units[b] = widen(peak)
-        if not widen(highest) < _INF:
-            return False
-        if low == 0 and high == 0:
+        if not given:
+            highest = values.dtype.type(0)
+            for b in range(blocks.shape[0]):
+                peak = peak16(part, b * NV_BLOCK)
+                highest = larger(highest, peak)
+                units[b] = widen(peak)
+            if not widen(highest) < _INF:
+                return False
             for b in range(blocks.shape[0]):
                 blocks[b] = np.uint8(nv_scale((units[b] / _SIX) / shared))
-        else:
-            nv_search(part, blocks, shared, low, high, units, wide_units, wide_inverses, errors, lowest)
         for b in range(blocks.shape[0]):
             unit = shared * nv_value(_U(blocks[b]))
             units[b] = unit

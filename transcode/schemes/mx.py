@@ -73,7 +73,7 @@ class _Mx(Base):
         self, rows: Array, spec: Spec, start: int, stats: float | None, scratch: Scratch
     ) -> Iterator[Piece]:
         """See :meth:`Scheme.encode`."""
-        from ..numerics import micro
+        from ..numerics.encode import mx
         from ..numerics.rows import as_bits, reject
 
         kind = self.kind
@@ -81,10 +81,9 @@ class _Mx(Base):
         bits = as_bits(rows, spec.dtype, scratch)
         codes = scratch.take((count, code_bytes(spec, kind.bits)), np.uint8)
         scales = scratch.take((count, columns // _BLOCK), np.uint8)
-        if not micro.mx(
-            bits.reshape(-1), micro.MODES[self.scale_mode], self.optimize == "mse", kind.bits,
-            np.float32(kind.top), np.uint32(kind.power), kind.least_bits, kind.drop, kind.ruler,
-            *micro.work(scratch), codes.reshape(-1), scales.reshape(-1),
+        if not mx(
+            bits.reshape(-1), kind, self.scale_mode, self.optimize == "mse",
+            codes.reshape(-1), scales.reshape(-1), scratch,
         ):  # fmt: skip
             raise reject(rows, spec.dtype)
         yield Piece("codes", start * codes.shape[1], codes)

@@ -22,8 +22,9 @@ _BLOCK = 16
 _REACH = np.float32(2688)
 """6 * 448: the largest code under the largest block scale."""
 
-_SEARCH = {"none": (0, 0), "four_over_six": (-1, 0), "mse": (4, 6)}
-"""Scales to try below and above, see :func:`numerics.micro.nv`; half as much again is four or five steps up.
+_SEARCH = {"four_over_six": (-1, 0), "mse": (4, 6)}
+"""Scales to try below and above, see :func:`numerics.micro.nv_search`; half as much again is four or five
+steps up.
 """
 
 
@@ -50,7 +51,7 @@ class Nvfp4(Base):
     optimize: str = "none"
 
     def __post_init__(self) -> None:
-        choose(self.name, "optimize", self.optimize, tuple(_SEARCH))
+        choose(self.name, "optimize", self.optimize, ("none", *_SEARCH))
 
     @property
     def multiple(self) -> tuple[int, int]:
@@ -81,7 +82,7 @@ class Nvfp4(Base):
         self, rows: Array, spec: Spec, start: int, stats: float | None, scratch: Scratch
     ) -> Iterator[Piece]:
         """See :meth:`Scheme.encode`; ``stats`` is the largest magnitude of the tensor, or of its group."""
-        from ..numerics import micro
+        from ..numerics.encode import nv
         from ..numerics.rows import as_bits, reject
 
         assert stats is not None
@@ -90,10 +91,8 @@ class Nvfp4(Base):
         bits = as_bits(rows, spec.dtype, scratch)
         codes = scratch.take((count, code_bytes(spec, 4)), np.uint8)
         scales = scratch.take((count, columns // _BLOCK), np.uint8)
-        if not micro.nv(
-            bits.reshape(-1), shared, *_SEARCH[self.optimize],
-            *micro.work(scratch), codes.reshape(-1), scales.reshape(-1),
-        ):  # fmt: skip
+        search = _SEARCH.get(self.optimize)
+        if not nv(bits.reshape(-1), shared, search, codes.reshape(-1), scales.reshape(-1), scratch):
             raise reject(rows, spec.dtype)
         yield Piece("codes", start * codes.shape[1], codes)
         yield Piece("scale", start * scales.shape[1], scales)
