@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -654,3 +655,40 @@ def test_from_a_checkout(how, tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("transcode run ")
     assert (tmp_path / "out" / "w.safetensors").exists()
+
+
+def test_pth_leaves_nothing_behind_when_it_fails(convert, tmp_path, monkeypatch):
+    from convert import pickled
+
+    line = "--output_ext .pth --output_name w --quantized --linear_type int8"
+    made = convert(line)
+    before = (made / "w.pth").read_bytes()
+
+    def full(*_: object) -> None:
+        raise RuntimeError("PytorchStreamWriter failed writing file data/3: file write failed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", full)
+        convert(line, code=2)
+    assert "w.pth: cannot be written: PytorchStreamWriter" in convert.err
+    with monkeypatch.context() as patch:
+        patch.setattr(pickled, "shutil", SimpleNamespace(disk_usage=lambda _: SimpleNamespace(free=7)))
+        convert(line, code=2)
+    assert "7 are left" in convert.err
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", stop)
+        convert(line, code=130)
+    assert {path.name for path in made.iterdir()} == {"w.pth"}
+    assert (made / "w.pth").read_bytes() == before
+
+
+def test_pth_refuses_what_torch_has_not(convert, tmp_path):
+    """Six bits to an element: a dtype of safetensors only."""
+    header = b'{"a":{"dtype":"F6_E3M2","shape":[4],"data_offsets":[0,3]}}'
+    (tmp_path / "six.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"\0\0\0")
+    convert("--output_ext .pth --output_name w", source=tmp_path / "six.safetensors", code=2)
+    assert "w.pth: a: F6_E3M2 cannot be saved with torch" in convert.err

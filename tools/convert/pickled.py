@@ -21,7 +21,7 @@ def save(folder: Path, target: Path) -> None:
     What else lies in the folder is moved beside the target, which appears complete, by rename.
 
     Raises:
-        TranscodeError: PyTorch is not installed, or has not the dtype of a tensor.
+        TranscodeError: PyTorch is not installed, or has not the dtype of a tensor; or the disk is full.
     """
     try:
         import torch
@@ -33,6 +33,12 @@ def save(folder: Path, target: Path) -> None:
         ) from None
     (source,) = folder.glob("*.safetensors")
     found = header.read(source)
+    free = shutil.disk_usage(folder).free
+    if free < found.data_size:
+        raise TranscodeError(
+            f"needs {found.data_size} bytes beside the safetensors file it is made from, {free} are left",
+            file=target, hint="free some space, or use --output_ext .safetensors",
+        )  # fmt: skip
     with open(source, "rb") as file:
         # Writable, because PyTorch has no read-only tensors; pages are copied only if somebody writes.
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
@@ -51,13 +57,16 @@ def save(folder: Path, target: Path) -> None:
             flat = torch.empty(0, dtype=kind)
         tensors[entry.name] = flat.reshape(entry.spec.shape)
     part = folder / "torch.part"
-    torch.save(tensors, part)
-    with open(part, "rb+") as file:
-        os.fsync(file.fileno())
-    for side in folder.iterdir():
-        if side not in (source, part):
-            shutil.move(side, target.with_name(side.name))
-    os.replace(part, target)
+    try:
+        torch.save(tensors, part)
+        with open(part, "rb+") as file:
+            os.fsync(file.fileno())
+        for side in folder.iterdir():
+            if side not in (source, part):
+                shutil.move(side, target.with_name(side.name))
+        os.replace(part, target)
+    except (OSError, RuntimeError) as error:  # torch tells of a full disk by the latter
+        raise TranscodeError(f"cannot be written: {error}", file=target) from error
 
 
 def _torch_name(dtype: DType) -> str:
