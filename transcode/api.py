@@ -170,6 +170,7 @@ def write(
     tile: int | str | None = None,
     drop_cache: bool = False,
     device: str = "cpu",
+    device_memory: int | str = Performance.device_memory,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Write:
     """End a flow: ``flow | write(dst)`` runs it and returns a report; ``flow.plan(write(dst))`` only plans.
@@ -179,6 +180,7 @@ def write(
         max_shard_size: bytes, or text such as ``"5GB"``.
         memory: bytes for the tiles of all workers, or text such as ``"512MB"``.
         tile: bytes of source values dealt with at a time by a worker.
+        device_memory: bytes of each GPU's memory, or text.
         on_progress: called about ten times a second.
 
     The other arguments are those of :class:`~transcode.transforms.write.Write` and
@@ -196,7 +198,12 @@ def write(
         force=force,
         allow_unmatched=allow_unmatched,
         performance=Performance(
-            workers, parse_size(memory), None if tile is None else parse_size(tile), drop_cache, device
+            workers,
+            parse_size(memory),
+            None if tile is None else parse_size(tile),
+            drop_cache,
+            device,
+            parse_size(device_memory),
         ),
         on_progress=on_progress,
     )

@@ -548,6 +548,7 @@ def _performance(node: strict.Node) -> Performance:
             tile=section.get("tile", _size, None),
             drop_cache=section.get("drop_cache", strict.Node.boolean, False),
             device=section.get("device", strict.Node.string, "cpu"),
+            device_memory=section.get("device_memory", _size, Performance.device_memory),
         ),
     )
     section.reject_unknown()

@@ -72,7 +72,7 @@ def performance(values: dict[str, Any], base: Performance | None = None) -> Perf
     """Performance options, on top of what a recipe says."""
     given = {
         key: values[key]
-        for key in ("workers", "memory", "tile", "device")
+        for key in ("workers", "memory", "tile", "device", "device_memory")
         if values[key] is not None  # not given
     }
     if values["drop_cache"]:

@@ -114,7 +114,13 @@ performance_options = _apply(
             "--tile", type=sized, metavar="SIZE", help="Source bytes handled at a time by a worker."
         ),
         click.option("--drop-cache", is_flag=True, help="Keep the kernel's page cache small too."),
-        click.option("--device", metavar="DEVICE", help="cpu"),
+        click.option(
+            "--device", metavar="DEVICE",
+            help="cpu, cuda, cuda:0, cuda:0,cuda:1, or auto: a GPU where one pays. The same bytes. [cpu]",
+        ),
+        click.option(
+            "--device-memory", type=sized, metavar="SIZE", help="Of each GPU, for the tiles on it. [4GB]"
+        ),
     ]
 )
 

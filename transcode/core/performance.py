@@ -46,7 +46,9 @@ class Performance:
         memory: bytes that the tiles of all workers may take together.
         tile: bytes of source values in a tile; follows from memory without it.
         drop_cache: keep the kernel's page cache small too, behind reads and writes.
-        device: ``"cpu"``; a GPU is accepted and computes the same bytes on the CPU, with a warning.
+        device: ``"cpu"``; ``"cuda"`` (the first GPU), ``"cuda:1"``, several as ``"cuda:0,cuda:1"``; or
+            ``"auto"``, a GPU where one pays.
+        device_memory: bytes of each GPU's memory that its workers may take together.
     """
 
     workers: int | None = None
@@ -54,10 +56,16 @@ class Performance:
     tile: int | None = None
     drop_cache: bool = False
     device: str = "cpu"
+    device_memory: int = 4 * 10**9
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"cpu|auto|cuda(:\d+)?(,cuda:\d+)*", self.device):
-            raise RecipeError(f"device: {self.device!r} is neither cpu, cuda nor cuda:N")
+        if not re.fullmatch(r"cpu|auto|cuda|cuda:\d+(,cuda:\d+)*", self.device):
+            raise RecipeError(
+                f"device: {self.device!r} is no device", hint="write cpu, auto, cuda, cuda:0 or cuda:0,cuda:1"
+            )
+        names = self.device.split(",")
+        if len(set(names)) < len(names):
+            raise RecipeError(f"device: {self.device!r} names a GPU twice")
         if self.workers is not None and self.workers < 1:
             raise RecipeError(f"workers: {self.workers} is not a positive number")
 
@@ -65,7 +73,7 @@ class Performance:
         """What differs from the defaults: the recipe's ``performance`` section."""
         plain = Performance()
         named = {"workers": "num_workers", "memory": "memory", "tile": "tile", "drop_cache": "drop_cache",
-                 "device": "device"}  # fmt: skip
+                 "device": "device", "device_memory": "device_memory"}  # fmt: skip
         return {
             key: getattr(self, attribute)
             for attribute, key in named.items()

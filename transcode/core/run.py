@@ -6,6 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -134,6 +135,7 @@ def execute(
     *,
     workers: int = 1,
     tile_bytes: int = 8 << 20,
+    surroundings: Callable[[int], AbstractContextManager[Scratch]] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Report:
     """Read, convert and write all tensors of a plan.
@@ -144,6 +146,8 @@ def execute(
     Args:
         workers: threads.
         tile_bytes: about how many source bytes a worker deals with at a time.
+        surroundings: what a worker, given by its number, enters in its own thread for as long as it works;
+            yields the memory that it works in.
         on_progress: called about ten times a second from the calling thread, and once at the end.
     """
     began = time.monotonic()
@@ -154,14 +158,14 @@ def execute(
     errors: list[BaseException] = []
     state = {"done": 0, "alive": workers}
 
-    def work() -> None:
-        scratch = Scratch()
+    def work(number: int) -> None:
         try:
-            while not stop.is_set() and (job := jobs.next()) is not None:
-                scratch.reset()
-                done = job(scratch)
-                with lock:
-                    state["done"] += done
+            with nullcontext(Scratch()) if surroundings is None else surroundings(number) as scratch:
+                while not stop.is_set() and (job := jobs.next()) is not None:
+                    scratch.reset()
+                    done = job(scratch)
+                    with lock:
+                        state["done"] += done
         except BaseException as error:
             with lock:
                 errors.append(error)
@@ -174,7 +178,9 @@ def execute(
                 if state["alive"] == 0:
                     finished.set()
 
-    threads = [threading.Thread(target=work, name=f"worker-{n}", daemon=True) for n in range(workers)]
+    threads = [
+        threading.Thread(target=work, args=(n,), name=f"worker-{n}", daemon=True) for n in range(workers)
+    ]
     total = _total_bytes(plan)
 
     def tell(stage: str) -> None:
