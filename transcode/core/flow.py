@@ -151,6 +151,7 @@ class Flow:
 
     def tensors(self, planning: Planning) -> list[LazyTensor]:
         """The facts after the last stage."""
+        planning.metadata = self.source.metadata
         tensors: Iterable[LazyTensor] = self.source.tensors
         for step in self.steps:
             tensors = step.apply(tensors, planning)

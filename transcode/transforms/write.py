@@ -19,9 +19,10 @@ from ..core.run import Progress, Report, execute
 from ..core.spec import Spec
 from ..core.tensor import LazyTensor
 from ..errors import Interrupted, PlanError, RecipeError
+from ..numerics.notice import compiling
 from ..storage import header
 from ..storage.sink import Staging, check_destination
-from . import beside, record
+from . import beside, devices, record
 from .markers import markers
 from .spell import spell
 
@@ -81,7 +82,8 @@ class Write:
             raise RecipeError(f"name: {self.name!r} is a path, not a name")
         if not self.folder and limited:
             raise RecipeError(
-                f"{self.dst}: max_shard_size and max_tensors cut into several files", hint="name a folder instead"
+                f"{self.dst}: max_shard_size and max_tensors cut into several files",
+                hint="name a folder instead",
             )
         if not self.folder and self.name is not None:
             raise RecipeError(
@@ -112,13 +114,14 @@ class Write:
             on_scan=self._scan,
         )
         planning.notes.extend(flow.source.notes)
-        if self.performance.device.startswith("cuda"):
-            planning.warn(f"device {self.performance.device}: runs on the CPU, which gives the same bytes")
         tensors = flow.tensors(planning)
         if not tensors:
             raise PlanError("no tensor is left to write", file=flow.source.path)
         tensors += markers(tensors, convention)
         self._check_memory(tensors)
+        gpus = devices.choose(self.performance, tensors).names
+        if gpus:
+            planning.note(f"schemes are computed on {', '.join(gpus)}")
         family = catalog.detect([tensor.name for tensor in tensors]) or catalog.generic_family()
         units = []
         for number, tensor in enumerate(tensors):
@@ -171,13 +174,18 @@ class Write:
         plan = self.plan(flow)
         self.check(flow, plan)
         try:
-            with Staging(plan, drop_cache=self.performance.drop_cache) as staging:
-                self._prepare(plan)
+            with (
+                compiling(lambda: self._tell("compile", 0)),
+                Staging(plan, drop_cache=self.performance.drop_cache) as staging,
+            ):
+                used = devices.choose(self.performance, plan.tensors)
+                self._prepare(plan, used)
                 report = execute(
                     plan,
                     staging,
                     workers=self.performance.threads,
                     tile_bytes=self.performance.tile_bytes,
+                    surroundings=used.surroundings,
                     on_progress=self.on_progress,
                 )
                 self._tell("sync", report.bytes_read)
@@ -252,17 +260,14 @@ class Write:
                     hint="raise --memory or use fewer workers",
                 )
 
-    def _prepare(self, plan: Plan) -> None:
+    def _prepare(self, plan: Plan, used: devices.Devices) -> None:
         """Compile the kernels that the plan needs, once, before workers would all wait for it."""
         wanted = {(tensor.scheme, tensor.spec.dtype) for tensor in plan.tensors}
         kernels = [(scheme, dtype) for scheme, dtype in wanted if scheme is not None]
-        if not kernels:
-            return
-        from ..numerics.jit import compiling
-
-        with compiling(lambda: self._tell("compile", 0)):
-            for scheme, dtype in kernels:
-                scheme.prepare(dtype)
+        if kernels:
+            with used.surroundings(0):
+                for scheme, dtype in kernels:
+                    scheme.prepare(dtype)
 
     def _scan(self, stage: str, fraction: float) -> None:
         if self.on_progress is not None:
