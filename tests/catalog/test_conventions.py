@@ -54,6 +54,10 @@ CONSUMERS = {
     },
     ("comfyui_scaled", "fp8"): {"X.weight": (None, "rows"), "X.scale_weight": (None, "rows")},
     ("deepseek", "fp8"): {"X.weight": (None, "rows"), "X.weight_scale_inv": (None, "rows")},
+    ("compressed_tensors", "int4"): {
+        "X.weight_packed": ("I32", "rows"), "X.weight_scale": (None, "rows"),
+        "X.weight_zero_point": ("I32", "packed_rows"), "X.weight_shape": (None, "rows"),
+    },
     ("compressed_tensors", "fp8"): {"X.weight": (None, "rows"), "X.weight_scale": (None, "rows")},
     ("compressed_tensors", "mxfp4"): {"X.weight_packed": ("U8", "rows"), "X.weight_scale": ("U8", "rows")},
     ("compressed_tensors", "mxfp8"): {"X.weight": ("F8_E4M3", "rows"), "X.weight_scale": ("U8", "rows")},
@@ -64,6 +68,7 @@ CONSUMERS = {
     ("modelopt", "fp8"): {"X.weight": (None, "rows"), "X.weight_scale": (None, "rows")},
     ("modelopt", "nvfp4"): {
         "X.weight": ("U8", "rows"), "X.weight_scale": ("F8_E4M3", "rows"), "X.weight_scale_2": (None, "rows"),
+        "X.input_scale": (None, "rows"),
     },
 }  # fmt: skip
 
@@ -92,6 +97,17 @@ def test_who_stores_a_divisor_and_who_a_multiplier() -> None:
         for name in ("lightx2v", "compressed_tensors", "comfyui", "modelopt")
     }
     assert stored == {"lightx2v": False, "compressed_tensors": False, "comfyui": True, "modelopt": True}
+
+
+def test_who_looks_for_a_quantization_config() -> None:
+    dialects = {
+        name: dialect for name in catalog.conventions() if (dialect := catalog.convention(name).config)
+    }
+    assert dialects == {
+        "compressed_tensors": "compressed-tensors",
+        "deepseek": "fp8",
+        "modelopt": "modelopt",
+    }
 
 
 def test_comfyui_says_what_a_layer_is() -> None:
@@ -310,6 +326,8 @@ def test_codes_with_a_name_of_their_own_need_no_companion(mine: Any) -> None:
         (("shape: [1]", "layout: swizled"), 5, r"did you mean swizzled\?"),
         (("shape: [1]", "dtype: FP8"), 5, "'FP8' is not allowed"),
         (("shape: [1]", "reciprocal: 1"), 5, "must be true or false"),
+        (("shape: [1]", "offset: 7"), 5, "7 is not half the range"),
+        (("metadata: {", "config: gptq\nmetadata: {"), 16, "'gptq' is not allowed"),
         (("    rows: 16", "    row: 16"), 13, "unknown key 'row'"),
         (("    rows: 16", "    stores: [scale]"), 8, "codes have no spelling"),
         (("    rows: 16", "    stores: [codes, zero_point]"), 13, "part 'zero_point' has no spelling"),

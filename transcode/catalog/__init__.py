@@ -1,12 +1,13 @@
 """Knowledge as data: families, conventions and how they are loaded from ``formats/``."""
 
-from .convention import Convention, PartRule, SchemeRule
+from .convention import SHAPE, Convention, PartRule, SchemeRule
 from .conventions import convention, conventions
 from .families import detect, families, family, generic_family
 from .family import Family, Spelling
 from .policy import Fused
 
 __all__ = [
+    "SHAPE",
     "Convention",
     "Family",
     "Fused",

@@ -11,9 +11,15 @@ from ..core.patterns import Pattern
 from ..errors import RecipeError
 from .template import Template
 
-__all__ = ["VALUES", "Convention", "Files", "Marker", "PartRule", "SchemeRule"]
+__all__ = ["CONFIGS", "SHAPE", "VALUES", "Convention", "Files", "Marker", "PartRule", "SchemeRule"]
 
 VALUES = "values"
+
+SHAPE = "shape"
+"""Role of a part that no scheme makes: the shape of the tensor, for consumers whose codes do not tell it."""
+
+CONFIGS = ("compressed-tensors", "modelopt", "fp8")
+"""Dialects of ``quantization_config``, by their ``quant_method``."""
 _STEM = "{stem}"
 
 
@@ -24,12 +30,17 @@ class PartRule:
     Attributes:
         name: template of its stored name.
         dtype: safetensors name of the stored dtype when it differs from the scheme's: the same bytes, and the
-            last axis longer or shorter where the width differs (F4 ``[N, K]`` is U8 ``[N, K / 2]``); else
-            None.
-        layout: ``"rows"`` (row-major) or ``"swizzled"`` (128x4 tiles, zero-padded).
+            last axis longer or shorter where the width differs (F4 ``[N, K]`` is U8 ``[N, K / 2]``, U8
+            ``[N, K / 2]`` is I32 ``[N, K / 8]``); else None.
+        layout: ``"rows"`` (row-major), ``"swizzled"`` (128x4 tiles, zero-padded) or ``"packed_rows"`` (eight
+            rows of 4-bit numbers in a 32-bit word, the first lowest, zero-padded: I8 ``[N, G]`` is I32
+            ``[cdiv(N, 8), G]``; 8 is added to each, as in ``offset``).
         packing: which nibble of a byte holds the even column: ``"low_first"`` or ``"high_first"``.
         reciprocal: whether the stored value is one divided by the scheme's.
-        shape: shape of a one-element part where the consumer wants another than the scheme's, else None.
+        offset: what is added to each code so that none is negative: 8 to 4-bit codes, 128 to 8-bit ones.
+        shape: shape of the one number of a whole tensor where the consumer wants another than ``[]``, else
+            None.
+        squeeze: whether a last axis of one element is left out (``[N, 1]`` is ``[N]``).
     """
 
     name: Template
@@ -37,7 +48,9 @@ class PartRule:
     layout: str = "rows"
     packing: str = "low_first"
     reciprocal: bool = False
+    offset: int = 0
     shape: tuple[int, ...] | None = None
+    squeeze: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,7 +85,7 @@ class SchemeRule:
         scheme: name of the scheme.
         options: scheme options that this consumer needs, unless the user sets them.
         reads: option -> values that the consumer is known to read.
-        parts: role -> how it is stored.
+        parts: role -> how it is stored; those of the scheme, and ``shape``, which every tensor then gets.
         markers: extra tensors.
         shares_scales: whether fused groups must share their global scale.
         rows: N must be a multiple of this, or the consumer's kernel refuses.
@@ -137,6 +150,8 @@ class Convention:
         schemes: what it makes of each scheme it can read; empty when it knows plain tensors only.
         files: names of files.
         metadata: header metadata of every file.
+        config: dialect of the ``quantization_config`` that the consumer looks for in config.json, one of
+            :data:`CONFIGS`; None where it needs none.
     """
 
     name: str
@@ -145,6 +160,7 @@ class Convention:
     schemes: Mapping[str, SchemeRule]
     files: Files
     metadata: Mapping[str, str]
+    config: str | None = None
 
     def scheme(self, scheme: str) -> SchemeRule:
         """The rule of one scheme.

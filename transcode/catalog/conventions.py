@@ -12,13 +12,15 @@ from typing import Any
 from ..core.dtypes import DTYPES
 from ..core.patterns import Pattern
 from . import strict
-from .convention import Convention, Files, Marker, PartRule, SchemeRule
+from .convention import CONFIGS, Convention, Files, Marker, PartRule, SchemeRule
 from .folders import find, listing
 from .template import Template
 
 __all__ = ["convention", "conventions", "load_convention"]
 
 _LAYOUTS = ("single_file", "by_block", "chunked")
+_ORDERS = ("rows", "swizzled", "packed_rows")
+_OFFSETS = (0, 8, 128)
 
 
 def conventions() -> list[str]:
@@ -58,8 +60,9 @@ def load_convention(path: Path) -> Convention:
     metadata = {
         key: child.string() for key, child in top.get("metadata", lambda child: child.mapping().items(), ())
     }
+    config = top.get("config", lambda child: child.choice(CONFIGS), None)
     top.reject_unknown()
-    return Convention(name, title, str(path), schemes, files, metadata)
+    return Convention(name, title, str(path), schemes, files, metadata, config)
 
 
 @lru_cache(maxsize=256)
@@ -118,14 +121,18 @@ def _part(node: strict.Node) -> PartRule:
     rule = PartRule(
         name=_template(top.need("name")),
         dtype=top.get("dtype", lambda child: child.choice(DTYPES), None),
-        layout=top.get("layout", lambda child: child.choice(("rows", "swizzled")), "rows"),
+        layout=top.get("layout", lambda child: child.choice(_ORDERS), "rows"),
         packing=top.get("packing", lambda child: child.choice(("low_first", "high_first")), "low_first"),
         reciprocal=top.get("reciprocal", strict.Node.boolean, False),
+        offset=top.get("offset", lambda child: child.integer(0), 0),
         shape=top.get("shape", _shape, None),
+        squeeze=top.get("squeeze", strict.Node.boolean, False),
     )
     top.reject_unknown()
     if rule.shape is not None and prod(rule.shape) != 1:
         raise top.need("shape").error(f"only one element can be reshaped, {list(rule.shape)} holds more")
+    if rule.offset not in _OFFSETS:
+        raise top.need("offset").error(f"{rule.offset} is not half the range of 4-bit or 8-bit codes")
     return rule
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["pack4", "pack6", "swap_nibbles", "unpack4", "unpack6"]
+__all__ = ["pack4", "pack6", "pack_rows", "swap_nibbles", "unpack4", "unpack6", "unpack_rows"]
 
 Bytes = NDArray[np.uint8]
 
@@ -76,3 +76,26 @@ def unpack6(packed: Bytes) -> Bytes:
     codes[..., 2::4] = (y >> 4 | z << 4) & 63
     codes[..., 3::4] = z >> 2
     return codes
+
+
+_DOWN = np.arange(0, 32, 4, dtype=np.uint32)[:, None]
+"""Where each of eight rows stands in a word."""
+
+
+def pack_rows(numbers: NDArray[np.int8]) -> NDArray[np.int32]:
+    """``[N, G]`` numbers -8 to 7 to ``[cdiv(N, 8), G]`` words: 8 is added, eight rows of a column in a word.
+
+    Row ``n`` stands at bit ``4 * (n % 8)`` of word ``n // 8``; what is missing in the last word is zero
+    (compressed-tensors, ``pack_to_int32`` along dimension 0).
+    """
+    rows, columns = numbers.shape
+    nibbles = np.zeros((-(-rows // 8), 8, columns), np.uint32)
+    nibbles.reshape(-1, columns)[:rows] = numbers.view(np.uint8) + np.uint8(8)
+    words: NDArray[np.uint32] = np.bitwise_or.reduce(nibbles << _DOWN, axis=1)
+    return words.view(np.int32)
+
+
+def unpack_rows(words: NDArray[np.int32], rows: int) -> NDArray[np.int8]:
+    """The inverse of :func:`pack_rows`, for the first ``rows`` rows."""
+    nibbles = words.view(np.uint32)[:, None] >> _DOWN & np.uint32(15)
+    return (nibbles.reshape(-1, words.shape[1])[:rows].astype(np.uint8) - np.uint8(8)).view(np.int8)

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from .. import catalog
 from ..core.dtypes import DTYPES
 from ..core.flow import Transform
 from ..core.planning import Planning
@@ -31,7 +32,8 @@ class Calibrate(Transform):
     """Add ``input_global_scale`` and ``alpha`` to tensors with a global scale (nvfp4).
 
     ``input_global_scale = 2688 / absmax`` and ``alpha = 1 / (input_global_scale * global_scale)``, in float32
-    (LightX2V, ``tools/convert/add_scale_to_models.py``).
+    (LightX2V, ``tools/convert/add_scale_to_models.py``). Consumers that compute ``alpha`` themselves are not
+    given it.
 
     Args:
         path: a PyTorch file ``{"absmax": {name of a weight: largest magnitude of its inputs}}``. Names are
@@ -70,12 +72,23 @@ class Calibrate(Transform):
             )
         for tensor in tensors:
             key = keys.get(tensor.name)
-            yield tensor if key is None else self._calibrated(tensor, peaks[key])
+            if key is None:
+                yield tensor
+            else:
+                yield self._calibrated(tensor, peaks[key], with_alpha=_takes_alpha(tensor, planning))
 
-    def _calibrated(self, tensor: LazyTensor, peak: np.float32) -> LazyTensor:
+    def _calibrated(self, tensor: LazyTensor, peak: np.float32, *, with_alpha: bool) -> LazyTensor:
+        if not with_alpha and not self.keep_global_scale:
+            raise PlanError(
+                "calibrate: the consumer computes alpha itself, from the weight's global scale",
+                tensor=tensor.name,
+                hint="keep the global scale",
+            )
         given = np.array([_REACH / peak], np.float32)
         parts = [part for part in tensor.parts if self.keep_global_scale or part.role != "global_scale"]
-        parts += [Part("input_global_scale", _SCALAR), Part("alpha", _SCALAR)]
+        parts.append(Part("input_global_scale", _SCALAR))
+        if with_alpha:
+            parts.append(Part("alpha", _SCALAR))
 
         def read(start: int, stop: int, scratch: Scratch) -> Iterator[Piece]:
             for piece in tensor.read(start, stop, scratch):
@@ -86,6 +99,7 @@ class Calibrate(Transform):
                     yield piece
                 if start == 0:
                     yield Piece("input_global_scale", 0, given)
+                if start == 0 and with_alpha:
                     yield Piece("alpha", 0, np.float32(1) / (given * piece.data.reshape(1)))
 
         return tensor.evolve(parts=tuple(parts), read=read, did=f"calibrate: inputs up to {peak:g}")
@@ -100,6 +114,14 @@ class Calibrate(Transform):
     def recorded(self) -> dict[str, Any]:
         """The name of the file instead of its path."""
         return {**self.config(), "path": Path(self.path).name}
+
+
+def _takes_alpha(tensor: LazyTensor, planning: Planning) -> bool:
+    if planning.convention is None or tensor.scheme is None:
+        return True
+    rule = catalog.convention(planning.convention).schemes.get(tensor.scheme.name)
+    # Who stores neither is left to refuse both, by name.
+    return rule is None or "alpha" in rule.parts or "input_global_scale" not in rule.parts
 
 
 def _read(path: str) -> dict[str, np.float32]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..catalog import Convention, PartRule, SchemeRule
+from ..catalog import SHAPE, Convention, PartRule, SchemeRule
 from ..core.dtypes import DTYPES
 from ..core.planning import Planning
 from ..core.scheme import Scheme
@@ -24,8 +24,14 @@ __all__ = ["canonical", "recognise", "spell"]
 
 Array = NDArray[Any]
 
-_ACTIVATIONS = {"input_global_scale", "alpha"}
-"""Parts that concern the inputs of a layer, not its weight."""
+_BESIDES = {"input_global_scale", "alpha", SHAPE}
+"""Parts that are not the scheme's: those that concern the inputs of a layer, and the shape."""
+
+_TOGETHER = {"rows": 1, "swizzled": swizzle.TILE_ROWS, "packed_rows": 8}
+"""Rows that each layout stores together."""
+
+_TOP_BIT = {8: np.uint8(0x88), 128: np.uint8(0x80)}
+"""To add half the range to a code in two's complement is to flip its top bit; bytes hold two 4-bit codes."""
 
 
 def spell(
@@ -48,21 +54,25 @@ def spell(
                 f" {' or '.join(map(str, values))}"
             )
     rules = {part.role: convention.part(part.role, scheme) for part in tensor.parts}
+    made = tensor.parts
+    if SHAPE in convention.scheme(scheme).parts:
+        rules[SHAPE] = convention.part(SHAPE, scheme)
+        made = (*made, Part(SHAPE, Spec(DTYPES["I64"], (len(tensor.spec.shape),))))
     names = {role: rule.name.spell(tensor.name) for role, rule in rules.items()}
-    parts = tuple(_stored(part, rules[part.role], tensor.name) for part in tensor.parts)
+    parts = tuple(_stored(part, rules[part.role], tensor.name) for part in made)
     changes = {
         part.role: change for part in tensor.parts if (change := _change(part, rules[part.role])) is not None
     }
     if parts == tensor.parts and not changes:
         return tensor, names
-    grain = tensor.grain
-    if any(rule.layout == "swizzled" for rule in rules.values()):
-        grain = lcm(grain, swizzle.TILE_ROWS)
+    grain = lcm(tensor.grain, *(_TOGETHER[rule.layout] for rule in rules.values()))
 
     def read(start: int, stop: int, scratch: Scratch) -> Iterator[Piece]:
         for piece in tensor.read(start, stop, scratch):
             change = changes.get(piece.role)
             yield piece if change is None else change(piece, scratch)
+        if SHAPE in rules and start == 0:
+            yield Piece(SHAPE, 0, np.array(tensor.spec.shape, np.int64))
 
     return tensor.evolve(parts=parts, read=read, grain=grain), names
 
@@ -72,18 +82,22 @@ def _stored(part: Part, rule: PartRule, name: str) -> Part:
     spec = part.spec
     dtype = spec.dtype if rule.dtype is None else DTYPES[rule.dtype]
     shape = spec.shape
-    if spec.dtype.packed and not dtype.packed:
-        shape = (*shape[:-1], shape[-1] * spec.dtype.bits // 8)
+    if rule.layout != "rows" and len(shape) != 2:
+        raise PlanError(
+            f"the {rule.layout} layout holds the scales of a matrix, not those of {len(shape)}-D stacks",
+            tensor=name,
+            hint="exclude it, or choose a convention with scales in rows",
+        )
     if rule.layout == "swizzled":
-        if len(shape) != 2:
-            raise PlanError(
-                f"the swizzled layout holds the scales of a matrix, not those of {len(shape)}-D stacks",
-                tensor=name,
-                hint="exclude it, or choose a convention with scales in rows",
-            )
         shape = swizzle.padded(*shape)
-    if rule.shape is not None and spec.numel == 1:
+    elif rule.layout == "packed_rows":
+        shape = (-(-shape[0] // 8), shape[1])
+    elif spec.dtype.bits != dtype.bits:
+        shape = (*shape[:-1], shape[-1] * spec.dtype.bits // dtype.bits)
+    if rule.shape is not None and not shape:
         shape = rule.shape
+    elif rule.squeeze and shape and shape[-1] == 1:
+        shape = shape[:-1]
     return replace(part, spec=Spec(dtype, shape))
 
 
@@ -100,6 +114,22 @@ def _change(part: Part, rule: PartRule) -> Callable[[Piece, Scratch], Piece] | N
             return Piece(piece.role, piece.offset // columns * shape[1], out)
 
         return tile
+    if rule.layout == "packed_rows":
+        across = spec.shape[-1]
+
+        def pack(piece: Piece, scratch: Scratch) -> Piece:
+            words = packing.pack_rows(piece.data.reshape(-1, across))
+            return Piece(piece.role, piece.offset // 8 * words.itemsize, words)
+
+        return pack
+    if rule.offset:
+
+        def raise_codes(piece: Piece, scratch: Scratch) -> Piece:
+            codes = piece.data.view(np.uint8)
+            out = np.bitwise_xor(codes, _TOP_BIT[rule.offset], out=scratch.take(codes.shape, np.uint8))
+            return Piece(piece.role, piece.offset, out)
+
+        return raise_codes
     if rule.packing == "high_first":
         if spec.dtype.bits != 4:
             return None
@@ -144,7 +174,7 @@ def _fits(stored: Mapping[str, Spec], name: str, rule: SchemeRule) -> Iterator[t
         if spec is None or scheme.refuses(spec) is not None:
             continue
         parts = {part.role: part for part in scheme.parts(spec)}
-        if stored.keys() - parts.keys() <= _ACTIVATIONS and all(
+        if stored.keys() - parts.keys() <= _BESIDES and all(
             role in stored and _stored(part, rule.parts[role], name).spec == stored[role]
             for role, part in parts.items()
         ):
@@ -154,7 +184,8 @@ def _fits(stored: Mapping[str, Spec], name: str, rule: SchemeRule) -> Iterator[t
 def _logical(codes: Spec, scheme: Scheme) -> Spec | None:
     """Facts of the tensor that stored codes stand for, if the scheme made them."""
     least = Spec(DTYPES["F32"], scheme.multiple)
-    bits = scheme.parts(least)[0].spec.dtype.bits
+    # Not of the dtype: a byte of int4's holds two codes.
+    bits = scheme.parts(least)[0].spec.nbytes * 8 // least.numel
     if len(codes.shape) < 2 or codes.shape[-1] * codes.dtype.bits % bits:
         return None
     return Spec(least.dtype, (*codes.shape[:-1], codes.shape[-1] * codes.dtype.bits // bits))
@@ -170,6 +201,10 @@ def canonical(stored: Array, role: str, scheme: Scheme, spec: Spec, convention: 
     part = next(part for part in scheme.parts(spec) if part.role == role)
     if rule.layout == "swizzled":
         return swizzle.unswizzle(stored.view(np.uint8), *part.spec.shape)
+    if rule.layout == "packed_rows":
+        return packing.unpack_rows(stored, part.spec.shape[0])
+    if rule.offset:
+        return np.bitwise_xor(np.ascontiguousarray(stored).view(np.uint8), _TOP_BIT[rule.offset])
     if rule.packing == "high_first" and part.spec.dtype.bits == 4:
         return packing.swap_nibbles(stored.view(np.uint8))
     if rule.reciprocal:
