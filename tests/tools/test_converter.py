@@ -692,3 +692,11 @@ def test_pth_refuses_what_torch_has_not(convert, tmp_path):
     (tmp_path / "six.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"\0\0\0")
     convert("--output_ext .pth --output_name w", source=tmp_path / "six.safetensors", code=2)
     assert "w.pth: a: F6_E3M2 cannot be saved with torch" in convert.err
+
+
+def test_the_guide_maps_every_flag():
+    guide = (ROOT / "tools" / "MIGRATING.md").read_text()
+    section = guide[guide.index("## converter.py") : guide.index("## model_converter")]
+    for action in parser()._actions:
+        if "--help" not in action.option_strings:
+            assert any(option in section for option in action.option_strings), action.option_strings

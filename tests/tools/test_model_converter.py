@@ -373,3 +373,15 @@ def test_from_a_checkout(how, tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("transcode run ")
     assert {path.name for path in (tmp_path / "o").iterdir()} == {*BLOCKS, "config.json"}
+
+
+def test_the_guide_maps_every_flag_and_template():
+    guide = (ROOT / "tools" / "MIGRATING.md").read_text()
+    section = guide[guide.index("## model_converter") : guide.index("## nunchaku")]
+    for action in model_converter._parser()._actions:
+        if "--dry-run" not in action.option_strings:
+            options = [
+                option for option in action.option_strings if option not in ("--help", "-h", "--debug")
+            ]
+            assert not options or any(option in section for option in options), options
+    assert all(f"`{name}`" in section for name in MADE)
