@@ -12,10 +12,13 @@ from ..core.flow import Flow
 from ..core.plan import PlannedFile, SideFile
 from ..core.planning import Planning
 from ..core.tensor import LazyTensor
+from .quantization_config import KEY, quantization_config
 
 __all__ = ["index", "side_files"]
 
 _CONFIG = "config.json"
+_MODELOPT = "hf_quant_config.json"
+"""Says of a source how it is quantized, as ``quantization_config`` does."""
 
 
 def side_files(
@@ -24,7 +27,8 @@ def side_files(
     """Those of the source that still say the truth of the output.
 
     Where the architecture was spelled anew, its configuration is derived anew too: that of the source belongs
-    to another class.
+    to another class. Where tensors are quantized, config.json says so in the words of the convention's
+    consumer; where they are no longer, it does not.
 
     Args:
         taken: names of the weight files.
@@ -42,14 +46,48 @@ def side_files(
             planning.warn(
                 f"no {_CONFIG} is written: that of the source is another program's, and none can be derived"
             )
+    _say_quantized(found, flow, tensors, planning)
     return list(found.values())
 
 
-def _read(path: bytes | Path) -> dict[str, Any] | None:
-    if isinstance(path, bytes):
-        return None
+def _say_quantized(
+    found: dict[str, SideFile], flow: Flow, tensors: Sequence[LazyTensor], planning: Planning
+) -> None:
+    """Put ``quantization_config`` into config.json, or take it out."""
+    side = found.get(_CONFIG)
+    config = None if side is None else _read(side.content)
+    if side is not None and config is None:
+        planning.warn(f"{_CONFIG} is no JSON object: it goes along as it is")
+    decoded = next((step for step in flow.steps if step.kind == "dequantize"), None)
+    dialect = None if planning.convention is None else catalog.convention(planning.convention).config
+    made = None if dialect is None else quantization_config(tensors, dialect, planning)
+    if made is not None:
+        if side is None:
+            planning.note(f"no {_CONFIG} is written: loaders need one with the {KEY} of these tensors")
+        if config is not None:
+            if KEY in config and decoded is None:
+                planning.warn(f"{_CONFIG}: {KEY} of the source is replaced")
+            found[_CONFIG] = _json(_CONFIG, {**config, KEY: made.config}, indent=2)
+            found.pop(_MODELOPT, None)
+            found |= {name: _json(name, content, indent=4) for name, content in made.files.items()}
+    elif decoded is not None and (_MODELOPT in found or (config is not None and KEY in config)):
+        if getattr(decoded, "only", ()):
+            planning.warn(f"{_CONFIG}: {KEY} still says of all tensors what is true of some")
+            return
+        found.pop(_MODELOPT, None)
+        if config is not None:
+            found[_CONFIG] = _json(_CONFIG, {key: config[key] for key in config if key != KEY}, indent=2)
+        planning.note(f"{_CONFIG}: {KEY} of the source is left out, its tensors are decoded")
+
+
+def _json(name: str, content: dict[str, Any], indent: int) -> SideFile:
+    return SideFile(name, f"{json.dumps(content, indent=indent, ensure_ascii=False)}\n".encode())
+
+
+def _read(content: bytes | Path) -> dict[str, Any] | None:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        text = content if isinstance(content, bytes) else content.read_bytes()
+        found = json.loads(text.decode("utf-8"))
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None
