@@ -18,7 +18,8 @@ def save(folder: Path, target: Path) -> None:
     """Save the tensors of the one safetensors file in a folder as a dict, with :func:`torch.save`.
 
     Each tensor gets a storage of its own over the mapped file: there is no copy in memory, only the file's
-    pages, which the system can take back. What else lies in the folder is moved beside the target, which appears complete, by rename.
+    pages, which the system can take back. What else lies in the folder is moved beside the target, which
+    appears complete, by rename.
 
     Raises:
         TranscodeError: PyTorch is not installed, or has not the dtype of a tensor; or the disk is full.
