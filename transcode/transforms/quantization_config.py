@@ -1,7 +1,7 @@
 """What loaders of language models look for in config.json: how the tensors beside it are quantized.
 
-Three dialects, told apart by their ``quant_method``: ``compressed-tensors`` (``quantization/quant_config.py``,
-``quant_args.py`` and ``quant_scheme.py`` of vllm-project/compressed-tensors), ``modelopt``
+Three dialects, told apart by their ``quant_method``: ``compressed-tensors`` (``quant_config.py``,
+``quant_args.py``, ``quant_scheme.py`` in ``quantization`` of vllm-project/compressed-tensors), ``modelopt``
 (``modelopt/torch/export/convert_hf_config.py`` of NVIDIA/Model-Optimizer) and ``fp8`` (config.json of
 deepseek-ai/DeepSeek-V3, ``FineGrainedFP8Config`` of transformers).
 """
@@ -101,8 +101,8 @@ def _is_head(module: str) -> bool:
 def _by_prefix(layers: _Layers, planning: Planning) -> list[str]:
     """The kept modules, for a loader that takes each name for the beginning of others.
 
-    What would hide a quantized layer is left out: most often the router ``mlp.gate`` beside ``mlp.gate_proj``,
-    which loaders never quantize anyway.
+    What would hide a quantized layer is left out: the router ``mlp.gate`` beside ``mlp.gate_proj``, which
+    loaders never quantize anyway.
     """
     names = sorted(layers.quantized)
     kept = []
@@ -110,7 +110,7 @@ def _by_prefix(layers: _Layers, planning: Planning) -> list[str]:
         at = bisect_left(names, module)
         if at < len(names) and names[at].startswith(module):
             planning.warn(
-                f"{KEY}: {module} is not listed as unquantized, its name begins that of {names[at]}"
+                f"{KEY}: {module} is not listed as unquantized, its name is the beginning of {names[at]}"
             )
         else:
             kept.append(module)
@@ -239,8 +239,8 @@ def _modelopt(layers: _Layers, planning: Planning) -> Made:
     producer = {"name": "modelopt", "version": f"transcode-{__version__}"}  # loaders ask for the name
     if any(algorithm == "FP8" for algorithm, _ in distinct):
         planning.warn(
-            f"{KEY}: algorithm FP8 needs scales of the inputs, which no calibration gave; vLLM reads one scale to"
-            " a row (granularity channel) without them"
+            f"{KEY}: algorithm FP8 needs scales of the inputs, which no calibration gave; one scale to a row"
+            " (granularity channel) does without them"
         )
     config = {
         "quant_method": "modelopt",
@@ -285,7 +285,7 @@ def _stated(algorithm: str, group_size: int | None) -> Json:
 
 
 def _activations(algorithm: str, group_size: int | None) -> Json:
-    """The group of a modelopt algorithm in the words of compressed-tensors, as ``convert_hf_config.py`` does."""
+    """An algorithm in the words of compressed-tensors, as ``convert_hf_config.py`` has them."""
     args: Json = {"dynamic": False, "num_bits": 4 if "NVFP4" in algorithm else 8, "type": "float"}
     if group_size is not None:
         args["group_size"] = group_size
