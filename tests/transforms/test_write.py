@@ -4,6 +4,9 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -89,3 +92,20 @@ def test_every_dtype_of_torch_goes_through_unchanged(save, tmp_path):
         assert found[name].dtype == value.dtype
         assert found[name].shape == value.shape
         assert torch.equal(found[name].flatten().view(torch.uint8), value.flatten().view(torch.uint8)), name
+
+
+def test_renamed_blocks_still_get_their_files(wan: Path, tmp_path: Path) -> None:
+    flow = tc.open(wan) | tc.rename({"^blocks": "layer_stack"})
+    report = flow | tc.write(tmp_path / "out", layout="by_block")
+    names = [file.name for file in report.plan.files]
+    assert names == ["block_0.safetensors", "block_1.safetensors", "non_block.safetensors"]
+
+
+def test_an_output_among_the_sources_files_is_warned_of(wan: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(wan, folder)
+    plan = tc.open(folder).plan(tc.write(folder / "merged.safetensors"))
+    assert any("two models" in warning for warning in plan.planning.warnings)
+    assert not any(
+        "two models" in w for w in tc.open(folder).plan(tc.write(tmp_path / "x")).planning.warnings
+    )

@@ -122,15 +122,17 @@ class Write:
         gpus = devices.choose(self.performance, tensors).names
         if gpus:
             planning.note(f"schemes are computed on {', '.join(gpus)}")
-        family = catalog.detect([tensor.name for tensor in tensors]) or catalog.generic_family()
+        block_of = _numbering(tensors)
         units = []
         for number, tensor in enumerate(tensors):
             tensors[number], names = spell(tensor, convention, planning)
             stored = [
                 cutting.Stored(names[part.role], part.role, part.spec) for part in tensors[number].parts
             ]
-            units.append(cutting.Unit(number, tuple(stored), family.block_of(tensor.name)))
+            units.append(cutting.Unit(number, tuple(stored), block_of(tensor)))
         _note_shared(tensors, planning)
+        if flow.source.path.is_dir() and Path(self.dst).resolve().parent == flow.source.path.resolve():
+            planning.warn(f"{self.dst} lies among the source's files, so that folder will hold two models")
         layout = self._layout(flow)
         stem = self.name or flow.source.stem
         cut = self._cut(units, layout, stem, convention)
@@ -280,6 +282,16 @@ class Write:
     def with_progress(self, on_progress: Callable[[Progress], None] | None) -> Write:
         """The same, reporting its progress."""
         return replace(self, on_progress=on_progress)
+
+
+def _numbering(tensors: Sequence[LazyTensor]) -> Callable[[LazyTensor], int | None]:
+    """Which block each tensor belongs to, by its name, or by that in the source where it was changed."""
+    if (family := catalog.detect([tensor.name for tensor in tensors])) is not None:
+        return lambda tensor: family.block_of(tensor.name)
+    if (original := catalog.detect([tensor.source for tensor in tensors])) is not None:
+        return lambda tensor: original.block_of(tensor.source)
+    generic = catalog.generic_family()
+    return lambda tensor: generic.block_of(tensor.name)
 
 
 def _note_shared(tensors: Sequence[LazyTensor], planning: Planning) -> None:
