@@ -61,6 +61,21 @@ def test_int8_is_within_half_a_step(to, save, tmp_path):
     )
 
 
+@pytest.mark.parametrize("scheme", ["nvfp4", "mxfp4", "mxfp6", "mxfp8"])
+def test_codes_under_sub_byte_dtypes(scheme, save, tmp_path):
+    """neutral stores F4 and F6 as such, LightX2V the same codes as bytes."""
+    x = torch.randn(256, 192, generator=torch.Generator().manual_seed(3))
+    flow = tc.open(save({"a.weight": x})) | tc.quantize(scheme)
+    found = []
+    for convention in ("neutral", "lightx2v"):
+        path, out = tmp_path / f"{convention}.safetensors", tmp_path / f"{convention}-d.safetensors"
+        flow | tc.write(path, convention=convention)
+        tc.open(path) | tc.dequantize("F32", convention=convention) | tc.write(out)
+        found.append(load_file(out)["a.weight"])
+    assert torch.equal(*found)
+    assert (found[0] - x).norm() < 0.2 * x.norm()
+
+
 def test_many_sources_in_one_process_do_not_mix(save, tmp_path):
     """What is remembered of a tensor must not be met again by another tensor, whatever its name or address."""
     for seed in range(12):
