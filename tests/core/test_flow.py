@@ -89,3 +89,15 @@ def test_an_error_does_not_spoil_the_flow(wan, tmp_path):
     with pytest.raises(TranscodeError):
         flow | tc.write(tmp_path / "a.safetensors")
     flow | tc.write(tmp_path / "b.safetensors")
+
+
+@pytest.mark.parametrize("after", [tc.dequantize("F32"), tc.cast("F32"), tc.drop("c")])
+def test_of_two_tensors_that_get_one_name_none_is_lost(after, save, tmp_path):
+    """Stages that look tensors up by name once kept the last of them and said nothing."""
+    source = save({f"{name}.weight": torch.randn(8, 8) for name in "abc"})
+    made = tmp_path / "quantized.safetensors"
+    tc.open(source) | tc.quantize("int8") | tc.write(made)
+    names = {"a.weight": "b.weight", "a.weight_scale": "b.weight_scale"}
+    flow = tc.open(made) | tc.rename(names=names) | after
+    with pytest.raises(PlanError, match=r"'a\.weight\w*' and 'b\.weight\w*' would both"):
+        list(flow)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import numpy as np
 import pytest
 import torch
 
 import transcode as tc
+from transcode.core.observe import Observation
 from transcode.core.run import execute
 from transcode.errors import DataError, Interrupted
 
@@ -81,3 +83,64 @@ def test_an_interrupt_in_the_caller_stops_all_workers(wan, tmp_path):
     assert caught.value.exit_code == 130
     assert threading.active_count() == before
     assert not list(tmp_path.iterdir())
+
+
+def test_the_cause_is_told_not_that_somebody_waited_for_it(save, tmp_path, monkeypatch):
+    """The worker that waits for a look may end before the one whose look failed: the cause still counts."""
+    bad = torch.ones(64, 64)
+    bad[3, 5] = float("nan")
+    flow = tc.open(save({"a.weight": bad})) | tc.quantize("int8", granularity="tensor")
+    cancel = Observation.cancel
+    noted = threading.Event()
+
+    def slowly(self):
+        cancel(self)
+        if threading.current_thread().name == "worker-0":
+            noted.wait(0.2)
+
+    waits = threading.Event()
+    look = Observation.see
+
+    def late(self, start, stop, scratch):
+        waits.wait(5)
+        look(self, start, stop, scratch)
+
+    value = Observation.value
+
+    def waiting(self, scratch):
+        waits.set()
+        return value(self, scratch)
+
+    monkeypatch.setattr(Observation, "cancel", slowly)
+    monkeypatch.setattr(Observation, "see", late)
+    monkeypatch.setattr(Observation, "value", waiting)
+    plan = flow.plan(tc.write(tmp_path / "o.safetensors"))
+    for _ in range(3):
+        with pytest.raises(DataError, match="nan at row 3"):
+            execute(plan, Recorder(), workers=2, tile_bytes=1 << 20)
+        waits.clear()
+
+
+def test_no_worker_is_left_however_often_the_user_interrupts(wan, tmp_path, monkeypatch):
+    """Ctrl-C again while workers end: they still write, so nothing may be taken from under them."""
+    interrupts = iter([True, True])
+    join = threading.Thread.join
+
+    def impatient(self, timeout=None):
+        if self.name.startswith("worker-") and next(interrupts, False):
+            raise KeyboardInterrupt
+        join(self, timeout)
+
+    class Slow(Recorder):
+        def write(self, file, offset, data):
+            time.sleep(0.01)
+            super().write(file, offset, data)
+
+    def stop(progress):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "join", impatient)
+    plan = tc.open(wan).plan(tc.write(tmp_path / "o.safetensors"))
+    with pytest.raises(KeyboardInterrupt):
+        execute(plan, Slow(), workers=3, tile_bytes=1000, on_progress=stop)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("worker-")]

@@ -59,7 +59,7 @@ class Source(Protocol):
         """Remarks on how the source was read."""
 
     def verify(self) -> None:
-        """Raise FormatError if a file was changed since it was opened: what was read of it may be a mixture."""
+        """Raise FormatError if a file was changed since it was opened: what was read may be a mixture."""
 
 
 class Transform:
@@ -154,7 +154,7 @@ class Flow:
         planning.metadata = self.source.metadata
         tensors: Iterable[LazyTensor] = self.source.tensors
         for step in self.steps:
-            tensors = step.apply(tensors, planning)
+            tensors = _distinct(step.apply(tensors, planning), step.kind)
         return list(tensors)
 
     def plan(self, sink: Sink) -> Plan:
@@ -186,6 +186,24 @@ class Flow:
         if "tensors" not in self._cache:
             self._cache["tensors"] = {tensor.name: tensor for tensor in self}
         return self._cache["tensors"]
+
+
+def _distinct(tensors: Iterable[LazyTensor], stage: str) -> Iterator[LazyTensor]:
+    """The same tensors. Stages look tensors up by name: of two under one name, one would be lost.
+
+    Raises:
+        PlanError: two tensors have one name.
+    """
+    owners: dict[str, str] = {}
+    for tensor in tensors:
+        if tensor.name in owners:
+            raise PlanError(
+                f"{owners[tensor.name]!r} and {tensor.source!r} would both have this name after {stage}",
+                tensor=tensor.name,
+                hint="change the rename rules, or drop one of them",
+            )
+        owners[tensor.name] = tensor.source
+        yield tensor
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

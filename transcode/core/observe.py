@@ -9,9 +9,13 @@ from typing import Generic, TypeVar
 from .scratch import Scratch
 from .spec import Spec
 
-__all__ = ["Observation"]
+__all__ = ["Abandoned", "Observation"]
 
 S = TypeVar("S")
+
+
+class Abandoned(RuntimeError):
+    """A look at a tensor that somebody waited for was given up: the error that ended it is elsewhere."""
 
 
 class Observation(Generic[S]):
@@ -68,7 +72,7 @@ class Observation(Generic[S]):
                 self._changed.notify_all()
 
     def cancel(self) -> None:
-        """Wake whoever waits; they raise RuntimeError. Does nothing to a complete observation."""
+        """Wake whoever waits; they raise Abandoned. Does nothing to a complete observation."""
         with self._changed:
             self._failed = not self._done
             self._pending = None
@@ -80,7 +84,7 @@ class Observation(Generic[S]):
             if self._pending is not None and not self._done:
                 self._changed.wait_for(lambda: self._done or self._failed)
             if self._failed:
-                raise RuntimeError("the look at a tensor was abandoned")
+                raise Abandoned("the look at a tensor was abandoned")
             if not self._done:
                 own = Scratch()
                 for start, stop in self.tiles(4 << 20):

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .observe import Observation
+from .observe import Abandoned, Observation
 from .plan import Plan
 from .scratch import Scratch
 from .tensor import LazyTensor
@@ -198,10 +198,22 @@ def execute(
         if not finished.is_set():
             for observation in list(jobs.observations):
                 observation.cancel()
-        for thread in threads:
-            if thread.ident is not None:
-                thread.join()
+        _join([thread for thread in threads if thread.ident is not None])
     if errors:
-        raise errors[0]
+        # Who waited for a look at a tensor may have noted its end before the one who failed noted why.
+        raise next((error for error in errors if not isinstance(error, Abandoned)), errors[0])
     tell("convert")
     return Report(plan, time.monotonic() - began, total, plan.bytes_out)
+
+
+def _join(threads: list[threading.Thread]) -> None:
+    """Wait for threads that were told to stop, even if the user is impatient: they hold the output's files."""
+    impatient: KeyboardInterrupt | None = None
+    while any(thread.is_alive() for thread in threads):
+        try:
+            for thread in threads:
+                thread.join()
+        except KeyboardInterrupt as error:
+            impatient = error
+    if impatient is not None:
+        raise impatient
