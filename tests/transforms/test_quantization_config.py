@@ -111,6 +111,17 @@ def test_the_layers_that_compressed_tensors_makes_take_the_tensors(scheme, optio
     weights(tmp_path / "q")
 
 
+@pytest.mark.parametrize("convention", [CT, "deepseek"])
+def test_a_tied_head_is_no_quantized_layer(convention, llama, tmp_path):
+    """It is stored nowhere, but a linear layer of the model: not ignored, it would be missed."""
+    scheme = "int4" if convention == CT else "fp8"
+    tc.open(llama(True)) | tc.quantize(scheme) | tc.write(tmp_path / "q", convention=convention)
+    assert "lm_head.weight" not in load_file(tmp_path / "q" / "model.safetensors")
+    stated = config_of(tmp_path / "q")["quantization_config"]
+    assert stated["ignore" if convention == CT else "modules_to_not_convert"] == ["lm_head"]
+    weights(tmp_path / "q")
+
+
 @pytest.mark.parametrize(("scheme", "options", "preset", "form"), PRESETS)
 def test_a_group_is_the_preset_of_that_name(scheme, options, preset, form, llama, tmp_path):
     from compressed_tensors.quantization import QuantizationConfig
@@ -336,6 +347,14 @@ def test_without_a_config_there_is_a_note(llama, tmp_path):
     plan = (tc.open(source) | tc.quantize("int8")).plan(tc.write(tmp_path / "q", convention=CT))
     assert [side.name for side in plan.side_files] == []
     assert any("loaders need one with the quantization_config" in said for said in plan.planning.notes)
+    for write in (
+        tc.write(tmp_path / "q.safetensors", convention=CT),
+        tc.write(tmp_path / "q", convention=CT, copy_metadata=False),
+    ):
+        notes = (tc.open(llama()) | tc.quantize("int8")).plan(write).planning.notes
+        assert any("loaders need a config.json" in said for said in notes)
+        notes = tc.open(llama()).plan(write).planning.notes
+        assert not any("config.json" in said for said in notes)
     (source / "config.json").write_text("[1]")
     plan = (tc.open(source) | tc.quantize("int8")).plan(tc.write(tmp_path / "q", convention=CT))
     assert any("config.json is no JSON object" in said for said in plan.planning.warnings)

@@ -14,7 +14,7 @@ from ..core.planning import Planning
 from ..core.tensor import LazyTensor
 from .quantization_config import KEY, quantization_config
 
-__all__ = ["index", "side_files"]
+__all__ = ["index", "note_config", "side_files"]
 
 _CONFIG = "config.json"
 _MODELOPT = "hf_quant_config.json"
@@ -48,6 +48,15 @@ def side_files(
             )
     _say_quantized(found, flow, tensors, planning)
     return list(found.values())
+
+
+def note_config(tensors: Sequence[LazyTensor], convention: catalog.Convention, planning: Planning) -> None:
+    """Say what the consumer will miss where no side files are written."""
+    if convention.config is not None and any(tensor.scheme is not None for tensor in tensors):
+        planning.note(
+            f"{convention.name}: loaders need a {_CONFIG} with the {KEY} of these tensors; it is written with"
+            " the other side files, into a folder"
+        )
 
 
 def _say_quantized(

@@ -146,9 +146,11 @@ class Write:
 
         files = lay_out(cut, tensors, render)
         side: list[SideFile] = []
+        if self.folder and self.copy_metadata:
+            side += beside.side_files(flow, tensors, {file.name for file in files}, planning)
+        else:
+            beside.note_config(tensors, convention, planning)
         if self.folder:
-            if self.copy_metadata:
-                side += beside.side_files(flow, tensors, {file.name for file in files}, planning)
             side += beside.index(files, layout, stem, convention)
         return Plan(
             source=flow.source.path,
