@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 import transcode as tc
 from transcode.errors import FormatError, PlanError, TranscodeError
 from transcode.storage import sink, system
+from transcode.storage.mapping import MappedFile
 
 CHILD = """
 import sys, time
@@ -244,11 +245,45 @@ def test_the_source_is_never_overwritten(wan, tmp_path, refused, digests):
 def test_wrong_kinds_of_destination(wan, tmp_path, refused):
     (tmp_path / "dir.safetensors").mkdir()
     (tmp_path / "file").write_text("x")
-    assert "is a folder" in refused("run", wan, tmp_path / "dir.safetensors")
-    assert "is a file" in refused("run", wan, tmp_path / "file")
-    assert "file" in refused("run", wan, tmp_path / "file" / "below.safetensors")
-    assert refused("run", wan, "")
-    assert tree(tmp_path) == ["dir.safetensors", "file"]
+    (tmp_path / "link").symlink_to("nowhere")
+    for extra in ([], ["--dry-run"]):
+        assert "is a folder" in refused("run", wan, tmp_path / "dir.safetensors", *extra)
+        assert "is a file" in refused("run", wan, tmp_path / "file", *extra)
+        assert "is a file" in refused("run", wan, tmp_path / "file" / "below.safetensors", *extra)
+        assert "is a file" in refused("run", wan, tmp_path / "file" / "below" / "that", *extra)
+        assert "is a link to nowhere" in refused("run", wan, tmp_path / "link", *extra)
+        assert refused("run", wan, "", *extra)
+    assert tree(tmp_path) == ["dir.safetensors", "file", "link"]
+
+
+def test_links_as_destinations(wan, tmp_path, cli, digests):
+    """A folder is written to through its link; a file takes the name, and what the link named stays."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "linked").symlink_to("real")
+    cli("run", wan, tmp_path / "linked", "-q")
+    cli("run", wan, tmp_path / "direct", "-q")
+    assert (tmp_path / "linked").is_symlink()
+    assert digests(tmp_path / "real") == digests(tmp_path / "direct")
+    (tmp_path / "old").write_text("old")
+    (tmp_path / "new.safetensors").symlink_to("old")
+    cli("run", wan, tmp_path / "new.safetensors", "-q", "--force")
+    assert not (tmp_path / "new.safetensors").is_symlink()
+    assert (tmp_path / "old").read_text() == "old"
+
+
+def test_side_files_are_copied_before_any_tensor(wan, tmp_path, monkeypatch):
+    """One that cannot be read ends the run at its beginning, not after hours."""
+    read: list[str] = []
+    monkeypatch.setattr(MappedFile, "bytes", lambda self, *_: read.append(str(self.path)))
+
+    def broken(*_):
+        raise OSError(13, "Permission denied", "config.json")
+
+    monkeypatch.setattr(sink.shutil, "copyfile", broken)
+    with pytest.raises(TranscodeError, match=r"config\.json: Permission denied"):
+        tc.open(wan) | tc.write(tmp_path / "o")
+    assert not read
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="needs a user to become")
@@ -271,9 +306,9 @@ except SystemExit as done:
 os.setuid(65534)
 main(sys.argv[1:])
 """
-    for name in ("out.safetensors", "out"):
+    for name, *extra in (["out.safetensors"], ["out"], ["out", "--dry-run"], ["a/b", "-n"]):
         done = subprocess.run(
-            [sys.executable, "-c", script, "run", str(source), str(folder / name)],
+            [sys.executable, "-c", script, "run", str(source), str(folder / name), *extra],
             capture_output=True, text=True, check=False, env={**os.environ, "HOME": str(tmp_path)},
         )  # fmt: skip
         assert done.returncode == 2, done.stderr

@@ -207,7 +207,7 @@ def execute(
 
 
 def _join(threads: list[threading.Thread]) -> None:
-    """Wait for threads that were told to stop, even if the user is impatient: they hold the output's files."""
+    """Wait for threads that were told to stop, even if the user is impatient: they hold open files."""
     impatient: KeyboardInterrupt | None = None
     while any(thread.is_alive() for thread in threads):
         try:

@@ -42,6 +42,13 @@ def check_destination(plan: Plan, *, force: bool, inputs: set[Path]) -> None:
             )
     if plan.folder and plan.destination.exists() and not plan.destination.is_dir():
         raise PlanError("is a file, not a folder", file=plan.destination, hint="write elsewhere")
+    if plan.folder and plan.destination.is_symlink() and not plan.destination.exists():
+        # A rename cannot give a folder the name of a link, and would be the last thing that the run does.
+        raise PlanError(
+            f"is a link to {os.readlink(plan.destination)}, which does not exist",
+            file=plan.destination,
+            hint="make that folder, or remove the link",
+        )
     if not plan.folder and plan.destination.is_dir():
         raise PlanError("is a folder", file=plan.destination, hint="name the file inside it")
     for target in targets:
@@ -65,7 +72,12 @@ def check_destination(plan: Plan, *, force: bool, inputs: set[Path]) -> None:
                 file=plan.destination,
                 hint="remove them or choose another folder",
             )
-    free = system.free_space(_existing_parent(plan.destination))
+    parent = _existing_parent(plan.destination if plan.folder else plan.destination.absolute().parent)
+    if not parent.is_dir():
+        raise PlanError(f"{parent} is a file, not a folder", file=plan.destination, hint="write elsewhere")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise PlanError(f"{parent}: Permission denied", file=plan.destination, hint="write elsewhere")
+    free = system.free_space(parent)
     if free < plan.bytes_out:
         raise PlanError(
             f"needs {plan.bytes_out} bytes, the file system has {free} left",
@@ -127,6 +139,8 @@ class Staging:
                     system.write_at(fd, memoryview(file.header), 0)
                 finally:
                     os.close(fd)
+            # First, not last: one that cannot be read is no reason to find out after hours.
+            self._write_side_files()
         except OSError as error:
             self._abandon()
             raise TranscodeError(f"{error.strerror}", file=error.filename or self._folder) from error
@@ -176,13 +190,6 @@ class Staging:
     def _commit(self) -> None:
         self._close_all()
         destination = self._plan.destination.absolute()
-        for side in self._plan.side_files:
-            path = self._folder / side.name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if isinstance(side.content, Path):
-                shutil.copyfile(side.content, path)
-            else:
-                path.write_bytes(side.content)
         names = [file.name for file in self._plan.files] + [side.name for side in self._plan.side_files]
         for name in names:
             fd = os.open(self._folder / name, os.O_RDWR | _BINARY)
@@ -209,6 +216,15 @@ class Staging:
             if self._plan.folder:
                 system.sync_folder(destination)
             self._abandon()
+
+    def _write_side_files(self) -> None:
+        for side in self._plan.side_files:
+            path = self._folder / side.name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if isinstance(side.content, Path):
+                shutil.copyfile(side.content, path)
+            else:
+                path.write_bytes(side.content)
 
     # Locking: the hidden folder belongs to whoever holds the lock on the file in it.
 
