@@ -164,6 +164,27 @@ def test_int4_is_packed_as_compressed_tensors_packs(rows, columns, symmetric, sa
     same(load_file(tmp_path / f"{CT}-d.safetensors"), load_file(tmp_path / "neutral-d.safetensors"))
 
 
+@pytest.mark.parametrize("preset", ["W4A16", "W4A16_ASYM"])
+def test_what_compressed_tensors_packed_is_read(preset, save, tmp_path):
+    """Its own scales, codes and packing; decoded by it and by us."""
+    from compressed_tensors.compressors import BaseCompressor
+    from compressed_tensors.quantization.quant_scheme import preset_name_to_scheme
+    from compressed_tensors.quantization.utils import calculate_qparams
+
+    scheme = preset_name_to_scheme(preset, ["Linear"])
+    x = torch.randn(45, 512, generator=torch.Generator().manual_seed(7)) + 0.2
+    groups = x.reshape(45, 4, 128)
+    scale, zero = calculate_qparams(groups.amin(-1), groups.amax(-1), scheme.weights)
+    compressor = BaseCompressor.get_value_from_registry("pack-quantized")
+    given = {"weight": x, "weight_scale": scale, "weight_zero_point": zero.to(torch.int8)}
+    packed = compressor.compress(given, scheme)
+    save({f"a.{name}": value for name, value in packed.items()})
+    flow = tc.open(tmp_path / "model.safetensors") | tc.dequantize("F32", convention=CT)
+    flow | tc.write(tmp_path / "out" / "d.safetensors")
+    found = load_file(tmp_path / "out" / "d.safetensors")
+    same(found, {"a.weight": compressor.decompress(packed, scheme)["weight"]})
+
+
 def test_mixed_schemes_are_told_by_name(llama, tmp_path):
     from transformers import AutoModelForCausalLM
 
