@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -165,12 +166,60 @@ def test_the_shown_recipe_of_a_command_line_means_the_same(line, wan, tmp_path, 
 
 def test_a_made_file_tells_its_recipe(wan, tmp_path, cli):
     cli("run", wan, tmp_path / "a.safetensors", "--scheme", "int8", "--exclude", "blocks.0", "-q")
-    record = yaml.safe_load(cli("recipe", "show", tmp_path / "a.safetensors").out)
-    assert record["version"] == tc.__version__
-    assert record["schemes"] == ["int8"]
-    assert record["recipe"]["steps"] == [{"quantize": {"scheme": "int8", "exclude": ["blocks.0"]}}]
-    assert record["digest"].startswith("sha256:")
-    assert str(tmp_path) not in str(record)
+    shown = cli("recipe", "show", tmp_path / "a.safetensors").out
+    assert f"# version: {tc.__version__}\n# schemes: int8\n# digest: sha256:" in shown
+    assert yaml.safe_load(shown) == {
+        "steps": [{"quantize": {"scheme": "int8", "exclude": ["blocks.0"]}}],
+        "target": {"convention": "lightx2v", "layout": "single_file"},
+    }
+    assert str(tmp_path) not in shown
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "o.safetensors --scheme int8 --exclude blocks.0",
+        "o --scheme fp8 --convention comfyui --layout by_block --rename ^head top",
+        "o --cast F32 --layout chunked --max-tensors 9",
+        "o --max-shard-size 100kB --to diffusers",
+    ],
+)
+def test_a_recorded_recipe_makes_the_same_file_again(line, wan, tmp_path, cli, digests, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    out, *flags = line.split()
+    cli("run", wan, out, *flags, "-q")
+    (tmp_path / "recipe.yaml").write_text(cli("recipe", "show", out).out)
+    again = f"again/{out}"
+    cli("run", "--config", "recipe.yaml", wan, again, "-q")
+    assert digests(tmp_path / again) == digests(tmp_path / out)
+
+
+def test_a_target_counts_wherever_the_destination_is_named(wan, tmp_path, shell, cli, digests):
+    """The flags of the command that ends a recipe change it, nothing else does."""
+    (tmp_path / "open.yaml").write_text(
+        f"source: {{path: {wan}}}\nsteps: [quantize: fp8]\ntarget: {{layout: by_block, convention: comfyui}}\n"
+    )
+    whole = (
+        cli("recipe", "show", tmp_path / "open.yaml").out
+        + "output: {path: elsewhere, copy_metadata: false}\n"
+    )
+    (tmp_path / "whole.yaml").write_text(whole)
+    flags = "--scheme fp8 --layout by_block --convention comfyui"
+    for recipe, more in (("open", ""), ("whole", "--no-copy-metadata")):
+        done = shell(
+            f"transcode run {wan} a {flags} {more} -q && transcode run --config {recipe}.yaml {wan} b -q"
+            f" && transcode write c -q < {recipe}.yaml && transcode drop nothing < {recipe}.yaml"
+            " | transcode write d -q --allow-unmatched"
+        )
+        assert done.code == 0, done.err
+        made = [digests(tmp_path / name) for name in "abc"]
+        assert made[0] == made[1] == made[2]
+        assert set(digests(tmp_path / "d")) == set(made[0])
+        for name in "abcd":
+            shutil.rmtree(tmp_path / name)
+    assert not (tmp_path / "elsewhere").exists()
+    done = shell("transcode run --config open.yaml one.safetensors --layout single_file -q")
+    assert done.code == 0, done.err
 
 
 HEAD = "source: {path: x}\n"

@@ -41,7 +41,7 @@ from .transforms.rename import Rename
 from .transforms.select import Drop, Keep
 from .transforms.write import LAYOUTS, Write
 
-__all__ = ["STEPS", "Recipe", "SourceOptions", "dump", "load", "parse"]
+__all__ = ["STEPS", "Recipe", "SourceOptions", "TargetOptions", "dump", "load", "parse"]
 
 T = TypeVar("T")
 
@@ -73,6 +73,20 @@ class SourceOptions:
 
 
 @dataclass(frozen=True)
+class TargetOptions:
+    """How to write, while it is not known where to. See :class:`.transforms.write.Write`."""
+
+    convention: str | None = None
+    layout: str | None = None
+    max_shard_size: int | None = None
+    max_tensors: int | None = None
+
+    def config(self) -> dict[str, Any]:
+        """The recipe's ``target`` section."""
+        return {key: value for key, value in vars(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
 class Recipe:
     """What to do, before it meets a source.
 
@@ -81,12 +95,14 @@ class Recipe:
         steps: the stages, in order.
         sink: what is written; None while a recipe is still being put together.
         performance: how it is run.
+        target: what is known of a sink that is still to come.
     """
 
     source: SourceOptions = SourceOptions()
     steps: tuple[Transform, ...] = ()
     sink: Write | None = None
     performance: Performance = field(default_factory=Performance)
+    target: TargetOptions = TargetOptions()
 
     def then(self, *steps: Transform) -> Recipe:
         """The recipe with more stages."""
@@ -125,6 +141,8 @@ class Recipe:
         config["steps"] = [{step.kind: step.config()} for step in self.steps]
         if self.sink is not None:
             config |= self.sink.config()
+        elif target := self.target.config():
+            config["target"] = target
         if performance := self.performance.config():
             config["performance"] = performance
         return config
@@ -177,7 +195,8 @@ def _recipe(node: strict.Node) -> Recipe:
     if (output := top.find("output")) is not None:
         sink = _located(output, lambda: _output(output, target))
     top.reject_unknown()
-    return Recipe(source, tuple(steps), sink, performance)
+    known = TargetOptions() if sink is not None else target.options
+    return Recipe(source, tuple(steps), sink, performance, known)
 
 
 def _located(node: strict.Node, make: Callable[[], T]) -> T:
@@ -454,6 +473,10 @@ class _Target:
     layout: str | None = None
     max_shard_size: int | None = None
     max_tensors: int | None = None
+
+    @property
+    def options(self) -> TargetOptions:
+        return TargetOptions(self.convention, self.layout, self.max_shard_size, self.max_tensors)
 
 
 def _target(node: strict.Node, source_format: str | None) -> _Target:

@@ -17,6 +17,7 @@ def test_every_entry_is_listed_and_shown(kind, cli):
         assert name in table
         shown = yaml.safe_load(cli(kind, "show", name).out)
         assert shown[{"families": "family", "conventions": "convention"}[kind]] == name
+        assert cli(kind, "show", name, "--json").json == shown
 
 
 def test_schemes_with_their_options(cli):

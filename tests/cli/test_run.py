@@ -72,11 +72,22 @@ def test_quantizing_nothing_is_said(cli, save, tmp_path):
     assert "no tensor" in result.err
 
 
-def test_a_gpu_is_not_there_yet(cli, wan, tmp_path, digests):
-    cli("run", wan, tmp_path / "a.safetensors", "--scheme", "int8")
-    result = cli("run", wan, tmp_path / "b.safetensors", "--scheme", "int8", "--device", "cuda:0")
-    assert "CPU" in result.err
-    assert digests(tmp_path / "a.safetensors") == digests(tmp_path / "b.safetensors")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there(refused, wan, tmp_path):
+    line = refused("run", wan, tmp_path / "b.safetensors", "--scheme", "int8", "--device", "cuda:0")
+    assert "device cuda:0" in line
+    assert "--device cpu" in line
+    assert not list(tmp_path.iterdir())
+
+
+def test_options_that_would_do_nothing(refused, wan, tmp_path):
+    assert "--model does nothing" in refused("run", wan, tmp_path / "o", "--model", "wan_dit")
+    assert "'transcode' is the record" in refused("run", wan, tmp_path / "o", "--metadata", "transcode=x")
+
+
+def test_renamed_tensors_are_reported_as_such(cli, wan, tmp_path):
+    told = cli("run", wan, tmp_path / "o", "--rename", "^head", "top").out.split("\n")
+    assert [line.split()[:2] for line in told[1:3]] == [["keep", "84"], ["rename", "3"]]
 
 
 def test_an_unknown_family_is_no_obstacle_to_renaming(cli, save, tmp_path):

@@ -107,7 +107,7 @@ def test_run_and_pipe_and_python_write_the_same(wan, lora, cli, tmp_path, monkey
     cli("run", wan, flag, "--lora", f"{lora}:0.5", "--scheme", "int8")
     text = cli("open", wan).out
     for command in (["lora", f"{lora}:0.5"], ["quantize", "int8"], ["write", piped]):
-        monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
         text = cli(*command).out
     tc.open(wan) | tc.lora(lora, 0.5) | tc.quantize("int8") | tc.write(python)
     assert flag.read_bytes() == piped.read_bytes() == python.read_bytes()
@@ -134,5 +134,5 @@ def test_a_file_made_with_a_lora_tells_its_recipe(wan, lora, cli, tmp_path):
     cli("run", wan, out, "--lora", f"{lora}:0.5")
     told = cli("recipe", "show", out).out
     assert str(tmp_path) not in told
-    made = yaml.safe_load(told)["recipe"]["steps"]
+    made = yaml.safe_load(told)["steps"]
     assert made == [{"lora": {"paths": ["style.safetensors"], "strengths": [0.5]}}]

@@ -8,11 +8,11 @@ from typing import Any
 import click
 
 from ..core.performance import Performance
-from ..recipe import Recipe
+from ..recipe import Recipe, TargetOptions
 from ..transforms.quantize import Quantize, parse_scheme, parse_value
 from ..transforms.write import Write
 
-__all__ = ["performance", "quantize", "split", "write"]
+__all__ = ["ended", "given", "performance", "quantize", "split", "with_output_flags", "write"]
 
 
 def split(values: tuple[str, ...]) -> tuple[str, ...]:
@@ -45,6 +45,16 @@ def quantize(scheme: str, values: dict[str, Any]) -> Quantize:
         on_bad_shape=values["on_bad_shape"],
         share_scale=tuple(tuple(group.split(",")) for group in values["share_scale"]),
     )
+
+
+def ended(recipe: Recipe, dst: str, context: click.Context, values: dict[str, Any]) -> Recipe:
+    """A recipe that writes to ``dst``, as its own sink or target says and the output options change it."""
+    if recipe.sink is not None:
+        sink = replace(recipe.sink, dst=dst)
+    else:
+        told = {key: value for key, value in recipe.target.config().items() if values[key] is None}
+        sink = write(dst, {**values, **told})
+    return with_output_flags(replace(recipe, sink=sink, target=TargetOptions()), context, values)
 
 
 def write(dst: str, values: dict[str, Any]) -> Write:

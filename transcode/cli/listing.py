@@ -13,11 +13,18 @@ __all__ = ["conventions", "families", "schemes"]
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-def _show(path: Any) -> None:
+def _show(path: Any, *, as_json: bool) -> None:
     """A catalog file as it is: it is written to be read."""
     from pathlib import Path
 
-    click.echo(Path(path).read_text(encoding="utf-8"), nl=False)
+    text = Path(path).read_text(encoding="utf-8")
+    if as_json:
+        from ..catalog import strict
+        from .show import show_json
+
+        show_json(strict.parse(text, str(path)).plain())
+    else:
+        click.echo(text, nl=False)
 
 
 @click.command(epilog="\b\nExamples:\n  transcode families\n  transcode families show wan_dit\n")
@@ -31,7 +38,7 @@ def families(words: tuple[str, ...], as_json: bool) -> None:
     from .table import print_table
 
     if name := _shown(words):
-        return _show(catalog.family(name).file)
+        return _show(catalog.family(name).file, as_json=as_json)
     found = [catalog.family(name) for name in catalog.families()]
     if as_json:
         return show_json([{"name": f.name, "title": f.title, "spellings": list(f.spellings)} for f in found])
@@ -51,7 +58,7 @@ def conventions(words: tuple[str, ...], as_json: bool) -> None:
     from .table import print_table
 
     if name := _shown(words):
-        return _show(catalog.convention(name).file)
+        return _show(catalog.convention(name).file, as_json=as_json)
     found = [catalog.convention(name) for name in catalog.conventions()]
     if as_json:
         return show_json([{"name": c.name, "title": c.title, "schemes": list(c.schemes)} for c in found])

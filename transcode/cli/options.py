@@ -115,7 +115,8 @@ performance_options = _apply(
         ),
         click.option("--drop-cache", is_flag=True, help="Keep the kernel's page cache small too."),
         click.option(
-            "--device", metavar="DEVICE",
+            "--device",
+            metavar="DEVICE",
             help="cpu, cuda, cuda:0, cuda:0,cuda:1, or auto: a GPU where one pays. The same bytes. [cpu]",
         ),
         click.option(

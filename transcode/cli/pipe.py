@@ -192,16 +192,15 @@ def calibrate(path: str, drop_global_scale: bool) -> None:
 @report_options
 @click.option("--save", type=click.Path(dir_okay=False), help="Save the recipe to a file too.")
 @debug_option
-def write(dst: str, save: str | None, **values: Any) -> None:
+@click.pass_context
+def write(context: click.Context, /, dst: str, save: str | None, **values: Any) -> None:
     """End a pipe: carry it out and write DST."""
     from ..recipe import dump
     from . import build
     from .run import carry_out
 
-    recipe = _received()
-    recipe = replace(
-        recipe, sink=build.write(dst, values), performance=build.performance(values, recipe.performance)
-    )
+    recipe = build.ended(_received(), dst, context, values)
+    recipe = replace(recipe, performance=build.performance(values, recipe.performance))
     if save is not None:
         with builtins.open(save, "w", encoding="utf-8") as file:
             file.write(dump(recipe))

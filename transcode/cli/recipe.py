@@ -11,6 +11,9 @@ from .options import debug_option
 
 __all__ = ["recipe"]
 
+_ABOUT = ("version", "schemes", "digest", "from")
+"""What else a record tells, for comments."""
+
 
 @click.group()
 def recipe() -> None:
@@ -25,7 +28,11 @@ def recipe() -> None:
 @click.argument("words", nargs=-1, required=True, type=click.UNPROCESSED, metavar="run ARGS... | FILE")
 @debug_option
 def show(words: tuple[str, ...]) -> None:
-    """Print the recipe of a command line of `run`, of a recipe file, or recorded in a safetensors file."""
+    """Print the recipe of a command line of `run`, of a recipe file, or recorded in a safetensors file.
+
+    What is printed can be saved and run: transcode run --config RECIPE SRC DST. A file records LoRAs and
+    calibrations by the names of their files only.
+    """
     from ..recipe import dump, load
 
     words = words[1:] if words[0] == "transcode" else words
@@ -47,16 +54,28 @@ def _recorded(path: str) -> str:
 
     from ..errors import FormatError
     from ..storage.source import open_source
-    from ..transforms.record import KEY
+    from ..transforms import record
 
     if not os.path.exists(path):
         raise FormatError("no such file or folder", file=path)
     with open_source(path) as source:
-        text = source.metadata.get(KEY)
+        text = source.metadata.get(record.KEY)
     if text is None:
         raise FormatError("holds no record of how it was made", file=path)
     try:
-        record = json.loads(text)
+        made = json.loads(text)
     except ValueError:
         raise FormatError(f"its record of how it was made is not JSON: {text[:80]!r}", file=path) from None
-    return yaml.safe_dump(record, sort_keys=False, default_flow_style=None, allow_unicode=True)
+    recipe = record.recipe(made) if isinstance(made, dict) else None
+    if recipe is None:
+        raise FormatError(f"its record of how it was made tells no recipe: {text[:80]!r}", file=path)
+    about = [f"# {key}: {_line(made[key])}\n" for key in _ABOUT if key in made]
+    return "".join(about) + yaml.safe_dump(
+        recipe, sort_keys=False, default_flow_style=None, width=100, allow_unicode=True
+    )
+
+
+def _line(value: object) -> str:
+    """For a comment, which ends with its line."""
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return " ".join(text.split())

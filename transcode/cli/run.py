@@ -103,13 +103,14 @@ def recipe_of(context: click.Context, values: dict[str, Any]) -> Any:
         if src is not None:
             recipe = replace(recipe, source=replace(recipe.source, path=src))
         if dst is not None:
-            sink = recipe.sink and replace(recipe.sink, dst=dst)
-            recipe = replace(recipe, sink=sink or build.write(dst, values))
-        if recipe.sink is not None:
+            recipe = build.ended(recipe, dst, context, values)
+        elif recipe.sink is not None:
             recipe = build.with_output_flags(recipe, context, values)
     else:
         if src is None or dst is None:
             raise click.UsageError("name SRC and DST, or a recipe with --config")
+        if values["model"] and not (values["scheme"] or values["to"]):
+            raise click.UsageError("--model does nothing without --scheme or --to: give both, or neither")
         for stage, options in _BELONG_TO.items():
             if not values[stage] and (idle := build.given(context, options)):
                 flag = "--" + stage

@@ -104,7 +104,8 @@ def _verb(fate: Sequence[str]) -> str:
     telling = [
         verb for verb in verbs if verb.split(" ")[0] in ("quantize", "dequantize", "cast", "lora", "pack")
     ]
-    return telling[-1] if telling else "keep"
+    renamed = ["rename"] if "rename" in verbs else ["keep"]
+    return (telling or renamed)[-1]
 
 
 def _becomes(tensor: LazyTensor) -> str:

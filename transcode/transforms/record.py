@@ -10,20 +10,30 @@ from typing import Any
 from .. import __version__
 from ..core.flow import Transform
 
-__all__ = ["KEY", "dumps", "make", "schemes"]
+__all__ = ["KEY", "dumps", "make", "recipe", "schemes"]
 
 KEY = "transcode"
 """Metadata key of the record."""
 
 
-def make(steps: Iterable[Transform], layout: str, convention: str, schemes: Iterable[str]) -> dict[str, Any]:
+def make(
+    steps: Iterable[Transform],
+    layout: str,
+    convention: str,
+    schemes: Iterable[str],
+    limits: Mapping[str, int] | None = None,
+) -> dict[str, Any]:
     """Version, schemes that the file holds, convention, and the recipe with its digest.
 
     Nothing in it differs between two runs of one recipe on two machines: no path, no date.
+
+    Args:
+        limits: of the layout, where they were given: ``max_shard_size``, ``max_tensors``.
     """
     recipe = {
         "convention": convention,
         "layout": layout,
+        **(limits or {}),
         "steps": [{step.kind: step.recorded()} for step in steps],
     }
     return {
@@ -39,6 +49,14 @@ def dumps(made: Mapping[str, Any], *, before: str | None) -> str:
     """The record as metadata; it names the digest of the record that the source carried, if any."""
     earlier = _read(before).get("digest")
     return _canonical({**made, "from": earlier} if isinstance(earlier, str) else made)
+
+
+def recipe(record: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The recipe that a record tells, as recipe files have it; None where it tells none."""
+    found = record.get("recipe")
+    if not isinstance(found, dict) or not isinstance(found.get("steps"), list):
+        return None
+    return {"steps": found["steps"], "target": {key: found[key] for key in found if key != "steps"}}
 
 
 def schemes(metadata: Mapping[str, str]) -> list[str]:

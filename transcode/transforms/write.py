@@ -76,6 +76,11 @@ class Write:
         limited = self.max_shard_size is not None or self.max_tensors is not None
         if limited and self.layout not in (None, "chunked"):
             raise RecipeError(f"layout {self.layout}: only chunked takes a limit of size or number")
+        if any(key == record.KEY for key, _ in self.metadata):
+            raise RecipeError(
+                f"metadata: {record.KEY!r} is the record of how the file was made",
+                hint="use another key",
+            )
         if self.max_tensors is not None and self.max_tensors < 1:
             raise RecipeError(f"max_tensors: {self.max_tensors} is not a positive number")
         if self.folder and self.name is not None and os.sep in self.name:
@@ -137,7 +142,9 @@ class Write:
         stem = self.name or flow.source.stem
         cut = self._cut(units, layout, stem, convention)
         schemes = {tensor.scheme.name for tensor in tensors if tensor.scheme is not None}
-        made = record.make(flow.steps, layout, convention.name, schemes)
+        limits = {"max_shard_size": self.max_shard_size, "max_tensors": self.max_tensors}
+        said = {key: value for key, value in limits.items() if value is not None}
+        made = record.make(flow.steps, layout, convention.name, schemes, said)
         metadata = self._metadata(flow, made, convention)
 
         def render(entries: Sequence[tuple[str, Spec, int, int]], size: int) -> bytes:
