@@ -8,33 +8,28 @@ would widen them to 64 bits, which would cost half of the vector.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
-from numba.np.arrayobj import make_array
 
 from .jit import instruction, lane
+from .vectors import alike, constant, fused, shaped, widened, words
 
 __all__ = [
     "INTEGER",
     "INTEGER_BITS",
     "STORED",
+    "at_most",
     "bits",
     "clamp",
     "disorder",
     "encode",
-    "fill16",
-    "fill32",
     "fit",
     "gentle",
     "larger",
     "order",
-    "peak16",
-    "peak32",
     "quotient",
     "real",
     "rne",
@@ -43,15 +38,13 @@ __all__ = [
     "size_of",
     "store",
     "to_step",
-    "total16",
-    "total32",
     "widen",
+    "with_sign",
 ]
 
 _F32 = ir.FloatType()
 _I32 = ir.IntType(32)
 _U = np.uint32
-_SIZE = _U(0x7FFFFFFF)
 
 
 # Bits and numbers -----------------------------------------------------------------------------------------
@@ -62,12 +55,7 @@ def widen(context: Any, value: Any) -> Any:
     """The float32 that the bits of a BF16 (uint16), F16 (int16) or F32 (uint32) mean; exact."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        (x,) = args
-        if value == types.uint16:
-            return builder.bitcast(builder.shl(builder.zext(x, _I32), ir.Constant(_I32, 16)), _F32)
-        if value == types.int16:
-            return builder.fpext(builder.bitcast(x, ir.HalfType()), _F32)
-        return builder.bitcast(x, _F32)
+        return widened(builder, args[0], value)
 
     return types.float32(value), generate
 
@@ -77,9 +65,9 @@ def bits(context: Any, x: Any) -> Any:
     """The bits of a float32 as uint32."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.bitcast(args[0], _I32)
+        return builder.bitcast(args[0], words(args[0].type))
 
-    return types.uint32(types.float32), generate
+    return shaped(types.uint32, x)(shaped(types.float32, x)), generate
 
 
 @instruction
@@ -102,10 +90,42 @@ def real(context: Any, x: Any) -> Any:
     return types.float32(types.uint32), generate
 
 
-@lane
-def size_of(x: Any) -> Any:
+@instruction
+def size_of(context: Any, x: Any) -> Any:
     """A float32 without its sign."""
-    return real(_U(bits(x) & _SIZE))
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        (x,) = args
+        word = builder.bitcast(x, words(x.type))
+        return builder.bitcast(builder.and_(word, constant(word.type, 0x7FFFFFFF)), x.type)
+
+    return x(x), generate
+
+
+@instruction
+def at_most(context: Any, x: Any, top: Any) -> Any:
+    """The smaller of two float32."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        x, top = alike(builder, args)
+        return builder.select(builder.fcmp_ordered("<", x, top), x, top)
+
+    kind = shaped(types.float32, x)
+    return kind(kind, types.float32), generate
+
+
+@instruction
+def with_sign(context: Any, code: Any, x: Any, width: Any) -> Any:
+    """A code with the sign of ``x`` as the highest of its ``width`` bits; what is above does not count."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        code, x, width = alike(builder, args)
+        last = builder.and_(builder.sub(width, constant(width.type, 1)), constant(width.type, 31))
+        sign = builder.lshr(builder.bitcast(x, code.type), constant(code.type, 31))
+        return builder.or_(code, builder.shl(sign, last))
+
+    code, size = (shaped(dtype, x) for dtype in (types.uint32, types.float32))
+    return code(code, size, types.uint32), generate
 
 
 @instruction
@@ -132,83 +152,6 @@ def larger(context: Any, best: Any, x: Any) -> Any:
         return builder.select(builder.icmp_unsigned(">", best, size), best, size)
 
     return x(x, x), generate
-
-
-def _block(context: Any, builder: Any, kind: Any, array: Any, index: Any, count: int) -> tuple[Any, Any]:
-    """Vector type of ``count`` elements of a contiguous 1-D array, and the address of those from ``index``
-    on.
-    """
-    vector = ir.VectorType(context.get_data_type(kind.dtype), count)
-    start = builder.gep(make_array(kind)(context, builder, array).data, [index])
-    return vector, builder.bitcast(start, vector.as_pointer())
-
-
-def _peak(count: int) -> Callable[..., Any]:
-    def peak(context: Any, row: Any, index: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            row, index = args
-            vector, start = _block(context, builder, signature.args[0], row, index, count)
-            width = vector.element.width
-            values = builder.load(start, align=width // 8)
-            sizes = builder.and_(values, ir.Constant(vector, [(1 << (width - 1)) - 1] * count))
-            reduce = cgutils.get_or_insert_function(
-                builder.module,
-                ir.FunctionType(vector.element, [vector]),
-                f"llvm.vector.reduce.umax.v{count}i{width}",
-            )
-            return builder.call(reduce, [sizes])
-
-        return row.dtype(row, types.intp), generate
-
-    return instruction(peak)
-
-
-def _fill(count: int) -> Callable[..., Any]:
-    def fill(context: Any, out: Any, index: Any, value: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            out, index, value = args
-            vector, start = _block(context, builder, signature.args[0], out, index, count)
-            lanes = ir.VectorType(_I32, count)
-            nothing = ir.Constant(vector, ir.Undefined)
-            single = builder.insert_element(nothing, value, ir.Constant(_I32, 0))
-            splat = builder.shuffle_vector(single, nothing, ir.Constant(lanes, [0] * count))
-            builder.store(splat, start, align=4)
-            return context.get_dummy_value()
-
-        return types.void(out, types.intp, out.dtype), generate
-
-    return instruction(fill)
-
-
-def _total(count: int) -> Callable[..., Any]:
-    def total(context: Any, row: Any, index: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            row, index = args
-            _, start = _block(context, builder, signature.args[0], row, index, count)
-            values = builder.load(start, align=4)
-            width = count
-            while width > 1:  # always in this order, whatever the processor: halves are added to halves
-                width //= 2
-                lanes = ir.VectorType(_I32, width)
-                low, high = (
-                    builder.shuffle_vector(values, values, ir.Constant(lanes, [*range(first, first + width)]))
-                    for first in (0, width)
-                )
-                values = builder.fadd(low, high)
-            return builder.extract_element(values, ir.Constant(_I32, 0))
-
-        return types.float32(row, types.intp), generate
-
-    return instruction(total)
-
-
-# Blocks are too short for loops to vectorise, and known at compile time: these are written as vectors.
-peak16, peak32 = _peak(16), _peak(32)
-"""Largest magnitude, as bits, of 16 or 32 elements of a 1-D array of bits from ``index`` on."""
-total16, total32 = _total(16), _total(32)
-"""Sum of 16 or 32 float32 of a 1-D array from ``index`` on."""
-fill16, fill32 = _fill(16), _fill(32)
-"""Write a float32 to 16 or 32 elements of a 1-D array from ``index`` on."""
 
 
 @instruction
@@ -251,7 +194,7 @@ def fma(context: Any, a: Any, b: Any, c: Any) -> Any:
     """``a * b + c`` with one rounding."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.fma(*args)
+        return fused(builder, *args)
 
     return types.float32(types.float32, types.float32, types.float32), generate
 
@@ -261,8 +204,8 @@ def fma(context: Any, a: Any, b: Any, c: Any) -> Any:
 _ONE = np.float32(1)
 
 
-@lane
-def quotient(x: Any, scale: Any, inverse: Any) -> Any:
+@instruction
+def quotient(context: Any, x: Any, scale: Any, inverse: Any) -> Any:
     """``x / scale`` rounded to nearest even, without the divider, which is slower than all the rest.
 
     Two steps of Markstein's correction: the first product is within two units of the quotient, the first step
@@ -272,9 +215,17 @@ def quotient(x: Any, scale: Any, inverse: Any) -> Any:
     quotients far below half of any format's smallest step may be off, where a residual underflows. A negative
     zero comes out positive.
     """
-    q = x * inverse
-    q = fma(fma(-q, scale, x), inverse, q)
-    return fma(fma(-q, scale, x), inverse, q)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        x, scale, inverse = alike(builder, args)
+        q = builder.fmul(x, inverse)
+        for _ in range(2):
+            rest = fused(builder, builder.fneg(q), scale, x)
+            q = fused(builder, rest, inverse, q)
+        return q
+
+    kind = shaped(types.float32, x)
+    return kind(kind, types.float32, types.float32), generate
 
 
 # Rounding -------------------------------------------------------------------------------------------------
@@ -283,8 +234,6 @@ INTEGER = np.float32(1.5 * 2**23)
 INTEGER_BITS = np.int32(0x4B400000)
 """Adding 1.5 * 2**23 leaves no bits for a fraction: the sum is rounded to an integer, nearest even."""
 
-_EXPONENT = _U(0x7F800000)
-
 
 @lane
 def rne(x: Any) -> Any:
@@ -292,8 +241,15 @@ def rne(x: Any) -> Any:
     return (x + INTEGER) - INTEGER
 
 
-@lane
-def encode(size: Any, least: Any, drop: Any, ruler: Any) -> Any:
+def _exponent(builder: Any, size: Any, least: Any) -> Any:
+    """Bits of the power of two at or below a magnitude, but no less than ``least``."""
+    word = builder.bitcast(size, words(size.type))
+    power = builder.and_(word, constant(word.type, 0x7F800000))
+    return builder.select(builder.icmp_unsigned(">", power, least), power, least)
+
+
+@instruction
+def encode(context: Any, size: Any, least: Any, drop: Any, ruler: Any) -> Any:
     """Code (without sign) of a magnitude in a small float format, whose largest value it must not exceed
     much.
 
@@ -302,7 +258,7 @@ def encode(size: Any, least: Any, drop: Any, ruler: Any) -> Any:
     subnormal numbers. What is left, and how far the exponent is above the smallest, make up the code.
 
     Args:
-        size: float32, not negative.
+        size: float32, or a vector of them, not negative.
         least: float32 bits of the format's smallest normal number.
         drop: uint32, 23 minus the format's number of mantissa bits.
         ruler: float32, ``2**drop`` plus an even number of its last places, by which the result grows: with
@@ -311,18 +267,31 @@ def encode(size: Any, least: Any, drop: Any, ruler: Any) -> Any:
     Returns:
         uint32, the code plus ``(least >> drop) + (drop << 23)`` and those places.
     """
-    exponent = _U(bits(size) & _EXPONENT)
-    exponent = exponent if exponent > least else least
-    return _U(_U(bits(fma(real(exponent), ruler, size)) - exponent) + shr(exponent, drop))
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        size, least, drop, ruler = alike(builder, args)
+        power = _exponent(builder, size, least)
+        rounded = fused(builder, builder.bitcast(power, size.type), ruler, size)
+        steps = builder.sub(builder.bitcast(rounded, power.type), power)
+        return builder.add(steps, builder.lshr(power, builder.and_(drop, constant(drop.type, 31))))
+
+    code, size = (shaped(dtype, size) for dtype in (types.uint32, types.float32))
+    return code(size, types.uint32, types.uint32, types.float32), generate
 
 
-@lane
-def to_step(size: Any, least: Any, drop: Any) -> Any:
+@instruction
+def to_step(context: Any, size: Any, least: Any, drop: Any) -> Any:
     """The value of the format nearest to a magnitude, as float32; arguments as for :func:`encode`."""
-    exponent = _U(bits(size) & _EXPONENT)
-    exponent = exponent if exponent > least else least
-    ruler = real(_U(exponent + _U(drop << _U(23))))
-    return (size + ruler) - ruler
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        size, least, drop = alike(builder, args)
+        power = _exponent(builder, size, least)
+        ruler = builder.add(power, builder.shl(drop, constant(drop.type, 23)))
+        ruler = builder.bitcast(ruler, size.type)
+        return builder.fsub(builder.fadd(size, ruler), ruler)
+
+    kind = shaped(types.float32, size)
+    return kind(kind, types.uint32, types.uint32), generate
 
 
 # Scales ---------------------------------------------------------------------------------------------------

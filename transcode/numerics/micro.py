@@ -1,7 +1,9 @@
 """Kernels of the block formats: 32 values under a power of two (MX), 16 under an E4M3 scale (NVFP4).
 
 Blocks are independent, so values are taken as one long line, a chunk at a time that stays in the nearest
-cache: the scale of each block, then the codes, then their packing, each a loop over the chunk.
+cache: the peak of each block, then all the scales, in a loop that the compiler vectorises, then the codes. A
+block's values stay in registers from the load to the packed bytes: passing them, or their scales spread out,
+through memory takes as long as the arithmetic.
 """
 
 from __future__ import annotations
@@ -13,23 +15,8 @@ from numpy.typing import NDArray
 
 from ..core.scratch import Scratch
 from .jit import kernel, lane
-from .lanes import (
-    bits,
-    encode,
-    fill16,
-    fill32,
-    larger,
-    peak16,
-    peak32,
-    quotient,
-    real,
-    shr,
-    size_of,
-    to_step,
-    total16,
-    total32,
-    widen,
-)
+from .lanes import at_most, bits, encode, larger, quotient, real, shr, size_of, to_step, widen, with_sign
+from .vectors import columns16, columns32, pack4, pack6, pack8, peak16, peak32, total, values16, values32
 
 __all__ = ["MODES", "MX_BLOCK", "NV_BLOCK", "mx", "mx_search", "nv", "nv_search", "search_work", "work"]
 
@@ -58,24 +45,22 @@ _E2M1_RULER = _U(np.float32(2.0**22).view(_U) + _U(2)).view(np.float32)
 _GENTLE = np.float32(2.0**-51)
 
 
+_SCALES = 127
+"""Codes of E4M3 that are positive numbers, or zero."""
+
 _CHUNK = 2048
 
 Array = NDArray[Any]
 
 
-def work(scratch: Scratch) -> tuple[Array, Array, Array]:
-    """What the encoders need for themselves: factors, wide, line."""
-    return (
-        scratch.take((2 * _CHUNK // NV_BLOCK,), np.float32),
-        scratch.take((2 * _CHUNK,), np.float32),
-        scratch.take((_CHUNK // 4,), np.uint32),
-    )
+def work(scratch: Scratch) -> tuple[Array]:
+    """What the encoders need for themselves: factors."""
+    return (scratch.take((2 * _CHUNK // NV_BLOCK,), np.float32),)
 
 
-def search_work(scratch: Scratch) -> tuple[Array, Array, Array, Array]:
-    """What the searches need for themselves: factors, wide, errors, best."""
-    blocks = _CHUNK // NV_BLOCK
-    return tuple(scratch.take((size,), np.float32) for size in (blocks, _CHUNK, _CHUNK, blocks))  # type: ignore[return-value]
+def search_work(scratch: Scratch) -> tuple[Array]:
+    """What the searches need for themselves: factors."""
+    return (scratch.take((2 * _SCALES + _CHUNK // NV_BLOCK,), np.float32),)
 
 
 @lane
@@ -115,11 +100,18 @@ def reciprocal(code: Any) -> Any:
     return real(_U(_U(_U(254) - code) << _U(23))) if code < _U(254) else real(_HALF_LEAST)
 
 
+@lane
+def misfit(x: Any, top: Any, least: Any, drop: Any) -> Any:
+    """Squared error, as float32, of a block of values that are divided by their scale."""
+    size = size_of(x)
+    gap = size - to_step(at_most(size, top), least, drop)
+    return total(gap * gap)
+
+
 @kernel
 def mx_search(
-    values: Any, mode: int, top: Any, power: Any, least: Any, drop: Any,
-    factors: Any, wide: Any, errors: Any, best: Any, scales: Any,
-) -> bool:  # fmt: skip
+    values: Any, mode: int, top: Any, power: Any, least: Any, drop: Any, factors: Any, scales: Any
+) -> bool:
     """Of the scale byte by :func:`scale_byte` and its two neighbours, that with the least squared error.
 
     Arguments and result as for :func:`mx`, of which this is the first half; the plain one wins a tie.
@@ -136,28 +128,31 @@ def mx_search(
             blocks[b] = np.uint8(code)
         if not widen(highest) < _INF:
             return False
-        for move in (0, -1, 1):
-            for b in range(blocks.shape[0]):
-                code = np.int64(factors[b]) + move
-                fill32(wide, b * MX_BLOCK, reciprocal(_U(code if 0 <= code <= 254 else 0)))
-            for j in range(part.shape[0]):
-                size = size_of(widen(part[j]) * wide[j])
-                gap = size - to_step(size if size < top else top, least, drop)
-                errors[j] = gap * gap
-            for b in range(blocks.shape[0]):
+        for b in range(blocks.shape[0]):
+            plain = np.int64(factors[b])
+            x = values32(part, b * MX_BLOCK)
+            best = _INF
+            for move in (0, -1, 1):
+                code = plain + move
+                error = misfit(x * reciprocal(_U(code if 0 <= code <= 254 else 0)), top, least, drop)
                 # In units of the square of the first scale: no power of two can overflow.
-                found = total32(errors, b * MX_BLOCK) * np.float32(4.0**move)
-                code = np.int64(factors[b]) + move
-                if move == 0 or (found < best[b] and 0 <= code <= 254):
-                    best[b] = found
+                found = error * np.float32(4.0**move)
+                if move == 0 or (found < best and 0 <= code <= 254):
+                    best = found
                     blocks[b] = np.uint8(code)
     return True
+
+
+@lane
+def mx_code(x: Any, width: Any, top: Any, least: Any, drop: Any, ruler: Any) -> Any:
+    """Codes of values that are divided by their scale."""
+    return with_sign(encode(at_most(size_of(x), top), least, drop, ruler), x, width)
 
 
 @kernel
 def mx(
     values: Any, mode: int, given: bool, width: int, top: Any, power: Any, least: Any, drop: Any, ruler: Any,
-    factors: Any, wide: Any, line: Any, codes: Any, scales: Any,
+    factors: Any, codes: Any, scales: Any,
 ) -> bool:  # fmt: skip
     """``scale = 2**(byte - 127)`` by :func:`scale_byte`, ``code = rne(x / scale)``, saturating; blocks of 32.
 
@@ -168,16 +163,13 @@ def mx(
         width: bits of a code: 8, 6 or 4.
         top, power, drop: the element format, see :func:`scale_byte`.
         least, ruler: the same, see :func:`lanes.encode`.
-        factors, wide, line: see :func:`work`.
+        factors: see :func:`work`.
         codes: uint8 ``[n * width / 8]``, written: low nibble first, or a little-endian stream of 6 bits.
         scales: uint8 ``[n / 32]``, written.
 
     Returns:
         Whether all values were finite; otherwise the outputs are incomplete.
     """
-    shift = _U(32 - width)
-    sign = _U(1 << (width - 1))
-    own = line.view(np.uint8)
     for start in range(0, values.shape[0], _CHUNK):
         part = values[start : start + _CHUNK]
         count = part.shape[0]
@@ -199,40 +191,16 @@ def mx(
                 blocks[b] = np.uint8(code)
                 factors[b] = reciprocal(code)
         for b in range(blocks.shape[0]):
-            fill32(wide, b * MX_BLOCK, factors[b])
-        out = packed if width == 8 else own[:count]
-        if mode == 0 and not given:  # nothing is above the largest value
-            for j in range(count):
-                y = widen(part[j]) * wide[j]
-                code = encode(size_of(y), least, drop, ruler)
-                out[j] = np.uint8(code | _U(shr(bits(y), shift) & sign))
-        else:
-            for j in range(count):
-                y = widen(part[j]) * wide[j]
-                size = size_of(y)
-                code = encode(size if size < top else top, least, drop, ruler)
-                out[j] = np.uint8(code | _U(shr(bits(y), shift) & sign))
-        if width != 8:
-            pack_line(line[: count // 4], width, packed)
+            even, odd = columns32(part, b * MX_BLOCK)
+            low = mx_code(even * factors[b], width, top, least, drop, ruler)
+            high = mx_code(odd * factors[b], width, top, least, drop, ruler)
+            if width == 4:
+                pack4(packed, b * 16, low, high)
+            elif width == 8:
+                pack8(packed, b * 32, low, high)
+            else:
+                pack6(packed, b * 24, low, high)
     return True
-
-
-@lane
-def pack_line(line: Any, width: Any, out: Any) -> None:
-    """Codes of one row, one to a byte (given as uint32, four together), packed to ``width`` bits."""
-    if width == 4:
-        pairs = line.view(np.uint16)
-        for k in range(out.shape[0]):
-            pair = pairs[k]
-            out[k] = np.uint8(pair | (pair >> 4))
-    else:
-        for k in range(line.shape[0]):
-            four = line[k]
-            packed = _U(four & _U(0x3F)) | _U(_U(four >> _U(2)) & _U(0xFC0))
-            packed |= _U(_U(four >> _U(4)) & _U(0x3F000)) | _U(_U(four >> _U(6)) & _U(0xFC0000))
-            out[3 * k] = np.uint8(packed)
-            out[3 * k + 1] = np.uint8(packed >> _U(8))
-            out[3 * k + 2] = np.uint8(packed >> _U(16))
 
 
 @lane
@@ -252,30 +220,8 @@ def nv_value(code: Any) -> Any:
     return (np.float32(8) + fraction) * real(_U(_U(shr(code, _U(3)) + _U(117)) << _U(23)))
 
 
-@lane
-def nv_try(peak: Any, shared: Any, attempt: Any, low: Any) -> Any:
-    """The E4M3 code to try: first the plain one."""
-    plain = nv_scale((peak / _SIX) / shared)
-    if attempt == 0:
-        return plain
-    if low < 0:
-        return nv_scale((peak / _FOUR) / shared)
-    move = attempt - 1 - low if attempt <= low else attempt - low
-    return _U(min(max(np.int64(plain) + move, 1), 126))
-
-
 @kernel
-def nv_search(
-    values: Any,
-    shared: Any,
-    low: int,
-    high: int,
-    factors: Any,
-    wide: Any,
-    errors: Any,
-    best: Any,
-    scales: Any,
-) -> bool:
+def nv_search(values: Any, shared: Any, low: int, high: int, factors: Any, scales: Any) -> bool:
     """Of several E4M3 scales, that with the least squared error; the plain one wins a tie.
 
     Arguments and result as for :func:`nv`, of which this is the first half. A block whose plain scale
@@ -286,6 +232,14 @@ def nv_search(
             the one that maps the peak to 4 instead of 6.
     """
     tries = 2 if low < 0 else low + high + 1
+    # A hundred and some scales are all there are: their values cost as much as those of a few blocks.
+    inverses = factors[:_SCALES]
+    squares = factors[_SCALES : 2 * _SCALES]
+    for k in range(_SCALES):
+        value = nv_value(_U(k))
+        inverses[k] = _ONE / (shared * value)
+        squares[k] = value * value
+    peaks = factors[2 * _SCALES :]
     for start in range(0, values.shape[0], _CHUNK):
         part = values[start : start + _CHUNK]
         blocks = scales[start // NV_BLOCK : (start + part.shape[0]) // NV_BLOCK]
@@ -293,63 +247,66 @@ def nv_search(
         for b in range(blocks.shape[0]):
             peak = peak16(part, b * NV_BLOCK)
             highest = larger(highest, peak)
-            factors[b] = widen(peak)
+            peaks[b] = widen(peak)
         if not widen(highest) < _INF:
             return False
-        for attempt in range(tries):
-            for b in range(blocks.shape[0]):
-                unit = shared * nv_value(nv_try(factors[b], shared, attempt, low))
-                fill16(wide, b * NV_BLOCK, _ONE / unit)
-            for j in range(part.shape[0]):
+        for b in range(blocks.shape[0]):
+            blocks[b] = np.uint8(nv_scale((peaks[b] / _SIX) / shared))
+            peaks[b] = np.float32(nv_scale((peaks[b] / _FOUR) / shared))
+        for b in range(blocks.shape[0]):
+            plain = np.int64(blocks[b])
+            if plain == 0:
+                continue
+            x = values16(part, b * NV_BLOCK)
+            best = _INF
+            for attempt in range(tries):
+                code = plain
+                if attempt > 0:
+                    if low < 0:
+                        code = np.int64(peaks[b])
+                    else:
+                        move = attempt - 1 - low if attempt <= low else attempt - low
+                        code = max(plain + np.int64(move), np.int64(1))
+                        code = min(code, np.int64(_SCALES - 1))
                 # A product with the reciprocal will do: this only judges.
-                size = size_of(widen(part[j]) * wide[j])
-                gap = size - to_step(size if size < _SIX else _SIX, _E2M1_LEAST, _E2M1_DROP)
-                errors[j] = gap * gap
-            for b in range(blocks.shape[0]):
-                code = nv_try(factors[b], shared, attempt, low)
-                value = nv_value(code)
-                found = total16(errors, b * NV_BLOCK) * (value * value)
-                if attempt == 0 or (found < best[b] and blocks[b] != np.uint8(0)):
-                    best[b] = found
+                found = misfit(x * inverses[code], _SIX, _E2M1_LEAST, _E2M1_DROP) * squares[code]
+                if attempt == 0 or found < best:
+                    best = found
                     blocks[b] = np.uint8(code)
     return True
 
 
 @lane
-def nv_code(x: Any, size: Any) -> Any:
-    """E2M1 code of a magnitude, with the sign of ``x``."""
-    code = encode(size if size < _SIX else _SIX, _E2M1_LEAST, _E2M1_DROP, _E2M1_RULER)
-    return np.uint8(_U(code & _U(7)) | _U(shr(bits(x), _U(28)) & _U(8)))
+def nv_code(x: Any, share: Any) -> Any:
+    """E2M1 codes of the magnitudes of ``share``, with the signs of ``x``."""
+    code = encode(at_most(size_of(share), _SIX), _E2M1_LEAST, _E2M1_DROP, _E2M1_RULER)
+    return with_sign(code, x, _U(4))
 
 
 @kernel
-def nv(
-    values: Any, shared: Any, given: bool,
-    factors: Any, wide: Any, line: Any, codes: Any, scales: Any,
-) -> bool:  # fmt: skip
+def nv(values: Any, shared: Any, given: bool, factors: Any, codes: Any, scales: Any) -> bool:
     """``scale = rne_e4m3((peak / 6) / shared)``, ``code = rne_e2m1(x / (shared * scale))``; blocks of 16.
 
     Args:
         values: bits ``[n]``, n a multiple of 16, see :func:`lanes.widen`.
         shared: multiplier of the whole tensor, float32.
         given: whether ``scales`` hold the scales already.
-        factors, wide, line: see :func:`work`.
+        factors: see :func:`work`.
         codes: uint8 ``[n / 2]``, written, low nibble first.
         scales: uint8 ``[n / 16]``, written: E4M3.
 
     Returns:
         Whether all values were finite; otherwise the outputs are incomplete.
     """
-    own = line.view(np.uint8)
     gentle = shared >= _GENTLE  # then so is its product with the least scale, 2**-9
+    nowhere = _ZERO if gentle else _INF  # what makes all quotients of a block zero, in either way to divide
     units = factors[: factors.shape[0] // 2]
     inverses = factors[factors.shape[0] // 2 :]
-    wide_units = wide[:_CHUNK]
-    wide_inverses = wide[_CHUNK:]
     for start in range(0, values.shape[0], _CHUNK):
         part = values[start : start + _CHUNK]
         count = part.shape[0]
         blocks = scales[start // NV_BLOCK : (start + count) // NV_BLOCK]
+        packed = codes[start // 2 : (start + count) // 2]
         if not given:
             highest = values.dtype.type(0)
             for b in range(blocks.shape[0]):
@@ -362,18 +319,15 @@ def nv(
                 blocks[b] = np.uint8(nv_scale((units[b] / _SIX) / shared))
         for b in range(blocks.shape[0]):
             unit = shared * nv_value(_U(blocks[b]))
-            units[b] = unit
+            units[b] = unit if unit > _ZERO else nowhere
             inverses[b] = _ONE / unit if unit > _ZERO else _ZERO
         for b in range(blocks.shape[0]):
-            fill16(wide_units, b * NV_BLOCK, units[b])
-            fill16(wide_inverses, b * NV_BLOCK, inverses[b])
-        if gentle:
-            for j in range(count):
-                x = widen(part[j])
-                own[j] = nv_code(x, size_of(quotient(x, wide_units[j], wide_inverses[j])))
-        else:
-            for j in range(count):
-                x = widen(part[j])
-                own[j] = nv_code(x, size_of(x / wide_units[j]) if wide_units[j] > _ZERO else _ZERO)
-        pack_line(line[: count // 4], 4, codes[start // 2 : (start + count) // 2])
+            even, odd = columns16(part, b * NV_BLOCK)
+            if gentle:
+                low = nv_code(even, quotient(even, units[b], inverses[b]))
+                high = nv_code(odd, quotient(odd, units[b], inverses[b]))
+            else:
+                low = nv_code(even, even / units[b])
+                high = nv_code(odd, odd / units[b])
+            pack4(packed, b * 8, low, high)
     return True
