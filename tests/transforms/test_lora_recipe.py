@@ -9,9 +9,10 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 import transcode as tc
-from transcode.errors import RecipeError
+from transcode.errors import FormatError, RecipeError
 from transcode.recipe import Recipe, dump, parse
 from transcode.transforms.lora import Lora, LoraFile, parse_lora
+from transcode.transforms.pad import pad_tensor
 
 
 @pytest.mark.parametrize(
@@ -136,3 +137,29 @@ def test_a_file_made_with_a_lora_tells_its_recipe(wan, lora, cli, tmp_path):
     assert str(tmp_path) not in told
     made = yaml.safe_load(told)["steps"]
     assert made == [{"lora": {"paths": ["style.safetensors"], "strengths": [0.5]}}]
+
+
+def test_a_lora_is_an_input_like_the_source(wan, lora, refused, tmp_path):
+    """It is never overwritten, and a run whose LoRA changes meanwhile writes nothing."""
+    before = lora.read_bytes()
+    line = refused("run", wan, lora, "--lora", lora, "--force")
+    assert "never overwritten" in line
+    assert lora.read_bytes() == before
+    out = tmp_path / "out.safetensors"
+
+    def touched(progress):
+        if progress.stage == "sync":
+            lora.write_bytes(before[:-1] + b"\x00")
+
+    with pytest.raises(FormatError, match="was changed while it was being read"):
+        tc.open(wan) | tc.lora(lora) | tc.write(out, on_progress=touched)
+    assert not out.exists()
+
+
+def test_stages_behind_a_lora_know_what_its_rows_cost(wan, lora):
+    """A cast once forgot, and tiles were four times too large for the memory that was allowed."""
+    flow = tc.open(wan) | tc.lora(lora)
+    merged = next(tensor for tensor in flow if tensor.cost > 1)
+    for stage in (tc.cast("F32"), tc.quantize("int8", include=[merged.name])):
+        assert (flow | stage)[merged.name].cost == merged.cost
+    assert pad_tensor(merged, *(2 * n for n in merged.spec.shape)).cost == merged.cost

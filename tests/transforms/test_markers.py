@@ -6,6 +6,8 @@ import json
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from transcode import catalog, schemes
 from transcode.core.dtypes import DTYPES
@@ -62,3 +64,16 @@ def test_what_cannot_be_marked_is_refused() -> None:
         markers([tensor("experts.down_proj", "int8")], catalog.convention("comfyui"))
     with pytest.raises(RecipeError, match="no spelling for scheme 'int4'"):
         markers([tensor("a.weight", "int4")], catalog.convention("comfyui"))
+
+
+def test_of_the_source_s_markers_none_stands_twice(save, tmp_path, cli) -> None:
+    """A file quantized in part is quantized on: a marker of the whole file was once a collision."""
+    source = save({f"{name}.weight": torch.randn(32, 32) for name in "ab"})
+    first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
+    options = ("--scheme", "fp8", "--convention", "comfyui_scaled")
+    cli("run", source, first, *options, "--exclude", "b")
+    cli("run", first, second, *options)
+    assert set(load_file(first)) == {"a.weight", "a.scale_weight", "b.weight", "scaled_fp8"}
+    stored = load_file(second)
+    assert set(stored) == set(load_file(first)) | {"b.scale_weight"}
+    assert torch.equal(stored["scaled_fp8"].float(), load_file(first)["scaled_fp8"].float())

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from ..errors import PlanError
 from .tensor import LazyTensor
+
+if TYPE_CHECKING:
+    from .flow import Source
 
 __all__ = ["Planning"]
 
@@ -19,6 +23,7 @@ class Planning:
         convention: name of the consumer's convention, or None where the flow has no sink yet.
         allow_unmatched: a rule that matches nothing is a warning instead of an error.
         metadata: that of the source.
+        inputs: what is read besides the source, such as LoRAs.
         workers: threads that a stage may use if it must look at bytes while planning.
         dropped: tensors that left the flow, and why.
         notes: remarks on the whole, such as which family was recognised.
@@ -29,6 +34,7 @@ class Planning:
     convention: str | None = None
     allow_unmatched: bool = False
     metadata: Mapping[str, str] = field(default_factory=dict)
+    inputs: list[Source] = field(default_factory=list)
     workers: int = 1
     dropped: list[tuple[LazyTensor, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)

@@ -25,11 +25,11 @@ _DROP_BATCH = 64 << 20
 
 
 def check_destination(plan: Plan, *, force: bool, inputs: set[Path]) -> None:
-    """Refuse a destination that exists, is part of the source, or has too little room.
+    """Refuse a destination that exists, is read by the run, or has too little room.
 
     Args:
         force: what exists may be replaced.
-        inputs: resolved paths of the source's files.
+        inputs: resolved paths of the files that are read.
 
     Raises:
         PlanError: with the path and what to do.
@@ -38,7 +38,7 @@ def check_destination(plan: Plan, *, force: bool, inputs: set[Path]) -> None:
     for target in targets:
         if target.resolve() in inputs:
             raise PlanError(
-                "is a file of the source, which is never overwritten", file=target, hint="write elsewhere"
+                "is read by this run, and never overwritten", file=target, hint="write elsewhere"
             )
     if plan.folder and plan.destination.exists() and not plan.destination.is_dir():
         raise PlanError("is a file, not a folder", file=plan.destination, hint="write elsewhere")

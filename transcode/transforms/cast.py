@@ -102,7 +102,9 @@ def cast_tensor(tensor: LazyTensor, to: DType, *, saturate: bool = False, why: s
 
     made = plain(tensor.name, spec, read, source=tensor.source, needs=tensor.needs, fate=tensor.fate)
     return made.evolve(
-        grain=lcm(tensor.grain, spec.grain), did=f"cast: {source.name} -> {to.name}{why and ', ' + why}"
+        cost=tensor.cost,
+        grain=lcm(tensor.grain, spec.grain),
+        did=f"cast: {source.name} -> {to.name}{why and ', ' + why}",
     )
 
 

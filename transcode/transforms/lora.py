@@ -113,6 +113,7 @@ class Lora(Transform):
         told: dict[str, list[str]] = defaultdict(list)
         for path, strength, alpha in self.files:
             contents = read(path, strength, alpha, names)
+            planning.inputs.append(contents.source)
             for name, change in _placed(contents, homes, planning):
                 _check(table[name], change, contents)
                 added[name].append(change.added)

@@ -15,7 +15,7 @@ from ..catalog.lora import LoraNames
 from ..core.dtypes import FLOATS
 from ..core.tensor import LazyTensor
 from ..errors import PlanError
-from ..storage.source import open_source
+from ..storage.source import Source, open_source
 from .lora_delta import Added, Delta, Difference, LowRank
 from .lora_scaling import Scaling, read_scaling
 
@@ -48,13 +48,15 @@ class Contents:
     """What a file holds.
 
     Attributes:
-        path: the file.
+        source: the file.
+        path: as it was given.
         changes: by key.
         unknown: keys that no rule understands.
         notes: what a user should know of it.
         warnings: what a user should look at.
     """
 
+    source: Source
     path: Path
     changes: tuple[Change, ...]
     unknown: tuple[str, ...]
@@ -77,13 +79,20 @@ def read(path: str, strength: float, alpha: float | None, names: LoraNames) -> C
     # Read, not mapped: a factor is used up at once, and of a map the pages around it would stay in memory.
     source = open_source(path, mmap=False)
     table = {tensor.name: tensor for tensor in sorted(source.tensors, key=lambda tensor: tensor.name)}
-    return _Reader(Path(path), strength, alpha, names, read_scaling(source)).read(table)
+    return _Reader(source, Path(path), strength, alpha, names, read_scaling(source)).read(table)
 
 
 class _Reader:
     def __init__(
-        self, path: Path, strength: float, alpha: float | None, names: LoraNames, scaling: Scaling
+        self,
+        source: Source,
+        path: Path,
+        strength: float,
+        alpha: float | None,
+        names: LoraNames,
+        scaling: Scaling,
     ) -> None:
+        self._source = source
         self._path = path
         self._strength = strength
         self._alpha = alpha
@@ -133,6 +142,7 @@ class _Reader:
             )
         notes = [f"lora {self._path.name}: {_count(changes)}, strength {self._strength:g}"]
         return Contents(
+            self._source,
             self._path,
             tuple(sorted(changes, key=lambda change: change.key)),
             tuple(unknown),

@@ -9,11 +9,30 @@ import numpy as np
 from ..catalog import Convention
 from ..catalog.convention import Marker
 from ..core.dtypes import DTYPES
+from ..core.planning import Planning
 from ..core.scratch import Scratch
 from ..core.spec import Spec
 from ..core.tensor import LazyTensor, Piece, plain
 
-__all__ = ["markers"]
+__all__ = ["marked", "markers"]
+
+
+def marked(tensors: Iterable[LazyTensor], convention: Convention, planning: Planning) -> list[LazyTensor]:
+    """The tensors and, behind them, their markers: once, where the source brought the same along.
+
+    Raises:
+        As :func:`markers`.
+    """
+    tensors = list(tensors)
+    made = markers(tensors, convention)
+    ours = {marker.name: marker.spec for marker in made}
+    kept = []
+    for tensor in tensors:
+        if tensor.plain and ours.get(tensor.name) == tensor.spec:
+            planning.drop(tensor, f"drop: {convention.name} marks the output with one of its own")
+        else:
+            kept.append(tensor)
+    return kept + made
 
 
 def markers(tensors: Iterable[LazyTensor], convention: Convention) -> list[LazyTensor]:

@@ -23,7 +23,7 @@ from ..numerics.notice import compiling
 from ..storage import header
 from ..storage.sink import Staging, check_destination
 from . import beside, devices, record
-from .markers import markers
+from .markers import marked
 from .spell import spell
 
 __all__ = ["LAYOUTS", "Write"]
@@ -122,7 +122,7 @@ class Write:
         tensors = flow.tensors(planning)
         if not tensors:
             raise PlanError("no tensor is left to write", file=flow.source.path)
-        tensors += markers(tensors, convention)
+        tensors = marked(tensors, convention, planning)
         self._check_memory(tensors)
         gpus = devices.choose(self.performance, tensors).names
         if gpus:
@@ -172,7 +172,8 @@ class Write:
 
     def check(self, flow: Flow, plan: Plan) -> None:
         """Refuse a destination that cannot be written: what a dry run reports and a run insists on."""
-        inputs = {Path(file.path).resolve() for file in flow.source.files}
+        sources = (flow.source, *plan.planning.inputs)
+        inputs = {Path(file.path).resolve() for source in sources for file in source.files}
         check_destination(plan, force=self.force, inputs=inputs)
 
     def run(self, flow: Flow) -> Report:
@@ -194,13 +195,14 @@ class Write:
                 report = execute(
                     plan,
                     staging,
-                    workers=self.performance.threads,
-                    tile_bytes=self.performance.tile_bytes,
+                    workers=used.performance.threads,
+                    tile_bytes=used.performance.tile_bytes,
                     surroundings=used.surroundings,
                     on_progress=self.on_progress,
                 )
                 self._tell("sync", report.bytes_read)
-                flow.source.verify()
+                for source in (flow.source, *plan.planning.inputs):
+                    source.verify()
                 staging.commit()
         except KeyboardInterrupt:
             raise Interrupted("interrupted; nothing was written", file=self.dst) from None
