@@ -39,9 +39,9 @@ from transcode.core.performance import parse_size
 from transcode.core.scratch import Scratch
 from transcode.core.spec import Spec
 from transcode.numerics import backend
-from transcode.numerics.gpu.worker import Array, Compute, Worker
 from transcode.storage import header
 
+Array = np.ndarray[Any, Any]
 Case = tuple[str, dict[str, Any]]
 
 CASES: dict[str, Case] = {
@@ -63,12 +63,9 @@ MIB = 1 << 20
 
 
 def chosen(prefixes: Sequence[str]) -> dict[str, Case]:
-    """The cases that start with one of those words; all without any."""
-    return {
-        case: what
-        for case, what in CASES.items()
-        if not prefixes or any(case.startswith(prefix) for prefix in prefixes)
-    }
+    """The cases of those names, or that start so; all without any."""
+    named = {case for case in CASES for prefix in prefixes if case.startswith(prefix) and prefix not in CASES}
+    return {case: what for case, what in CASES.items() if not prefixes or case in {*named, *prefixes}}
 
 
 def bf16(count: int, seed: int = 0) -> Array:
@@ -92,28 +89,29 @@ def median(work: Callable[[], object], rounds: int = 15) -> float:
         last.record()
         last.synchronize()
         times.append(first.elapsed_time(last) / 1e3)
-    return statistics.median(times[3:])
-
-
-class Resident(Worker):
-    """A worker that brings rows to the device once, and times the kernel alone."""
-
-    seconds = 0.0
-    moved = 0
-
-    def stream(self, rows: Array, height: int, outputs: Sequence[Array], cost: int, compute: Compute) -> bool:
-        """Instead of streaming them."""
-        import torch
-
-        values = torch.from_numpy(rows.copy().view(np.int16)).to(self.device).view(torch.bfloat16)
-        self.seconds = median(lambda: compute(values))
-        self.moved = rows.nbytes + sum(out.nbytes for out in outputs)
-        return True
+    return float(statistics.median(times[3:]))
 
 
 def kernels(device: str, cases: dict[str, Case]) -> list[dict[str, Any]]:
     """One line for each scheme."""
     import torch
+
+    from transcode.numerics.gpu.worker import Compute, Worker
+
+    class Resident(Worker):
+        """Brings rows to the device once, and times the kernel alone."""
+
+        seconds = 0.0
+        moved = 0
+
+        def stream(
+            self, rows: Array, height: int, outputs: Sequence[Array], cost: int, compute: Compute
+        ) -> bool:
+            """Instead of streaming them."""
+            values = torch.from_numpy(rows.copy().view(np.int16)).to(self.device).view(torch.bfloat16)
+            self.seconds = median(lambda: compute(values))
+            self.moved = rows.nbytes + sum(out.nbytes for out in outputs)
+            return True
 
     torch.cuda.set_device(torch.device(device))
     big = torch.empty(1 << 29, dtype=torch.float32, device=device).normal_()
@@ -180,7 +178,7 @@ def make_source(path: Path, size: int) -> None:
         file.write(header.render(entries, {}, room=0, file=path))
         for number in range(count):
             start = number * 4099 * 2
-            file.write(memoryview(pool[start : start + spec.nbytes]))
+            file.write(pool[start : start + spec.nbytes].data)
 
 
 def read_alone(path: Path, threads: int) -> float:
@@ -211,10 +209,12 @@ def convert(arguments: argparse.Namespace) -> None:
     name, options = CASES[arguments.case]
     if arguments.device != "cpu":
         import torch  # not part of the time: a run pays it once, whatever its size
-    rest: dict[str, Any] = {"workers": arguments.workers} if arguments.workers else {}
+    rest: dict[str, Any] = {"convention": "neutral", "force": True}
+    if arguments.workers:
+        rest["workers"] = arguments.workers
     if arguments.memory:
         rest["memory"] = arguments.memory
-    sink = transcode.write(arguments.target, device=arguments.device, force=True, convention="neutral", **rest)
+    sink = transcode.write(arguments.target, device=arguments.device, **rest)
     flow = transcode.open(arguments.source) | transcode.quantize(name, **options)
     began = time.perf_counter()
     report = flow | sink
@@ -262,7 +262,8 @@ def runs(arguments: argparse.Namespace) -> list[dict[str, Any]]:
             reading = read_alone(source, threads)
             for device in devices:
                 target = work / f"{device.replace(':', '').replace(',', '-')}.safetensors"
-                command = [sys.executable, __file__, "convert", "--source", source, "--target", target]
+                command = [sys.executable, __file__, "convert", "--source", str(source)]
+                command += ["--target", str(target)]
                 command += ["--device", device, "--case", case]
                 for option in ("workers", "memory"):
                     if getattr(arguments, option):

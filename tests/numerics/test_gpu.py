@@ -338,14 +338,24 @@ def test_auto_takes_a_gpu_only_for_searches(monkeypatch):
 
     monkeypatch.setattr(backend, "available", lambda: ["cuda:1", "cuda:0"])
     big = plain("w", Spec(DTYPES["BF16"], (1 << 18, 1 << 14)), lambda *_: iter(()))
-    performance = Performance(device="auto")
+    performance = Performance(device="auto", workers=4)
     search = encode_tensor(big, make("nvfp4", optimize="mse"), "", ())
     assert choose(performance, [search]).names == ("cuda:1",)
+    assert choose(Performance(device="auto", workers=64), [search]).names == ()
     assert choose(performance, [encode_tensor(big, make("nvfp4"), "", ()), big]).names == ()
     small = plain("w", Spec(DTYPES["BF16"], (64, 64)), lambda *_: iter(()))
     assert choose(performance, [encode_tensor(small, make("nvfp4", optimize="mse"), "", ())]).names == ()
     monkeypatch.setattr(backend, "available", list)
     assert choose(performance, [search]).names == ()
+
+
+def test_gpus_are_kept_busy_by_few_workers(gpus, monkeypatch):
+    from transcode.transforms.devices import choose
+
+    monkeypatch.setattr(Performance, "threads", property(lambda self: self.workers or 32))
+    for wanted, workers in (("cpu", 32), ("cuda", 4), ("cuda:0,cuda:1", 4)):
+        assert choose(Performance(device=wanted), []).performance.threads == workers
+    assert choose(Performance(device="cuda", workers=9), []).performance.threads == 9
 
 
 def test_nothing_is_available_without_torch(monkeypatch):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..core.performance import Performance
 from ..core.scheme import Scheme
@@ -14,46 +14,61 @@ from ..numerics import backend
 
 __all__ = ["Devices", "choose"]
 
-_PAYS = 4 << 30
-"""Bytes of source values in searches for the best scale from which ``auto`` takes a GPU. Other kernels run at
-the speed of memory on the CPU, where a GPU's work is hidden behind reading and writing; below, starting torch
-and the GPU takes longer than the search.
+_WORKERS = 4
+"""Threads that keep GPUs busy, two at least for each: more only wait for each other, over smaller tiles."""
+
+_SEARCH = {("int4", "mse"): 36.0, ("nvfp4", "mse"): 10.0}
+"""Seconds that one processor takes for the values of one GB, where schemes and their searches take long
+enough for a GPU to pay; all others run about as fast as files are read and written.
 """
+_START = 5.0
+"""Seconds to import torch and start a GPU."""
+_DETOUR = 0.3
+"""Seconds to bring one GB to a GPU and its codes back."""
 
 
 @dataclass(frozen=True)
 class Devices:
-    """The GPUs of a run, shared by its workers in turn; the processor where there are none."""
+    """The GPUs of a run, shared by its workers in turn; the processor where there are none.
+
+    Attributes:
+        names: of the GPUs.
+        performance: as the user wanted it; with the number of workers that suits the GPUs, if none was named.
+    """
 
     names: tuple[str, ...]
-    workers: int
-    memory: int
+    performance: Performance
 
     def surroundings(self, number: int) -> AbstractContextManager[Scratch]:
-        """What worker ``number`` enters: it works for one GPU, with its share of its memory."""
+        """What worker ``number`` enters: it works for one GPU, with its share of that GPU's memory."""
         if not self.names:
             return backend.working(None)
-        share = -(-self.workers // len(self.names))
-        return backend.working(self.names[number % len(self.names)], self.memory // share)
+        share = -(-self.performance.threads // len(self.names))
+        return backend.working(self.names[number % len(self.names)], self.performance.device_memory // share)
 
 
-def choose(performance: Performance, tensors: Iterable[LazyTensor]) -> Devices:
+def choose(performance: Performance, tensors: Sequence[LazyTensor]) -> Devices:
     """The devices that a user asked for, or that pay for these tensors.
 
     Raises:
         PlanError: there are none of that name.
     """
     if performance.device == "auto":
-        names = tuple(backend.available()[:1]) if _searched(tensors) >= _PAYS else ()
+        names = tuple(backend.available()[:1]) if _pays(performance, tensors) else ()
     else:
         names = backend.devices(performance.device)
-    return Devices(names, performance.threads, performance.device_memory)
+    if names and performance.workers is None:
+        few = min(performance.threads, max(_WORKERS, 2 * len(names)))
+        performance = replace(performance, workers=few)
+    return Devices(names, performance)
 
 
-def _searched(tensors: Iterable[LazyTensor]) -> int:
-    """Bytes of source values for which a scheme tries several scales."""
-    return sum(
-        tensor.spec.nbytes
-        for tensor in tensors
-        if isinstance(tensor.scheme, Scheme) and "optimize" in tensor.scheme.config()
-    )
+def _pays(performance: Performance, tensors: Sequence[LazyTensor]) -> bool:
+    """Whether searches take longer on the processors than the start of a GPU and the detour over it."""
+    search = 0.0
+    for tensor in tensors:
+        if isinstance(tensor.scheme, Scheme):
+            kind = (tensor.scheme.name, str(tensor.scheme.config().get("optimize")))
+            search += _SEARCH.get(kind, 0.0) * tensor.spec.nbytes / 1e9
+    size = sum(tensor.spec.nbytes for tensor in tensors if tensor.scheme is not None) / 1e9
+    return search / performance.threads > _START + _DETOUR * size

@@ -7,11 +7,9 @@ subnormal numbers.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-import triton
-import triton.language as tl
+import triton  # type: ignore[import-not-found, unused-ignore]
+import triton.language as tl  # type: ignore[import-not-found, unused-ignore]
 
 __all__ = ["pick_float", "pick_integer"]
 
@@ -44,12 +42,13 @@ def pick_integer(blocks: torch.Tensor, scales: torch.Tensor, top: float) -> torc
     return chosen
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def _float(
-    blocks: Any, multipliers: Any, weights: Any, chosen: Any, count: Any,
+# Triton looks at annotations, and knows none of Python's.
+@triton.jit  # type: ignore[untyped-decorator, unused-ignore]
+def _float(  # type: ignore[no-untyped-def]
+    blocks, multipliers, weights, chosen, count,
     TRIES: tl.constexpr, WIDTH: tl.constexpr, TOP: tl.constexpr,
     LEAST: tl.constexpr, DROP: tl.constexpr, LANES: tl.constexpr,
-) -> None:  # fmt: skip
+):  # fmt: skip
     lane = tl.program_id(0).to(tl.int64) * LANES + tl.arange(0, LANES)
     inside = lane < count
     place = lane[:, None] * WIDTH + tl.arange(0, WIDTH)[None, :]
@@ -78,11 +77,11 @@ def _float(
     tl.store(chosen + lane, best, mask=inside)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def _integer(
-    blocks: Any, scales: Any, chosen: Any, count: Any,
+@triton.jit  # type: ignore[untyped-decorator, unused-ignore]
+def _integer(  # type: ignore[no-untyped-def]
+    blocks, scales, chosen, count,
     TRIES: tl.constexpr, WIDTH: tl.constexpr, TOP: tl.constexpr, LANES: tl.constexpr,
-) -> None:  # fmt: skip
+):  # fmt: skip
     lane = tl.program_id(0).to(tl.int64) * LANES + tl.arange(0, LANES)
     inside = lane < count
     first = blocks + lane * WIDTH

@@ -8,6 +8,8 @@ overlap each other.
 
 from __future__ import annotations
 
+import threading
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from types import TracebackType
@@ -27,8 +29,13 @@ Compute = Callable[[torch.Tensor], tuple[torch.Tensor | None, Sequence[torch.Ten
 outputs' rows.
 """
 
-_STAGE = 4 << 20
+_STAGE = 8 << 20
 """Bytes of source values in a band: enough to keep the bus busy, few enough for several to be under way."""
+
+_queueing: defaultdict[int | None, threading.Lock] = defaultdict(threading.Lock)
+"""For each device, held while a band's operations are queued. Each of them lets go of the interpreter's lock
+and takes it back; several threads at that at once would spend most of their time waiting for each other.
+"""
 
 _VALUES = {np.dtype(np.uint16): torch.bfloat16, np.dtype(np.int16): torch.float16,
            np.dtype(np.uint32): torch.float32}  # fmt: skip
@@ -146,18 +153,19 @@ class Worker:
             slot.block = self.pinned(rows.nbytes)
         staged = slot.block[: rows.nbytes]
         np.copyto(staged.view(rows.dtype).reshape(rows.shape), rows)
-        values = torch.from_numpy(staged).to(self.device, non_blocking=True)
-        if self._gpu:
-            slot.busy = torch.cuda.Event(blocking=True)
-            slot.busy.record()
-        else:
-            values = values.clone()
-        seen, made = compute(values.view(_VALUES[rows.dtype]).view(rows.shape))
-        for out, tensor in zip(outputs, made, strict=True):
-            first = start if len(tensor) == len(rows) else start // height
-            # By bytes: torch knows few of numpy's unsigned types, and float8 only by name.
-            target = torch.from_numpy(out[first : first + len(tensor)].reshape(-1).view(np.uint8))
-            target.copy_(tensor.contiguous().view(-1).view(torch.uint8), non_blocking=True)
+        with _queueing[self.device.index]:
+            values = torch.from_numpy(staged).to(self.device, non_blocking=True)
+            if self._gpu:
+                slot.busy = torch.cuda.Event(blocking=True)
+                slot.busy.record()
+            else:
+                values = values.clone()
+            seen, made = compute(values.view(_VALUES[rows.dtype]).view(rows.shape))
+            for out, tensor in zip(outputs, made, strict=True):
+                first = start if len(tensor) == len(rows) else start // height
+                # By bytes: torch knows few of numpy's unsigned types, and float8 only by name.
+                target = torch.from_numpy(out[first : first + len(tensor)].reshape(-1).view(np.uint8))
+                target.copy_(tensor.contiguous().view(-1).view(torch.uint8), non_blocking=True)
         return seen
 
     def _smaller(self, step: int, height: int, values: int) -> int:
