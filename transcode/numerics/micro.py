@@ -132,14 +132,16 @@ def mx_search(
             plain = np.int64(factors[b])
             x = values32(part, b * MX_BLOCK)
             best = _INF
+            kept = plain
             for move in (0, -1, 1):
                 code = plain + move
                 error = misfit(x * reciprocal(_U(code if 0 <= code <= 254 else 0)), top, least, drop)
                 # In units of the square of the first scale: no power of two can overflow.
                 found = error * np.float32(4.0**move)
-                if move == 0 or (found < best and 0 <= code <= 254):
-                    best = found
-                    blocks[b] = np.uint8(code)
+                better = move == 0 or (found < best and 0 <= code <= 254)
+                best = found if better else best
+                kept = code if better else kept  # no branch: which is better cannot be predicted
+            blocks[b] = np.uint8(kept)
     return True
 
 
@@ -259,6 +261,7 @@ def nv_search(values: Any, shared: Any, low: int, high: int, factors: Any, scale
                 continue
             x = values16(part, b * NV_BLOCK)
             best = _INF
+            kept = plain
             for attempt in range(tries):
                 code = plain
                 if attempt > 0:
@@ -270,9 +273,10 @@ def nv_search(values: Any, shared: Any, low: int, high: int, factors: Any, scale
                         code = min(code, np.int64(_SCALES - 1))
                 # A product with the reciprocal will do: this only judges.
                 found = misfit(x * inverses[code], _SIX, _E2M1_LEAST, _E2M1_DROP) * squares[code]
-                if attempt == 0 or found < best:
-                    best = found
-                    blocks[b] = np.uint8(code)
+                better = attempt == 0 or found < best
+                best = found if better else best
+                kept = code if better else kept  # no branch: which is better cannot be predicted
+            blocks[b] = np.uint8(kept)
     return True
 
 
