@@ -145,6 +145,9 @@ class TestEmbed:
         assert "warning: no config.json" in result.err
         cli("meta", "embed", file, "--model-path", "org/unknown", "--allow-missing", code=0)
         assert digests(file.parent) == before
+        told = cli("meta", "embed", file, "--model-path", "org/unknown", "--allow-missing", "--json").json
+        assert "unchanged" in str(told)
+        assert digests(file.parent) == before
 
     def test_comfy_config_beside_it_is_taken(self, cli, file: Path, tmp_path: Path) -> None:
         write(tmp_path / "comfy_config.json", {"model_class": "FluxSchnell", "model_config": {}})

@@ -55,7 +55,10 @@ def embed(
     path, looked = find_config(config_file, model_path, recipe, nunchaku.pipelines)
     if path is None:
         warn(f"no config.json in {looked}; nothing was changed")
-        click.get_current_context().exit(0 if allow_missing else 2)
+        if not allow_missing:
+            click.get_current_context().exit(2)
+        edit_all(files, lambda file: lambda now: now, settings)  # scripts want to hear of every file
+        return
     config = load_object(path)
     beside = path.parent / "comfy_config.json"
     comfy = load_object(Path(comfy_file)) if comfy_file else load_object(beside) if beside.is_file() else None
