@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import itertools
 import os
@@ -257,3 +258,27 @@ def test_readers_in_order_are_read_ahead_and_others_are_not(tmp_path, monkeypatc
         assert reached <= begin + step + mapping.AHEAD
     spans = sorted(asked)
     assert all(a + n == b for (a, n), (b, _) in itertools.pairwise(spans))  # nothing is asked for twice
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="no list of open files")
+def test_a_file_that_nobody_can_read_any_more_is_closed(tmp_path):
+    """A program that opens one checkpoint after another must not hold on to deleted ones."""
+
+    def held() -> list[str]:
+        found = []
+        for entry in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(OSError):
+                found.append(os.readlink(f"/proc/self/fd/{entry}"))
+        return [name for name in found if name.startswith(str(tmp_path))]
+
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(bytes(range(100)))
+    file = MappedFile(path)
+    view = file.bytes(0, 10, Scratch())
+    assert held()
+    del file
+    gc.collect()
+    assert view.tolist() == list(range(10))
+    del view
+    gc.collect()
+    assert not held()

@@ -10,7 +10,8 @@ from __future__ import annotations
 import mmap
 import os
 import threading
-from collections import OrderedDict
+import weakref
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from os import PathLike
@@ -96,18 +97,20 @@ class _Pool:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._open: OrderedDict[MappedFile, _Open] = OrderedDict()
+        self._open: OrderedDict[object, _Open] = OrderedDict()
+        self._gone: deque[object] = deque()
         self._pending: list[_Range] = []
         self._latest: dict[int, _Range] = {}  # by thread: probably still in use
         self._handed = 0
 
-    def get(self, file: MappedFile) -> _Open:
+    def get(self, key: object, make: Callable[[], _Open]) -> _Open:
         with self._lock:
-            found = self._open.get(file)
+            self._bury()
+            found = self._open.get(key)
             if found is not None:
-                self._open.move_to_end(file)
+                self._open.move_to_end(key)
                 return found
-            made = self._open[file] = file._open()
+            made = self._open[key] = make()
             while len(self._open) > MAX_OPEN:
                 self._forget(self._open.popitem(last=False)[1])
             return made
@@ -130,9 +133,26 @@ class _Pool:
         for item in _merged(released):
             item.open.release(item.begin, item.end)
 
-    def close(self, file: MappedFile) -> None:
+    def close(self, key: object) -> None:
         with self._lock:
-            open = self._open.pop(file, None)
+            self._gone.append(key)
+            self._bury()
+
+    def abandon(self, key: object) -> None:
+        """As :meth:`close`, when the garbage collector finds that nobody can read the file any more.
+
+        It may come to that anywhere, also while this very thread holds the lock: then the next reader closes.
+        """
+        self._gone.append(key)
+        if self._lock.acquire(blocking=False):
+            try:
+                self._bury()
+            finally:
+                self._lock.release()
+
+    def _bury(self) -> None:
+        while self._gone:
+            open = self._open.pop(self._gone.popleft(), None)
             if open is not None:
                 self._forget(open)
 
@@ -183,13 +203,15 @@ class MappedFile:
         self._drop_cache = drop_cache
         self._seen = _identity(os.stat(path))
         self.size = self._seen[0]
+        self._key = object()
+        weakref.finalize(self, _POOL.abandon, self._key).atexit = False
 
     def __repr__(self) -> str:
         return f"MappedFile({str(self.path)!r})"
 
     def close(self) -> None:
         """Close the file. Views of it stay valid; a later read opens it again."""
-        _POOL.close(self)
+        _POOL.close(self._key)
 
     def verify(self) -> None:
         """Raise FormatError if the file was changed, replaced or removed since it was opened."""
@@ -209,7 +231,7 @@ class MappedFile:
         assert 0 <= begin <= end
         if begin == end:
             return _EMPTY
-        open = _POOL.get(self)
+        open = _POOL.get(self._key, self._open)
         # Touching a map beyond the end of its file kills the process, so the size is looked at each time.
         size = os.fstat(open.fd).st_size
         if size < max(end, self.size):

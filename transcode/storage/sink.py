@@ -37,9 +37,7 @@ def check_destination(plan: Plan, *, force: bool, inputs: set[Path]) -> None:
     targets = _targets(plan)
     for target in targets:
         if target.resolve() in inputs:
-            raise PlanError(
-                "is read by this run, and never overwritten", file=target, hint="write elsewhere"
-            )
+            raise PlanError("is read by this run, and never overwritten", file=target, hint="write elsewhere")
     if plan.folder and plan.destination.exists() and not plan.destination.is_dir():
         raise PlanError("is a file, not a folder", file=plan.destination, hint="write elsewhere")
     if plan.folder and plan.destination.is_symlink() and not plan.destination.exists():
