@@ -15,6 +15,8 @@ from .jit import kernel, lane
 from .lanes import (
     INTEGER,
     INTEGER_BITS,
+    at_least,
+    at_most,
     clamp,
     disorder,
     fit,
@@ -27,6 +29,7 @@ from .lanes import (
     store,
     widen,
 )
+from .vectors import doubled, put, values16
 
 __all__ = ["symmetric", "with_zero"]
 
@@ -35,17 +38,29 @@ _ONE = np.float32(1)
 _INF = np.float32(np.inf)
 
 
+_BESIDE = 16
+"""Scales that are tried at once."""
+
+
 @lane
-def error(block: Any, scale: Any, top: Any) -> Any:
-    """Squared error of a block under a scale."""
-    total = 0.0
-    for i in range(block.shape[0]):
-        for j in range(block.shape[1]):
-            x = widen(block[i, j])
-            code = rne(min(max(x / scale, -top), top))
-            gap = np.float64(x) - np.float64(code) * np.float64(scale)
-            total += gap * gap
-    return total
+def errors(block: Any, scales: Any, top: Any, totals: Any) -> None:
+    """Squared errors of a block under several scales, a multiple of 16, written to ``totals``, float64.
+
+    The scales are what is done side by side, and not the values: each sum then has one order, from the first
+    value to the last, on which near ties depend.
+    """
+    for first in range(0, scales.shape[0], _BESIDE):
+        scale = values16(scales.view(np.uint32), first)
+        exact = doubled(scale)
+        sums = exact - exact
+        for i in range(block.shape[0]):
+            for j in range(block.shape[1]):
+                x = widen(block[i, j])
+                # Beside the steps in float64 a division costs nothing.
+                code = rne(at_most(at_least(x / scale, -top), top))
+                gap = np.float64(x) - doubled(code) * exact
+                sums = sums + gap * gap
+        put(totals, first, sums)
 
 
 @dispatched
@@ -72,6 +87,10 @@ def symmetric(
     """
     low = np.int32(INTEGER_BITS - np.int32(top))
     high = np.int32(INTEGER_BITS + np.int32(top))
+    room = 0 if tries == 0 else (tries // _BESIDE + 1) * _BESIDE
+    shares, others, totals = np.ones(room, np.float32), np.empty(room, np.float32), np.empty(room)
+    for step in range(1, tries + 1):  # those beyond repeat the plain one: they only fill the last vector
+        shares[step] = np.float32(1 - step / 48)
     count, columns = rows.shape
     for head in range(0, count, height):
         foot = min(head + height, count)
@@ -90,15 +109,14 @@ def symmetric(
                     return False
                 scale = fit(peak, top, stored)
                 if tries > 0:
-                    block = rows[head:foot, left:right]
-                    least = error(block, scale, top)
-                    plain_scale = scale
-                    for step in range(1, tries + 1):
-                        other = store(plain_scale * np.float32(1 - step / 48), stored)
-                        found = error(block, other, top)
-                        if found < least:
-                            least = found
-                            scale = other
+                    for k in range(others.shape[0]):
+                        others[k] = store(scale * shares[k], stored)
+                    errors(rows[head:foot, left:right], others, top, totals)
+                    least = totals[0]
+                    for k in range(1, tries + 1):
+                        if totals[k] < least:
+                            least = totals[k]
+                            scale = others[k]
             scales[head // height, left // width] = scale
             plain = gentle(scale, stored) and tries == 0
             inverse = _ONE / scale

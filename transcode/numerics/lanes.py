@@ -21,6 +21,7 @@ __all__ = [
     "INTEGER",
     "INTEGER_BITS",
     "STORED",
+    "at_least",
     "at_most",
     "bits",
     "clamp",
@@ -109,6 +110,18 @@ def at_most(context: Any, x: Any, top: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         x, top = alike(builder, args)
         return builder.select(builder.fcmp_ordered("<", x, top), x, top)
+
+    kind = shaped(types.float32, x)
+    return kind(kind, types.float32), generate
+
+
+@instruction
+def at_least(context: Any, x: Any, low: Any) -> Any:
+    """The larger of two float32."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        x, low = alike(builder, args)
+        return builder.select(builder.fcmp_ordered(">", x, low), x, low)
 
     kind = shaped(types.float32, x)
     return kind(kind, types.float32), generate
