@@ -136,7 +136,9 @@ class Write:
             ]
             units.append(cutting.Unit(number, tuple(stored), block_of(tensor)))
         _note_shared(tensors, planning)
-        if flow.source.path.is_dir() and Path(self.dst).resolve().parent == flow.source.path.resolve():
+        # A folder below it is a model for itself.
+        among = not self.folder and Path(self.dst).resolve().parent == flow.source.path.resolve()
+        if among and flow.source.path.is_dir():
             planning.warn(f"{self.dst} lies among the source's files, so that folder will hold two models")
         layout = self._layout(flow)
         stem = self.name or flow.source.stem
