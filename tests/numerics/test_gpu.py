@@ -116,13 +116,13 @@ def test_the_backend_is_what_runs(monkeypatch):
 @every
 @pytest.mark.parametrize("source", SOURCES)
 def test_every_dtype(case, source, device):
-    compare(case, hard(SOURCES[source], (130, 640)), device)
+    compare(case, hard(SOURCES[source], (40, 640)), device)
 
 
 @everywhere
 @every
 def test_every_bf16_as_the_peak_of_a_block(case, device):
-    step = 1 if device != "cpu" else 7  # each processor of a small machine has enough to do with a seventh
+    step = 1 if device != "cpu" else 13  # a machine without a GPU is slow at this: a share of all peaks
     compare(case, peaks_and_values(128)[::step], device)
 
 
@@ -142,7 +142,7 @@ def test_every_bf16_under_one_scale(case, device):
 @pytest.mark.parametrize("shape", [(9, 640), (3, 130, 128), (1, 128), (17, 1920)])
 def test_shapes_and_tiles(case, shape, device):
     values = np.random.default_rng(1).standard_normal(shape).astype(np.float32)
-    compare(case, values, device, tile=None if shape[0] == 1 else 3)
+    compare(case, values, device, tile={9: 4, 3: 50, 1: None, 17: 5}[shape[0]])
 
 
 @everywhere
@@ -215,6 +215,29 @@ def test_out_of_memory_makes_bands_smaller(device, monkeypatch):
         compare(("int8", {}), np.ones((9, 64), np.float32), device)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="not run: torch sees no GPU here")
+def test_a_full_gpu_makes_bands_smaller(monkeypatch):
+    monkeypatch.setattr(worker, "_STAGE", 64 << 20)
+    bands = []
+    band = worker.Worker._band
+
+    def count(self, slot, rows, *rest):
+        bands.append(len(rows))
+        return band(self, slot, rows, *rest)
+
+    monkeypatch.setattr(worker.Worker, "_band", count)
+    values = np.random.default_rng(6).standard_normal((4096, 2048)).astype(SOURCES["BF16"])
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction((48 << 20) / total)
+    try:
+        compare(("int8", {}), values, "cuda:0")
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert bands[0] == 4096
+    assert bands[1] == 2048
+
+
 @everywhere
 def test_sources_may_be_read_only_views_and_unaligned_rows(device):
     values = np.random.default_rng(5).standard_normal((64, 256)).astype(np.float32)
@@ -284,10 +307,9 @@ def gpus(monkeypatch):
 )
 def test_a_run_on_devices(wanted, names, gpus, wan, tmp_path, cli, digests):
     plain, other = tmp_path / "plain.safetensors", tmp_path / "other.safetensors"
-    options = ["--scheme", "nvfp4", "--set", "optimize=mse", "--allow-unmatched"]
     cli("run", wan, plain, "--scheme", "int8")
     cli("run", wan, other, "--scheme", "int8", "--device", wanted, "--workers", 4, "--device-memory", "64MB")
-    assert digests(plain) == digests(other), options
+    assert digests(plain) == digests(other)
     assert {name for name, _ in gpus} == names
     share = 64 * 10**6 // (2 if len(names) == 2 else 4)
     assert all(memory == share for _, memory in gpus)
@@ -338,7 +360,7 @@ def test_auto_takes_a_gpu_only_for_searches(monkeypatch):
 
     monkeypatch.setattr(backend, "available", lambda: ["cuda:1", "cuda:0"])
     big = plain("w", Spec(DTYPES["BF16"], (1 << 18, 1 << 14)), lambda *_: iter(()))
-    performance = Performance(device="auto", workers=4)
+    performance = Performance(device="auto", workers=2)
     search = encode_tensor(big, make("nvfp4", optimize="mse"), "", ())
     assert choose(performance, [search]).names == ("cuda:1",)
     assert choose(Performance(device="auto", workers=64), [search]).names == ()

@@ -17,13 +17,13 @@ __all__ = ["Devices", "choose"]
 _WORKERS = 4
 """Threads that keep GPUs busy, two at least for each: more only wait for each other, over smaller tiles."""
 
-_SEARCH = {("int4", "mse"): 36.0, ("nvfp4", "mse"): 10.0}
+_SEARCH = {("int4", "mse"): 12.0, ("nvfp4", "mse"): 4.5}
 """Seconds that one processor takes for the values of one GB, where schemes and their searches take long
 enough for a GPU to pay; all others run about as fast as files are read and written.
 """
-_START = 5.0
+_START = 6.0
 """Seconds to import torch and start a GPU."""
-_DETOUR = 0.3
+_DETOUR = 0.4
 """Seconds to bring one GB to a GPU and its codes back."""
 
 
