@@ -110,10 +110,15 @@ def try_lock(fd: int) -> bool:
     return True
 
 
+_WRITE = 1 << 20
+"""Bytes of one write. Larger ones make the kernel look for larger runs of free memory for its page cache, which
+costs several times as much once memory is full of cache."""
+
+
 def write_at(fd: int, data: memoryview, offset: int) -> None:
     """Write all of ``data`` at an offset; from several threads at once if need be."""
     while data:
-        written = _pwrite(fd, data, offset)
+        written = _pwrite(fd, data[:_WRITE], offset)
         data = data[written:]
         offset += written
 
