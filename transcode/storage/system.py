@@ -111,8 +111,9 @@ def try_lock(fd: int) -> bool:
 
 
 _WRITE = 1 << 20
-"""Bytes of one write. Larger ones make the kernel look for larger runs of free memory for its page cache, which
-costs several times as much once memory is full of cache."""
+"""Bytes of one write. Larger ones make the kernel look for larger runs of free memory for its page cache,
+which costs several times as much once memory is full of cache.
+"""
 
 
 def write_at(fd: int, data: memoryview, offset: int) -> None:
