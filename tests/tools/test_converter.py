@@ -158,7 +158,8 @@ EXAMPLES = {
     ),
     "no chunks": (
         "-c 0 --quantized --linear_type int8",
-        f"DST --scheme int8 {F32} --layout chunked --max-tensors 10000000 --name converted --no-copy-metadata",
+        f"DST --scheme int8 {F32} --layout chunked --max-tensors 10000000 --name converted"
+        " --no-copy-metadata",
         {"converted_part0.safetensors"},
     ),
 }
