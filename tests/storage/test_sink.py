@@ -22,6 +22,10 @@ from transcode.storage import sink, system
 from transcode.storage.mapping import MappedFile
 
 CHILD = """
+import signal
+# As at a terminal, even where the tests run in the background and inherit ignored signals.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 import sys, time
 from transcode.core import run
 from transcode.cli import main
