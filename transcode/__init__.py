@@ -30,29 +30,6 @@ if TYPE_CHECKING:
     from .core.tensor import LazyTensor
     from .errors import DataError, FormatError, PlanError, RecipeError, TranscodeError
 
-_ERRORS = ("DataError", "FormatError", "PlanError", "RecipeError", "TranscodeError")
-_API = (
-    "calibrate",
-    "cast",
-    "convert",
-    "dequantize",
-    "drop",
-    "keep",
-    "lora",
-    "nunchaku",
-    "open",
-    "quantize",
-    "rename",
-    "run",
-    "write",
-)
-_HOMES = {
-    **dict.fromkeys(_API, "api"),
-    **dict.fromkeys(_ERRORS, "errors"),
-    "Flow": "core.flow",
-    "LazyTensor": "core.tensor",
-}
-
 __all__ = [
     "DataError",
     "Flow",
@@ -75,6 +52,14 @@ __all__ = [
     "run",
     "write",
 ]
+
+_ERRORS = ("DataError", "FormatError", "PlanError", "RecipeError", "TranscodeError")
+_HOMES = {
+    **dict.fromkeys(__all__, "api"),
+    **dict.fromkeys(_ERRORS, "errors"),
+    "Flow": "core.flow",
+    "LazyTensor": "core.tensor",
+}
 
 
 def __getattr__(name: str) -> Any:
