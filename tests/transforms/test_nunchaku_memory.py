@@ -41,13 +41,16 @@ def peak(folder: Path, *args: object) -> int:
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_true_shapes_in_bounded_memory(tmp_path: Path) -> None:
-    peaks = {}
+    peaks, sizes = {}, {}
     for blocks in (1, 3):
         folder = tmp_path / str(blocks)
         make_svdquant.save(folder, make_svdquant.make(0, blocks))
-        assert (folder / "model.pt").stat().st_size > blocks * 280_000_000
+        sizes[blocks] = (folder / "model.pt").stat().st_size >> 20
+        assert sizes[blocks] > blocks * 260
         peak(folder, "--workers", 1)  # compiles kernels, which takes memory of its own
         peaks[blocks] = peak(folder, "--workers", 2, "--memory", "64MB", "--force")
         (folder / "model.pt").unlink()
-    assert peaks[3] < peaks[1] + 40, peaks
+    # Peaks of one command differ by some 30 MiB: which pages are mapped at once is up to the threads. What is
+    # held of every block would show as hundreds.
+    assert peaks[3] - peaks[1] < (sizes[3] - sizes[1]) / 5, (peaks, sizes)
     assert peaks[3] < 400, peaks
