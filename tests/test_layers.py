@@ -138,8 +138,8 @@ def test_the_command(tmp_path, capsys):
     [
         (["-c", "import transcode"], {"torch", "numba", "rich", "click"}),
         (["-m", "transcode", "--help"], {"torch", "numba", "rich"}),
-        (["-m", "transcode", "inspect", "fixtures/wan_tiny", "--json"], {"torch", "numba", "rich"}),
-        (["-m", "transcode", "meta", "--help"], {"torch", "numba", "rich"}),
+        (["-m", "transcode", "inspect", "fixtures/wan_tiny", "--json"], {"torch", "numba", "rich", "numpy"}),
+        (["-m", "transcode", "meta", "--help"], {"torch", "numba", "rich", "numpy"}),
     ],
 )
 def test_start_up_loads_nothing_heavy(arguments, heavy):

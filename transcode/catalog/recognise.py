@@ -48,7 +48,8 @@ class Signature:
                 raise RecipeError(
                     f"{glob!r}: indexes above 9 cannot be recognised", hint="use a smaller one, or *"
                 )
-        _ = self._find, self._all, self._none  # bad globs are found now
+            if "[" in glob:
+                glob_regex(glob)  # no other glob can be bad; compiling all of them is felt at every call
 
     @cached_property
     def _find(self) -> re.Pattern[str]:

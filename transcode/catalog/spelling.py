@@ -69,10 +69,8 @@ class Conversion:
                 raise RecipeError(f"{rule}: both sides need the same count of {{i}}")
             _plant(self._forward, rule.left, rule)
             _plant(self._backward, rule.right, rule)
-        for one in self.rules:
-            for other in self.rules:
-                _check_nested(one, other, one.left, other.left, one.right, other.right)
-                _check_nested(one, other, one.right, other.right, one.left, other.left)
+        _check_nested(self.rules, _LEFT, _RIGHT)
+        _check_nested(self.rules, _RIGHT, _LEFT)
 
     def forward(self, name: str) -> str | None:
         """A name of the first spelling in the second, None when no rule knows it."""
@@ -102,16 +100,21 @@ def _plant(root: _Step, run: str, rule: Rule) -> None:
     step.rule = rule
 
 
-def _check_nested(one: Rule, other: Rule, here: str, longer: str, there: str, must: str) -> None:
+def _check_nested(rules: Iterable[Rule], here: Callable[[Rule], str], there: Callable[[Rule], str]) -> None:
     """Where one run begins another, the other sides must differ by the same components.
 
-    Else a name that ``one`` converts could look, on the other side, like one that ``other`` made.
+    Else a name that one rule converts could look, on the other side, like one that another made.
     """
-    if longer.startswith(f"{here}.") and must != there + longer[len(here) :]:
-        raise RecipeError(
-            f"{one}: would also fit what {other} makes",
-            hint="let the rules name whole modules that do not nest",
-        )
+    by_run = {here(rule): rule for rule in rules}
+    for longer in by_run.values():
+        words = here(longer).split(".")
+        for depth in range(1, len(words)):
+            one = by_run.get(".".join(words[:depth]))
+            if one is not None and there(longer) != ".".join([there(one), *words[depth:]]):
+                raise RecipeError(
+                    f"{one}: would also fit what {longer} makes",
+                    hint="let the rules name whole modules that do not nest",
+                )
 
 
 def _convert(name: str, root: _Step, other: Callable[[Rule], str]) -> str | None:

@@ -286,11 +286,19 @@ def _check_depth(text: str, file: str) -> None:
     if openings <= _MOST_LEVELS and "\n" + " " * _MOST_LEVELS not in text:
         return
     depth = 0
-    for event in yaml.parse(text, Loader=_LOADER):
-        depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
-        if depth > _MOST_LEVELS:
-            line = event.start_mark.line + 1 if event.start_mark else 1
-            raise RecipeError(f"is nested deeper than {_MOST_LEVELS} levels", file=f"{file}:{line}")
+    told = f"is nested deeper than {_MOST_LEVELS} levels"
+    try:
+        for event in yaml.parse(text, Loader=_LOADER):
+            depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+            if depth > _MOST_LEVELS:
+                line = event.start_mark.line + 1 if event.start_mark else 1
+                raise RecipeError(told, file=f"{file}:{line}")
+    except yaml.MarkedYAMLError as error:
+        # Since PyYAML 6.0.4 the scanner has a limit of its own, and meets it while it looks ahead.
+        if "maximum nesting depth" not in (error.problem or ""):
+            raise
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise RecipeError(told, file=f"{file}:{line}") from None
 
 
 def _check(node: Node, sizes: dict[int, int], above: set[int]) -> int:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 
 from ..errors import RecipeError
 
@@ -28,16 +29,21 @@ class Pattern:
     """
 
     text: str
-    regex: re.Pattern[str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        if not self.text.removeprefix(_REGEX).strip("."):
+            raise RecipeError(f"{self.text!r} is an empty pattern", hint="use * to select every tensor")
+        if self.text.startswith(_REGEX) or "[" in self.text:
+            _ = self.regex  # mistakes are found now; no other pattern can hold one
+
+    @cached_property
+    def regex(self) -> re.Pattern[str]:
+        """What fits. Compiled on demand: families hold hundreds of patterns, of which a run needs few."""
         if self.text.startswith(_REGEX):
             expression = self.text.removeprefix(_REGEX)
         else:
             expression = rf"(?<![^.]){glob_regex(self.text)}(?![^.])"
-        if not self.text.removeprefix(_REGEX).strip("."):
-            raise RecipeError(f"{self.text!r} is an empty pattern", hint="use * to select every tensor")
-        object.__setattr__(self, "regex", compile_regex(expression, shown=self.text))
+        return compile_regex(expression, shown=self.text)
 
     def matches(self, name: str) -> bool:
         """Whether the pattern selects that name."""

@@ -8,15 +8,16 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .observe import Abandoned, Observation
 from .plan import Plan
 from .scratch import Scratch
 from .tensor import LazyTensor
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 __all__ = ["Progress", "Report", "Writer", "execute"]
 
@@ -116,7 +117,7 @@ class _Jobs:
             def job(scratch: Scratch, start: int = start, stop: int = stop) -> int:
                 for piece in tensor.read(start, stop, scratch):
                     file, base = places[piece.role]
-                    raw = piece.data.reshape(-1).view(np.uint8)
+                    raw = piece.data.reshape(-1).view("u1")
                     self._writer.write(file, base + piece.offset, raw)
                 return tensor.spec.row_offset(stop) - tensor.spec.row_offset(start)
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import DTypeLike, NDArray
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import DTypeLike, NDArray
 
 __all__ = ["Scratch"]
 
@@ -27,12 +28,14 @@ class Scratch:
 
     def __init__(self, allocate: Callable[[int], NDArray[np.uint8]] | None = None) -> None:
         self._allocate = allocate or _ordinary
-        self._block: NDArray[np.uint8] = np.empty(0, np.uint8)
+        self._block: NDArray[np.uint8] = _ordinary(0)
         self._used = 0
         self._overflow = 0
 
     def take(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         """An uninitialised C-contiguous array, aligned to a cache line."""
+        import numpy as np
+
         kind = np.dtype(dtype)
         nbytes = prod(shape) * kind.itemsize
         start = self._used
@@ -48,7 +51,7 @@ class Scratch:
     def reset(self) -> None:
         """Take all arrays back."""
         if self._overflow:
-            self._block = np.empty(0, np.uint8)  # let go of the old block first: never hold both
+            self._block = _ordinary(0)  # let go of the old block first: never hold both
             raw = self._allocate(self._overflow + _ALIGN)
             skip = -raw.ctypes.data % _ALIGN
             self._block = raw[skip : skip + self._overflow]
@@ -57,4 +60,6 @@ class Scratch:
 
 
 def _ordinary(nbytes: int) -> NDArray[np.uint8]:
+    import numpy as np  # here and above: commands that look at facts alone do without
+
     return np.empty(nbytes, np.uint8)

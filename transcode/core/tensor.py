@@ -6,21 +6,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from .observe import Observation
 from .scratch import Scratch
 from .spec import Part, Spec
 
 if TYPE_CHECKING:
     import torch
+    from numpy.typing import NDArray
 
     from .scheme import Encoding
 
-__all__ = ["LazyTensor", "Piece", "Reader", "plain"]
+    Array = NDArray[Any]
 
-Array = NDArray[Any]
+__all__ = ["LazyTensor", "Piece", "Reader", "plain"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +121,8 @@ class LazyTensor:
 
         Dtypes that numpy lacks come as ``ml_dtypes`` types; packed sub-byte dtypes as their bytes, 1-D.
         """
+        import numpy as np  # commands that look at facts alone do without
+
         part = self.parts[0] if role is None else self.part(role)
         buffer = np.empty(part.spec.nbytes, np.uint8)
         scratch = Scratch()

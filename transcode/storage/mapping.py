@@ -16,18 +16,19 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from ..core.scratch import Scratch
 from ..core.spec import Spec
 from ..errors import FormatError
 
-__all__ = ["AHEAD", "BATCH", "MAX_OPEN", "MappedFile"]
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
-Bytes = NDArray[np.uint8]
+    Bytes = NDArray[np.uint8]
+
+__all__ = ["AHEAD", "BATCH", "MAX_OPEN", "MappedFile"]
 
 BATCH = 32 << 20
 """Bytes handed out, over all files, between two releases of pages."""
@@ -38,8 +39,6 @@ AHEAD = 32 << 20
 MAX_OPEN = 64
 """Files kept open at once in the process; the least recently used is closed and opened again when needed."""
 
-_EMPTY: Bytes = np.empty(0, np.uint8)
-_EMPTY.flags.writeable = False  # as all that is handed out: kernels are compiled for read-only arrays
 _PAGE = mmap.PAGESIZE
 _DONTNEED = getattr(mmap, "MADV_DONTNEED", None)
 _CAN_ADVISE = hasattr(os, "posix_fadvise")
@@ -228,9 +227,11 @@ class MappedFile:
         Raises:
             FormatError: the file was changed or cut since it was opened.
         """
+        import numpy as np  # here, for commands that look at facts alone
+
         assert 0 <= begin <= end
         if begin == end:
-            return _EMPTY
+            return np.frombuffer(b"", np.uint8)
         open = _POOL.get(self._key, self._open)
         # Touching a map beyond the end of its file kills the process, so the size is looked at each time.
         size = os.fstat(open.fd).st_size
@@ -259,7 +260,7 @@ class MappedFile:
         rows = raw.view(spec.dtype.carrier)
         if not rows.flags.aligned:
             rows = scratch.take(rows.shape, rows.dtype)
-            rows.view(np.uint8)[:] = raw
+            rows.view("u1")[:] = raw
             rows.flags.writeable = False
         return rows.reshape(stop - start, spec.columns)
 
@@ -280,7 +281,7 @@ class MappedFile:
         return _Open(fd, mapped, self._drop_cache)
 
     def _copy(self, open: _Open, begin: int, end: int, scratch: Scratch) -> Bytes:
-        out: Bytes = scratch.take((end - begin,), np.uint8)
+        out: Bytes = scratch.take((end - begin,), "u1")
         view = memoryview(out)  # type: ignore[arg-type]  # numpy arrays are buffers, before 3.12 unknown to typing
         done = 0
         while done < end - begin:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from math import prod
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from ..core.scratch import Scratch
 from ..core.spec import Spec
 from ..core.tensor import LazyTensor, Piece, plain
 from .mapping import MappedFile
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 __all__ = ["contiguous", "extent", "stored", "strided"]
 
@@ -52,6 +52,8 @@ def strided(
         shape: of the stored elements; that of ``spec`` but for packed dtypes, which are stored as bytes.
         strides: non-negative distance between elements of each dimension, in elements.
     """
+    import numpy as np  # as in the mapping
+
     carrier = np.dtype(spec.dtype.carrier)
     steps = tuple(stride * carrier.itemsize for stride in strides)
 
@@ -117,6 +119,8 @@ def _gather(file: MappedFile, at: int, steps: Shape, out: NDArray[Any], scratch:
     if span <= _SPAN:
         scratch.reset()
         raw = file.bytes(at, at + span, scratch)
+        import numpy as np
+
         out[...] = np.ndarray(out.shape, out.dtype, raw, 0, steps)
         return
     axis = max(range(out.ndim), key=lambda i: (out.shape[i] - 1) * steps[i])

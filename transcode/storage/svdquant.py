@@ -13,8 +13,6 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..core.dtypes import DTYPES
 from ..core.scratch import Scratch
 from ..core.spec import Spec
@@ -86,6 +84,8 @@ def _leaves(prefix: str, value: Mapping[Any, Any], file: Path) -> Iterator[LazyT
 
 def _scalar(name: str, value: bool | float) -> LazyTensor:
     """A flag or a number as a tensor of one element."""
+    import numpy as np  # every opening of a source looks whether it is such a folder
+
     spec = Spec(DTYPES["BOOL" if isinstance(value, bool) else "F64"], ())
     data = np.array([value], spec.dtype.carrier)
 
