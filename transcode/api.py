@@ -171,6 +171,7 @@ def write(
     drop_cache: bool = False,
     device: str = "cpu",
     device_memory: int | str = Performance.device_memory,
+    measure: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Write:
     """End a flow: ``flow | write(dst)`` runs it and returns a report; ``flow.plan(write(dst))`` only plans.
@@ -181,6 +182,7 @@ def write(
         memory: bytes for the tiles of all workers, or text such as ``"512MB"``.
         tile: bytes of source values dealt with at a time by a worker.
         device_memory: bytes of each GPU's memory, or text.
+        measure: also find out what quantizing loses; see the report's ``losses()``.
         on_progress: called about ten times a second.
 
     The other arguments are those of :class:`~transcode.transforms.write.Write` and
@@ -204,6 +206,7 @@ def write(
             drop_cache,
             device,
             parse_size(device_memory),
+            measure,
         ),
         on_progress=on_progress,
     )

@@ -572,6 +572,7 @@ def _performance(node: strict.Node) -> Performance:
             drop_cache=section.get("drop_cache", strict.Node.boolean, False),
             device=section.get("device", strict.Node.string, "cpu"),
             device_memory=section.get("device_memory", _size, Performance.device_memory),
+            measure=section.get("measure", strict.Node.boolean, False),
         ),
     )
     section.reject_unknown()

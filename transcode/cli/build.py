@@ -27,7 +27,7 @@ def quantize(scheme: str, values: dict[str, Any]) -> Quantize:
     """The stage that the options of quantize describe."""
     name, options = parse_scheme(scheme)
     own: dict[str, Any] = dict(options)
-    for key in ("granularity", "group_size", "symmetric", "scale_dtype"):
+    for key in ("granularity", "group_size", "symmetric", "optimize", "scale_dtype"):
         if values[key] is not None:
             own[key] = values[key]
     for key, value in values["options"]:
@@ -85,8 +85,9 @@ def performance(values: dict[str, Any], base: Performance | None = None) -> Perf
         for key in ("workers", "memory", "tile", "device", "device_memory")
         if values[key] is not None  # not given
     }
-    if values["drop_cache"]:
-        given["drop_cache"] = True
+    for key in ("drop_cache", "measure"):
+        if values[key]:
+            given[key] = True
     return replace(base or Performance(), **given)
 
 

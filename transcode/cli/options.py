@@ -62,6 +62,10 @@ quantize_options = _apply(
         click.option("--granularity", help="What shares a scale: channel, tensor, group, block."),
         click.option("--group-size", type=int, help="Columns of a group."),
         click.option("--symmetric/--asymmetric", default=None, help="Without or with a zero point."),
+        click.option(
+            "--optimize", metavar="HOW",
+            help="Search better scales: mse, for nvfp4 also four_over_six. Same size, takes longer.",
+        ),
         click.option("--scale-dtype", help="Stored dtype of scales: source, F32, BF16, F16."),
         click.option("--model", metavar="FAMILY", help="Family, if it is not to be recognised from names."),
         click.option(
@@ -121,6 +125,11 @@ performance_options = _apply(
         ),
         click.option(
             "--device-memory", type=sized, metavar="SIZE", help="Of each GPU, for the tiles on it. [4GB]"
+        ),
+        click.option(
+            "--measure",
+            is_flag=True,
+            help="Report what quantizing loses of each tensor (SQNR); takes longer.",
         ),
     ]
 )

@@ -30,16 +30,16 @@ Examples:
 
 _STEP_OPTIONS = {
     "scheme", "rename", "to", "lora", "keep", "drop", "cast", "saturate", "dequantize",
-    "from_convention", "from_scheme", "options", "granularity", "group_size", "symmetric", "scale_dtype",
-    "model", "targets", "include", "exclude", "overrides", "keep_dtype", "on_nonfinite", "on_bad_shape",
-    "share_scale", "calib", "drop_global_scale",
+    "from_convention", "from_scheme", "options", "granularity", "group_size", "symmetric", "optimize",
+    "scale_dtype", "model", "targets", "include", "exclude", "overrides", "keep_dtype", "on_nonfinite",
+    "on_bad_shape", "share_scale", "calib", "drop_global_scale",
 }  # fmt: skip
 
 
 _BELONG_TO = {
     "scheme": {
-        "options", "granularity", "group_size", "symmetric", "scale_dtype", "targets", "include", "exclude",
-        "overrides", "keep_dtype", "on_nonfinite", "on_bad_shape", "share_scale", "calib",
+        "options", "granularity", "group_size", "symmetric", "optimize", "scale_dtype", "targets", "include",
+        "exclude", "overrides", "keep_dtype", "on_nonfinite", "on_bad_shape", "share_scale", "calib",
     },
     "cast": {"saturate"},
     "dequantize": {"from_convention", "from_scheme"},

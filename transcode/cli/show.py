@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from math import inf
 
 import click
 
 from ..core.plan import Plan
-from ..core.run import Report
+from ..core.quality import Loss
+from ..core.run import Report, by_scheme
 from ..core.tensor import LazyTensor
 from .table import count, print_table, size
 
@@ -18,6 +20,7 @@ __all__ = ["NUMBER", "show_json", "show_plan", "show_report", "show_warnings"]
 
 NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
 _WARNINGS = 10
+_WORST = 10
 
 
 def show_json(value: object) -> None:
@@ -84,11 +87,38 @@ def show_report(report: Report, *, verbose: bool) -> None:
             [(fate, n, size(before), size(after)) for fate, (n, before, after) in fates.items()],
             right=(1, 2, 3),
         )
+    if losses := report.losses():
+        _show_losses(losses, verbose=verbose)
     rate = report.bytes_read / report.seconds if report.seconds else 0
     click.echo(
         f"{_totals(plan)}, in {report.seconds:.1f} s ({size(rate)}/s) -> {plan.destination}"
         f"{'/' if plan.folder else ''}"
     )
+
+
+def _show_losses(losses: Mapping[str, tuple[str, Loss]], *, verbose: bool) -> None:
+    """What quantizing lost: for each scheme, and of the tensors that lost most."""
+    searched = any(loss.plain is not None for _, loss in losses.values())
+    figures = ("SQNR dB", "largest error", *(("search won dB",) if searched else ()))
+
+    def row(loss: Loss) -> tuple[str, ...]:
+        told = ("exact" if loss.decibels is None else f"{loss.decibels:.2f}", f"{loss.largest:.3g}")
+        return (*told, "" if loss.gain is None else f"{loss.gain:+.2f}") if searched else told
+
+    right = (1, 2, 3, 4)
+    click.echo()
+    print_table(
+        ("scheme", "tensors", *figures),
+        [(scheme, number, *row(loss)) for scheme, (number, loss) in by_scheme(losses).items()],
+        right=right,
+    )
+    click.echo()
+    worst = sorted(losses.items(), key=lambda item: (item[1][1].decibels or inf, item[0]))
+    shown = worst if verbose else worst[:_WORST]
+    title = "tensor" if len(shown) == len(worst) else f"tensor ({_WORST} of {len(worst)} that lost most)"
+    rows = [(name, scheme, *row(loss)) for name, (scheme, loss) in shown]
+    print_table((title, "scheme", *figures), rows, right=right[1:])
+    click.echo()
 
 
 def _totals(plan: Plan) -> str:

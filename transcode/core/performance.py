@@ -49,6 +49,7 @@ class Performance:
         device: ``"cpu"``; ``"cuda"`` (the first GPU), ``"cuda:1"``, several as ``"cuda:0,cuda:1"``; or
             ``"auto"``, a GPU where one pays.
         device_memory: bytes of each GPU's memory that its workers may take together.
+        measure: decode what is encoded, and report what each tensor lost.
     """
 
     workers: int | None = None
@@ -57,6 +58,7 @@ class Performance:
     drop_cache: bool = False
     device: str = "cpu"
     device_memory: int = 4 * 10**9
+    measure: bool = False
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"cpu|auto|cuda|cuda:\d+(,cuda:\d+)*", self.device):
@@ -73,7 +75,7 @@ class Performance:
         """What differs from the defaults: the recipe's ``performance`` section."""
         plain = Performance()
         named = {"workers": "num_workers", "memory": "memory", "tile": "tile", "drop_cache": "drop_cache",
-                 "device": "device", "device_memory": "device_memory"}  # fmt: skip
+                 "device": "device", "device_memory": "device_memory", "measure": "measure"}  # fmt: skip
         return {
             key: getattr(self, attribute)
             for attribute, key in named.items()

@@ -25,6 +25,7 @@ class Planning:
         metadata: that of the source.
         inputs: what is read besides the source, such as LoRAs.
         workers: threads that a stage may use if it must look at bytes while planning.
+        measure: what quantizing loses is to be measured.
         dropped: tensors that left the flow, and why.
         notes: remarks on the whole, such as which family was recognised.
         warnings: what the user should look at.
@@ -36,6 +37,7 @@ class Planning:
     metadata: Mapping[str, str] = field(default_factory=dict)
     inputs: list[Source] = field(default_factory=list)
     workers: int = 1
+    measure: bool = False
     dropped: list[tuple[LazyTensor, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .observe import Abandoned, Observation
 from .plan import Plan
+from .quality import Loss, total
 from .scratch import Scratch
 from .tensor import LazyTensor
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Progress", "Report", "Writer", "execute"]
+__all__ = ["Progress", "Report", "Writer", "by_scheme", "execute"]
 
 
 class Writer(Protocol):
@@ -49,14 +50,38 @@ class Report:
     """Bytes of source values read, observation passes included."""
     bytes_written: int
 
+    def losses(self) -> dict[str, tuple[str, Loss]]:
+        """Scheme and loss of every tensor that was measured, by its name."""
+        found = {}
+        for tensor in self.plan.tensors:
+            loss = None if tensor.quality is None else tensor.quality.total()
+            if loss is not None and tensor.scheme is not None:
+                found[tensor.name] = tensor.scheme.name, loss
+        return found
+
     def to_json(self) -> dict[str, Any]:
-        """The plan's facts and the run's figures, for scripts."""
+        """The plan's facts and the run's figures, for scripts; losses where they were measured."""
+        told = self.plan.to_json()
+        losses = self.losses()
+        for entry in told["tensors"]:
+            if entry["name"] in losses:
+                entry["loss"] = losses[entry["name"]][1].to_json()
+        if losses:
+            told["losses"] = {scheme: loss.to_json() for scheme, (_, loss) in by_scheme(losses).items()}
         return {
-            **self.plan.to_json(),
+            **told,
             "seconds": round(self.seconds, 3),
             "bytes_read": self.bytes_read,
             "bytes_written": self.bytes_written,
         }
+
+
+def by_scheme(losses: Mapping[str, tuple[str, Loss]]) -> dict[str, tuple[int, Loss]]:
+    """For each scheme how many tensors were measured, and what was lost of all of them together."""
+    groups: dict[str, list[Loss]] = {}
+    for scheme, loss in losses.values():
+        groups.setdefault(scheme, []).append(loss)
+    return {scheme: (len(group), joined) for scheme, group in groups.items() if (joined := total(group))}
 
 
 Job = Callable[[Scratch], int]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from .observe import Observation
+from .quality import Quality
 from .scratch import Scratch
 from .spec import Part, Spec
 
@@ -60,6 +61,7 @@ class LazyTensor:
         needs: observations that must be complete before the first row is read.
         fate: what was done to it and why, in order.
         shares: key of the stored bytes when several tensors may alias them (tied weights), else None.
+        quality: what encoding loses of it, where that is measured; complete when all rows were read.
         cost: its tiles are smaller by this, because their rows take more memory on their way than others'.
     """
 
@@ -73,6 +75,7 @@ class LazyTensor:
     needs: tuple[Observation[Any], ...] = field(default=(), repr=False, compare=False)
     fate: tuple[str, ...] = ()
     shares: str | None = None
+    quality: Quality | None = field(default=None, repr=False, compare=False)
     cost: int = 1
 
     @property

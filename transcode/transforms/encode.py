@@ -7,11 +7,13 @@ from functools import partial
 from math import lcm
 
 from ..core.observe import Observation
+from ..core.quality import Quality
 from ..core.scheme import Scheme
 from ..core.scratch import Scratch
 from ..core.tensor import LazyTensor, Piece
 from ..errors import DataError
 from ..numerics import NonFinite
+from .measure import measure
 
 __all__ = ["encode_tensor", "first_nonfinite", "observation"]
 
@@ -31,7 +33,12 @@ def observation(tensor: LazyTensor, scheme: Scheme) -> Observation[float]:
 
 
 def encode_tensor(
-    tensor: LazyTensor, scheme: Scheme, why: str, needs: Sequence[Observation[float]]
+    tensor: LazyTensor,
+    scheme: Scheme,
+    why: str,
+    needs: Sequence[Observation[float]],
+    *,
+    measured: bool = False,
 ) -> LazyTensor:
     """The tensor as the scheme's parts.
 
@@ -39,14 +46,20 @@ def encode_tensor(
         tensor: plain floats of facts that the scheme takes.
         why: the reason, for the plan.
         needs: observations whose largest result the scheme is given; its own, or those of a whole group.
+        measured: decode what was encoded, and note what is lost.
     """
     spec = tensor.spec
+    quality = Quality() if measured else None
 
     def read(start: int, stop: int, scratch: Scratch) -> Iterator[Piece]:
         stats = max((one.value(scratch) for one in needs), default=None)
         rows = tensor.matrix(start, stop, scratch)
         try:
-            yield from scheme.encode(rows, spec, start, stats, scratch)
+            pieces = scheme.encode(rows, spec, start, stats, scratch)
+            if quality is not None:
+                pieces = iter(made := list(pieces))
+                quality.add(start, measure(scheme, rows, spec, start, stats, made))
+            yield from pieces
         except NonFinite as error:
             raise _blame(tensor, error, start) from None
 
@@ -60,6 +73,7 @@ def encode_tensor(
         grain=_grain(tensor, scheme),
         scheme=scheme,
         needs=(*tensor.needs, *needs),
+        quality=quality,
     )
 
 

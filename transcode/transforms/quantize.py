@@ -151,7 +151,8 @@ class Quantize(Transform):
             if isinstance(action, DType):
                 yield cast_tensor(tensor, action, why=why)
             elif action is not None:
-                yield encode_tensor(tensor, action, why, needs.get(number, ()))
+                looks = needs.get(number, ())
+                yield encode_tensor(tensor, action, why, looks, measured=planning.measure)
             elif self.keep_dtype is not None and choice.may_cast(tensor):
                 yield cast_tensor(tensor.evolve(did=f"keep: {why}"), float_dtype(self.keep_dtype))
             else:

@@ -116,6 +116,7 @@ class Write:
             convention=convention.name,
             allow_unmatched=self.allow_unmatched,
             workers=self.performance.threads,
+            measure=self.performance.measure,
             on_scan=self._scan,
         )
         planning.notes.extend(flow.source.notes)
