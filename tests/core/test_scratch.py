@@ -53,3 +53,16 @@ def test_growing_in_the_middle_of_a_tile_keeps_what_was_taken() -> None:
 
 def test_nothing_can_be_taken() -> None:
     assert Scratch().take((0, 5), np.float32).shape == (0, 5)
+
+
+def test_what_is_borrowed_goes_back_once_at_the_reset_or_with_the_scratch():
+    back = []
+    scratch = Scratch()
+    scratch.borrow(lambda: back.append(1))
+    assert back == []
+    scratch.reset()
+    scratch.reset()
+    assert back == [1]
+    scratch.borrow(lambda: back.append(2))
+    del scratch
+    assert back == [1, 2]

@@ -198,6 +198,43 @@ def test_resident_memory_is_bounded_over_all_files(tmp_path, drop):
     assert 8 << 20 < peak < mapping.BATCH + (24 << 20)  # of 480 MiB read
 
 
+IN_USE = """
+import sys
+from transcode.core.scratch import Scratch
+from transcode.storage.mapping import BATCH, MappedFile
+
+def resident():
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) << 10 for line in status if line.startswith("RssFile"))
+
+model, lora = map(MappedFile, sys.argv[1:])
+slow, fast, step = Scratch(), Scratch(), 4 << 20
+before = resident()
+for begin in range(0, 20 * step, step):
+    slow.reset()
+    tile = model.bytes(begin, begin + step, slow)
+    lora.bytes(0, 4096, slow).sum()  # a tile may need bytes of several files
+    for other in range(20 * step, 20 * step + BATCH + 2 * step, step):  # meanwhile another worker goes on
+        fast.reset()
+        model.bytes(other, other + step, fast)[::4096].sum()
+    tile[::4096].sum()
+print(resident() - before)
+"""
+
+
+@linux
+def test_what_is_in_use_while_others_let_go_does_not_stay(tmp_path):
+    paths = []
+    for name in ("model", "lora"):
+        path = tmp_path / name
+        with open(path, "wb") as file:
+            file.truncate(160 << 20)
+        paths.append(str(path))
+    run = [sys.executable, "-c", IN_USE, *paths]
+    done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert int(done.stdout) < mapping.BATCH + (24 << 20)  # the tiles of the slow worker are 80 MiB
+
+
 @linux
 def test_drop_cache_leaves_the_page_cache_as_it_was(tmp_path):
     path = tmp_path / "f"

@@ -31,6 +31,14 @@ class Scratch:
         self._block: NDArray[np.uint8] = _ordinary(0)
         self._used = 0
         self._overflow = 0
+        self._borrowed: list[Callable[[], None]] = []
+
+    def __del__(self) -> None:
+        self._give_back()
+
+    def borrow(self, give_back: Callable[[], None]) -> None:
+        """Note what is to be called when arrays that were lent for this tile are not looked at any more."""
+        self._borrowed.append(give_back)
 
     def take(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         """An uninitialised C-contiguous array, aligned to a cache line."""
@@ -49,7 +57,8 @@ class Scratch:
         return self._block[start:end].view(kind).reshape(shape)
 
     def reset(self) -> None:
-        """Take all arrays back."""
+        """Take all arrays back, and give back what was borrowed."""
+        self._give_back()
         if self._overflow:
             self._block = _ordinary(0)  # let go of the old block first: never hold both
             raw = self._allocate(self._overflow + _ALIGN)
@@ -57,6 +66,10 @@ class Scratch:
             self._block = raw[skip : skip + self._overflow]
             self._overflow = 0
         self._used = 0
+
+    def _give_back(self) -> None:
+        while self._borrowed:
+            self._borrowed.pop()()
 
 
 def _ordinary(nbytes: int) -> NDArray[np.uint8]:

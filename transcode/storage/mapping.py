@@ -1,8 +1,10 @@
 """Files mapped read-only, with the memory that they occupy bounded over the whole process.
 
 A map costs nothing until it is touched, but every touched page counts as the process's own until it is let
-go. So the bytes handed out are counted over all maps, and after each :data:`BATCH` the pages behind them are
-given back. That never invalidates a view: a page that is looked at again comes back from the page cache.
+go. So what is handed out is lent to a worker's scratch. What comes back from there, when the worker begins
+its next tile, is counted over all maps, and after each :data:`BATCH` the pages behind it are let go. Letting
+go never invalidates a view, as a page that is looked at again comes back from the page cache; but then it
+stays, which is why nothing is let go that is still in use.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["AHEAD", "BATCH", "MAX_OPEN", "MappedFile"]
 
 BATCH = 32 << 20
-"""Bytes handed out, over all files, between two releases of pages."""
+"""Bytes that came back, over all files, between two releases of pages."""
 
 AHEAD = 32 << 20
 """Bytes that the kernel is asked to read before a sequential reader wants them."""
@@ -98,9 +101,9 @@ class _Pool:
         self._lock = threading.Lock()
         self._open: OrderedDict[object, _Open] = OrderedDict()
         self._gone: deque[object] = deque()
+        self._back: deque[_Range] = deque()  # filled without the lock: a scratch may end anywhere
         self._pending: list[_Range] = []
-        self._latest: dict[int, _Range] = {}  # by thread: probably still in use
-        self._handed = 0
+        self._size = 0  # of what is pending
 
     def get(self, key: object, make: Callable[[], _Open]) -> _Open:
         with self._lock:
@@ -114,18 +117,14 @@ class _Pool:
                 self._forget(self._open.popitem(last=False)[1])
             return made
 
-    def hand_out(self, open: _Open, begin: int, end: int) -> None:
+    def hand_out(self, open: _Open, begin: int, end: int, scratch: Scratch) -> None:
+        scratch.borrow(partial(self._back.append, _Range(open, begin, end)))
         with self._lock:
-            thread = threading.get_ident()
-            before = self._latest.get(thread)
-            if before is not None:
-                self._pending.append(before)
-            self._latest[thread] = _Range(open, begin, end)
-            self._handed += max(end - begin, _PAGE)  # a page is the least that is touched, and kept note of
+            self._collect()
             ahead, limit = open.follow(begin, end), open.high
             released: list[_Range] = []
-            if self._handed >= BATCH:
-                self._handed = 0
+            if self._size >= BATCH:
+                self._size = 0
                 released, self._pending = self._pending, []
         if ahead >= 0 and _CAN_ADVISE:
             os.posix_fadvise(open.fd, ahead, limit - ahead, os.POSIX_FADV_WILLNEED)
@@ -155,12 +154,18 @@ class _Pool:
             if open is not None:
                 self._forget(open)
 
+    def _collect(self) -> None:
+        while self._back:
+            item = self._back.popleft()
+            self._pending.append(item)
+            self._size += max(item.end - item.begin, _PAGE)  # a page is the least that is touched
+
     def _forget(self, open: _Open) -> None:
+        self._collect()
         for item in self._pending:
             if item.open is open:
                 open.release(item.begin, item.end)
         self._pending = [item for item in self._pending if item.open is not open]
-        self._latest = {thread: item for thread, item in self._latest.items() if item.open is not open}
         if open.drop_cache and _CAN_ADVISE:
             os.posix_fadvise(open.fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
@@ -241,7 +246,7 @@ class MappedFile:
                 file=self.path,
                 hint="was it changed while it was being read?",
             )
-        _POOL.hand_out(open, begin, end)
+        _POOL.hand_out(open, begin, end, scratch)
         if open.map is not None:
             return np.frombuffer(open.map, np.uint8, end - begin, begin)
         return self._copy(open, begin, end, scratch)
