@@ -53,13 +53,17 @@ def fork(action: Callable[[], object]) -> int:
     return pid
 
 
-def kill_at(number: int, action: Callable[[], object]) -> bool:
-    """Run an action in a child, killed at the entry of its N-th system call. False if it ended before."""
+def kill_at(number: int, action: Callable[..., object], prepare: Callable[[], object] | None = None) -> bool:
+    """Run an action in a child, killed at the entry of its N-th system call. False if it ended before.
+
+    What ``prepare`` does comes first, is not counted, and is given to the action.
+    """
 
     def traced() -> None:
+        prepared = () if prepare is None else (prepare(),)
         libc.ptrace(0, 0, None, None)
         os.kill(os.getpid(), signal.SIGSTOP)
-        action()
+        action(*prepared)
 
     pid = fork(traced)
     _, status = os.waitpid(pid, 0)

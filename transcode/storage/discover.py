@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..errors import FormatError
+from . import commit
 
 __all__ = ["PICKLES", "WEIGHTS", "Found", "discover", "side_files"]
 
@@ -71,6 +72,7 @@ def discover(path: str | PathLike[str]) -> Found:
         FormatError: there are none, or it is not clear which are meant.
     """
     path = Path(path)
+    commit.settle(path if path.is_dir() else path.parent)
     if not path.exists():
         broken = path.is_symlink()
         what = (

@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
+import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import PlanError
 
-__all__ = ["drop_cache", "free_space", "reserve", "start_writeback", "sync_folder", "try_lock", "write_at"]
+__all__ = [
+    "drop_cache",
+    "free_space",
+    "reserve",
+    "start_writeback",
+    "sync_folder",
+    "sync_names",
+    "try_lock",
+    "undisturbed",
+    "write_at",
+]
 
 _SYNC_FILE_RANGE_WAIT_BEFORE = 1
 _SYNC_FILE_RANGE_WRITE = 2
 _SYNC_FILE_RANGE_WAIT_AFTER = 4
+
+_UNKNOWN = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
+"""What file systems answer that lack a call."""
 
 
 def _libc_function(name: str, *types: type) -> Callable[..., int] | None:
@@ -51,7 +67,7 @@ def reserve(fd: int, size: int, path: Path) -> None:
         if _fallocate(fd, 0, 0, size) == 0:
             return
         code = ctypes.get_errno()
-        if code in (_errno("ENOSPC"), _errno("EDQUOT")):
+        if code in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
             raise PlanError(
                 f"no room for {size} bytes, the file system has {free_space(path.parent)} left",
                 file=path,
@@ -90,15 +106,30 @@ def sync_folder(folder: Path) -> None:
     """Make the names in a folder durable, where folders can be synced."""
     if os.name != "posix":
         return
-    fd = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(fd)
+        fd = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # one may write to it, but not list it
+        return
+    try:
+        sync_names(fd)
     finally:
         os.close(fd)
 
 
+def sync_names(fd: int) -> None:
+    """:func:`sync_folder` of an open folder. Network shares and FUSE may know no such thing."""
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno not in _UNKNOWN:
+            raise
+
+
 def try_lock(fd: int) -> bool:
-    """Take an exclusive advisory lock on an open file, without waiting; released when it is closed."""
+    """Take an exclusive advisory lock on an open file, without waiting; released when it is closed.
+
+    Where the file system knows no locks there is nobody to be kept out by one: taken.
+    """
     if os.name != "posix":
         return True
     import fcntl
@@ -107,7 +138,31 @@ def try_lock(fd: int) -> bool:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        if error.errno not in _UNKNOWN:
+            raise
     return True
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """A block that Ctrl-C, SIGTERM and SIGHUP do not cut short: what they raise comes behind it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # handlers run in the main thread alone
+        return
+    held: list[int] = []
+    handlers = {}
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and callable(signal.getsignal(number)):
+            handlers[number] = signal.signal(number, lambda number, frame: held.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    if held:
+        signal.raise_signal(held[0])
 
 
 _WRITE = 1 << 20
@@ -132,9 +187,3 @@ def _seek_and_write(fd: int, data: memoryview, offset: int) -> int:
 
 _seek_lock = threading.Lock()
 _pwrite: Callable[[int, memoryview, int], int] = getattr(os, "pwrite", _seek_and_write)  # Windows has none
-
-
-def _errno(name: str) -> int:
-    import errno
-
-    return int(getattr(errno, name, -1))

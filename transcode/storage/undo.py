@@ -21,7 +21,7 @@ from os import PathLike
 from pathlib import Path
 
 from ..errors import FormatError, TranscodeError
-from . import front, header
+from . import commit, front, header
 from .lock import Busy, locked
 from .system import sync_folder, write_at
 
@@ -187,7 +187,8 @@ def read_at(fd: int, size: int, offset: int) -> bytes:
 def repair(path: str | PathLike[str]) -> bool:
     """Clean up after an editor that was killed; to be called before a file's header is read.
 
-    Costs two look-ups of a name where there is nothing to do. If an editor is at work it waits for it, except
+    The renames of a run that died among them are finished, too. Costs three look-ups of a name where there is
+    nothing to do. If an editor is at work it waits for it, except
     for one that is still copying, whose old file is good to read. Returns whether anything was cleaned up.
 
     Raises:
@@ -195,9 +196,10 @@ def repair(path: str | PathLike[str]) -> bool:
         TranscodeError: the file is half-edited, and may not be written to.
     """
     real = os.path.realpath(path)
+    finished = commit.settle(os.path.dirname(real))
     undo = os.path.lexists(undo_path(real))
     if not undo and not os.path.lexists(new_path(real)):
-        return False
+        return finished
     try:
         with locked(real, wait=_WAIT if undo else 0) as fd:
             return settle(fd, real)

@@ -21,7 +21,8 @@ from ..core.tensor import LazyTensor
 from ..errors import Interrupted, PlanError, RecipeError
 from ..numerics.notice import compiling
 from ..storage import header
-from ..storage.sink import Staging, check_destination
+from ..storage.sink import check_destination
+from ..storage.staging import Staging
 from . import beside, devices, record
 from .markers import marked
 from .spell import spell
@@ -188,11 +189,9 @@ class Write:
         began = time.monotonic()
         plan = self.plan(flow)
         self.check(flow, plan)
+        staging = Staging(plan, drop_cache=self.performance.drop_cache)
         try:
-            with (
-                compiling(lambda: self._tell("compile", 0)),
-                Staging(plan, drop_cache=self.performance.drop_cache) as staging,
-            ):
+            with compiling(lambda: self._tell("compile", 0)), staging:
                 used = devices.choose(self.performance, plan.tensors)
                 self._prepare(plan, used)
                 report = execute(
@@ -208,7 +207,12 @@ class Write:
                     source.verify()
                 staging.commit()
         except KeyboardInterrupt:
-            raise Interrupted("interrupted; nothing was written", file=self.dst) from None
+            what = (
+                "interrupted when the output was complete"
+                if staging.committed
+                else "interrupted; nothing was written"
+            )
+            raise Interrupted(what, file=self.dst) from None
         return replace(report, seconds=time.monotonic() - began)
 
     def config(self) -> dict[str, Any]:
