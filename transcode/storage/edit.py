@@ -193,7 +193,8 @@ def save_backup(path: str | PathLike[str], options: Options | None = None) -> Pa
         if options.backup == "full":
             return keep_copy(fd, real, options.progress)
         head = header.read(real)
-        undo.begin(real, Record(os.fstat(fd).st_size, 0, undo.read_at(fd, head.data_start, 0)))
+        raw = undo.read_at(fd, head.data_start, 0)
+        undo.begin(real, Record(os.fstat(fd).st_size, 0, raw, raw))
         undo.finish(real, keep=True)
     return Path(undo.backup_path(real))
 
@@ -369,27 +370,28 @@ def _undoable(fd: int, real: str, record: Record, options: Options) -> Iterator[
     undo.finish(real, keep=options.backup == "header")
 
 
-def _record(fd: int, draft: _Draft, inserted: int = 0) -> Record:
-    return Record(os.fstat(fd).st_size, inserted, draft.old)
+def _record(fd: int, draft: _Draft, new: bytes, inserted: int = 0) -> Record:
+    return Record(os.fstat(fd).st_size, inserted, draft.old, new)
 
 
 def _overwrite(fd: int, real: str, draft: _Draft, length: int, options: Options) -> int:
     new = draft.head(length)
     start, stop = _difference(draft.old, new)
-    with _undoable(fd, real, _record(fd, draft), options) as written, _times(fd, options):
+    with _undoable(fd, real, _record(fd, draft, new), options) as written, _times(fd, options):
         write_at(fd, memoryview(new)[start:stop], start)
     return written + stop - start
 
 
 def _insert(fd: int, real: str, draft: _Draft, length: int, options: Options) -> int | None:
     size = length - len(draft.old)
+    new = draft.head(length)
     with front.alone(fd) as alone:
         if not alone:
             return None
-        with _undoable(fd, real, _record(fd, draft, size), options) as written, _times(fd, options):
+        with _undoable(fd, real, _record(fd, draft, new, size), options) as written, _times(fd, options):
             inserted = front.insert(fd, size)
             if inserted:
-                write_at(fd, memoryview(draft.head(length)), 0)
+                write_at(fd, memoryview(new), 0)
     return written + length if inserted else None
 
 
@@ -399,7 +401,7 @@ def _copy(fd: int, real: str, draft: _Draft, length: int, options: Options) -> i
     )
     size = os.path.getsize(new)
     try:
-        written = undo.begin(real, _record(fd, draft))
+        written = undo.begin(real, _record(fd, draft, draft.old))  # the old file itself stays as it is
         os.replace(new, real)
     except BaseException:
         undo.settle(fd, real)

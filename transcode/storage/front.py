@@ -83,11 +83,12 @@ def alone(fd: int) -> Iterator[bool]:
     An insertion moves the tensors to other offsets under whoever has them mapped: a server would silently
     compute with shifted weights. A write lease (fcntl(2), ``F_SETLEASE``) is granted only when no other
     descriptor and no map of the file exists, and whoever opens the file while it is held waits until it is
-    given back. Where leases cannot be had (another owner's file, another system) the answer is yes, for want
-    of knowledge. The process itself must not open the file again inside the context.
+    given back. Where leases cannot be had (another owner's file without CAP_LEASE, a file system that knows
+    none, another system) nothing is known, and the answer is no. The process itself must not open the file
+    again inside the context.
     """
     if not sys.platform.startswith("linux"):
-        yield True
+        yield False
         return
     import fcntl
 
@@ -97,7 +98,7 @@ def alone(fd: int) -> Iterator[bool]:
     while (refused := _lease(fd, fcntl.F_WRLCK)) == errno.EAGAIN and time.monotonic() < deadline:
         time.sleep(0.005)
     try:
-        yield refused != errno.EAGAIN
+        yield not refused
     finally:
         if not refused:
             _lease(fd, fcntl.F_UNLCK)

@@ -233,6 +233,8 @@ def _locate(file: IO[bytes], member: zipfile.ZipInfo, path: Path, limit: int) ->
         raise wrong("is compressed", "unzip the file and zip it again without compression (zip -0)")
     if member.flag_bits & 1:
         raise wrong("is encrypted")
+    if not 0 <= member.header_offset <= limit:
+        raise wrong("lies outside the file", "is the download complete?")
     file.seek(member.header_offset)
     raw = file.read(30)
     if len(raw) < 30 or not raw.startswith(b"PK\x03\x04"):

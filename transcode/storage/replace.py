@@ -86,8 +86,8 @@ def keep_copy(fd: int, path: str, progress: Progress = silent) -> Path:
 
 
 def _create(path: str) -> int:
-    flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0)
-    return os.open(path, flags, 0o600)
+    # What a killed copy left went when the file was locked; whatever has the name now is not ours.
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
 
 
 def _check_space(path: str, needed: int) -> None:

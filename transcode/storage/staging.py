@@ -50,7 +50,7 @@ def _beside(destination: Path) -> Path:
 
 
 def leftover(plan: Plan) -> int:
-    """Bytes that a killed run left where this one stages its files and clears them; 0 if one goes on there."""
+    """Bytes that a killed run left where this one stages its files, and clears; 0 if one goes on there."""
     with suppress(OSError, PlanError), Directory(hidden_folder(plan)) as folder:
         if (lock := _locked(folder)) is not None:
             os.close(lock)

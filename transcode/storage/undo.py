@@ -5,14 +5,22 @@ edit, and goes when the edit is synced; whoever finds one whose editor is dead p
 same record, kept under another name, is the backup that ``restore`` reads.
 
 Layout, little-endian: 4 bytes magic, u32 CRC-32 of all that follows, u64 size of the file before the edit,
-u64 bytes that the edit inserts at the front, then the old header from byte 0 of the file, without the spaces
-at its end (its own length field tells how many there were).
+u64 bytes that the edit inserts at the front, u64 bytes of the old header as kept below, u64 length field of
+the new header, u64 bytes that the JSON of both shares at its beginning and u64 at its end; then the old
+header from byte 0 of the file, and what stands between the shared parts in the new one. The spaces at the
+ends of headers are left out: their length fields tell how many there were. Records of version 0.1 (magic
+``TCU1``) have the first two numbers and the old header alone.
+
+A record is believed only where the file begins with a mixture of both headers, as an edit that was cut short
+leaves it: a file that has taken the name since, a new download of the same tensors say, is left alone. Nor is
+anything believed that is no regular file of the file's owner, of root or of ourselves.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import stat
 import struct
 import zlib
 from contextlib import suppress
@@ -23,6 +31,7 @@ from pathlib import Path
 from ..errors import FormatError, TranscodeError
 from . import commit, front, header
 from .lock import Busy, locked
+from .splice import common_prefix
 from .system import sync_folder, write_at
 
 __all__ = [
@@ -41,9 +50,14 @@ __all__ = [
     "undo_path",
 ]  # fmt: skip
 
-_MAGIC = b"TCU1"
-_FIXED = struct.Struct("<4sIQQ")
+_MAGIC = b"TCU2"
+_FIXED = struct.Struct("<4sIQQQQQQ")
+_MAGIC_1 = b"TCU1"
+_FIXED_1 = struct.Struct("<4sIQQ")
+_UNKNOWN = (1 << 64) - 1
+_MOST = _FIXED.size + 2 * (8 + header.MAX_HEADER)
 _WAIT = 30.0
+_BINARY = getattr(os, "O_BINARY", 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,32 +68,57 @@ class Record:
         size: bytes of the whole file.
         inserted: bytes that the edit inserts before the first one; 0 if it only overwrites.
         head: the bytes before the data section.
+        new: those that the edit writes; None if it is not known, as in records of version 0.1.
     """
 
     size: int
     inserted: int
     head: bytes
+    new: bytes | None = None
 
     def pack(self) -> bytes:
         """The record as it is stored."""
         kept = self.head.rstrip(b" ")
-        body = _FIXED.pack(_MAGIC, 0, self.size, self.inserted)[8:] + kept
+        length, prefix, suffix, middle = _UNKNOWN, 0, 0, b""
+        if self.new is not None:
+            old, new = kept[8:], self.new[8:].rstrip(b" ")
+            length = len(self.new) - 8
+            prefix = common_prefix(old, new)
+            suffix = common_prefix(old[prefix:][::-1], new[prefix:][::-1])
+            middle = new[prefix : len(new) - suffix]
+        numbers = (self.size, self.inserted, len(kept), length, prefix, suffix)
+        body = _FIXED.pack(_MAGIC, 0, *numbers)[8:] + kept + middle
         return _MAGIC + struct.pack("<I", zlib.crc32(body)) + body
 
     @classmethod
     def unpack(cls, raw: bytes) -> Record | None:
         """The inverse of :meth:`pack`; None if the bytes are no whole record."""
-        if len(raw) < _FIXED.size + 8:
+        fixed = _FIXED_1 if raw.startswith(_MAGIC_1) else _FIXED
+        if len(raw) < fixed.size + 8:
             return None
-        magic, crc, size, inserted = _FIXED.unpack_from(raw)
-        if magic != _MAGIC or crc != zlib.crc32(raw[8:]):
+        magic, crc, size, inserted, *numbers = fixed.unpack_from(raw)
+        if magic not in (_MAGIC, _MAGIC_1) or crc != zlib.crc32(raw[8:]) or max(size, inserted) >= 1 << 63:
             return None
-        kept = raw[_FIXED.size :]
-        return cls(size, inserted, kept.ljust(8 + int.from_bytes(kept[:8], "little")))
+        end, length, prefix, suffix = numbers or (len(raw), _UNKNOWN, 0, 0)
+        kept, middle = raw[fixed.size :][:end], raw[fixed.size :][end:]
+        head = _padded(kept)
+        if head is None or prefix + suffix > len(kept) - 8:
+            return None
+        if length == _UNKNOWN:
+            return cls(size, inserted, head)
+        text = kept[8 : 8 + prefix] + middle + kept[len(kept) - suffix :]
+        new = _padded(length.to_bytes(8, "little") + text)
+        return None if new is None else cls(size, inserted, head, new)
 
     def header(self, file: str | PathLike[str]) -> header.Header:
         """The old header, parsed."""
         return header.parse(self.head[8:], file_size=self.size, file=file)
+
+
+def _padded(kept: bytes) -> bytes | None:
+    """A header with the spaces at its end again; None if it is none."""
+    length = 8 + int.from_bytes(kept[:8], "little")
+    return kept.ljust(length) if 8 <= len(kept) <= length <= 8 + header.MAX_HEADER else None
 
 
 def undo_path(path: str) -> str:
@@ -111,8 +150,15 @@ def begin(path: str, record: Record) -> int:
     """Put the record on disk; from then on the file may be changed. Returns the bytes written."""
     raw = record.pack()
     mode = os.stat(path).st_mode & 0o666
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0)
-    fd = os.open(undo_path(path), flags, mode)
+    # Not over what has this name: that may be a link to anything.
+    try:
+        fd = os.open(undo_path(path), os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, mode)
+    except FileExistsError:
+        raise TranscodeError(
+            "has the name of the record that makes an edit safe, and is none",
+            file=undo_path(path),
+            hint="remove it",
+        ) from None
     try:
         try:
             write_at(fd, memoryview(raw), 0)
@@ -144,23 +190,44 @@ def roll_back(fd: int, path: str, record: Record) -> None:
     size = os.fstat(fd).st_size
     before = record.header(path)
     fits = size in (record.size, record.size + record.inserted)
+    ours = fits and _is_mixture(fd, record, inserted=size != record.size)
     try:
-        if _read(fd, path).entries != before.entries or not fits:
+        if _read(fd, path).entries != before.entries or not ours:
             return  # a healthy file, but another one: it has taken the name since
     except FormatError:
         pass  # what a half-written header is like
-    if not fits:
+    if not ours:
+        what = "of another one" if fits else f"of a file of {record.size} bytes, not {size}"
         raise FormatError(
-            f"the header is broken, and its undo record is of a file of {record.size} bytes, not {size}",
+            f"the header is broken, and its undo record is {what}",
             file=path,
             hint=f"get the file again and delete {undo_path(path)}",
         )
     if size != record.size and front.remove(fd, record.inserted):
         size = record.size
     start = size - before.data_size
-    text = record.head[8:].ljust(start - 8)
-    write_at(fd, memoryview(struct.pack("<Q", len(text)) + text), 0)
+    write_at(fd, memoryview(_spread(record.head, start)), 0)
     os.fsync(fd)
+
+
+def _is_mixture(fd: int, record: Record, *, inserted: bool) -> bool:
+    """Whether each byte at the front of a file is one that the edit, or its undoing, may have left there."""
+    if record.new is None:
+        return True
+    states = [record.head, record.new[record.inserted :]]  # the latter once an insertion has been undone
+    if inserted:  # zeros and the old header, the new one over them, the old one with more spaces over that
+        states = [bytes(record.inserted) + record.head, record.new, _spread(record.head, len(record.new))]
+    size = len(states[0])
+    now = read_at(fd, size, 0)
+    if any(len(state) != size for state in (now, *states)):
+        return False
+    return now in states or all(byte in choice for byte, *choice in zip(now, *states, strict=True))
+
+
+def _spread(head: bytes, length: int) -> bytes:
+    """A header with other spaces at its end."""
+    text = head[8:].rstrip(b" ").ljust(length - 8)
+    return struct.pack("<Q", len(text)) + text
 
 
 def _read(fd: int, path: str) -> header.Header:
@@ -197,7 +264,7 @@ def repair(path: str | PathLike[str]) -> bool:
     """
     real = os.path.realpath(path)
     finished = commit.settle(os.path.dirname(real))
-    undo = os.path.lexists(undo_path(real))
+    undo = _is_there(real)
     if not undo and not os.path.lexists(new_path(real)):
         return finished
     try:
@@ -221,7 +288,7 @@ def settle(fd: int, path: str) -> bool:
     """:func:`repair` under the lock: undo what a dead editor left half done."""
     undo, new = undo_path(path), new_path(path)
     found = False
-    with suppress(FileNotFoundError):
+    if _is_there(path):
         record = _load(undo)
         if record is not None:
             roll_back(fd, path, record)
@@ -239,9 +306,29 @@ def settle(fd: int, path: str) -> bool:
     return found
 
 
+def _is_there(path: str) -> bool:
+    """Whether there is an undo record of a file that can be one of ours."""
+    try:
+        known = os.lstat(undo_path(path))
+    except OSError:
+        return False
+    if not stat.S_ISREG(known.st_mode):
+        return False
+    trusted = not hasattr(os, "geteuid") or known.st_uid in (os.geteuid(), 0, os.stat(path).st_uid)
+    return trusted and known.st_size <= _MOST
+
+
 def _load(path: str) -> Record | None:
-    with open(path, "rb") as file:
-        return Record.unpack(file.read())
+    # Without waiting for whoever would write into a pipe.
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _BINARY
+    fd = os.open(path, flags)
+    try:
+        known = os.fstat(fd)
+        if not stat.S_ISREG(known.st_mode) or known.st_size > _MOST:
+            return None
+        return Record.unpack(read_at(fd, known.st_size, 0))
+    finally:
+        os.close(fd)
 
 
 def load_backup(path: str) -> Record:
@@ -263,14 +350,14 @@ def read(path: str | PathLike[str]) -> header.Header:
     Raises:
         As :func:`transcode.storage.header.read` and :func:`repair`.
     """
-    undo = undo_path(os.path.realpath(path))
+    real = os.path.realpath(path)
     while True:
         repair(path)
         try:
             found = header.read(path)
         except FormatError:
-            if not os.path.lexists(undo):
+            if not _is_there(real):
                 raise
             continue
-        if not os.path.lexists(undo):
+        if not _is_there(real):
             return found
