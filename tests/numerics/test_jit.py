@@ -84,3 +84,60 @@ def test_nowhere_to_write_still_works(tmp_path, monkeypatch):
         assert jit.kernel(lambda x: x + 1)(2) == 3
     finally:
         jit.cache_folder.cache_clear()
+
+
+def damage(path, how):
+    raw = path.read_bytes()
+    if how == "emptied":
+        raw = b""
+    elif how == "cut":
+        raw = raw[: len(raw) // 2]
+    elif how == "flipped":
+        raw = bytes([*raw[: len(raw) // 2], raw[len(raw) // 2] ^ 0x10, *raw[len(raw) // 2 + 1 :]])
+    else:  # a pickle that runs a command
+        raw = f"cos\nsystem\n(S'touch {path.parent / 'never'}'\ntR.".encode() * 9
+    path.write_bytes(raw)
+
+
+@pytest.mark.parametrize("kind", ["*.nbi", "*.nbc"])
+@pytest.mark.parametrize("how", ["emptied", "cut", "flipped", "foreign"])
+def test_a_damaged_cache_is_compiled_anew(kind, how, tmp_path):
+    _, folder = run(XDG_CACHE_HOME=str(tmp_path))
+    files = list(Path(folder).rglob(kind))
+    assert files
+    for path in files:
+        damage(path, how)
+    assert run(XDG_CACHE_HOME=str(tmp_path), PYTHONWARNINGS="ignore") == (1, folder)
+    assert not list(Path(folder).rglob("never"))
+    assert run(XDG_CACHE_HOME=str(tmp_path)) == (0, folder)
+
+
+WHOLE = """
+import errno, os, sys
+from numba.core.caching import IndexDataCacheFile
+from transcode.cli import main
+
+def full(self, path):
+    raise OSError(errno.ENOSPC, "No space left on device", path)
+
+if sys.argv[1] == "full":
+    IndexDataCacheFile._open_for_write = full
+main(sys.argv[2:])
+"""
+
+
+@pytest.mark.parametrize("how", ["emptied", "full"])
+def test_a_run_goes_on_without_its_cache_and_says_so_once(how, tmp_path, wan):
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    environment.pop("NUMBA_CACHE_DIR", None)
+    for number in range(2 if how == "emptied" else 1):
+        done = subprocess.run(
+            [sys.executable, "-c", WHOLE, how, "run", wan, tmp_path / f"{number}.safetensors", "-sint8"],
+            env=environment, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        for path in (tmp_path / "transcode").rglob("*.nbi"):
+            path.write_bytes(b"")
+    assert done.stderr.count("transcode: warning: ") == 1
+    assert ("No space left on device" if how == "full" else "is damaged") in done.stderr
+    assert len(list(tmp_path.glob("*.safetensors"))) == number + 1

@@ -12,6 +12,7 @@ import click
 
 from .. import __version__
 from ..errors import TranscodeError
+from ..numerics import notice
 from . import interrupt
 
 __all__ = ["cli", "main"]
@@ -92,6 +93,7 @@ def main(args: list[str] | None = None) -> Any:
     """Run the command line and exit: 0 done, 1 the answer is no, 2 could not do it, 130 interrupted."""
     debug = "--debug" in (sys.argv[1:] if args is None else args)
     interrupt.listen()
+    notice.on_trouble(lambda text: _say(f"warning: {text}"))
     try:
         code = cli.main(args, prog_name="transcode", standalone_mode=False)
         sys.stdout.flush()

@@ -16,7 +16,8 @@ import numba
 import numba.extending
 from numba.core import event
 
-from .notice import compile_starts
+from .kernel_cache import checked
+from .notice import compile_starts, trouble
 
 __all__ = ["cache_folder", "instruction", "kernel", "lane"]
 
@@ -29,7 +30,12 @@ def kernel(function: F) -> F:
     It runs without the GIL and with IEEE semantics: no fast-math, division by zero gives infinity.
     """
     with _caching_in(cache_folder()) as cached:
-        compiled: F = numba.njit(nogil=True, error_model="numpy", cache=cached)(function)
+        compiled: F = numba.njit(nogil=True, error_model="numpy")(function)
+        if cached:
+            try:
+                checked(compiled)
+            except (RuntimeError, OSError) as error:  # numba's, where it can keep nothing
+                trouble(f"compiled kernels cannot be kept ({error}); the next run compiles again")
     return compiled
 
 
