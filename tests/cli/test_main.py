@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from safetensors.torch import load_file
 
 IMPORTED = """
 import sys
@@ -104,3 +105,23 @@ def test_debug_shows_where(shell, wan, tmp_path):
     assert done.returncode == 2
     assert "Traceback" in done.stderr
     assert done.stderr.strip().splitlines()[-1].startswith("transcode: error: ")
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_streams(closed, shell, wan, tmp_path):
+    shell(f"transcode run {wan} o.safetensors -s int8 {closed}")
+    load_file(tmp_path / "o.safetensors")  # nothing that was printed went into it
+    assert "--force" in shell(f"transcode run {wan} o.safetensors <&-", code=2).err
+    shell(f"transcode meta set o.safetensors a=@- {closed}")
+    assert shell("transcode meta get o.safetensors a --raw").out == ""
+
+
+def test_a_fault_of_our_own_is_one_line_that_says_so(cli, wan, monkeypatch):
+    def broken(path):
+        raise ZeroDivisionError("division\nby zero")
+
+    monkeypatch.setattr("transcode.storage.source.discover", broken)
+    result = cli("inspect", wan, code=2)
+    assert result.err.startswith("transcode: error: ZeroDivisionError: division; ")
+    assert "report it" in result.err
+    assert result.err.count("\n") == 1

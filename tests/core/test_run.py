@@ -12,7 +12,7 @@ import torch
 import transcode as tc
 from transcode.core.observe import Observation
 from transcode.core.run import execute
-from transcode.errors import DataError, Interrupted
+from transcode.errors import DataError, Interrupted, TranscodeError
 
 
 class Recorder:
@@ -144,3 +144,29 @@ def test_no_worker_is_left_however_often_the_user_interrupts(wan, tmp_path, monk
     with pytest.raises(KeyboardInterrupt):
         execute(plan, Slow(), workers=3, tile_bytes=1000, on_progress=stop)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("worker-")]
+
+
+@pytest.mark.parametrize("allowed", [0, 1, 3])
+def test_fewer_threads_than_asked_for(allowed, wan, tmp_path, monkeypatch):
+    """As where the number of processes is limited: what can be started does all the work."""
+    real, started = threading.Thread.start, []
+
+    def start(self):
+        if self.name.startswith("worker-"):
+            if len(started) == allowed:
+                raise RuntimeError("can't start new thread")
+            started.append(self)
+        real(self)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    flow = tc.open(wan) | tc.quantize("int8")
+    if allowed == 0:
+        with pytest.raises(TranscodeError, match="no thread can be started"):
+            flow | tc.write(tmp_path / "o.safetensors", workers=8)
+        assert not list(tmp_path.iterdir())
+        return
+    flow | tc.write(tmp_path / "o.safetensors", workers=8)
+    monkeypatch.undo()
+    flow | tc.write(tmp_path / "all.safetensors", workers=8)
+    assert len(started) == allowed
+    assert (tmp_path / "o.safetensors").read_bytes() == (tmp_path / "all.safetensors").read_bytes()

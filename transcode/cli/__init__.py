@@ -13,7 +13,7 @@ import click
 from .. import __version__
 from ..errors import TranscodeError
 from ..numerics import notice
-from . import interrupt
+from . import interrupt, streams
 
 __all__ = ["cli", "main"]
 
@@ -92,6 +92,7 @@ def cli() -> None:
 def main(args: list[str] | None = None) -> Any:
     """Run the command line and exit: 0 done, 1 the answer is no, 2 could not do it, 130 interrupted."""
     debug = "--debug" in (sys.argv[1:] if args is None else args)
+    streams.open_closed()
     interrupt.listen()
     notice.on_trouble(lambda text: _say(f"warning: {text}"))
     try:
@@ -113,6 +114,12 @@ def main(args: list[str] | None = None) -> Any:
         code = _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), 2, debug)
     except MemoryError:
         code = _fail("out of memory; lower --memory or use fewer workers", 2, debug)
+    except Exception as error:
+        what = f"{type(error).__name__}: {error}".splitlines()[0]
+        hint = (
+            "this is a fault of transcode: please report it, with what the same command prints with --debug"
+        )
+        code = _fail(f"{what:.500}; {hint}", 2, debug)
     sys.exit(code if isinstance(code, int) else 0)
 
 

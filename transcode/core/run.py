@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ..errors import TranscodeError
 from .observe import Abandoned, Observation
 from .plan import Plan
 from .quality import Loss, total
@@ -214,8 +215,11 @@ def execute(
             on_progress(Progress(state["done"], total, stage, time.monotonic() - began))
 
     try:
-        for thread in threads:
-            thread.start()
+        started = _start(threads)
+        with lock:
+            state["alive"] -= workers - started
+            if state["alive"] == 0:
+                finished.set()
         while not finished.wait(0.1):
             tell("convert")
     finally:
@@ -230,6 +234,20 @@ def execute(
         raise next((error for error in errors if not isinstance(error, Abandoned)), errors[0])
     tell("convert")
     return Report(plan, time.monotonic() - began, total, plan.bytes_out)
+
+
+def _start(threads: list[threading.Thread]) -> int:
+    """Start as many as the system allows; returns how many. Fewer workers change nothing but time."""
+    for number, thread in enumerate(threads):
+        try:
+            thread.start()
+        except RuntimeError as error:
+            if number == 0:
+                raise TranscodeError(
+                    f"no thread can be started: {error}", hint="raise the limit of processes (ulimit -u)"
+                ) from None
+            return number
+    return len(threads)
 
 
 def _join(threads: list[threading.Thread]) -> None:
