@@ -13,12 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+import transcode as tc
 from transcode.core.dtypes import DTYPES
 from transcode.core.scratch import Scratch
 from transcode.core.spec import Spec
 from transcode.errors import FormatError
-from transcode.storage import mapping
+from transcode.storage import mapping, system
 from transcode.storage.mapping import MappedFile
 
 ROOT = Path(__file__).parents[2]
@@ -95,6 +97,66 @@ def test_a_file_that_shrinks_is_an_error_and_no_crash(file, mmap):
     os.truncate(file, 5000)
     with pytest.raises(FormatError, match=r"f: has 5000 bytes, 10000 were expected; was it changed"):
         mapped.bytes(0, 10, Scratch())
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="MADV_POPULATE_READ is Linux's")
+def test_a_file_cut_after_its_size_was_looked_at_is_an_error_and_no_crash(file, monkeypatch):
+    """In a process of its own, which a map that is touched behind its end would kill."""
+    script = """
+import os, sys
+from pathlib import Path
+from transcode.core.scratch import Scratch
+from transcode.errors import FormatError
+from transcode.storage import system
+from transcode.storage.mapping import MappedFile
+
+path = Path(sys.argv[1])
+real = system.populate
+
+def cut(address, size):
+    os.truncate(path, 5)
+    return real(address, size)
+
+system.populate = cut
+mapped = MappedFile(path)
+try:
+    mapped.bytes(8192, 16384, Scratch()).sum()
+except FormatError as error:
+    print(error)
+"""
+    file.write_bytes(bytes(20_000))
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(file)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == f"{file}: ends at byte 8192, expected 16384"
+
+
+def test_a_disk_that_cannot_read_is_named_and_so_is_the_tensor(save, tmp_path, monkeypatch):
+    path = save({"a.weight": torch.zeros(64, 64)})
+    flow = tc.open(path)
+
+    def broken(*_):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(system, "populate", broken)
+    monkeypatch.setattr(os, "preadv", broken)
+    with pytest.raises(
+        FormatError, match=r"model\.safetensors: a\.weight: cannot be read at byte \d+: Input/"
+    ):
+        flow | tc.write(tmp_path / "o.safetensors")
+
+
+@pytest.mark.parametrize("answer", [False, OSError(14, "Bad address")])
+def test_where_pages_cannot_be_asked_for_they_are_read(answer, file, monkeypatch):
+    def populate(address, size):
+        if answer:
+            raise answer
+        return False
+
+    monkeypatch.setattr(system, "populate", populate)
+    found = MappedFile(file).bytes(3, 1000, Scratch())
+    assert found.tobytes() == file.read_bytes()[3:1000]
 
 
 def test_a_file_that_was_replaced_is_an_error(file):

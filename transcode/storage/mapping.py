@@ -15,6 +15,7 @@ import threading
 import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from os import PathLike
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from ..core.scratch import Scratch
 from ..core.spec import Spec
 from ..errors import FormatError
+from . import system
 
 if TYPE_CHECKING:
     import numpy as np
@@ -238,7 +240,7 @@ class MappedFile:
         if begin == end:
             return np.frombuffer(b"", np.uint8)
         open = _POOL.get(self._key, self._open)
-        # Touching a map beyond the end of its file kills the process, so the size is looked at each time.
+        # The tensors behind a cut are gone, whatever these bytes are.
         size = os.fstat(open.fd).st_size
         if size < max(end, self.size):
             raise FormatError(
@@ -248,8 +250,12 @@ class MappedFile:
             )
         _POOL.hand_out(open, begin, end, scratch)
         if open.map is not None:
-            return np.frombuffer(open.map, np.uint8, end - begin, begin)
-        return self._copy(open, begin, end, scratch)
+            view = np.frombuffer(open.map, np.uint8, end - begin, begin)
+            # Touching a page that cannot be read kills the process; the kernel, asked for it, says so.
+            with suppress(OSError):
+                if system.populate(view.ctypes.data, view.nbytes):
+                    return view
+        return self._copy(open, begin, end, scratch)  # which says what is wrong, or gets around it
 
     def rows(self, offset: int, spec: Spec, start: int, stop: int, scratch: Scratch) -> NDArray[Any]:
         """Rows ``start`` to ``stop`` of a row-major tensor that begins at byte ``offset`` of the file.
@@ -290,19 +296,27 @@ class MappedFile:
         view = memoryview(out)  # type: ignore[arg-type]  # numpy arrays are buffers, before 3.12 unknown to typing
         done = 0
         while done < end - begin:
-            if hasattr(os, "preadv"):
-                got = os.preadv(open.fd, [view[done:]], begin + done)
-            else:
-                with open.turn:
-                    os.lseek(open.fd, begin + done, os.SEEK_SET)
-                    piece = os.read(open.fd, end - begin - done)
-                view[done : done + len(piece)] = piece
-                got = len(piece)
+            try:
+                got = self._read(open, view[done:], begin + done)
+            except OSError as error:
+                raise FormatError(
+                    f"cannot be read at byte {begin + done}: {error.strerror}", file=self.path
+                ) from None
             if got == 0:
                 raise FormatError(f"ends at byte {begin + done}, expected {end}", file=self.path)
             done += got
         out.flags.writeable = False
         return out
+
+    @staticmethod
+    def _read(open: _Open, out: memoryview, at: int) -> int:
+        if hasattr(os, "preadv"):
+            return os.preadv(open.fd, [out], at)
+        with open.turn:
+            os.lseek(open.fd, at, os.SEEK_SET)
+            piece = os.read(open.fd, len(out))
+        out[: len(piece)] = piece
+        return len(piece)
 
 
 def _identity(stat: os.stat_result) -> tuple[int, ...]:

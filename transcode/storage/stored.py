@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from math import prod
 from typing import TYPE_CHECKING, Any
 
 from ..core.scratch import Scratch
 from ..core.spec import Spec
 from ..core.tensor import LazyTensor, Piece, plain
+from ..errors import FormatError
 from .mapping import MappedFile
 
 if TYPE_CHECKING:
@@ -26,9 +28,20 @@ def stored(file: MappedFile, name: str, spec: Spec, offset: int, *, shares: str 
     """The tensor whose row-major bytes begin at ``offset`` of a file."""
 
     def read(start: int, stop: int, scratch: Scratch) -> Iterator[Piece]:
-        yield Piece("values", spec.row_offset(start), file.rows(offset, spec, start, stop, scratch))
+        with _naming(name):
+            rows = file.rows(offset, spec, start, stop, scratch)
+        yield Piece("values", spec.row_offset(start), rows)
 
     return plain(name, spec, read, shares=shares)
+
+
+@contextmanager
+def _naming(tensor: str) -> Iterator[None]:
+    """Add the tensor to what a file complains of."""
+    try:
+        yield
+    except FormatError as error:
+        raise FormatError(error.what, file=error.file, tensor=tensor, hint=error.hint) from None
 
 
 def strided(
@@ -64,7 +77,8 @@ def strided(
         for low, size in _boxes(shape, begin // carrier.itemsize, end // carrier.itemsize):
             target = out[done : done + prod(size)].reshape(size)
             at = offset + sum(index * step for index, step in zip(low, steps, strict=True))
-            _gather(file, at, steps, target, Scratch())
+            with _naming(name):
+                _gather(file, at, steps, target, Scratch())
             done += target.size
         out.flags.writeable = False
         yield Piece("values", begin, out if spec.dtype.packed else out.reshape(stop - start, spec.columns))

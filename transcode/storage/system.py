@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import mmap
 import os
 import signal
 import sys
@@ -17,6 +18,7 @@ from ..errors import PlanError
 __all__ = [
     "drop_cache",
     "free_space",
+    "populate",
     "reserve",
     "start_writeback",
     "sync_folder",
@@ -51,6 +53,34 @@ _fallocate = _libc_function("fallocate", ctypes.c_int, ctypes.c_int, ctypes.c_in
 _sync_file_range = _libc_function(
     "sync_file_range", ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint
 )
+
+
+_madvise = _libc_function("madvise", ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+_POPULATE_READ = 22  # linux/mman.h, since 5.14
+_PAGE = mmap.PAGESIZE
+
+
+def populate(address: int, size: int) -> bool:
+    """Bring pages of a map into memory, as touching them would, but with an error where that would kill.
+
+    Not by Python's own ``mmap.madvise``, which holds the GIL while the disk is at work.
+
+    Returns:
+        False where the system cannot do that; then nothing was touched.
+
+    Raises:
+        OSError: the file ends before these pages, or its device cannot read them.
+    """
+    if _madvise is None:
+        return False
+    begin = address - address % _PAGE
+    while _madvise(begin, address + size - begin, _POPULATE_READ) != 0:
+        code = ctypes.get_errno()
+        if code == errno.EINVAL:
+            return False
+        if code not in (errno.EINTR, errno.EAGAIN):
+            raise OSError(code, os.strerror(code))
+    return True
 
 
 def reserve(fd: int, size: int, path: Path) -> None:
