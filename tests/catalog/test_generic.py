@@ -144,13 +144,18 @@ def test_inputs_outputs_and_modulation_of_diffusion_transformers_stay() -> None:
             continue
         for prefix in ("", "model.diffusion_model.", "transformer."):
             taken = {
-                one.removeprefix(prefix) for one in chosen({prefix + key: value for key, value in shapes.items()})
+                one.removeprefix(prefix)
+                for one in chosen({prefix + key: value for key, value in shapes.items()})
             }
             wrong = {
                 one
                 for one in taken
                 if not INSIDE.search(one)
-                or re.search(r"ada_?ln|modulation|(^|\.)\w*norm\w*\.|_mod\.|time_?(step_?)?emb|patch_?(ify|emb)", one, re.I)
+                or re.search(
+                    r"ada_?ln|modulation|(^|\.)\w*norm\w*\.|_mod\.|time_?(step_?)?emb|patch_?(ify|emb)",
+                    one,
+                    re.I,
+                )
                 or re.search(r"(^|\.)(pos_embed|caption_projection|context_embedder|x_embedder)\.", one)
             }
             assert not wrong, (name, sorted(wrong)[:5])
@@ -190,8 +195,13 @@ def test_of_an_all_in_one_file_only_the_denoiser_is_quantized() -> None:
 
 
 def test_a_text_encoder_alone_is_quantized() -> None:
-    names = ["text_model.encoder.layers.0.mlp.fc1.weight", "text_model.encoder.layers.0.self_attn.q_proj.weight"]
-    assert chosen(dict.fromkeys([*names, "text_model.embeddings.token_embedding.weight"], (64, 64))) == set(names)
+    names = [
+        "text_model.encoder.layers.0.mlp.fc1.weight",
+        "text_model.encoder.layers.0.self_attn.q_proj.weight",
+    ]
+    assert chosen(dict.fromkeys([*names, "text_model.embeddings.token_embedding.weight"], (64, 64))) == set(
+        names
+    )
 
 
 def test_a_model_without_numbered_blocks_is_taken_by_names() -> None:

@@ -97,7 +97,9 @@ def _single(path: Path) -> Found:
     mine = (path.parent / "config.json").is_file()
     if mine and (shard or (others and not is_standard(path))):
         mine = False
-        notes.append(f"config.json and what else lies beside {path.name} is not taken along: other weights lie there")
+        notes.append(
+            f"config.json and what else lies beside {path.name} is not taken along: other weights lie there"
+        )
     return Found((path,), path.stem, path.parent if mine else None, notes=tuple(notes))
 
 

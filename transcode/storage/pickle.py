@@ -298,9 +298,9 @@ def _load_legacy(file: IO[bytes], path: Path) -> _Contents:
         raise FormatError("its byte order is big, only little-endian files are read", file=path)
     storages: dict[str, Storage] = {}
 
-    def remember(found: Any) -> Storage:
+    def remember(found: Any) -> Any:
         storage = persistent(found)
-        return storages.setdefault(storage.key, storage)
+        return storages.setdefault(storage.key, storage) if isinstance(storage, Storage) else storage
 
     value = load(remember)
     keys = load()

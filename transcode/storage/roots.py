@@ -37,7 +37,7 @@ ASK = "ask its authors for a safetensors file, or a state dict of plain tensors"
 """What to do about a file that only a program that runs its code could read: not that."""
 
 _REBUILT = re.compile(r"torch\._(utils|tensor)\._rebuild_|.*Tensor$")
-"""Objects that are tensors, though of a kind that is not known."""
+"""What makes tensors of kinds that are not known, and their classes."""
 _JOIN = "it is a shard of a parallel run: join the ranks with the tool of the program that saved them"
 _SHARDED = re.compile(r"torch\.distributed\..*Tensor$")
 
@@ -92,23 +92,17 @@ def find_root(value: Any, root_key: str | None, file: File) -> tuple[dict[Any, A
             )
         own = [key for key, item in value.items() if tensors.one(item)]
         inner = [key for key, item in value.items() if isinstance(item, dict) and tensors.within(item)]
-        objects = [
-            key for key, item in value.items() if isinstance(item, Placeholder) and holds_tensors(item)
-        ]
+        objects = [key for key, item in value.items() if key not in own and holds_tensors(item)]
         training = [key for key in (*inner, *objects) if _is_training(key)]
         inner = [key for key in inner if key not in training]
         objects = [key for key in objects if key not in training]
         known = [key for key in inner if key in KNOWN]
         steps: list[Any] = []
-        if known and all(_is_training(key) or not tensors.shape(value[key]) for key in own):
+        if known and all(_is_training(key) or tensors.scalar(value[key]) for key in own):
             steps, own = own, []  # scalars beside a state dict count steps
         if not own and not inner:
-            if objects:
-                raise FormatError(
-                    f"its tensors are inside of {objects[0]}, an object of class {value[objects[0]].name}",
-                    file=file,
-                    hint=ASK,
-                )
+            if (inside := _inside_object(value)) is not None:
+                raise FormatError(f"its tensors are inside of {inside}", file=file, hint=ASK)
             where = f" under {'.'.join(path)!r}" if path else ""
             raise FormatError(f"holds no tensors{where}", file=file)
         follow = known or inner
@@ -162,12 +156,9 @@ def _named(value: Any, root_key: str, file: File) -> dict[Any, Any]:
     if not isinstance(value, dict):
         raise FormatError(f"its root {root_key!r} is no dict of tensors", file=file)
     if not _Tensors(file, arrays=True).within(value):
-        inside = [item.name for item in value.values() if isinstance(item, Placeholder) and holds_tensors(item)]
-        if not inside:
-            raise FormatError(f"holds no tensors under {root_key!r}", file=file)
-        raise FormatError(
-            f"its tensors under {root_key!r} are inside of an object of class {inside[0]}", file=file, hint=ASK
-        )
+        if (inside := _inside_object(value)) is not None:
+            raise FormatError(f"its tensors under {root_key!r} are inside of {inside}", file=file, hint=ASK)
+        raise FormatError(f"holds no tensors under {root_key!r}", file=file)
     return value
 
 
@@ -208,9 +199,27 @@ def flatten(root: dict[Any, Any], file: File) -> tuple[dict[str, Leaf], list[str
     return found, notes
 
 
+def _inside_object(value: dict[Any, Any], prefix: str = "", depth: int = 0) -> str | None:
+    """The first object in nested dicts that holds tensors, in words."""
+    for key, item in value.items():
+        name = f"{prefix}{_spelled(key)}"
+        if isinstance(item, Placeholder) and holds_tensors(item):
+            return f"{name}, an object of class {item.name}"
+        if isinstance(item, dict) and depth < 8:
+            found = _inside_object(item, f"{name}.", depth + 1)
+            if found is not None:
+                return found
+    return None
+
+
 def _is_tensor(name: str, item: Placeholder) -> bool:
     """Whether an unknown object stands for a tensor, or has some."""
-    return name.endswith((".weight", ".bias")) or _REBUILT.match(item.name) is not None or holds_tensors(item)
+    return name.endswith((".weight", ".bias")) or _is_strange(item) or holds_tensors(item)
+
+
+def _is_strange(item: Any) -> bool:
+    """Whether an object, not only the name of its class, is a tensor of a class that is not known."""
+    return isinstance(item, Placeholder) and item.held is not None and _REBUILT.match(item.name) is not None
 
 
 def holds_tensors(item: Any) -> bool:
@@ -275,13 +284,13 @@ class _Tensors:
         self._known: dict[int, bool] = {}
 
     def one(self, item: Any) -> bool:
-        """Whether it is a tensor itself."""
-        return isinstance(item, Leaf) or (self._arrays and tensor_of(item) is not None)
+        """Whether it is a tensor itself, be it of a kind that cannot be read."""
+        return isinstance(item, Leaf) or _is_strange(item) or (self._arrays and tensor_of(item) is not None)
 
-    def shape(self, item: Any) -> tuple[int, ...]:
-        """The shape of what is one."""
+    def scalar(self, item: Any) -> bool:
+        """Whether it is a single number."""
         leaf = tensor_of(item)
-        return () if leaf is None else leaf.shape
+        return leaf is not None and not leaf.shape
 
     def within(self, value: dict[Any, Any], depth: int = 0) -> bool:
         if depth > _DEEPEST:

@@ -184,6 +184,7 @@ NAMES: dict[str, Any] = {
     "builtins.list": Builder(lambda items=(): list(items)),
     "builtins.set": Builder(_set),
     "builtins.bytearray": Builder(_bytearray),
+    "builtins.bytes": Builder(lambda: b""),
     "builtins.complex": Builder(lambda real, imaginary: complex(float(real), float(imaginary))),
     "_codecs.encode": Builder(_encode),
     **ARRAY_NAMES,
@@ -200,8 +201,14 @@ NAMES: dict[str, Any] = {
 }
 
 
-def persistent(found: Any) -> Storage:
-    """The storage that a persistent id describes: ``("storage", class, key, device, elements[, view])``."""
+def persistent(found: Any) -> Any:
+    """What a persistent id describes.
+
+    A storage is ``("storage", class, key, device, elements[, view])``. Files of the old container spell the
+    classes of modules so too, ``("module", class, file, source code)``: of those it is the class.
+    """
+    if type(found) is tuple and len(found) == 4 and found[0] == "module":
+        return found[1]
     if type(found) is not tuple or not 5 <= len(found) <= 6 or found[0] != "storage":
         raise ValueError("an unknown persistent object")
     _, kind, key, _, count = found[:5]
