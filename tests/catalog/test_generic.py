@@ -33,14 +33,36 @@ def shapes_of(module: torch.nn.Module) -> Shapes:
 ROUTER = re.compile(r"Router|TopK|Gating|MoEGate", re.I)
 
 EXPERTS = [
-    "mixtral", "qwen2_moe", "qwen3_moe", "qwen3_next", "deepseek_v2", "deepseek_v3", "olmoe", "gpt_oss",
-    "granitemoe", "jetmoe", "phimoe", "glm4_moe", "ernie4_5_moe", "minimax", "longcat_flash", "switch_transformers",
-    "nllb-moe", "flex_olmo",
-]  # fmt: skip
+    "mixtral",
+    "qwen2_moe",
+    "qwen3_moe",
+    "qwen3_next",
+    "deepseek_v2",
+    "deepseek_v3",
+    "olmoe",
+    "gpt_oss",
+    "granitemoe",
+    "jetmoe",
+    "phimoe",
+    "glm4_moe",
+    "ernie4_5_moe",
+    "minimax",
+    "longcat_flash",
+    "switch_transformers",
+    "nllb-moe",
+    "flex_olmo",
+]
 SMALL = {
-    "num_hidden_layers": 4, "num_layers": 4, "encoder_layers": 4, "decoder_layers": 4, "num_decoder_layers": 4,
-    "first_k_dense_replace": 1, "encoder_sparse_step": 1, "decoder_sparse_step": 1, "num_sparse_encoder_layers": 2,
-}  # fmt: skip
+    "num_hidden_layers": 4,
+    "num_layers": 4,
+    "encoder_layers": 4,
+    "decoder_layers": 4,
+    "num_decoder_layers": 4,
+    "first_k_dense_replace": 1,
+    "encoder_sparse_step": 1,
+    "decoder_sparse_step": 1,
+    "num_sparse_encoder_layers": 2,
+}
 
 
 @pytest.mark.parametrize("kind", EXPERTS)
@@ -70,12 +92,25 @@ def test_routers_of_transformers_are_never_quantized(kind: str) -> None:
 @pytest.mark.parametrize(
     "gate",
     [
-        "block_sparse_moe.gate", "feed_forward.gate", "moe.gate", "mixer.gate", "ffn.gate", "mlp.gate", "mlp.router",
-        "mlp.shared_expert_gate", "mlp.router.classifier", "feed_forward.router", "self_attn.indexer.weights_proj",
-        "attn.indexer.weights_proj", "mlp.text_moe.gate", "deepspeed_moe.gate.wg", "mlp.gate.wg", "ffn.router.layer",
+        "block_sparse_moe.gate",
+        "feed_forward.gate",
+        "moe.gate",
+        "mixer.gate",
+        "ffn.gate",
+        "mlp.gate",
+        "mlp.router",
+        "mlp.shared_expert_gate",
+        "mlp.router.classifier",
+        "feed_forward.router",
+        "self_attn.indexer.weights_proj",
+        "attn.indexer.weights_proj",
+        "mlp.text_moe.gate",
+        "deepspeed_moe.gate.wg",
+        "mlp.gate.wg",
+        "ffn.router.layer",
         "attn1.to_gate_logits",
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("like", ["llama", "llama original", "other"])
 def test_routers_by_the_names_of_published_files(gate: str, like: str) -> None:
     block = {"llama": "model.layers.0", "llama original": "layers.0", "other": "decoder.blocks.0"}[like]
@@ -131,7 +166,7 @@ def built(name: str) -> Shapes | None:
         try:
             with torch.device("meta"):
                 return shapes_of(cls(**arguments))
-        except Exception:  # noqa: S112
+        except Exception:
             continue
     return None
 

@@ -1,4 +1,4 @@
-"""Folders as they are published and saved: what is joined, what is left, what is refused and with which advice."""
+"""Folders as they are published and saved: what is joined, left, or refused and with which advice."""
 
 from __future__ import annotations
 
@@ -233,11 +233,17 @@ def test_a_file_brings_its_config_along_or_says_that_it_does_not(file, others, a
         (["model_world_size_2_rank_0.pt", "model_world_size_2_rank_1.pt"], "verl.model_merger"),
         (["pytorch_model_fsdp_rank0.bin", "pytorch_model_fsdp_rank1.bin"], "accelerate merge-weights"),
         (["zero_pp_rank_0_mp_rank_00_model_states.pt"], "zero_to_fp32.py"),
-        (["zero_pp_rank_0_mp_rank_00_model_states.pt", "zero_pp_rank_1_mp_rank_00_model_states.pt"], "zero_to_fp32"),
+        (
+            ["zero_pp_rank_0_mp_rank_00_model_states.pt", "zero_pp_rank_1_mp_rank_00_model_states.pt"],
+            "zero_to_fp32",
+        ),
         (["bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt"], "zero_to_fp32.py"),
         (["mp_rank_00_model_states.pt", "mp_rank_01_model_states.pt"], "zero_to_fp32.py"),
         (["layer_00-model_00-model_states.pt", "layer_01-model_00-model_states.pt"], "Megatron"),
-        (["model-rank-0-part-0.safetensors", "model-rank-1-part-0.safetensors"], "the model that they were made of"),
+        (
+            ["model-rank-0-part-0.safetensors", "model-rank-1-part-0.safetensors"],
+            "the model that they were made of",
+        ),
         (["rank0.safetensors", "rank1.safetensors"], "the model that they were made of"),
         (["model0-mp2.safetensors", "model1-mp2.safetensors"], "the model that they were made of"),
         (
@@ -246,7 +252,7 @@ def test_a_file_brings_its_config_along_or_says_that_it_does_not(file, others, a
         ),
         (["reshard-model_part-0.pt", "reshard-model_part-1.pt"], "Hugging Face edition"),
     ],
-)  # fmt: skip
+)
 def test_parts_of_parallel_runs_are_refused_with_the_tool_that_joins_them(files, tool, tmp_path):
     for i, file in enumerate(files):
         save(tmp_path / file, f"t{i}")
@@ -276,13 +282,18 @@ def test_one_rank_of_several_is_refused_though_the_others_are_elsewhere(file, tm
         ["mp_rank_00_model_states.pt"],
         # ZeRO stages 1 and 2: the weights are whole, the optimizer's state is not
         [
-            "mp_rank_00_model_states.pt", "bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt",
+            "mp_rank_00_model_states.pt",
+            "bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt",
             "bf16_zero_pp_rank_1_mp_rank_00_optim_states.pt",
         ],
-        ["model_world_size_1_rank_0.pt", "optim_world_size_1_rank_0.pt", "extra_state_world_size_1_rank_0.pt"],
+        [
+            "model_world_size_1_rank_0.pt",
+            "optim_world_size_1_rank_0.pt",
+            "extra_state_world_size_1_rank_0.pt",
+        ],
         ["rank0.safetensors"],
     ],
-)  # fmt: skip
+)
 def test_the_only_rank_of_a_run_is_whole(files, tmp_path):
     for file in files:
         save(tmp_path / file, "a")

@@ -535,7 +535,7 @@ def weird_objects() -> dict[str, object]:
         "namespace": argparse.Namespace(lr=0.1, betas=(0.9, 0.99)),
         "a class as a key": {checkpoint: {"best_model_score": torch.tensor(0.5), "dirpath": "/x"}},
         "path": pathlib.PurePosixPath("/x"),
-        "date": datetime.datetime(2026, 1, 1, tzinfo=datetime.timezone.utc),
+        "date": datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC),
         "delta": datetime.timedelta(1),
         "uuid": uuid.UUID(int=7),
         "enum": Colour.RED,
@@ -599,12 +599,18 @@ def test_a_checkpoint_of_lightning(tmp_path):
     """The shape of v1-5-pruned.ckpt: classes as keys, states of optimizers, loops and schedulers."""
     weights = {"model.diffusion_model.a.weight": W, "model_ema.decay": torch.tensor(0.9)}
     value = {
-        "epoch": 3, "global_step": 1000, "pytorch-lightning_version": "1.4.2", "state_dict": weights,
+        "epoch": 3,
+        "global_step": 1000,
+        "pytorch-lightning_version": "1.4.2",
+        "state_dict": weights,
         "loops": {"fit_loop": {"state_dict": {}, "epoch_progress": {"current": {"ready": 1}}}},
-        "callbacks": STRANGE["a class as a key"], "optimizer_states": [{"state": {0: {"exp_avg": W}}}],
-        "lr_schedulers": [{"last_epoch": 1, "lr_lambdas": [None]}], "NativeMixedPrecisionPlugin": {"scale": 1.0},
-        "hparams_name": "kwargs", "hyper_parameters": STRANGE["namespace"],
-    }  # fmt: skip
+        "callbacks": STRANGE["a class as a key"],
+        "optimizer_states": [{"state": {0: {"exp_avg": W}}}],
+        "lr_schedulers": [{"last_epoch": 1, "lr_lambdas": [None]}],
+        "NativeMixedPrecisionPlugin": {"scale": 1.0},
+        "hparams_name": "kwargs",
+        "hyper_parameters": STRANGE["namespace"],
+    }
     source = open_source(saved(tmp_path / "m.ckpt", value))
     assert {t.name for t in source.tensors} == set(weights)
 
@@ -620,11 +626,18 @@ def test_random_states_as_tensors_beside_a_state_dict(tmp_path):
 def test_arrays_under_names_of_weights_are_tensors(container, tmp_path):
     grid = np.arange(24).reshape(2, 3, 4)
     arrays = {
-        "c": grid.astype(np.float32), "fortran": np.asfortranarray(grid.astype(np.int16)),
-        "big": grid.astype(">f8"), "big fortran": np.asfortranarray(grid.astype(">i4")), "bool": grid % 2 == 0,
-        "half": grid.astype(np.float16), "scalar": np.array(2.5), "empty": np.zeros((0, 3)), "sliced": grid[:, ::2, 1],
-        "complex": grid.astype(np.complex64), "u8": grid.astype(np.uint64),
-    }  # fmt: skip
+        "c": grid.astype(np.float32),
+        "fortran": np.asfortranarray(grid.astype(np.int16)),
+        "big": grid.astype(">f8"),
+        "big fortran": np.asfortranarray(grid.astype(">i4")),
+        "bool": grid % 2 == 0,
+        "half": grid.astype(np.float16),
+        "scalar": np.array(2.5),
+        "empty": np.zeros((0, 3)),
+        "sliced": grid[:, ::2, 1],
+        "complex": grid.astype(np.complex64),
+        "u8": grid.astype(np.uint64),
+    }
     for value in ({"model": arrays}, arrays):
         path = saved(tmp_path / "m.pt", value, **CONTAINERS[container])
         found = {t.name: t for t in open_source(path).tensors}
@@ -661,19 +674,37 @@ class Holder:
     [
         (Holder(w=W), "holds an object of type {me}.Holder, not a dict of tensors"),
         (torch.nn.Linear(2, 2), "holds an object of type torch.nn.modules.linear.Linear"),
-        ({"model": Holder(w=W), "epoch": 3}, "its tensors are inside of model, an object of class {me}.Holder"),
-        ({"model": torch.nn.Linear(2, 2)}, "inside of model, an object of class torch.nn.modules.linear.Linear"),
-        ({"w": W, "ema": Holder(shadow=[{"x": W}])}, "ema: is an object of class {me}.Holder, not a plain tensor"),
-        ({"a.weight": W, "b.weight": Holder()}, "b.weight: is an object of class {me}.Holder, not a plain tensor"),
-        ({"model": Holder(w=W), "ema": {"w": W}}, "may lie under ema, model (an object of class {me}.Holder)"),
+        (
+            {"model": Holder(w=W), "epoch": 3},
+            "its tensors are inside of model, an object of class {me}.Holder",
+        ),
+        (
+            {"model": torch.nn.Linear(2, 2)},
+            "inside of model, an object of class torch.nn.modules.linear.Linear",
+        ),
+        (
+            {"w": W, "ema": Holder(shadow=[{"x": W}])},
+            "ema: is an object of class {me}.Holder, not a plain tensor",
+        ),
+        (
+            {"a.weight": W, "b.weight": Holder()},
+            "b.weight: is an object of class {me}.Holder, not a plain tensor",
+        ),
+        (
+            {"model": Holder(w=W), "ema": {"w": W}},
+            "may lie under ema, model (an object of class {me}.Holder)",
+        ),
         ({"x": Holder(w=W), "other": {"w": W}}, "may lie under other, x (an object of class {me}.Holder)"),
         ({"model": Kept(w=W)}, "its tensors are inside of model, an object of class {me}.Kept"),
         ({"model": {"w": Reduced()}}, "its tensors are inside of model.w, an object of class {me}.Kept"),
         ({"model": {"v": W, "w": Reduced()}}, "w: is an object of class {me}.Kept, not a plain tensor"),
-        ({"w": torch.nn.Parameter(W).as_subclass(type("Mine", (torch.Tensor,), {"__module__": __name__}))}, "Mine"),
+        (
+            {"w": torch.nn.Parameter(W).as_subclass(type("Mine", (torch.Tensor,), {"__module__": __name__}))},
+            "Mine",
+        ),
         ({"w": torch.eye(2).to_sparse_csr()}, "w: is"),
     ],
-)  # fmt: skip
+)
 def test_objects_that_stand_for_tensors_are_refused_by_class(value, what, tmp_path, monkeypatch):
     mine = type(value.get("w")) if isinstance(value, dict) else None
     if mine is not None and mine.__name__ == "Mine":
@@ -722,7 +753,7 @@ def test_a_placeholder_that_holds_itself_ends():
     )
     found = machine(b"}X\x01\x00\x00\x00a" + thing + tensor + b"as.")
     assert holds_tensors(found["a"])
-    with pytest.raises(FormatError, match="its tensors are inside of a, an object of class evil.Thing"):
+    with pytest.raises(FormatError, match=r"its tensors are inside of a, an object of class evil\.Thing"):
         find_root(found, None, "f")
 
 

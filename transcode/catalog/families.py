@@ -45,8 +45,8 @@ def generic_family(names: Collection[str] | None = None) -> Family:
     """The policy for models of no known family.
 
     Args:
-        names: names of the tensors it is meant for: where they have numbered blocks, all outside of those is left
-            as it is.
+        names: names of the tensors it is meant for: where they have numbered blocks, all outside of those is
+            left as it is.
     """
     return family("generic", names)
 

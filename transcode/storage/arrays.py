@@ -2,9 +2,9 @@
 
 An array is ``numpy.core.multiarray._reconstruct(numpy.ndarray, (0,), b"b")`` and then the state
 ``(version, shape, dtype, is_fortran, bytes)``, or from protocol 5 on ``numpy.core.numeric._frombuffer(bytes,
-dtype, shape, order)``; a dtype is ``numpy.dtype(code, align, copy)`` and then a state whose second entry is the
-byte order (``numpy/_core/src/multiarray``, ``methods.c`` and ``descriptor.c``). Its bytes stand in the pickle
-itself, so they are in memory already.
+dtype, shape, order)``; a dtype is ``numpy.dtype(code, align, copy)`` and then a state whose second entry is
+the byte order (``numpy/_core/src/multiarray``, ``methods.c`` and ``descriptor.c``). Its bytes stand in the
+pickle itself, so they are in memory already.
 """
 
 from __future__ import annotations
@@ -31,13 +31,34 @@ if TYPE_CHECKING:
 __all__ = ["ARRAY_NAMES", "Values", "array_tensor"]
 
 _DTYPES = {
-    "f8": "F64", "f4": "F32", "f2": "F16", "i8": "I64", "i4": "I32", "i2": "I16", "i1": "I8", "u8": "U64",
-    "u4": "U32", "u2": "U16", "u1": "U8", "b1": "BOOL", "c8": "C64",
-}  # fmt: skip
+    "f8": "F64",
+    "f4": "F32",
+    "f2": "F16",
+    "i8": "I64",
+    "i4": "I32",
+    "i2": "I16",
+    "i1": "I8",
+    "u8": "U64",
+    "u4": "U32",
+    "u2": "U16",
+    "u1": "U8",
+    "b1": "BOOL",
+    "c8": "C64",
+}
 _SCALARS = {
-    "f8": "d", "f4": "f", "f2": "e", "i8": "q", "i4": "i", "i2": "h", "i1": "b", "u8": "Q", "u4": "I", "u2": "H",
-    "u1": "B", "b1": "?",
-}  # fmt: skip
+    "f8": "d",
+    "f4": "f",
+    "f2": "e",
+    "i8": "q",
+    "i4": "i",
+    "i2": "h",
+    "i1": "b",
+    "u8": "Q",
+    "u4": "I",
+    "u2": "H",
+    "u1": "B",
+    "b1": "?",
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)

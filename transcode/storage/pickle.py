@@ -6,8 +6,8 @@ holds that storage's bytes, stored and not compressed. The old one (``_legacy_sa
 (magic number, protocol version, byte order, the object, the keys of its storages), followed by each storage:
 its number of elements as a little-endian i64, then its bytes.
 
-The pickles are read by :mod:`.unpickle`, which cannot run code: what is neither a tensor nor plain data is an inert
-placeholder.
+The pickles are read by :mod:`.unpickle`, which cannot run code: what is neither a tensor nor plain data is an
+inert placeholder.
 """
 
 from __future__ import annotations
@@ -102,9 +102,12 @@ def _check_not_partitioned(value: Any, leaves: dict[str, Leaf], path: Path) -> N
             leaf = leaves.get(str(name))
             if leaf is not None and leaf.shape == (0,) and type(shape) is tuple and 0 not in shape:
                 raise FormatError(
-                    f"is empty, its parameters of shape {list(shape)} lie in the files of all ranks (ZeRO stage 3)",
-                    file=path, tensor=str(name), hint=f"join them first: {ZERO_TOOL}",
-                )  # fmt: skip
+                    f"is empty, its parameters of shape {list(shape)} lie in the files of all ranks"
+                    " (ZeRO stage 3)",
+                    file=path,
+                    tensor=str(name),
+                    hint=f"join them first: {ZERO_TOOL}",
+                )
 
 
 class _Maker:

@@ -1,8 +1,8 @@
 """What stands in a pickle's objects for everything that is neither plain data nor a tensor.
 
 Checkpoints hold the arguments of a program, classes of callbacks, dates and paths beside their weights. Each
-is read as a placeholder: it knows the name of its class and what was put into it, and does nothing. Nothing is
-imported, looked up or called for it, whatever its name.
+is read as a placeholder: it knows the name of its class and what was put into it, and does nothing. Nothing
+is imported, looked up or called for it, whatever its name.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ HOSTILE = re.compile(
     r"|builtins\.(eval|exec|execfile|compile|open|__import__|breakpoint|input|globals|locals|setattr|delattr)"
     r"|torch\.(load|storage\._load_from_bytes|jit\.load)|_?io\.(open|FileIO|open_code))"
 )
-"""Names that no checkpoint needs and that run code, or commands, or reach files and the network, where a pickle
-is loaded by Python. To transcode they are as harmless as any other; whoever wrote them meant no good, so the
+"""Names that no checkpoint needs and that run code, or commands, or reach files and the network, where a
+pickle is loaded by Python. Here they are as harmless as any other; but whoever wrote them meant no good, so the
 file is refused. Not what keeps hostile files harmless: that is that nothing is ever called."""
 
 _PLAIN = (str, int, float, bytes, complex, type(None))

@@ -1,11 +1,11 @@
-"""Files that the ranks of a parallel run saved: each holds a part of every tensor, or of some, or none at all.
+"""Files that the ranks of a parallel run saved: each holds a part of every tensor, or of some, or none.
 
-Joining them takes the rules of the program that cut them, so they are recognised by their names and refused, and
-the message names what joins them. Where the names come from: Llama's releases (``consolidated.00.pth``);
+Joining them takes the rules of the program that cut them, so they are recognised by their names and refused,
+and the message names what joins them. Where the names come from: Llama's releases (``consolidated.00.pth``);
 ``torch.distributed.checkpoint`` (``__0_0.distcp``, and ``shard-00001-model-00001-of-00002.safetensors`` in
 ``_hf_utils.py``); verl (``model_world_size_2_rank_0.pt``); accelerate (``pytorch_model_fsdp_rank0.bin``);
-DeepSpeed (``_get_zero_ckpt_name``, ``_get_ckpt_name`` and ``_get_layer_ckpt_name`` of ``runtime/engine.py`` and
-``runtime/pipe/module.py``); Megatron (``get_checkpoint_name`` of ``training/checkpointing.py``); vLLM
+DeepSpeed (``_get_zero_ckpt_name``, ``_get_ckpt_name`` and ``_get_layer_ckpt_name`` of ``runtime/engine.py``
+and ``runtime/pipe/module.py``); Megatron (``get_checkpoint_name`` of ``training/checkpointing.py``); vLLM
 (``ShardedStateLoader``); TensorRT-LLM; DeepSeek (``inference/convert.py``).
 """
 
@@ -48,8 +48,8 @@ _KINDS = (
     _Kind(
         re.compile(r"consolidated\.(?P<rank>\d+)\.(pth|pt|safetensors)"),
         "model-parallel shards of Llama's release, each of which holds a part of every tensor",
-        "point SRC at the Hugging Face edition of the model, or join them with convert_llama_weights_to_hf.py of"
-        " transformers 4",
+        "point SRC at the Hugging Face edition of the model, or join them with convert_llama_weights_to_hf.py"
+        " of transformers 4",
     ),
     _Kind(
         re.compile(r".*\.distcp"),
@@ -196,6 +196,7 @@ def _check_megatron(asked: Path, paths: Iterable[Path]) -> None:
         ranks = [other for other in folder.parent.iterdir() if _MEGATRON_FOLDER.fullmatch(other.name)]
         if len(ranks) > 1 or int(match["rank"]):
             raise FormatError(
-                f"is of {folder.name}, one of the ranks of Megatron, each of which holds a part of every tensor",
-                file=asked, hint=_MEGATRON_TOOL,
-            )  # fmt: skip
+                f"is of {folder.name}, one of the ranks of Megatron, each with a part of every tensor",
+                file=asked,
+                hint=_MEGATRON_TOOL,
+            )

@@ -226,7 +226,8 @@ def holds_tensors(item: Any) -> bool:
     """Whether an unknown object holds tensors, at any depth."""
     if not isinstance(item, Placeholder):
         return False
-    todo, seen = [item], {id(item)}
+    todo: list[Any] = [item]
+    seen = {id(item)}
     while todo:
         inner = todo.pop()
         if isinstance(inner, Bytes):

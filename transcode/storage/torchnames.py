@@ -1,7 +1,8 @@
 """What the pickles of torch may name, and what they describe: storages, element types, tensors.
 
 Names and arguments are those of ``torch/_utils.py`` (``_rebuild_*``) and ``torch/serialization.py``
-(``persistent_id``); those of numpy are in :mod:`.arrays`. Nothing of torch is imported, and nothing here does more than build plain values.
+(``persistent_id``); those of numpy are in :mod:`.arrays`. Nothing of torch is imported, and nothing here does
+more than build plain values.
 """
 
 from __future__ import annotations
@@ -18,9 +19,18 @@ from .unpickle import Builder, checked_key
 __all__ = ["NAMES", "Kind", "Storage", "Tensor", "persistent"]
 
 _STORAGES = {
-    "Double": "F64", "Float": "F32", "Half": "F16", "BFloat16": "BF16", "Long": "I64", "Int": "I32",
-    "Short": "I16", "Char": "I8", "Byte": "U8", "Bool": "BOOL", "ComplexFloat": "C64",
-}  # fmt: skip
+    "Double": "F64",
+    "Float": "F32",
+    "Half": "F16",
+    "BFloat16": "BF16",
+    "Long": "I64",
+    "Int": "I32",
+    "Short": "I16",
+    "Char": "I8",
+    "Byte": "U8",
+    "Bool": "BOOL",
+    "ComplexFloat": "C64",
+}
 _NO_STORAGES = {"ComplexDouble": 16, "QInt8": 1, "QUInt8": 1, "QInt32": 4, "QUInt4x2": 1, "QUInt2x4": 1}
 _TORCH = {
     "float64": "F64", "double": "F64", "float32": "F32", "float": "F32", "float16": "F16", "half": "F16",

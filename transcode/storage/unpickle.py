@@ -2,8 +2,8 @@
 
 It knows the opcodes that ``torch.save`` and plain data need, builds only Python's own containers and scalars,
 and calls nothing but the functions of the table that it is given. Every other name stands for an inert
-:class:`.placeholder.Placeholder`, which takes whatever is put into it and does nothing. The opcodes are those of
-Python's ``pickletools``, protocols 2 to 5.
+:class:`.placeholder.Placeholder`, which takes whatever is put into it and does nothing. The opcodes are those
+of Python's ``pickletools``, protocols 2 to 5.
 
 Its memory is in proportion to the bytes it reads: no length or index in the stream is trusted before as many
 bytes are there. (The standard library's unpickler allocates what a memo index asks for.)
@@ -217,10 +217,11 @@ class Unpickler:
         if found is None:
             if HOSTILE.fullmatch(full):
                 raise FormatError(
-                    f"its pickle wants {full}, which could run code where the file is loaded by Python; here it"
-                    " was not run",
-                    file=self._file, hint="do not load this file with any program",
-                )  # fmt: skip
+                    f"its pickle wants {full}, which could run code where the file is loaded by Python;"
+                    " here it was not run",
+                    file=self._file,
+                    hint="do not load this file with any program",
+                )
             if not full.isprintable():
                 raise _Broken(f"the name {full[:200]!r}")
             found = self._strangers.setdefault(full, Placeholder(full))
