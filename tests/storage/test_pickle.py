@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import argparse
 import collections
+import copyreg
+import datetime
+import decimal
+import enum
+import fractions
+import functools
 import io
 import os
+import pathlib
 import pickle
 import struct
 import subprocess
 import sys
 import tracemalloc
+import types
+import uuid
 import zipfile
 from pathlib import Path
 
@@ -23,6 +33,8 @@ from transcode.core.scratch import Scratch
 from transcode.core.tensor import LazyTensor
 from transcode.errors import FormatError
 from transcode.storage.pickle import LEGACY_MAGIC, read_pickle
+from transcode.storage.placeholder import Placeholder
+from transcode.storage.roots import find_root, holds_tensors
 from transcode.storage.source import open_source
 from transcode.storage.torchnames import NAMES, persistent
 from transcode.storage.unpickle import Unpickler
@@ -422,12 +434,13 @@ def machine(stream: bytes) -> object:
     [
         b"cbuiltins\neval\n(X\x03\x00\x00\x001+1tR.",
         b"\x80\x04\x8c\x08builtins\x8c\x04eval\x93.",
-        b"cbuiltins\ngetattr\n.",
         b"ctorch.storage\n_load_from_bytes\n.",
         b"ctorch\nload\n.",
         b"ccollections\nOrderedDict\n)R}X\x09\x00\x00\x00__class__cos\nsystem\nsb.",
         b"(S'touch x'\nios\nsystem\n.",
-        b"cnumpy.core.multiarray\n_reconstruct\n.",
+        b"cimportlib\nimport_module\n.",
+        b"csubprocess\nPopen\n.",
+        b"ctypes\nFunctionType\n.",
     ],
 )
 def test_names_beyond_tensors_are_refused(stream):
@@ -483,6 +496,319 @@ def test_a_memo_index_allocates_nothing():
     (found, peak) = measured(lambda: machine(b"Nr\xff\xff\xff\x7f."))
     assert found is None
     assert peak < 1 << 16
+
+
+# what is neither a tensor nor plain data
+
+
+class Settings(argparse.Namespace):
+    pass
+
+
+class Colour(enum.Enum):
+    RED = 1
+
+
+Pair = collections.namedtuple("Pair", "a b")
+
+
+class Reduced:
+    """Pickled by a call with arguments by name, with attributes, items and entries: all that there is."""
+
+    def __reduce_ex__(self, protocol):
+        return copyreg.__newobj_ex__, (Kept, (1,), {"b": W}), {"c": W}, iter([W]), iter([("d", W)])
+
+
+class Kept(dict):
+    pass
+
+
+def weird_objects() -> dict[str, object]:
+    """What training programs keep beside weights."""
+    module = types.ModuleType("pytorch_lightning.callbacks.model_checkpoint")
+    checkpoint = type("ModelCheckpoint", (), {"__module__": module.__name__})
+    module.ModelCheckpoint = checkpoint
+    for name in ("pytorch_lightning", "pytorch_lightning.callbacks"):
+        sys.modules.setdefault(name, types.ModuleType(name))
+    sys.modules[module.__name__] = module
+    return {
+        "namespace": argparse.Namespace(lr=0.1, betas=(0.9, 0.99)),
+        "a class as a key": {checkpoint: {"best_model_score": torch.tensor(0.5), "dirpath": "/x"}},
+        "path": pathlib.PurePosixPath("/x"),
+        "date": datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC),
+        "delta": datetime.timedelta(1),
+        "uuid": uuid.UUID(int=7),
+        "enum": Colour.RED,
+        "partial": functools.partial(sorted, reverse=True),
+        "deque": collections.deque([1, 2]),
+        "default": collections.defaultdict(list, a=[1]),
+        "counter": collections.Counter("aab"),
+        "chain": collections.ChainMap({}, {}),
+        "named": Pair(1, {2}),
+        "frozen": frozenset({1, "a"}),
+        "decimal": decimal.Decimal("1.5"),
+        "fraction": fractions.Fraction(1, 3),
+        "range": range(3),
+        "slice": slice(1, 2),
+        "function": sorted,
+        "method": "".join,
+        "builtin type": int,
+        "module class": torch.nn.Linear,
+        "a type of tensors as a class": torch.FloatTensor,
+        "dtype": torch.bfloat16,
+        "a dtype as a key": {torch.bfloat16: 1, (torch.float32, "cpu"): 2},
+        "device": torch.device("cuda", 1),
+        "size": torch.Size([1]),
+        "legacy random state": np.random.get_state(),
+        "random state": np.random.RandomState(3),
+        "generator": np.random.default_rng(3),
+        "array": np.arange(5),
+        "array of text": np.array(["a", "bc"]),
+        "array of objects": np.array([{}, None], dtype=object),
+        "records": np.zeros(2, [("a", "f4"), ("b", "i8")]),
+        "date of numpy": np.datetime64("2026-01-01"),
+        "complex of numpy": np.complex128(1j),
+        "text of numpy": np.str_("a"),
+        "type of numpy": np.float32,
+        "masked": np.ma.array([1, 2], mask=[0, 1]),
+        "exception": ValueError("x"),
+        "subclass": Settings(a=Settings(b=1)),
+    }
+
+
+STRANGE = weird_objects()
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+@pytest.mark.parametrize("kind", STRANGE)
+def test_harmless_objects_beside_the_weights_do_not_matter(kind, container, tmp_path):
+    value = {"state_dict": {"w": W}, "hyper_parameters": {"x": STRANGE[kind]}, "y": STRANGE[kind]}
+    (tensor,) = open_source(saved(tmp_path / "m.ckpt", value, **CONTAINERS[container])).tensors
+    assert tensor.name == "w"
+    assert torch.equal(tensor.torch(), W)
+
+
+def test_harmless_objects_among_the_weights_are_left_out_by_name(tmp_path):
+    value = {"w": W, "config": STRANGE["namespace"], "when": STRANGE["date"], "colour": Colour}
+    source = open_source(saved(tmp_path / "m.pt", value))
+    assert [t.name for t in source.tensors] == ["w"]
+    assert "config (argparse.Namespace), when (datetime.datetime), colour (" in source.notes[0]
+
+
+def test_a_checkpoint_of_lightning(tmp_path):
+    """The shape of v1-5-pruned.ckpt: classes as keys, states of optimizers, loops and schedulers."""
+    weights = {"model.diffusion_model.a.weight": W, "model_ema.decay": torch.tensor(0.9)}
+    value = {
+        "epoch": 3,
+        "global_step": 1000,
+        "pytorch-lightning_version": "1.4.2",
+        "state_dict": weights,
+        "loops": {"fit_loop": {"state_dict": {}, "epoch_progress": {"current": {"ready": 1}}}},
+        "callbacks": STRANGE["a class as a key"],
+        "optimizer_states": [{"state": {0: {"exp_avg": W}}}],
+        "lr_schedulers": [{"last_epoch": 1, "lr_lambdas": [None]}],
+        "NativeMixedPrecisionPlugin": {"scale": 1.0},
+        "hparams_name": "kwargs",
+        "hyper_parameters": STRANGE["namespace"],
+    }
+    source = open_source(saved(tmp_path / "m.ckpt", value))
+    assert {t.name for t in source.tensors} == set(weights)
+
+
+def test_random_states_as_tensors_beside_a_state_dict(tmp_path):
+    value = {"model": {"w": W}, "rng_state": torch.get_rng_state(), "step": torch.tensor(3)}
+    source = open_source(saved(tmp_path / "m.pt", value))
+    assert [t.name for t in source.tensors] == ["w"]
+    assert "rng_state, step" in " ".join(source.notes)
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_arrays_under_names_of_weights_are_tensors(container, tmp_path):
+    grid = np.arange(24).reshape(2, 3, 4)
+    arrays = {
+        "c": grid.astype(np.float32),
+        "fortran": np.asfortranarray(grid.astype(np.int16)),
+        "big": grid.astype(">f8"),
+        "big fortran": np.asfortranarray(grid.astype(">i4")),
+        "bool": grid % 2 == 0,
+        "half": grid.astype(np.float16),
+        "scalar": np.array(2.5),
+        "empty": np.zeros((0, 3)),
+        "sliced": grid[:, ::2, 1],
+        "complex": grid.astype(np.complex64),
+        "u8": grid.astype(np.uint64),
+    }
+    for value in ({"model": arrays}, arrays):
+        path = saved(tmp_path / "m.pt", value, **CONTAINERS[container])
+        found = {t.name: t for t in open_source(path).tensors}
+        assert found.keys() == arrays.keys()
+        for name, array in arrays.items():
+            got = found[name].numpy()
+            assert got.shape == array.shape
+            assert got.dtype == array.dtype.newbyteorder("<")
+            assert np.array_equal(got, array)
+            rows = found[name].spec.rows
+            pieces = [found[name].read(i, i + 1, Scratch()) for i in range(rows)]
+            assert b"".join(piece.data.tobytes() for (piece,) in pieces) == array.astype(got.dtype).tobytes(
+                "C"
+            )
+    mixed = {"state_dict": {"w": W, "mean": np.arange(3.0)}, "losses": np.arange(5.0)}
+    assert [t.name for t in open_source(saved(tmp_path / "m.pt", mixed)).tensors] == ["mean", "w"]
+
+
+def test_big_endian_scalars_of_numpy(tmp_path):
+    value = {"w": W, "n": np.array([7], ">i4")[0], "u": np.uint64(2**63)}
+    found = read_pickle(saved(tmp_path / "m.pt", value))
+    assert (found["n"], found["u"]) == (7, 2**63)
+
+
+class Holder:
+    """An object that keeps tensors as its attributes, like a whole module."""
+
+    def __init__(self, **values: object) -> None:
+        self.__dict__.update(values)
+
+
+@pytest.mark.parametrize(
+    ("value", "what"),
+    [
+        (Holder(w=W), "holds an object of type {me}.Holder, not a dict of tensors"),
+        (torch.nn.Linear(2, 2), "holds an object of type torch.nn.modules.linear.Linear"),
+        (
+            {"model": Holder(w=W), "epoch": 3},
+            "its tensors are inside of model, an object of class {me}.Holder",
+        ),
+        (
+            {"model": torch.nn.Linear(2, 2)},
+            "inside of model, an object of class torch.nn.modules.linear.Linear",
+        ),
+        (
+            {"w": W, "ema": Holder(shadow=[{"x": W}])},
+            "ema: is an object of class {me}.Holder, not a plain tensor",
+        ),
+        (
+            {"a.weight": W, "b.weight": Holder()},
+            "b.weight: is an object of class {me}.Holder, not a plain tensor",
+        ),
+        (
+            {"model": Holder(w=W), "ema": {"w": W}},
+            "may lie under ema, model (an object of class {me}.Holder)",
+        ),
+        ({"x": Holder(w=W), "other": {"w": W}}, "may lie under other, x (an object of class {me}.Holder)"),
+        ({"model": Kept(w=W)}, "its tensors are inside of model, an object of class {me}.Kept"),
+        ({"model": {"w": Reduced()}}, "its tensors are inside of model.w, an object of class {me}.Kept"),
+        ({"model": {"v": W, "w": Reduced()}}, "w: is an object of class {me}.Kept, not a plain tensor"),
+        (
+            {"w": torch.nn.Parameter(W).as_subclass(type("Mine", (torch.Tensor,), {"__module__": __name__}))},
+            "Mine",
+        ),
+        ({"w": torch.eye(2).to_sparse_csr()}, "w: is"),
+    ],
+)
+def test_objects_that_stand_for_tensors_are_refused_by_class(value, what, tmp_path, monkeypatch):
+    mine = type(value.get("w")) if isinstance(value, dict) else None
+    if mine is not None and mine.__name__ == "Mine":
+        monkeypatch.setattr(sys.modules[__name__], "Mine", mine, raising=False)
+    message = refusal(saved(tmp_path / "m.pt", value, pickle_protocol=4))
+    assert what.format(me=__name__) in message
+    assert "load" not in message.replace("upload", "")  # nobody is sent to a reader that runs code
+
+
+def test_a_state_dict_beside_objects_with_tensors_is_read_and_they_are_noted(tmp_path):
+    value = {"state_dict": {"w": W}, "averaged": Holder(w=W), "optimizer": Holder(m=W)}
+    source = open_source(saved(tmp_path / "m.pt", value))
+    assert [t.name for t in source.tensors] == ["w"]
+    assert "does not read the tensors under averaged, optimizer" in " ".join(source.notes)
+
+
+def test_placeholders_do_nothing_whatever_is_done_to_them():
+    # a class that is called, built, appended to, extended, given items, added to, called again and persisted
+    stream = (
+        b"\x80\x04cevil\nThing\n)R}X\x01\x00\x00\x00aK\x01sbK\x02a(K\x03eX\x01\x00\x00\x00kK\x04s"
+        b"(X\x01\x00\x00\x00kK\x04u(K\x05\x90)R)\x81)}\x92."
+    )
+    found = machine(stream)
+    assert isinstance(found, Placeholder)
+    assert found.name == "evil.Thing"
+    assert "evil" not in sys.modules
+
+
+THING = b"cevil\nThing\n"
+
+
+def test_a_placeholder_that_holds_itself_ends():
+    # A dict {"a": thing} whose thing has itself for its attributes, its entries and an item's key and value.
+    thing = THING + b")Rq\x00h\x00bh\x00ah\x00h\x00s"
+    found = machine(b"}X\x01\x00\x00\x00a" + thing + b"s.")
+    assert found["a"].held == [found["a"]] * 4
+    assert not holds_tensors(found["a"])
+    with pytest.raises(FormatError, match="holds no tensors"):
+        find_root(found, None, "f")
+    # The same, and a tensor behind the circle.
+    leaf = b"ctorch\nFloatStorage\nq\x01X\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x06"
+    tensor = (
+        b"ctorch._utils\n_rebuild_tensor_v2\n((X\x07\x00\x00\x00storage"
+        + leaf
+        + b"tQK\x00K\x02K\x03\x86K\x03K\x01\x86\x89NtR"
+    )
+    found = machine(b"}X\x01\x00\x00\x00a" + thing + tensor + b"as.")
+    assert holds_tensors(found["a"])
+    with pytest.raises(FormatError, match=r"its tensors are inside of a, an object of class evil\.Thing"):
+        find_root(found, None, "f")
+
+
+@pytest.mark.parametrize(
+    ("stream", "count"),
+    [
+        (THING + b"q\x00" + b"h\x00)R0" * 50_000 + b".", 0),  # made and dropped
+        (b"](" + (THING + b")R") * 20_000 + b"e.", 20_000),  # the name of a class is one object
+        (THING + b"q\x00)Rq\x01" + b"0h\x00h\x01\x85Rq\x01" * 50_000 + b".", 50_000),  # a chain of them
+        (THING + b")R)" + b"\x85" * 50_000 + b"b.", 1),  # a deep state
+        (THING + b")R(" + b"]" * 50_000 + b"e.", 50_000),  # a wide one
+    ],
+    ids=["dropped", "names", "chain", "deep", "wide"],
+)
+def test_placeholders_cost_memory_in_proportion_to_the_stream(stream, count):
+    found, peak = measured(lambda: machine(stream))
+    assert not isinstance(found, FormatError)
+    assert peak < 256 * len(stream) + (1 << 16)
+    if isinstance(found, Placeholder):
+        assert not holds_tensors(found)
+    else:
+        assert len(found) == count
+
+
+def test_a_gigantic_state_is_refused_before_it_is_there():
+    found, peak = measured(lambda: machine(b"cevil\nThing\n)R\x8e" + struct.pack("<Q", 1 << 40) + b"b."))
+    assert isinstance(found, FormatError)
+    assert peak < 1 << 20
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        ((1, (1 << 40,), "f4", False, b"abcd")),
+        ((1, (2,), "f4", False, b"abcd")),
+        ((1, (-1,), "f4", False, b"")),
+        ((1, "ab", "f4", False, b"")),
+        ((1, (1,) * 65, "f4", False, b"abcd")),
+        ((1,)),
+    ],
+)
+def test_arrays_that_lie_about_their_size_are_refused(state):
+    stream = (
+        b"cnumpy.core.multiarray\n_reconstruct\n)R"
+        + pickle.dumps(state, 2)[2:-1].replace(
+            b"X\x02\x00\x00\x00f4", b"cnumpy\ndtype\nX\x02\x00\x00\x00f4\x85R", 1
+        )
+        + b"b."
+    )
+    if len(state) == 5:
+        assert b"dtype" in stream
+    found, peak = measured(lambda: machine(stream))
+    assert isinstance(found, FormatError)
+    assert "damaged" in str(found)
+    assert peak < 1 << 20
 
 
 def test_dicts_that_contain_each_other_over_and_over_end(tmp_path):

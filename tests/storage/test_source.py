@@ -121,10 +121,10 @@ def test_one_shard_alone_is_read_with_a_note(sharded):
 
 
 def test_tensors_come_by_file_then_offset(tmp_path):
-    save(tmp_path / "b.safetensors", "a")
+    save(tmp_path / "m-00002-of-00002.safetensors", "a")
     one = '{"dtype":"U8","shape":[1],"data_offsets":'
     raw = f'{{"z":{one}[0,1]}},"y":{one}[1,2]}}}}'.encode()
-    (tmp_path / "a.safetensors").write_bytes(struct.pack("<Q", len(raw)) + raw + b"ab")
+    (tmp_path / "m-00001-of-00002.safetensors").write_bytes(struct.pack("<Q", len(raw)) + raw + b"ab")
     assert names(tmp_path) == ["z", "y", "a"]
 
 
@@ -174,11 +174,11 @@ def test_a_diffusers_folder(component, tmp_path):
 
 
 def test_metadata_is_merged_and_disagreement_noted(tmp_path):
-    save(tmp_path / "a.safetensors", "a", format="pt", k="1", only_a="x")
-    save(tmp_path / "b.safetensors", "b", format="pt", k="2", only_b="y")
+    save(tmp_path / "a_1.safetensors", "a", format="pt", k="1", only_a="x")
+    save(tmp_path / "a_2.safetensors", "b", format="pt", k="2", only_b="y")
     source = open_source(tmp_path)
     assert dict(source.metadata) == {"format": "pt", "k": "1", "only_a": "x", "only_b": "y"}
-    assert source.notes == ("metadata 'k' of b.safetensors differs from the first shard's and is left out",)
+    assert source.notes == ("metadata 'k' of a_2.safetensors differs from the first shard's and is left out",)
     assert [dict(f.metadata)["k"] for f in source.files] == ["1", "2"]
 
 
@@ -218,7 +218,9 @@ def test_a_lone_file_takes_only_what_is_surely_its_own(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     assert [p.name for p in open_source(path).side_files] == ["config.json", "letter.txt"]
     save(tmp_path / "n.safetensors", "a")
-    assert open_source(path).side_files == ()
+    source = open_source(path)
+    assert source.side_files == ()
+    assert "config.json and what else lies beside m.safetensors is not taken along" in source.notes[0]
 
 
 # what is refused
@@ -271,9 +273,9 @@ def test_an_index_that_disagrees_with_its_files(sharded):
 
 
 def test_a_name_in_two_shards(tmp_path):
-    save(tmp_path / "a.safetensors", "x", "y")
-    save(tmp_path / "b.safetensors", "y", "z")
-    assert refusal(tmp_path).startswith(f"{tmp_path / 'b.safetensors'}: y: is also in a.safetensors; ")
+    save(tmp_path / "a_1.safetensors", "x", "y")
+    save(tmp_path / "a_2.safetensors", "y", "z")
+    assert refusal(tmp_path).startswith(f"{tmp_path / 'a_2.safetensors'}: y: is also in a_1.safetensors; ")
 
 
 @pytest.mark.parametrize(

@@ -327,9 +327,9 @@ STRANGE = {
     "blocks.0.proj_out.weight": (16, 8),
     "mixer.matrix": (8, 16),
     "experts.weight": (3, 8, 16),
-    "conv.weight": (8, 4, 3, 3),
+    "blocks.0.conv.weight": (8, 4, 3, 3),
     "scalar.weight": (),
-    "none.weight": (0, 16),
+    "blocks.0.none.weight": (0, 16),
 }
 
 
@@ -349,8 +349,8 @@ def test_an_unknown_family_is_quantized_with_care_and_the_plan_says_so(cli, save
     assert len(told) == len(STRANGE) + 2
     for name, word in {
         "wte.weight": "embedding", "lm_head.weight": "head", "output.weight": "head", "word_embeddings.weight": "embedding",
-        "encoder.LayerNorm.weight": "norm", "conv.weight": "4-D", "encoder.layer.0.dense.bias": "1-D",
-        "scalar.weight": "0-D", "none.weight": "empty", "table.weight": "I32", "codes.weight": "F8_E4M3",
+        "encoder.LayerNorm.weight": "norm", "blocks.0.conv.weight": "4-D", "encoder.layer.0.dense.bias": "1-D",
+        "scalar.weight": "0-D", "blocks.0.none.weight": "empty", "table.weight": "I32", "codes.weight": "F8_E4M3",
         "mixer.matrix": "weight",
     }.items():  # fmt: skip
         assert word in told[name], (name, told[name])
@@ -368,7 +368,7 @@ def test_include_takes_any_float_matrix_but_nothing_else(cli, save, tmp_path):
     cli("run", source, tmp_path / "o.safetensors", "--scheme", "int8", "--include", "*", "-q")
     found = load_file(tmp_path / "o.safetensors")
     assert found["scalar.weight"].shape == ()
-    assert found["none.weight"].shape == (0, 16)
+    assert found["blocks.0.none.weight"].shape == (0, 16)
     assert found["table.weight"].dtype == torch.int32
     assert found["codes.weight"].dtype == torch.float8_e4m3fn
 

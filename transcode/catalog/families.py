@@ -41,9 +41,14 @@ def family(name: str, names: Collection[str] | None = None) -> Family:
     return (names is not None and found.fit(names)) or found
 
 
-def generic_family() -> Family:
-    """The policy for models of no known family."""
-    return family("generic")
+def generic_family(names: Collection[str] | None = None) -> Family:
+    """The policy for models of no known family.
+
+    Args:
+        names: names of the tensors it is meant for: where they have numbered blocks, all outside of those is
+            left as it is.
+    """
+    return family("generic", names)
 
 
 def detect(names: Collection[str], shapes: Mapping[str, tuple[int, ...]] | None = None) -> Family | None:
@@ -62,7 +67,7 @@ def detect(names: Collection[str], shapes: Mapping[str, tuple[int, ...]] | None 
     found = {
         name: fitted
         for name, path in listing("families").items()
-        if (fitted := _cached(path).fit_folded(folded, shapes)) is not None
+        if not (known := _cached(path)).fallback and (fitted := known.fit_folded(folded, shapes)) is not None
     }
     refined = {other for fitted in found.values() for other in fitted.refines}
     left = [name for name in found if name not in refined]
@@ -121,6 +126,7 @@ def _spelling(name: str, node: strict.Node) -> Spelling:
         targets=_patterns(top.need("targets")),
         also=top.get("also", _patterns, ()),
         never=top.get("never", _labelled, _NONE),
+        routers=top.get("routers", _patterns, ()),
         adapters=top.get("adapters", _patterns, ()),
         fused=tuple(_fused(child) for child in top.get("fused", strict.Node.sequence, ())),
         weights=top.get("weights", _patterns, Policy.weights),

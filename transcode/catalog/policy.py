@@ -73,6 +73,8 @@ class Policy:
             ``everywhere``).
         also: targets that stand outside blocks, searched in the whole name.
         never: label -> patterns of what is never quantized, searched in the whole name.
+        routers: patterns of gates of experts, searched in the whole name; they fit nothing that has more rows
+            than columns, as the gate of a feed-forward has.
         adapters: exceptions that stay as they are, dtype included.
         fused: groups that share a global scale.
         weights: which names are weights at all.
@@ -87,6 +89,7 @@ class Policy:
     targets: tuple[Pattern, ...] = ()
     also: tuple[Pattern, ...] = ()
     never: Mapping[str, tuple[Pattern, ...]] = field(default_factory=dict)
+    routers: tuple[Pattern, ...] = ()
     adapters: tuple[Pattern, ...] = ()
     fused: tuple[Fused, ...] = ()
     weights: tuple[Pattern, ...] = (Pattern(r"re:\.weight$"),)
@@ -139,6 +142,10 @@ class Policy:
         for label, patterns in self.never.items():
             if any(pattern.matches(name) for pattern in patterns):
                 return False, f"never: {label}"
+        if (shape is None or len(shape) != 2 or shape[0] <= shape[1]) and any(
+            pattern.matches(name) for pattern in self.routers
+        ):
+            return False, "never: router"
         chosen = next((pattern for pattern in self.also if pattern.matches(name)), None)
         if chosen is None:
             within = name if self.everywhere else self._behind(name)

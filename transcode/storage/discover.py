@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path, PurePosixPath
@@ -13,6 +13,8 @@ from typing import Any
 
 from ..errors import FormatError
 from . import commit
+from .modelsets import INDEX, SHARD, check_complete, choose, is_standard, model_sets, names_of
+from .ranks import check_parts, check_rank_folders, is_optimizer, is_part_of_run
 
 __all__ = ["PICKLES", "WEIGHTS", "Found", "discover", "side_files"]
 
@@ -28,8 +30,6 @@ WEIGHTS = frozenset({
 MAX_SIDE_FILE = 64 << 20
 """Bytes; larger files beside the weights are not taken for side files. The largest tokenizers have half."""
 
-_SHARD = re.compile(r"(?P<stem>.+?)-(?P<number>\d{5,})-of-(?P<count>\d{5,})$")
-_INDEX = re.compile(r"(?P<stem>.+?)(?P<suffix>\.safetensors|\.bin)\.index(\.[^.]+)?\.json$")
 _PARTIAL = (".incomplete", ".part", ".partial", ".crdownload", ".aria2")
 _TRAINING = re.compile(
     r"(training_args|optimizer|scheduler|scaler|rng_state.*|random_states.*|trainer_state)$"
@@ -89,17 +89,24 @@ def discover(path: str | PathLike[str]) -> Found:
 
 
 def _single(path: Path) -> Found:
-    # A lone file may lie among strangers (a downloads folder): only a config beside it, and no other
-    # weights, shows that the files around it are its own.
-    others = [p for p in _listing(path.parent) if p.name != path.name and p.suffix in WEIGHTS]
-    mine = not others and (path.parent / "config.json").is_file()
-    shard = _SHARD.match(path.stem)
-    notes = (f"{path.name} is one of {int(shard['count'])} shards; only this one is read",) if shard else ()
-    return Found((path,), path.stem, path.parent if mine else None, notes=notes)
+    files = _listing(path.parent)
+    check_parts(path, [path], files)
+    others = [p for p in files if p.name != path.name and p.suffix in WEIGHTS]
+    shard = SHARD.match(path.stem)
+    notes = [f"{path.name} is one of {int(shard['count'])} shards; only this one is read"] if shard else []
+    # A lone file may lie among strangers (a downloads folder): a config beside it is its own if there are no
+    # other weights, or if its name is the one that loaders look for.
+    mine = (path.parent / "config.json").is_file()
+    if mine and (shard or (others and not is_standard(path))):
+        mine = False
+        notes.append(
+            f"config.json and what else lies beside {path.name} is not taken along: other weights lie there"
+        )
+    return Found((path,), path.stem, path.parent if mine else None, notes=tuple(notes))
 
 
 def _is_index(name: str) -> bool:
-    return _INDEX.match(name) is not None
+    return INDEX.match(name) is not None
 
 
 def _listing(folder: Path) -> list[Path]:
@@ -109,14 +116,27 @@ def _listing(folder: Path) -> list[Path]:
         raise FormatError(f"cannot be read: {error.strerror}", file=folder) from None
 
 
+def _below(folder: Path) -> list[str]:
+    """The folders in a folder that hold weights, with a slash."""
+    try:
+        inner = sorted(p for p in folder.iterdir() if not p.name.startswith(".") and p.is_dir())
+    except OSError as error:
+        raise FormatError(f"cannot be read: {error.strerror}", file=folder) from None
+    return [f"{p.name}/" for p in inner if any(_is_weights(q) or is_part_of_run(q) for q in _listing(p))]
+
+
+def _is_weights(path: Path) -> bool:
+    return path.suffix == ".safetensors" or path.suffix in PICKLES
+
+
 def _folder(folder: Path) -> Found:
     files = _listing(folder)
     component = _component(folder)
-    weights = [p for p in files if p.suffix == ".safetensors" or p.suffix in PICKLES]
+    weights = [p for p in files if _is_weights(p)]
     if component is not None and (not weights or (folder / "model_index.json").exists()):
         notes = [f"reads {component.name}/ of the Diffusers folder {folder}"]
         if weights:
-            notes.append(f"does not read {_names(weights)} beside {component.name}/")
+            notes.append(f"does not read {names_of(weights)} beside {component.name}/")
         found = _folder(component)
         return replace(found, notes=(*notes, *found.notes))
 
@@ -133,23 +153,32 @@ def _folder(folder: Path) -> Found:
                 hint="is the download complete?",
             )
 
+    below = _below(folder)
     tensors = [p for p in files if p.suffix == ".safetensors"]
     indexes = [p for p in files if _is_index(p.name)]
-    if tensors or any(".safetensors.index" in p.name for p in indexes):
-        found = _one_kind(folder, tensors, [p for p in indexes if ".safetensors.index" in p.name])
-        pickles = [p for p in files if p.suffix in PICKLES and not _TRAINING.match(p.stem)]
+    states = [p for p in files if is_optimizer(p)]
+    pickles = [p for p in files if p.suffix in PICKLES and not _TRAINING.match(p.stem) and p not in states]
+    if tensors or any(".safetensors." in p.name for p in indexes):
+        found = _one_kind(folder, tensors, [p for p in indexes if ".safetensors." in p.name], below)
         if pickles:
             found = replace(
-                found, notes=(*found.notes, f"does not read {_names(pickles)} beside safetensors")
+                found, notes=(*found.notes, f"does not read {names_of(pickles)} beside safetensors")
             )
         return found
-    pickles = [p for p in files if p.suffix in PICKLES and not _TRAINING.match(p.stem)]
+    check_parts(folder, [p for p in files if p.suffix == ".distcp"], files)
+    check_rank_folders(folder, below)
+    if not pickles:
+        check_parts(folder, states, files)
     if pickles or indexes:
-        return _one_kind(folder, pickles, indexes)
+        return _one_kind(folder, pickles, indexes, below)
+    if below:
+        raise FormatError(
+            f"holds weights in {', '.join(below)}", file=folder, hint="point SRC at one of them"
+        )
     other = [p for p in files if p.suffix in WEIGHTS]
     if other:
         raise FormatError(
-            f"holds {_names(other)}, which transcode does not read", file=folder,
+            f"holds {names_of(other)}, which transcode does not read", file=folder,
             hint="it reads .safetensors, .bin, .pt, .pth and .ckpt",
         )  # fmt: skip
     raise FormatError("no weights found: no .safetensors, .bin, .pt, .pth or .ckpt file in it", file=folder)
@@ -160,7 +189,7 @@ def _component(folder: Path) -> Path | None:
     held = []
     for name in _COMPONENTS:
         inner = folder / name
-        if inner.is_dir() and any(p.suffix == ".safetensors" or p.suffix in PICKLES for p in _listing(inner)):
+        if inner.is_dir() and any(map(_is_weights, _listing(inner))):
             held.append(inner)
     if len(held) > 1:
         names = " and ".join(f"{p.name}/" for p in held)
@@ -168,48 +197,30 @@ def _component(folder: Path) -> Path | None:
     return held[0] if held else None
 
 
-def _one_kind(folder: Path, weights: list[Path], indexes: list[Path]) -> Found:
-    if len(indexes) > 1:
-        raise FormatError(
-            f"holds several indexes, {_names(indexes)}", file=folder, hint="point SRC at one of them"
-        )
-    if indexes:
-        found = _indexed(indexes[0])
-        listed = set(found.weight_map.values())
-        for p in weights:
-            if p.name not in listed and (p.suffix == ".safetensors" or _SHARD.match(p.stem)):
-                raise FormatError(
-                    f"is an extra shard, which {indexes[0].name} does not name", file=p,
-                    hint=f"to ignore it, point SRC at {indexes[0]}",
-                )  # fmt: skip
-        return found
-    if weights[0].suffix != ".safetensors" and len(weights) > 1:
-        named = [p for p in weights if re.match(r"(diffusion_)?pytorch_model\b", p.stem)]
-        weights = named or weights
-        if len(weights) > 1 and not all(_SHARD.match(p.stem) for p in weights):
-            raise FormatError(f"holds {_names(weights)}", file=folder, hint="point SRC at one of them")
-    return Found(tuple(weights), _check_numbers(weights), folder)
+def _one_kind(folder: Path, weights: list[Path], indexes: list[Path], below: list[str]) -> Found:
+    """The model among the files of a folder that are all safetensors, or all PyTorch files."""
+    parts = [p for p in weights if is_part_of_run(p)]
+    remarks: tuple[str, ...] = ()
+    if any(map(is_standard, weights)) and parts:
+        remarks = (f"does not read {names_of(parts)}, parts of a parallel run",)
+        weights = [p for p in weights if p not in parts]
+    else:
+        check_parts(folder, parts, _listing(folder))
+    members = {index: {index.parent / name for name in _weight_map(index).values()} for index in indexes}
+    chosen, notes = choose(folder, model_sets(weights, members), below)
+    notes = (*remarks, *notes)
+    check_parts(folder, chosen.files, _listing(folder))  # for that of the folder itself
+    if chosen.index is not None:
+        found = _indexed(chosen.index)
+        return replace(found, notes=(*notes, *found.notes))
+    check_complete(chosen.files)
+    return Found(chosen.files, chosen.stem, folder, notes=notes)
 
 
-def _check_numbers(weights: list[Path]) -> str:
-    """The common stem; refuses numbered shards of which some are missing."""
-    if len(weights) == 1 and not _SHARD.match(weights[0].stem):
-        return weights[0].stem
-    seen: dict[tuple[str, str, str], set[int]] = {}
-    for p in weights:
-        shard = _SHARD.match(p.stem)
-        if shard is not None:
-            seen.setdefault((shard["stem"], shard["count"], p.suffix), set()).add(int(shard["number"]))
-    for (stem, count, suffix), numbers in seen.items():
-        for number in range(1, int(count) + 1):
-            if number not in numbers and not (0 in numbers and number == int(count)):
-                width = len(count)
-                name = f"{stem}-{number:0{width}d}-of-{count}{suffix}"
-                raise FormatError(
-                    "is missing", file=weights[0].with_name(name), hint="is the download complete?"
-                )
-    stems = {stem for stem, _, _ in seen}
-    return stems.pop() if len(stems) == 1 else "model"
+def _weight_map(index: Path) -> dict[str, str]:
+    """What an index says, as far as it says anything: :func:`_indexed` is the one that complains."""
+    table = _read_index(index).get("weight_map")
+    return {k: v for k, v in table.items() if isinstance(v, str) and v} if isinstance(table, dict) else {}
 
 
 def _indexed(index: Path) -> Found:
@@ -231,7 +242,7 @@ def _indexed(index: Path) -> Found:
     for p in files:
         if not p.exists():
             raise FormatError(f"is missing, {index.name} names it", file=p, hint="is the download complete?")
-    match = _INDEX.match(index.name)
+    match = INDEX.match(index.name)
     assert match is not None
     metadata = table.get("metadata")
     total = metadata.get("total_size") if isinstance(metadata, dict) else None
@@ -283,8 +294,3 @@ def side_files(folder: Path) -> tuple[tuple[Path, ...], tuple[str, ...]]:
             continue
         kept.append(p)
     return tuple(kept), tuple(notes)
-
-
-def _names(paths: Iterable[Path]) -> str:
-    names = [p.name for p in paths]
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")

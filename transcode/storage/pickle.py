@@ -6,7 +6,8 @@ holds that storage's bytes, stored and not compressed. The old one (``_legacy_sa
 (magic number, protocol version, byte order, the object, the keys of its storages), followed by each storage:
 its number of elements as a little-endian i64, then its bytes.
 
-The pickles are read by :mod:`.unpickle`, which cannot run code.
+The pickles are read by :mod:`.unpickle`, which cannot run code: what is neither a tensor nor plain data is an
+inert placeholder.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -25,8 +26,10 @@ from typing import IO, Any
 from ..core.spec import Spec
 from ..core.tensor import LazyTensor
 from ..errors import FormatError
+from .arrays import Values, array_tensor
 from .mapping import MappedFile
-from .roots import find_root, flatten, transform
+from .ranks import ZERO_TOOL
+from .roots import ASK, Leaf, find_root, flatten, transform
 from .stored import contiguous, extent, stored, strided
 from .torchnames import NAMES, Storage, Tensor, persistent
 from .unpickle import Unpickler
@@ -61,8 +64,9 @@ def read_tensors(
     contents = _load(file.path)
     root, notes = find_root(contents.value, root_key, file.path)
     leaves, more = flatten(root, file.path)
-    make = _Maker(file, contents, [leaf for leaf in leaves.values() if isinstance(leaf, Tensor)])
-    made = [make(name, leaf) for name, leaf in leaves.items() if isinstance(leaf, Tensor)]
+    _check_not_partitioned(contents.value, leaves, file.path)
+    make = _Maker(file, contents, leaves.values())
+    made = [make(name, leaf) for name, leaf in leaves.items()]
     made.sort(key=lambda item: item[0])
     return [tensor for _, tensor in made], {}, [f"{file.path.name}: {note}" for note in (*notes, *more)]
 
@@ -80,29 +84,45 @@ def read_pickle(path: str | PathLike[str], *, mmap: bool = True, drop_cache: boo
     except OSError as error:
         raise FormatError(f"cannot be read: {error.strerror}", file=path) from None
     contents = _load(file.path)
-    found: list[Tensor] = []
-    transform(
-        contents.value, lambda name, leaf: found.append(leaf) if isinstance(leaf, Tensor) else None, path
-    )
+    found: list[Leaf] = []
+    transform(contents.value, lambda name, leaf: found.append(leaf), path)
     make = _Maker(file, contents, found)
-    return transform(
-        contents.value, lambda name, leaf: make(name, leaf)[1] if isinstance(leaf, Tensor) else None, path
-    )
+    return transform(contents.value, lambda name, leaf: make(name, leaf)[1], path)
 
 
 # tensors
 
 
+def _check_not_partitioned(value: Any, leaves: dict[str, Leaf], path: Path) -> None:
+    """Refuse what a rank of DeepSpeed's ZeRO stage 3 saves: every weight empty, its shape said beside."""
+    shapes = value.get("param_shapes") if isinstance(value, dict) else None
+    groups = [group for group in shapes if isinstance(group, dict)] if isinstance(shapes, list) else []
+    for group in groups if groups or not isinstance(shapes, dict) else [shapes]:
+        for name, shape in group.items():
+            leaf = leaves.get(str(name))
+            if leaf is not None and leaf.shape == (0,) and type(shape) is tuple and 0 not in shape:
+                raise FormatError(
+                    f"is empty, its parameters of shape {list(shape)} lie in the files of all ranks"
+                    " (ZeRO stage 3)",
+                    file=path,
+                    tensor=str(name),
+                    hint=f"join them first: {ZERO_TOOL}",
+                )
+
+
 class _Maker:
     """Makes lazy tensors of a file, knowing which of them overlap."""
 
-    def __init__(self, file: MappedFile, contents: _Contents, tensors: list[Tensor]) -> None:
+    def __init__(self, file: MappedFile, contents: _Contents, leaves: Iterable[Leaf]) -> None:
         self._file = file
         self._places = contents.places
-        self._shared = _overlaps(tensors)
+        self._shared = _overlaps([leaf for leaf in leaves if isinstance(leaf, Tensor)])
 
-    def __call__(self, name: str, tensor: Tensor) -> tuple[int, LazyTensor]:
-        """The tensor, and the byte of the file at which it begins."""
+    def __call__(self, name: str, tensor: Leaf) -> tuple[int, LazyTensor]:
+        """The tensor, and the byte of the file at which it begins; 0 for an array, inside of the pickle."""
+        if isinstance(tensor, Values):
+            return 0, array_tensor(name, tensor)
+        assert isinstance(tensor, Tensor)
 
         def wrong(what: str, hint: str | None = None) -> FormatError:
             return FormatError(what, file=self._file.path, tensor=name, hint=hint)
@@ -179,7 +199,7 @@ def _load(path: Path) -> _Contents:
     if head[257:262] == b"ustar":
         raise FormatError(
             "is a tar file, as torch wrote before version 0.2", file=path,
-            hint="load it with torch.load and save it again",
+            hint=ASK,
         )  # fmt: skip
     raise FormatError("is not a PyTorch checkpoint", file=path, hint="is the download complete?")
 
@@ -203,14 +223,14 @@ def _load_zip(file: IO[bytes], path: Path) -> _Contents:
     ]
     if len(roots) != 1:
         if any(name.endswith("/constants.pkl") or "/code/" in name for name in members):
-            raise wrong("is a TorchScript program, not a checkpoint", "save its state_dict() with torch.save")
+            raise wrong("is a TorchScript program, not a checkpoint", ASK)
         raise wrong("is a zip file but not a PyTorch checkpoint: it has no data.pkl")
     root = roots[0]
     order = members.get(f"{root}byteorder")
     if order is not None and (found := _member(file, order, path)) != b"little":
         raise wrong(f"its byte order is {found[:16].decode('latin1')!r}, only little-endian files are read")
     if f"{root}constants.pkl" in members:
-        raise wrong("is a TorchScript program, not a checkpoint", "save its state_dict() with torch.save")
+        raise wrong("is a TorchScript program, not a checkpoint", ASK)
 
     pickle = members[f"{root}data.pkl"]
     value = Unpickler(io.BytesIO(_member(file, pickle, path)), NAMES, persistent, path).load()
@@ -283,9 +303,9 @@ def _load_legacy(file: IO[bytes], path: Path) -> _Contents:
         raise FormatError("its byte order is big, only little-endian files are read", file=path)
     storages: dict[str, Storage] = {}
 
-    def remember(found: Any) -> Storage:
+    def remember(found: Any) -> Any:
         storage = persistent(found)
-        return storages.setdefault(storage.key, storage)
+        return storages.setdefault(storage.key, storage) if isinstance(storage, Storage) else storage
 
     value = load(remember)
     keys = load()

@@ -14,6 +14,7 @@ from ..errors import FormatError
 from . import undo
 from .discover import PICKLES, Found, discover, side_files
 from .mapping import MappedFile
+from .ranks import ZERO_TOOL
 from .stored import stored
 
 __all__ = ["Source", "SourceFile", "open_source"]
@@ -130,6 +131,7 @@ def open_source(
         maps.append(mapped)
         tensors += mine
     _check_names(found, files, tensors)
+    _check_filled(files, tensors)
     _check_total(found, tensors, notes)
     beside: tuple[Path, ...] = ()
     if found.folder is not None:
@@ -209,6 +211,21 @@ def _check_names(found: Found, files: list[SourceFile], tensors: list[LazyTensor
             raise FormatError(
                 f"is not in {listed}, where weight_map says it is", file=found.index, tensor=name
             )
+
+
+def _check_filled(files: list[SourceFile], tensors: list[LazyTensor]) -> None:
+    """No weight without elements in one dimension: what a rank saves of parameters that others hold."""
+    at = iter(tensors)
+    for file in files:
+        for _ in range(file.tensors):
+            tensor = next(at)
+            if tensor.spec.shape == (0,) and tensor.name.endswith(".weight"):
+                raise FormatError(
+                    "is empty: its parameters were partitioned (ZeRO stage 3, FSDP) and not gathered",
+                    file=file.path,
+                    tensor=tensor.name,
+                    hint=f"join the ranks: {ZERO_TOOL}",
+                )
 
 
 def _check_total(found: Found, tensors: list[LazyTensor], notes: list[str]) -> None:

@@ -1,25 +1,36 @@
 """What the pickles of torch may name, and what they describe: storages, element types, tensors.
 
 Names and arguments are those of ``torch/_utils.py`` (``_rebuild_*``) and ``torch/serialization.py``
-(``persistent_id``). Nothing of torch is imported, and nothing here does more than build plain values.
+(``persistent_id``); those of numpy are in :mod:`.arrays`. Nothing of torch is imported, and nothing here does
+more than build plain values.
 """
 
 from __future__ import annotations
 
-import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..core.dtypes import DTYPES, DType
-from .roots import Leaf
-from .unpickle import Builder
+from .arrays import ARRAY_NAMES
+from .placeholder import Atom, Placeholder
+from .roots import Bytes, Leaf
+from .unpickle import Builder, checked_key
 
 __all__ = ["NAMES", "Kind", "Storage", "Tensor", "persistent"]
 
 _STORAGES = {
-    "Double": "F64", "Float": "F32", "Half": "F16", "BFloat16": "BF16", "Long": "I64", "Int": "I32",
-    "Short": "I16", "Char": "I8", "Byte": "U8", "Bool": "BOOL", "ComplexFloat": "C64",
-}  # fmt: skip
+    "Double": "F64",
+    "Float": "F32",
+    "Half": "F16",
+    "BFloat16": "BF16",
+    "Long": "I64",
+    "Int": "I32",
+    "Short": "I16",
+    "Char": "I8",
+    "Byte": "U8",
+    "Bool": "BOOL",
+    "ComplexFloat": "C64",
+}
 _NO_STORAGES = {"ComplexDouble": 16, "QInt8": 1, "QUInt8": 1, "QInt32": 4, "QUInt4x2": 1, "QUInt2x4": 1}
 _TORCH = {
     "float64": "F64", "double": "F64", "float32": "F32", "float": "F32", "float16": "F16", "half": "F16",
@@ -33,7 +44,7 @@ _NO_TORCH = {"complex128": 16, "complex32": 4, "qint8": 1, "quint8": 1, "qint32"
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class Kind(Atom):
     """An element type; ``dtype`` is None for those that safetensors cannot hold."""
 
     name: str
@@ -42,7 +53,7 @@ class Kind:
 
 
 @dataclass(frozen=True, slots=True)
-class Storage:
+class Storage(Bytes):
     """Bytes that tensors lie in, by the key under which the file holds them."""
 
     key: str
@@ -114,9 +125,16 @@ def _parameter(data: Any, *rest: Any) -> Any:
 
 
 def _from_type(function: Any, kind: Any, arguments: Any, state: Any) -> Any:
-    if not isinstance(function, Builder) or type(arguments) is not tuple or kind is not _PLAIN:
-        raise TypeError("a tensor of a class of its own")
-    return function.make(*arguments)
+    """A tensor of a class, which may keep its values elsewhere or read its bytes in a way of its own."""
+    if type(arguments) is not tuple:
+        raise TypeError("a tensor without arguments")
+    name = kind.name if isinstance(kind, Placeholder) else "torch.Tensor"
+    if not isinstance(function, Builder):
+        return Placeholder(name, function, arguments, state)
+    made = function.make(*arguments)
+    if kind is _PLAIN or not isinstance(made, Tensor):
+        return made
+    return replace(made, refused=made.refused or f"is of class {name}, whose values need not be its bytes")
 
 
 def _refuse(what: str) -> Builder:
@@ -125,17 +143,11 @@ def _refuse(what: str) -> Builder:
 
 
 def _mapping(pairs: Any = ()) -> dict[Any, Any]:
-    return {_scalar_key(key): value for key, value in (pairs.items() if type(pairs) is dict else pairs)}
+    return {checked_key(key): value for key, value in (pairs.items() if type(pairs) is dict else pairs)}
 
 
 def _set(items: Any = ()) -> set[Any]:
-    return {_scalar_key(item) for item in items}
-
-
-def _scalar_key(key: Any) -> Any:
-    if not isinstance(key, (str, int, float, bytes, type(None))):
-        raise TypeError(f"a {type(key).__name__} as a key")
-    return key
+    return {checked_key(item) for item in items}
 
 
 def _bytearray(raw: Any = b"") -> bytes:
@@ -156,18 +168,6 @@ def _encode(text: Any, encoding: Any = "latin1") -> bytes:
     if type(text) is not str or encoding != "latin1":
         raise TypeError("bytes that are not spelled as text")
     return text.encode("latin1")
-
-
-def _scalar(kind: Any, raw: Any = b"") -> Any:
-    """A numpy scalar, as Python's own."""
-    forms = {
-        "f8": "<d", "f4": "<f", "f2": "<e", "i8": "<q", "i4": "<i", "i2": "<h", "i1": "b", "u1": "B",
-        "b1": "?",
-    }  # fmt: skip
-    form = forms.get(kind) if isinstance(kind, str) else None
-    if form is None or type(raw) is not bytes or len(raw) != struct.calcsize(form):
-        raise TypeError("a numpy scalar of an unknown kind")
-    return struct.unpack(form, raw)[0]
 
 
 _PLAIN = "an ordinary tensor"
@@ -194,10 +194,10 @@ NAMES: dict[str, Any] = {
     "builtins.list": Builder(lambda items=(): list(items)),
     "builtins.set": Builder(_set),
     "builtins.bytearray": Builder(_bytearray),
+    "builtins.bytes": Builder(lambda: b""),
     "builtins.complex": Builder(lambda real, imaginary: complex(float(real), float(imaginary))),
     "_codecs.encode": Builder(_encode),
-    "numpy.dtype": Builder(lambda code, *rest: code),
-    "numpy.core.multiarray.scalar": Builder(_scalar),
+    **ARRAY_NAMES,
     "torch.storage.UntypedStorage": Kind("uint8", 1, DTYPES["U8"]),
     "torch.UntypedStorage": Kind("uint8", 1, DTYPES["U8"]),
     **{
@@ -211,8 +211,14 @@ NAMES: dict[str, Any] = {
 }
 
 
-def persistent(found: Any) -> Storage:
-    """The storage that a persistent id describes: ``("storage", class, key, device, elements[, view])``."""
+def persistent(found: Any) -> Any:
+    """What a persistent id describes.
+
+    A storage is ``("storage", class, key, device, elements[, view])``. Files of the old container spell the
+    classes of modules so too, ``("module", class, file, source code)``: of those it is the class.
+    """
+    if type(found) is tuple and len(found) == 4 and found[0] == "module":
+        return found[1]
     if type(found) is not tuple or not 5 <= len(found) <= 6 or found[0] != "storage":
         raise ValueError("an unknown persistent object")
     _, kind, key, _, count = found[:5]

@@ -1,8 +1,9 @@
 """A pickle machine that cannot run code.
 
 It knows the opcodes that ``torch.save`` and plain data need, builds only Python's own containers and scalars,
-and calls nothing but the functions of the table that it is given. Every other name is refused, by name. The
-opcodes are those of Python's ``pickletools``, protocols 2 to 5.
+and calls nothing but the functions of the table that it is given. Every other name stands for an inert
+:class:`.placeholder.Placeholder`, which takes whatever is put into it and does nothing. The opcodes are those
+of Python's ``pickletools``, protocols 2 to 5.
 
 Its memory is in proportion to the bytes it reads: no length or index in the stream is trusted before as many
 bytes are there. (The standard library's unpickler allocates what a memo index asks for.)
@@ -16,8 +17,9 @@ from os import PathLike
 from typing import Any, Protocol
 
 from ..errors import FormatError
+from .placeholder import HOSTILE, Atom, Placeholder
 
-__all__ = ["Builder", "Unpickler"]
+__all__ = ["Builder", "Unpickler", "checked_key"]
 
 _LONGEST = 1 << 26
 """Bytes of one string; tensors are not stored in the pickle, so no honest one is longer."""
@@ -37,8 +39,10 @@ class Stream(Protocol):
         """Up to a newline."""
 
 
-class Builder:
+class Builder(Atom):
     """A function that pickles may call."""
+
+    __slots__ = ("make",)
 
     def __init__(self, make: Callable[..., Any]) -> None:
         self.make = make
@@ -74,12 +78,13 @@ class Unpickler:
         self._file = file
         self._stack: list[Any] = []
         self._memo: dict[int, Any] = {}
+        self._strangers: dict[str, Placeholder] = {}
 
     def load(self) -> Any:
         """The object.
 
         Raises:
-            FormatError: the pickle is damaged, or wants something other than plain data and tensors.
+            FormatError: the pickle is damaged, or names what runs code.
         """
         try:
             while (op := self._bytes(1)) != b".":
@@ -157,28 +162,41 @@ class Unpickler:
 
     # containers
 
+    def _absorbed(self, items: list[Any]) -> bool:
+        """Whether what is on top is no container of Python's own, and has taken the items."""
+        top = self._stack[-1]
+        if not isinstance(top, Placeholder):
+            return False
+        top.absorb(items)
+        return True
+
     def _set_items(self, items: list[Any]) -> None:
-        table = self._top(dict)
         if len(items) % 2:
             raise _Broken("a key without a value")
+        if self._absorbed(items):
+            return
+        table = self._top(dict)
         for key, value in zip(items[::2], items[1::2], strict=True):
-            table[_key(key)] = value
+            table[checked_key(key)] = value
 
     def _set_item(self) -> None:
         value, key = self._pop(), self._pop()
         self._set_items([key, value])
 
     def _append(self) -> None:
-        item = self._pop()
-        self._top(list).append(item)
+        self._extend_by([self._pop()])
 
     def _extend(self) -> None:
-        items = self._marked()
-        self._top(list).extend(items)
+        self._extend_by(self._marked())
+
+    def _extend_by(self, items: list[Any]) -> None:
+        if not self._absorbed(items):
+            self._top(list).extend(items)
 
     def _add_items(self) -> None:
         items = self._marked()
-        self._top(set).update(map(_key, items))
+        if not self._absorbed(items):
+            self._top(set).update(map(checked_key, items))
 
     # memory
 
@@ -195,15 +213,19 @@ class Unpickler:
 
     def _global(self, module: str, name: str) -> None:
         full = f"{_MODULES.get(module, module)}.{name}"
-        try:
-            self._stack.append(self._names[full])
-        except KeyError:
-            shown = full if full.isprintable() and len(full) < 200 else repr(full[:200])
-            raise FormatError(
-                f"its pickle wants {shown}, which is neither a tensor nor plain data and could run code",
-                file=self._file,
-                hint="load it with the program that made it and save only its state dict",
-            ) from None
+        found = self._names.get(full)
+        if found is None:
+            if HOSTILE.fullmatch(full):
+                raise FormatError(
+                    f"its pickle wants {full}, which could run code where the file is loaded by Python;"
+                    " here it was not run",
+                    file=self._file,
+                    hint="do not load this file with any program",
+                )
+            if not full.isprintable():
+                raise _Broken(f"the name {full[:200]!r}")
+            found = self._strangers.setdefault(full, Placeholder(full))
+        self._stack.append(found)
 
     def _stack_global(self) -> None:
         name, module = self._pop(), self._pop()
@@ -213,29 +235,50 @@ class Unpickler:
 
     def _reduce(self) -> None:
         arguments, function = self._pop(), self._pop()
-        if not isinstance(function, Builder) or type(arguments) is not tuple:
+        if type(arguments) is not tuple:
+            raise _Broken(f"a call with a {type(arguments).__name__}")
+        if isinstance(function, Placeholder):
+            self._stack.append(function.called(arguments))
+        elif isinstance(function, Builder):
+            self._stack.append(function.make(*arguments))
+        else:
             raise _Broken(f"a call of a {type(function).__name__}")
-        self._stack.append(function.make(*arguments))
+
+    def _new_with_names(self) -> None:
+        # NEWOBJ_EX: arguments by name besides, which only an unknown class can take.
+        named, arguments = self._pop(), self._pop()
+        if not isinstance(self._stack[-1], Placeholder) or type(named) is not dict:
+            raise _Broken("arguments by name")
+        self._stack.append((*arguments, named))
+        self._reduce()
 
     def _build(self) -> None:
-        # Attributes of an object, such as the module versions of a state dict: nothing that tensors need.
-        self._pop()
-        if self._stack[-1] is _MARK:
+        # Attributes of Python's own objects, such as the module versions of a state dict, are nothing that
+        # tensors need.
+        state, top = self._pop(), self._stack[-1]
+        if top is _MARK:
             raise _Broken("attributes of a mark")
+        if isinstance(top, Placeholder):
+            top.build(state)
 
     def _persist(self) -> None:
         self._stack.append(self._persistent(self._pop()))
 
 
-def _key(key: Any) -> Any:
+def checked_key(key: Any) -> Any:
+    """The key, if it may be one of a dict or a set."""
     # Hashing a deep tuple recurses in C without a limit, so only flat ones may be keys.
     for item in key if type(key) is tuple else (key,):
-        if not isinstance(item, (str, int, float, bytes, type(None))):
+        if not isinstance(item, (str, int, float, bytes, complex, type(None), Atom)):
             raise _Broken(f"a {type(item).__name__} as a key")
     return key
 
 
-_MODULES = {"__builtin__": "builtins", "numpy._core.multiarray": "numpy.core.multiarray"}
+_MODULES = {
+    "__builtin__": "builtins",
+    "numpy._core.multiarray": "numpy.core.multiarray",
+    "numpy._core.numeric": "numpy.core.numeric",
+}
 """Other names of a module, of Python 2 and of newer numpy."""
 
 Step = Callable[[Unpickler], None]
@@ -310,7 +353,7 @@ _STEPS: dict[bytes, Step] = {
     b"u": lambda self: self._set_items(self._marked()),
     b"\x8f": _push(lambda self: set()),
     b"\x90": lambda self: self._add_items(),
-    b"\x91": _push(lambda self: frozenset(map(_key, self._marked()))),
+    b"\x91": _push(lambda self: frozenset(map(checked_key, self._marked()))),
     b"h": lambda self: self._get(self._number("B")),
     b"j": lambda self: self._get(self._number("<I")),
     b"q": lambda self: self._put(self._number("B")),
@@ -320,6 +363,7 @@ _STEPS: dict[bytes, Step] = {
     b"\x93": lambda self: self._stack_global(),
     b"R": lambda self: self._reduce(),
     b"\x81": lambda self: self._reduce(),
+    b"\x92": lambda self: self._new_with_names(),
     b"b": lambda self: self._build(),
     b"Q": lambda self: self._persist(),
 }

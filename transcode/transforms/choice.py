@@ -12,6 +12,9 @@ from .select import Patterns
 
 __all__ = ["Choice"]
 
+_OTHER_MODELS = ("never: vae", "never: text encoder", "never: other model")
+"""Why the generic family keeps what belongs to another model of an all-in-one file."""
+
 
 class Choice:
     """Decides tensor by tensor, first by the user's patterns, then by the family.
@@ -38,6 +41,7 @@ class Choice:
         self._exclude = Patterns(exclude)
         self._targets = Patterns(targets)
         self._use_targets = bool(targets)
+        self._others: set[str] = set()
         self._family, self._key = self._recognise(model, tensors)
         if self._use_targets:
             planning.note(f"targets as given: {', '.join(targets)}")
@@ -66,10 +70,10 @@ class Choice:
                 return found, key
         if not self._use_targets:
             self._planning.note(
-                "unknown family: float matrices whose names end in .weight are quantized,"
-                " but not embeddings, norms and heads"
+                "unknown family: float matrices of numbered blocks whose names end in .weight are quantized,"
+                " but not embeddings, norms, modulation, routers and heads"
             )
-        return catalog.generic_family(), current
+        return catalog.generic_family([tensor.name for tensor in tensors]), current
 
     def __call__(self, tensor: LazyTensor) -> tuple[bool, str]:
         excluded = self._exclude.first(tensor.name)
@@ -95,7 +99,11 @@ class Choice:
             if not tensor.name.endswith(".weight"):
                 return False, "not a .weight"
             return True, f"target {target}"
-        return self._family.is_target(self._key(tensor), tensor.spec.shape, self._planning.convention)
+        name = self._key(tensor)
+        take, why = self._family.is_target(name, tensor.spec.shape, self._planning.convention)
+        if why in _OTHER_MODELS:
+            self._others.add(name.split(".", 1)[0])
+        return take, why
 
     def may_cast(self, tensor: LazyTensor) -> bool:
         """Whether a tensor that stays may take another dtype."""
@@ -107,7 +115,9 @@ class Choice:
         return self._family.group_of(self._key(tensor))
 
     def complain(self) -> None:
-        """Tell of patterns that matched nothing."""
+        """Tell of patterns that matched nothing, and of other models in the file, which stay as they are."""
+        if self._others:
+            self._planning.note(f"keeps the other models of the file: {', '.join(sorted(self._others))}")
         self._planning.unmatched("targets", self._targets.unused(), self._matrices)
         self._planning.unmatched("include", self._include.unused(), self._matrices)
         self._planning.unmatched("exclude", self._exclude.unused(), self._names)
