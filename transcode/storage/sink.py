@@ -129,6 +129,9 @@ class Staging:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._take_lock()
             self._clear()  # of what a killed run left
+            if self._plan.folder and not self._fresh:
+                # Of one that was killed between giving the folder its name and taking its lock out of it.
+                (self._folder.parent / _LOCK).unlink(missing_ok=True)
             for file in self._plan.files:
                 path = self._folder / file.name
                 fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _BINARY, 0o666)
