@@ -1,4 +1,4 @@
-"""Chosen tensors whose shape the scheme or the consumer cannot take: kept, an error, or filled up with zeros."""
+"""Tensors whose shape the scheme or the consumer cannot take: kept, an error, or filled up with zeros."""
 
 from __future__ import annotations
 
@@ -49,9 +49,7 @@ def test_kept_as_it_is_and_said(cli, save, tmp_path):
     assert {name for name in stored if name.endswith("weight_scale")} == {"layers.fits.weight_scale"}
     for name, value in tensors.items():
         assert (name == "layers.fits.weight") != same(stored[name], value), name
-    told = cli(
-        "run", save(tensors), tmp_path / "p.safetensors", "-snvfp4", "--targets", "layers", "-n"
-    ).err
+    told = cli("run", save(tensors), tmp_path / "p.safetensors", "-snvfp4", "--targets", "layers", "-n").err
     for name in SHAPES.keys() - {"fits"}:
         assert f"layers.{name}.weight: not quantized: " in told
     assert "50 columns are not a multiple of 16" in told

@@ -120,9 +120,7 @@ def test_who_computes_alpha_needs_the_global_scale(save, tmp_path):
     stored = run(save, tmp_path, tc.calibrate(path), convention="compressed_tensors")
     assert not any(name.endswith("alpha") for name in stored)
     with pytest.raises(PlanError, match="computes alpha itself"):
-        run(
-            save, tmp_path, tc.calibrate(path, keep_global_scale=False), convention="compressed_tensors"
-        )
+        run(save, tmp_path, tc.calibrate(path, keep_global_scale=False), convention="compressed_tensors")
 
 
 def test_what_is_missing_is_named_and_what_is_idle_noted(save, tmp_path):
@@ -145,7 +143,7 @@ def test_peaks_must_be_positive(value, save, tmp_path):
 @pytest.mark.parametrize("content", [{"abs": {}}, [1], {"absmax": [1.0]}, {"absmax": {"a": "b"}}])
 def test_other_files_are_refused(content, save, tmp_path):
     torch.save(content, tmp_path / "calib.pt")
-    with pytest.raises(FormatError, match="is not a calibration|not a positive number"):
+    with pytest.raises(FormatError, match=r"is not a calibration|not a positive number"):
         run(save, tmp_path, tc.calibrate(tmp_path / "calib.pt"))
 
 

@@ -101,9 +101,7 @@ def test_groups_as_given_replace_the_familys(way, save, tmp_path):
     for block in range(2):
         for group in (("q", "o"), ("up", "down"), ("k",), ("v",), ("gate",)):
             stems = [f"model.layers.{block}.{NAMES[member]}" for member in group]
-            peaks = [
-                tensors[f"{stem}.weight"].abs().max() for stem in stems if f"{stem}.weight" in tensors
-            ]
+            peaks = [tensors[f"{stem}.weight"].abs().max() for stem in stems if f"{stem}.weight" in tensors]
             for stem in stems:
                 want = np.float32(2688) / max(peaks).numpy()
                 if len({stem.rpartition(".")[0] for stem in stems}) > 1:  # other modules: other names

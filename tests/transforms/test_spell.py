@@ -85,9 +85,7 @@ def tiled(scales: np.ndarray) -> np.ndarray:
         ("mxfp6", (131, 128), 32),  # 4 columns, and 125 rows of padding
     ],
 )
-def test_swizzled_scales_lie_where_the_hardware_looks(
-    scheme, shape, block, way, convention, save, tmp_path
-):
+def test_swizzled_scales_lie_where_the_hardware_looks(scheme, shape, block, way, convention, save, tmp_path):
     rules = {"codes": ", dtype: U8", "scale": ", dtype: U8, layout: swizzled", "global_scale": ""}
     mine = convention(scheme, **{r: rules[r] for r in rules if r != "global_scale" or scheme == "nvfp4"})
     stored, own = written(values(*shape), scheme, mine, save, tmp_path, way)
