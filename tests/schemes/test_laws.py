@@ -51,7 +51,7 @@ FLOATS = {
 def noise(values, scheme):
     """Root of the summed squared errors that rounding to a format's own steps makes.
 
-    An error that is spread evenly over a step ``q`` has the variance ``q**2 / 12``. Integers have one step in a
+    An error spread evenly over a step ``q`` has the variance ``q**2 / 12``. Integers have one step in a
     block, floats one for each power of two.
     """
     rows, columns = values.shape
