@@ -53,7 +53,7 @@ def test_globs_end_with_a_component() -> None:
     ],
 )
 def test_shapes(shape: tuple[int, ...], fits: bool) -> None:
-    shapes = {name: (4, 4) for name in NAMES} | {"patch.weight": shape}
+    shapes = dict.fromkeys(NAMES, (4, 4)) | {"patch.weight": shape}
     assert (SIGNATURE.fit(NAMES, shapes) == "") == fits
     prefixed = {f"m.{name}": value for name, value in shapes.items()}
     assert (SIGNATURE.fit(list(prefixed), prefixed) == "m.") == fits

@@ -153,7 +153,8 @@ def layers(**said: object) -> list[str]:
 @pytest.mark.parametrize(
     ("layer", "form", "true"),
     [
-        ("a", "float8_e4m3fn", True), ("a", "float8_e5m2", False), ("a", "mxfp8", True), ("a", "nvfp4", False),
+        ("a", "float8_e4m3fn", True), ("a", "float8_e5m2", False), ("a", "mxfp8", True),
+        ("a", "nvfp4", False),
         ("b", "int8_tensorwise", True), ("b", "float8_e4m3fn", False), ("c", "nvfp4", True),
         ("c", "int8_tensorwise", False), ("d", "float8_e4m3fn", False), ("d", "some_new_format", True),
     ],
