@@ -179,3 +179,10 @@ def test_what_may_be_cast() -> None:
     assert not choice.may_cast(tensor("counts", (4,), "I64"))
     assert not choice.may_cast(tensor("codes", (4, 4), "F8_E4M3"))
     assert not choice.may_cast(tensor("a.weight").evolve(scheme=schemes.make("int8")))
+
+
+def test_adapters_keep_their_dtype() -> None:
+    names = ["blocks.0.ffn.0.weight", "face_adapter.fuser_blocks.0.linear1_kv.weight"]
+    *_, choice = choose([tensor(name) for name in names], model="wan_animate_dit")
+    assert choice.may_cast(tensor("blocks.0.ffn.0.weight"))
+    assert not choice.may_cast(tensor("face_adapter.fuser_blocks.0.linear1_kv.weight"))
