@@ -38,7 +38,7 @@ from pathlib import Path
 
 import yaml
 
-__all__ = ["LIST", "Mutant", "Outcome", "judge", "load", "main", "stale"]
+__all__ = ["LIST", "Mutant", "Outcome", "Unusable", "exit_code", "judge", "load", "main", "stale"]
 
 ROOT = Path(__file__).resolve().parents[1]
 LIST = ROOT / "tools" / "mutants.yaml"
@@ -287,6 +287,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     print()
     print("\n".join(_parts(outcomes)))
+    return exit_code(outcomes)
+
+
+def exit_code(outcomes: Sequence[Outcome]) -> int:
+    """0 if all were killed, 1 if some survived, 2 if some are stale."""
     verdicts = {outcome.verdict for outcome in outcomes}
     return 2 if "stale" in verdicts else 1 if "survived" in verdicts else 0
 
