@@ -13,9 +13,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 from safetensors.torch import save_file
 
 from transcode.cli import main
+
+# No test is timed: on a machine that others use too, a slow example is no fault of the code.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 ROOT = Path(__file__).parents[1]
 WAN = ROOT / "fixtures" / "wan_tiny"

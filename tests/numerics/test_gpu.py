@@ -105,9 +105,9 @@ def test_the_backend_is_what_runs(monkeypatch):
         list(make("int8").encode(rows, Spec(DTYPES["F32"], (2, 64)), 0, None, scratch))
         assert len(calls) == 1
         # Another thread is not concerned.
-        other = threading.Thread(target=encode, args=(make("int8"), rows))
+        other = threading.Thread(target=encode, args=(make("int8"), rows), daemon=True)
         other.start()
-        other.join()
+        other.join(60)
     encode(make("int8"), rows)
     assert len(calls) == 1
 
@@ -256,11 +256,11 @@ def test_several_threads_at_once(device):
             for _ in range(3):
                 found[n] = encode(scheme, values[n])
 
-    threads = [threading.Thread(target=work, args=(n,)) for n in range(6)]
+    threads = [threading.Thread(target=work, args=(n,), daemon=True) for n in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        thread.join(60)
     for one, other in zip(found, expected, strict=True):
         for role in other:
             np.testing.assert_array_equal(one[role], other[role])

@@ -38,6 +38,45 @@ CASES = [
 ]
 
 
+FLOATS = {
+    "e4m3fn": (3, 7, 448),
+    "e5m2": (2, 15, 57344),
+    "e3m2": (2, 3, 28),
+    "e2m3": (3, 1, 7.5),
+    "e2m1": (1, 1, 6),
+}
+"""Mantissa bits, exponent bias and largest value."""
+
+
+def noise(values, scheme):
+    """Root of the summed squared errors that rounding to a format's own steps makes.
+
+    An error spread evenly over a step ``q`` has the variance ``q**2 / 12``. Integers have one step in a
+    block, floats one for each power of two.
+    """
+    rows, columns = values.shape
+    granularity = getattr(scheme, "granularity", None)
+    width = {"mxfp8": 32, "mxfp6": 32, "mxfp4": 32, "nvfp4": 16}.get(scheme.name, columns)
+    if scheme.name == "int4" or granularity == "group":
+        width = scheme.group_size
+    blocks = values.reshape(rows, -1, width)
+    if granularity in ("tensor", "block"):  # what differs from block to block is little here
+        blocks = values.reshape(1, 1, -1)
+    peak = np.abs(blocks).max(-1, keepdims=True)
+    if scheme.name in ("int8", "int4"):
+        most = 127 if scheme.name == "int8" else 7
+        span = np.maximum(blocks.max(-1, keepdims=True), 0) - np.minimum(blocks.min(-1, keepdims=True), 0)
+        steps = peak / most if scheme.symmetric else span / (2 * most + 1)
+    else:
+        mantissa, bias, top = FLOATS[getattr(scheme, "format", "e2m1")]
+        scale = peak / top
+        if scheme.name.startswith("mx"):
+            scale = np.exp2(np.ceil(np.log2(scale)))
+        exponent = np.floor(np.log2(np.maximum(np.abs(blocks) / scale, 2.0 ** (1 - bias))))
+        steps = scale * np.exp2(exponent - mantissa)
+    return np.sqrt((np.broadcast_to(steps, blocks.shape) ** 2 / 12).sum())
+
+
 @pytest.mark.parametrize(("name", "options"), CASES)
 @pytest.mark.parametrize("shape", [(300, 192), (3, 130, 192), (2, 128, 192)])
 def test_tiles_change_nothing(name, options, shape):
@@ -52,8 +91,12 @@ def test_tiles_change_nothing(name, options, shape):
     out = decode(scheme, whole, spec)
     for start, stop in ((0, 1), (5, 137), (spec.rows - 1, spec.rows)):
         np.testing.assert_array_equal(decode(scheme, whole, spec, start, stop), out[start:stop])
-    noise = out - values.reshape(out.shape)
-    assert np.linalg.norm(noise) < 0.15 * np.linalg.norm(values)
+    found = np.linalg.norm((out - values.reshape(out.shape)).astype(np.float64))
+    wanted = noise(values.reshape(out.shape).astype(np.float64), scheme)
+    # Formats of 8 bits leave little to choose. Those of 4 may do better than the plain scale: by a search, by
+    # block scales that are not powers of two, or by a code that the symmetric range has to spare.
+    least = 0.97 if name in ("int8", "fp8", "mxfp8") else 0.7
+    assert least * wanted < found < 1.03 * wanted
 
 
 @pytest.mark.parametrize(("name", "options"), CASES)

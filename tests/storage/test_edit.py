@@ -356,11 +356,11 @@ class TestRefused:
                 done.set()
                 time.sleep(0.2)
 
-        thread = threading.Thread(target=hold)
+        thread = threading.Thread(target=hold, daemon=True)
         thread.start()
-        done.wait()
+        assert done.wait(60)
         assert edit.edit(path, put(a="n")).way == "overwrite"
-        thread.join()
+        thread.join(60)
 
     def test_many_editors_at_once(self, tmp_path: Path) -> None:
         """Each of them adds its key, by whatever way; none is lost, though copies replace the file."""
@@ -508,10 +508,10 @@ def test_a_waiting_editor_does_not_cost_a_copy(tmp_path: Path) -> None:
     def grow(key: str) -> None:
         ways.append(edit.edit(path, put(**{key: "n" * 50_000}), edit.Options(wait=30)).way)
 
-    threads = [threading.Thread(target=grow, args=(key,)) for key in "bcd"]
+    threads = [threading.Thread(target=grow, args=(key,), daemon=True) for key in "bcd"]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        thread.join(60)
     assert ways == ["insert"] * 3
     assert set(metadata_of(path)) == {*META, *"bcd"}

@@ -214,11 +214,11 @@ def test_many_threads_read_the_right_bytes_while_pages_are_released(tmp_path, mo
         except BaseException as error:
             wrong.append(error)
 
-    threads = [threading.Thread(target=read, args=(seed,)) for seed in range(8)]
+    threads = [threading.Thread(target=read, args=(seed,), daemon=True) for seed in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        thread.join(60)
     assert wrong == []
 
 

@@ -864,6 +864,37 @@ def test_flipped_bytes_of_a_zip_give_an_error_or_the_right_tensors(tmp_path, fli
         assert wrong <= len(flips)
 
 
+@pytest.mark.parametrize("checksums", [True, False])
+@pytest.mark.parametrize(
+    ("name", "old", "new", "reads"),
+    [
+        ("data.pkl", b"weight_of_one", b"weight_of_two", {"weight_of_two"}),  # another name
+        ("data.pkl", b"K\x04K\x06\x86", b"K\x03K\x06\x86", {"weight_of_one"}),  # a row less
+        (".format_version", b"1", b"2", {"weight_of_one"}),  # of no concern: never read
+    ],
+)
+def test_a_damaged_pickle_that_still_reads_is_caught_by_its_checksum(
+    name, old, new, reads, checksums, tmp_path
+):
+    torch.serialization.set_crc32_options(checksums)
+    try:
+        path = saved(tmp_path / "m.pt", {"weight_of_one": torch.ones(4, 6)})
+    finally:
+        torch.serialization.set_crc32_options(True)
+    raw = path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        member = archive.getinfo(f"m/{name}")
+        data = archive.read(member) if checksums else None
+    at = raw.index(old, member.header_offset + 30)
+    assert at < member.header_offset + 30 + 200 + member.file_size
+    assert data is None or data.count(old) == 1
+    path.write_bytes(raw[:at] + new + raw[at + len(old) :])
+    if checksums and name == "data.pkl":
+        assert f"its member 'm/{name}' does not match its checksum" in refusal(path)
+    else:  # files without checksums are as torch can be told to write them: what they say is believed
+        assert {tensor.name for tensor in open_source(path).tensors} == reads
+
+
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(flips=st.lists(st.tuples(st.integers(0, 1 << 20), st.integers(1, 255)), min_size=1, max_size=3))
 def test_flipped_bytes_of_a_legacy_file_do_no_harm(tmp_path, flips):

@@ -413,11 +413,11 @@ def test_threads_of_one_process_exclude_each_other(big, tmp_path):
         except TranscodeError as error:
             results.append(error)
 
-    threads = [threading.Thread(target=attempt) for _ in range(4)]
+    threads = [threading.Thread(target=attempt, daemon=True) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        thread.join(60)
     errors = [one for one in results if isinstance(one, TranscodeError)]
     assert len(results) == 4
     assert len(errors) == 3

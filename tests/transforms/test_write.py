@@ -111,3 +111,37 @@ def test_an_output_among_the_sources_files_is_warned_of(wan: Path, tmp_path: Pat
         for out in (tmp_path / "x", folder / "below")
         for w in tc.open(folder).plan(tc.write(out)).planning.warnings
     )
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize(("rows", "needed"), [(300, 128), (50, 50)])
+def test_rows_that_no_worker_has_memory_for_are_refused(rows, needed, workers, save, tmp_path):
+    """Blocks of 128 rows are encoded together: twice their bytes must fit into a worker's share."""
+    columns = 8192
+    flow = tc.open(save({"a.weight": torch.ones(rows, columns, dtype=torch.bfloat16)})) | tc.quantize(
+        "fp8", granularity="block"
+    )
+    least = needed * columns * 2
+    enough = 2 * least * workers
+    out = tmp_path / "o.safetensors"
+    assert flow.plan(tc.write(out, memory=enough, workers=workers)).bytes_out
+    with pytest.raises(
+        PlanError,
+        match=rf"a\.weight: 128 rows of it need {least} bytes at a time, more than a worker has; raise",
+    ):
+        flow | tc.write(out, memory=enough - 1, workers=workers)
+    assert not out.exists()
+    # One row at a time fits anywhere, and so does what is no more than the least tile.
+    assert (tc.open(save({"a.weight": torch.ones(300, columns)})) | tc.quantize("int8")).plan(
+        tc.write(out, memory=1, workers=workers)
+    )
+    small = tc.open(save({"a.weight": torch.ones(128, 256, dtype=torch.bfloat16)}))
+    assert (small | tc.quantize("fp8", granularity="block")).plan(tc.write(out, memory=1, workers=workers))
+
+
+def test_the_index_is_the_last_of_all_files(wan, tmp_path):
+    plan = tc.open(wan).plan(tc.write(tmp_path / "o", max_tensors=30))
+    names = [side.name for side in plan.side_files]
+    assert len(plan.files) == 3
+    assert names[-1].endswith(".index.json")
+    assert "config.json" in names[:-1]

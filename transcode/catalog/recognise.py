@@ -12,7 +12,7 @@ from ..errors import RecipeError
 
 __all__ = ["Signature", "fold"]
 
-_FOLDED = re.compile(r"(?<![^.])\d{2,}(?![^.])")
+_FOLDED = re.compile(r"(?<![^.\n])\d{2,}(?![^.\n])")
 
 
 def fold(names: Iterable[str]) -> list[str]:

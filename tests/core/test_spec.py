@@ -1,0 +1,76 @@
+"""Sizes follow from dtype and shape: against numpy, and against bits counted one by one."""
+
+from __future__ import annotations
+
+import math
+import pickle
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from transcode.core.dtypes import DTYPES
+from transcode.core.spec import Part, Spec
+
+SHAPES = [(), (1,), (0,), (7,), (3, 5), (0, 4), (4, 0), (2, 3, 5), (1, 1, 1, 1), (2, 3, 4, 8)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("name", [n for n in DTYPES if not DTYPES[n].packed])
+def test_sizes_are_those_of_numpy(name, shape):
+    spec = Spec(DTYPES[name], shape)
+    array = np.zeros(shape, DTYPES[name].carrier)
+    assert spec.numel == array.size
+    assert spec.nbytes == array.nbytes
+    assert spec.rows * spec.columns == array.size
+    if array.ndim >= 2:
+        assert spec.columns == shape[-1]
+    else:
+        assert spec.columns == 1
+    assert spec.row_bits == spec.columns * DTYPES[name].bits
+    assert spec.grain == 1
+    for row in range(spec.rows + 1):
+        assert spec.row_offset(row) == row * spec.columns * array.itemsize
+
+
+def test_a_scalar_is_one_row():
+    spec = Spec(DTYPES["F32"], ())
+    assert (spec.numel, spec.rows, spec.columns, spec.nbytes) == (1, 1, 1, 4)
+
+
+@given(
+    st.sampled_from(["F4", "F6_E2M3", "F6_E3M2", "F8_E4M3", "BF16", "F64"]),
+    st.lists(st.integers(0, 40), min_size=0, max_size=4),
+)
+def test_a_grain_is_the_least_run_of_rows_that_fills_bytes(name, lengths):
+    spec = Spec(DTYPES[name], tuple(lengths))
+    bits = DTYPES[name].bits * (lengths[-1] if len(lengths) >= 2 else 1)
+    assert spec.row_bits == bits
+    whole = [rows for rows in range(1, 9) if rows * bits % 8 == 0]
+    assert spec.grain == whole[0]
+    for row in range(0, spec.rows + 1, spec.grain):
+        assert spec.row_offset(row) * 8 == row * bits
+    assert spec.nbytes == math.prod(lengths) * DTYPES[name].bits // 8
+    if spec.rows % spec.grain == 0:
+        assert spec.row_offset(spec.rows) == spec.nbytes
+
+
+def test_worked_grains():
+    assert Spec(DTYPES["F4"], (8, 1)).grain == 2
+    assert Spec(DTYPES["F4"], (8, 2)).grain == 1
+    assert Spec(DTYPES["F6_E2M3"], (8, 1)).grain == 4
+    assert Spec(DTYPES["F6_E2M3"], (8, 2)).grain == 2
+    assert Spec(DTYPES["F6_E2M3"], (8, 4)).grain == 1
+    assert Spec(DTYPES["F6_E2M3"], (8, 4)).nbytes == 24
+
+
+def test_printing_equality_and_pickling():
+    spec = Spec(DTYPES["BF16"], (3, 4))
+    assert str(spec) == "BF16[3,4]"
+    assert str(Spec(DTYPES["F32"], ())) == "F32[]"
+    assert spec == Spec(DTYPES["BF16"], (3, 4)) != Spec(DTYPES["F16"], (3, 4))
+    assert len({spec, Spec(DTYPES["BF16"], (3, 4)), Spec(DTYPES["BF16"], (4, 3))}) == 2
+    part = Part("codes", spec)
+    assert pickle.loads(pickle.dumps(part)) == part
+    assert part != Part("scale", spec)
