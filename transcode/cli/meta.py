@@ -13,7 +13,7 @@ from .meta_common import edit_all, edit_options, json_option, progress, show_edi
 from .meta_diff import diff
 from .meta_embed import embed
 from .meta_validate import validate
-from .options import debug_option
+from .options import Group, debug_option
 
 __all__ = ["meta"]
 
@@ -40,7 +40,7 @@ Examples:
 """
 
 
-@click.group(epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Group, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 def meta() -> None:
     """Read and edit metadata in place, in milliseconds, whatever the size of the file."""
 

@@ -8,11 +8,12 @@ from typing import Any
 import click
 
 from .meta_common import edit_all, edit_options, warn
+from .options import command
 
 __all__ = ["embed"]
 
 
-@click.command()
+@command()
 @click.argument("files", metavar="FILE...", nargs=-1, required=True)
 @click.option(
     "--model-path", metavar="DIR", help="Folder of the model, or its name on the hub, if cached here."

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from .options import (
+    command,
     debug_option,
     output_options,
     performance_options,
@@ -48,7 +49,7 @@ _BELONG_TO = {
 """Options that mean nothing without the option that asks for their stage."""
 
 
-@click.command(epilog=_EPILOG)
+@command(epilog=_EPILOG)
 @click.argument("src", required=False)
 @click.argument("dst", required=False)
 @click.option("-c", "--config", type=click.Path(), help="A recipe file; SRC and DST may replace its own.")

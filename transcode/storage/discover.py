@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..errors import FormatError
+from .urls import refuse_url
 
 __all__ = ["PICKLES", "WEIGHTS", "Found", "discover", "side_files"]
 
@@ -70,6 +71,7 @@ def discover(path: str | PathLike[str]) -> Found:
     Raises:
         FormatError: there are none, or it is not clear which are meant.
     """
+    refuse_url(path)
     path = Path(path)
     if not path.exists():
         broken = path.is_symlink()

@@ -35,9 +35,7 @@ def check_destination(plan: Plan, *, force: bool, inputs: set[Path]) -> None:
         PlanError: with the path and what to do.
     """
     targets = _targets(plan)
-    for target in targets:
-        if target.resolve() in inputs:
-            raise PlanError("is read by this run, and never overwritten", file=target, hint="write elsewhere")
+    _refuse_source(plan, targets, inputs)
     if plan.folder and plan.destination.exists() and not plan.destination.is_dir():
         raise PlanError("is a file, not a folder", file=plan.destination, hint="write elsewhere")
     if plan.folder and plan.destination.is_symlink() and not plan.destination.exists():
@@ -76,12 +74,51 @@ def check_destination(plan: Plan, *, force: bool, inputs: set[Path]) -> None:
     if not os.access(parent, os.W_OK | os.X_OK):
         raise PlanError(f"{parent}: Permission denied", file=plan.destination, hint="write elsewhere")
     free = system.free_space(parent)
-    if free < plan.bytes_out:
+    if free < plan.file_bytes:
         raise PlanError(
-            f"needs {plan.bytes_out} bytes, the file system has {free} left",
+            f"needs {plan.file_bytes} bytes, the file system has {free} left",
             file=plan.destination,
             hint="free some space or choose another destination",
         )
+
+
+def _refuse_source(plan: Plan, targets: list[Path], inputs: set[Path]) -> None:
+    """Refuse to write over, or among, the files that are read, by whatever names they go.
+
+    Links, hard links and mounts give a file several names; device and inode are the same for all of them.
+    """
+    destination = plan.destination
+    read = {facts: path for path in inputs if (facts := _identity(path)) is not None}
+    whole = plan.folder and _same(destination, plan.source)
+    found = [target for target in targets if target.resolve() in inputs or _identity(target) in read]
+    if plan.folder and destination.is_dir():
+        found += [path for path in destination.iterdir() if path.is_file() and _identity(path) in read]
+    if whole or (found and plan.folder and _same(destination, read.get(_identity(found[0]), found[0]).parent)):
+        raise PlanError(
+            "is the folder of the source, which is never written to", file=destination,
+            hint="write to another folder",
+        )  # fmt: skip
+    if found:
+        held = read.get(_identity(found[0]), found[0])
+        other = "" if held.resolve() == found[0].resolve() else f" as {held}"
+        raise PlanError(
+            f"is read by this run{other}, and never overwritten", file=found[0], hint="write elsewhere"
+        )
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Device and inode, None where there is no such file."""
+    try:
+        facts = path.stat()
+    except OSError:
+        return None
+    return facts.st_dev, facts.st_ino
+
+
+def _same(first: Path, second: Path) -> bool:
+    """Whether two paths lead to one existing file or folder."""
+    one = _identity(first)
+    return one is not None and one == _identity(second)
 
 
 def _targets(plan: Plan) -> list[Path]:

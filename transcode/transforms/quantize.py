@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from .. import catalog
 from ..core.dtypes import DType
 from ..core.flow import Transform
+from ..core.given import pairs, text, texts
 from ..core.observe import Observation
 from ..core.planning import Planning
 from ..core.scheme import Scheme
@@ -40,11 +41,13 @@ def parse_scheme(text: str) -> tuple[str, Options]:
         RecipeError: not of that form.
     """
     name, _, rest = text.partition(":")
-    options = []
+    options: list[tuple[str, Any]] = []
     for item in filter(None, re.split(r",(?![^\[]*\])", rest)):
         key, equals, value = item.partition("=")
         if not equals:
             raise RecipeError(f"scheme {text!r}: {item!r} is not of the form option=value")
+        if any(key.strip() == other for other, _ in options):
+            raise RecipeError(f"scheme {text!r}: {key.strip()} is given twice")
         options.append((key.strip(), parse_value(key.strip(), value)))
     return name.strip(), tuple(options)
 
@@ -61,6 +64,25 @@ def parse_value(option: str, text: str) -> Any:
         return yaml.safe_load(text)
     except yaml.YAMLError:
         raise RecipeError(f"option {option}: {text!r} is not a value") from None
+
+
+def _groups(given: Any) -> tuple[tuple[str, ...], ...]:
+    """Groups of modules: lists, or texts with commas."""
+    if isinstance(given, str):
+        given = (given,)
+    if not isinstance(given, Iterable):
+        raise RecipeError(f"quantize: share_scale: {given!r} is not a list of groups")
+    groups = tuple(
+        tuple(part.strip() for part in one.split(",")) if isinstance(one, str) else texts("share_scale", one)
+        for one in given
+    )
+    for group in groups:
+        if len(group) < 2:
+            raise RecipeError(
+                f"quantize: share_scale: {', '.join(group)!r} is one module, which shares with nobody",
+                hint='name those that share one scale, as "q,k,v"',
+            )
+    return groups
 
 
 @dataclass(frozen=True)
@@ -104,6 +126,10 @@ class Quantize(Transform):
     share_scale: tuple[tuple[str, ...], ...] = ()
 
     def __post_init__(self) -> None:
+        for key in ("targets", "include", "exclude"):
+            object.__setattr__(self, key, texts(f"quantize: {key}", getattr(self, key)))
+        object.__setattr__(self, "overrides", pairs("quantize: overrides", self.overrides, sign="="))
+        object.__setattr__(self, "share_scale", _groups(self.share_scale))
         for patterns in (self.targets, self.include, self.exclude, [rule for rule, _ in self.overrides]):
             Patterns(patterns)
         for option, allowed in (
@@ -112,6 +138,9 @@ class Quantize(Transform):
         ):
             if (value := getattr(self, option)) not in allowed:
                 raise RecipeError(f"{option}: {value!r} is not one of {', '.join(allowed)}")
+        for option in ("model", "keep_dtype"):
+            if (value := getattr(self, option)) is not None:
+                text(f"quantize: {option}", value)
         if self.keep_dtype is not None:
             object.__setattr__(self, "keep_dtype", float_dtype(self.keep_dtype).name)
         self._fused()
@@ -249,7 +278,10 @@ class Quantize(Transform):
             from .. import schemes
 
             given = {} if convention is None else catalog.convention(convention).scheme_options(name)
-            return schemes.make(name, **{**given, **dict(options)})
+            scheme = schemes.make(name, **{**given, **dict(options)})
+            if convention is not None:  # which may say the other half
+                schemes.refuse_idle(scheme, dict(options))
+            return scheme
 
         actions: dict[str, Action] = {}
         for rule, text in self.overrides:

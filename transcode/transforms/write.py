@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import catalog
+from ..core import given
 from ..core import layout as cutting
 from ..core.flow import Flow
 from ..core.performance import MIN_TILE, Performance
@@ -21,6 +22,7 @@ from ..core.tensor import LazyTensor
 from ..errors import Interrupted, PlanError, RecipeError
 from ..numerics.notice import compiling
 from ..storage import header
+from ..storage.location import refuse_destination
 from ..storage.sink import Staging, check_destination
 from . import beside, devices, record
 from .markers import marked
@@ -29,6 +31,9 @@ from .spell import spell
 __all__ = ["LAYOUTS", "Write"]
 
 LAYOUTS = ("single_file", "by_block", "chunked", "apart")
+_NAMELESS = ("by_block", "apart")
+"""Layouts in which files are named by what they hold; only an index may bear the name of the output."""
+
 _DEFAULT_SHARD = 5_000_000_000
 
 
@@ -51,6 +56,9 @@ class Write:
         force: an existing destination is replaced.
         allow_unmatched: rules that match nothing are warnings.
         performance: how to run.
+        remarks: what the reader of a recipe has to say of it: warnings of the plan.
+        tolerant: options that do nothing here are warnings, not errors, as configurations of other programs
+            say what all of their layouts might need.
     """
 
     dst: str | Path
@@ -65,8 +73,18 @@ class Write:
     allow_unmatched: bool = False
     performance: Performance = field(default_factory=Performance)
     on_progress: Callable[[Progress], None] | None = None
+    remarks: tuple[str, ...] = ()
+    tolerant: bool = False
 
     def __post_init__(self) -> None:
+        given.path("dst", self.dst)
+        for key in ("layout", "convention", "name"):
+            if (value := getattr(self, key)) is not None:
+                given.text(key, value)
+        for key in ("max_shard_size", "max_tensors"):
+            if (value := getattr(self, key)) is not None:
+                given.number(key, value)
+        object.__setattr__(self, "metadata", given.pairs("metadata", self.metadata, sign="="))
         if not str(self.dst):
             raise RecipeError("no destination: the path is empty")
         if self.layout is not None and self.layout not in LAYOUTS:
@@ -111,6 +129,7 @@ class Write:
         Raises:
             PlanError: anything that can be known to fail.
         """
+        refuse_destination(self.dst)
         convention = catalog.convention(self.convention or _default_convention(flow))
         planning = Planning(
             convention=convention.name,
@@ -120,6 +139,7 @@ class Write:
             on_scan=self._scan,
         )
         planning.notes.extend(flow.source.notes)
+        planning.warnings.extend(self.remarks)
         tensors = flow.tensors(planning)
         if not tensors:
             raise PlanError("no tensor is left to write", file=flow.source.path)
@@ -128,6 +148,7 @@ class Write:
         gpus = devices.choose(self.performance, tensors).names
         if gpus:
             planning.note(f"schemes are computed on {', '.join(gpus)}")
+        self._tell_idle(tensors, planning)
         block_of = _numbering(tensors)
         units = []
         for number, tensor in enumerate(tensors):
@@ -142,6 +163,7 @@ class Write:
         if among and flow.source.path.is_dir():
             planning.warn(f"{self.dst} lies among the source's files, so that folder will hold two models")
         layout = self._layout(flow)
+        self._check_name(layout, convention, planning)
         stem = self.name or flow.source.stem
         cut = self._cut(units, layout, stem, convention)
         schemes = {tensor.scheme.name for tensor in tensors if tensor.scheme is not None}
@@ -220,7 +242,7 @@ class Write:
             if (value := getattr(self, key)) is not None:
                 target[key] = value
         output: dict[str, Any] = {"path": str(self.dst)}
-        if self.name is not None:
+        if self.name is not None and not (self.tolerant and self.layout in _NAMELESS):
             output["name"] = self.name
         if not self.copy_metadata:
             output["copy_metadata"] = False
@@ -230,6 +252,27 @@ class Write:
             if getattr(self, key):
                 output[key] = True
         return {**({"target": target} if target else {}), "output": output}
+
+    def _tell_idle(self, tensors: Sequence[LazyTensor], planning: Planning) -> None:
+        """Say what of the performance options does nothing in this plan."""
+        if any(tensor.scheme is not None for tensor in tensors):
+            return
+        if self.performance.measure:
+            planning.warn("measure: nothing is quantized, so there is nothing to measure")
+        if self.performance.device not in ("cpu", "auto"):
+            planning.warn(f"device {self.performance.device}: only schemes are computed there, none is used")
+
+    def _check_name(self, layout: str, convention: catalog.Convention, planning: Planning) -> None:
+        """Refuse a name that no file would bear."""
+        if self.name is None or layout not in _NAMELESS:
+            return
+        index = convention.index_name(layout, "\0")
+        if index is not None and "\0" in index:
+            return
+        told = f"name: {self.name!r} does nothing: {convention.name} names the files of layout {layout} itself"
+        if not self.tolerant:
+            raise PlanError(told, hint="leave the name out")
+        planning.warn(told)
 
     def _layout(self, flow: Flow) -> str:
         if self.layout is not None:
