@@ -130,9 +130,11 @@ def lora(
         keys: how LoRAs spell modules: ``"auto"``, ``"same"`` as the model, ``"convert"`` as another spelling.
         prefix: only tensors whose names begin with this are meant; LoRAs name them without it.
     """
-    single = isinstance(path, str | PathLike) or not isinstance(path, Iterable)
+    several: Iterable[Any] = (path,)
+    if isinstance(path, Iterable) and not isinstance(path, str | PathLike):
+        several = path
     files: list[Any] = []
-    for one in (path,) if single else path:
+    for one in several:
         own = (one,) if isinstance(one, str | PathLike) or not isinstance(one, Iterable) else tuple(one)
         files.append((*own, *(strength, alpha)[len(own) - 1 :]))
     return Lora(tuple(files), keys, prefix)

@@ -33,7 +33,9 @@ def quantize(scheme: str, values: dict[str, Any]) -> Quantize:
     more += [(key.replace("-", "_"), parse_value(key, value)) for key, value in values["options"]]
     for key, value in more:
         if key in own:
-            raise RecipeError(f"{key} of {name} is given twice: {own[key]!r} and {value!r}", hint="say it once")
+            raise RecipeError(
+                f"{key} of {name} is given twice: {own[key]!r} and {value!r}", hint="say it once"
+            )
         own[key] = value
     return Quantize(
         scheme=name,

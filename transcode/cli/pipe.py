@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import command, debug_option, output_options, performance_options, quantize_options, report_options
+from .options import (
+    command,
+    debug_option,
+    output_options,
+    performance_options,
+    quantize_options,
+    report_options,
+)
 
 if TYPE_CHECKING:
     from ..core.flow import Transform

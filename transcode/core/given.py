@@ -50,7 +50,9 @@ def _pair(what: str, value: Any, sign: str | None) -> tuple[str, str]:
     if isinstance(value, str):
         first, found, second = value.partition(sign) if sign else (value, "", "")
         if not found or not first:
-            hint = f'write "one{sign}other", or give a pair or a mapping' if sign else "give pairs or a mapping"
+            hint = (
+                f'write "one{sign}other", or give a pair or a mapping' if sign else "give pairs or a mapping"
+            )
             raise RecipeError(f"{what}: {value!r} is one text, not a pair", hint=hint)
         return first, second
     if not isinstance(value, Iterable) or len(both := tuple(value)) != 2:

@@ -63,7 +63,9 @@ class Performance:
     measure: bool = False
 
     def __post_init__(self) -> None:
-        if not isinstance(self.device, str) or not re.fullmatch(r"cpu|auto|cuda|cuda:\d+(,cuda:\d+)*", self.device):
+        if not isinstance(self.device, str) or not re.fullmatch(
+            r"cpu|auto|cuda|cuda:\d+(,cuda:\d+)*", self.device
+        ):
             raise RecipeError(
                 f"device: {self.device!r} is no device", hint="write cpu, auto, cuda, cuda:0 or cuda:0,cuda:1"
             )

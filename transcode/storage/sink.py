@@ -88,18 +88,18 @@ def _refuse_source(plan: Plan, targets: list[Path], inputs: set[Path]) -> None:
     Links, hard links and mounts give a file several names; device and inode are the same for all of them.
     """
     destination = plan.destination
-    read = {facts: path for path in inputs if (facts := _identity(path)) is not None}
+    read = {_identity(path): path for path in inputs if path.exists()}
     whole = plan.folder and _same(destination, plan.source)
     found = [target for target in targets if target.resolve() in inputs or _identity(target) in read]
     if plan.folder and destination.is_dir():
         found += [path for path in destination.iterdir() if path.is_file() and _identity(path) in read]
-    if whole or (found and plan.folder and _same(destination, read.get(_identity(found[0]), found[0]).parent)):
+    held = read.get(_identity(found[0]), found[0]) if found else destination
+    if whole or (found and plan.folder and _same(destination, held.parent)):
         raise PlanError(
             "is the folder of the source, which is never written to", file=destination,
             hint="write to another folder",
         )  # fmt: skip
     if found:
-        held = read.get(_identity(found[0]), found[0])
         other = "" if held.resolve() == found[0].resolve() else f" as {held}"
         raise PlanError(
             f"is read by this run{other}, and never overwritten", file=found[0], hint="write elsewhere"

@@ -63,13 +63,13 @@ def parse_lora(text: str) -> LoraFile:
 
 def _files(given: Any) -> tuple[LoraFile, ...]:
     """LoRAs from what a caller may give: a path, or several paths and ``(path, strength, alpha)`` tuples."""
-    if isinstance(given, str | PathLike) or not isinstance(given, Iterable):
-        given = (given,)
-    elif isinstance(given, LoraFile):
+    if isinstance(given, str | PathLike) or not isinstance(given, Iterable) or isinstance(given, LoraFile):
         given = (given,)
     made = []
     for one in given:
-        fields = (one,) if isinstance(one, str | PathLike) else tuple(one) if isinstance(one, Iterable) else ()
+        fields = (
+            (one,) if isinstance(one, str | PathLike) else tuple(one) if isinstance(one, Iterable) else ()
+        )
         if not 1 <= len(fields) <= 3:
             raise RecipeError(f"lora: {one!r} is no path, nor a path with a strength and an alpha")
         path, strength, alpha = (*fields, 1.0, None)[:3] if len(fields) < 2 else (*fields, None)[:3]

@@ -20,6 +20,7 @@ from ..core.tensor import LazyTensor
 from ..errors import PlanError, RecipeError
 from .cast import cast_tensor, float_dtype
 from .choice import Choice
+from .effect import refuse_adapter, refuse_nothing
 from .encode import encode_tensor, first_nonfinite, observation
 from .pad import pad_tensor
 from .select import Patterns
@@ -168,14 +169,21 @@ class Quantize(Transform):
     def apply(self, tensors: Iterable[LazyTensor], planning: Planning) -> Iterator[LazyTensor]:
         """Decide each tensor's fate from facts; bytes are read only for ``on_nonfinite="keep"``."""
         tensors = list(tensors)
+        if not self.include:
+            refuse_adapter(tensors, planning)
         choice = Choice(self.model, self.targets, self.include, self.exclude, tensors, planning)
         decided = self._decide(tensors, choice, planning)
         choice.complain()
-        if all(action is None or isinstance(action, DType) for _, action, _ in decided):
-            planning.warn("quantize: no tensor is quantized; --dry-run -v shows why")
         if self.on_nonfinite == "keep":
             decided = _spare_nonfinite(decided, planning)
+        if all(action is None or isinstance(action, DType) for _, action, _ in decided):
+            refuse_nothing(self.scheme, [(tensor, why) for tensor, _, why in decided], planning)
         needs = self._needs(decided, choice, planning)
+        if self.keep_dtype is not None and not any(
+            action is None and choice.may_cast(tensor) and tensor.spec.dtype.name != self.keep_dtype
+            for tensor, action, _ in decided
+        ):
+            planning.warn(f"quantize: keep_dtype {self.keep_dtype}: no tensor that is kept has another dtype")
         for number, (tensor, action, why) in enumerate(decided):
             if isinstance(action, DType):
                 yield cast_tensor(tensor, action, why=why)
@@ -190,6 +198,7 @@ class Quantize(Transform):
     def _decide(self, tensors: list[LazyTensor], choice: Choice, planning: Planning) -> list[Decision]:
         default, actions = self._actions(planning.convention)
         overrides = Patterns(rule for rule, _ in self.overrides)
+        won: set[str | None] = set()
         decided: list[Decision] = []
         taken = []
         for tensor in tensors:
@@ -198,6 +207,7 @@ class Quantize(Transform):
             if take:
                 taken.append(tensor.name)
                 rule = overrides.first(tensor.name)
+                won.add(rule)
                 action = default if rule is None else actions[rule]
                 if rule is not None:
                     why = f"override {rule}"
@@ -207,6 +217,12 @@ class Quantize(Transform):
             else:
                 decided.append((tensor, action, why))
         planning.unmatched("override", overrides.unused(), taken)
+        unmatched = overrides.unused()
+        for rule, _ in self.overrides:
+            if rule not in won and rule not in unmatched:
+                planning.warn(
+                    f"override {rule!r} does nothing: an earlier one matches first wherever it does"
+                )
         return decided
 
     def _fitting(self, tensor: LazyTensor, scheme: Scheme, why: str, planning: Planning) -> Decision:
@@ -238,6 +254,7 @@ class Quantize(Transform):
         """The looks that each tensor's encoding waits for: its own, or those of all its group."""
         own: dict[int, Observation[float]] = {}
         groups: dict[object, list[int]] = {}
+        shared: dict[str, set[int]] = {}
         fused = self._fused()
         for number, (tensor, action, _) in enumerate(decided):
             if action is None or isinstance(action, DType) or not action.observes:
@@ -246,7 +263,20 @@ class Quantize(Transform):
             key: object = number
             if any(part.role == "global_scale" for part in action.parts(tensor.spec)):
                 key = self._group(tensor, action, choice, fused, planning) or number
+                if isinstance(key, str):
+                    shared.setdefault(key, set()).add(number)
             groups.setdefault((key, action), []).append(number)
+        idle = [
+            ",".join(group.members)
+            for group in fused
+            if not any(
+                len({n for n in members if group.key(decided[n][0].name) == key}) > 1
+                for key, members in shared.items()
+            )
+        ]
+        planning.unmatched(
+            "share_scale", idle, [tensor.name for tensor, action, _ in decided if action is not None]
+        )
         return {
             number: tuple(own[member] for member in members)
             for members in groups.values()
@@ -284,8 +314,8 @@ class Quantize(Transform):
             return scheme
 
         actions: dict[str, Action] = {}
-        for rule, text in self.overrides:
-            name, options = parse_scheme(text)
+        for rule, scheme in self.overrides:
+            name, options = parse_scheme(scheme)
             if rule in actions:
                 raise RecipeError(f"override: the pattern {rule!r} is given twice")
             if name == "keep":

@@ -269,7 +269,9 @@ class Write:
         index = convention.index_name(layout, "\0")
         if index is not None and "\0" in index:
             return
-        told = f"name: {self.name!r} does nothing: {convention.name} names the files of layout {layout} itself"
+        told = (
+            f"name: {self.name!r} does nothing: {convention.name} has its own names for the layout {layout}"
+        )
         if not self.tolerant:
             raise PlanError(told, hint="leave the name out")
         planning.warn(told)
