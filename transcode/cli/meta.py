@@ -73,7 +73,7 @@ def get(
 
     files, keys = split(arguments)
     keys += more
-    views = [look(file) for file in files]
+    views = [look(file, lenient=True) for file in files]
     absent = False
     table: dict[str, Any] = {}
     for view in views:
@@ -296,7 +296,7 @@ def _demand(files: list[str], keys: list[str]) -> None:
     """Refuse keys that are in none of the files."""
     from ..storage.compare import look
 
-    known = {key for file in files for found in look(file).files.values() for key in found}
+    known = {key for file in files for found in look(file, lenient=True).files.values() for key in found}
     for key in keys:
         if key not in known:
             near = ", ".join(sorted(known)) or "none at all"

@@ -220,9 +220,7 @@ class Quantize(Transform):
         unmatched = overrides.unused()
         for rule, _ in self.overrides:
             if rule not in won and rule not in unmatched:
-                planning.warn(
-                    f"override {rule!r} does nothing: an earlier one matches first wherever it does"
-                )
+                planning.warn(f"override {rule!r} does nothing: earlier ones match first wherever it does")
         return decided
 
     def _fitting(self, tensor: LazyTensor, scheme: Scheme, why: str, planning: Planning) -> Decision:
@@ -274,9 +272,11 @@ class Quantize(Transform):
                 for key, members in shared.items()
             )
         ]
-        planning.unmatched(
-            "share_scale", idle, [tensor.name for tensor, action, _ in decided if action is not None]
-        )
+        if idle:
+            told = f"share_scale: no two tensors with a global scale are those of {' or of '.join(idle)}"
+            if not planning.allow_unmatched:
+                raise PlanError(told, hint="correct it, leave it out, or pass --allow-unmatched")
+            planning.warn(told)
         return {
             number: tuple(own[member] for member in members)
             for members in groups.values()

@@ -338,6 +338,11 @@ class Write:
         if self.on_progress is not None:
             self.on_progress(Progress(done, done, stage, 0.0))
 
+    def strict(self) -> Write:
+        """The same, without what does nothing and the remarks on it."""
+        idle = self.tolerant and self.layout in _NAMELESS
+        return replace(self, remarks=(), tolerant=False, name=None if idle else self.name)
+
     def with_progress(self, on_progress: Callable[[Progress], None] | None) -> Write:
         """The same, reporting its progress."""
         return replace(self, on_progress=on_progress)
