@@ -477,9 +477,9 @@ def _quantization(
             f"target.format comfyui with fp8 means {_SCALED}, one scale to a tensor;"
             " its newer layout is target.convention: comfyui"
         )
-    if target.convention is not None and target.convention == target.spelling:
-        if not catalog.convention(target.convention).schemes:
-            target = replace(target, convention=_OWN)  # as Diffusers, which names plain tensors only
+    named = target.convention
+    if named is not None and named == target.spelling and not catalog.convention(named).schemes:
+        target = replace(target, convention=_OWN)  # as Diffusers, which names plain tensors only
     if (found := section.find("options")) is not None:
         options = found.mapping()
         scheme: dict[str, Any] = {}

@@ -49,7 +49,7 @@ class Devices:
 
 
 def known(device: str, remarks: list[str]) -> str:
-    """The device; or the CPU and a remark where this machine has none of that name: the bytes are the same."""
+    """The device; or the CPU, which makes the same bytes, and a remark where there is none of that name."""
     try:
         found = Performance(device=device).device
         if found != "auto":
