@@ -17,6 +17,7 @@ warning of the plan; in a recipe with steps it is an error. Unknown keys are err
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from os import PathLike
@@ -49,6 +50,9 @@ T = TypeVar("T")
 
 _STORED_AS = ("auto", "safetensors", "pytorch", "pth", "pt", "bin", "ckpt")
 """What ``source.type`` and ``source.format`` may say of the files; they are recognised by their content."""
+
+_ACCELERATOR = re.compile(r"(cuda|npu|xpu|mps|mlu|musa|hpu|dcu)(:\d+)?")
+"""What torch calls the devices of one vendor or another; a configuration is often made on another machine."""
 
 _OWN = "lightx2v"
 """Spelling and convention of a configuration that names none."""
@@ -670,7 +674,7 @@ def _performance(node: strict.Node, remarks: list[str] | None = None) -> Perform
             remarks.append(f"performance: parallel: false wins over num_workers: {workers}")
         workers = 1
     device = section.get("device", strict.Node.string, "cpu")
-    if remarks is not None:
+    if remarks is not None and _ACCELERATOR.fullmatch(device):
         device = known(device, remarks)
     made = _located(
         node,

@@ -306,7 +306,7 @@ def test_refused(convert, tmp_path):
     assert "nowhere.yaml" in refused(convert, "--config", tmp_path / "nowhere.yaml")
     assert "colour" in tell(colour="red")
     assert "bad.yaml" in tell(colour="red")
-    assert "source: [1] is not a mapping" in tell(source=[1])
+    assert "bad.yaml:2: source: must be a mapping" in tell(source=[1])
     assert "int9" in tell(quantization={"method": "int9"})
     assert "granularity" in tell(
         quantization={"method": "nvfp4", "options": {"per_channel": False}}
