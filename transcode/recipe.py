@@ -216,6 +216,8 @@ def _recipe(node: strict.Node) -> Recipe:
         if remarks is None:
             raise lora.error("a recipe has either steps or a lora section", "move it into steps")
         steps = _with_lora(lora, steps)
+    if remarks is not None and target.convention is None and any(isinstance(s, Quantize) for s in steps):
+        target = replace(target, convention=_OWN)  # as it is in any case, but now it is said
     performance = top.get("performance", lambda section: _performance(section, remarks), Performance())
     sink = None
     if (output := top.find("output")) is not None:

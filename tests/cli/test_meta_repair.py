@@ -124,7 +124,14 @@ def test_git_lfs_pointers(tmp_path, refused, cli):
     path.write_text(POINTER)
     config = tmp_path / "config.json"
     config.write_text(json.dumps({"_class_name": "FluxTransformer2DModel"}))
-    for words in (["get"], ["set", "a=b"], ["del", "a"], ["clear"], ["embed", "--config", config], ["backup"]):
+    for words in (
+        ["get"],
+        ["set", "a=b"],
+        ["del", "a"],
+        ["clear"],
+        ["embed", "--config", config],
+        ["backup"],
+    ):
         told = refused("meta", words[0], path, *words[1:])
         assert "is a Git LFS pointer, not the file itself; run `git lfs pull`" in told
     assert "Git LFS" in cli("meta", "validate", path, code=1).out

@@ -116,6 +116,12 @@ def recipe_of(context: click.Context, values: dict[str, Any]) -> Any:
             if not values[stage] and (idle := build.given(context, options)):
                 flag = "--" + stage
                 raise click.UsageError(f"{idle[0]} does nothing without {flag}: give both, or neither")
+        if (
+            dst.endswith(".safetensors")
+            and values["copy_metadata"]
+            and build.given(context, {"copy_metadata"})
+        ):
+            raise click.UsageError("--copy-metadata does nothing for a single file: name a folder")
         recipe = Recipe(sink=build.write(dst, values)).then(*_steps(values))
         recipe = replace(recipe, source=SourceOptions(src))
     source = recipe.source

@@ -31,9 +31,6 @@ from .spell import spell
 __all__ = ["LAYOUTS", "Write"]
 
 LAYOUTS = ("single_file", "by_block", "chunked", "apart")
-_NAMELESS = ("by_block", "apart")
-"""Layouts in which files are named by what they hold; only an index may bear the name of the output."""
-
 _DEFAULT_SHARD = 5_000_000_000
 
 
@@ -242,8 +239,8 @@ class Write:
             if (value := getattr(self, key)) is not None:
                 target[key] = value
         output: dict[str, Any] = {"path": str(self.dst)}
-        if self.name is not None and not (self.tolerant and self.layout in _NAMELESS):
-            output["name"] = self.name
+        if (name := self.strict().name) is not None:
+            output["name"] = name
         if not self.copy_metadata:
             output["copy_metadata"] = False
         if self.metadata:
@@ -264,10 +261,7 @@ class Write:
 
     def _check_name(self, layout: str, convention: catalog.Convention, planning: Planning) -> None:
         """Refuse a name that no file would bear."""
-        if self.name is None or layout not in _NAMELESS:
-            return
-        index = convention.index_name(layout, "\0")
-        if index is not None and "\0" in index:
+        if self.name is None or _bears_name(layout, convention):
             return
         told = (
             f"name: {self.name!r} does nothing: {convention.name} has its own names for the layout {layout}"
@@ -340,8 +334,10 @@ class Write:
 
     def strict(self) -> Write:
         """The same, without what does nothing and the remarks on it."""
-        idle = self.tolerant and self.layout in _NAMELESS
-        return replace(self, remarks=(), tolerant=False, name=None if idle else self.name)
+        name = self.name
+        if self.tolerant and self.layout is not None and self.convention is not None:
+            name = name if _bears_name(self.layout, catalog.convention(self.convention)) else None
+        return replace(self, remarks=(), tolerant=False, name=name)
 
     def with_progress(self, on_progress: Callable[[Progress], None] | None) -> Write:
         """The same, reporting its progress."""
@@ -375,6 +371,17 @@ def _default_convention(flow: Flow) -> str:
         return "nunchaku" if "nunchaku" in kinds else "lightx2v"
     spellings = [getattr(step, "to", "") for step in flow.steps if step.kind == "convert"]
     return spellings[-1] if spellings and spellings[-1] in catalog.conventions() else "plain"
+
+
+def _bears_name(layout: str, convention: catalog.Convention) -> bool:
+    """Whether any file of a layout bears the name of the output, and not one that the consumer prescribes."""
+    mark = "\0"
+    names = [convention.index_name(layout, mark) or ""]
+    if layout == "single_file":
+        names.append(convention.single_file(mark))
+    elif layout == "chunked":
+        names += [convention.chunk_file(mark), convention.alone_file(mark)]
+    return any(mark in name for name in names)
 
 
 def _room(data_size: int) -> int:
