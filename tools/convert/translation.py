@@ -211,5 +211,6 @@ def _write(args: Namespace, convention: str, said: list[str]) -> tuple[Write, Pa
         copy_metadata=side_files,
         force=True,  # as the converter did
         allow_unmatched=args.allow_unmatched,
+        tolerant=True,  # of a name that no file bears: there is always one, by default "converted"
     )
-    return write, pickle
+    return write.strict(), pickle
