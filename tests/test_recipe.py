@@ -29,7 +29,7 @@ PLAIN = {
 # Every key that the documentation names.
 FULL = {
     "run": """transcode run SRC OUT --scheme int8 --model wan_dit --targets self_attn,cross_attn,ffn
-        --granularity channel --symmetric --convention lightx2v --layout by_block --name wan --copy-metadata
+        --granularity channel --symmetric --convention lightx2v --layout by_block --copy-metadata
         --workers 2 --memory 64MB --device cpu""",
     "quantization": """
 source: {type: wan_dit, path: SRC, format: lightx2v}
@@ -48,15 +48,15 @@ steps:
       targets: [self_attn, cross_attn, ffn]
       options: {granularity: channel, symmetric: true}
 target: {convention: lightx2v, layout: by_block}
-output: {path: OUT, name: wan}
+output: {path: OUT}
 performance: {num_workers: 1, memory: 64MB, tile: 64KiB}
 """,
     "python": """tc.open("SRC") | tc.quantize(
         "int8", model="wan_dit", targets=["self_attn", "cross_attn", "ffn"], granularity="channel",
-        symmetric=True) | tc.write("OUT", convention="lightx2v", layout="by_block", name="wan", workers=3)""",
+        symmetric=True) | tc.write("OUT", convention="lightx2v", layout="by_block", workers=3)""",
     "pipe": """transcode open SRC | transcode quantize int8 --model wan_dit --targets self_attn
         --targets cross_attn,ffn --granularity channel --symmetric |
-        transcode write OUT --convention lightx2v --layout by_block --name wan""",
+        transcode write OUT --convention lightx2v --layout by_block""",
 }
 
 LONG = {
@@ -266,7 +266,12 @@ WRONG = [
     ("both limits", HEAD + "target: {max_tensors: 3, max_shard_size: 5GB}\noutput: {path: y}", 3, "both"),
     ("limit elsewhere", HEAD + "target: {layout: by_block, max_tensors: 3}\noutput: {path: y}", 3, "chunked"),
     ("layout of a file", HEAD + "target: {layout: by_block}\noutput: {path: y.safetensors}", 3, "by_block"),
-    ("contradiction", HEAD + "performance: {parallel: false, num_workers: 4}", 2, "contradicts"),
+    (
+        "contradiction",
+        HEAD + "steps: []\nperformance: {parallel: false, num_workers: 4}",
+        3,
+        "contradicts",
+    ),
     ("unknown spelling", "source: {path: x, type: wan_dit, format: klingon}", 1, "klingon"),
     ("not YAML", "source: {path: x", 1, ""),
     ("a tag", "source: {path: !!python/object:os.system x}", 1, ""),

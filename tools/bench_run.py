@@ -47,7 +47,7 @@ class Run:
         rss: peak resident set, exact.
         anonymous: peak of private memory, sampled.
         file: peak of resident mapped file pages, sampled.
-        smaps_anonymous: the anonymous size that smaps_rollup told last, counted page by page; 0 if never.
+        smaps_anonymous: the largest anonymous size that smaps_rollup told, counted page by page; 0 if never.
         samples: how often memory was looked at.
         written: bytes of the files it left.
     """
@@ -100,7 +100,8 @@ class _Memory(threading.Thread):
     def _rollup(self) -> None:
         for line in Path(f"/proc/{self.pid}/smaps_rollup").read_text().splitlines():
             if line.startswith("Anonymous:"):
-                self.smaps = int(line.split()[1]) * 1024 or self.smaps
+                # The last one would be that of a process which is giving its memory back.
+                self.smaps = max(self.smaps, int(line.split()[1]) * 1024)
 
     def stop(self) -> None:
         self._ended.set()

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
-from os import PathLike, fspath
+from os import PathLike
 from typing import Any
 
+from .core import given
 from .core.flow import Chain, Flow
 from .core.performance import Performance, parse_size
 from .core.run import Progress
@@ -19,7 +20,7 @@ from .transforms.calibrate import Calibrate
 from .transforms.cast import Cast
 from .transforms.convert import Convert
 from .transforms.dequantize import Dequantize
-from .transforms.lora import Lora, LoraFile
+from .transforms.lora import Lora
 from .transforms.nunchaku import Nunchaku
 from .transforms.quantize import Quantize
 from .transforms.rename import Rename
@@ -57,28 +58,32 @@ def open(path: str | PathLike[str], *, root_key: str | None = None, mmap: bool =
     Raises:
         FormatError: no weights there, or damaged ones.
     """
-    return Recipe(SourceOptions(fspath(path), root_key, mmap)).flow()
+    return Recipe(SourceOptions(given.path("open", path), root_key, mmap)).flow()
 
 
 def rename(rules: Rules = (), *, names: Mapping[str, str] | None = None) -> Rename:
     """Rename by regular expressions, applied in order, and by an exact map that goes first."""
-    pairs = tuple(rules.items()) if isinstance(rules, Mapping) else tuple((old, new) for old, new in rules)
-    return Rename(pairs, tuple((names or {}).items()))
+    return Rename(given.pairs("rename: rules", rules), given.pairs("rename: names", names or ()))
 
 
 def keep(*patterns: str) -> Keep:
     """Let only tensors go on that match a pattern: a glob over whole name components, or ``re:...``."""
-    return Keep(patterns)
+    return Keep(_flat(patterns))
 
 
 def drop(*patterns: str) -> Drop:
     """Take away tensors that match a pattern: a glob over whole name components, or ``re:...``."""
-    return Drop(patterns)
+    return Drop(_flat(patterns))
+
+
+def _flat(patterns: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A list in the place of arguments counts as its members."""
+    return tuple(patterns[0]) if len(patterns) == 1 and isinstance(patterns[0], list | tuple) else patterns
 
 
 def calibrate(path: str | PathLike[str], *, keep_global_scale: bool = True) -> Calibrate:
     """Add the scales of inputs from a calibration (``calib.pt``) to tensors quantized to nvfp4."""
-    return Calibrate(fspath(path), keep_global_scale)
+    return Calibrate(given.path("calibrate", path), keep_global_scale)
 
 
 def nunchaku(*, float_point: bool = False, model: str = Nunchaku.model) -> Nunchaku:
@@ -88,7 +93,7 @@ def nunchaku(*, float_point: bool = False, model: str = Nunchaku.model) -> Nunch
 
 def cast(to: str, *, only: Iterable[str] = (), saturate: bool = False) -> Cast:
     """Cast plain float tensors, all or those that match a pattern of ``only``."""
-    return Cast(to, tuple(only), saturate)
+    return Cast(to, given.texts("cast: only", only), saturate)
 
 
 def convert(to: str, *, source: str | None = None, model: str | None = None) -> Convert:
@@ -104,7 +109,7 @@ def dequantize(
     scheme: str | None = None,
 ) -> Dequantize:
     """Turn codes and scales, as a convention stores them, back into plain tensors of a float dtype."""
-    return Dequantize(to, convention, tuple(only), scheme)
+    return Dequantize(to, convention, given.texts("dequantize: only", only), scheme)
 
 
 def lora(
@@ -120,15 +125,18 @@ def lora(
     Args:
         path: one LoRA; or several, as ``(path, strength, alpha)`` tuples of which only the path is needed:
             their sum is rounded once.
-        strength: factor of what one LoRA adds.
+        strength: factor of what one LoRA adds; of each that names none of its own.
         alpha: for its pairs that say no alpha of their own.
         keys: how LoRAs spell modules: ``"auto"``, ``"same"`` as the model, ``"convert"`` as another spelling.
         prefix: only tensors whose names begin with this are meant; LoRAs name them without it.
     """
-    if isinstance(path, str | PathLike):
-        files = [LoraFile(fspath(path), strength, alpha)]
-    else:
-        files = [LoraFile(fspath(one), *rest) for one, *rest in path]
+    several: Iterable[Any] = (path,)
+    if isinstance(path, Iterable) and not isinstance(path, str | PathLike):
+        several = path
+    files: list[Any] = []
+    for one in several:
+        own = (one,) if isinstance(one, str | PathLike) or not isinstance(one, Iterable) else tuple(one)
+        files.append((*own, *(strength, alpha)[len(own) - 1 :]))
     return Lora(tuple(files), keys, prefix)
 
 
@@ -144,12 +152,7 @@ def quantize(scheme: str, **options: Any) -> Quantize:
     own = {field.name for field in fields(Quantize)} - {"scheme", "options"}
     stage: dict[str, Any] = {}
     for key in own & options.keys():
-        value = options.pop(key)
-        if isinstance(value, Mapping):
-            value = tuple(value.items())
-        elif not isinstance(value, str) and isinstance(value, Iterable):
-            value = tuple(tuple(one) if isinstance(one, list) else one for one in value)
-        stage[key] = value
+        stage[key] = options.pop(key)
     return Quantize(scheme, tuple(options.items()), **stage)
 
 
@@ -189,14 +192,14 @@ def write(
     :class:`~transcode.transforms.write.Performance`.
     """
     return Write(
-        dst=fspath(dst),
+        dst=given.path("write", dst),
         layout=layout,
         convention=convention,
         name=name,
         max_shard_size=None if max_shard_size is None else parse_size(max_shard_size),
         max_tensors=max_tensors,
         copy_metadata=copy_metadata,
-        metadata=tuple((metadata or {}).items()),
+        metadata=given.pairs("metadata", metadata or ()),
         force=force,
         allow_unmatched=allow_unmatched,
         performance=Performance(

@@ -10,12 +10,14 @@ A recipe says what a command line says::
     output: {path: out, copy_metadata: true}
     performance: {num_workers: 8, memory: 512MB}
 
-Instead of ``steps``, a ``quantization`` section may say ``method`` and ``options``. Unknown keys are errors
-with file and line.
+Instead of ``steps``, sections ``lora`` and ``quantization`` may say what is done: a *configuration*, as
+LightX2V's ``model_converter`` reads it. What such a configuration says by habit and means nothing here is a
+warning of the plan; in a recipe with steps it is an error. Unknown keys are errors with file and line.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from os import PathLike
@@ -24,7 +26,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from . import catalog
+from . import catalog, schemes
 from .catalog import strict
 from .core.flow import Chain, Flow, Transform
 from .core.performance import Performance, parse_size
@@ -34,6 +36,7 @@ from .transforms.calibrate import Calibrate
 from .transforms.cast import Cast
 from .transforms.convert import Convert
 from .transforms.dequantize import Dequantize
+from .transforms.devices import known
 from .transforms.lora import Lora, LoraFile, parse_lora
 from .transforms.nunchaku import Nunchaku
 from .transforms.quantize import Quantize
@@ -45,7 +48,14 @@ __all__ = ["STEPS", "Recipe", "SourceOptions", "TargetOptions", "dump", "load", 
 
 T = TypeVar("T")
 
-_STORED_AS = ("auto", "safetensors", "pytorch")
+_STORED_AS = ("auto", "safetensors", "pytorch", "pth", "pt", "bin", "ckpt")
+"""What ``source.type`` and ``source.format`` may say of the files; they are recognised by their content."""
+
+_ACCELERATOR = re.compile(r"(cuda|npu|xpu|mps|mlu|musa|hpu|dcu)(:\d+)?")
+"""What torch calls the devices of one vendor or another; a configuration is often made on another machine."""
+
+_OWN = "lightx2v"
+"""Spelling and convention of a configuration that names none."""
 
 
 @dataclass(frozen=True)
@@ -173,29 +183,49 @@ def _recipe(node: strict.Node) -> Recipe:
     top = node.mapping()
     source, model, spelling = top.get("source", _source, (SourceOptions(), None, None))
     given = top.get("steps", _steps, None)
+    remarks: list[str] | None = None if given is not None else []
     quantization = top.find("quantization")
-    if given is not None and quantization is not None:
+    if remarks is None and quantization is not None:
         raise quantization.error("a recipe has either steps or a quantization section", "move it into steps")
+    if remarks is not None:
+        top.find("version")  # of the configuration's form, of which there is one
+        if top.find("pipeline") is not None:
+            raise top.key_error(
+                "pipeline",
+                "this is a configuration of DeepCompressor, not a recipe",
+                "pass it to `transcode nunchaku convert` or `transcode meta embed` with --config-yaml",
+            )
     steps = list(given or ())
+    target = _Target()
+    found = top.find("target")
+    if found is not None:
+        target, spelling = _target(found, spelling, model, lenient=remarks is not None)
+    elif remarks is not None and spelling is not None:
+        target = _Target(spelling=_OWN)
     if quantization is not None:
-        steps.append(_located(quantization, lambda: _quantization(quantization, model)))
+        assert remarks is not None
+        said = remarks
+        step, target = _located(quantization, lambda: _quantization(quantization, model, target, said))
+        steps += step
     elif model is not None:
         steps = [replace(s, model=s.model or model) if isinstance(s, Quantize) else s for s in steps]
-    target = _Target()
-    if (found := top.find("target")) is not None:
-        target = _target(found, spelling)
-        steps = _with_conversion(found, steps, target, spelling, model)
+    steps = _with_conversion(found or node, steps, target, spelling, model)
+    if found is not None:
         steps = _with_precision(found, steps, target, model)
-    if (found := top.find("lora")) is not None:
-        if given is not None:
-            raise found.error("a recipe has either steps or a lora section", "move it into steps")
-        steps = _with_lora(found, steps)
-    performance = top.get("performance", _performance, Performance())
+    if (lora := top.find("lora")) is not None:
+        if remarks is None:
+            raise lora.error("a recipe has either steps or a lora section", "move it into steps")
+        steps = _with_lora(lora, steps)
+    if remarks is not None and target.convention is None and any(isinstance(s, Quantize) for s in steps):
+        target = replace(target, convention=_OWN)  # as it is in any case, but now it is said
+    performance = top.get("performance", lambda section: _performance(section, remarks), Performance())
     sink = None
     if (output := top.find("output")) is not None:
-        sink = _located(output, lambda: _output(output, target))
+        sink = _located(output, lambda: _output(output, target, remarks))
     top.reject_unknown()
     known = TargetOptions() if sink is not None else target.options
+    if sink is not None:
+        sink = replace(sink, remarks=tuple(dict.fromkeys(remarks or ())), tolerant=remarks is not None)
     return Recipe(source, tuple(steps), sink, performance, known)
 
 
@@ -212,6 +242,7 @@ def _located(node: strict.Node, make: Callable[[], T]) -> T:
 def _source(node: strict.Node) -> tuple[SourceOptions, str | None, str | None]:
     section = node.mapping()
     kind = section.get("type", strict.Node.string, "auto")
+    kind = section.get("variant", strict.Node.string, kind)  # model_converter's name of a narrower type
     model = None
     if kind not in _STORED_AS:
         model = _located(node, lambda: catalog.family(kind).name)
@@ -225,8 +256,12 @@ def _source(node: strict.Node) -> tuple[SourceOptions, str | None, str | None]:
     return options, model, spelling
 
 
-def _format(node: strict.Node, model: str | None) -> str:
-    """A spelling of the family (of any, if it is not named), or a convention."""
+def _format(node: strict.Node, model: str | None) -> str | None:
+    """A spelling of the family (of any, if it is not named), or a convention; None where it says how the
+    files are stored, which they tell themselves.
+    """
+    if node.kind == "text" and node.string() in _STORED_AS:
+        return None
     families = [model] if model is not None else catalog.families()
     spellings = [one for name in families for one in catalog.family(name).spellings]
     return node.choice(list(dict.fromkeys([*spellings, *catalog.conventions()])))
@@ -306,7 +341,9 @@ def _lora(node: strict.Node) -> Lora:
 
 
 def _lora_options(section: strict.Mapping) -> Lora:
-    """``{paths, strengths, alphas, keys, prefix}``: one strength for all or one for each, alphas likewise."""
+    """``{paths, strengths, alphas, keys, prefix}``: one strength for all or one for each, alphas likewise; an
+    alpha of 0 is none.
+    """
     paths = section.get("paths", _strings, ())
 
     def each(key: str, default: float | None) -> list[float | None]:
@@ -316,13 +353,15 @@ def _lora_options(section: strict.Mapping) -> Lora:
         if node.kind != "a list":
             return [node.number()] * len(paths)
         found = [default if child.is_null else child.number() for child in node.sequence()]
+        if len(found) == 1:
+            return found * len(paths)
         if len(found) != len(paths):
             raise node.error(f"has {len(found)} values for {len(paths)} paths", "give one for each")
         return found
 
     step = Lora(
         tuple(
-            LoraFile(path, 1.0 if strength is None else strength, alpha)
+            LoraFile(path, 1.0 if strength is None else strength, alpha or None)
             for path, strength, alpha in zip(paths, each("strengths", 1.0), each("alphas", None), strict=True)
         ),
         section.get("keys", strict.Node.string, "auto"),
@@ -422,17 +461,55 @@ STEPS: dict[str, Callable[[strict.Node], Transform]] = {
 """How each stage reads its options."""
 
 
-def _quantization(node: strict.Node, model: str | None) -> Quantize:
-    """``{method, options: {target_modules, per_channel, symmetric, ...}}`` as a stage."""
+def _quantization(
+    node: strict.Node, model: str | None, target: _Target, remarks: list[str]
+) -> tuple[list[Quantize], _Target]:
+    """``{method, backend, options: {target_modules, per_channel, symmetric, ...}}`` as a stage.
+
+    fp8 for ComfyUI is, in such a configuration, what every version of it reads: its scaled files, with one
+    scale to a tensor.
+    """
     section = node.mapping()
+    if section.find("backend") is not None:
+        remarks.append("quantization.backend does nothing: all of them give the same bytes; device chooses")
+    if section.find("method") is None and section.find("options") is None:
+        section.reject_unknown()
+        return [], target
     method = section.need("method").string()
     step = Quantize(method, model=model)
+    if target.spelling == "comfyui" and method == "fp8":
+        target = replace(target, convention=_SCALED, spelling=_SCALED)
+        remarks.append(
+            f"target.format comfyui with fp8 means {_SCALED}, one scale to a tensor;"
+            " its newer layout is target.convention: comfyui"
+        )
+    named = target.convention
+    if named is not None and named == target.spelling and not catalog.convention(named).schemes:
+        target = replace(target, convention=_OWN)  # as Diffusers, which names plain tensors only
     if (found := section.find("options")) is not None:
         options = found.mapping()
         scheme: dict[str, Any] = {}
-        per_channel = options.get("per_channel", strict.Node.boolean, None)
+        choices = schemes.describe(method)[1] if method in schemes.SCHEMES else {}
+
+        def idle(key: str, option: str) -> bool:
+            """Whether a key states what is so in any case: true, where the scheme has no such choice."""
+            child = options.find(key)
+            fixed = bool(choices) and option not in choices
+            if child is None or not (fixed or (key == "per_channel" and target.convention == _SCALED)):
+                return False
+            if not child.boolean() and fixed:
+                raise child.error(f"{method} has no choice of {option}", "leave it out")
+            if not child.boolean():
+                return False
+            remarks.append(f"quantization.options.{key} does nothing: {method} has no such choice here")
+            return True
+
+        per_channel = None
+        if not idle("per_channel", "granularity"):
+            per_channel = options.get("per_channel", strict.Node.boolean, None)
         if per_channel is not None:
             scheme["granularity"] = "channel" if per_channel else "tensor"
+        symmetric = idle("symmetric", "symmetric")
         stage: dict[str, Any] = {}
         for key, attribute in _STAGE_OPTIONS.items():
             if (value := options.find(key)) is not None:
@@ -442,7 +519,7 @@ def _quantization(node: strict.Node, model: str | None) -> Quantize:
                 stage[key] = value.string()
         if "overrides" not in stage:
             stage["overrides"] = ()
-        known = {"per_channel", *_STAGE_OPTIONS, *_STAGE_TEXTS}
+        known = {"per_channel", *_STAGE_OPTIONS, *_STAGE_TEXTS, *(["symmetric"] if symmetric else [])}
         for key, child in options.items():
             if key not in known:
                 if key in scheme:
@@ -450,8 +527,10 @@ def _quantization(node: strict.Node, model: str | None) -> Quantize:
                 scheme[key] = child.plain()
         step = replace(step, options=tuple(scheme.items()), **stage)
     section.reject_unknown()
-    return step
+    return [step], target
 
+
+_SCALED = "comfyui_scaled"
 
 _STAGE_TEXTS = ("keep_dtype", "on_nonfinite", "on_bad_shape")
 
@@ -479,17 +558,24 @@ class _Target:
         return TargetOptions(self.convention, self.layout, self.max_shard_size, self.max_tensors)
 
 
-def _target(node: strict.Node, source_format: str | None) -> _Target:
+def _target(
+    node: strict.Node, source_format: str | None, model: str | None, *, lenient: bool
+) -> tuple[_Target, str | None]:
+    """How to write, and the spelling of the source: where a configuration names only the other one, ours."""
     section = node.mapping()
     convention = section.get("convention", strict.Node.string, None)
     spelling = None
     if (form := section.find("format")) is not None:
         # A format names the spelling of an architecture, the convention of a consumer, or both.
         spelling = form.string()
+        if lenient and source_format is None and spelling != _OWN and _spells(spelling, model):
+            source_format = _OWN
         if convention is None and spelling in catalog.conventions():
             convention = spelling
         elif source_format is None and spelling not in catalog.conventions():
             raise form.error(f"unknown format {spelling!r}", "say source.format too, if it is a spelling")
+    elif lenient and source_format is not None:
+        spelling = _OWN
     if convention is not None:
         named = convention
         _located(node, lambda: catalog.convention(named))
@@ -502,7 +588,13 @@ def _target(node: strict.Node, source_format: str | None) -> _Target:
         max_tensors=section.get("max_tensors", lambda found: found.integer(1), None),
     )
     section.reject_unknown()
-    return target
+    return target, source_format
+
+
+def _spells(form: str, model: str | None) -> bool:
+    """Whether a format is another spelling of the family, or of any, which is spelled as ours too."""
+    names = [model] if model is not None else catalog.families()
+    return any({form, _OWN} <= {*catalog.family(name).spellings} for name in names)
 
 
 def _with_conversion(
@@ -511,6 +603,8 @@ def _with_conversion(
     """Formats of source and target that differ are a conversion, before all other steps."""
     if spelling is None or target.spelling is None or spelling == target.spelling:
         return steps
+    if target.spelling in catalog.conventions() and not _spells(target.spelling, None):
+        return steps  # a consumer that spells architectures as everybody does
     to = target.spelling
     return [_located(node, lambda: Convert(to, spelling, model)), *steps]
 
@@ -537,17 +631,33 @@ def _size(node: strict.Node) -> int:
     return _located(node, lambda: parse_size(node.text()))
 
 
-def _output(node: strict.Node, target: _Target) -> Write:
+def _output(node: strict.Node, target: _Target, remarks: list[str] | None) -> Write:
     section = node.mapping()
     metadata = section.get("metadata", _pairs, ())
+    path = section.need("path").string()
+    name = section.get("name", strict.Node.string, None)
+    layout = target.layout
+    limited = target.max_shard_size is not None or target.max_tensors is not None
+    copy = section.get("copy_metadata", strict.Node.boolean, None)
+    if remarks is not None and name is not None and not path.endswith(".safetensors"):
+        if layout is None and not limited:
+            layout = "single_file"
+        if layout == "single_file" and not copy:
+            # The file itself, so that it may lie among other models.
+            path, name = str(Path(path) / f"{name}.safetensors"), None
+    if copy and path.endswith(".safetensors"):
+        told = "copy_metadata does nothing for a single file: side files are written into a folder"
+        if remarks is None:
+            raise section.need("copy_metadata").error(told, "name a folder, or leave it out")
+        remarks.append(f"output.{told}")
     write = Write(
-        dst=section.need("path").string(),
-        layout=target.layout,
+        dst=path,
+        layout=layout,
         convention=target.convention,
         max_shard_size=target.max_shard_size,
         max_tensors=target.max_tensors,
-        name=section.get("name", strict.Node.string, None),
-        copy_metadata=section.get("copy_metadata", strict.Node.boolean, True),
+        name=name,
+        copy_metadata=copy is not False,
         metadata=metadata,
         force=section.get("force", strict.Node.boolean, False),
         allow_unmatched=section.get("allow_unmatched", strict.Node.boolean, False),
@@ -556,13 +666,18 @@ def _output(node: strict.Node, target: _Target) -> Write:
     return write
 
 
-def _performance(node: strict.Node) -> Performance:
+def _performance(node: strict.Node, remarks: list[str] | None = None) -> Performance:
     section = node.mapping()
     workers = section.get("num_workers", lambda found: found.integer(1), None)
     if not section.get("parallel", strict.Node.boolean, True):
         if workers not in (None, 1):
-            raise node.error(f"parallel: false contradicts num_workers: {workers}")
+            if remarks is None:
+                raise node.error(f"parallel: false contradicts num_workers: {workers}")
+            remarks.append(f"performance: parallel: false wins over num_workers: {workers}")
         workers = 1
+    device = section.get("device", strict.Node.string, "cpu")
+    if remarks is not None and _ACCELERATOR.fullmatch(device):
+        device = known(device, remarks)
     made = _located(
         node,
         lambda: Performance(
@@ -570,7 +685,7 @@ def _performance(node: strict.Node) -> Performance:
             memory=section.get("memory", _size, Performance.memory),
             tile=section.get("tile", _size, None),
             drop_cache=section.get("drop_cache", strict.Node.boolean, False),
-            device=section.get("device", strict.Node.string, "cpu"),
+            device=device,
             device_memory=section.get("device_memory", _size, Performance.device_memory),
             measure=section.get("measure", strict.Node.boolean, False),
         ),

@@ -89,6 +89,20 @@ class TestEmbed:
         assert found["format"] == "pt"
         assert cli("meta", "validate", file, "--profile", "nunchaku", "--json").json["valid"]
 
+    @pytest.mark.parametrize("model", ["SanaTransformer2DModel", "QwenImageTransformer2DModel", None])
+    def test_what_is_embedded_is_valid(self, cli, save, tmp_path: Path, model) -> None:
+        """No empty comfy_config: the nodes take it for a Flux model's, and fail; older tools embedded one."""
+        config = {"num_layers": 2} if model is None else {"_class_name": model, "num_layers": 2}
+        file = save(tensors("int4"), metadata={"format": "pt", "comfy_config": "{}"})
+        assert "comfy_config" in cli("meta", "validate", file, "--profile", "nunchaku", code=1).out
+        cli("meta", "embed", file, "--config", write(tmp_path / "config.json", config))
+        assert "comfy_config" not in metadata(file)
+        assert cli("meta", "validate", file, "--profile", "nunchaku", "--json").json["valid"]
+        # One that says something stays.
+        cli("meta", "set", file, f"comfy_config={json.dumps(COMFY)}")
+        cli("meta", "embed", file, "--config", tmp_path / "config.json")
+        assert json.loads(metadata(file)["comfy_config"]) == COMFY
+
     def test_fields_of_their_own(self, cli, file: Path, tmp_path: Path) -> None:
         config = {
             "model_type": "t", "architectures": ["A"], "hidden_size": 1, "num_hidden_layers": 2,
@@ -105,7 +119,7 @@ class TestEmbed:
             "torch_dtype": "bf16", "transformers_version": "4.1", "num_key_value_heads": "6",
             "rope_theta": "10000.0", "attention_dropout": "None", "hidden_act": "True",
         }  # fmt: skip
-        assert found["comfy_config"] == "{}"
+        assert "comfy_config" not in found
         assert found["model_class"] == "NunchakuFluxTransformer2dModel"
 
     def test_search_order_in_a_folder(self, cli, file: Path, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def test_a_dry_run_is_exact_and_writes_nothing(name, args, cli, wan, tmp_path):
     sizes = {f.name: f.stat().st_size for f in ([out] if out.is_file() else out.iterdir())}
     sides = {side: sizes.pop(side) for side in plan["side_files"]}
     assert {f["name"]: f["size"] for f in plan["files"]} == sizes
-    assert plan["bytes_out"] == sum(sizes.values())
+    assert plan["file_bytes"] == sum(sizes.values())
     assert set(sides) == set(plan["side_files"])
     for entry in plan["files"]:
         held = load_file(out if out.is_file() else out / entry["name"])

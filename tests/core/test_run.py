@@ -43,7 +43,7 @@ def test_every_byte_is_written_exactly_once(workers, tile, options, wan, tmp_pat
             assert begin == at
             at = end
         assert at == file.size
-    assert report.bytes_written == plan.bytes_out
+    assert report.bytes_written == plan.file_bytes
 
 
 @pytest.mark.parametrize("workers", [1, 8])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,10 +13,9 @@ import pytest
 import torch
 import yaml
 from model_converter import __main__ as model_converter
-from model_converter.config import rewrite
 from safetensors.torch import load_file, save_file
 
-from transcode.recipe import load
+from transcode.recipe import load, parse
 
 ROOT = Path(__file__).parents[2]
 WAN = ROOT / "fixtures" / "wan_tiny"
@@ -232,6 +232,10 @@ def test_documented_configurations(name, convert, cli, digests, loras, tmp_path)
     # A recipe may say the spelling of its source, a command line cannot: the record of it differs.
     alike = contents if name == "to Diffusers" else digests
     assert alike(tmp_path / "out") == alike(tmp_path / "new")
+    made = digests(tmp_path / "out")
+    shutil.rmtree(tmp_path / "out")
+    cli("run", "--config", tmp_path / "old.yaml")
+    assert digests(tmp_path / "out") == made
     # Again, over what exists.
     convert("--config", tmp_path / "old.yaml")
     assert alike(tmp_path / "out") == alike(tmp_path / "new")
@@ -302,7 +306,7 @@ def test_refused(convert, tmp_path):
     assert "nowhere.yaml" in refused(convert, "--config", tmp_path / "nowhere.yaml")
     assert "colour" in tell(colour="red")
     assert "bad.yaml" in tell(colour="red")
-    assert "source: [1] is not a mapping" in tell(source=[1])
+    assert "bad.yaml:2: source: must be a mapping" in tell(source=[1])
     assert "int9" in tell(quantization={"method": "int9"})
     assert "granularity" in tell(
         quantization={"method": "nvfp4", "options": {"per_channel": False}}
@@ -331,30 +335,27 @@ def test_usage(words, capsys):
     assert "usage: " in capsys.readouterr().err
 
 
-def test_rewriting_leaves_recipes_alone():
+def test_templates_say_nothing_without_effect():
     for template in TEMPLATES.iterdir():
-        config = yaml.safe_load(template.read_text())
-        config["performance"]["device"] = "cpu"
-        rewritten, said = rewrite(config)
-        assert said == []
-        assert rewritten["output"].pop("force") is True
-        assert rewritten == config
+        text = template.read_text().replace("cuda:0", "cpu")
+        assert parse(text, file=template.name).write().remarks == ()
 
 
-def test_rewriting_changes_nothing_in_place():
-    config = {"version": "1.0", "source": {"path": "a", "format": "auto"},
-              "output": {"path": "b", "name": "c"},
-              "lora": {"enabled": True, "paths": ["x", "y"], "strengths": [0.5], "alphas": [0, 2]},
-              "quantization": {"method": None}}  # fmt: skip
-    before = yaml.safe_dump(config)
-    rewritten, _ = rewrite(config)
-    assert yaml.safe_dump(config) == before
-    assert rewritten == {
-        "source": {"path": "a"},
-        "output": {"path": "b/c.safetensors", "force": True},
-        "lora": {"enabled": True, "paths": ["x", "y"], "strengths": 0.5, "alphas": [None, 2]},
-        "target": {"format": "lightx2v", "layout": "single_file"},
-    }
+def test_what_a_configuration_means():
+    recipe = parse(
+        """
+version: 1.0
+source: {path: a, format: auto}
+output: {path: b, name: c}
+lora: {enabled: true, paths: [x, y], strengths: [0.5], alphas: [0, 2]}
+quantization: {method: null}
+"""
+    )
+    assert recipe.write().dst == "b/c.safetensors"
+    assert recipe.write().layout == "single_file"
+    assert [step.config() for step in recipe.steps] == [
+        {"paths": ["x", "y"], "strengths": [0.5, 0.5], "alphas": [None, 2.0]}
+    ]
 
 
 @pytest.mark.parametrize("how", ["module", "folder"])

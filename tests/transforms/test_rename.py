@@ -31,6 +31,7 @@ NAMES = ["blocks.0.attn.q.weight", "blocks.10.attn.q.weight", "module.head.weigh
             st.sampled_from([r"^blocks\.", r"attn", r"\d+", r"(\w+)\.weight$"]),
             st.sampled_from(["", "x", "a.b"]),
         ),
+        min_size=1,
         max_size=4,
     )
 )

@@ -49,12 +49,15 @@ def _pickle(job: Job, more: Sequence[str]) -> int:
     assert job.recipe.sink is not None
     assert job.pickle is not None
     staged = Path(job.recipe.sink.dst)
+    from convert import pickled
+
+    # What would refuse at the end is asked before anything is written.
+    flow = job.recipe.flow()
+    pickled.check(job.recipe.write().plan(flow), job.pickle, [file.path for file in flow.source.files])
     try:
         code = carry_out(job.recipe, more)
         if code == 0 and staged.exists():  # a dry run writes nothing
-            from convert.pickled import save
-
-            save(staged, job.pickle)
+            pickled.save(staged, job.pickle)
             print(f"and saved with torch -> {job.pickle}")
         return code
     finally:

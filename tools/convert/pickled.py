@@ -5,13 +5,71 @@ from __future__ import annotations
 import mmap
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from transcode.core.dtypes import DType
+from transcode.core.plan import Plan
 from transcode.errors import TranscodeError
 from transcode.storage import header
 
-__all__ = ["save"]
+__all__ = ["check", "save"]
+
+
+def check(plan: Plan, target: Path, inputs: Iterable[Path]) -> None:
+    """Refuse what :func:`save` could not do, before there is anything to be saved.
+
+    Args:
+        inputs: the files that are read; the target may be none of them.
+
+    Raises:
+        TranscodeError: PyTorch is not installed, or has not the dtype of a tensor; there is a folder of the
+            target's name; or the disk has no room for both files.
+    """
+    torch = _torch(target)
+    for file in plan.files:
+        for place in file.places:
+            _kind(torch, place.spec.dtype, place.name, target)
+    if target.exists() and any(target.samefile(path) for path in inputs):
+        raise TranscodeError(
+            "is read by this run, and never overwritten", file=target, hint="choose another --output_name"
+        )
+    if target.is_dir():
+        raise TranscodeError("is a folder", file=target, hint="choose another --output_name")
+    folder = target.parent
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    if free < plan.file_bytes + plan.bytes_out:
+        raise TranscodeError(
+            f"needs {plan.file_bytes + plan.bytes_out} bytes, with the safetensors file that it is made from,"
+            f" {free} are left",
+            file=target, hint="free some space, or use --output_ext .safetensors",
+        )  # fmt: skip
+
+
+def _torch(target: Path) -> Any:
+    try:
+        import torch
+    except ImportError:
+        raise TranscodeError(
+            "PyTorch is needed to write it",
+            file=target,
+            hint="install torch, or use --output_ext .safetensors",
+        ) from None
+    return torch
+
+
+def _kind(torch: Any, dtype: DType, name: str, target: Path) -> Any:
+    """The dtype of torch. Raises TranscodeError where it has none."""
+    kind = getattr(torch, _torch_name(dtype), None)
+    if kind is None or dtype.packed:
+        raise TranscodeError(
+            f"{dtype} cannot be saved with torch", file=target, tensor=name,
+            hint="use --output_ext .safetensors",
+        )  # fmt: skip
+    return kind
 
 
 def save(folder: Path, target: Path) -> None:
@@ -24,14 +82,7 @@ def save(folder: Path, target: Path) -> None:
     Raises:
         TranscodeError: PyTorch is not installed, or has not the dtype of a tensor; or the disk is full.
     """
-    try:
-        import torch
-    except ImportError:
-        raise TranscodeError(
-            "PyTorch is needed to write it",
-            file=target,
-            hint="install torch, or use --output_ext .safetensors",
-        ) from None
+    torch = _torch(target)
     (source,) = folder.glob("*.safetensors")
     found = header.read(source)
     free = shutil.disk_usage(folder).free
@@ -45,12 +96,7 @@ def save(folder: Path, target: Path) -> None:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     tensors = {}
     for entry in found.entries:
-        kind = getattr(torch, _torch_name(entry.spec.dtype), None)
-        if kind is None or entry.spec.dtype.packed:
-            raise TranscodeError(
-                f"{entry.spec.dtype} cannot be saved with torch", file=target, tensor=entry.name,
-                hint="use --output_ext .safetensors",
-            )  # fmt: skip
+        kind = _kind(torch, entry.spec.dtype, entry.name, target)
         if entry.spec.numel:
             at = found.data_start + entry.begin
             flat = torch.frombuffer(mapped, dtype=kind, count=entry.spec.numel, offset=at)

@@ -10,11 +10,11 @@ from transcode import catalog
 from transcode.core.flow import Transform
 from transcode.core.performance import Performance
 from transcode.core.planning import Planning
-from transcode.errors import RecipeError, TranscodeError
-from transcode.numerics.backend import devices
+from transcode.errors import RecipeError
 from transcode.recipe import Recipe, SourceOptions
 from transcode.transforms.cast import Cast
 from transcode.transforms.convert import Convert
+from transcode.transforms.devices import known
 from transcode.transforms.lora import Lora, LoraFile
 from transcode.transforms.quantize import Quantize
 from transcode.transforms.select import Drop, Patterns
@@ -22,7 +22,7 @@ from transcode.transforms.write import Write
 
 from . import keys
 
-__all__ = ["Job", "known_device", "scaled_convention", "translate"]
+__all__ = ["Job", "scaled_convention", "translate"]
 
 _SPELLINGS = {"forward": "diffusers", "backward": "lightx2v"}
 _ONE_SPELLING = ("h3",)
@@ -98,7 +98,7 @@ def translate(args: Namespace) -> Job:
         _idle(args, said)
     if args.quantized and args.full_quantized and not args.comfyui_mode:
         said.append("--full_quantized: does nothing without --comfyui_mode")
-    device = known_device(args.device, said)
+    device = known(args.device, said)
     write, pickle = _write(args, convention, said)
     performance = Performance(workers=None if args.parallel else 1, device=device)
     return Job(Recipe(source, tuple(steps), write, performance), tuple(said), pickle)
@@ -107,18 +107,6 @@ def translate(args: Namespace) -> Job:
 def scaled_convention(scheme: str) -> str:
     """What ComfyUI reads: for fp8 its older scaled files, which every version knows; else those of today."""
     return "comfyui_scaled" if scheme == "fp8" else "comfyui"
-
-
-def known_device(device: str, said: list[str]) -> str:
-    """The device, or the CPU where this machine has no such GPU: it makes the same bytes."""
-    try:
-        known = Performance(device=device).device
-        if known != "auto":
-            devices(known)
-        return known
-    except TranscodeError as error:
-        said.append(f"{error.what}: runs on the CPU, which gives the same bytes")
-        return "cpu"
 
 
 def _lora(args: Namespace, said: list[str]) -> Lora:
@@ -223,5 +211,6 @@ def _write(args: Namespace, convention: str, said: list[str]) -> tuple[Write, Pa
         copy_metadata=side_files,
         force=True,  # as the converter did
         allow_unmatched=args.allow_unmatched,
+        tolerant=True,  # of a name that no file bears: there is always one, by default "converted"
     )
-    return write, pickle
+    return write.strict(), pickle

@@ -131,6 +131,14 @@ def _part(node: strict.Node) -> PartRule:
     top.reject_unknown()
     if rule.shape is not None and prod(rule.shape) != 1:
         raise top.need("shape").error(f"only one element can be reshaped, {list(rule.shape)} holds more")
+    codecs = {
+        f"layout: {rule.layout}": rule.layout != "rows", f"offset: {rule.offset}": bool(rule.offset),
+        f"packing: {rule.packing}": rule.packing != "low_first", "reciprocal: true": rule.reciprocal,
+    }  # fmt: skip
+    if len(said := [codec for codec, used in codecs.items() if used]) > 1:
+        raise node.error(
+            f"{' and '.join(said)} cannot be combined: only one of them would be done", "say one"
+        )
     if rule.offset not in _OFFSETS:
         raise top.need("offset").error(f"{rule.offset} is not half the range of 4-bit or 8-bit codes")
     return rule

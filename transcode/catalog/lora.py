@@ -57,6 +57,14 @@ class LoraNames:
     text_components: tuple[str, ...]
     retry: tuple[tuple[Regex, str], ...]
 
+    def holds(self, key: str) -> bool:
+        """Whether a key is one of an adapter: a factor, an alpha, a difference or a part of another kind."""
+        factors = (regex for style in self.styles for regex in style.roles.values())
+        others = (regex for kind in self.unsupported.values() for regex in kind)
+        return any(
+            regex.fullmatch(key) is not None for regex in (*factors, *self.alpha, *self.differences, *others)
+        )
+
 
 def lora_names() -> LoraNames:
     """The table in use.

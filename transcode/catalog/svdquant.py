@@ -137,7 +137,10 @@ def config_metadata(
     quantized = quantization_config(tensors, model)
     if quantized is not None:
         made["quantization_config"] = _compact(quantized)
-    made["comfy_config"] = _compact(comfy_config(config) if comfy is None else comfy)
+    derived = comfy_config(config) if comfy is None else comfy
+    # An empty one is read as that of a Flux model, and fails; without any, the model is detected.
+    if derived or comfy is not None:
+        made["comfy_config"] = _compact(derived)
     return made
 
 

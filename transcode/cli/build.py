@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from ..core.performance import Performance
+from ..errors import RecipeError
 from ..recipe import Recipe, TargetOptions
 from ..transforms.quantize import Quantize, parse_scheme, parse_value
 from ..transforms.write import Write
@@ -27,11 +28,15 @@ def quantize(scheme: str, values: dict[str, Any]) -> Quantize:
     """The stage that the options of quantize describe."""
     name, options = parse_scheme(scheme)
     own: dict[str, Any] = dict(options)
-    for key in ("granularity", "group_size", "symmetric", "optimize", "scale_dtype"):
-        if values[key] is not None:
-            own[key] = values[key]
-    for key, value in values["options"]:
-        own[key.replace("-", "_")] = parse_value(key, value)
+    flags = ("granularity", "group_size", "symmetric", "optimize", "scale_dtype")
+    more = [(key, values[key]) for key in flags if values[key] is not None]
+    more += [(key.replace("-", "_"), parse_value(key, value)) for key, value in values["options"]]
+    for key, value in more:
+        if key in own:
+            raise RecipeError(
+                f"{key} of {name} is given twice: {own[key]!r} and {value!r}", hint="say it once"
+            )
+        own[key] = value
     return Quantize(
         scheme=name,
         options=tuple(own.items()),
@@ -59,6 +64,9 @@ def ended(recipe: Recipe, dst: str, context: click.Context, values: dict[str, An
 
 def write(dst: str, values: dict[str, Any]) -> Write:
     """The sink that the output options describe."""
+    keys = [key for key, _ in values["metadata"]]
+    if twice := [key for key in keys if keys.count(key) > 1]:
+        raise RecipeError(f"--metadata: the key {twice[0]!r} is given twice", hint="say it once")
     return Write(
         dst=dst,
         metadata=tuple(values["metadata"]),
@@ -88,6 +96,8 @@ def performance(values: dict[str, Any], base: Performance | None = None) -> Perf
     for key in ("drop_cache", "measure"):
         if values[key]:
             given[key] = True
+    if given.get("device") == "cpu":  # the memory that a recipe grants a GPU goes with the GPU
+        given.setdefault("device_memory", Performance.device_memory)
     return replace(base or Performance(), **given)
 
 

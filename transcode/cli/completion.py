@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import click
 
+from .options import command
+
 __all__ = ["completion"]
 
 
-@click.command(epilog='\b\nExample:\n  eval "$(transcode completion bash)"      (in ~/.bashrc)\n')
+@command(epilog='\b\nExample:\n  eval "$(transcode completion bash)"      (in ~/.bashrc)\n')
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
     """Print the script that makes SHELL complete commands, options and file names."""

@@ -6,12 +6,12 @@ from typing import Any
 
 import click
 
-from .options import debug_option
+from .options import command, debug_option
 
 __all__ = ["inspect"]
 
 
-@click.command(
+@command(
     epilog="\b\nExamples:\n  transcode inspect model.safetensors\n  transcode inspect DIR 'blocks.0' --json\n"
 )
 @click.argument("path", type=click.Path())

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from .options import debug_option
+from .options import command, debug_option
 
 __all__ = ["conventions", "families", "schemes"]
 
@@ -27,7 +27,7 @@ def _show(path: Any, *, as_json: bool) -> None:
         click.echo(text, nl=False)
 
 
-@click.command(epilog="\b\nExamples:\n  transcode families\n  transcode families show wan_dit\n")
+@command(epilog="\b\nExamples:\n  transcode families\n  transcode families show wan_dit\n")
 @click.argument("words", nargs=-1, metavar="[show NAME]")
 @_json
 @debug_option
@@ -47,7 +47,7 @@ def families(words: tuple[str, ...], as_json: bool) -> None:
     )
 
 
-@click.command(epilog="\b\nExamples:\n  transcode conventions\n  transcode conventions show lightx2v\n")
+@command(epilog="\b\nExamples:\n  transcode conventions\n  transcode conventions show lightx2v\n")
 @click.argument("words", nargs=-1, metavar="[show NAME]")
 @_json
 @debug_option
@@ -67,7 +67,7 @@ def conventions(words: tuple[str, ...], as_json: bool) -> None:
     )
 
 
-@click.command()
+@command()
 @_json
 @debug_option
 def schemes(as_json: bool) -> None:

@@ -13,7 +13,7 @@ from .meta_common import edit_all, edit_options, json_option, progress, show_edi
 from .meta_diff import diff
 from .meta_embed import embed
 from .meta_validate import validate
-from .options import debug_option
+from .options import Group, debug_option
 
 __all__ = ["meta"]
 
@@ -40,7 +40,7 @@ Examples:
 """
 
 
-@click.group(epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Group, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 def meta() -> None:
     """Read and edit metadata in place, in milliseconds, whatever the size of the file."""
 
@@ -73,7 +73,7 @@ def get(
 
     files, keys = split(arguments)
     keys += more
-    views = [look(file) for file in files]
+    views = [look(file, lenient=True) for file in files]
     absent = False
     table: dict[str, Any] = {}
     for view in views:
@@ -296,7 +296,7 @@ def _demand(files: list[str], keys: list[str]) -> None:
     """Refuse keys that are in none of the files."""
     from ..storage.compare import look
 
-    known = {key for file in files for found in look(file).files.values() for key in found}
+    known = {key for file in files for found in look(file, lenient=True).files.values() for key in found}
     for key in keys:
         if key not in known:
             near = ", ".join(sorted(known)) or "none at all"

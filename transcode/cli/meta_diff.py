@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .meta_common import json_option, progress, show_changes, show_json, warn
-from .options import debug_option
+from .options import command, debug_option
 
 if TYPE_CHECKING:
     from ..storage.compare import Change
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["as_json_object", "diff"]
 
 
-@click.command()
+@command()
 @click.argument("a")
 @click.argument("b")
 @click.option("--tensors", is_flag=True, help="Compare names, dtypes and shapes of tensors too.")

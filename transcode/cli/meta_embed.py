@@ -8,11 +8,12 @@ from typing import Any
 import click
 
 from .meta_common import edit_all, edit_options, warn
+from .options import command
 
 __all__ = ["embed"]
 
 
-@click.command()
+@command()
 @click.argument("files", metavar="FILE...", nargs=-1, required=True)
 @click.option(
     "--model-path", metavar="DIR", help="Folder of the model, or its name on the hub, if cached here."
@@ -73,4 +74,11 @@ def embed(
         for one, before in view.files.items():
             first = {} if before else {"format": "pt"}
             values[one] = {**first, **{key: stringify(value) for key, value in made.items()}}
-    edit_all(files, lambda file: lambda now: {**now, **values[file]}, settings)
+
+    def change(now: dict[str, str], given: dict[str, str]) -> dict[str, str]:
+        # Older tools embedded an empty one, which their readers refuse.
+        empty = "comfy_config" not in given and now.get("comfy_config") == "{}"
+        kept = {key: value for key, value in now.items() if not (empty and key == "comfy_config")}
+        return {**kept, **given}
+
+    edit_all(files, lambda file: lambda now: change(now, values[file]), settings)

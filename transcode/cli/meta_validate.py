@@ -9,12 +9,12 @@ import click
 from ..errors import FormatError, TranscodeError
 from .meta_common import json_option, show_changes, show_json
 from .meta_diff import as_json_object
-from .options import debug_option
+from .options import command, debug_option
 
 __all__ = ["validate"]
 
 
-@click.command()
+@command()
 @click.argument("files", metavar="FILE...", nargs=-1, required=True)
 @click.option(
     "--profile", "name", metavar="NAME", help="nunchaku, transformers, diffusers, comfyui, modelspec."

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from .meta_common import warn
-from .options import debug_option, pair, performance_options, report_options
+from .options import Group, debug_option, pair, performance_options, report_options
 
 if TYPE_CHECKING:
     from ..core.flow import Flow
@@ -68,7 +68,7 @@ def _options(options: Sequence[Callable[[F], F]]) -> Callable[[F], F]:
     return decorate
 
 
-@click.group(epilog=_EPILOG)
+@click.group(cls=Group, epilog=_EPILOG)
 def nunchaku() -> None:
     """Make SVDQuant checkpoints that nunchaku loads, of what DeepCompressor saved."""
 

@@ -7,9 +7,46 @@ from typing import Any, TypeVar
 
 import click
 
-__all__ = ["debug_option", "output_options", "performance_options", "quantize_options", "sized"]
+__all__ = [
+    "Command",
+    "Group",
+    "command",
+    "debug_option",
+    "output_options",
+    "performance_options",
+    "quantize_options",
+    "sized",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Command(click.Command):
+    """A command that refuses an option which is given twice, where the first one would be forgotten."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        _, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        seen: set[click.Parameter] = set()
+        for parameter in order:
+            if not isinstance(parameter, click.Option) or parameter.multiple or parameter.count:
+                continue
+            # A flag that is said twice says the same twice, unless it has an opposite.
+            if parameter in seen and not (parameter.is_flag and not parameter.secondary_opts):
+                names = "/".join([*parameter.opts, *parameter.secondary_opts])
+                raise click.UsageError(f"{names} is given twice: say it once", ctx)
+            seen.add(parameter)
+        return super().parse_args(ctx, args)
+
+
+class Group(click.Group):
+    """A group of such commands."""
+
+    command_class = Command
+
+
+def command(**attributes: Any) -> Callable[[Callable[..., Any]], Command]:
+    """As :func:`click.command`, of the class :class:`Command`."""
+    return click.command(cls=Command, **attributes)
 
 
 class _Size(click.ParamType[int]):

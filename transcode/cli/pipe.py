@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import debug_option, output_options, performance_options, quantize_options, report_options
+from .options import (
+    command,
+    debug_option,
+    output_options,
+    performance_options,
+    quantize_options,
+    report_options,
+)
 
 if TYPE_CHECKING:
     from ..core.flow import Transform
@@ -59,7 +66,7 @@ def _then(step: Transform) -> None:
     _send(_received().then(step))
 
 
-@click.command(epilog="\b\nExample:\n  transcode open SRC | transcode quantize int8 | transcode write DST\n")
+@command(epilog="\b\nExample:\n  transcode open SRC | transcode quantize int8 | transcode write DST\n")
 @click.argument("src", type=click.Path())
 @click.option("--root-key", help="Which dictionary of a PyTorch file holds the tensors.")
 @click.option("--no-mmap", is_flag=True, help="Read files instead of mapping them.")
@@ -68,13 +75,15 @@ def open(src: str, root_key: str | None, no_mmap: bool) -> None:
     """Begin a pipe with the checkpoint SRC."""
     from ..errors import FormatError
     from ..recipe import Recipe, SourceOptions
+    from ..storage.urls import refuse_url
 
+    refuse_url(src)
     if not os.path.exists(src):
         raise FormatError("no such file or folder", file=src)
     _send(Recipe(SourceOptions(src, root_key, not no_mmap)))
 
 
-@click.command(epilog="\b\nExample:\n  transcode rename '^module\\.' '' 'attn1' 'self_attn'\n")
+@command(epilog="\b\nExample:\n  transcode rename '^module\\.' '' 'attn1' 'self_attn'\n")
 @click.argument("rules", nargs=-1, required=True, metavar="REGEX REPLACEMENT [...]")
 @debug_option
 def rename(rules: tuple[str, ...]) -> None:
@@ -86,7 +95,7 @@ def rename(rules: tuple[str, ...]) -> None:
     _then(Rename(tuple(zip(rules[::2], rules[1::2], strict=True))))
 
 
-@click.command()
+@command()
 @click.argument("patterns", nargs=-1, required=True, metavar="PATTERN...")
 @debug_option
 def keep(patterns: tuple[str, ...]) -> None:
@@ -96,7 +105,7 @@ def keep(patterns: tuple[str, ...]) -> None:
     _then(Keep(patterns))
 
 
-@click.command()
+@command()
 @click.argument("patterns", nargs=-1, required=True, metavar="PATTERN...")
 @debug_option
 def drop(patterns: tuple[str, ...]) -> None:
@@ -106,7 +115,7 @@ def drop(patterns: tuple[str, ...]) -> None:
     _then(Drop(patterns))
 
 
-@click.command()
+@command()
 @click.argument("to", metavar="SPELLING")
 @click.option("--source", metavar="SPELLING", help="Spelling of the source; recognised without it.")
 @click.option("--model", metavar="FAMILY", help="Family, if it is not to be recognised from names.")
@@ -118,7 +127,7 @@ def convert(to: str, source: str | None, model: str | None) -> None:
     _then(Convert(to, source, model))
 
 
-@click.command(
+@command(
     epilog="\b\nExample:\n  transcode open SRC | transcode lora style.safetensors:0.8 | transcode write DST\n"
 )
 @click.argument("loras", nargs=-1, required=True, metavar="PATH[:STRENGTH[:ALPHA]]...")
@@ -138,7 +147,7 @@ def lora(loras: tuple[str, ...], keys: str, prefix: str | None) -> None:
     _then(Lora(tuple(map(parse_lora, loras)), keys, prefix))
 
 
-@click.command()
+@command()
 @click.argument("to", metavar="DTYPE")
 @click.option("--only", multiple=True, metavar="PATTERN", help="Cast only these tensors; repeatable.")
 @click.option("--saturate", is_flag=True, help="Clip what is too large instead of failing.")
@@ -150,7 +159,7 @@ def cast(to: str, only: tuple[str, ...], saturate: bool) -> None:
     _then(Cast(to, only, saturate))
 
 
-@click.command()
+@command()
 @click.option("--to", default="BF16", show_default=True, metavar="DTYPE")
 @click.option("--convention", default="lightx2v", show_default=True, help="Whose names the source has.")
 @click.option("--only", multiple=True, metavar="PATTERN", help="Decode only these tensors; repeatable.")
@@ -163,7 +172,7 @@ def dequantize(to: str, convention: str, only: tuple[str, ...], scheme: str | No
     _then(Dequantize(to, convention, only, scheme))
 
 
-@click.command()
+@command()
 @click.argument("scheme")
 @quantize_options
 @debug_option
@@ -174,7 +183,7 @@ def quantize(scheme: str, **values: Any) -> None:
     _then(build.quantize(scheme, values))
 
 
-@click.command()
+@command()
 @click.argument("path", type=click.Path())
 @click.option("--drop-global-scale", is_flag=True, help="Leave the weights' own global scale out.")
 @debug_option
@@ -185,7 +194,7 @@ def calibrate(path: str, drop_global_scale: bool) -> None:
     _then(Calibrate(path, not drop_global_scale))
 
 
-@click.command()
+@command()
 @click.argument("dst", type=click.Path())
 @output_options
 @performance_options

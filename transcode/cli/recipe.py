@@ -7,7 +7,7 @@ import os
 
 import click
 
-from .options import debug_option
+from .options import Group, debug_option
 
 __all__ = ["recipe"]
 
@@ -15,7 +15,7 @@ _ABOUT = ("version", "schemes", "digest", "from")
 """What else a record tells, for comments."""
 
 
-@click.group()
+@click.group(cls=Group)
 def recipe() -> None:
     """Recipes: what a command line says, or how a file was made."""
 
@@ -54,8 +54,10 @@ def _recorded(path: str) -> str:
 
     from ..errors import FormatError
     from ..storage.source import open_source
+    from ..storage.urls import refuse_url
     from ..transforms import record
 
+    refuse_url(path)
     if not os.path.exists(path):
         raise FormatError("no such file or folder", file=path)
     with open_source(path) as source:

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from .options import (
+    command,
     debug_option,
     output_options,
     performance_options,
@@ -48,7 +49,7 @@ _BELONG_TO = {
 """Options that mean nothing without the option that asks for their stage."""
 
 
-@click.command(epilog=_EPILOG)
+@command(epilog=_EPILOG)
 @click.argument("src", required=False)
 @click.argument("dst", required=False)
 @click.option("-c", "--config", type=click.Path(), help="A recipe file; SRC and DST may replace its own.")
@@ -115,6 +116,12 @@ def recipe_of(context: click.Context, values: dict[str, Any]) -> Any:
             if not values[stage] and (idle := build.given(context, options)):
                 flag = "--" + stage
                 raise click.UsageError(f"{idle[0]} does nothing without {flag}: give both, or neither")
+        if (
+            dst.endswith(".safetensors")
+            and values["copy_metadata"]
+            and build.given(context, {"copy_metadata"})
+        ):
+            raise click.UsageError("--copy-metadata does nothing for a single file: name a folder")
         recipe = Recipe(sink=build.write(dst, values)).then(*_steps(values))
         recipe = replace(recipe, source=SourceOptions(src))
     source = recipe.source

@@ -46,8 +46,9 @@ def show_plan(plan: Plan, *, verbose: bool) -> None:
     for note in plan.planning.notes:
         click.echo(f"note         {note}")
     click.echo()
-    rows = [(t.source, str(t.spec), _becomes(t), "; ".join(t.fate) or "keep") for t in plan.tensors]
-    rows += [(t.source, str(t.spec), "-", "; ".join((*t.fate, why))) for t, why in plan.planning.dropped]
+    rows = [(t.source, str(plan.before(t)), _becomes(t), "; ".join(t.fate) or "keep") for t in plan.tensors]
+    dropped = plan.planning.dropped
+    rows += [(t.source, str(plan.before(t)), "-", "; ".join((*t.fate, why))) for t, why in dropped]
     header = ("tensor", "stored", "becomes", "fate")
     if verbose:
         print_table(header, rows)
@@ -78,10 +79,11 @@ def show_report(report: Report, *, verbose: bool) -> None:
         for tensor in plan.tensors:
             key = _verb(tensor.fate)
             number, before, after = fates.get(key, (0, 0, 0))
-            fates[key] = (number + 1, before + tensor.spec.nbytes, after + tensor.nbytes)
-        for tensor, _ in plan.planning.dropped:
-            number, before, after = fates.get("drop", (0, 0, 0))
-            fates["drop"] = (number + 1, before + tensor.spec.nbytes, after)
+            fates[key] = (number + 1, before + plan.before(tensor).nbytes, after + tensor.nbytes)
+        for tensor, why in plan.planning.dropped:
+            key = "into others" if "went into" in why else "drop"
+            number, before, after = fates.get(key, (0, 0, 0))
+            fates[key] = (number + 1, before + plan.before(tensor).nbytes, after)
         print_table(
             ("fate", "tensors", "before", "after"),
             [(fate, n, size(before), size(after)) for fate, (n, before, after) in fates.items()],
@@ -122,9 +124,10 @@ def _show_losses(losses: Mapping[str, tuple[str, Loss]], *, verbose: bool) -> No
 
 
 def _totals(plan: Plan) -> str:
+    # Tensors with tensors: what headers and their room take is told apart.
     return (
-        f"{count(len(plan.tensors), 'tensor')}, {size(plan.bytes_in)} -> {size(plan.bytes_out)}"
-        f" in {count(len(plan.files), 'file')}"
+        f"{count(len(plan.tensors), 'tensor')}, {size(plan.bytes_in)} -> {size(plan.bytes_out)},"
+        f" {count(len(plan.files), 'file')} of {size(plan.file_bytes)}"
     )
 
 

@@ -152,6 +152,8 @@ class Flow:
     def tensors(self, planning: Planning) -> list[LazyTensor]:
         """The facts after the last stage."""
         planning.metadata = self.source.metadata
+        planning.source = self.source.path
+        planning.stored = {tensor.name: tensor.spec for tensor in self.source.tensors}
         tensors: Iterable[LazyTensor] = self.source.tensors
         for step in self.steps:
             tensors = _distinct(step.apply(tensors, planning), step.kind)

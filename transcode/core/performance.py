@@ -23,8 +23,10 @@ def parse_size(text: str | int) -> int:
     Raises:
         RecipeError: not a positive size.
     """
-    if isinstance(text, int):
+    if isinstance(text, int) and not isinstance(text, bool):
         value = float(text)
+    elif not isinstance(text, str):
+        raise RecipeError(f"{text!r} is not a size", hint="write 5GB, 512MB, 64MiB or a number of bytes")
     else:
         digits = text.strip().rstrip("bBiIkKmMgGtT ")
         unit = text.strip()[len(digits) :].strip().lower()
@@ -61,14 +63,20 @@ class Performance:
     measure: bool = False
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"cpu|auto|cuda|cuda:\d+(,cuda:\d+)*", self.device):
+        if not isinstance(self.device, str) or not re.fullmatch(
+            r"cpu|auto|cuda|cuda:\d+(,cuda:\d+)*", self.device
+        ):
             raise RecipeError(
                 f"device: {self.device!r} is no device", hint="write cpu, auto, cuda, cuda:0 or cuda:0,cuda:1"
             )
         names = self.device.split(",")
         if len(set(names)) < len(names):
             raise RecipeError(f"device: {self.device!r} names a GPU twice")
-        if self.workers is not None and self.workers < 1:
+        if self.device == "cpu" and self.device_memory != Performance.device_memory:
+            raise RecipeError(
+                "device_memory does nothing on the CPU", hint="name a device too, as cuda:0, or leave it out"
+            )
+        if self.workers is not None and (type(self.workers) is not int or self.workers < 1):
             raise RecipeError(f"workers: {self.workers} is not a positive number")
 
     def config(self) -> dict[str, Any]:

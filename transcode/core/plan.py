@@ -76,13 +76,32 @@ class Plan:
 
     @property
     def bytes_in(self) -> int:
-        """Bytes of source values that the run reads, each tensor once."""
-        return sum(tensor.spec.nbytes for tensor in self.tensors)
+        """Bytes of all the source's tensors, as it stores them; headers are not counted."""
+        if self.planning.stored:
+            return sum(spec.nbytes for spec in self.planning.stored.values())
+        tensors = [*self.tensors, *(tensor for tensor, _ in self.planning.dropped)]
+        return sum(tensor.spec.nbytes for tensor in tensors)
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes of the source's tensors that the run reads: those that are left, and once more where a look
+        at the whole tensor comes first.
+        """
+        return sum(self.before(t).nbytes * (2 if t.needs else 1) for t in self.tensors)
 
     @property
     def bytes_out(self) -> int:
-        """Bytes of all weight files."""
+        """Bytes of all tensors in the weight files, markers included."""
+        return sum(place.spec.nbytes for file in self.files for place in file.places)
+
+    @property
+    def file_bytes(self) -> int:
+        """Bytes of all weight files, with their headers."""
         return sum(file.size for file in self.files)
+
+    def before(self, tensor: LazyTensor) -> Spec:
+        """Dtype and shape that a tensor has in the source, before any stage changed it."""
+        return self.planning.stored.get(tensor.source, tensor.spec)
 
     def destinations(self) -> dict[tuple[int, str], tuple[int, int]]:
         """``(tensor, role) -> (file, byte in that file)``."""
@@ -93,7 +112,10 @@ class Plan:
         }
 
     def to_json(self) -> dict[str, Any]:
-        """All of it, for scripts: each tensor's fate, each file's entries."""
+        """All of it, for scripts: each tensor's fate, each file's entries.
+
+        ``dtype`` and ``shape`` of a tensor are those in the source; what it becomes is ``stored``.
+        """
         stored: dict[int, list[dict[str, Any]]] = {}
         for file in self.files:
             for place in file.places:
@@ -111,8 +133,8 @@ class Plan:
             {
                 "source": tensor.source,
                 "name": tensor.name,
-                "dtype": tensor.spec.dtype.name,
-                "shape": list(tensor.spec.shape),
+                "dtype": self.before(tensor).dtype.name,
+                "shape": list(self.before(tensor).shape),
                 "fate": list(tensor.fate) or ["keep"],
                 "stored": stored.get(number, []),
             }
@@ -121,8 +143,8 @@ class Plan:
         dropped = [
             {
                 "source": tensor.source,
-                "dtype": tensor.spec.dtype.name,
-                "shape": list(tensor.spec.shape),
+                "dtype": self.before(tensor).dtype.name,
+                "shape": list(self.before(tensor).shape),
                 "fate": [*tensor.fate, why],
                 "stored": [],
             }
@@ -134,6 +156,7 @@ class Plan:
             **self.summary,
             "bytes_in": self.bytes_in,
             "bytes_out": self.bytes_out,
+            "file_bytes": self.file_bytes,
             "files": [
                 {"name": file.name, "size": file.size, "tensors": len(file.places)} for file in self.files
             ],

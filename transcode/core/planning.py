@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import PlanError
+from .spec import Spec
 from .tensor import LazyTensor
 
 if TYPE_CHECKING:
@@ -23,6 +25,8 @@ class Planning:
         convention: name of the consumer's convention, or None where the flow has no sink yet.
         allow_unmatched: a rule that matches nothing is a warning instead of an error.
         metadata: that of the source.
+        source: what the user named as the source; None where the flow has none.
+        stored: dtype and shape of each of the source's tensors, by its name in the source.
         inputs: what is read besides the source, such as LoRAs.
         workers: threads that a stage may use if it must look at bytes while planning.
         measure: what quantizing loses is to be measured.
@@ -35,6 +39,8 @@ class Planning:
     convention: str | None = None
     allow_unmatched: bool = False
     metadata: Mapping[str, str] = field(default_factory=dict)
+    source: Path | None = None
+    stored: Mapping[str, Spec] = field(default_factory=dict)
     inputs: list[Source] = field(default_factory=list)
     workers: int = 1
     measure: bool = False

@@ -33,7 +33,7 @@ class Writer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a run is: source bytes dealt with, of all; what is going on; seconds since it began."""
+    """How far a run is: bytes of values dealt with, of all; what is going on; seconds since it began."""
 
     done: int
     total: int
@@ -48,8 +48,9 @@ class Report:
     plan: Plan
     seconds: float
     bytes_read: int
-    """Bytes of source values read, observation passes included."""
+    """Bytes of the source's tensors read, observation passes included."""
     bytes_written: int
+    """Bytes of the weight files written, headers included."""
 
     def losses(self) -> dict[str, tuple[str, Loss]]:
         """Scheme and loss of every tensor that was measured, by its name."""
@@ -151,9 +152,9 @@ class _Jobs:
 
 
 def _total_bytes(plan: Plan) -> int:
-    """Source bytes that a run reads: every tensor once, and once more where an observation comes first."""
+    """What tiles count: values of every tensor once, and once more where an observation comes first."""
     observed = {id(one): one.spec.nbytes for tensor in plan.tensors for one in tensor.needs}
-    return plan.bytes_in + sum(observed.values())
+    return sum(tensor.spec.nbytes for tensor in plan.tensors) + sum(observed.values())
 
 
 def execute(
@@ -233,7 +234,7 @@ def execute(
         # Who waited for a look at a tensor may have noted its end before the one who failed noted why.
         raise next((error for error in errors if not isinstance(error, Abandoned)), errors[0])
     tell("convert")
-    return Report(plan, time.monotonic() - began, total, plan.bytes_out)
+    return Report(plan, time.monotonic() - began, plan.bytes_read, plan.file_bytes)
 
 
 def _start(threads: list[threading.Thread]) -> int:

@@ -15,7 +15,7 @@ from ..core.spec import Spec
 from ..errors import FormatError
 from . import undo
 from .discover import PICKLES, discover
-from .header import Entry
+from .header import Entry, NotText
 from .splice import common_prefix, stringify
 
 __all__ = [
@@ -96,8 +96,11 @@ def files_of(path: str | PathLike[str]) -> tuple[Path, ...]:
     return found
 
 
-def look(path: str | PathLike[str]) -> View:
+def look(path: str | PathLike[str], *, lenient: bool = False) -> View:
     """Read the headers of a checkpoint; or a JSON file, as metadata.
+
+    Args:
+        lenient: see :func:`.header.parse`; notes tell which values are no text, and how to repair them.
 
     Raises:
         FormatError: a file is not valid, or a tensor is in two of them.
@@ -111,7 +114,12 @@ def look(path: str | PathLike[str]) -> View:
     tensors: dict[str, Stored] = {}
     notes: list[str] = []
     for file in files_of(path):
-        head = undo.read(file)
+        head = undo.read(file, lenient=lenient)
+        if odd := [key for key, value in head.metadata.items() if isinstance(value, NotText)]:
+            notes.append(
+                f"{file}: {', '.join(map(repr, odd))}: not text, so no loader takes the file; repair it with"
+                f" `transcode meta set {file} {odd[0]}=VALUE`, `meta del` or `meta clear`"
+            )
         files[file] = head.metadata
         for key, value in head.metadata.items():
             if merged.setdefault(key, value) != value:

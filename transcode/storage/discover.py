@@ -15,6 +15,7 @@ from ..errors import FormatError
 from . import commit
 from .modelsets import INDEX, SHARD, check_complete, choose, is_standard, model_sets, names_of
 from .ranks import check_parts, check_rank_folders, is_optimizer, is_part_of_run
+from .urls import refuse_url
 
 __all__ = ["PICKLES", "WEIGHTS", "Found", "discover", "side_files"]
 
@@ -71,6 +72,7 @@ def discover(path: str | PathLike[str]) -> Found:
     Raises:
         FormatError: there are none, or it is not clear which are meant.
     """
+    refuse_url(path)
     path = Path(path)
     commit.settle(path if path.is_dir() else path.parent)
     if not path.exists():

@@ -144,9 +144,11 @@ def preview(path: str | PathLike[str], change: Change, options: Options | None =
     return _foresee(path, _splicing(change, path), options or Options())
 
 
-def _foresee(path: str | PathLike[str], rewrite: Rewrite, options: Options) -> Edited:
+def _foresee(
+    path: str | PathLike[str], rewrite: Rewrite, options: Options, *, lenient: bool = False
+) -> Edited:
     with _opened(path, options) as (fd, real):
-        draft = _draft(fd, real, rewrite)
+        draft = _draft(fd, real, rewrite, lenient=lenient)
         way, length = _choose(fd, real, draft, options)
     return Edited(Path(path), way, draft.before, draft.after, len(draft.old), length)
 
@@ -183,7 +185,8 @@ def restore(
             )
         return text
 
-    return (_foresee if dry_run else _apply)(path, rewrite, options or Options())
+    # What a repair replaced can be brought back too.
+    return (_foresee if dry_run else _apply)(path, rewrite, options or Options(), lenient=True)
 
 
 def save_backup(path: str | PathLike[str], options: Options | None = None) -> Path:
@@ -192,7 +195,7 @@ def save_backup(path: str | PathLike[str], options: Options | None = None) -> Pa
     with _opened(path, options) as (fd, real):
         if options.backup == "full":
             return keep_copy(fd, real, options.progress)
-        head = header.read(real)
+        head = header.read(real, lenient=True)
         raw = undo.read_at(fd, head.data_start, 0)
         undo.begin(real, Record(os.fstat(fd).st_size, 0, raw, raw))
         undo.finish(real, keep=True)
@@ -205,7 +208,7 @@ def restore_copy(path: str | PathLike[str], options: Options | None = None) -> P
     with _opened(path, options) as (fd, real):
         _refuse_split(fd, real)
         copy = undo.full_backup_path(real)
-        header.read(copy)
+        header.read(copy, lenient=True)
         os.replace(copy, real)
         sync_folder(Path(real).parent)
     return Path(copy)
@@ -250,7 +253,7 @@ def _kept(source: str) -> tuple[header.Header, str]:
     try:
         record = undo.load_backup(source)
     except FormatError:
-        head = header.read(source)
+        head = header.read(source, lenient=True)
         with open(source, "rb") as file:
             raw = file.read(head.data_start)
         return head, _text(raw)
@@ -269,8 +272,8 @@ def _text(head: bytes) -> str:
     return head[8:].rstrip(b" ").decode()
 
 
-def _draft(fd: int, real: str, rewrite: Rewrite) -> _Draft:
-    now = header.read(real)
+def _draft(fd: int, real: str, rewrite: Rewrite, *, lenient: bool = False) -> _Draft:
+    now = header.read(real, lenient=True)
     old = undo.read_at(fd, now.data_start, 0)
     text = rewrite(_text(old), now).encode()
     if len(text) > header.MAX_HEADER:
@@ -280,7 +283,7 @@ def _draft(fd: int, real: str, rewrite: Rewrite) -> _Draft:
             hint="shorten the metadata",
         )
     # What is about to be written must pass the reader, and describe the same tensors.
-    then = header.parse(text, file_size=8 + len(text) + now.data_size, file=real)
+    then = header.parse(text, file_size=8 + len(text) + now.data_size, file=real, lenient=lenient)
     if then.entries != now.entries:
         raise AssertionError("an edit of metadata changed the tensors")
     return _Draft(old, text, now.metadata, then.metadata)
@@ -336,9 +339,9 @@ def _roomy(draft: _Draft) -> int:
     return draft.needed + max(_ROOM, min(draft.needed // 4, 1 << 20))
 
 
-def _apply(path: str | PathLike[str], rewrite: Rewrite, options: Options) -> Edited:
+def _apply(path: str | PathLike[str], rewrite: Rewrite, options: Options, *, lenient: bool = False) -> Edited:
     with _opened(path, options) as (fd, real):
-        draft = _draft(fd, real, rewrite)
+        draft = _draft(fd, real, rewrite, lenient=lenient)
         way, length = _choose(fd, real, draft, options)
         if way == "unchanged":
             return Edited(Path(path), way, draft.before, draft.after, length, length)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from ..core.dtypes import DTYPES, DType
 from ..core.spec import Spec
 from ..errors import FormatError, PlanError
 
-__all__ = ["MAX_HEADER", "PAGE", "Entry", "Header", "parse", "read", "render"]
+__all__ = ["MAX_HEADER", "PAGE", "Entry", "Header", "NotText", "foreign", "parse", "read", "render"]
 
 MAX_HEADER = 100_000_000
 """Longest JSON that readers accept, in bytes (reference implementation, on reading and on writing)."""
@@ -55,6 +56,19 @@ class Header:
     metadata: Mapping[str, str]
     data_start: int
     data_size: int
+
+
+class NotText(str):
+    """What stands in ``__metadata__`` where the format demands a string: its JSON. Equal to no string."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, NotText) and str.__eq__(self, other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash(("not text", str(self)))
 
 
 class _Negative(int):
@@ -93,8 +107,11 @@ class _Malformed(ValueError):
     pass
 
 
-def read(path: str | PathLike[str]) -> Header:
+def read(path: str | PathLike[str], *, lenient: bool = False) -> Header:
     """Read the header of a file and nothing else.
+
+    Args:
+        lenient: see :func:`parse`.
 
     Raises:
         FormatError: the file is not a valid safetensors file.
@@ -103,6 +120,9 @@ def read(path: str | PathLike[str]) -> Header:
     with open(path, "rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
         prefix = file.read(8)
+        if (told := foreign(prefix + file.read(56))) is not None:
+            raise FormatError(told[0], file=path, hint=told[1])
+        file.seek(8)
         n = _length(prefix, size, path)
         raw = file.read(n)
         while len(raw) < n:  # an unbuffered read may return less than it was asked for
@@ -110,7 +130,20 @@ def read(path: str | PathLike[str]) -> Header:
             if not more:
                 raise FormatError(f"the file ends inside its header, after {8 + len(raw)} bytes", file=path)
             raw += more
-    return parse(raw, file_size=size, file=path)
+    return parse(raw, file_size=size, file=path, lenient=lenient)
+
+
+def foreign(head: bytes) -> tuple[str, str] | None:
+    """What a file is that begins like this and is not safetensors, and what to do; None if it may be."""
+    if head.startswith(b"version https://git-lfs"):
+        return "is a Git LFS pointer, not the file itself", "run `git lfs pull`"
+    if head[8:9] == b"{":
+        return None
+    if head.startswith((b"GGUF", b"\x89HDF")):
+        return "is a GGUF or HDF5 file, which transcode does not read", "convert a safetensors file"
+    if head.lstrip()[:1] == b"<":
+        return "is a web page, not weights", "download it again"
+    return None
 
 
 def _length(prefix: bytes, file_size: int, file: str | PathLike[str]) -> int:
@@ -136,13 +169,15 @@ def _length(prefix: bytes, file_size: int, file: str | PathLike[str]) -> int:
     return n
 
 
-def parse(raw: bytes, *, file_size: int, file: str | PathLike[str]) -> Header:
+def parse(raw: bytes, *, file_size: int, file: str | PathLike[str], lenient: bool = False) -> Header:
     """Parse the JSON of a header, without the 8 bytes of length before it.
 
     Args:
         raw: the JSON, with its padding.
         file_size: bytes of the whole file, against which the offsets are checked.
         file: name for errors.
+        lenient: metadata that is not text, which no loader takes, comes as :class:`NotText` instead of being
+            refused, so that it can be shown and repaired. Of a key that stands twice the last value comes so.
 
     Raises:
         FormatError: any violation; stricter than the reference reader in that no name may appear twice.
@@ -168,7 +203,7 @@ def parse(raw: bytes, *, file_size: int, file: str | PathLike[str]) -> Header:
     if isinstance(table, _Doubled):
         raise FormatError("the header names this tensor twice", file=file, tensor=table.key)
 
-    metadata = _metadata(table.pop("__metadata__", None), file)
+    metadata = (_lenient if lenient else _metadata)(table.pop("__metadata__", None), file)
     entries = [_entry(name, fields, file) for name, fields in table.items()]
     entries.sort(key=lambda entry: (entry.begin, entry.end))
     data_start = 8 + len(raw)
@@ -185,24 +220,56 @@ def _metadata(found: Any, file: str | PathLike[str]) -> dict[str, str]:
     if found is None:
         return {}
     if not isinstance(found, dict):
-        raise FormatError(f"__metadata__ is a JSON {_kind(found)}, not an object", file=file)
+        raise FormatError(
+            f"__metadata__ is a JSON {_kind(found)}, not an object",
+            file=file,
+            hint="`transcode meta clear FILE` takes it out",
+        )
     if isinstance(found, _Doubled):
-        raise FormatError(f"__metadata__ names {found.key!r} twice", file=file)
+        raise FormatError(f"__metadata__ names {found.key!r} twice", file=file, hint=_repair(found.key))
     for key, value in found.items():
         if not isinstance(value, str):
-            raise FormatError(f"__metadata__: {key!r} is {value!r}, not a string", file=file)
-        _check_text(key, file)
-        _check_text(value, file)
+            told = f"__metadata__: {key!r} is {value!r:.60}, not a string"
+            raise FormatError(told, file=file, hint=_repair(key))
+        for text in (key, value):
+            if not _is_text(text):
+                raise FormatError(
+                    f"__metadata__: {text!r} holds half of a surrogate pair", file=file, hint=_repair(key)
+                )
     return found
 
 
-def _check_text(text: str, file: str | PathLike[str]) -> None:
+def _repair(key: str) -> str:
+    shown = key if re.fullmatch(r"[\w.:-]+", key, re.ASCII) else json.dumps(key)
+    return f"repair it: `transcode meta set FILE {shown}=VALUE`, `meta del FILE {shown}` or `meta clear FILE`"
+
+
+def _lenient(found: Any, file: str | PathLike[str]) -> dict[str, str]:
+    if not isinstance(found, dict):
+        return {}
+    doubled = found.key if isinstance(found, _Doubled) else None
+    made: dict[str, str] = {}
+    for key, value in found.items():
+        fine = isinstance(value, str) and _is_text(key) and _is_text(value) and key != doubled
+        name = key if _is_text(key) else json.dumps(key)[1:-1]
+        made[name] = value if fine else NotText(json.dumps(value))
+    return made
+
+
+def _is_text(text: str) -> bool:
     # JSON escapes can spell half of a surrogate pair, which is no text and cannot be written again.
-    if not text.isascii():
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise FormatError(f"{text!r} holds half of a surrogate pair", file=file) from None
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _check_text(text: str, file: str | PathLike[str]) -> None:
+    if not _is_text(text):
+        raise FormatError(f"{text!r} holds half of a surrogate pair", file=file)
 
 
 def _entry(name: str, fields: Any, file: str | PathLike[str]) -> Entry:

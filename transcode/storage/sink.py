@@ -26,9 +26,7 @@ def check_destination(plan: Plan, *, force: bool, inputs: set[Path]) -> None:
     if plan.folder:
         commit.settle(plan.destination)
     placed = targets(plan)
-    for target in placed:
-        if target.resolve() in inputs:
-            raise PlanError("is read by this run, and never overwritten", file=target, hint="write elsewhere")
+    _refuse_source(plan, placed, inputs)
     if plan.folder and plan.destination.exists() and not plan.destination.is_dir():
         raise PlanError("is a file, not a folder", file=plan.destination, hint="write elsewhere")
     if plan.folder and plan.destination.is_symlink() and not plan.destination.exists():
@@ -68,13 +66,52 @@ def check_destination(plan: Plan, *, force: bool, inputs: set[Path]) -> None:
         raise PlanError(f"{parent}: Permission denied", file=plan.destination, hint="write elsewhere")
     left = leftover(plan)
     free = system.free_space(parent) + left
-    if free < plan.bytes_out:
+    if free < plan.file_bytes:
         more = f", with the {left} that an unfinished run to the same place holds" if left else ""
         raise PlanError(
-            f"needs {plan.bytes_out} bytes, the file system has {free} left{more}",
+            f"needs {plan.file_bytes} bytes, the file system has {free} left{more}",
             file=plan.destination,
             hint="free some space or choose another destination",
         )
+
+
+def _refuse_source(plan: Plan, placed: list[Path], inputs: set[Path]) -> None:
+    """Refuse to write over, or among, the files that are read, by whatever names they go.
+
+    Links, hard links and mounts give a file several names; device and inode are the same for all of them.
+    """
+    destination = plan.destination
+    read = {_identity(path): path for path in inputs if path.exists()}
+    whole = plan.folder and _same(destination, plan.source)
+    found = [target for target in placed if target.resolve() in inputs or _identity(target) in read]
+    if plan.folder and destination.is_dir():
+        found += [path for path in destination.iterdir() if path.is_file() and _identity(path) in read]
+    held = read.get(_identity(found[0]), found[0]) if found else destination
+    if whole or (found and plan.folder and _same(destination, held.parent)):
+        raise PlanError(
+            "is the folder of the source, which is never written to", file=destination,
+            hint="write to another folder",
+        )  # fmt: skip
+    if found:
+        other = "" if held.resolve() == found[0].resolve() else f" as {held}"
+        raise PlanError(
+            f"is read by this run{other}, and never overwritten", file=found[0], hint="write elsewhere"
+        )
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Device and inode, None where there is no such file."""
+    try:
+        facts = path.stat()
+    except OSError:
+        return None
+    return facts.st_dev, facts.st_ino
+
+
+def _same(first: Path, second: Path) -> bool:
+    """Whether two paths lead to one existing file or folder."""
+    one = _identity(first)
+    return one is not None and one == _identity(second)
 
 
 def _existing_parent(path: Path) -> Path:

@@ -13,6 +13,7 @@ from ..core.tensor import LazyTensor
 from ..errors import FormatError
 from . import undo
 from .discover import PICKLES, Found, discover, side_files
+from .header import foreign
 from .mapping import MappedFile
 from .ranks import ZERO_TOOL
 from .stored import stored
@@ -167,20 +168,12 @@ def _sniff(path: Path) -> str:
         raise FormatError(f"cannot be read: {error.strerror}", file=path) from None
     if empty:
         raise FormatError("is empty", file=path, hint="is the download complete?")
-    if head.startswith(b"version https://git-lfs"):
-        raise FormatError("is a Git LFS pointer, not the file itself", file=path, hint="run `git lfs pull`")
     if head.startswith(b"PK\x03\x04"):
         return "pickle"
+    if (told := foreign(head)) is not None:
+        raise FormatError(told[0], file=path, hint=told[1])
     if head[8:9] == b"{":
         return "safetensors"
-    if head.startswith((b"GGUF", b"\x89HDF")):
-        raise FormatError(
-            "is a GGUF or HDF5 file, which transcode does not read",
-            file=path,
-            hint="convert a safetensors file",
-        )
-    if head.lstrip()[:1] == b"<":
-        raise FormatError("is a web page, not weights", file=path, hint="download it again")
     return "pickle" if path.suffix in PICKLES else "safetensors"
 
 

@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from .header import NotText
+
 __all__ = ["checked", "common_prefix", "splice", "stringify"]
 
 _KEY = "__metadata__"
@@ -74,6 +76,11 @@ def checked(metadata: Mapping[str, str]) -> dict[str, str]:
     """
     for key, value in metadata.items():
         for what, part in (("key", key), (f"value of {key!r}", value)):
+            if isinstance(part, NotText):
+                raise ValueError(
+                    f"the {what} is {part:.60}, not a string, and no loader takes the file:"
+                    f" set {key!r} to a text or delete it in the same command, or clear all"
+                )
             if not isinstance(part, str):
                 raise ValueError(f"the {what} is {part!r}, not a string")
             try:

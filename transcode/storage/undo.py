@@ -112,7 +112,7 @@ class Record:
 
     def header(self, file: str | PathLike[str]) -> header.Header:
         """The old header, parsed."""
-        return header.parse(self.head[8:], file_size=self.size, file=file)
+        return header.parse(self.head[8:], file_size=self.size, file=file, lenient=True)
 
 
 def _padded(kept: bytes) -> bytes | None:
@@ -236,7 +236,7 @@ def _read(fd: int, path: str) -> header.Header:
     prefix = int.from_bytes(read_at(fd, 8, 0), "little")
     if not 0 < prefix <= min(header.MAX_HEADER, size - 8):
         raise FormatError(f"the header claims {prefix} bytes", file=path)
-    return header.parse(read_at(fd, prefix, 8), file_size=size, file=path)
+    return header.parse(read_at(fd, prefix, 8), file_size=size, file=path, lenient=True)
 
 
 def read_at(fd: int, size: int, offset: int) -> bytes:
@@ -344,8 +344,11 @@ def load_backup(path: str) -> Record:
     return record
 
 
-def read(path: str | PathLike[str]) -> header.Header:
+def read(path: str | PathLike[str], *, lenient: bool = False) -> header.Header:
     """Read a header that nobody is in the middle of changing, after repairing what a killed editor left.
+
+    Args:
+        lenient: see :func:`transcode.storage.header.parse`.
 
     Raises:
         As :func:`transcode.storage.header.read` and :func:`repair`.
@@ -354,7 +357,7 @@ def read(path: str | PathLike[str]) -> header.Header:
     while True:
         repair(path)
         try:
-            found = header.read(path)
+            found = header.read(path, lenient=lenient)
         except FormatError:
             if not _is_there(real):
                 raise

@@ -12,6 +12,7 @@ import numpy as np
 from .. import catalog
 from ..core.dtypes import DTYPES
 from ..core.flow import Transform
+from ..core.given import path
 from ..core.planning import Planning
 from ..core.scratch import Scratch
 from ..core.spec import Part, Spec
@@ -46,6 +47,9 @@ class Calibrate(Transform):
 
     path: str
     keep_global_scale: bool = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", path("calibrate", self.path))
 
     def apply(self, tensors: Iterable[LazyTensor], planning: Planning) -> Iterator[LazyTensor]:
         """Read the calibration, a few kilobytes, and add parts.

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..core.dtypes import FLOATS, DType, dtype
 from ..core.flow import Transform
+from ..core.given import text, texts
 from ..core.planning import Planning
 from ..core.scratch import Scratch
 from ..core.spec import Spec
@@ -27,7 +28,7 @@ _TARGETS = (*FLOATS, "F8_E4M3", "F8_E5M2")
 def float_dtype(name: str) -> DType:
     """A dtype that tensors can be cast to. Raises RecipeError."""
     try:
-        found = dtype(name)
+        found = dtype(text("cast: dtype", name))
     except KeyError:
         found = None
     if found is None or found.name not in _TARGETS:
@@ -56,6 +57,7 @@ class Cast(Transform):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "to", float_dtype(self.to).name)
+        object.__setattr__(self, "only", texts("cast: only", self.only))
         Patterns(self.only)
 
     def apply(self, tensors: Iterable[LazyTensor], planning: Planning) -> Iterator[LazyTensor]:

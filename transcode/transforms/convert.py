@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from .. import catalog
 from ..core.flow import Transform
+from ..core.given import text
 from ..core.planning import Planning
 from ..core.tensor import LazyTensor
 from ..errors import PlanError
@@ -35,6 +36,9 @@ class Convert(Transform):
     model: str | None = None
 
     def __post_init__(self) -> None:
+        for key in ("to", "source", "model"):
+            if key == "to" or getattr(self, key) is not None:
+                text(f"convert: {key}", getattr(self, key))
         if self.model is not None:
             catalog.family(self.model).spelled(self.to)
 
@@ -44,7 +48,7 @@ class Convert(Transform):
         names = [tensor.name for tensor in tensors]
         family = self._family(names)
         if family.spelling == self.to:
-            planning.note(f"convert: the names are spelled as {self.to} already")
+            planning.warn(f"convert: the names are spelled as {self.to} already, none changes")
         else:
             planning.note(f"convert {family.name}: {family.spelling} -> {self.to}")
         unknown = []

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from .. import catalog
 from ..core.dtypes import DType
 from ..core.flow import Transform
+from ..core.given import text, texts
 from ..core.planning import Planning
 from ..core.scheme import Scheme
 from ..core.scratch import Scratch
@@ -55,6 +56,8 @@ class Dequantize(Transform):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "to", float_dtype(self.to).name)
+        text("dequantize: convention", self.convention)
+        object.__setattr__(self, "only", texts("dequantize: only", self.only))
         Patterns(self.only)
 
     def apply(self, tensors: Iterable[LazyTensor], planning: Planning) -> Iterator[LazyTensor]:

@@ -10,9 +10,10 @@ from ..core.performance import Performance
 from ..core.scheme import Scheme
 from ..core.scratch import Scratch
 from ..core.tensor import LazyTensor
+from ..errors import TranscodeError
 from ..numerics import backend
 
-__all__ = ["Devices", "choose"]
+__all__ = ["Devices", "choose", "known"]
 
 _WORKERS = 4
 """Threads that keep GPUs busy, two at least for each: more only wait for each other, over smaller tiles."""
@@ -45,6 +46,18 @@ class Devices:
             return backend.working(None)
         share = -(-self.performance.threads // len(self.names))
         return backend.working(self.names[number % len(self.names)], self.performance.device_memory // share)
+
+
+def known(device: str, remarks: list[str]) -> str:
+    """The device; or the CPU, which makes the same bytes, and a remark where there is none of that name."""
+    try:
+        found = Performance(device=device).device
+        if found != "auto":
+            backend.devices(found)
+        return found
+    except TranscodeError as error:
+        remarks.append(f"{error.what}: runs on the CPU, which gives the same bytes")
+        return "cpu"
 
 
 def choose(performance: Performance, tensors: Sequence[LazyTensor]) -> Devices:

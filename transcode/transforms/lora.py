@@ -7,11 +7,14 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from ..catalog.lora import lora_names
 from ..core.flow import Transform
+from ..core.given import number
+from ..core.given import path as path_of
 from ..core.planning import Planning
 from ..core.tensor import LazyTensor
 from ..errors import PlanError, RecipeError
@@ -58,6 +61,29 @@ def parse_lora(text: str) -> LoraFile:
         return LoraFile(text)
 
 
+def _files(given: Any) -> tuple[LoraFile, ...]:
+    """LoRAs from what a caller may give: a path, or several paths and ``(path, strength, alpha)`` tuples."""
+    if isinstance(given, str | PathLike) or not isinstance(given, Iterable) or isinstance(given, LoraFile):
+        given = (given,)
+    made = []
+    for one in given:
+        fields = (
+            (one,) if isinstance(one, str | PathLike) else tuple(one) if isinstance(one, Iterable) else ()
+        )
+        if not 1 <= len(fields) <= 3:
+            raise RecipeError(f"lora: {one!r} is no path, nor a path with a strength and an alpha")
+        path, strength, alpha = (*fields, 1.0, None)[:3] if len(fields) < 2 else (*fields, None)[:3]
+        file = path_of("lora", path)
+        made.append(
+            LoraFile(
+                file,
+                number(f"lora: {file}: strength", strength),
+                None if alpha is None else number(f"lora: {file}: alpha", alpha),
+            )
+        )
+    return tuple(made)
+
+
 @dataclass(frozen=True)
 class Lora(Transform):
     """Add LoRAs to the plain float tensors of a model.
@@ -90,7 +116,7 @@ class Lora(Transform):
     prefix: str | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "files", tuple(LoraFile(*file) for file in self.files))
+        object.__setattr__(self, "files", _files(self.files))
         if not self.files:
             raise RecipeError("lora: no file is named")
         if self.keys not in KEYS:

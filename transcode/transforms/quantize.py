@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from .. import catalog
 from ..core.dtypes import DType
 from ..core.flow import Transform
+from ..core.given import pairs, text, texts
 from ..core.observe import Observation
 from ..core.planning import Planning
 from ..core.scheme import Scheme
@@ -19,6 +20,7 @@ from ..core.tensor import LazyTensor
 from ..errors import PlanError, RecipeError
 from .cast import cast_tensor, float_dtype
 from .choice import Choice
+from .effect import refuse_adapter, refuse_nothing
 from .encode import encode_tensor, first_nonfinite, observation
 from .pad import pad_tensor
 from .select import Patterns
@@ -40,11 +42,13 @@ def parse_scheme(text: str) -> tuple[str, Options]:
         RecipeError: not of that form.
     """
     name, _, rest = text.partition(":")
-    options = []
+    options: list[tuple[str, Any]] = []
     for item in filter(None, re.split(r",(?![^\[]*\])", rest)):
         key, equals, value = item.partition("=")
         if not equals:
             raise RecipeError(f"scheme {text!r}: {item!r} is not of the form option=value")
+        if any(key.strip() == other for other, _ in options):
+            raise RecipeError(f"scheme {text!r}: {key.strip()} is given twice")
         options.append((key.strip(), parse_value(key.strip(), value)))
     return name.strip(), tuple(options)
 
@@ -61,6 +65,25 @@ def parse_value(option: str, text: str) -> Any:
         return yaml.safe_load(text)
     except yaml.YAMLError:
         raise RecipeError(f"option {option}: {text!r} is not a value") from None
+
+
+def _groups(given: Any) -> tuple[tuple[str, ...], ...]:
+    """Groups of modules: lists, or texts with commas."""
+    if isinstance(given, str):
+        given = (given,)
+    if not isinstance(given, Iterable):
+        raise RecipeError(f"quantize: share_scale: {given!r} is not a list of groups")
+    groups = tuple(
+        tuple(part.strip() for part in one.split(",")) if isinstance(one, str) else texts("share_scale", one)
+        for one in given
+    )
+    for group in groups:
+        if len(group) < 2:
+            raise RecipeError(
+                f"quantize: share_scale: {', '.join(group)!r} is one module, which shares with nobody",
+                hint='name those that share one scale, as "q,k,v"',
+            )
+    return groups
 
 
 @dataclass(frozen=True)
@@ -104,6 +127,10 @@ class Quantize(Transform):
     share_scale: tuple[tuple[str, ...], ...] = ()
 
     def __post_init__(self) -> None:
+        for key in ("targets", "include", "exclude"):
+            object.__setattr__(self, key, texts(f"quantize: {key}", getattr(self, key)))
+        object.__setattr__(self, "overrides", pairs("quantize: overrides", self.overrides, sign="="))
+        object.__setattr__(self, "share_scale", _groups(self.share_scale))
         for patterns in (self.targets, self.include, self.exclude, [rule for rule, _ in self.overrides]):
             Patterns(patterns)
         for option, allowed in (
@@ -112,6 +139,9 @@ class Quantize(Transform):
         ):
             if (value := getattr(self, option)) not in allowed:
                 raise RecipeError(f"{option}: {value!r} is not one of {', '.join(allowed)}")
+        for option in ("model", "keep_dtype"):
+            if (value := getattr(self, option)) is not None:
+                text(f"quantize: {option}", value)
         if self.keep_dtype is not None:
             object.__setattr__(self, "keep_dtype", float_dtype(self.keep_dtype).name)
         self._fused()
@@ -139,14 +169,21 @@ class Quantize(Transform):
     def apply(self, tensors: Iterable[LazyTensor], planning: Planning) -> Iterator[LazyTensor]:
         """Decide each tensor's fate from facts; bytes are read only for ``on_nonfinite="keep"``."""
         tensors = list(tensors)
+        if not self.include:
+            refuse_adapter(tensors, planning)
         choice = Choice(self.model, self.targets, self.include, self.exclude, tensors, planning)
         decided = self._decide(tensors, choice, planning)
         choice.complain()
-        if all(action is None or isinstance(action, DType) for _, action, _ in decided):
-            planning.warn("quantize: no tensor is quantized; --dry-run -v shows why")
         if self.on_nonfinite == "keep":
             decided = _spare_nonfinite(decided, planning)
+        if all(action is None or isinstance(action, DType) for _, action, _ in decided):
+            refuse_nothing(self.scheme, [(tensor, why) for tensor, _, why in decided], planning)
         needs = self._needs(decided, choice, planning)
+        if self.keep_dtype is not None and not any(
+            action is None and choice.may_cast(tensor) and tensor.spec.dtype.name != self.keep_dtype
+            for tensor, action, _ in decided
+        ):
+            planning.warn(f"quantize: keep_dtype {self.keep_dtype}: no tensor that is kept has another dtype")
         for number, (tensor, action, why) in enumerate(decided):
             if isinstance(action, DType):
                 yield cast_tensor(tensor, action, why=why)
@@ -161,6 +198,7 @@ class Quantize(Transform):
     def _decide(self, tensors: list[LazyTensor], choice: Choice, planning: Planning) -> list[Decision]:
         default, actions = self._actions(planning.convention)
         overrides = Patterns(rule for rule, _ in self.overrides)
+        won: set[str | None] = set()
         decided: list[Decision] = []
         taken = []
         for tensor in tensors:
@@ -169,6 +207,7 @@ class Quantize(Transform):
             if take:
                 taken.append(tensor.name)
                 rule = overrides.first(tensor.name)
+                won.add(rule)
                 action = default if rule is None else actions[rule]
                 if rule is not None:
                     why = f"override {rule}"
@@ -178,6 +217,10 @@ class Quantize(Transform):
             else:
                 decided.append((tensor, action, why))
         planning.unmatched("override", overrides.unused(), taken)
+        unmatched = overrides.unused()
+        for rule, _ in self.overrides:
+            if rule not in won and rule not in unmatched:
+                planning.warn(f"override {rule!r} does nothing: earlier ones match first wherever it does")
         return decided
 
     def _fitting(self, tensor: LazyTensor, scheme: Scheme, why: str, planning: Planning) -> Decision:
@@ -209,6 +252,7 @@ class Quantize(Transform):
         """The looks that each tensor's encoding waits for: its own, or those of all its group."""
         own: dict[int, Observation[float]] = {}
         groups: dict[object, list[int]] = {}
+        shared: dict[str, set[int]] = {}
         fused = self._fused()
         for number, (tensor, action, _) in enumerate(decided):
             if action is None or isinstance(action, DType) or not action.observes:
@@ -217,7 +261,22 @@ class Quantize(Transform):
             key: object = number
             if any(part.role == "global_scale" for part in action.parts(tensor.spec)):
                 key = self._group(tensor, action, choice, fused, planning) or number
+                if isinstance(key, str):
+                    shared.setdefault(key, set()).add(number)
             groups.setdefault((key, action), []).append(number)
+        idle = [
+            ",".join(group.members)
+            for group in fused
+            if not any(
+                len({n for n in members if group.key(decided[n][0].name) == key}) > 1
+                for key, members in shared.items()
+            )
+        ]
+        if idle:
+            told = f"share_scale: no two tensors with a global scale are those of {' or of '.join(idle)}"
+            if not planning.allow_unmatched:
+                raise PlanError(told, hint="correct it, leave it out, or pass --allow-unmatched")
+            planning.warn(told)
         return {
             number: tuple(own[member] for member in members)
             for members in groups.values()
@@ -249,11 +308,14 @@ class Quantize(Transform):
             from .. import schemes
 
             given = {} if convention is None else catalog.convention(convention).scheme_options(name)
-            return schemes.make(name, **{**given, **dict(options)})
+            scheme = schemes.make(name, **{**given, **dict(options)})
+            if convention is not None:  # which may say the other half
+                schemes.refuse_idle(scheme, dict(options))
+            return scheme
 
         actions: dict[str, Action] = {}
-        for rule, text in self.overrides:
-            name, options = parse_scheme(text)
+        for rule, scheme in self.overrides:
+            name, options = parse_scheme(scheme)
             if rule in actions:
                 raise RecipeError(f"override: the pattern {rule!r} is given twice")
             if name == "keep":

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ..core.flow import Transform
+from ..core.given import pairs
 from ..core.planning import Planning
 from ..core.tensor import LazyTensor
 from ..errors import RecipeError
@@ -35,6 +36,10 @@ class Rename(Transform):
     names: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
+        for key in ("rules", "names"):
+            object.__setattr__(self, key, pairs(f"rename: {key}", getattr(self, key)))
+        if not self.rules and not self.names:
+            raise RecipeError("rename: no rule is given", hint="give rules, or leave the stage out")
         self._compiled()
 
     def _compiled(self) -> list[tuple[re.Pattern[str], str]]:
@@ -55,6 +60,7 @@ class Rename(Transform):
         exact = dict(self.names)
         used: set[str] = set()
         seen: list[str] = []
+        renamed = 0
         for tensor in tensors:
             name = tensor.name
             seen.append(name)
@@ -67,9 +73,12 @@ class Rename(Transform):
                     new, count = pattern.subn(replacement, new)
                     if count:
                         used.add(pattern.pattern)
+            renamed += new != name
             yield tensor if new == name else tensor.evolve(name=new, did=f"rename: {name} -> {new}")
         rest = [rule for rule, _ in (*self.rules, *self.names) if rule not in used]
         planning.unmatched("rename", rest, seen)
+        if not renamed and not rest:
+            planning.warn("rename: every name that a rule matches stays as it is")
 
     def config(self) -> dict[str, Any]:
         """Rules as lists, the exact map as a mapping."""

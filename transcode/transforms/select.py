@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ..core.flow import Transform
+from ..core.given import texts
 from ..core.patterns import Pattern
 from ..core.planning import Planning
 from ..core.tensor import LazyTensor
+from ..errors import RecipeError
 
 __all__ = ["Drop", "Keep", "Patterns"]
 
@@ -37,6 +39,9 @@ class _Select(Transform):
     patterns: tuple[str, ...]
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "patterns", texts(self.kind, self.patterns))
+        if not self.patterns:
+            raise RecipeError(f"{self.kind}: no pattern is given", hint="name the tensors, or leave it out")
         Patterns(self.patterns)
 
     def apply(self, tensors: Iterable[LazyTensor], planning: Planning) -> Iterator[LazyTensor]:
@@ -64,6 +69,12 @@ class Keep(_Select):
     """Let only tensors go on that some pattern matches."""
 
     kind: ClassVar[str] = "keep"
+
+    def apply(self, tensors: Iterable[LazyTensor], planning: Planning) -> Iterator[LazyTensor]:
+        dropped = len(planning.dropped)
+        yield from super().apply(tensors, planning)
+        if len(planning.dropped) == dropped:
+            planning.warn(f"keep: {', '.join(self.patterns)}: every tensor matches, none is left out")
 
     def _leaves(self, match: str | None) -> str | None:
         return "drop: matches no pattern of keep" if match is None else None

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import catalog
+from ..core import given
 from ..core import layout as cutting
 from ..core.flow import Flow
 from ..core.performance import MIN_TILE, Performance
@@ -21,6 +22,7 @@ from ..core.tensor import LazyTensor
 from ..errors import Interrupted, PlanError, RecipeError
 from ..numerics.notice import compiling
 from ..storage import header
+from ..storage.location import refuse_destination
 from ..storage.sink import check_destination
 from ..storage.staging import Staging
 from . import beside, devices, record
@@ -52,6 +54,9 @@ class Write:
         force: an existing destination is replaced.
         allow_unmatched: rules that match nothing are warnings.
         performance: how to run.
+        remarks: what the reader of a recipe has to say of it: warnings of the plan.
+        tolerant: options that do nothing here are warnings, not errors, as configurations of other programs
+            say what all of their layouts might need.
     """
 
     dst: str | Path
@@ -66,8 +71,18 @@ class Write:
     allow_unmatched: bool = False
     performance: Performance = field(default_factory=Performance)
     on_progress: Callable[[Progress], None] | None = None
+    remarks: tuple[str, ...] = ()
+    tolerant: bool = False
 
     def __post_init__(self) -> None:
+        given.path("dst", self.dst)
+        for key in ("layout", "convention", "name"):
+            if (value := getattr(self, key)) is not None:
+                given.text(key, value)
+        for key in ("max_shard_size", "max_tensors"):
+            if (value := getattr(self, key)) is not None:
+                given.number(key, value)
+        object.__setattr__(self, "metadata", given.pairs("metadata", self.metadata, sign="="))
         if not str(self.dst):
             raise RecipeError("no destination: the path is empty")
         if self.layout is not None and self.layout not in LAYOUTS:
@@ -112,6 +127,7 @@ class Write:
         Raises:
             PlanError: anything that can be known to fail.
         """
+        refuse_destination(self.dst)
         convention = catalog.convention(self.convention or _default_convention(flow))
         planning = Planning(
             convention=convention.name,
@@ -121,6 +137,7 @@ class Write:
             on_scan=self._scan,
         )
         planning.notes.extend(flow.source.notes)
+        planning.warnings.extend(self.remarks)
         tensors = flow.tensors(planning)
         if not tensors:
             raise PlanError("no tensor is left to write", file=flow.source.path)
@@ -129,6 +146,7 @@ class Write:
         gpus = devices.choose(self.performance, tensors).names
         if gpus:
             planning.note(f"schemes are computed on {', '.join(gpus)}")
+        self._tell_idle(tensors, planning)
         block_of = _numbering(tensors)
         units = []
         for number, tensor in enumerate(tensors):
@@ -143,6 +161,7 @@ class Write:
         if among and flow.source.path.is_dir():
             planning.warn(f"{self.dst} lies among the source's files, so that folder will hold two models")
         layout = self._layout(flow)
+        self._check_name(layout, convention, planning)
         stem = self.name or flow.source.stem
         cut = self._cut(units, layout, stem, convention)
         schemes = {tensor.scheme.name for tensor in tensors if tensor.scheme is not None}
@@ -224,8 +243,8 @@ class Write:
             if (value := getattr(self, key)) is not None:
                 target[key] = value
         output: dict[str, Any] = {"path": str(self.dst)}
-        if self.name is not None:
-            output["name"] = self.name
+        if (name := self.strict().name) is not None:
+            output["name"] = name
         if not self.copy_metadata:
             output["copy_metadata"] = False
         if self.metadata:
@@ -234,6 +253,26 @@ class Write:
             if getattr(self, key):
                 output[key] = True
         return {**({"target": target} if target else {}), "output": output}
+
+    def _tell_idle(self, tensors: Sequence[LazyTensor], planning: Planning) -> None:
+        """Say what of the performance options does nothing in this plan."""
+        if any(tensor.scheme is not None for tensor in tensors):
+            return
+        if self.performance.measure:
+            planning.warn("measure: nothing is quantized, so there is nothing to measure")
+        if self.performance.device not in ("cpu", "auto"):
+            planning.warn(f"device {self.performance.device}: only schemes are computed there, none is used")
+
+    def _check_name(self, layout: str, convention: catalog.Convention, planning: Planning) -> None:
+        """Refuse a name that no file would bear."""
+        if self.name is None or _bears_name(layout, convention):
+            return
+        told = (
+            f"name: {self.name!r} does nothing: {convention.name} has its own names for the layout {layout}"
+        )
+        if not self.tolerant:
+            raise PlanError(told, hint="leave the name out")
+        planning.warn(told)
 
     def _layout(self, flow: Flow) -> str:
         if self.layout is not None:
@@ -297,6 +336,13 @@ class Write:
         if self.on_progress is not None:
             self.on_progress(Progress(done, done, stage, 0.0))
 
+    def strict(self) -> Write:
+        """The same, without what does nothing and the remarks on it."""
+        name = self.name
+        if self.tolerant and self.layout is not None and self.convention is not None:
+            name = name if _bears_name(self.layout, catalog.convention(self.convention)) else None
+        return replace(self, remarks=(), tolerant=False, name=name)
+
     def with_progress(self, on_progress: Callable[[Progress], None] | None) -> Write:
         """The same, reporting its progress."""
         return replace(self, on_progress=on_progress)
@@ -329,6 +375,17 @@ def _default_convention(flow: Flow) -> str:
         return "nunchaku" if "nunchaku" in kinds else "lightx2v"
     spellings = [getattr(step, "to", "") for step in flow.steps if step.kind == "convert"]
     return spellings[-1] if spellings and spellings[-1] in catalog.conventions() else "plain"
+
+
+def _bears_name(layout: str, convention: catalog.Convention) -> bool:
+    """Whether any file of a layout bears the name of the output, and not one that the consumer prescribes."""
+    mark = "\0"
+    names = [convention.index_name(layout, mark) or ""]
+    if layout == "single_file":
+        names.append(convention.single_file(mark))
+    elif layout == "chunked":
+        names += [convention.chunk_file(mark), convention.alone_file(mark)]
+    return any(mark in name for name in names)
 
 
 def _room(data_size: int) -> int:
