@@ -48,7 +48,8 @@ def _convention(name: str) -> Iterator[str]:
             continue
         known = schemes.describe(scheme)[1]
         conditional = [one.when for ones in (rule.markers, rule.limits, rule.partly) for one in ones]
-        conditions = [option for when in conditional for option in when]
+        named = [one.columns for one in rule.limits if isinstance(one.columns, str)]
+        conditions = [*named, *(option for when in conditional for option in when)]
         for option in (*rule.options, *rule.reads, *conditions):
             if option not in known:
                 yield f"{scheme} has no option {option!r}; it has {', '.join(known)}"

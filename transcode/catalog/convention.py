@@ -9,7 +9,7 @@ from typing import Any
 from ..core.dtypes import FLOATS
 from ..core.patterns import Pattern
 from ..errors import RecipeError
-from .limits import Limit, Partly, holds, plain
+from .limits import Limit, Partly, plain
 from .template import Template
 
 __all__ = ["CONFIGS", "SHAPE", "VALUES", "Convention", "Files", "Marker", "PartRule", "SchemeRule"]
@@ -111,7 +111,8 @@ class SchemeRule:
 
     def limits_for(self, scheme: object) -> tuple[Limit, ...]:
         """The conditions on a tensor of a scheme with such options."""
-        return Limit(self.rows, self.columns), *(one for one in self.limits if holds(one.when, scheme))
+        found = (one.of(scheme) for one in self.limits)
+        return Limit(self.rows, self.columns), *(one for one in found if one is not None)
 
     def unread(self, scheme: object) -> dict[str, Any]:
         """The options of a scheme, with their values, that the consumer does not read."""

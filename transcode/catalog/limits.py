@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from . import strict
@@ -38,7 +38,7 @@ class Limit:
 
     Attributes:
         rows: N must be a multiple of this.
-        columns: K likewise.
+        columns: K likewise; or the name of the option that says of what.
         fused_rows: N must be a multiple of this where the consumer joins the tensor with others; the last of
             those joined need not, as nothing comes behind it.
         experts: whether the experts of a mixture can be of this scheme at all.
@@ -47,24 +47,34 @@ class Limit:
     """
 
     rows: int = 1
-    columns: int = 1
+    columns: int | str = 1
     fused_rows: int = 1
     experts: bool = True
     when: Mapping[str, Any] = field(default_factory=dict)
     why: str = "which the consumer's kernel needs"
 
+    def of(self, scheme: object) -> Limit | None:
+        """The limit in numbers for a scheme with certain options; None if it does not hold for it."""
+        if not holds(self.when, scheme):
+            return None
+        if isinstance(self.columns, int):
+            return self
+        return replace(self, columns=int(getattr(scheme, self.columns)))
+
 
 @dataclass(frozen=True)
 class Partly:
-    """An option that only some of the consumer's loaders read.
+    """What only some of the consumer's loaders read.
 
     Attributes:
-        when: the option and its value.
+        when: the option and its value; with ``experts``, options that the scheme must have.
         by: who reads it, and who does not.
+        experts: whether it is the experts of a mixture that only some of them read.
     """
 
     when: Mapping[str, Any]
     by: str
+    experts: bool = False
 
 
 def limit(node: strict.Node) -> Limit:
@@ -72,7 +82,9 @@ def limit(node: strict.Node) -> Limit:
     top = node.mapping()
     found = Limit(
         rows=top.get("rows", lambda child: child.integer(1), 1),
-        columns=top.get("columns", lambda child: child.integer(1), 1),
+        columns=top.get(
+            "columns", lambda child: child.string() if child.kind == "text" else child.integer(1), 1
+        ),
         fused_rows=top.get("fused_rows", lambda child: child.integer(1), 1),
         experts=top.get("experts", strict.Node.boolean, True),
         when=_options(top.find("when")),
@@ -85,7 +97,9 @@ def limit(node: strict.Node) -> Limit:
 def partly(node: strict.Node) -> Partly:
     """Read an entry of ``partly``. Raises RecipeError."""
     top = node.mapping()
-    found = Partly(_options(top.need("when")), top.need("by").string())
+    experts = top.get("experts", strict.Node.boolean, False)
+    when = _options(top.find("when") if experts else top.need("when"))
+    found = Partly(when, top.need("by").string(), experts)
     top.reject_unknown()
     return found
 

@@ -37,7 +37,7 @@ def misfit(
     for limit in consumer.scheme(scheme.name).limits_for(scheme):
         if not limit.experts and catalog.experts_of(tensor.name) is not None:
             return f"it is of an expert, and {limit.why}"
-        if odd := _odd(tensor, (limit.rows, limit.columns), limit.why):
+        if odd := _odd(tensor, (limit.rows, int(limit.columns)), limit.why):
             return odd
         if followed and (
             odd := _odd(tensor, (limit.fused_rows, 1), f"where tensors are joined: {limit.why}")
@@ -50,7 +50,7 @@ def multiple(scheme: Scheme, consumer: catalog.Convention | None) -> tuple[int, 
     """Rows and columns that a tensor must have a multiple of, joined or not."""
     limits = () if consumer is None else consumer.scheme(scheme.name).limits_for(scheme)
     rows, columns = scheme.multiple
-    return lcm(rows, *(one.rows for one in limits)), lcm(columns, *(one.columns for one in limits))
+    return lcm(rows, *(one.rows for one in limits)), lcm(columns, *(int(one.columns) for one in limits))
 
 
 def _odd(tensor: LazyTensor, steps: tuple[int, int], why: str) -> str | None:

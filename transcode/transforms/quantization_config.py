@@ -148,6 +148,12 @@ def _compressed_tensors(layers: _Layers, planning: Planning) -> Made:
         targets = sorted(members[text]) if number else ["Linear"]
         groups[f"group_{number}"] = {"targets": targets, **json.loads(text)}
     formats = {group["format"] for group in groups.values()}
+    if formats != {"float-quantized"} and any(catalog.experts_of(f"{module}.") for module in layers.kept):
+        # Its conversion of experts looks for codes alone: integrations/compressed_tensors.py.
+        planning.warn(
+            f"{KEY}: experts that are kept beside {' and '.join(sorted(formats))} layers are read by vLLM,"
+            " not by transformers 5"
+        )
     return Made(
         {
             "quant_method": "compressed-tensors",

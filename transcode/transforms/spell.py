@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..catalog import SHAPE, Convention, PartRule, SchemeRule, holds
+from ..catalog import SHAPE, Convention, PartRule, SchemeRule, experts_of, holds
 from ..core.dtypes import DTYPES
 from ..core.planning import Planning
 from ..core.scheme import Scheme
@@ -77,7 +77,8 @@ def _read_by(tensor: LazyTensor, convention: Convention, planning: Planning) -> 
     rule = convention.scheme(scheme.name)
     for option, value in rule.unread(scheme).items():
         told = f"{scheme.name} with {option}={_shown(value)}"
-        by = next((one.by for one in rule.partly if option in one.when and holds(one.when, scheme)), None)
+        known = (one for one in rule.partly if not one.experts and option in one.when)
+        by = next((one.by for one in known if holds(one.when, scheme)), None)
         if by is None:
             raise PlanError(
                 f"{convention.name} does not read {told}",
@@ -86,6 +87,10 @@ def _read_by(tensor: LazyTensor, convention: Convention, planning: Planning) -> 
                 " transcode alone reads",
             )
         planning.warn(f"{convention.name}: {told} is read by {by}")
+    if experts_of(tensor.name) is not None:
+        for one in rule.partly:
+            if one.experts and holds(one.when, scheme):
+                planning.warn(f"{convention.name}: experts as {scheme.name} are read by {one.by}")
 
 
 def _shown(value: Any) -> str:
