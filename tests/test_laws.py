@@ -91,6 +91,8 @@ def through(source: Path, stages, out: Path, *, mmap: bool = True, **options) ->
         options["convention"] = next(
             n for n in catalog.conventions() if scheme in catalog.convention(n).schemes
         )
+    elif any(getattr(stage, "options", ()) for stage in stages):
+        options.setdefault("convention", "neutral")  # the others read some options only
     report = flow | tc.write(out, **options)
     touched(stages, report.plan.tensors)
     return out.read_bytes()

@@ -75,8 +75,12 @@ CASES = [
 @pytest.mark.parametrize(("scheme", "options", "least"), CASES, ids=lambda value: str(value))
 def test_embeddings_survive(scheme, options, least, model, original, tmp_path):
     quantized, decoded = tmp_path / "quantized", tmp_path / "decoded"
-    report = tc.open(model) | tc.quantize(scheme, **options) | tc.write(quantized, convention="lightx2v")
-    tc.open(quantized) | tc.dequantize("F32") | tc.write(decoded, convention="plain", name="model")
+    report = tc.open(model) | tc.quantize(scheme, **options) | tc.write(quantized, convention="neutral")
+    (
+        tc.open(quantized)
+        | tc.dequantize("F32", convention="neutral")
+        | tc.write(decoded, convention="plain", name="model")
+    )
 
     before = load_file(model / "model.safetensors")
     stored = {

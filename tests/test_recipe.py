@@ -136,12 +136,15 @@ def test_what_flows_in_a_pipe_can_be_saved_and_run_later(wan, tmp_path, shell, d
 COMMANDS = [
     "SRC OUT",
     "SRC OUT --scheme int8 --force --allow-unmatched --targets ffn,nothing",
-    "SRC OUT.safetensors --scheme int8:granularity=group,group_size=32 --asymmetric -w 2 --memory 64MB --tile 1MB",
+    "SRC OUT.safetensors --scheme int8:granularity=group,group_size=32 --asymmetric -w 2 --tile 1MB"
+    " --memory 64MB --convention neutral",
     "SRC OUT --rename 0 zero --rename yes 'no: {x}' --allow-unmatched --metadata 'a=1: \"x\"' --metadata null=~",
     "SRC OUT --keep 'blocks.*' --drop 're:a{1,2}, b' --allow-unmatched --cast fp16 --saturate --no-mmap",
-    "SRC OUT --scheme fp8 -O 'block=[64, 32]' --granularity block --on-nonfinite keep --drop-cache",
+    "SRC OUT --scheme fp8 -O 'block=[64, 32]' --granularity block --on-nonfinite keep --drop-cache"
+    " --convention neutral",
     "SRC OUT --dequantize F32 --from-convention lightx2v --layout chunked --max-shard-size 100kB",
-    "SRC OUT --scheme int8 --override 'blocks.0=keep' --override 'blocks.1.ffn=fp8:format=e5m2' --name x",
+    "SRC OUT --scheme int8 --override 'blocks.0=keep' --override 'blocks.1.ffn=fp8:format=e5m2' --name x"
+    " --convention neutral",
 ]
 
 

@@ -47,7 +47,9 @@ def _convention(name: str) -> Iterator[str]:
             print(f"note: convention {name}: quantize makes no {scheme!r}, so its options are not checked")
             continue
         known = schemes.describe(scheme)[1]
-        conditions = [option for marker in rule.markers for option in marker.when]
+        conditional = [one.when for ones in (rule.markers, rule.limits, rule.partly) for one in ones]
+        named = [one.columns for one in rule.limits if isinstance(one.columns, str)]
+        conditions = [*named, *(option for when in conditional for option in when)]
         for option in (*rule.options, *rule.reads, *conditions):
             if option not in known:
                 yield f"{scheme} has no option {option!r}; it has {', '.join(known)}"

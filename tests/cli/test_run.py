@@ -12,7 +12,7 @@ PLANS = [
     ("o.safetensors", []),
     ("o.safetensors", ["--scheme", "int8", "--drop", "*.bias", "--rename", "^blocks", "layers"]),
     ("o", ["--scheme", "fp8", "--granularity", "block", "--layout", "by_block", "--keep-dtype", "F32"]),
-    ("o", ["--scheme", "int8", "--asymmetric", "--max-shard-size", "60kB"]),
+    ("o", ["--scheme", "int8", "--asymmetric", "--max-shard-size", "60kB", "--convention", "neutral"]),
     ("o", ["--cast", "F32", "--max-tensors", "9", "--convention", "plain", "--name", "model"]),
 ]
 

@@ -34,7 +34,7 @@ class Recorder:
 )
 def test_every_byte_is_written_exactly_once(workers, tile, options, wan, tmp_path):
     flow = tc.open(wan) | tc.quantize("int8", **options)
-    plan = flow.plan(tc.write(tmp_path / "o", layout="by_block"))
+    plan = flow.plan(tc.write(tmp_path / "o", layout="by_block", convention="neutral"))
     recorder = Recorder()
     report = execute(plan, recorder, workers=workers, tile_bytes=tile)
     for number, file in enumerate(plan.files):

@@ -28,8 +28,10 @@ CASES = [
 @pytest.mark.parametrize(("scheme", "options"), CASES)
 def test_values_are_code_times_scale(scheme, options, save, tmp_path):
     x = matrix()
-    tc.open(save({"a.weight": x})) | tc.quantize(scheme, **options) | tc.write(tmp_path / "q.safetensors")
-    tc.open(tmp_path / "q.safetensors") | tc.dequantize("F32") | tc.write(tmp_path / "d.safetensors")
+    flow = tc.open(save({"a.weight": x})) | tc.quantize(scheme, **options)
+    flow | tc.write(tmp_path / "q.safetensors", convention="neutral")
+    decoded = tc.open(tmp_path / "q.safetensors") | tc.dequantize("F32", convention="neutral")
+    decoded | tc.write(tmp_path / "d.safetensors")
     stored, found = load_file(tmp_path / "q.safetensors"), load_file(tmp_path / "d.safetensors")
     assert set(found) == {"a.weight"}
     codes, scale = stored["a.weight"].float(), stored["a.weight_scale"]

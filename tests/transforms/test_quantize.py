@@ -88,7 +88,8 @@ def fp8(x, height, width, to, form=torch.float8_e4m3fn):
 
 
 def quantized(x: torch.Tensor, save, tmp_path: Path, scheme: str, **options) -> dict[str, torch.Tensor]:
-    tc.open(save({"a.weight": x})) | tc.quantize(scheme, **options) | tc.write(tmp_path / "o.safetensors")
+    flow = tc.open(save({"a.weight": x})) | tc.quantize(scheme, **options)
+    flow | tc.write(tmp_path / "o.safetensors", convention="neutral")
     return load_file(tmp_path / "o.safetensors")
 
 
@@ -191,7 +192,7 @@ def test_a_stack_is_quantized_matrix_by_matrix(save, tmp_path):
         fate = " ".join(next(iter(flow)).fate)
         assert "3-D" in fate
         assert "3 matrices" in fate
-        flow | tc.write(tmp_path / "o.safetensors", force=True)
+        flow | tc.write(tmp_path / "o.safetensors", convention="neutral", force=True)
         found = load_file(tmp_path / "o.safetensors")
         for number in range(3):
             codes, scales = one(stack[number])
@@ -387,6 +388,7 @@ def test_nonfinite_is_an_error_that_tells_where(bad, dtype, options, cli, refuse
     x[257, 31] = bad
     source = save({"a.weight": x, "b.weight": torch.ones(4, 4)})
     before = sorted(tmp_path.iterdir())
+    options = [*options, "--convention", "neutral"]
     message = refused("run", source, tmp_path / "deep" / "o.safetensors", "--scheme", *options)
     assert "a.weight: " in message
     assert "row 257, column 31" in message
@@ -417,7 +419,7 @@ def test_the_position_is_the_first_for_one_worker_in_a_stack(save, tmp_path):
     x[2, 9, 1] = float("nan")
     flow = tc.open(save({"a.weight": x})) | tc.quantize("int8", targets=["a"])
     with pytest.raises(DataError, match="row 107, column 3"):
-        flow | tc.write(tmp_path / "o.safetensors", workers=1)
+        flow | tc.write(tmp_path / "o.safetensors", convention="neutral", workers=1)
 
 
 # Options.

@@ -4,6 +4,7 @@ from .convention import SHAPE, Convention, PartRule, SchemeRule
 from .conventions import convention, conventions
 from .families import detect, families, family, generic_family
 from .family import Family, Spelling
+from .limits import experts_of, holds
 from .policy import Fused
 
 __all__ = [
@@ -17,7 +18,9 @@ __all__ = [
     "convention",
     "conventions",
     "detect",
+    "experts_of",
     "families",
     "family",
     "generic_family",
+    "holds",
 ]

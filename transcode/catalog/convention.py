@@ -9,6 +9,7 @@ from typing import Any
 from ..core.dtypes import FLOATS
 from ..core.patterns import Pattern
 from ..errors import RecipeError
+from .limits import Limit, Partly, plain
 from .template import Template
 
 __all__ = ["CONFIGS", "SHAPE", "VALUES", "Convention", "Files", "Marker", "PartRule", "SchemeRule"]
@@ -84,22 +85,39 @@ class SchemeRule:
     Attributes:
         scheme: name of the scheme.
         options: scheme options that this consumer needs, unless the user sets them.
-        reads: option -> values that the consumer is known to read.
+        reads: option -> values that the consumer reads; all others are refused.
+        partly: options outside ``reads`` that some of its loaders read; they are written with a warning.
         parts: role -> how it is stored; those of the scheme, and ``shape``, which every tensor then gets.
         markers: extra tensors.
         shares_scales: whether fused groups must share their global scale.
         rows: N must be a multiple of this, or the consumer's kernel refuses.
         columns: K likewise.
+        limits: further conditions on a tensor.
+        computes: dtype that the consumer decodes to, whatever that of the model is, so that the model must
+            have it too; None where it decodes to the model's.
     """
 
     scheme: str
     options: Mapping[str, Any] = field(default_factory=dict)
     reads: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    partly: tuple[Partly, ...] = ()
     parts: Mapping[str, PartRule] = field(default_factory=dict)
     markers: tuple[Marker, ...] = ()
     shares_scales: bool = False
     rows: int = 1
     columns: int = 1
+    limits: tuple[Limit, ...] = ()
+    computes: str | None = None
+
+    def limits_for(self, scheme: object) -> tuple[Limit, ...]:
+        """The conditions on a tensor of a scheme with such options."""
+        found = (one.of(scheme) for one in self.limits)
+        return Limit(self.rows, self.columns), *(one for one in found if one is not None)
+
+    def unread(self, scheme: object) -> dict[str, Any]:
+        """The options of a scheme, with their values, that the consumer does not read."""
+        given = {option: plain(getattr(scheme, option, None)) for option in self.reads}
+        return {option: value for option, value in given.items() if value not in self.reads[option]}
 
     def markers_for(self, scheme: object) -> tuple[Marker, ...]:
         """The extra tensors that belong to a tensor of a scheme with such options."""
@@ -152,6 +170,10 @@ class Convention:
         metadata: header metadata of every file.
         config: dialect of the ``quantization_config`` that the consumer looks for in config.json, one of
             :data:`CONFIGS`; None where it needs none.
+        dims: numbers of dimensions that it can take quantized; empty leaves that to the scheme.
+        joins: whether it joins fused groups, and all experts of a layer, into one matrix each, whose members
+            must then be quantized alike.
+        pads: whether it takes tensors that were padded.
     """
 
     name: str
@@ -161,6 +183,9 @@ class Convention:
     files: Files
     metadata: Mapping[str, str]
     config: str | None = None
+    dims: tuple[int, ...] = ()
+    joins: bool = False
+    pads: bool = False
 
     def scheme(self, scheme: str) -> SchemeRule:
         """The rule of one scheme.

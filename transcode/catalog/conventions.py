@@ -14,6 +14,7 @@ from ..core.patterns import Pattern
 from . import strict
 from .convention import CONFIGS, Convention, Files, Marker, PartRule, SchemeRule
 from .folders import find, listing
+from .limits import limit, partly
 from .template import Template
 
 __all__ = ["convention", "conventions", "load_convention"]
@@ -61,8 +62,11 @@ def load_convention(path: Path) -> Convention:
         key: child.string() for key, child in top.get("metadata", lambda child: child.mapping().items(), ())
     }
     config = top.get("config", lambda child: child.choice(CONFIGS), None)
+    dims = top.get("dims", lambda node: tuple(child.integer(2) for child in node.sequence()), ())
+    joins = top.get("joins", strict.Node.boolean, False)
+    pads = top.get("pads", strict.Node.boolean, False)
     top.reject_unknown()
-    return Convention(name, title, str(path), schemes, files, metadata, config)
+    return Convention(name, title, str(path), schemes, files, metadata, config, dims, joins, pads)
 
 
 @lru_cache(maxsize=256)
@@ -89,11 +93,14 @@ def _scheme(name: str, node: strict.Node, shared: dict[str, PartRule]) -> Scheme
             key: tuple(value.plain() for value in child.sequence())
             for key, child in top.get("reads", lambda child: child.mapping().items(), ())
         },
+        partly=tuple(partly(child) for child in top.get("partly", strict.Node.sequence, ())),
         parts={role: parts[role] for role in stored},
         markers=tuple(_marker(child) for child in top.get("markers", strict.Node.sequence, ())),
         shares_scales=top.get("shares_scales", strict.Node.boolean, False),
         rows=top.get("rows", lambda child: child.integer(1), 1),
         columns=top.get("columns", lambda child: child.integer(1), 1),
+        limits=tuple(limit(child) for child in top.get("limits", strict.Node.sequence, ())),
+        computes=top.get("computes", lambda child: child.choice(("BF16", "F16", "F32")), None),
     )
     top.reject_unknown()
     spelled = [part.name.text for part in rule.parts.values()]

@@ -117,6 +117,10 @@ class Family:
         """Key of the fused group a tensor belongs to: equal for all its members, None for the others."""
         return self.policy.group_of(name)
 
+    def is_followed(self, name: str) -> bool:
+        """Whether another tensor of its fused group stands behind it; see :meth:`Policy.is_followed`."""
+        return self.policy.is_followed(name)
+
     def converts_to(self) -> tuple[str, ...]:
         """The spellings that names of this one can be converted to."""
         return tuple(

@@ -62,6 +62,11 @@ class Fused:
             return None
         return f"{name[: match.start()]}{{{'|'.join(self.members)}}}{name[match.end() :]}"
 
+    def is_last(self, name: str) -> bool:
+        """Whether a name is that of the last member, behind which no other is joined."""
+        match = self.regex.search(name)
+        return match is not None and Pattern(self.members[-1]).matches(match[0])
+
 
 @dataclass(frozen=True)
 class Policy:
@@ -161,3 +166,8 @@ class Policy:
     def group_of(self, name: str) -> str | None:
         """Key of the fused group a tensor belongs to: equal for all its members, None for the others."""
         return next((key for fused in self.fused if (key := fused.key(name)) is not None), None)
+
+    def is_followed(self, name: str) -> bool:
+        """Whether a consumer that joins fused groups puts another tensor behind this one."""
+        group = next((fused for fused in self.fused if fused.key(name) is not None), None)
+        return group is not None and not group.is_last(name)

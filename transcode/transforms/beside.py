@@ -12,11 +12,16 @@ from ..core.flow import Flow
 from ..core.plan import PlannedFile, SideFile
 from ..core.planning import Planning
 from ..core.tensor import LazyTensor
-from .quantization_config import KEY, quantization_config
+from .quantization_config import KEY, computes, quantization_config
 
 __all__ = ["index", "note_config", "side_files"]
 
 _CONFIG = "config.json"
+_DTYPES = ("dtype", "torch_dtype")
+"""Where a configuration says in which dtype a model is loaded; the second is read by older releases too."""
+
+_TORCH = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
+
 _MODELOPT = "hf_quant_config.json"
 """Says of a source how it is quantized, as ``quantization_config`` does."""
 
@@ -76,7 +81,10 @@ def _say_quantized(
         if config is not None:
             if KEY in config and decoded is None:
                 planning.warn(f"{_CONFIG}: {KEY} of the source is replaced")
-            found[_CONFIG] = _json(_CONFIG, {**config, KEY: made.config}, indent=2)
+            stated = {**config, KEY: made.config}
+            if (dtype := computes(tensors, catalog.convention(str(planning.convention)))) is not None:
+                stated = _with_dtype(stated, _TORCH[dtype], planning)
+            found[_CONFIG] = _json(_CONFIG, stated, indent=2)
             found.pop(_MODELOPT, None)
             found |= {name: _json(name, content, indent=4) for name, content in made.files.items()}
     elif decoded is not None and (_MODELOPT in found or (config is not None and KEY in config)):
@@ -87,6 +95,28 @@ def _say_quantized(
         if config is not None:
             found[_CONFIG] = _json(_CONFIG, {key: config[key] for key in config if key != KEY}, indent=2)
         planning.note(f"{_CONFIG}: {KEY} of the source is left out, its tensors are decoded")
+
+
+def _with_dtype(config: dict[str, Any], dtype: str, planning: Planning) -> dict[str, Any]:
+    """The configuration of a model that is loaded in another dtype than its own: loaders do not cast what
+    they decode, and products of two dtypes fail.
+    """
+    keys = [key for key in _DTYPES if key in config] or [_DTYPES[-1]]
+    if any(config.get(key) != dtype for key in keys):
+        given = config.get(keys[0], "not said")
+        planning.note(
+            f"{_CONFIG}: {keys[0]} is {dtype}, to which its tensors are decoded, instead of {given}"
+        )
+    parts = {key: _nested(value, dtype) for key, value in config.items() if key != KEY}
+    return {**config, **parts, **dict.fromkeys(keys, dtype)}
+
+
+def _nested(value: Any, dtype: str) -> Any:
+    """The same in the configurations of parts of a model."""
+    if not isinstance(value, dict):
+        return value
+    made = {key: _nested(one, dtype) for key, one in value.items()}
+    return {key: dtype if key in _DTYPES and isinstance(one, str) else one for key, one in made.items()}
 
 
 def _json(name: str, content: dict[str, Any], indent: int) -> SideFile:

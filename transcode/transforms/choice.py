@@ -114,6 +114,10 @@ class Choice:
         """Key of the fused group that a tensor belongs to in its family, None outside such groups."""
         return self._family.group_of(self._key(tensor))
 
+    def is_followed(self, tensor: LazyTensor) -> bool:
+        """Whether another tensor of its fused group stands behind it where a consumer joins them."""
+        return self._family.is_followed(self._key(tensor))
+
     def complain(self) -> None:
         """Tell of patterns that matched nothing, and of other models in the file, which stay as they are."""
         if self._others:

@@ -18,13 +18,16 @@ from .. import __version__, catalog
 from ..core.dtypes import FLOATS
 from ..core.planning import Planning
 from ..core.tensor import LazyTensor
+from ..errors import PlanError
 
-__all__ = ["KEY", "Made", "quantization_config"]
+__all__ = ["KEY", "Made", "computes", "quantization_config"]
 
 KEY = "quantization_config"
 """The key of config.json."""
 
 Json = dict[str, Any]
+
+_HINT = "choose another scheme or convention, or exclude it"
 
 _WEIGHT = ".weight"
 _HEAD = "lm_head"
@@ -61,11 +64,14 @@ class _Layers:
 
 
 def quantization_config(tensors: Sequence[LazyTensor], dialect: str, planning: Planning) -> Made | None:
-    """Derive what the consumer must be told; None if nothing is quantized, or it cannot be told (a warning).
+    """Derive what the consumer must be told; None if nothing is quantized.
 
     Args:
         tensors: those of the output, with schemes and parts.
         dialect: one of :data:`catalog.convention.CONFIGS`.
+
+    Raises:
+        PlanError: it cannot be told, so that the consumer would take codes for values.
     """
     layers = _layers(tensors)
     if not layers.quantized:
@@ -73,8 +79,13 @@ def quantization_config(tensors: Sequence[LazyTensor], dialect: str, planning: P
     try:
         return _DIALECTS[dialect](layers, planning)
     except _Unsaid as error:
-        planning.warn(f"no {KEY} is written: {error}")
-        return None
+        raise PlanError(f"{KEY} has no words for it: {error}", hint=_HINT) from None
+
+
+def computes(tensors: Sequence[LazyTensor], convention: catalog.Convention) -> str | None:
+    """The dtype that a model must have because the consumer decodes some of its tensors to it, if any."""
+    rules = (convention.scheme(tensor.scheme.name) for tensor in tensors if tensor.scheme is not None)
+    return next((rule.computes for rule in rules if rule.computes is not None), None)
 
 
 def _layers(tensors: Sequence[LazyTensor]) -> _Layers:
@@ -84,6 +95,12 @@ def _layers(tensors: Sequence[LazyTensor]) -> _Layers:
     for tensor in tensors:
         module = tensor.name.removesuffix(_WEIGHT)
         if tensor.scheme is not None:
+            if family.is_target(tensor.name, tensor.spec.shape)[1] == "never: embedding":
+                raise PlanError(
+                    f"an embedding cannot be {tensor.scheme.name} here: loaders quantize linear layers only",
+                    tensor=tensor.name,
+                    hint="exclude it",
+                )
             quantized[module] = tensor
         elif tensor.name.endswith(_WEIGHT) and len(tensor.spec.shape) == 2:
             _, why = family.is_target(tensor.name, tensor.spec.shape)
@@ -131,6 +148,12 @@ def _compressed_tensors(layers: _Layers, planning: Planning) -> Made:
         targets = sorted(members[text]) if number else ["Linear"]
         groups[f"group_{number}"] = {"targets": targets, **json.loads(text)}
     formats = {group["format"] for group in groups.values()}
+    if formats != {"float-quantized"} and any(catalog.experts_of(f"{module}.") for module in layers.kept):
+        # Its conversion of experts looks for codes alone: integrations/compressed_tensors.py.
+        planning.warn(
+            f"{KEY}: experts that are kept beside {' and '.join(sorted(formats))} layers are read by vLLM,"
+            " not by transformers 5"
+        )
     return Made(
         {
             "quant_method": "compressed-tensors",
@@ -237,11 +260,6 @@ def _modelopt(layers: _Layers, planning: Planning) -> Made:
         }
     stated["exclude_modules"] = kept
     producer = {"name": "modelopt", "version": f"transcode-{__version__}"}  # loaders ask for the name
-    if any(algorithm == "FP8" for algorithm, _ in distinct):
-        planning.warn(
-            f"{KEY}: algorithm FP8 needs scales of the inputs, which no calibration gave; one scale to a row"
-            " (granularity channel) does without them"
-        )
     config = {
         "quant_method": "modelopt",
         "quant_algo": stated["quant_algo"],
@@ -263,11 +281,9 @@ def _algorithm(tensor: LazyTensor) -> tuple[str, int | None]:
     match scheme.name:
         case "fp8":
             _e4m3(scheme, "modelopt")
-            if scheme.granularity == "tensor":
-                return "FP8", None
             if scheme.granularity == "channel":
                 return "FP8_PER_CHANNEL_PER_TOKEN", None
-            raise _Unsaid("modelopt stores fp8 blocks as 4-D scales, which these files do not")
+            raise _Unsaid(f"fp8 with one scale to a {scheme.granularity} needs what these files do not hold")
         case "mxfp8":
             _e4m3(scheme, "modelopt")
             return "MXFP8", 32

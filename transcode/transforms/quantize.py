@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from math import lcm
 from typing import Any, ClassVar
 
 from .. import catalog
@@ -22,17 +21,13 @@ from .cast import cast_tensor, float_dtype
 from .choice import Choice
 from .effect import refuse_adapter, refuse_nothing
 from .encode import encode_tensor, first_nonfinite, observation
+from .fit import Action, Decision, alike, misfit, multiple
 from .pad import pad_tensor
 from .select import Patterns
 
 __all__ = ["Quantize", "parse_scheme", "parse_value"]
 
 Options = tuple[tuple[str, Any], ...]
-
-Action = Scheme | DType | None
-"""What happens to a tensor: a scheme encodes it, a dtype is cast to, None leaves it."""
-
-Decision = tuple[LazyTensor, Action, str]
 
 
 def parse_scheme(text: str) -> tuple[str, Options]:
@@ -106,7 +101,8 @@ class Quantize(Transform):
         on_nonfinite: ``"error"`` stops the run at the first NaN or Inf in a chosen tensor; ``"keep"`` looks
             for them while planning, which reads all chosen tensors once, and keeps such tensors.
         on_bad_shape: what to do with a chosen tensor whose shape the scheme or the consumer cannot take:
-            ``"keep"`` it as it is, ``"error"``, or ``"pad"`` it with zeros where that helps.
+            ``"keep"`` it as it is, ``"error"``, or ``"pad"`` it with zeros where the consumer takes that.
+            What a consumer joins with a tensor that is kept is kept too.
         share_scale: groups of modules (runs of components) whose tensors share one global scale; a scheme
             without global scales ignores them. Without any, the family's groups, if the convention wants
             them.
@@ -172,10 +168,13 @@ class Quantize(Transform):
         if not self.include:
             refuse_adapter(tensors, planning)
         choice = Choice(self.model, self.targets, self.include, self.exclude, tensors, planning)
-        decided = self._decide(tensors, choice, planning)
+        spared: dict[int, str] = {}
+        decided = self._decide(tensors, choice, spared, planning)
         choice.complain()
         if self.on_nonfinite == "keep":
-            decided = _spare_nonfinite(decided, planning)
+            decided = _spare_nonfinite(decided, spared, planning)
+        consumer = None if planning.convention is None else catalog.convention(planning.convention)
+        decided = alike(decided, spared, choice.group_of, consumer, planning)
         if all(action is None or isinstance(action, DType) for _, action, _ in decided):
             refuse_nothing(self.scheme, [(tensor, why) for tensor, _, why in decided], planning)
         needs = self._needs(decided, choice, planning)
@@ -195,13 +194,16 @@ class Quantize(Transform):
             else:
                 yield tensor.evolve(did=f"keep: {why}")
 
-    def _decide(self, tensors: list[LazyTensor], choice: Choice, planning: Planning) -> list[Decision]:
+    def _decide(
+        self, tensors: list[LazyTensor], choice: Choice, spared: dict[int, str], planning: Planning
+    ) -> list[Decision]:
+        """What happens to each tensor; ``spared`` gets those that were chosen and do not fit, and why."""
         default, actions = self._actions(planning.convention)
         overrides = Patterns(rule for rule, _ in self.overrides)
         won: set[str | None] = set()
         decided: list[Decision] = []
         taken = []
-        for tensor in tensors:
+        for number, tensor in enumerate(tensors):
             take, why = choice(tensor)
             action: Action = None
             if take:
@@ -213,7 +215,11 @@ class Quantize(Transform):
                     why = f"override {rule}"
             # Not isinstance(action, Scheme): for a protocol that looks at all members, every time.
             if action is not None and not isinstance(action, DType):
-                decided.append(self._fitting(tensor, action, why, planning))
+                fitting = self._fitting(tensor, action, why, choice.is_followed(tensor), planning)
+                if isinstance(fitting, str):
+                    spared[number] = fitting
+                    fitting = (tensor, None, f"{fitting} ({why})")
+                decided.append(fitting)
             else:
                 decided.append((tensor, action, why))
         planning.unmatched("override", overrides.unused(), taken)
@@ -223,28 +229,35 @@ class Quantize(Transform):
                 planning.warn(f"override {rule!r} does nothing: earlier ones match first wherever it does")
         return decided
 
-    def _fitting(self, tensor: LazyTensor, scheme: Scheme, why: str, planning: Planning) -> Decision:
-        """A chosen tensor with its scheme, if its shape allows; else what ``on_bad_shape`` says."""
-        multiple = scheme.multiple
-        if planning.convention is not None:
-            rule = catalog.convention(planning.convention).scheme(scheme.name)
-            multiple = (lcm(multiple[0], rule.rows), lcm(multiple[1], rule.columns))
-        refusal = _misfit(tensor, scheme, multiple)
+    def _fitting(
+        self, tensor: LazyTensor, scheme: Scheme, why: str, followed: bool, planning: Planning
+    ) -> Decision | str:
+        """A chosen tensor with its scheme, if it can be; else why not, or an error if that is wanted."""
+        consumer = None if planning.convention is None else catalog.convention(planning.convention)
+        refusal = misfit(tensor, scheme, consumer, followed=followed)
         if refusal is None:
             return tensor, scheme, why
         if self.on_bad_shape == "error":
             raise PlanError(
                 f"cannot become {scheme.name}: {refusal}",
                 tensor=tensor.name,
-                hint="exclude it, or pass --on-bad-shape keep or pad",
+                hint="exclude it, or pass --on-bad-shape keep",
             )
         if self.on_bad_shape == "pad" and len(tensor.spec.shape) == 2:
-            size = (-(-n // m) * m for n, m in zip(tensor.spec.shape, multiple, strict=True))
+            if consumer is not None and not consumer.pads:
+                raise PlanError(
+                    f"cannot be padded: {consumer.name} knows the model's shapes, and compares",
+                    tensor=tensor.name,
+                    hint="pass --on-bad-shape keep; only --convention neutral takes padded tensors",
+                )
+            size = (
+                -(-n // m) * m for n, m in zip(tensor.spec.shape, multiple(scheme, consumer), strict=True)
+            )
             padded = pad_tensor(tensor, *size)
-            if padded.spec.numel and _misfit(padded, scheme, multiple) is None:
+            if padded.spec.numel and misfit(padded, scheme, consumer, followed=followed) is None:
                 return padded, scheme, why
         planning.warn(f"{tensor.name}: not quantized: {refusal}")
-        return tensor, None, f"{refusal} ({why})"
+        return refusal
 
     def _needs(
         self, decided: list[Decision], choice: Choice, planning: Planning
@@ -327,19 +340,8 @@ class Quantize(Transform):
         return make(self.scheme, self.options), actions
 
 
-def _misfit(tensor: LazyTensor, scheme: Scheme, multiple: tuple[int, int]) -> str | None:
-    """Why the scheme, or the consumer, cannot take a tensor of this shape; None if they can."""
-    if refusal := scheme.refuses(tensor.spec):
-        return refusal
-    rows, columns = tensor.spec.shape[-2:]
-    for what, count, step in (("rows", rows, multiple[0]), ("columns", columns, multiple[1])):
-        if count % step:
-            return f"{count} {what} are not a multiple of {step}, which the consumer's kernel needs"
-    return None
-
-
-def _spare_nonfinite(decided: list[Decision], planning: Planning) -> list[Decision]:
-    """Keep the chosen tensors that hold NaN or Inf. Reads all chosen tensors."""
+def _spare_nonfinite(decided: list[Decision], found: dict[int, str], planning: Planning) -> list[Decision]:
+    """Keep the chosen tensors that hold NaN or Inf, and say so in ``found``. Reads all chosen tensors."""
     todo = [
         (number, tensor, action)
         for number, (tensor, action, _) in enumerate(decided)
@@ -355,6 +357,7 @@ def _spare_nonfinite(decided: list[Decision], planning: Planning) -> list[Decisi
             if problem is not None:
                 planning.warn(f"{tensor.name}: not quantized: {problem}")
                 spared[number] = (tensor, None, problem)
+                found[number] = problem
             if planning.on_scan is not None:
                 planning.on_scan("looking for NaN and Inf", done / total)
     return spared

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..catalog import SHAPE, Convention, PartRule, SchemeRule
+from ..catalog import SHAPE, Convention, PartRule, SchemeRule, experts_of, holds
 from ..core.dtypes import DTYPES
 from ..core.planning import Planning
 from ..core.scheme import Scheme
@@ -41,18 +41,12 @@ def spell(
 
     Raises:
         RecipeError: the convention has no place for such a tensor.
-        PlanError: the layout cannot hold a tensor of this shape.
+        PlanError: the consumer does not read such a tensor, or the layout cannot hold its shape.
     """
     if tensor.scheme is None:
         return tensor, {part.role: tensor.name for part in tensor.parts}
     scheme = tensor.scheme.name
-    for option, values in convention.scheme(scheme).reads.items():
-        value = getattr(tensor.scheme, option, None)
-        if value not in values:
-            planning.warn(
-                f"{convention.name} is not known to read {scheme} with {option}={value}, but with"
-                f" {' or '.join(map(str, values))}"
-            )
+    _read_by(tensor, convention, planning)
     rules = {part.role: convention.part(part.role, scheme) for part in tensor.parts}
     made = tensor.parts
     if SHAPE in convention.scheme(scheme).parts:
@@ -75,6 +69,32 @@ def spell(
             yield Piece(SHAPE, 0, np.array(tensor.spec.shape, np.int64))
 
     return tensor.evolve(parts=parts, read=read, grain=grain), names
+
+
+def _read_by(tensor: LazyTensor, convention: Convention, planning: Planning) -> None:
+    """Refuse options of a scheme that the consumer does not read; warn where only some loaders do."""
+    scheme: Any = tensor.scheme
+    rule = convention.scheme(scheme.name)
+    for option, value in rule.unread(scheme).items():
+        told = f"{scheme.name} with {option}={_shown(value)}"
+        known = (one for one in rule.partly if not one.experts and option in one.when)
+        by = next((one.by for one in known if holds(one.when, scheme)), None)
+        if by is None:
+            raise PlanError(
+                f"{convention.name} does not read {told}",
+                tensor=tensor.name,
+                hint=f"use {' or '.join(map(_shown, rule.reads[option]))}, or --convention neutral, which"
+                " transcode alone reads",
+            )
+        planning.warn(f"{convention.name}: {told} is read by {by}")
+    if experts_of(tensor.name) is not None:
+        for one in rule.partly:
+            if one.experts and holds(one.when, scheme):
+                planning.warn(f"{convention.name}: experts as {scheme.name} are read by {one.by}")
+
+
+def _shown(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _stored(part: Part, rule: PartRule, name: str) -> Part:
