@@ -152,6 +152,7 @@ class Flow:
     def tensors(self, planning: Planning) -> list[LazyTensor]:
         """The facts after the last stage."""
         planning.metadata = self.source.metadata
+        planning.side_files = self.source.side_files
         tensors: Iterable[LazyTensor] = self.source.tensors
         for step in self.steps:
             tensors = _distinct(step.apply(tensors, planning), step.kind)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import PlanError
@@ -23,6 +24,10 @@ class Planning:
         convention: name of the consumer's convention, or None where the flow has no sink yet.
         allow_unmatched: a rule that matches nothing is a warning instead of an error.
         metadata: that of the source.
+        side_files: those of the source: small files beside the weights.
+        decoded: tensors, by their names in the source, that were quantized there and are no longer.
+        coded: those that still are, as far as a stage has looked.
+        replaced: metadata of the source that is no longer true: key -> new value, None to leave it out.
         inputs: what is read besides the source, such as LoRAs.
         workers: threads that a stage may use if it must look at bytes while planning.
         measure: what quantizing loses is to be measured.
@@ -35,6 +40,10 @@ class Planning:
     convention: str | None = None
     allow_unmatched: bool = False
     metadata: Mapping[str, str] = field(default_factory=dict)
+    side_files: Sequence[Path] = ()
+    decoded: set[str] = field(default_factory=set)
+    coded: set[str] = field(default_factory=set)
+    replaced: dict[str, str | None] = field(default_factory=dict)
     inputs: list[Source] = field(default_factory=list)
     workers: int = 1
     measure: bool = False

@@ -21,6 +21,7 @@ from .cast import cast_tensor, float_dtype
 from .choice import Choice
 from .encode import encode_tensor, first_nonfinite, observation
 from .pad import pad_tensor
+from .requantize import note_again, refuse_quantized
 from .select import Patterns
 
 __all__ = ["Quantize", "parse_scheme", "parse_value"]
@@ -139,11 +140,13 @@ class Quantize(Transform):
     def apply(self, tensors: Iterable[LazyTensor], planning: Planning) -> Iterator[LazyTensor]:
         """Decide each tensor's fate from facts; bytes are read only for ``on_nonfinite="keep"``."""
         tensors = list(tensors)
+        refuse_quantized(tensors, planning)
         choice = Choice(self.model, self.targets, self.include, self.exclude, tensors, planning)
         decided = self._decide(tensors, choice, planning)
         choice.complain()
         if all(action is None or isinstance(action, DType) for _, action, _ in decided):
             planning.warn("quantize: no tensor is quantized; --dry-run -v shows why")
+        note_again(decided, planning)
         if self.on_nonfinite == "keep":
             decided = _spare_nonfinite(decided, planning)
         needs = self._needs(decided, choice, planning)

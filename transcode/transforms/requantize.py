@@ -1,0 +1,55 @@
+"""What quantizing must say of a source that is, or was, quantized."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from ..core.dtypes import DType
+from ..core.planning import Planning
+from ..core.tensor import LazyTensor
+from ..errors import PlanError
+from .quantized import plain_fp8, stored_quantized
+
+__all__ = ["note_again", "refuse_quantized"]
+
+
+def refuse_quantized(tensors: Sequence[LazyTensor], planning: Planning) -> None:
+    """Stop before codes would be left as they are beside new ones, and a config be written over both.
+
+    Raises:
+        PlanError: some tensors are quantized as they are stored.
+    """
+    stored = stored_quantized(tensors)
+    if stored:
+        codes = next(iter({**stored.tensors, **stored.foreign}))
+        count = len({*stored.tensors, *stored.foreign})
+        decoded = "it is not decoded by transcode, take a source that is not quantized"
+        raise PlanError(
+            f"is quantized already, as are {count} tensors in all ({stored.described(planning)})",
+            tensor=codes,
+            hint=decoded
+            if stored.foreign
+            else "add --dequantize bf16: they are decoded first, in the same run",
+        )
+    bare = plain_fp8(tensors, stored)
+    if bare:
+        planning.warn(
+            f"{len(bare)} tensors are {bare[0].spec.dtype.name} without a scale, and are not quantized"
+            f" ({bare[0].name} ...); --cast bf16 makes them floats, in the same run"
+        )
+
+
+def note_again(decided: Iterable[tuple[LazyTensor, object, str]], planning: Planning) -> None:
+    """Say which tensors are decoded and encoded anew, as this loses once more."""
+    kinds: Counter[tuple[str, str]] = Counter()
+    for tensor, action, _ in decided:
+        before = next((step for step in tensor.fate if step.startswith("dequantize ")), None)
+        if before is not None and action is not None and not isinstance(action, DType):
+            kinds[before.removeprefix("dequantize "), getattr(action, "name", "")] += 1
+    for (before, after), count in kinds.items():
+        planning.note(
+            f"{count} {'tensor is' if count == 1 else 'tensors are'} encoded anew as {after} after"
+            f" decoding ({before}): scales are found afresh, so what the first rounding lost stays lost and the"
+            " second adds its own loss; --measure tells it in dB"
+        )
