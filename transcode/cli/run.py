@@ -30,9 +30,9 @@ Examples:
 
 _STEP_OPTIONS = {
     "scheme", "rename", "to", "lora", "keep", "drop", "cast", "saturate", "dequantize",
-    "dequantize_only", "from_convention", "from_scheme", "options", "granularity", "group_size", "symmetric", "optimize",
-    "scale_dtype", "model", "targets", "include", "exclude", "overrides", "keep_dtype", "on_nonfinite",
-    "on_bad_shape", "share_scale", "calib", "drop_global_scale",
+    "dequantize_only", "from_convention", "from_scheme", "options", "granularity", "group_size", "symmetric",
+    "optimize", "scale_dtype", "model", "targets", "include", "exclude", "overrides", "keep_dtype",
+    "on_nonfinite", "on_bad_shape", "share_scale", "calib", "drop_global_scale",
 }  # fmt: skip
 
 
@@ -133,8 +133,8 @@ def recipe_of(context: click.Context, values: dict[str, Any]) -> Any:
 
 
 def _steps(values: dict[str, Any]) -> list[Any]:
-    from ..transforms.calibrate import Calibrate
     from ..core.dtypes import FLOATS
+    from ..transforms.calibrate import Calibrate
     from ..transforms.cast import Cast, float_dtype
     from ..transforms.convert import Convert
     from ..transforms.dequantize import Dequantize
@@ -163,7 +163,7 @@ def _steps(values: dict[str, Any]) -> list[Any]:
     if values["to"]:
         steps.append(Convert(values["to"], None, values["model"]))
     if values["lora"] and values["cast"] and float_dtype(values["cast"]).name in FLOATS:
-        # FP8 takes no LoRA, any other float would be rounded once more. What FP8 holds, all others hold exactly.
+        # FP8 takes no LoRA; any other float would be rounded once more. All of them hold what FP8 holds.
         steps.append(Cast(values["cast"], dtypes=("F8_E4M3", "F8_E5M2")))
     if values["lora"]:
         steps.append(Lora(tuple(map(parse_lora, values["lora"]))))

@@ -40,8 +40,8 @@ def float_dtype(name: str) -> DType:
 class Cast(Transform):
     """Cast float tensors.
 
-    Floats (F64, F32, F16, BF16, and FP8 that no scale belongs to) are cast; integers, booleans and packed formats
-    stay. So do the codes and scales of quantized tensors: alone, neither means anything in another dtype.
+    Floats (F64, F32, F16, BF16, and FP8 that no scale belongs to) are cast; integers, booleans and packed
+    formats stay. So do the codes and scales of quantized tensors: neither means anything without the other.
 
     Args:
         to: a float dtype, in safetensors' or torch's spelling.
@@ -78,9 +78,7 @@ class Cast(Transform):
         for tensor in tensors:
             match = patterns.first(tensor.name)
             kind = tensor.spec.dtype.name
-            if self.only and match is None:
-                yield tensor
-            elif self.dtypes and kind not in self.dtypes:
+            if (self.only and match is None) or (self.dtypes and kind not in self.dtypes):
                 yield tensor
             elif not tensor.plain:
                 yield tensor.evolve(did="keep: quantized already, cast does not apply")
@@ -93,7 +91,7 @@ class Cast(Transform):
                 yield tensor.evolve(did=f"keep: {kind} is not a float that can be cast")
             else:
                 able += 1
-                done += kind != target.name
+                done += kind != target.name or any(step.startswith("cast: ") for step in tensor.fate)
                 yield cast_tensor(tensor, target, saturate=self.saturate)
         planning.unmatched("cast", patterns.unused(), [tensor.name for tensor in tensors])
         held = [tensor for tensor in kept if tensor.name in codes]

@@ -42,11 +42,11 @@ _STATED = ("quantization_config", "compression_config")
 class Dequantize(Transform):
     """Decode quantized tensors, stored as a convention stores them.
 
-    The convention is found: by the record of how the file was made, config.json, metadata, markers, and the names,
-    dtypes and shapes of parts. Where these contradict each other, or what is given here, it is an error; likewise
-    a way to quantize that is not known, and anything beside a tensor of which it is not known what it does to
-    the values. The scheme of each tensor is told by the dtypes and shapes of its parts; where they fit several,
-    by its marker or the record.
+    The convention is found: by the record of how the file was made, config.json, metadata, markers, and the
+    names, dtypes and shapes of parts. Where these contradict each other, or what is given here, it is an
+    error; likewise a way to quantize that is not known, and anything beside a tensor of which it is not known
+    what it does to the values. The scheme of each tensor is told by the dtypes and shapes of its parts; where
+    they fit several, by its marker or the record.
 
     Markers of tensors are read while planning, and their shapes where they are stored.
 
@@ -55,8 +55,8 @@ class Dequantize(Transform):
         convention: whose names and layouts the source follows; None to find it.
         only: patterns; without any, everything that is quantized is decoded.
         scheme: the scheme, where facts and record leave more than one possible.
-        on_nonfinite: ``"error"`` stops the run at the first value that is NaN or infinite (a NaN among codes or
-            scales, or a product that is too large for float32 or ``to``); ``"keep"`` writes it.
+        on_nonfinite: ``"error"`` stops the run at the first value that is NaN or infinite (a NaN among codes
+            or scales, or a product that is too large for float32 or ``to``); ``"keep"`` writes it.
     """
 
     kind: ClassVar[str] = "dequantize"
@@ -112,8 +112,8 @@ class Dequantize(Transform):
         _rewrite_metadata(planning, [reading.name for reading in readings.values()], bool(left))
         if bare := plain_fp8(tensors, stored):
             planning.warn(
-                f"{len(bare)} tensors are {bare[0].spec.dtype.name} and have no scale, so they stay as they are"
-                f" ({bare[0].name} ...); --cast casts them"
+                f"{len(bare)} tensors are {bare[0].spec.dtype.name} and have no scale, so they stay as they"
+                f" are ({bare[0].name} ...); --cast casts them"
             )
 
     def _made(
@@ -172,8 +172,8 @@ class Dequantize(Transform):
         planning.note(f"the source holds {schemes} as {whose} stores it{alike}")
         if any(one.name == "gpt_oss" for one in conventions):
             planning.warn(
-                "experts come out as they are stored, [experts, out, in]; files of transformers in BF16 have them"
-                " transposed, [experts, in, out]"
+                "experts come out as they are stored, [experts, out, in]; files of transformers in BF16 have"
+                " them transposed, [experts, in, out]"
             )
 
     def config(self) -> dict[str, Any]:
@@ -285,8 +285,8 @@ def _check_finite(values: NDArray[Any], name: str, start: int) -> None:
         peak(values, float_dtype(_F32))
     except NonFinite as error:
         raise DataError(
-            f"decodes to {error.value!r} at row {start + error.row}, column {error.column}: its codes or scales"
-            " hold NaN, or their product is too large for float32",
+            f"decodes to {error.value!r} at row {start + error.row}, column {error.column}: its codes or"
+            " scales hold NaN, or their product is too large for float32",
             tensor=name,
             hint="repair the source, or let such values through with --on-nonfinite keep",
         ) from None

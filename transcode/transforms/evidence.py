@@ -24,8 +24,6 @@ LAYERS = "_quantization_metadata"
 _CONFIGS = ("quantization_config", "compression_config")
 """Keys of config.json; the second is what early files of compressed-tensors have."""
 
-_MLX = "quantization"
-
 Json = dict[str, Any]
 
 
@@ -44,12 +42,10 @@ class Claim:
     title: str = ""
 
 
-def claims(
-    metadata: Mapping[str, str], side_files: Sequence[Path], names: Iterable[str], record_too: bool = True
-) -> list[Claim]:
+def claims(metadata: Mapping[str, str], side_files: Sequence[Path], names: Iterable[str]) -> list[Claim]:
     """All that is said, the most specific first."""
     found = []
-    told = record.stored(metadata) if record_too else None
+    told = record.stored(metadata)
     if told is not None:
         found.append(Claim(f"the record in its metadata says {told[0]}", frozenset({told[0]})))
     for path in side_files:
@@ -60,15 +56,18 @@ def claims(
                     found.append(claim)
             if path.name == MODELOPT and content and "quantization" in content:
                 found.append(Claim(f"{MODELOPT} is beside it", _answering("modelopt")))
-            if path.name == CONFIG and content and isinstance(content.get(_MLX), dict):
-                if "bits" in content[_MLX] and "group_size" in content[_MLX]:
-                    found.append(_claim(f"{CONFIG} says", {"quant_method": "mlx"}) or found[-1])
+            if path.name == CONFIG and _is_mlx((content or {}).get("quantization")):
+                found.append(Claim(f"{CONFIG} says quantization {{bits, group_size}}", frozenset(), "MLX"))
     for key in _CONFIGS:
         if (stated := _parsed(metadata.get(key))) and (claim := _claim("its metadata says", stated)):
             found.append(claim)
     if layers(metadata):
         found.append(Claim(f"its metadata has {LAYERS}", frozenset({"comfyui"})))
     return found + _marked(names)
+
+
+def _is_mlx(stated: object) -> bool:
+    return isinstance(stated, dict) and {"bits", "group_size"} <= stated.keys()
 
 
 def layers(metadata: Mapping[str, str]) -> dict[str, Json]:

@@ -76,7 +76,7 @@ class Marks:
             return [], f"{where} says {shown}, which transcode does not decode"
         return (
             [],
-            f"{where} says {said.get('format', said)!r}, which transcode does not decode from such parts",
+            f"{where} says {said.get('format', said)!r}, which is not decoded from such parts",
         )
 
     def _said(self, name: str, marker: Marker) -> tuple[dict[str, Any] | None, str]:

@@ -27,7 +27,7 @@ _PREFIXES = ("modelopt", "fp8", "mxfp8", "mxfp4")
 
 
 def partly(config: Json, decoded: Sequence[str], coded: Sequence[str]) -> Json:
-    """A config.json whose ``quantization_config`` names the decoded layers among those that are not quantized.
+    """A config.json whose ``quantization_config`` lists the decoded layers as not quantized.
 
     Args:
         decoded, coded: names of the output's tensors that are decoded, and of those that are still quantized.
@@ -77,8 +77,8 @@ def _modules(decoded: Sequence[str], coded: Sequence[str], *, hides: bool) -> li
         hidden = next((name for name in coded if name.startswith(module)), None)
         if hidden is not None:
             raise PlanError(
-                f"config.json cannot say that {module} is decoded and {hidden} is not: loaders take a name for"
-                " the beginning of others",
+                f"config.json cannot say that {module} is decoded and {hidden} is not: loaders take a name"
+                " for the beginning of others",
                 hint="dequantize both, or neither",
             )
     return modules

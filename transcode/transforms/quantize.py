@@ -140,7 +140,7 @@ class Quantize(Transform):
     def apply(self, tensors: Iterable[LazyTensor], planning: Planning) -> Iterator[LazyTensor]:
         """Decide each tensor's fate from facts; bytes are read only for ``on_nonfinite="keep"``."""
         tensors = list(tensors)
-        refuse_quantized(tensors, planning)
+        stored = refuse_quantized(tensors, planning)
         choice = Choice(self.model, self.targets, self.include, self.exclude, tensors, planning)
         decided = self._decide(tensors, choice, planning)
         choice.complain()
@@ -156,7 +156,7 @@ class Quantize(Transform):
             elif action is not None:
                 looks = needs.get(number, ())
                 yield encode_tensor(tensor, action, why, looks, measured=planning.measure)
-            elif self.keep_dtype is not None and choice.may_cast(tensor):
+            elif self.keep_dtype is not None and tensor.name not in stored and choice.may_cast(tensor):
                 yield cast_tensor(tensor.evolve(did=f"keep: {why}"), float_dtype(self.keep_dtype))
             else:
                 yield tensor.evolve(did=f"keep: {why}")

@@ -109,8 +109,8 @@ def decipher(
         The conventions that read it so, the best first, and the readings by stored name of the codes.
 
     Raises:
-        PlanError: nothing is quantized; or it is in a way that is not decoded, or that is not certain; or what the
-            source says contradicts ``convention``, or its own tensors.
+        PlanError: nothing is quantized; or it is in a way that is not decoded, or that is not certain; or
+            what the source says contradicts ``convention``, or its own tensors.
     """
     table = {tensor.name: tensor for tensor in tensors}
     names = Names(_specs(tensors))
@@ -162,8 +162,8 @@ def _specs(tensors: Iterable[LazyTensor]) -> dict[str, Spec]:
 def _alien(stored: Stored) -> PlanError:
     codes, (title, endings) = next(iter(stored.foreign.items()))
     return PlanError(
-        f"is quantized as {title} ({', '.join(endings)}), as are {len(stored.foreign)} in all: transcode does not"
-        " decode it",
+        f"is quantized as {title} ({', '.join(endings)}), as are {len(stored.foreign)} in all: transcode does"
+        " not decode it",
         tensor=codes,
         hint="decode it with its own library, and save it in BF16",
     )
@@ -255,7 +255,10 @@ def _unread(
     tensor, why = undecided[0] if undecided else unread[telling[0]]
     if not undecided:
         codes = next(codes for codes, name in stored.tensors.items() if name == tensor)
-        why = f"{_facts(codes, tensor, names)}: no convention stores a scheme so (it looks like {_either(telling)})"
+        why = (
+            f"{_facts(codes, tensor, names)}: no convention stores a scheme so"
+            f" (the names are those of {_either(telling)})"
+        )
     return PlanError(f"cannot be decoded: {why}", tensor=tensor)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 
@@ -17,7 +17,9 @@ from .told import Told
 
 __all__ = ["CODED", "Names", "Reading", "coded", "readings"]
 
-CODED = frozenset("I8 U8 I32 U32 F4 F6_E2M3 F6_E3M2 F8_E4M3 F8_E5M2 F8_E4M3FNUZ F8_E5M2FNUZ".split())
+CODED = frozenset(
+    ("I8", "U8", "I32", "U32", "F4", "F6_E2M3", "F6_E3M2", "F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ")
+)
 """Dtypes that codes are stored in."""
 
 _POWERS = ("F8_E8M0", "U8")
@@ -104,7 +106,7 @@ class Names:
 def _candidates(
     names: Names, convention: Convention
 ) -> Iterator[tuple[str, SchemeRule, Mapping[str, PartRule]]]:
-    """Tensors that have codes and a scale of a convention's spelling: name, scheme, how its parts are stored."""
+    """Tensors that have codes and a scale of a convention's spelling: name, scheme, how parts are stored."""
     from ..schemes import SCHEMES
 
     for rule in convention.schemes.values():
@@ -163,7 +165,7 @@ def readings(names: Names, convention: Convention, told: Told) -> dict[str, list
             Reading(name, stored, parts, scheme, spec, powers)
             for scheme, spec, powers in _fits(specs, name, rule, parts, told)
         ]
-    for reading in fitting:
+    for reading in sorted(fitting, key=lambda one: one.powers):  # by a scheme of its own, where there is one
         beside = {template.spell(reading.name) for template in inputs if _takes(template, reading.name)}
         if spelled[reading.name] - beside <= set(reading.stored.values()):
             known = found.setdefault(reading.codes, [])
@@ -204,7 +206,9 @@ def _fits(
         if not wanted.keys() <= specs.keys() <= wanted.keys() | _BESIDES:
             continue
         fit = min(
-            _likeness(stored_part(one, rules[role], name).spec, specs[role], rules[role], powers)
+            _likeness(
+                stored_part(one, rules[role], name).spec, specs[role], rules[role], powers and role == "scale"
+            )
             for role, one in wanted.items()
         )
         if fit:
@@ -225,7 +229,7 @@ def _likeness(expected: Spec, found: Spec, rule: PartRule, powers: bool) -> int:
 
 
 def _bare(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """A shape without axes that say nothing: those of one element at its end, and ModelOpt's inside blocks."""
+    """A shape without axes that say nothing: of one element at its end, and between ModelOpt's blocks."""
     if len(shape) == 4 and shape[1] == shape[3] == 1:
         shape = shape[::2]
     while shape and shape[-1] == 1:

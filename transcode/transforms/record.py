@@ -49,7 +49,7 @@ def dumps(made: Mapping[str, Any], *, before: str | None, still: bool = False) -
     """The record as metadata; it names the digest of the record that the source carried, if any.
 
     Args:
-        still: what the source holds quantized goes along as it is stored there, and the record keeps saying so.
+        still: what the source holds quantized goes along as it is stored there; the record keeps saying so.
     """
     earlier = _read(before)
     more: dict[str, Any] = {}
@@ -61,7 +61,7 @@ def dumps(made: Mapping[str, Any], *, before: str | None, still: bool = False) -
 
 
 def stored(metadata: Mapping[str, str]) -> tuple[str, list[str]] | None:
-    """Convention and schemes of what a file holds quantized, as its record tells; None where it tells of none."""
+    """Convention and schemes of what a file holds quantized, if its record tells of any."""
     return _stored(_read(metadata.get(KEY)))
 
 

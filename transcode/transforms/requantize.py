@@ -5,39 +5,57 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from .. import catalog
 from ..core.dtypes import DType
 from ..core.planning import Planning
 from ..core.tensor import LazyTensor
 from ..errors import PlanError
-from .quantized import plain_fp8, stored_quantized
+from .quantized import decipher, plain_fp8, stored_quantized
 
 __all__ = ["note_again", "refuse_quantized"]
 
 
-def refuse_quantized(tensors: Sequence[LazyTensor], planning: Planning) -> None:
+def refuse_quantized(tensors: Sequence[LazyTensor], planning: Planning) -> frozenset[str]:
     """Stop before codes would be left as they are beside new ones, and a config be written over both.
+
+    Where the output is the same convention's, and markers tell what each tensor is, all of it stays true.
+
+    Returns:
+        Stored names of the parts of tensors that are quantized and stay so.
 
     Raises:
         PlanError: some tensors are quantized as they are stored.
     """
     stored = stored_quantized(tensors)
-    if stored:
+    if stored and not _told_apart(tensors, planning):
         codes = next(iter({**stored.tensors, **stored.foreign}))
         count = len({*stored.tensors, *stored.foreign})
-        decoded = "it is not decoded by transcode, take a source that is not quantized"
         raise PlanError(
-            f"is quantized already, as are {count} tensors in all ({stored.described(planning)})",
+            f"is quantized already, one of {count} tensors ({stored.described(planning)})",
             tensor=codes,
-            hint=decoded
+            hint="transcode does not decode that; take a source that is not quantized"
             if stored.foreign
             else "add --dequantize bf16: they are decoded first, in the same run",
         )
-    bare = plain_fp8(tensors, stored)
-    if bare:
+    if bare := plain_fp8(tensors, stored):
         planning.warn(
             f"{len(bare)} tensors are {bare[0].spec.dtype.name} without a scale, and are not quantized"
             f" ({bare[0].name} ...); --cast bf16 makes them floats, in the same run"
         )
+    return stored.parts
+
+
+def _told_apart(tensors: Sequence[LazyTensor], planning: Planning) -> bool:
+    if planning.convention is None:
+        return False
+    convention = catalog.convention(planning.convention)
+    if convention.config is not None or not any(rule.markers for rule in convention.schemes.values()):
+        return False
+    try:
+        decipher(tensors, planning, convention=convention.name)
+    except PlanError:
+        return False
+    return True
 
 
 def note_again(decided: Iterable[tuple[LazyTensor, object, str]], planning: Planning) -> None:
@@ -50,6 +68,6 @@ def note_again(decided: Iterable[tuple[LazyTensor, object, str]], planning: Plan
     for (before, after), count in kinds.items():
         planning.note(
             f"{count} {'tensor is' if count == 1 else 'tensors are'} encoded anew as {after} after"
-            f" decoding ({before}): scales are found afresh, so what the first rounding lost stays lost and the"
-            " second adds its own loss; --measure tells it in dB"
+            f" decoding ({before}): scales are found afresh, so what the first rounding lost stays lost and"
+            " the second adds its own loss; --measure tells it in dB"
         )
