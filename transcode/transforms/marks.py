@@ -82,16 +82,24 @@ class Marks:
     def _said(self, name: str, marker: Marker) -> tuple[dict[str, Any] | None, str]:
         spelled = marker.name.spell(name)
         tensor = self._table.get(spelled)
+        where = repr(spelled)
         if tensor is None:
             layer = name.removesuffix(".weight")
-            return self._layers.get(layer), f"_quantization_metadata of {layer!r}"
-        if tensor.spec.nbytes > _MOST:
-            return {}, repr(spelled)
-        try:
-            found = json.loads(tensor.numpy().tobytes().decode("utf-8").rstrip("\0"))
-        except ValueError:
-            return {}, repr(spelled)
-        if not isinstance(found, dict):
-            return {}, repr(spelled)
-        nested = found.pop("params", None)
-        return {**found, **(nested if isinstance(nested, dict) else {})}, repr(spelled)
+            found, where = self._layers.get(layer), f"_quantization_metadata of {layer!r}"
+            if found is None:
+                return None, where
+        else:
+            found = _json(tensor) or {}
+        nested = found.get("params")
+        flat = {key: value for key, value in found.items() if key != "params"}
+        return {**flat, **(nested if isinstance(nested, dict) else {})}, where
+
+
+def _json(tensor: LazyTensor) -> dict[str, Any] | None:
+    if tensor.spec.nbytes > _MOST:
+        return None
+    try:
+        found = json.loads(tensor.numpy().tobytes().decode("utf-8").rstrip("\0"))
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
