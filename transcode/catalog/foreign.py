@@ -34,25 +34,29 @@ class Foreign:
         Args:
             stored: dtype of each name in the file. Plain floats are no codes.
         """
-        known = sorted({ending for lists in self.parts.values() for endings in lists for ending in endings})
+        known = {ending for lists in self.parts.values() for endings in lists for ending in endings}
         has: dict[str, set[str]] = defaultdict(set)
         for name in stored:
-            for ending in known:
-                if name.endswith(ending):
-                    has[name.removesuffix(ending)].add(ending)
+            # An ending has one or two components.
+            parent, _, leaf = name.rpartition(".")
+            module, _, above = parent.rpartition(".")
+            for before, ending in ((parent, f".{leaf}"), (module, f".{above}.{leaf}")):
+                if ending in known:
+                    has[before].add(ending)
         found = {}
+        fitting: dict[frozenset[str], list[tuple[str, tuple[str, ...]]]] = {}  # modules are alike
         for module, endings in has.items():
-            for title, lists in self.parts.items():
-                fitting = next(
-                    (
-                        wanted
-                        for wanted in lists
-                        if endings.issuperset(wanted) and stored[module + wanted[0]] not in FLOATS
-                    ),
-                    None,
-                )
-                if fitting is not None:
-                    found[module] = (title, fitting)
+            key = frozenset(endings)
+            if key not in fitting:
+                fitting[key] = [
+                    (title, wanted)
+                    for title, lists in self.parts.items()
+                    for wanted in lists
+                    if key.issuperset(wanted)
+                ]
+            for title, wanted in fitting[key]:
+                if stored[module + wanted[0]] not in FLOATS:
+                    found[module] = (title, wanted)
                     break
         return found
 

@@ -64,8 +64,8 @@ def encode_tensor(
             raise _blame(tensor, error, start) from None
         except Overflow as error:
             raise DataError(
-                f"{error.value!r} at row {start + error.row}, column {error.column} needs a scale that F16 cannot"
-                " hold",
+                f"{error.value!r} at row {start + error.row}, column {error.column} needs a scale that"
+                " F16 cannot hold",
                 tensor=tensor.source or tensor.name,
                 hint="store scales as F32 or BF16 (--scale-dtype)",
             ) from None

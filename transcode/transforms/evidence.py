@@ -83,7 +83,11 @@ def _marked(names: Iterable[str]) -> list[Claim]:
     found: dict[frozenset[str], str] = {}
     known = [catalog.convention(name) for name in catalog.conventions()]
     known = [one for one in known if any(rule.markers for rule in one.schemes.values())]
+    markers = [marker.name for one in known for rule in one.schemes.values() for marker in rule.markers]
+    endings = tuple({template.after or template.text for template in markers})
     for name in names:
+        if not name.endswith(endings):
+            continue
         meant = frozenset(one.name for one in known if one.is_marker(name))
         if meant:
             found.setdefault(meant, name)

@@ -134,6 +134,8 @@ def decipher(
     found: dict[str, dict[str, Reading]] = {}
     unread: dict[str, tuple[str, str]] = {}
     for name in allowed:
+        if len(allowed) > 1 and name not in stored.conventions:
+            continue
         one = catalog.convention(name)
         mine, why = _read_as(one, names, facts, scheme, asked, stored, marks)
         if why is None:
@@ -247,10 +249,13 @@ def _read_as(
 def _unread(
     unread: Mapping[str, tuple[str, str]], allowed: Sequence[str], stored: Stored, names: Names
 ) -> PlanError:
-    if len(allowed) == 1:
-        tensor, why = unread[allowed[0]]
+    if len(unread) == 1:
+        ((tensor, why),) = unread.values()
         return PlanError(f"cannot be decoded: {why}", tensor=tensor)
-    telling = [name for name in allowed if name in stored.conventions] or list(allowed)
+    if not unread:
+        tensor = next(iter(stored.tensors.values()))
+        return PlanError(f"cannot be decoded: its parts are not those of {_either(allowed)}", tensor=tensor)
+    telling = list(unread)
     undecided = [one for name, one in unread.items() if name in telling and "--from-scheme" in one[1]]
     tensor, why = undecided[0] if undecided else unread[telling[0]]
     if not undecided:

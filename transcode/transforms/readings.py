@@ -12,6 +12,7 @@ from ..catalog.template import Template
 from ..core.dtypes import DTYPES
 from ..core.scheme import Scheme
 from ..core.spec import Spec
+from ..errors import PlanError
 from .spell import stored_part
 from .told import Told
 
@@ -92,8 +93,11 @@ class Names:
     def unspell(self, template: Template) -> list[str]:
         """Names of the tensors that have a part of that spelling."""
         if template.text not in self._found:
+            after = template.after
             self._found[template.text] = [
-                name for stored in self.specs if (name := template.unspell(stored)) is not None
+                name
+                for stored in self.specs
+                if stored.endswith(after) and (name := template.unspell(stored)) is not None
             ]
         return self._found[template.text]
 
@@ -153,6 +157,7 @@ def readings(names: Names, convention: Convention, told: Told) -> dict[str, list
     inputs = convention.inputs
     spelled: dict[str, set[str]] = {}
     fitting: list[Reading] = []
+    known_fits: dict[Hashable, list[tuple[Scheme, Spec, bool]]] = {}  # layers are alike
     for name, rule, parts in _candidates(names, convention):
         stored = {
             role: text
@@ -161,9 +166,11 @@ def readings(names: Names, convention: Convention, told: Told) -> dict[str, list
         }
         spelled.setdefault(name, set()).update(stored.values())
         specs = {role: names.specs[text] for role, text in stored.items()}
+        key = rule.scheme, id(parts), tuple(specs.items())
+        if key not in known_fits:
+            known_fits[key] = _fits(specs, name, rule, parts, told)
         fitting += [
-            Reading(name, stored, parts, scheme, spec, powers)
-            for scheme, spec, powers in _fits(specs, name, rule, parts, told)
+            Reading(name, stored, parts, scheme, spec, powers) for scheme, spec, powers in known_fits[key]
         ]
     for reading in sorted(fitting, key=lambda one: one.powers):  # by a scheme of its own, where there is one
         beside = {template.spell(reading.name) for template in inputs if _takes(template, reading.name)}
@@ -205,11 +212,12 @@ def _fits(
         wanted = {one.role: one for one in scheme.parts(spec)}
         if not wanted.keys() <= specs.keys() <= wanted.keys() | _BESIDES:
             continue
+        try:
+            made = {role: stored_part(one, rules[role], name).spec for role, one in wanted.items()}
+        except PlanError:  # no layout for stacks
+            continue
         fit = min(
-            _likeness(
-                stored_part(one, rules[role], name).spec, specs[role], rules[role], powers and role == "scale"
-            )
-            for role, one in wanted.items()
+            _likeness(made[role], specs[role], rules[role], powers and role == "scale") for role in wanted
         )
         if fit:
             close.append((fit, (scheme, spec, powers)))
