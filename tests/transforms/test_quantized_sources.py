@@ -433,6 +433,12 @@ def test_decoding_and_quantizing_in_one_run(model, tmp_path, cli):
     assert (
         "1 tensor is encoded anew as int8 after decoding (fp8 -> F32: as compressed_tensors stores it)" in out
     )
+    assert "spares" not in out
+    once_more = cli("run", source, tmp_path / "n", "--dequantize", "bf16", "--scheme", "int8", "-n").out
+    assert "--dequantize f32 spares the rounding to BF16 between, noise at 56 dB" in once_more
+    x = draw(1000, 1000)
+    for kind, noise in ((torch.bfloat16, 56), (torch.float16, 74)):
+        assert abs(20 * torch.log10(x.norm() / (x - x.to(kind).float()).norm()) - noise) < 0.7
     found = load_file(tmp_path / "o" / "model.safetensors")
     assert ((found[W].float() * found[f"{W}_scale"].float()) - values).abs().max() < values.abs().max() / 127
     assert config_of(tmp_path / "o")["quantization_config"]["format"] == "int-quantized"
