@@ -345,6 +345,31 @@ def test_scaled_fp8_of_before(save, tmp_path):
     assert torch.equal(found["a.weight"], values)
 
 
+@pytest.mark.parametrize("scheme", ["mxfp8", "nvfp4"])
+def test_scales_of_comfyui_as_bytes_or_typed(scheme, tmp_path):
+    """As comfy-kitchen makes and decodes them."""
+    kitchen = pytest.importorskip("comfy_kitchen.tensor")
+    layout = {"mxfp8": kitchen.TensorCoreMXFP8Layout, "nvfp4": kitchen.TensorCoreNVFP4Layout}[scheme]
+    codes, params = layout.quantize(draw(128, 256).bfloat16())
+    theirs = layout.dequantize(codes, params).float()
+    more = {}
+    if scheme == "nvfp4":
+        more["a.weight_scale_2"] = params.scale.float().reshape(())
+    scales = params.scale if scheme == "mxfp8" else params.block_scale
+    for kind in (scales.dtype, torch.uint8):
+        tensors = {
+            "a.weight": codes,
+            "a.weight_scale": scales.view(kind),
+            "a.comfy_quant": marker(format=scheme),
+        }
+        save_file({**tensors, **more}, tmp_path / "m.safetensors")
+        tc.open(tmp_path / "m.safetensors") | tc.dequantize("F32") | tc.write(tmp_path / "o", force=True)
+        found = load_file(tmp_path / "o" / "m.safetensors")["a.weight"]
+        # theirs multiplies scales in bfloat16
+        assert (found - theirs).abs().max() <= theirs.abs().max() * 2**-7
+        assert (found - theirs).norm() < 0.005 * theirs.norm()
+
+
 # Named and refused
 
 I32, U8 = torch.int32, torch.uint8
@@ -435,7 +460,7 @@ def test_decoding_and_quantizing_in_one_run(model, tmp_path, cli):
     )
     assert "spares" not in out
     once_more = cli("run", source, tmp_path / "n", "--dequantize", "bf16", "--scheme", "int8", "-n").out
-    assert "--dequantize f32 spares the rounding to BF16 between, noise at 56 dB" in once_more
+    assert "--dequantize f32 spares a rounding to BF16 between, noise at 56 dB" in once_more
     x = draw(1000, 1000)
     for kind, noise in ((torch.bfloat16, 56), (torch.float16, 74)):
         assert abs(20 * torch.log10(x.norm() / (x - x.to(kind).float()).norm()) - noise) < 0.7

@@ -11,7 +11,7 @@ from ..catalog import SHAPE, Convention, PartRule, SchemeRule
 from ..catalog.template import Template
 from ..core.dtypes import DTYPES
 from ..core.scheme import Scheme
-from ..core.spec import Spec
+from ..core.spec import Part, Spec
 from ..errors import PlanError
 from .spell import stored_part
 from .told import Told
@@ -193,7 +193,9 @@ def _fits(
 
     scale = specs["scale"]
     powers = rule.scheme == "fp8" and rules["scale"].dtype is None and scale.dtype.name in _POWERS
-    formats = told.formats.get(rule.scheme) or rule.reads.get("format")
+    formats = None
+    if rules["codes"].dtype is not None:  # stored under a dtype that does not tell the format
+        formats = told.formats.get(rule.scheme) or rule.reads.get("format")
     close = []
     for scheme in variants(
         rule.scheme,
@@ -217,7 +219,8 @@ def _fits(
         except PlanError:  # no layout for stacks
             continue
         fit = min(
-            _likeness(made[role], specs[role], rules[role], powers and role == "scale") for role in wanted
+            _likeness(made[role], specs[role], rules[role], _bytes_of(wanted[role], powers))
+            for role in wanted
         )
         if fit:
             close.append((fit, (scheme, spec, powers)))
@@ -225,9 +228,18 @@ def _fits(
     return [one for fit, one in close if fit == best]
 
 
-def _likeness(expected: Spec, found: Spec, rule: PartRule, powers: bool) -> int:
+def _bytes_of(part: Part, powers: bool) -> tuple[str, ...]:
+    """Further dtypes that the bytes of a part may be stored under: scales of 8 bits, or exponents."""
+    if part.role != "scale":
+        return ()
+    if powers:
+        return _POWERS
+    return (part.spec.dtype.name, "U8") if part.spec.dtype.bits == 8 else ()
+
+
+def _likeness(expected: Spec, found: Spec, rule: PartRule, also: tuple[str, ...]) -> int:
     """2 where the facts are the same, 1 where only axes of one element differ, 0 where they do not fit."""
-    if expected.dtype != found.dtype and not (powers and found.dtype.name in _POWERS):
+    if expected.dtype != found.dtype and found.dtype.name not in also:
         return 0
     if expected.shape == found.shape:
         return 2

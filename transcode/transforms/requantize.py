@@ -69,12 +69,10 @@ def note_again(decided: Iterable[tuple[LazyTensor, object, str]], planning: Plan
     for (before, after, between), count in kinds.items():
         spared = ""
         if between in _ROUNDED:
-            spared = (
-                f"; --dequantize f32 spares the rounding to {between} between, which is {_ROUNDED[between]}"
-            )
+            spared = f"; --dequantize f32 spares a rounding to {between} between, {_ROUNDED[between]}"
         planning.note(
-            f"{count} {'tensor is' if count == 1 else 'tensors are'} encoded anew as {after} after decoding"
-            f" ({before}): with scales of their own, so values change where these are not what they were; what"
+            f"{count} {'tensor is' if count == 1 else 'tensors are'} encoded anew as {after} after"
+            f" decoding ({before}): with scales of their own, so values change where these are not what they were; what"
             f" the first rounding lost stays lost (--measure tells the second in dB){spared}"
         )
 
