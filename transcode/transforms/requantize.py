@@ -72,8 +72,8 @@ def note_again(decided: Iterable[tuple[LazyTensor, object, str]], planning: Plan
             spared = f"; --dequantize f32 spares a rounding to {between} between, {_ROUNDED[between]}"
         anew = f"{count} {'tensor is' if count == 1 else 'tensors are'} encoded anew as {after}"
         planning.note(
-            f"{anew} after decoding ({before}): with scales of their own, so values change where these are not"
-            " what they were; what the first rounding lost stays lost (--measure tells the second in dB)"
+            f"{anew} after decoding ({before}): with scales of their own, so values change where these are"
+            " not what they were; what the first rounding lost stays lost (--measure tells the second in dB)"
             f"{spared}"
         )
 
