@@ -113,6 +113,8 @@ def test_int8_equals_the_reference(dtype, scale, form, save, tmp_path):
         options["group_size"] = width = 32 if form == "group" else 48
     if scale is not None:
         options["scale_dtype"] = scale
+    if scale == "F16" and form != "tensor":
+        x[8] = 3  # the largest float32 needs a scale that float16 cannot hold, which is an error
     found = quantized(x, save, tmp_path, "int8", **options)
     to = KEPT[scale] if scale else source_scale(dtype)
     codes, scales = int8(x, height, width, to)
