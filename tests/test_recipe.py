@@ -143,6 +143,7 @@ COMMANDS = [
     "SRC OUT --scheme fp8 -O 'block=[64, 32]' --granularity block --on-nonfinite keep --drop-cache"
     " --convention neutral",
     "SRC OUT --dequantize F32 --from-convention lightx2v --layout chunked --max-shard-size 100kB",
+    "SRC OUT --dequantize F32 --dequantize-only 'blocks.0,blocks.1.ffn' --on-nonfinite keep",
     "SRC OUT --scheme int8 --override 'blocks.0=keep' --override 'blocks.1.ffn=fp8:format=e5m2' --name x"
     " --convention neutral",
 ]
@@ -153,6 +154,9 @@ def test_the_shown_recipe_of_a_command_line_means_the_same(line, wan, tmp_path, 
     import shlex
 
     monkeypatch.chdir(tmp_path)
+    if "--dequantize" in line:
+        cli("run", wan, "quantized", "--scheme", "int8")
+        wan = tmp_path / "quantized"
     args = shlex.split(line.replace("SRC", str(wan)))
     shown = cli("recipe", "show", "run", *args).out
     parsed = recipes.parse(shown)

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from transcode import catalog, schemes
+from transcode.catalog.foreign import foreign
 from transcode.catalog.lora import lora_names
 from transcode.catalog.nunchaku import modules
 from transcode.catalog.profiles import profile
@@ -68,6 +69,12 @@ def _lora(name: str) -> Iterator[str]:
         yield "is never read; the table of names of LoRA files is names.yaml"
 
 
+def _foreign(name: str) -> Iterator[str]:
+    foreign()
+    if name != "names":
+        yield "is never read; the table of what is recognised and not decoded is names.yaml"
+
+
 def _nunchaku(name: str) -> Iterator[str]:
     modules(name)
     yield from ()
@@ -78,6 +85,7 @@ CHECKS: dict[str, Callable[[str], Iterator[str]]] = {
     "conventions": _convention,
     "profiles": _profile,
     "lora": _lora,
+    "foreign": _foreign,
     "nunchaku": _nunchaku,
 }
 

@@ -91,9 +91,9 @@ def nunchaku(*, float_point: bool = False, model: str = Nunchaku.model) -> Nunch
     return Nunchaku(float_point, model)
 
 
-def cast(to: str, *, only: Iterable[str] = (), saturate: bool = False) -> Cast:
-    """Cast plain float tensors, all or those that match a pattern of ``only``."""
-    return Cast(to, given.texts("cast: only", only), saturate)
+def cast(to: str, *, only: Iterable[str] = (), saturate: bool = False, dtypes: Iterable[str] = ()) -> Cast:
+    """Cast float tensors: all, those that match a pattern of ``only``, or those of some dtypes."""
+    return Cast(to, given.texts("cast: only", only), saturate, given.texts("cast: dtypes", dtypes))
 
 
 def convert(to: str, *, source: str | None = None, model: str | None = None) -> Convert:
@@ -104,12 +104,13 @@ def convert(to: str, *, source: str | None = None, model: str | None = None) -> 
 def dequantize(
     to: str = Dequantize.to,
     *,
-    convention: str = Dequantize.convention,
+    convention: str | None = None,
     only: Iterable[str] = (),
     scheme: str | None = None,
+    on_nonfinite: str = Dequantize.on_nonfinite,
 ) -> Dequantize:
-    """Turn codes and scales, as a convention stores them, back into plain tensors of a float dtype."""
-    return Dequantize(to, convention, given.texts("dequantize: only", only), scheme)
+    """Turn codes and scales back into plain tensors of a float dtype; how they are stored is found."""
+    return Dequantize(to, convention, given.texts("dequantize: only", only), scheme, on_nonfinite)
 
 
 def lora(

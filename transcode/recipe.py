@@ -327,6 +327,7 @@ def _cast(node: strict.Node) -> Cast:
         section.need("to").string(),
         section.get("only", _strings, ()),
         section.get("saturate", strict.Node.boolean, False),
+        section.get("dtypes", _strings, ()),
     )
     section.reject_unknown()
     return step
@@ -391,9 +392,10 @@ def _dequantize(node: strict.Node) -> Dequantize:
     section = node.mapping()
     step = Dequantize(
         section.get("to", strict.Node.string, Dequantize.to),
-        section.get("convention", strict.Node.string, Dequantize.convention),
+        section.get("convention", strict.Node.string, None),
         section.get("only", _strings, ()),
         section.get("scheme", strict.Node.string, None),
+        section.get("on_nonfinite", strict.Node.string, Dequantize.on_nonfinite),
     )
     section.reject_unknown()
     return step

@@ -48,6 +48,8 @@ def test_every_bf16_value_under_many_scales(kind):
 @pytest.mark.parametrize("kept", ["F32", "BF16", "F16"])
 def test_every_bf16_value_as_the_largest_of_its_row(kind, kept):
     rows = peaks_and_values(seed=7)
+    if kept == "F16":  # what it cannot hold is an error, not a clipped scale
+        rows = rows[np.abs(rows.astype(F)).max(1) / F(KINDS[kind][2]) < 65520]
     parts = encode(make("fp8", format=kind, scale_dtype=kept), rows)
     stored = DTYPES[kept].numpy()
     finfo = ml_dtypes.finfo(stored)

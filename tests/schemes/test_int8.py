@@ -42,6 +42,8 @@ def test_every_bf16_value_as_the_largest_of_its_row():
 @pytest.mark.parametrize("kept", ["BF16", "F16"])
 def test_codes_follow_the_scale_as_it_is_stored(kept):
     rows = peaks_and_values(seed=2)
+    if kept == "F16":  # what it cannot hold is an error, not a clipped scale
+        rows = rows[np.abs(rows.astype(F)).max(1) / F(127) < 65520]
     parts = encode(make("int8", scale_dtype=kept), rows)
     kind = DTYPES[kept].numpy()
     with np.errstate(over="ignore"):

@@ -111,8 +111,10 @@ def test_only_some(wan, tmp_path, refused):
     assert "nobody" in message
 
 
-def test_nothing_quantized_is_said(wan, tmp_path, cli):
-    assert "nothing is quantized" in cli("run", wan, tmp_path / "o.safetensors", "--dequantize", "BF16").err
+def test_nothing_quantized_is_refused(wan, tmp_path, refused):
+    said = refused("run", wan, tmp_path / "o.safetensors", "--dequantize", "BF16")
+    assert "nothing to dequantize: no tensor is quantized" in said
+    assert not (tmp_path / "o.safetensors").exists()
 
 
 def test_requantize_in_one_flow(wan, tmp_path):

@@ -315,9 +315,31 @@ def test_decoding_takes_the_words_back(llama, tmp_path):
     assert config_of(tmp_path / "again")["quantization_config"]["format"] == "pack-quantized"
     assert not (tmp_path / "again" / "hf_quant_config.json").exists()
 
-    some = tc.open(tmp_path / "q") | tc.dequantize("BF16", convention="modelopt", only=["up_proj"])
-    plan = some.plan(tc.write(tmp_path / "some"))
-    assert any("still says of all tensors" in said for said in plan.planning.warnings)
+
+@pytest.mark.parametrize(("convention", "scheme"), [(CT, "fp8"), ("modelopt", "fp8"), ("deepseek", "fp8")])
+def test_a_config_stays_true_where_some_are_decoded(convention, scheme, llama, tmp_path):
+    tc.open(llama()) | tc.quantize(scheme) | tc.write(tmp_path / "q", convention=convention)
+    tc.open(tmp_path / "q") | tc.dequantize("BF16", only=["layers.1"]) | tc.write(tmp_path / "some")
+    stored = load_file(tmp_path / "some" / "model.safetensors")
+    plain = {
+        name.removesuffix(".weight")
+        for name, tensor in stored.items()
+        if name.endswith("_proj.weight") and tensor.dtype == torch.bfloat16
+    }
+    assert len(plain) == 7
+    before, after = (config_of(tmp_path / name)["quantization_config"] for name in ("q", "some"))
+    key = "modules_to_not_convert" if convention == "deepseek" else "ignore"
+    assert set(after[key]) == {*before[key], *plain}
+    assert {k: v for k, v in after.items() if k != key} == {k: v for k, v in before.items() if k != key}
+    if convention == "modelopt":
+        said = json.loads((tmp_path / "some" / "hf_quant_config.json").read_text())["quantization"]
+        assert plain <= set(said["exclude_modules"])
+    if convention == CT:
+        from transformers import CompressedTensorsConfig
+
+        tc.open(tmp_path / "q") | tc.dequantize("BF16") | tc.write(tmp_path / "all")
+        found = weights(tmp_path / "some", quantization_config=CompressedTensorsConfig(dequantize=True))
+        same(found, weights(tmp_path / "all"))
 
 
 def test_other_side_files_stay(llama, tmp_path):

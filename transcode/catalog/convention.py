@@ -42,6 +42,8 @@ class PartRule:
         shape: shape of the one number of a whole tensor where the consumer wants another than ``[]``, else
             None.
         squeeze: whether a last axis of one element is left out (``[N, 1]`` is ``[N]``).
+        split: bytes of the last axis when rows are stored as two axes (U8 ``[.., K / 2]`` is ``[.., K / 2 /
+            split, split]``), else None.
     """
 
     name: Template
@@ -52,6 +54,7 @@ class PartRule:
     offset: int = 0
     shape: tuple[int, ...] | None = None
     squeeze: bool = False
+    split: int | None = None
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,7 @@ class Marker:
         shape: its shape.
         data: its bytes.
         when: options that the scheme must have for it to be written.
+        silent: keys of its JSON, beside those of ``data``, that say nothing of how values are decoded.
     """
 
     name: Template
@@ -71,6 +75,7 @@ class Marker:
     shape: tuple[int, ...]
     data: bytes = field(repr=False)
     when: Mapping[str, Any] = field(default_factory=dict)
+    silent: tuple[str, ...] = ()
 
     @property
     def everywhere(self) -> bool:
@@ -88,6 +93,7 @@ class SchemeRule:
         reads: option -> values that the consumer reads; all others are refused.
         partly: options outside ``reads`` that some of its loaders read; they are written with a warning.
         parts: role -> how it is stored; those of the scheme, and ``shape``, which every tensor then gets.
+        also: the same, for other ways in which files of this consumer have it: read, never written.
         markers: extra tensors.
         shares_scales: whether fused groups must share their global scale.
         rows: N must be a multiple of this, or the consumer's kernel refuses.
@@ -102,6 +108,7 @@ class SchemeRule:
     reads: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     partly: tuple[Partly, ...] = ()
     parts: Mapping[str, PartRule] = field(default_factory=dict)
+    also: tuple[Mapping[str, PartRule], ...] = ()
     markers: tuple[Marker, ...] = ()
     shares_scales: bool = False
     rows: int = 1
@@ -118,6 +125,16 @@ class SchemeRule:
         """The options of a scheme, with their values, that the consumer does not read."""
         given = {option: plain(getattr(scheme, option, None)) for option in self.reads}
         return {option: value for option, value in given.items() if value not in self.reads[option]}
+
+    @property
+    def readings(self) -> tuple[Mapping[str, PartRule], ...]:
+        """All ways in which parts are found, the one that is written first."""
+        return (self.parts, *self.also)
+
+    @property
+    def marked(self) -> bool:
+        """Whether the consumer takes a tensor for quantized only where a marker says so."""
+        return any(marker.everywhere for marker in self.markers)
 
     def markers_for(self, scheme: object) -> tuple[Marker, ...]:
         """The extra tensors that belong to a tensor of a scheme with such options."""
@@ -174,6 +191,11 @@ class Convention:
         joins: whether it joins fused groups, and all experts of a layer, into one matrix each, whose members
             must then be quantized alike.
         pads: whether it takes tensors that were padded.
+        methods: further values of ``quant_method`` that mean this convention.
+        inputs: templates of what is stored beside a quantized tensor and does not concern its values, such as
+            the scales of inputs: dropped when the tensor is decoded.
+        cache: last name components of the scales of the key and value cache: dropped when all is decoded.
+        unwritten: why nothing can be written so, for conventions that are only read; else None.
     """
 
     name: str
@@ -186,6 +208,10 @@ class Convention:
     dims: tuple[int, ...] = ()
     joins: bool = False
     pads: bool = False
+    methods: tuple[str, ...] = ()
+    inputs: tuple[Template, ...] = ()
+    cache: tuple[str, ...] = ()
+    unwritten: str | None = None
 
     def scheme(self, scheme: str) -> SchemeRule:
         """The rule of one scheme.
@@ -297,8 +323,8 @@ class Convention:
         codes = self._coded(set(stored), dtypes or {})
         taken: dict[str, tuple[str, str]] = {}
         for name, rules in codes.items():
-            for rule in rules:
-                for role, part in rule.parts.items():
+            for parts in rules:
+                for role, part in parts.items():
                     spelled = part.name.spell(name)
                     if spelled in stored:
                         taken.setdefault(spelled, (name, role))
@@ -311,12 +337,12 @@ class Convention:
                 found.setdefault(spelled, {})[VALUES] = spelled
         return found
 
-    def _coded(self, stored: set[str], dtypes: Mapping[str, str]) -> dict[str, list[SchemeRule]]:
-        """Names of the quantized tensors, each with the schemes that would spell it so."""
-        found: dict[str, list[SchemeRule]] = {}
-        for rule in self.schemes.values():
-            codes = rule.parts["codes"].name
-            companions = [part.name for role, part in rule.parts.items() if role != "codes"]
+    def _coded(self, stored: set[str], dtypes: Mapping[str, str]) -> dict[str, list[Mapping[str, PartRule]]]:
+        """Names of the quantized tensors, each with the parts of the schemes that would spell it so."""
+        found: dict[str, list[Mapping[str, PartRule]]] = {}
+        for parts in (parts for rule in self.schemes.values() for parts in rule.readings):
+            codes = parts["codes"].name
+            companions = [part.name for role, part in parts.items() if role != "codes"]
             telling = companions if codes.text in ("{name}", "{stem}.weight") else [codes]
             for template in telling:
                 for spelled in stored:
@@ -325,9 +351,9 @@ class Convention:
                         continue
                     body = codes.spell(name)
                     if body in stored and dtypes.get(body) not in FLOATS:
-                        rules = found.setdefault(name, [])
-                        if rule not in rules:
-                            rules.append(rule)
+                        known = found.setdefault(name, [])
+                        if parts not in known:
+                            known.append(parts)
         return found
 
     def is_marker(self, stored: str) -> bool:

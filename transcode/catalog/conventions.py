@@ -62,11 +62,24 @@ def load_convention(path: Path) -> Convention:
         key: child.string() for key, child in top.get("metadata", lambda child: child.mapping().items(), ())
     }
     config = top.get("config", lambda child: child.choice(CONFIGS), None)
-    dims = top.get("dims", lambda node: tuple(child.integer(2) for child in node.sequence()), ())
-    joins = top.get("joins", strict.Node.boolean, False)
-    pads = top.get("pads", strict.Node.boolean, False)
+    convention = Convention(
+        name,
+        title,
+        str(path),
+        schemes,
+        files,
+        metadata,
+        config,
+        dims=top.get("dims", lambda child: tuple(one.integer(2) for one in child.sequence()), ()),
+        joins=top.get("joins", strict.Node.boolean, False),
+        pads=top.get("pads", strict.Node.boolean, False),
+        methods=top.get("methods", _strings, ()),
+        inputs=top.get("inputs", lambda child: tuple(map(_template, child.sequence())), ()),
+        cache=top.get("cache", _strings, ()),
+        unwritten=top.get("unwritten", strict.Node.string, None),
+    )
     top.reject_unknown()
-    return Convention(name, title, str(path), schemes, files, metadata, config, dims, joins, pads)
+    return convention
 
 
 @lru_cache(maxsize=256)
@@ -95,6 +108,10 @@ def _scheme(name: str, node: strict.Node, shared: dict[str, PartRule]) -> Scheme
         },
         partly=tuple(partly(child) for child in top.get("partly", strict.Node.sequence, ())),
         parts={role: parts[role] for role in stored},
+        also=tuple(
+            {**{role: parts[role] for role in stored}, **_parts(child)}
+            for child in top.get("also", strict.Node.sequence, ())
+        ),
         markers=tuple(_marker(child) for child in top.get("markers", strict.Node.sequence, ())),
         shares_scales=top.get("shares_scales", strict.Node.boolean, False),
         rows=top.get("rows", lambda child: child.integer(1), 1),
@@ -111,6 +128,10 @@ def _scheme(name: str, node: strict.Node, shared: dict[str, PartRule]) -> Scheme
 
 
 _NO_OPTIONS: dict[str, Any] = {}
+
+
+def _strings(node: strict.Node) -> tuple[str, ...]:
+    return tuple(node.strings())
 
 
 def _plain(node: strict.Node) -> dict[str, Any]:
@@ -134,6 +155,7 @@ def _part(node: strict.Node) -> PartRule:
         offset=top.get("offset", lambda child: child.integer(0), 0),
         shape=top.get("shape", _shape, None),
         squeeze=top.get("squeeze", strict.Node.boolean, False),
+        split=top.get("split", lambda child: child.integer(1), None),
     )
     top.reject_unknown()
     if rule.shape is not None and prod(rule.shape) != 1:
@@ -166,7 +188,8 @@ def _marker(node: strict.Node) -> Marker:
     content = top.find("json")
     if content is not None:
         data = json.dumps(content.plain()).encode()
-        marker = Marker(name, "U8", (len(data),), data, when)
+        silent = top.get("silent", _strings, ())
+        marker = Marker(name, "U8", (len(data),), data, when, silent)
     else:
         dtype = DTYPES[top.need("dtype").choice(DTYPES)]
         shape = _shape(top.need("zeros"))

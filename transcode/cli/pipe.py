@@ -151,25 +151,34 @@ def lora(loras: tuple[str, ...], keys: str, prefix: str | None) -> None:
 @click.argument("to", metavar="DTYPE")
 @click.option("--only", multiple=True, metavar="PATTERN", help="Cast only these tensors; repeatable.")
 @click.option("--saturate", is_flag=True, help="Clip what is too large instead of failing.")
+@click.option(
+    "--dtype", "dtypes", multiple=True, metavar="DTYPE", help="Cast only tensors of DTYPE; repeatable."
+)
 @debug_option
-def cast(to: str, only: tuple[str, ...], saturate: bool) -> None:
+def cast(to: str, only: tuple[str, ...], saturate: bool, dtypes: tuple[str, ...]) -> None:
     """Cast float tensors to DTYPE: F32, F16, BF16, ..."""
     from ..transforms.cast import Cast
 
-    _then(Cast(to, only, saturate))
+    _then(Cast(to, only, saturate, dtypes))
 
 
 @command()
 @click.option("--to", default="BF16", show_default=True, metavar="DTYPE")
-@click.option("--convention", default="lightx2v", show_default=True, help="Whose names the source has.")
+@click.option("--convention", help="Whose names the source has; found without it.")
 @click.option("--only", multiple=True, metavar="PATTERN", help="Decode only these tensors; repeatable.")
 @click.option("--scheme", help="The scheme, where the file leaves several possible.")
+@click.option(
+    "--on-nonfinite", type=click.Choice(["error", "keep"]), default="error", show_default=True,
+    help="What to do with values that decode to NaN or Inf.",
+)  # fmt: skip
 @debug_option
-def dequantize(to: str, convention: str, only: tuple[str, ...], scheme: str | None) -> None:
+def dequantize(
+    to: str, convention: str | None, only: tuple[str, ...], scheme: str | None, on_nonfinite: str
+) -> None:
     """Decode quantized tensors."""
     from ..transforms.dequantize import Dequantize
 
-    _then(Dequantize(to, convention, only, scheme))
+    _then(Dequantize(to, convention, only, scheme, on_nonfinite))
 
 
 @command()

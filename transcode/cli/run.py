@@ -31,19 +31,19 @@ Examples:
 
 _STEP_OPTIONS = {
     "scheme", "rename", "to", "lora", "keep", "drop", "cast", "saturate", "dequantize",
-    "from_convention", "from_scheme", "options", "granularity", "group_size", "symmetric", "optimize",
-    "scale_dtype", "model", "targets", "include", "exclude", "overrides", "keep_dtype", "on_nonfinite",
-    "on_bad_shape", "share_scale", "calib", "drop_global_scale",
+    "dequantize_only", "from_convention", "from_scheme", "options", "granularity", "group_size", "symmetric",
+    "optimize", "scale_dtype", "model", "targets", "include", "exclude", "overrides", "keep_dtype",
+    "on_nonfinite", "on_bad_shape", "share_scale", "calib", "drop_global_scale",
 }  # fmt: skip
 
 
 _BELONG_TO = {
     "scheme": {
         "options", "granularity", "group_size", "symmetric", "optimize", "scale_dtype", "targets", "include",
-        "exclude", "overrides", "keep_dtype", "on_nonfinite", "on_bad_shape", "share_scale", "calib",
+        "exclude", "overrides", "keep_dtype", "on_bad_shape", "share_scale", "calib",
     },
     "cast": {"saturate"},
-    "dequantize": {"from_convention", "from_scheme"},
+    "dequantize": {"dequantize_only", "from_convention", "from_scheme"},
     "calib": {"drop_global_scale"},
 }  # fmt: skip
 """Options that mean nothing without the option that asks for their stage."""
@@ -63,7 +63,10 @@ _BELONG_TO = {
 @click.option("--drop", multiple=True, metavar="PATTERN", help="Leave these tensors out; repeatable.")
 @click.option("--rename", nargs=2, multiple=True, metavar="REGEX REPLACEMENT", help="Repeatable, in order.")
 @click.option("--dequantize", metavar="DTYPE", help="First decode quantized tensors to this dtype.")
-@click.option("--from-convention", default="lightx2v", help="Whose names the quantized source has.")
+@click.option(
+    "--dequantize-only", multiple=True, metavar="PATTERN", help="Decode only these tensors; repeatable."
+)
+@click.option("--from-convention", help="Whose names the quantized source has; found without it.")
 @click.option("--from-scheme", help="The source's scheme, where the file leaves several possible.")
 @click.option("--to", metavar="SPELLING", help="Spell the architecture as another program: diffusers, ...")
 @click.option(
@@ -122,6 +125,10 @@ def recipe_of(context: click.Context, values: dict[str, Any]) -> Any:
             and build.given(context, {"copy_metadata"})
         ):
             raise click.UsageError("--copy-metadata does nothing for a single file: name a folder")
+        if not (values["scheme"] or values["dequantize"]) and build.given(context, {"on_nonfinite"}):
+            raise click.UsageError(
+                "--on-nonfinite does nothing without --scheme or --dequantize: give one, or neither"
+            )
         recipe = Recipe(sink=build.write(dst, values)).then(*_steps(values))
         recipe = replace(recipe, source=SourceOptions(src))
     source = recipe.source
@@ -133,8 +140,9 @@ def recipe_of(context: click.Context, values: dict[str, Any]) -> Any:
 
 
 def _steps(values: dict[str, Any]) -> list[Any]:
+    from ..core.dtypes import FLOATS
     from ..transforms.calibrate import Calibrate
-    from ..transforms.cast import Cast
+    from ..transforms.cast import Cast, float_dtype
     from ..transforms.convert import Convert
     from ..transforms.dequantize import Dequantize
     from ..transforms.lora import Lora, parse_lora
@@ -148,11 +156,22 @@ def _steps(values: dict[str, Any]) -> list[Any]:
     if values["drop"]:
         steps.append(Drop(build.split(values["drop"])))
     if values["dequantize"]:
-        steps.append(Dequantize(values["dequantize"], values["from_convention"], (), values["from_scheme"]))
+        steps.append(
+            Dequantize(
+                values["dequantize"],
+                values["from_convention"],
+                build.split(values["dequantize_only"]),
+                values["from_scheme"],
+                values["on_nonfinite"],
+            )
+        )
     if values["rename"]:
         steps.append(Rename(tuple(values["rename"])))
     if values["to"]:
         steps.append(Convert(values["to"], None, values["model"]))
+    if values["lora"] and values["cast"] and float_dtype(values["cast"]).name in FLOATS:
+        # FP8 takes no LoRA; any other float would be rounded once more. All of them hold what FP8 holds.
+        steps.append(Cast(values["cast"], dtypes=("F8_E4M3", "F8_E5M2")))
     if values["lora"]:
         steps.append(Lora(tuple(map(parse_lora, values["lora"]))))
     if values["cast"]:

@@ -154,6 +154,7 @@ class Flow:
         planning.metadata = self.source.metadata
         planning.source = self.source.path
         planning.stored = {tensor.name: tensor.spec for tensor in self.source.tensors}
+        planning.side_files = self.source.side_files
         tensors: Iterable[LazyTensor] = self.source.tensors
         for step in self.steps:
             tensors = _distinct(step.apply(tensors, planning), step.kind)

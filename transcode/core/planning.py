@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +27,10 @@ class Planning:
         metadata: that of the source.
         source: what the user named as the source; None where the flow has none.
         stored: dtype and shape of each of the source's tensors, by its name in the source.
+        side_files: those of the source: small files beside the weights.
+        decoded: tensors, by their names in the source, that were quantized there and are no longer.
+        coded: those that still are, as far as a stage has looked.
+        replaced: metadata of the source that is no longer true: key -> new value, None to leave it out.
         inputs: what is read besides the source, such as LoRAs.
         workers: threads that a stage may use if it must look at bytes while planning.
         measure: what quantizing loses is to be measured.
@@ -41,6 +45,10 @@ class Planning:
     metadata: Mapping[str, str] = field(default_factory=dict)
     source: Path | None = None
     stored: Mapping[str, Spec] = field(default_factory=dict)
+    side_files: Sequence[Path] = ()
+    decoded: set[str] = field(default_factory=set)
+    coded: set[str] = field(default_factory=set)
+    replaced: dict[str, str | None] = field(default_factory=dict)
     inputs: list[Source] = field(default_factory=list)
     workers: int = 1
     measure: bool = False

@@ -13,7 +13,7 @@ from ..core.scratch import Scratch
 from ..core.spec import Spec
 from ..errors import RecipeError
 
-__all__ = ["SCALE_DTYPES", "Array", "Base", "choose", "narrowed", "stored_scale", "widened"]
+__all__ = ["SCALE_DTYPES", "Array", "Base", "choose", "fitting", "narrowed", "stored_scale", "widened"]
 
 Array = NDArray[Any]
 
@@ -74,6 +74,32 @@ def stored_scale(option: str, source: DType) -> DType:
     if option == "source":
         return source if source.name in ("BF16", "F32") else DTYPES["F32"]
     return DTYPES[option]
+
+
+def fitting(rows: Array, source: DType, scales: Array, kept: DType, top: float) -> None:
+    """Raise ``Overflow`` where F16 cannot hold the scale that a value needs, which would clip it unseen.
+
+    Args:
+        rows: what was encoded, in the carrier of ``source``.
+        scales: float32, as stored; the kernels let what is too large be the largest.
+        kept: dtype of the stored scales.
+        top: largest code.
+    """
+    from ..numerics import Overflow
+    from ..numerics.rows import as_float64
+
+    if kept.name != "F16" or not (scales == _HALF).any():
+        return
+    for index in range(len(rows)):
+        exact = as_float64(rows[index], source)
+        bad = np.abs(exact) >= _NO_HALF * top
+        if bad.any():
+            column = int(np.argmax(bad))
+            raise Overflow(index, column, float(exact[column]))
+
+
+_HALF, _NO_HALF = 65504.0, 65520.0
+"""Largest F16, and the least value that rounds to more."""
 
 
 def narrowed(scales: Array, dtype: DType, scratch: Scratch) -> Array:

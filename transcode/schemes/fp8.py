@@ -93,6 +93,11 @@ class Fp8(Scaled):
             )
         )  # fmt: skip
 
+    @property
+    def reach(self) -> float:
+        """The largest value of the format."""
+        return float(self.kind.top)
+
     def table(self) -> Array:
         """The format's values."""
         return self.kind.values()

@@ -12,7 +12,7 @@ from ..core.dtypes import DTYPES, DType
 from ..core.scratch import Scratch
 from ..core.spec import Part, Spec
 from ..core.tensor import Piece
-from .base import SCALE_DTYPES, Array, Base, choose, narrowed, stored_scale, widened
+from .base import SCALE_DTYPES, Array, Base, choose, fitting, narrowed, stored_scale, widened
 from .packed import unpacked
 
 __all__ = ["Int4"]
@@ -99,6 +99,7 @@ class Int4(Base):
         tries = _TRIES if self.optimize == "mse" else 0
         if not integers(bits, stored, tries, codes.reshape(-1), scales, zeros, scratch):
             raise reject(rows, spec.dtype)
+        fitting(rows, spec.dtype, scales, kept, 7 if self.symmetric else 7.5)
         groups = start * (spec.columns // self.group_size)
         yield Piece("codes", start * codes.shape[1], codes)
         yield Piece("scale", groups * kept.itemsize, narrowed(scales, kept, scratch))

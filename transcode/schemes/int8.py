@@ -100,6 +100,11 @@ class Int8(Scaled):
             )
         return bool(with_zero(bits, blocks.width, stored, np.float32(255), codes, scales, zeros))
 
+    @property
+    def reach(self) -> float:
+        """127, or half of 255."""
+        return 127 if self.symmetric else 127.5
+
     def table(self) -> Array:
         """The integers, in two's complement."""
         return _integers()

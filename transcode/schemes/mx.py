@@ -17,7 +17,7 @@ from ..numerics.minifloat import FORMATS, Minifloat
 from .base import Array, Base, choose
 from .packed import code_bytes, unpacked
 
-__all__ = ["MODES", "Mxfp4", "Mxfp6", "Mxfp8"]
+__all__ = ["MODES", "Mxfp4", "Mxfp6", "Mxfp8", "powers_of_two"]
 
 MODES = ("rceil", "floor", "even", "ceil")
 _BLOCK = 32
@@ -94,12 +94,12 @@ class _Mx(Base):
         from ..numerics.decode import by_table
 
         codes = unpacked(parts["codes"], stop - start, self.kind.bits)
-        scales = _powers()[np.asarray(parts["scale"]).view(np.uint8).reshape(spec.rows, -1)[start:stop]]
+        scales = powers_of_two()[np.asarray(parts["scale"]).view(np.uint8).reshape(spec.rows, -1)[start:stop]]
         by_table(codes, self.kind.values(), 1, _BLOCK, scales, np.zeros_like(scales), out)
 
 
 @cache
-def _powers() -> Array:
+def powers_of_two() -> Array:
     """Value of each E8M0 code, float32 ``[256]``: byte 0 is 2**-127, as for CUDA; 255 is NaN."""
     powers = np.ldexp(np.ones(256), np.arange(256) - 127)
     powers[255] = np.nan

@@ -11,7 +11,7 @@ from ..core.dtypes import DTYPES, DType
 from ..core.scratch import Scratch
 from ..core.spec import Part, Spec
 from ..core.tensor import Piece
-from .base import Array, Base, narrowed, stored_scale, widened
+from .base import Array, Base, fitting, narrowed, stored_scale, widened
 from .blocks import Blocks
 
 __all__ = ["Scaled"]
@@ -56,6 +56,11 @@ class Scaled(Base):
     @abstractmethod
     def given_scale(self, peak: float, stored: int) -> float:
         """The one scale of a tensor whose largest magnitude is ``peak``."""
+
+    @property
+    @abstractmethod
+    def reach(self) -> float:
+        """Largest magnitude under scale 1: that of a code, or half the range where there is a zero point."""
 
     @abstractmethod
     def table(self) -> Array:
@@ -121,6 +126,7 @@ class Scaled(Base):
             here = slice(top - start, bottom - start)
             if not self.encode_block(bits[here], blocks, stored, given, codes[here], scales[at:], zeros[at:]):
                 raise reject(rows, spec.dtype)
+        fitting(rows, spec.dtype, scales, kept, self.reach)
         yield Piece("codes", start * spec.columns * self.code_dtype.itemsize, codes)
         offset = first * blocks.across
         if self.observes and start:

@@ -12,18 +12,16 @@ from ..core.flow import Flow
 from ..core.plan import PlannedFile, SideFile
 from ..core.planning import Planning
 from ..core.tensor import LazyTensor
+from .evidence import CONFIG, MODELOPT, config_keys, without_claims
+from .partly import partly, partly_modelopt
 from .quantization_config import KEY, computes, quantization_config
 
 __all__ = ["index", "note_config", "side_files"]
 
-_CONFIG = "config.json"
 _DTYPES = ("dtype", "torch_dtype")
-"""Where a configuration says in which dtype a model is loaded; the second is read by older releases too."""
+"""Where config.json says in which dtype a model is loaded; the second is read by older releases too."""
 
-_TORCH = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
-
-_MODELOPT = "hf_quant_config.json"
-"""Says of a source how it is quantized, as ``quantization_config`` does."""
+_TORCH = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
 def side_files(
@@ -42,16 +40,17 @@ def side_files(
         path.name: SideFile(path.name, path) for path in flow.source.side_files if path.name not in taken
     }
     if any(step.kind == "convert" for step in flow.steps):
-        given = found.pop(_CONFIG, None)
+        given = found.pop(CONFIG, None)
         made = _derived(tensors, None if given is None else _read(given.content))
         if made is not None:
             text = json.dumps(made, indent=2, sort_keys=True)
-            found[_CONFIG] = SideFile(_CONFIG, f"{text}\n".encode())
+            found[CONFIG] = SideFile(CONFIG, f"{text}\n".encode())
         else:
             planning.warn(
-                f"no {_CONFIG} is written: that of the source is another program's, and none can be derived"
+                f"no {CONFIG} is written: that of the source is another program's, and none can be derived"
             )
     _say_quantized(found, flow, tensors, planning)
+    _say_dtype(found, flow, tensors, planning)
     return list(found.values())
 
 
@@ -59,7 +58,7 @@ def note_config(tensors: Sequence[LazyTensor], convention: catalog.Convention, p
     """Say what the consumer will miss where no side files are written."""
     if convention.config is not None and any(tensor.scheme is not None for tensor in tensors):
         planning.note(
-            f"{convention.name}: loaders need a {_CONFIG} with the {KEY} of these tensors; it is written with"
+            f"{convention.name}: loaders need a {CONFIG} with the {KEY} of these tensors; it is written with"
             " the other side files, into a folder"
         )
 
@@ -67,34 +66,83 @@ def note_config(tensors: Sequence[LazyTensor], convention: catalog.Convention, p
 def _say_quantized(
     found: dict[str, SideFile], flow: Flow, tensors: Sequence[LazyTensor], planning: Planning
 ) -> None:
-    """Put ``quantization_config`` into config.json, or take it out."""
-    side = found.get(_CONFIG)
+    """Put ``quantization_config`` into config.json, take it out, or let it say what is left."""
+    side = found.get(CONFIG)
     config = None if side is None else _read(side.content)
     if side is not None and config is None:
-        planning.warn(f"{_CONFIG} is no JSON object: it goes along as it is")
-    decoded = next((step for step in flow.steps if step.kind == "dequantize"), None)
+        planning.warn(f"{CONFIG} is no JSON object: it goes along as it is")
     dialect = None if planning.convention is None else catalog.convention(planning.convention).config
     made = None if dialect is None else quantization_config(tensors, dialect, planning)
+    stated = config is not None and bool(config_keys(config))
     if made is not None:
         if side is None:
-            planning.note(f"no {_CONFIG} is written: loaders need one with the {KEY} of these tensors")
+            planning.note(f"no {CONFIG} is written: loaders need one with the {KEY} of these tensors")
         if config is not None:
-            if KEY in config and decoded is None:
-                planning.warn(f"{_CONFIG}: {KEY} of the source is replaced")
-            stated = {**config, KEY: made.config}
+            if stated and not planning.decoded:
+                planning.warn(f"{CONFIG}: {KEY} of the source is replaced")
+            told = {**without_claims(config), KEY: made.config}
             if (dtype := computes(tensors, catalog.convention(str(planning.convention)))) is not None:
-                stated = _with_dtype(stated, _TORCH[dtype], planning)
-            found[_CONFIG] = _json(_CONFIG, stated, indent=2)
-            found.pop(_MODELOPT, None)
+                told = _with_dtype(told, _TORCH[dtype], planning)
+            found[CONFIG] = _json(CONFIG, told, indent=2)
+            found.pop(MODELOPT, None)
             found |= {name: _json(name, content, indent=4) for name, content in made.files.items()}
-    elif decoded is not None and (_MODELOPT in found or (config is not None and KEY in config)):
-        if getattr(decoded, "only", ()):
-            planning.warn(f"{_CONFIG}: {KEY} still says of all tensors what is true of some")
+    elif planning.decoded and (MODELOPT in found or stated):
+        if planning.coded:
+            _say_some(found, config, tensors, planning)
             return
-        found.pop(_MODELOPT, None)
+        found.pop(MODELOPT, None)
         if config is not None:
-            found[_CONFIG] = _json(_CONFIG, {key: config[key] for key in config if key != KEY}, indent=2)
-        planning.note(f"{_CONFIG}: {KEY} of the source is left out, its tensors are decoded")
+            found[CONFIG] = _json(CONFIG, without_claims(config), indent=2)
+        planning.note(f"{CONFIG}: {KEY} of the source is left out, its tensors are decoded")
+
+
+def _say_some(
+    found: dict[str, SideFile],
+    config: dict[str, Any] | None,
+    tensors: Sequence[LazyTensor],
+    planning: Planning,
+) -> None:
+    """Name the decoded layers as those that are not quantized."""
+    decoded = [tensor.name for tensor in tensors if tensor.source in planning.decoded]
+    coded = [tensor.name for tensor in tensors if tensor.source in planning.coded]
+    if config is not None and config_keys(config):
+        found[CONFIG] = _json(CONFIG, partly(config, decoded, coded), indent=2)
+    if MODELOPT in found and (stated := _read(found[MODELOPT].content)) is not None:
+        found[MODELOPT] = _json(MODELOPT, partly_modelopt(stated, decoded, coded), indent=4)
+    planning.note(f"{CONFIG}: {KEY} lists the decoded layers as not quantized")
+
+
+def _say_dtype(
+    found: dict[str, SideFile], flow: Flow, tensors: Sequence[LazyTensor], planning: Planning
+) -> None:
+    """Let ``dtype`` (``torch_dtype``) of config.json be that of the weights, where they changed theirs.
+
+    That is where all float matrices that are not quantized have one dtype. A config that says none stays so.
+    """
+    side = found.get(CONFIG)
+    if side is None or not any(step.kind in ("cast", "dequantize", "quantize") for step in flow.steps):
+        return
+    if planning.convention is not None and computes(tensors, catalog.convention(planning.convention)):
+        return  # that dtype is said already, whatever the weights that are kept have
+    held = {
+        tensor.spec.dtype.name
+        for tensor in tensors
+        if tensor.plain and len(tensor.spec.shape) >= 2 and tensor.spec.dtype.kind == "float"
+    }
+    config = _read(side.content)
+    name = _TORCH.get(next(iter(held))) if len(held) == 1 else None
+    if config is None or name is None:
+        return
+    parts = [value for key, value in config.items() if key.endswith("_config") and key != KEY]
+    changed = False
+    for holder in (config, *parts):
+        for key in _DTYPES:
+            if isinstance(holder, dict) and isinstance(holder.get(key), str):
+                said = holder[key].removeprefix("torch.")
+                changed |= said != name
+                holder[key] = name if said != name else holder[key]
+    if changed:
+        found[CONFIG] = _json(CONFIG, config, indent=2)
 
 
 def _with_dtype(config: dict[str, Any], dtype: str, planning: Planning) -> dict[str, Any]:
@@ -104,9 +152,7 @@ def _with_dtype(config: dict[str, Any], dtype: str, planning: Planning) -> dict[
     keys = [key for key in _DTYPES if key in config] or [_DTYPES[-1]]
     if any(config.get(key) != dtype for key in keys):
         given = config.get(keys[0], "not said")
-        planning.note(
-            f"{_CONFIG}: {keys[0]} is {dtype}, to which its tensors are decoded, instead of {given}"
-        )
+        planning.note(f"{CONFIG}: {keys[0]} is {dtype}, to which its tensors are decoded, instead of {given}")
     parts = {key: _nested(value, dtype) for key, value in config.items() if key != KEY}
     return {**config, **parts, **dict.fromkeys(keys, dtype)}
 

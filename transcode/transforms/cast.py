@@ -17,7 +17,8 @@ from ..core.planning import Planning
 from ..core.scratch import Scratch
 from ..core.spec import Spec
 from ..core.tensor import LazyTensor, Piece, plain
-from ..errors import DataError, RecipeError
+from ..errors import DataError, PlanError, RecipeError
+from .quantized import Stored, stored_quantized
 from .select import Patterns
 
 __all__ = ["Cast", "cast_tensor", "cast_values", "float_dtype"]
@@ -40,13 +41,14 @@ def float_dtype(name: str) -> DType:
 class Cast(Transform):
     """Cast float tensors.
 
-    Plain floats (F64, F32, F16, BF16) are cast; integers, booleans and packed formats stay. FP8 tensors are
-    cast only where ``only`` names them: without their scales most of them would lose their meaning.
+    Floats (F64, F32, F16, BF16, and FP8 that no scale belongs to) are cast; integers, booleans and packed
+    formats stay. So do the codes and scales of quantized tensors: neither means anything without the other.
 
     Args:
         to: a float dtype, in safetensors' or torch's spelling.
-        only: patterns; without any, all plain floats are cast.
+        only: patterns; without any, all such tensors are cast.
         saturate: finite values too large for the new dtype become its largest, instead of an error.
+        dtypes: cast only tensors of these dtypes; of any without.
     """
 
     kind: ClassVar[str] = "cast"
@@ -54,30 +56,57 @@ class Cast(Transform):
     to: str
     only: tuple[str, ...] = ()
     saturate: bool = False
+    dtypes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "to", float_dtype(self.to).name)
         object.__setattr__(self, "only", texts("cast: only", self.only))
+        dtypes = texts("cast: dtypes", self.dtypes)
+        object.__setattr__(self, "dtypes", tuple(float_dtype(name).name for name in dtypes))
         Patterns(self.only)
 
     def apply(self, tensors: Iterable[LazyTensor], planning: Planning) -> Iterator[LazyTensor]:
-        """Rewrite dtypes; values are cast tile by tile when they are read."""
+        """Rewrite dtypes; values are cast tile by tile when they are read.
+
+        Raises:
+            PlanError: nothing can be cast, or what ``only`` names is quantized.
+        """
         target = float_dtype(self.to)
         patterns = Patterns(self.only)
-        seen = []
+        tensors = list(tensors)
+        stored = stored_quantized(tensors)
+        codes = {*stored.tensors, *stored.foreign}
+        kept: list[LazyTensor] = []
+        able = done = 0
         for tensor in tensors:
-            seen.append(tensor.name)
             match = patterns.first(tensor.name)
-            castable = _TARGETS if self.only else FLOATS
-            if self.only and match is None:
+            kind = tensor.spec.dtype.name
+            if (self.only and match is None) or (self.dtypes and kind not in self.dtypes):
                 yield tensor
             elif not tensor.plain:
                 yield tensor.evolve(did="keep: quantized already, cast does not apply")
-            elif tensor.spec.dtype.name not in castable:
-                yield tensor.evolve(did=f"keep: {tensor.spec.dtype.name} is not a plain float")
+            elif tensor.name in stored.parts:
+                kept.append(tensor)
+                if match is not None and tensor.name in codes:
+                    raise _quantized(tensor, stored, planning)
+                yield tensor.evolve(did="keep: part of a quantized tensor, cast does not apply")
+            elif kind not in _TARGETS:
+                yield tensor.evolve(did=f"keep: {kind} is not a float that can be cast")
             else:
+                able += 1
+                done += kind != target.name or any(step.startswith("cast: ") for step in tensor.fate)
                 yield cast_tensor(tensor, target, saturate=self.saturate)
-        planning.unmatched("cast", patterns.unused(), seen)
+        planning.unmatched("cast", patterns.unused(), [tensor.name for tensor in tensors])
+        held = [tensor for tensor in kept if tensor.name in codes]
+        if held and not able:
+            raise _quantized(held[0], stored, planning)
+        if held:
+            planning.warn(
+                f"cast: {len(held)} tensors are quantized ({stored.described(planning)}) and stay as they are"
+                f" ({held[0].name} ...); --dequantize {target.name} decodes them"
+            )
+        if not done and not self.dtypes:
+            planning.warn(f"cast: no tensor is changed, all that could be cast are {target.name}")
 
     def config(self) -> dict[str, Any]:
         """Target, and the rest where it differs from the default."""
@@ -86,7 +115,18 @@ class Cast(Transform):
             config["only"] = list(self.only)
         if self.saturate:
             config["saturate"] = True
+        if self.dtypes:
+            config["dtypes"] = list(self.dtypes)
         return config
+
+
+def _quantized(tensor: LazyTensor, stored: Stored, planning: Planning) -> PlanError:
+    held = tensor.spec.dtype.name
+    return PlanError(
+        f"cannot be cast, its {held} are codes to which a scale belongs ({stored.described(planning)})",
+        tensor=tensor.name,
+        hint="decode it instead: --dequantize bf16",
+    )
 
 
 def cast_tensor(tensor: LazyTensor, to: DType, *, saturate: bool = False, why: str = "") -> LazyTensor:

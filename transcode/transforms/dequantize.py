@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -16,15 +17,17 @@ from ..core.dtypes import DType
 from ..core.flow import Transform
 from ..core.given import text, texts
 from ..core.planning import Planning
-from ..core.scheme import Scheme
 from ..core.scratch import Scratch
 from ..core.spec import Spec
 from ..core.tensor import LazyTensor, Piece, plain
-from ..errors import PlanError
-from . import record
+from ..errors import DataError, PlanError, RecipeError
 from .cast import cast_values, float_dtype
+from .companions import Companions
+from .evidence import LAYERS
+from .quantized import decipher, plain_fp8, stored_quantized
+from .readings import Reading
 from .select import Patterns
-from .spell import canonical, recognise
+from .spell import canonical
 
 __all__ = ["Dequantize"]
 
@@ -32,95 +35,180 @@ _F32 = "F32"
 _KEPT = 8
 """Tensors whose scales are held at once: enough for the workers not to read them again for each tile."""
 
+_STATED = ("quantization_config", "compression_config")
+"""Keys of metadata that say what config.json says."""
+
 
 @dataclass(frozen=True)
 class Dequantize(Transform):
     """Decode quantized tensors, stored as a convention stores them.
 
-    The scheme of each tensor is told by the dtypes and shapes of its parts; where they fit several, by the
-    record of how the file was made.
+    The convention is found: by the record of how the file was made, config.json, metadata, markers, and the
+    names, dtypes and shapes of parts. Where these contradict each other, or what is given here, it is an
+    error; likewise a way to quantize that is not known, and anything beside a tensor of which it is not known
+    what it does to the values. The scheme of each tensor is told by the dtypes and shapes of its parts; where
+    they fit several, by its marker or the record.
+
+    Markers of tensors are read while planning, and their shapes where they are stored.
 
     Args:
         to: float dtype of the result.
-        convention: whose names and layouts the source follows.
+        convention: whose names and layouts the source follows; None to find it.
         only: patterns; without any, everything that is quantized is decoded.
         scheme: the scheme, where facts and record leave more than one possible.
+        on_nonfinite: ``"error"`` stops the run at the first value that is NaN or infinite (a NaN among codes
+            or scales, or a product that is too large for float32 or ``to``); ``"keep"`` writes it.
     """
 
     kind: ClassVar[str] = "dequantize"
 
     to: str = "BF16"
-    convention: str = "lightx2v"
+    convention: str | None = None
     only: tuple[str, ...] = ()
     scheme: str | None = None
+    on_nonfinite: str = "error"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "to", float_dtype(self.to).name)
         text("dequantize: convention", self.convention)
         object.__setattr__(self, "only", texts("dequantize: only", self.only))
         Patterns(self.only)
+        if self.on_nonfinite not in ("error", "keep"):
+            raise RecipeError(f"on_nonfinite: {self.on_nonfinite!r} is not one of error, keep")
 
     def apply(self, tensors: Iterable[LazyTensor], planning: Planning) -> Iterator[LazyTensor]:
-        """Join the stored parts of each tensor; they are decoded tile by tile when they are read."""
+        """Join the stored parts of each tensor; they are decoded tile by tile when they are read.
+
+        Raises:
+            PlanError: nothing is decoded, or it is not certain how.
+        """
+        tensors = list(tensors)
+        if self.convention is not None:
+            catalog.convention(self.convention)  # a slip is told before anything else
         table = {tensor.name: tensor for tensor in tensors}
-        convention = catalog.convention(self.convention)
-        groups = convention.group(list(table))
+        stored = stored_quantized(tensors)
         patterns = Patterns(self.only)
-        target = float_dtype(self.to)
-        used: set[str] = set()
-        made: dict[str, LazyTensor] = {}
-        recent = _Recent(_KEPT)
-        for name, stored in groups.items():
-            match = patterns.first(name)
-            if "scale" not in stored or (self.only and match is None):
-                continue
-            parts = {role: table[one] for role, one in stored.items()}
-            found = self._recognise(name, parts, convention, planning)
-            if found is None:
-                continue
-            made[stored["codes"]] = _decode(name, parts, *found, target, convention, recent)
-            used.update(stored.values())
+        wanted = None
+        if self.only:
+            wanted = {name for name in stored.tensors.values() if patterns.first(name) is not None}
+            planning.unmatched("dequantize", patterns.unused(), list(stored.tensors.values()))
+        if wanted is not None and not wanted and stored.tensors:
+            planning.warn("dequantize: no quantized tensor is chosen")
+            yield from tensors
+            return
+        conventions, readings = decipher(
+            tensors, planning, convention=self.convention, scheme=self.scheme, wanted=wanted
+        )
+        left = {codes: name for codes, name in stored.tensors.items() if codes not in readings}
+        going = self._going(table, conventions, readings, left, planning)
+        made = self._made(table, readings, conventions)
+        self._tell(conventions, readings, planning)
         for name, tensor in table.items():
             if name in made:
                 yield made[name]
-            elif made and convention.is_marker(name):
-                planning.drop(tensor, f"drop: a marker of {convention.name}")
-            elif name in used:
-                planning.drop(tensor, "drop: went into the tensor that it belongs to")
+            elif name in going:
+                planning.drop(tensor, going[name])
             else:
                 yield tensor
-        planning.unmatched("dequantize", patterns.unused(), list(table))
-        if not made:
-            planning.warn(f"dequantize: nothing is quantized in the convention {self.convention}")
+        planning.decoded |= {table[codes].source for codes in readings}
+        planning.coded |= {table[codes].source for codes in left}
+        _rewrite_metadata(planning, [reading.name for reading in readings.values()], bool(left))
+        if bare := plain_fp8(tensors, stored):
+            planning.warn(
+                f"{len(bare)} tensors are {bare[0].spec.dtype.name} and have no scale, so they stay as they"
+                f" are ({bare[0].name} ...); --cast casts them"
+            )
 
-    def _recognise(
+    def _made(
         self,
-        name: str,
-        parts: Mapping[str, LazyTensor],
-        convention: catalog.Convention,
+        table: Mapping[str, LazyTensor],
+        readings: Mapping[str, Reading],
+        conventions: Sequence[catalog.Convention],
+    ) -> dict[str, LazyTensor]:
+        target = float_dtype(self.to)
+        recent = _Recent(_KEPT)
+        keep = self.on_nonfinite == "keep"
+        return {
+            codes: _decode(reading, table, target, recent, keep, conventions[0].name)
+            for codes, reading in readings.items()
+        }
+
+    def _going(
+        self,
+        table: Mapping[str, LazyTensor],
+        conventions: Sequence[catalog.Convention],
+        readings: Mapping[str, Reading],
+        left: Mapping[str, str],
         planning: Planning,
-    ) -> tuple[Scheme, Spec] | None:
-        found = recognise({role: part.spec for role, part in parts.items()}, convention)
-        told = record.schemes(planning.metadata) if self.scheme is None else [self.scheme]
-        if len(found) > 1 or self.scheme is not None:
-            found = [(scheme, spec) for scheme, spec in found if scheme.name in told] or found
-        facts = ", ".join(f"{role} {part.spec}" for role, part in parts.items())
-        if not found or (self.scheme is not None and found[0][0].name != self.scheme):
-            planning.warn(f"{name}: not dequantized: {self.scheme or 'no scheme'} does not store {facts}")
-            return None
-        if len(found) > 1:
-            names = " or ".join(scheme.name for scheme, _ in found)
-            raise PlanError(f"{facts} may be {names}", tensor=name, hint="say which scheme it is")
-        return found[0]
+    ) -> dict[str, str]:
+        """Stored names that leave with the decoded tensors, and why."""
+        quantized = {part for reading in readings.values() for part in reading.stored.values()} | left.keys()
+        companions = Companions(table, conventions, quantized)
+        going: dict[str, str] = {}
+        for codes, reading in readings.items():
+            going |= {
+                part: "drop: went into the tensor that it belongs to"
+                for part in reading.stored.values()
+                if part != codes
+            }
+            inputs, marks = companions.of(reading)
+            going |= dict.fromkeys(inputs, "drop: a scale of its inputs, which are quantized no longer")
+            going |= dict.fromkeys(marks, f"drop: a marker of {conventions[0].name}")
+        if not left:
+            going |= dict.fromkeys(companions.cache(), "drop: a scale of the cache of keys and values")
+            going |= {
+                name: f"drop: a marker of {conventions[0].name}"
+                for name in table
+                if name not in going and any(one.is_marker(name) for one in conventions)
+            }
+        return going
+
+    def _tell(
+        self,
+        conventions: Sequence[catalog.Convention],
+        readings: Mapping[str, Reading],
+        planning: Planning,
+    ) -> None:
+        schemes = " and ".join(sorted({reading.scheme.name for reading in readings.values()}))
+        whose = " or ".join(one.name for one in conventions)
+        alike = " (they decode alike)" if len(conventions) > 1 else ""
+        planning.note(f"the source holds {schemes} as {whose} stores it{alike}")
+        if any(one.name == "gpt_oss" for one in conventions):
+            planning.warn(
+                "experts come out as they are stored, [experts, out, in]; files of transformers in BF16 have"
+                " them transposed, [experts, in, out]"
+            )
 
     def config(self) -> dict[str, Any]:
-        """Target, convention, and patterns if there are any."""
-        config: dict[str, Any] = {"to": self.to, "convention": self.convention}
+        """Target, and the rest where it differs from the default."""
+        config: dict[str, Any] = {"to": self.to}
+        for key in ("convention", "scheme"):
+            if (value := getattr(self, key)) is not None:
+                config[key] = value
         if self.only:
             config["only"] = list(self.only)
-        if self.scheme is not None:
-            config["scheme"] = self.scheme
+        if self.on_nonfinite != "error":
+            config["on_nonfinite"] = self.on_nonfinite
         return config
+
+
+def _rewrite_metadata(planning: Planning, decoded: Sequence[str], some_left: bool) -> None:
+    """What metadata says of quantized layers, without those that are decoded."""
+    for key in _STATED:
+        if key in planning.metadata:
+            if some_left:
+                raise PlanError(
+                    f"its metadata has a {key} that cannot say that some tensors are decoded",
+                    hint="dequantize all of them",
+                )
+            planning.replaced[key] = None
+    text = planning.metadata.get(LAYERS)
+    if text is not None:
+        stated = json.loads(text)
+        kept = stated.get("layers", {}) if isinstance(stated, dict) else {}
+        kept = {name: said for name, said in kept.items() if f"{name}.weight" not in decoded}
+        some = some_left and kept
+        planning.replaced[LAYERS] = json.dumps({**stated, "layers": kept}) if some else None
 
 
 class _Recent:
@@ -142,36 +230,82 @@ class _Recent:
 
 
 def _decode(
-    name: str,
-    parts: Mapping[str, LazyTensor],
-    scheme: Scheme,
-    spec: Spec,
+    reading: Reading,
+    table: Mapping[str, LazyTensor],
     target: DType,
-    convention: catalog.Convention,
     recent: _Recent,
+    keep: bool,
+    convention: str,
 ) -> LazyTensor:
-    codes = parts["codes"]
-    wanted = {part.role for part in scheme.parts(spec)} - {"codes"}
-    f32 = Spec(float_dtype(_F32), spec.shape)
+    name, scheme, spec = reading.name, reading.scheme, reading.spec
+    codes = table[reading.codes]
+    parts = {part.role: part for part in scheme.parts(spec)}
+    wanted = parts.keys() - {"codes"}
+    # Where bytes of a row are stored as two axes, a row of the tensor is several stored ones.
+    stored_rows = codes.spec.rows // max(spec.rows, 1)
+    f32 = float_dtype(_F32)
     out_spec = Spec(target, spec.shape)
 
     def small() -> dict[str, NDArray[Any]]:
-        arrays = {role: _carried(parts[role]) for role in wanted}
-        return {role: canonical(array, role, scheme, spec, convention) for role, array in arrays.items()}
+        return {
+            role: canonical(
+                _carried(table[reading.stored[role]]),
+                role,
+                reading.rules[role],
+                parts[role],
+                powers=reading.powers,
+            )
+            for role in wanted
+        }
 
     def read(start: int, stop: int, scratch: Scratch) -> Iterator[Piece]:
         whole = recent.get(name, small)
-        (piece,) = codes.read(start, stop, scratch)
+        (piece,) = codes.read(start * stored_rows, stop * stored_rows, scratch)
         # Not by the columns of the codes: bytes hold two of F4.
         stored = piece.data.reshape(stop - start, -1)
-        rows = canonical(stored, "codes", scheme, spec, convention)
+        rows = canonical(stored, "codes", reading.rules["codes"], parts["codes"])
         values = scratch.take((stop - start, spec.columns), np.float32)
-        scheme.decode({"codes": rows, **whole}, spec, start, stop, values)
-        out = cast_values(values, f32.dtype, target, scratch, name, start)
+        with np.errstate(over="ignore", invalid="ignore"):
+            scheme.decode({"codes": rows, **whole}, spec, start, stop, values)
+        if keep:
+            out = _kept(values, target, scratch, name, start)
+        else:
+            _check_finite(values, name, start)
+            out = cast_values(values, f32, target, scratch, name, start)
         yield Piece("values", out_spec.row_offset(start), out)
 
     made = plain(name, out_spec, read, source=codes.source, fate=codes.fate)
-    return made.evolve(grain=scheme.grain(spec), did=f"dequantize {scheme.name} -> {target.name}")
+    return made.evolve(
+        grain=scheme.grain(spec), did=f"dequantize {scheme.name} -> {target.name}: as {convention} stores it"
+    )
+
+
+def _check_finite(values: NDArray[Any], name: str, start: int) -> None:
+    from ..numerics import NonFinite
+    from ..numerics.rows import peak
+
+    try:
+        peak(values, float_dtype(_F32))
+    except NonFinite as error:
+        raise DataError(
+            f"decodes to {error.value!r} at row {start + error.row}, column {error.column}: its codes or"
+            " scales hold NaN, or their product is too large for float32",
+            tensor=name,
+            hint="repair the source, or let such values through with --on-nonfinite keep",
+        ) from None
+
+
+def _kept(values: NDArray[Any], target: DType, scratch: Scratch, name: str, start: int) -> NDArray[Any]:
+    """Values in their target dtype; those that are too large for it become infinite."""
+    largest = _LARGEST.get(target.name)
+    if largest is not None:
+        over = np.abs(values) >= largest
+        values[over] = np.copysign(np.float32(np.inf), values[over])
+    return cast_values(values, float_dtype(_F32), target, scratch, name, start)
+
+
+_LARGEST = {"BF16": float(np.uint32(0x7F7F8000).view(np.float32)), "F16": 65520.0, "F8_E5M2": 61440.0}
+"""Least magnitude that rounds to infinity."""
 
 
 def _carried(tensor: LazyTensor) -> NDArray[Any]:

@@ -12,7 +12,7 @@ from ..core.scheme import Scheme
 from ..core.scratch import Scratch
 from ..core.tensor import LazyTensor, Piece
 from ..errors import DataError
-from ..numerics import NonFinite
+from ..numerics import NonFinite, Overflow
 from .measure import measure
 
 __all__ = ["encode_tensor", "first_nonfinite", "observation"]
@@ -62,6 +62,13 @@ def encode_tensor(
             yield from pieces
         except NonFinite as error:
             raise _blame(tensor, error, start) from None
+        except Overflow as error:
+            raise DataError(
+                f"{error.value!r} at row {start + error.row}, column {error.column} needs a scale that"
+                " F16 cannot hold",
+                tensor=tensor.source or tensor.name,
+                hint="store scales as F32 or BF16 (--scale-dtype)",
+            ) from None
 
     said = f"quantize {scheme.name}: {why}"
     if len(spec.shape) > 2:

@@ -236,6 +236,8 @@ def _check(tensor: LazyTensor, change: Change, contents: Contents) -> None:
     if not tensor.plain or kind not in _MERGEABLE:
         held = f"quantized ({tensor.scheme.name})" if tensor.scheme is not None else kind
         hint = "cast it to F32 first" if kind == "F64" and tensor.plain else "dequantize first"
+        if kind.startswith("F8"):
+            hint = f"{hint}, with --dequantize bf16; or with --cast bf16, where no scale belongs to it"
         raise PlanError(
             f"{contents.path.name} cannot be merged into it, it is {held}", tensor=tensor.name, hint=hint
         )

@@ -23,6 +23,7 @@ from .effect import refuse_adapter, refuse_nothing
 from .encode import encode_tensor, first_nonfinite, observation
 from .fit import Action, Decision, alike, misfit, multiple
 from .pad import pad_tensor
+from .requantize import note_again, refuse_quantized
 from .select import Patterns
 
 __all__ = ["Quantize", "parse_scheme", "parse_value"]
@@ -167,10 +168,12 @@ class Quantize(Transform):
         tensors = list(tensors)
         if not self.include:
             refuse_adapter(tensors, planning)
+        stored = refuse_quantized(tensors, planning)
         choice = Choice(self.model, self.targets, self.include, self.exclude, tensors, planning)
         spared: dict[int, str] = {}
         decided = self._decide(tensors, choice, spared, planning)
         choice.complain()
+        note_again(decided, planning)
         if self.on_nonfinite == "keep":
             decided = _spare_nonfinite(decided, spared, planning)
         consumer = None if planning.convention is None else catalog.convention(planning.convention)
@@ -189,7 +192,7 @@ class Quantize(Transform):
             elif action is not None:
                 looks = needs.get(number, ())
                 yield encode_tensor(tensor, action, why, looks, measured=planning.measure)
-            elif self.keep_dtype is not None and choice.may_cast(tensor):
+            elif self.keep_dtype is not None and tensor.name not in stored and choice.may_cast(tensor):
                 yield cast_tensor(tensor.evolve(did=f"keep: {why}"), float_dtype(self.keep_dtype))
             else:
                 yield tensor.evolve(did=f"keep: {why}")

@@ -10,7 +10,7 @@ from typing import Any
 from .. import __version__
 from ..core.flow import Transform
 
-__all__ = ["KEY", "dumps", "make", "recipe", "schemes"]
+__all__ = ["KEY", "dumps", "make", "options", "recipe", "schemes", "stored"]
 
 KEY = "transcode"
 """Metadata key of the record."""
@@ -45,10 +45,35 @@ def make(
     }
 
 
-def dumps(made: Mapping[str, Any], *, before: str | None) -> str:
-    """The record as metadata; it names the digest of the record that the source carried, if any."""
-    earlier = _read(before).get("digest")
-    return _canonical({**made, "from": earlier} if isinstance(earlier, str) else made)
+def dumps(made: Mapping[str, Any], *, before: str | None, still: bool = False) -> str:
+    """The record as metadata; it names the digest of the record that the source carried, if any.
+
+    Args:
+        still: what the source holds quantized goes along as it is stored there; the record keeps saying so.
+    """
+    earlier = _read(before)
+    more: dict[str, Any] = {}
+    if isinstance(earlier.get("digest"), str):
+        more["from"] = earlier["digest"]
+    if still and not made["schemes"] and (kept := _stored(earlier)) is not None:
+        more["stored"] = {"convention": kept[0], "schemes": kept[1]}
+    return _canonical({**made, **more})
+
+
+def stored(metadata: Mapping[str, str]) -> tuple[str, list[str]] | None:
+    """Convention and schemes of what a file holds quantized, if its record tells of any."""
+    return _stored(_read(metadata.get(KEY)))
+
+
+def _stored(record: Mapping[str, Any]) -> tuple[str, list[str]] | None:
+    told = record.get("stored", record)
+    if not isinstance(told, dict):
+        return None
+    convention, schemes = told.get("convention"), told.get("schemes")
+    if not isinstance(convention, str) or not isinstance(schemes, list):
+        return None
+    names = [name for name in schemes if isinstance(name, str)]
+    return (convention, names) if names else None
 
 
 def recipe(record: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -61,8 +86,27 @@ def recipe(record: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def schemes(metadata: Mapping[str, str]) -> list[str]:
     """Names of the schemes that a file holds, as far as its record tells."""
-    found = _read(metadata.get(KEY)).get("schemes")
-    return [name for name in found if isinstance(name, str)] if isinstance(found, list) else []
+    told = stored(metadata)
+    return told[1] if told is not None else []
+
+
+def options(metadata: Mapping[str, str]) -> list[tuple[str, Mapping[str, Any]]]:
+    """The schemes that a file was made with, each with the options that the recipe gave it."""
+    from .quantize import parse_scheme
+
+    made = recipe(_read(metadata.get(KEY)))
+    found: list[tuple[str, Mapping[str, Any]]] = []
+    for step in made["steps"] if made is not None else ():
+        quantize = step.get("quantize") if isinstance(step, dict) else None
+        if not isinstance(quantize, dict) or not isinstance(quantize.get("scheme"), str):
+            continue
+        given = quantize.get("options")
+        found.append((quantize["scheme"], given if isinstance(given, dict) else {}))
+        for override in quantize.get("overrides", ()):
+            if isinstance(override, list) and len(override) == 2 and ":" in str(override[1]):
+                name, more = parse_scheme(str(override[1]))
+                found.append((name, dict(more)))
+    return found
 
 
 def _read(record: str | None) -> dict[str, Any]:

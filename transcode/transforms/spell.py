@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from math import lcm
 from typing import Any
@@ -10,22 +10,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..catalog import SHAPE, Convention, PartRule, SchemeRule, experts_of, holds
+from ..catalog import SHAPE, Convention, PartRule, experts_of, holds
 from ..core.dtypes import DTYPES
 from ..core.planning import Planning
-from ..core.scheme import Scheme
 from ..core.scratch import Scratch
 from ..core.spec import Part, Spec
 from ..core.tensor import LazyTensor, Piece
-from ..errors import PlanError
+from ..errors import PlanError, RecipeError
 from ..numerics import packing, swizzle
 
-__all__ = ["canonical", "recognise", "spell"]
+__all__ = ["canonical", "spell", "stored_part"]
 
 Array = NDArray[Any]
-
-_BESIDES = {"input_global_scale", "alpha", SHAPE}
-"""Parts that are not the scheme's: those that concern the inputs of a layer, and the shape."""
 
 _TOGETHER = {"rows": 1, "swizzled": swizzle.TILE_ROWS, "packed_rows": 8}
 """Rows that each layout stores together."""
@@ -40,11 +36,16 @@ def spell(
     """The tensor with its parts as the convention stores them, and the stored name of each part by role.
 
     Raises:
-        RecipeError: the convention has no place for such a tensor.
+        RecipeError: the convention has no place for such a tensor, or is only read.
         PlanError: the consumer does not read such a tensor, or the layout cannot hold its shape.
     """
     if tensor.scheme is None:
         return tensor, {part.role: tensor.name for part in tensor.parts}
+    if convention.unwritten is not None:
+        raise RecipeError(
+            f"convention {convention.name} is only read: {convention.unwritten}",
+            hint="choose another with --convention",
+        )
     scheme = tensor.scheme.name
     _read_by(tensor, convention, planning)
     rules = {part.role: convention.part(part.role, scheme) for part in tensor.parts}
@@ -53,7 +54,7 @@ def spell(
         rules[SHAPE] = convention.part(SHAPE, scheme)
         made = (*made, Part(SHAPE, Spec(DTYPES["I64"], (len(tensor.spec.shape),))))
     names = {role: rule.name.spell(tensor.name) for role, rule in rules.items()}
-    parts = tuple(_stored(part, rules[part.role], tensor.name) for part in made)
+    parts = tuple(stored_part(part, rules[part.role], tensor.name) for part in made)
     changes = {
         part.role: change for part in tensor.parts if (change := _change(part, rules[part.role])) is not None
     }
@@ -97,7 +98,7 @@ def _shown(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _stored(part: Part, rule: PartRule, name: str) -> Part:
+def stored_part(part: Part, rule: PartRule, name: str) -> Part:
     """Facts of a part as it is stored."""
     spec = part.spec
     dtype = spec.dtype if rule.dtype is None else DTYPES[rule.dtype]
@@ -114,6 +115,8 @@ def _stored(part: Part, rule: PartRule, name: str) -> Part:
         shape = (-(-shape[0] // 8), shape[1])
     elif spec.dtype.bits != dtype.bits:
         shape = (*shape[:-1], shape[-1] * spec.dtype.bits // dtype.bits)
+    if rule.split is not None:
+        shape = (*shape[:-1], shape[-1] // rule.split, rule.split)
     if rule.shape is not None and not shape:
         shape = rule.shape
     elif rule.squeeze and shape and shape[-1] == 1:
@@ -168,57 +171,19 @@ def _change(part: Part, rule: PartRule) -> Callable[[Piece, Scratch], Piece] | N
     return None
 
 
-def recognise(stored: Mapping[str, Spec], convention: Convention) -> list[tuple[Scheme, Spec]]:
-    """The schemes whose parts the convention would store with just these facts.
-
-    Args:
-        stored: role -> facts of each stored part.
-
-    Returns:
-        One entry for each name of a scheme that fits, mostly one or none: the scheme with its options, and
-        the tensor's facts as float32, in which it is decoded. Small tensors can fit several, as padding makes
-        their scales alike.
-    """
-    found = []
-    for name, rule in convention.schemes.items():
-        if stored.keys() <= rule.parts.keys():
-            found += [(scheme, spec) for scheme, spec in _fits(stored, name, rule)][:1]
-    return found
-
-
-def _fits(stored: Mapping[str, Spec], name: str, rule: SchemeRule) -> Iterator[tuple[Scheme, Spec]]:
-    from ..schemes.recognise import variants
-
-    for scheme in variants(name, rule.options, stored["scale"].dtype.name):
-        spec = _logical(stored["codes"], scheme)
-        if spec is None or scheme.refuses(spec) is not None:
-            continue
-        parts = {part.role: part for part in scheme.parts(spec)}
-        if stored.keys() - parts.keys() <= _BESIDES and all(
-            role in stored and _stored(part, rule.parts[role], name).spec == stored[role]
-            for role, part in parts.items()
-        ):
-            yield scheme, spec
-
-
-def _logical(codes: Spec, scheme: Scheme) -> Spec | None:
-    """Facts of the tensor that stored codes stand for, if the scheme made them."""
-    least = Spec(DTYPES["F32"], scheme.multiple)
-    # Not of the dtype: a byte of int4's holds two codes.
-    bits = scheme.parts(least)[0].spec.nbytes * 8 // least.numel
-    if len(codes.shape) < 2 or codes.shape[-1] * codes.dtype.bits % bits:
-        return None
-    return Spec(least.dtype, (*codes.shape[:-1], codes.shape[-1] * codes.dtype.bits // bits))
-
-
-def canonical(stored: Array, role: str, scheme: Scheme, spec: Spec, convention: Convention) -> Array:
+def canonical(stored: Array, role: str, rule: PartRule, part: Part, *, powers: bool = False) -> Array:
     """A stored part as the scheme itself would have it: the inverse of what :func:`spell` does to bytes.
 
     Args:
         stored: the whole part, or any whole rows of the codes; in its carrier dtype.
+        rule: how it is stored.
+        part: the part as the scheme makes it.
+        powers: it is stored as exponents (E8M0), the scheme's are float32.
     """
-    rule = convention.part(role, scheme.name)
-    part = next(part for part in scheme.parts(spec) if part.role == role)
+    if powers and role == "scale":
+        from ..schemes.mx import powers_of_two
+
+        return powers_of_two()[stored.view(np.uint8)]
     if rule.layout == "swizzled":
         return swizzle.unswizzle(stored.view(np.uint8), *part.spec.shape)
     if rule.layout == "packed_rows":

@@ -168,7 +168,7 @@ class Write:
         limits = {"max_shard_size": self.max_shard_size, "max_tensors": self.max_tensors}
         said = {key: value for key, value in limits.items() if value is not None}
         made = record.make(flow.steps, layout, convention.name, schemes, said)
-        metadata = self._metadata(flow, made, convention)
+        metadata = self._metadata(flow, made, convention, planning)
 
         def render(entries: Sequence[tuple[str, Spec, int, int]], size: int) -> bytes:
             made = [header.Entry(*entry) for entry in entries]
@@ -298,14 +298,16 @@ class Write:
         return cutting.chunked(units, pattern, alone, max_bytes=limit, max_tensors=self.max_tensors)
 
     def _metadata(
-        self, flow: Flow, made: Mapping[str, Any], convention: catalog.Convention
+        self, flow: Flow, made: Mapping[str, Any], convention: catalog.Convention, planning: Planning
     ) -> dict[str, str]:
+        carried = {**flow.source.metadata, **planning.replaced}
+        still = bool(planning.coded) or not planning.decoded
         return {
-            **flow.source.metadata,
+            **{key: value for key, value in carried.items() if value is not None},
             **convention.metadata,
             "format": "pt",  # loaders of transformers refuse metadata without it
             **dict(self.metadata),
-            record.KEY: record.dumps(made, before=flow.source.metadata.get(record.KEY)),
+            record.KEY: record.dumps(made, before=flow.source.metadata.get(record.KEY), still=still),
         }
 
     def _check_memory(self, tensors: Sequence[LazyTensor]) -> None:
