@@ -116,6 +116,7 @@ REASONS = [
     ("a.weight", (4, 4), "I8", {}, "I8 is not a plain float"),
     ("a.weight", (4, 4), "F8_E4M3", {"include": ["a"]}, "F8_E4M3 is not a plain float"),
     ("a.weight", (4,), "F32", {}, "1-D"),
+    ("a.weight", (4,), "F32", {"targets": ["a"]}, "1-D"),
     ("a.weight", (), "F32", {}, "0-D"),
     ("a.weight", (4, 4), "F32", {"exclude": ["x", "a"]}, "exclude a"),
     ("a.weight", (4,), "I8", {"exclude": ["a"]}, "exclude a"),

@@ -73,10 +73,11 @@ def test_int8_by_hand(save, tmp_path):
     [("fp8", {"granularity": "block"}), ("int8", {}), ("fp8", {"granularity": "tensor"}), ("nvfp4", {})],
 )
 @pytest.mark.parametrize("rows", [256, 200])
-def test_stacks(scheme, options, rows, save, tmp_path):
-    """Blocks begin anew with each matrix of a stack, whether or not they fit its rows."""
+@pytest.mark.parametrize("tile", [70_000, 10_000_000])
+def test_stacks(scheme, options, rows, tile, save, tmp_path):
+    """Blocks begin anew with each matrix of a stack, whether or not they, or tiles, fit its rows."""
     x = matrix(3, rows, 256)
-    how = {"measure": True, "tile": 70_000}
+    how = {"measure": True, "tile": tile}
     report = run(save({"e.weight": x}), tmp_path / "q.safetensors", scheme, options, **how)
     (tc.open(tmp_path / "q.safetensors") | tc.dequantize("F32", convention="neutral")
      | tc.write(tmp_path / "d.safetensors"))  # fmt: skip

@@ -415,13 +415,16 @@ def test_nonfinite_in_what_stays_is_nobodys_business(cli, save, tmp_path):
     )
 
 
-def test_the_position_is_the_first_for_one_worker_in_a_stack(save, tmp_path):
+@pytest.mark.parametrize("tile", [None, 1, 1000])
+@pytest.mark.parametrize("options", [{}, {"granularity": "tensor"}])
+def test_the_position_is_the_first_for_one_worker_in_a_stack(tile, options, save, tmp_path):
+    """Counted from the tensor's first row, not from that of the tile, whether it is encoded or looked at."""
     x = torch.ones(3, 50, 8)
     x[2, 7, 3] = float("nan")
     x[2, 9, 1] = float("nan")
-    flow = tc.open(save({"a.weight": x})) | tc.quantize("int8", targets=["a"])
+    flow = tc.open(save({"a.weight": x})) | tc.quantize("int8", targets=["a"], **options)
     with pytest.raises(DataError, match="row 107, column 3"):
-        flow | tc.write(tmp_path / "o.safetensors", convention="neutral", workers=1)
+        flow | tc.write(tmp_path / "o.safetensors", convention="neutral", workers=1, tile=tile)
 
 
 # Options.

@@ -18,12 +18,14 @@ def made(path: Path) -> dict:
 
 
 def test_what_a_record_tells(wan, tmp_path):
-    tc.open(wan) | tc.drop("head") | tc.quantize("int8") | tc.write(tmp_path / "a.safetensors")
+    stage = tc.quantize("int8", keep_dtype="F32", exclude=["blocks.0"])
+    tc.open(wan) | tc.drop("head") | stage | tc.write(tmp_path / "a.safetensors")
     found = made(tmp_path / "a.safetensors")
     assert set(found) == {"version", "schemes", "convention", "digest", "recipe"}
     assert found["version"] == tc.__version__
     assert found["schemes"] == ["int8"]
-    assert found["recipe"]["steps"] == [{"drop": ["head"]}, {"quantize": {"scheme": "int8"}}]
+    quantize = {"scheme": "int8", "keep_dtype": "F32", "exclude": ["blocks.0"]}
+    assert found["recipe"]["steps"] == [{"drop": ["head"]}, {"quantize": quantize}]
     assert found["recipe"]["convention"] == found["convention"] == "lightx2v"
     text = json.dumps(found["recipe"], sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     assert found["digest"] == "sha256:" + hashlib.sha256(text.encode()).hexdigest()
