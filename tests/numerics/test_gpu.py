@@ -64,6 +64,10 @@ every = pytest.mark.parametrize("case", CASES, ids=identify)
 
 
 def compare(case, values, device, **rest):
+    if case[1].get("scale_dtype") == "F16":
+        # What it cannot scale is an error on every device; 7 codes at least, and half a step of 65504.
+        fits = np.abs(values.astype(np.float64)) < 65000.0 * 7
+        values = np.where(fits, values, np.zeros((), values.dtype))
     scheme = make(case[0], **case[1])
     expected = encode(scheme, values, **rest)
     with backend.working(device, 1 << 30):
