@@ -15,9 +15,10 @@ from ..core.flow import Transform
 from ..core.planning import Planning
 from ..core.tensor import LazyTensor
 from ..errors import PlanError, RecipeError
-from .lora_delta import Added, Delta, Factors, merging
+from .lora_delta import Added, Delta, Factors, Mix
 from .lora_homes import KEYS, Homes
 from .lora_keys import Change, Contents, read
+from .lora_merge import Merging
 
 __all__ = ["Lora", "LoraFile", "parse_lora"]
 
@@ -126,8 +127,9 @@ class Lora(Transform):
             fate = (*tensor.fate, *told[tensor.name])
             # It is no longer what other names of the same stored bytes mean.
             # Its rows lie in memory, where the stages behind reckon with a view of the file.
+            merging = Merging(tensor, added[tensor.name], factors)
             yield tensor.evolve(
-                read=merging(tensor, added[tensor.name], factors), fate=fate, shares=None, cost=4
+                read=merging, needs=(*tensor.needs, *merging.needs), fate=fate, shares=None, cost=4
             )
 
     def config(self) -> dict[str, Any]:
@@ -152,7 +154,7 @@ def _placed(contents: Contents, homes: Homes, planning: Planning) -> Iterator[tu
     """The changes of a file with the tensors that they are for; complains of those that have none."""
     lost: list[tuple[str, str]] = [(key, "") for key in contents.unknown]
     text: list[str] = []
-    taken: dict[tuple[str, type[Delta]], Change] = {}
+    taken: dict[tuple[str, type[Delta] | type[Mix]], Change] = {}
     for change in contents.changes:
         found = homes.find(change.base, change.leaf)
         if not found and (of_text := homes.find_text(change.base, change.leaf)) is not None:
@@ -160,6 +162,8 @@ def _placed(contents: Contents, homes: Homes, planning: Planning) -> Iterator[tu
                 text.append(change.key)
                 continue
             found = of_text
+        if not found and change.optional:
+            continue
         if not found:
             close = homes.nearest(change.base, change.leaf) if len(lost) < _SHOWN else ""
             lost.append((change.key, close))

@@ -1,0 +1,353 @@
+"""Adapters that turn a tensor: OFT and BOFT, of outputs (LyCORIS, kohya) or of inputs (PEFT)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from math import isqrt, prod
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.scratch import Scratch
+from ..core.spec import Spec
+from ..core.tensor import LazyTensor
+from .lora_delta import F32Array, Factors, Step, load_all
+
+__all__ = ["Butterflies", "InputBlocks", "InputButterflies", "OutputBlocks"]
+
+F64Array = NDArray[np.float64]
+
+
+def _skew(file: Path, blocks: LazyTensor) -> F64Array:
+    values = load_all(file, blocks).astype(np.float64)
+    made: F64Array = values - values.swapaxes(-1, -2)
+    return made
+
+
+def _constrained(skew: F64Array, limit: float, slack: float = 1e-8) -> F64Array:
+    """Within a norm, that of all blocks together; as it is where the limit is not above 0."""
+    norm = math.sqrt(math.fsum((skew**2).reshape(-1))) + slack
+    return skew * (limit / norm) if 0 < limit < norm else skew
+
+
+def _towards(rotations: F64Array, strength: float) -> F64Array:
+    """Rotations, or what lies so far between none and them."""
+    return strength * rotations + (1 - strength) * np.eye(rotations.shape[-1])
+
+
+@dataclass(frozen=True, eq=False)
+class OutputBlocks:
+    """OFT of outputs: blocks of rows times the transposed Cayley transform of ``B - B.T``.
+
+    kohya's (``networks/oft.py``), and with several tensors of blocks that of FLUX (``networks/oft_flux.py``):
+    one for each of the parts that lie in a tensor below each other. LyCORIS's with ``rescale``, a factor of
+    each row (``lycoris/modules/diag_oft.py``). A strength weighs the rotations with the identity, and leaves
+    ``rescale``, as theirs does.
+
+    Attributes:
+        file: where they come from, for errors.
+        blocks: ``[D, n, n]`` each.
+        rescale: ``[O, 1, ...]`` or None.
+        constraint: alpha: ``B - B.T`` is scaled down to the norm ``alpha * rows``, if that is not 0.
+    """
+
+    file: Path
+    blocks: tuple[LazyTensor, ...]
+    rescale: LazyTensor | None
+    constraint: float
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows that are turned."""
+        return (sum(_rows(one) for one in self.blocks),)
+
+    def told(self) -> str:
+        return "OFT"
+
+    def refuses(self, spec: Spec) -> str | None:
+        return _refuses_rows("OFT", self.blocks, self.rescale, spec)
+
+    def span(self, row: int) -> tuple[int, int]:
+        _, begin, size = self._place(row)
+        return begin, begin + size
+
+    def _place(self, row: int) -> tuple[int, int, int]:
+        """Offset of the row's block in :meth:`matrix`; its first row; its size."""
+        first = offset = 0
+        for one in self.blocks:
+            rows, size = _rows(one), one.spec.shape[-1]
+            if row < first + rows:
+                block = (row - first) // size
+                return offset + block * size * size, first + block * size, size
+            first += rows
+            offset += rows * size
+        raise IndexError(row)
+
+    def weights(self, first: int, last: int, scale: np.float32, factors: Factors) -> F32Array:
+        flat = factors.get(_Strong(self, float(scale)))
+        offset, begin, size = self._place(first)
+        block = flat[offset : offset + size * size].reshape(size, size)
+        return block[first - begin : last - begin]
+
+    def turned(self, strength: float) -> F32Array:
+        """All blocks as they are multiplied, one after the other: float32, 1-D."""
+        from ..numerics.rotation import cayley
+
+        rescale = None if self.rescale is None else load_all(self.file, self.rescale).reshape(-1)
+        made = []
+        first = 0
+        for one in self.blocks:
+            rows = _rows(one)
+            skew = _constrained(_skew(self.file, one), self.constraint * rows)
+            turns = _towards(cayley(skew), strength).swapaxes(1, 2)
+            if rescale is not None:
+                turns = turns * rescale[first : first + rows].reshape(*turns.shape[:2], 1)
+            made.append(turns.reshape(-1).astype(np.float32))
+            first += rows
+        return np.concatenate(made)
+
+
+@dataclass(frozen=True, eq=False)
+class Butterflies:
+    """BOFT of outputs: a product of butterflies of Cayley transforms (``lycoris/modules/boft.py``).
+
+    A strength weighs each of them with the identity, and leaves ``rescale``, as theirs does.
+
+    Attributes:
+        file: where they come from, for errors.
+        blocks: ``[m, O / b, b, b]``.
+        rescale: ``[O, 1, ...]`` or None.
+        constraint: alpha: ``B - B.T`` is scaled down to the norm ``alpha * O``, if that is not 0.
+    """
+
+    file: Path
+    blocks: LazyTensor
+    rescale: LazyTensor | None
+    constraint: float
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows that are turned."""
+        return (_rows(self.blocks),)
+
+    def told(self) -> str:
+        return "BOFT"
+
+    def refuses(self, spec: Spec) -> str | None:
+        stages, count, size, _ = self.blocks.spec.shape
+        if size % 2 or stages < 1 or count * size % (size << (stages - 1)):
+            return f"blocks {self.blocks.spec} make no butterflies"
+        return _refuses_rows("BOFT", (self.blocks,), self.rescale, spec)
+
+    def span(self, row: int) -> tuple[int, int]:
+        stages, _, size, _ = self.blocks.spec.shape
+        width = size << (stages - 1)
+        return row - row % width, row - row % width + width
+
+    def weights(self, first: int, last: int, scale: np.float32, factors: Factors) -> F32Array:
+        from ..numerics.rotation import butterfly_rows
+
+        stages, count, size, _ = self.blocks.spec.shape
+        flat = factors.get(_Strong(self, float(scale)))
+        turns = flat.astype(np.float64).reshape(stages, count, size, size)
+        begin, end = self.span(first)
+        rows = np.empty((last - first, end - begin))
+        blocks = np.ascontiguousarray(turns[:, begin // size : end // size])
+        butterfly_rows(blocks, first - begin, rows)
+        if self.rescale is not None:
+            rows *= load_all(self.file, self.rescale).reshape(-1)[first:last, None]
+        return rows.astype(np.float32)
+
+    def turned(self, strength: float) -> F32Array:
+        """All blocks: float32, 1-D."""
+        from ..numerics.rotation import cayley
+
+        count, size = self.blocks.spec.shape[1:3]
+        skew = _constrained(_skew(self.file, self.blocks), self.constraint * count * size)
+        turns = _towards(cayley(skew.reshape(-1, size, size)), strength)
+        return turns.reshape(-1).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class _Strong:
+    """Blocks of an adapter at one strength; equal where both are."""
+
+    adapter: OutputBlocks | Butterflies | InputBlocks | InputButterflies
+    strength: float
+
+    def matrix(self) -> F32Array:
+        return self.adapter.turned(self.strength)
+
+
+def _rows(blocks: LazyTensor) -> int:
+    return blocks.spec.shape[-3] * blocks.spec.shape[-1]
+
+
+def _refuses_rows(
+    kind: str, blocks: tuple[LazyTensor, ...], rescale: LazyTensor | None, spec: Spec
+) -> str | None:
+    rows = sum(map(_rows, blocks))
+    if len(spec.shape) < 2 or spec.shape[0] != rows:
+        return f"{kind} blocks {', '.join(str(one.spec) for one in blocks)} turn {rows} outputs, not those"
+    if rescale is not None and rescale.spec.numel != rows:
+        return f"rescale {rescale.spec} has not one value for each of the {rows} outputs"
+    return None
+
+
+@dataclass(frozen=True, eq=False)
+class InputBlocks:
+    """PEFT's OFT: columns, a kernel's places among them, times blocks (``peft/tuners/oft/layer.py``).
+
+    A strength weighs the rotations with the identity; PEFT itself knows none.
+
+    Attributes:
+        file: where they come from, for errors.
+        packed: ``[D, n * (n - 1) / 2]``: what lies above the diagonals of skew-symmetric Q, row by row; D is
+            1 where all blocks are the same.
+        terms: of the series that stands for Cayley's transform of Q; None for the transform itself, of -Q.
+        limit: the norm that a block of Q is scaled down to, or None.
+    """
+
+    file: Path
+    packed: LazyTensor
+    terms: int | None
+    limit: float | None
+
+    @property
+    def size(self) -> int:
+        """Of a block, n; 0 if the number of values fits none."""
+        count = self.packed.spec.shape[1]
+        size = (1 + isqrt(1 + 8 * count)) // 2
+        return size if size * (size - 1) // 2 == count else 0
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Blocks and their size."""
+        return (self.packed.spec.shape[0], self.size)
+
+    def told(self) -> str:
+        return "OFT"
+
+    def refuses(self, spec: Spec) -> str | None:
+        count, width = self.packed.spec.shape[0], prod(spec.shape[1:])
+        fits = len(spec.shape) >= 2 and self.size > 0
+        if not fits or width % self.size or count not in (1, width // self.size):
+            return f"OFT {self.packed.spec} turns other inputs than those"
+        return None
+
+    def open(
+        self, first: int, last: int, block: int, scale: np.float32, factors: Factors, scratch: Scratch
+    ) -> Step:
+        turns = factors.get(_Strong(self, float(scale))).reshape(-1, self.size, self.size)
+
+        def step(row: int, out: F32Array) -> None:
+            _turn(out, turns)
+
+        return step
+
+    def turned(self, strength: float) -> F32Array:
+        """All blocks as rows are multiplied by them: float32, 1-D."""
+        from ..numerics.rotation import cayley, neumann
+
+        values = load_all(self.file, self.packed).astype(np.float64)
+        skew = np.zeros((len(values), self.size, self.size))
+        above = np.triu_indices(self.size, 1)
+        skew[:, above[0], above[1]] = values
+        skew -= skew.swapaxes(1, 2)
+        if self.limit is not None:
+            skew = np.stack([_constrained(one, self.limit, 0) for one in skew])
+        turns = cayley(-skew) if self.terms is None else neumann(skew, self.terms)
+        return _towards(turns, strength).swapaxes(1, 2).reshape(-1).astype(np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class InputButterflies:
+    """PEFT's BOFT: columns times butterflies, then rows times a factor (``peft/tuners/boft/layer.py``).
+
+    A strength weighs each with the identity; PEFT itself knows none.
+
+    Attributes:
+        file: where they come from, for errors.
+        blocks: ``[N, D, b, b]``; Cayley's transform is that of ``(B.T - B) / 2``.
+        scales: one for each output.
+    """
+
+    file: Path
+    blocks: LazyTensor
+    scales: LazyTensor | None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Columns that are turned."""
+        return (_rows(self.blocks),)
+
+    def told(self) -> str:
+        return "BOFT"
+
+    def refuses(self, spec: Spec) -> str | None:
+        stages, count, size, _ = self.blocks.spec.shape
+        if len(spec.shape) < 2 or prod(spec.shape[1:]) != count * size:
+            return f"BOFT {self.blocks.spec} turns {count * size} inputs, not those"
+        if stages < 1 or (stages > 1 and (size % 2 or count % (1 << (stages - 1)))):
+            return f"blocks {self.blocks.spec} make no butterflies, not those"
+        if self.scales is not None and self.scales.spec.numel != spec.shape[0]:
+            return f"BOFT {self.scales.spec} has not one value for each output"
+        return None
+
+    def open(
+        self, first: int, last: int, block: int, scale: np.float32, factors: Factors, scratch: Scratch
+    ) -> Step:
+        stages, count, size, _ = self.blocks.spec.shape
+        turns = factors.get(_Strong(self, float(scale))).reshape(stages, count, size, size)
+        scales: F32Array | None = None
+        if self.scales is not None:
+            values = load_all(self.file, self.scales).reshape(-1).astype(np.float64)
+            scales = (1 + np.float64(scale) * (values - 1)).astype(np.float32)
+        orders = [_order(count * size, count >> stage, size // 2) for stage in range(stages)]
+
+        def step(row: int, out: F32Array) -> None:
+            for stage in range(stages):
+                if stages > 1:
+                    out[...] = out[:, np.argsort(orders[stage])]
+                _turn(out, turns[stage])
+                if stages > 1:
+                    out[...] = out[:, orders[stage]]
+            if scales is not None:
+                rows = out[: min(last - row, out.shape[0])]
+                rows *= scales[row : row + len(rows), None]
+
+        return step
+
+    def turned(self, strength: float) -> F32Array:
+        """All blocks as rows are multiplied by them: float32, 1-D."""
+        from ..numerics.rotation import cayley
+
+        size = self.blocks.spec.shape[-1]
+        skew = _skew(self.file, self.blocks).reshape(-1, size, size)
+        return _towards(cayley(-0.5 * skew), strength).swapaxes(1, 2).reshape(-1).astype(np.float32)
+
+
+def _order(width: int, blocks: int, half: int) -> NDArray[np.intp]:
+    """Where positions come from in a butterfly: in each block the even runs of ``half``, then the odd."""
+    if half == 0:
+        return np.arange(width)
+    runs = np.arange(width).reshape(blocks, -1, half)
+    return np.concatenate([runs[:, 0::2], runs[:, 1::2]], axis=1).reshape(-1)
+
+
+def _turn(rows: F32Array, turns: F32Array) -> None:
+    """Multiply each run of columns by its block of ``[D, n, n]``; by the only one, if D is 1."""
+    from ..numerics.lora import RANKS, add_product, padded
+
+    size = turns.shape[-1]
+    left = np.zeros((rows.shape[0], padded(size, RANKS)), np.float32)
+    right = np.zeros((left.shape[1], size), np.float32)
+    for number in range(rows.shape[1] // size):
+        part = rows[:, number * size : (number + 1) * size]
+        left[:, :size] = part
+        right[:size] = turns[number % len(turns)]
+        made = np.zeros((rows.shape[0], size), np.float32)
+        add_product(left, right, np.float32(1), made)
+        part[...] = made
