@@ -156,7 +156,8 @@ def _placed(contents: Contents, homes: Homes, planning: Planning) -> Iterator[tu
     text: list[str] = []
     taken: dict[tuple[str, type[Delta] | type[Mix]], Change] = {}
     for change in contents.changes:
-        found = homes.find(change.base, change.leaf)
+        leaves = (change.leaf, *change.others)
+        found = next((some for leaf in leaves if (some := homes.find(change.base, leaf))), [])
         if not found and (of_text := homes.find_text(change.base, change.leaf)) is not None:
             if not of_text and not homes.has_text_encoder:
                 text.append(change.key)

@@ -34,6 +34,7 @@ class Change:
         key: a key that it comes from.
         base: the module, as the file names it.
         leaf: last component of the parameter's name.
+        others: other names that the parameter may have.
         added: what is added.
         told: what it is, for the report.
         optional: models without the parameter are right too.
@@ -45,6 +46,7 @@ class Change:
     added: Added
     told: str
     optional: bool = False
+    others: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ class _Reader:
         pairs: dict[str, dict[str, LazyTensor]] = defaultdict(dict)
         kinds: dict[str, dict[str, dict[str, LazyTensor]]] = defaultdict(lambda: defaultdict(dict))
         alphas: dict[str, LazyTensor] = {}
-        differences: list[tuple[str, str, LazyTensor]] = []
+        differences: list[tuple[str, tuple[str, ...], LazyTensor]] = []
         unsupported: dict[str, list[str]] = defaultdict(list)
         unknown: list[str] = []
         for key, tensor in table.items():
@@ -145,9 +147,10 @@ class _Reader:
         changes: list[Change] = []
         for base in dict.fromkeys((*pairs, *kinds)):
             changes += self._module(base, pairs.get(base), kinds.get(base) or {}, alphas.get(base))
-        for base, leaf, tensor in differences:
+        for base, (leaf, *others), tensor in differences:
             delta = Difference(self._path, self._float(tensor))
-            changes.append(self._change(tensor.name, base, leaf, delta, self._strength, "difference"))
+            change = self._change(tensor.name, base, leaf, delta, self._strength, "difference")
+            changes.append(replace(change, others=tuple(others)))
         self._one_by_one(changes)
         if self._alpha is not None and pairs and not self._used_alpha:
             self._warnings.append(
@@ -176,10 +179,13 @@ class _Reader:
                 return kind
         return None
 
-    def _difference(self, key: str) -> tuple[str, str] | None:
+    def _difference(self, key: str) -> tuple[str, tuple[str, ...]] | None:
         for regex, leaf in self._names.differences.items():
             if match := regex.fullmatch(key):
-                return match[1], leaf
+                return match[1], (leaf,)
+        for regex, leaves in self._names.norms.items():
+            if match := regex.fullmatch(key):
+                return match[1], leaves
         return None
 
     def _kind(self, key: str, table: dict[str, LazyTensor]) -> tuple[str, str, str] | None:
