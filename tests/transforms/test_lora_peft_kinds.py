@@ -1,10 +1,13 @@
 """The same merge as PEFT's own, of its adapters of other kinds than LoRA, as PEFT itself has saved them."""
 
+import json
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 import transcode as tc
+from transcode.errors import FormatError, PlanError
 
 peft = pytest.importorskip("peft")
 
@@ -113,7 +116,7 @@ def adapted(tmp_path):
         for name, parameter in wrapped.named_parameters():
             if "base_layer" not in name and name.removeprefix("base_model.model.") not in before:
                 torch.nn.init.normal_(parameter, 1.0 if "ia3" in name else 0.0, 0.4)
-            parameter.data = parameter.data.to(dtype if "base_layer" not in name else torch.float32)
+                parameter.data = parameter.data.to(dtype)
         wrapped.save_pretrained(tmp_path / "adapter")
         return path, tmp_path / "adapter", wrapped.double().merge_and_unload().state_dict()
 
@@ -132,3 +135,98 @@ def test_merges_as_peft_does(adapted, case):
     changed = {name for name in wanted if not torch.equal(wanted[name].float(), before[name])}
     assert changed == {name for name, tensor in merged.items() if tensor.fate}
     assert {name.rpartition(".")[0] for name in changed} == set(options["target_modules"])
+
+
+@pytest.mark.parametrize("kind", ["loha", "lokr", "oft, exact", "boft", "ia3", "dora"])
+def test_adapters_in_half_precision(adapted, kind):
+    config, options = CASES[kind]
+    model, adapter, wanted = adapted(config, options, torch.bfloat16)
+    assert load_file(adapter / "adapter_model.safetensors").popitem()[1].dtype == torch.bfloat16
+    for tensor in tc.open(model) | tc.lora(adapter):
+        torch.testing.assert_close(tensor.torch().double(), wanted[tensor.name], rtol=3e-6, atol=3e-6)
+
+
+def test_butterflies_of_several_factors(tmp_path):
+    """PEFT multiplies them with its CUDA extension alone: here as ``get_delta_weight`` does."""
+    from peft.tuners.boft.layer import BOFTLayer
+
+    layer = BOFTLayer(torch.nn.Linear(24, 6))
+    torch.manual_seed(1)
+    stages, count, size = 3, 12, 2
+    for stages, count, size in ((3, 12, 2), (2, 6, 4), (2, 4, 6)):
+        blocks = torch.randn(stages, count, size, size, dtype=torch.float64)
+        scales, base = torch.randn(6, 1).double(), torch.randn(6, 24).double()
+        whole = torch.eye(24, dtype=torch.float64)
+        for stage in range(stages):
+            order = layer.block_butterfly_perm(24, count // 2**stage, size // 2, stages - 1)
+            places = layer.perm2mat(order).double()
+            turns = torch.block_diag(*layer.cayley_batch(blocks[stage].float()).double())
+            whole = places @ turns @ places.T @ whole
+        wanted = (whole @ base.T).T * scales
+        save_file({"q.weight": base.float()}, tmp_path / "model.safetensors")
+        save_file(
+            {"base_model.model.q.boft_R": blocks.float(), "base_model.model.q.boft_s": scales.float()},
+            tmp_path / "boft.safetensors",
+        )
+        flow = tc.open(tmp_path / "model.safetensors") | tc.lora(tmp_path / "boft.safetensors")
+        torch.testing.assert_close(flow["q.weight"].torch().double(), wanted, rtol=5e-6, atol=5e-6)
+
+
+@pytest.mark.parametrize("kind", ["ia3", "oft", "boft"])
+def test_a_strength_goes_part_of_the_way(adapted, kind):
+    """PEFT knows none for these; at 0 nothing changes, and rotations are weighed with the identity."""
+    config, options = CASES[kind]
+    more = {"feedforward_modules": ["k"]} if kind == "ia3" else {}
+    model, adapter, wanted = adapted(config, {**options, "target_modules": ["k"], **more})
+    before = load_file(model)["k.weight"]
+    none = (tc.open(model) | tc.lora(adapter, 0.0))["k.weight"].torch()
+    torch.testing.assert_close(none, before, rtol=1e-6, atol=1e-6)
+    half = (tc.open(model) | tc.lora(adapter, 0.5))["k.weight"].torch()
+    stored = load_file(adapter / "adapter_model.safetensors")
+    middle = (before.double() + wanted["k.weight"]) / 2
+    if kind == "boft":  # both its factors go half of the way
+        scales = stored["base_model.model.k.boft_s"].double()
+        middle = (before.double() + wanted["k.weight"] / scales) / 2 * (1 + scales) / 2
+    torch.testing.assert_close(half.double(), middle, rtol=3e-6, atol=3e-6)
+
+
+def test_a_file_without_its_options(adapted, tmp_path):
+    for kind, told in (("oft", "PEFT's OFT, whose options are not known"), ("ia3", None)):
+        config, options = CASES[kind]
+        more = {"feedforward_modules": ["k"]} if kind == "ia3" else {}
+        model, adapter, wanted = adapted(config, {**options, "target_modules": ["q", "k"], **more})
+        stored = load_file(adapter / "adapter_model.safetensors")
+        save_file(stored, tmp_path / f"{kind}.safetensors")
+        flow = tc.open(model) | tc.lora(tmp_path / f"{kind}.safetensors")
+        if told is not None:
+            with pytest.raises(PlanError, match=rf"{told}; put its adapter_config.json beside it"):
+                list(flow)
+        else:
+            for name in ("q.weight", "k.weight", "q.bias"):
+                torch.testing.assert_close(flow[name].torch().double(), wanted[name], rtol=2e-6, atol=2e-6)
+    conv = {"base_model.model.conv.ia3_l": torch.ones(1, 12, 1, 1)}
+    save_file(conv, tmp_path / "conv.safetensors")
+    with pytest.raises(PlanError, match="of outputs or of inputs, which its options would say"):
+        list(tc.open(model) | tc.lora(tmp_path / "conv.safetensors"))
+
+
+def test_what_peft_multiplies_over_other_axes(adapted):
+    model, adapter, _ = adapted(peft.LoKrConfig, {"r": 64, "target_modules": ["line"]})
+    with pytest.raises(PlanError, match="LoKr of a one-dimensional convolution, which cannot be merged"):
+        list(tc.open(model) | tc.lora(adapter))
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "told"),
+    [
+        ("lokr", {"r": 0}, "r is 0, not a whole number"),
+        ("lokr", {"rank_pattern": {"q": "x"}}, "rank_pattern is 'x', not a whole number"),
+        ("oft", {"num_cayley_neumann_terms": 2.5}, "num_cayley_neumann_terms is 2.5"),
+    ],
+)
+def test_damaged_options(adapted, kind, options, told):
+    model, adapter, _ = adapted(*CASES[kind])
+    config = adapter / "adapter_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), **options}))
+    with pytest.raises(FormatError, match=rf"adapter_config\.json: {told}"):
+        list(tc.open(model) | tc.lora(adapter))
