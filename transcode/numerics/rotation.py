@@ -17,6 +17,9 @@ __all__ = ["butterfly_rows", "cayley", "neumann"]
 
 F64Array = NDArray[np.float64]
 
+_BLOCK = 64
+_STEPS = 4
+
 
 def cayley(skew: F64Array) -> F64Array:
     """``(I + Q) @ inverse(I - Q)`` for each skew-symmetric Q of ``[D, n, n]``: rotations, the same shape.
@@ -26,11 +29,31 @@ def cayley(skew: F64Array) -> F64Array:
     made = np.empty_like(skew)
     one = np.eye(skew.shape[-1])
     for matrix, rotation in zip(skew, made, strict=True):
-        rotation[...] = one
-        _invert(one - matrix, rotation)
+        rotation[...] = one - matrix
+        _invert_blocks(rotation)
         rotation *= 2
         rotation -= one
     return made
+
+
+def _invert_blocks(matrix: F64Array) -> None:
+    """Replace ``I - Q`` by its inverse: Gauss and Jordan, some rows and columns at a time."""
+    size = len(matrix)
+    for first in range(0, size, _BLOCK):
+        last = min(first + _BLOCK, size)
+        count = last - first + -(last - first) % _STEPS
+        left = np.zeros((size, count))
+        left[:, : last - first] = matrix[:, first:last]
+        inverse = np.eye(last - first)
+        _invert(matrix[first:last, first:last].copy(), inverse)
+        rows = matrix[first:last].copy()
+        rows[:, first:last] = np.eye(last - first)
+        right = np.zeros((count, size))
+        _multiply(inverse, rows, right[: last - first])
+        matrix[:, first:last] = 0
+        _subtract(left[:first], right, matrix[:first])
+        _subtract(left[last:], right, matrix[last:])
+        matrix[first:last] = right[: last - first]
 
 
 def neumann(skew: F64Array, terms: int) -> F64Array:
@@ -70,6 +93,24 @@ def _multiply(left: Any, right: Any, out: Any) -> None:
             values = right[r]
             for j in range(line.shape[0]):
                 line[j] += factor * values[j]
+
+
+@kernel
+def _subtract(left: Any, right: Any, out: Any) -> None:
+    """``out -= left @ right``, float64, the terms one after the other; their number a multiple of 4."""
+    columns = out.shape[1]
+    for begin in range(0, columns, 256):
+        end = min(begin + 256, columns)
+        for i in range(out.shape[0]):
+            line = out[i, begin:end]
+            for r in range(0, left.shape[1], 4):
+                a0, a1, a2, a3 = left[i, r], left[i, r + 1], left[i, r + 2], left[i, r + 3]
+                x0 = right[r, begin:end]
+                x1 = right[r + 1, begin:end]
+                x2 = right[r + 2, begin:end]
+                x3 = right[r + 3, begin:end]
+                for j in range(line.shape[0]):
+                    line[j] = (((line[j] - a0 * x0[j]) - a1 * x1[j]) - a2 * x2[j]) - a3 * x3[j]
 
 
 @kernel

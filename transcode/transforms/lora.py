@@ -61,7 +61,7 @@ def parse_lora(text: str) -> LoraFile:
 
 @dataclass(frozen=True)
 class Lora(Transform):
-    """Add LoRAs to the plain float tensors of a model.
+    """Merge LoRAs and adapters of other kinds into the plain float tensors of a model.
 
     ``W' = round(float32(W) + s1 * (up1 @ down1) + s2 * ...)`` with ``s = strength * alpha / rank``: all of it
     in float32, LoRAs in the order given, and one rounding, to nearest even, to the dtype that ``W`` has. So a
@@ -72,6 +72,10 @@ class Lora(Transform):
     ``adapter_config.json`` or the file's metadata say; else the rank. A stored alpha of 0 counts as absent,
     as trainers mean it. Differences (``.diff``, ``.diff_b``, ``.diff_m``) count ``strength`` times, whatever
     the alpha.
+
+    Other kinds (:mod:`.lora_products`, :mod:`.lora_rows`, :mod:`.lora_turns` have their formulas): LoHa and LoKr
+    add another product; DoRA, GLoRA, IA3, OFT and BOFT change the tensor that the LoRAs before have made, and
+    count strength as said there. DoRA of inputs looks at the whole tensor first.
 
     Pairs fit matrices ``[O, I]`` and convolutions ``[O, I, *kernel]``, which count as ``[O, I * kernel]``;
     stacks of matrices (experts) take differences only. Besides headers, alphas are read while planning.

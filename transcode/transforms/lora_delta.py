@@ -60,16 +60,26 @@ class Factors:
         self._limit = limit
         self._lock = threading.Lock()
         self._kept: OrderedDict[Held, F32Array] = OrderedDict()
+        self._computing: dict[Held, threading.Lock] = {}
 
-    def get(self, pair: Held) -> F32Array:
-        """``pair.matrix()``, remembered."""
+    def get(self, one: Held) -> F32Array:
+        """``one.matrix()``, remembered. Others can be had while it is computed."""
         with self._lock:
-            if pair not in self._kept:
-                self._kept[pair] = pair.matrix()
-            self._kept.move_to_end(pair)
-            found = self._kept[pair]
-            while len(self._kept) > 1 and sum(one.nbytes for one in self._kept.values()) > self._limit:
-                self._kept.popitem(last=False)
+            if one in self._kept:
+                self._kept.move_to_end(one)
+                return self._kept[one]
+            mine = self._computing.setdefault(one, threading.Lock())
+        with mine:
+            with self._lock:
+                found = self._kept.get(one)
+            if found is None:
+                found = one.matrix()
+            with self._lock:
+                self._kept[one] = found
+                self._kept.move_to_end(one)
+                self._computing.pop(one, None)
+                while len(self._kept) > 1 and sum(kept.nbytes for kept in self._kept.values()) > self._limit:
+                    self._kept.popitem(last=False)
             return found
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..core.scratch import Scratch
 from ..core.spec import Spec
 from ..core.tensor import LazyTensor
-from .lora_delta import F32Array, Factors, Step, load_all
+from .lora_delta import F32Array, Factors, Step, load, load_all
 
 __all__ = ["Butterflies", "InputBlocks", "InputButterflies", "OutputBlocks"]
 
@@ -26,9 +26,26 @@ def _skew(file: Path, blocks: LazyTensor) -> F64Array:
     return made
 
 
+def _one(file: Path, blocks: LazyTensor, number: int) -> F64Array:
+    """One of ``[D, n, n]`` minus its transpose."""
+    size = blocks.spec.shape[-1]
+    values = np.empty(size * size, np.float32)
+    load(file, blocks, number * size * size, (number + 1) * size * size, values, Scratch())
+    made = values.reshape(size, size).astype(np.float64)
+    return made - made.T
+
+
+def _squares(values: F64Array) -> float:
+    """The sum of squares, row by row."""
+    total = 0.0
+    for row in values:
+        total += math.fsum(row * row)
+    return total
+
+
 def _constrained(skew: F64Array, limit: float, slack: float = 1e-8) -> F64Array:
     """Within a norm, that of all blocks together; as it is where the limit is not above 0."""
-    norm = math.sqrt(math.fsum((skew**2).reshape(-1))) + slack
+    norm = math.sqrt(math.fsum(_squares(one) for one in skew.reshape(-1, *skew.shape[-2:]))) + slack
     return skew * (limit / norm) if 0 < limit < norm else skew
 
 
@@ -70,43 +87,75 @@ class OutputBlocks:
         return _refuses_rows("OFT", self.blocks, self.rescale, spec)
 
     def span(self, row: int) -> tuple[int, int]:
-        _, begin, size = self._place(row)
+        _, _, begin, size = self._place(row)
         return begin, begin + size
 
-    def _place(self, row: int) -> tuple[int, int, int]:
-        """Offset of the row's block in :meth:`matrix`; its first row; its size."""
-        first = offset = 0
-        for one in self.blocks:
-            rows, size = _rows(one), one.spec.shape[-1]
-            if row < first + rows:
+    def _place(self, row: int) -> tuple[int, int, int, int]:
+        """A row's part, its block in that, the first row of the block, the size of the block."""
+        first = 0
+        for part, one in enumerate(self.blocks):
+            size = one.spec.shape[-1]
+            if row < first + _rows(one):
                 block = (row - first) // size
-                return offset + block * size * size, first + block * size, size
-            first += rows
-            offset += rows * size
+                return part, block, first + block * size, size
+            first += _rows(one)
         raise IndexError(row)
 
     def weights(self, first: int, last: int, scale: np.float32, factors: Factors) -> F32Array:
-        flat = factors.get(_Strong(self, float(scale)))
-        offset, begin, size = self._place(first)
-        block = flat[offset : offset + size * size].reshape(size, size)
-        return block[first - begin : last - begin]
+        part, block, begin, _ = self._place(first)
+        if self.constraint > 0:
+            within = float(factors.get(_Within(self, part))[0])
+        else:
+            within = 1.0
+        turns = factors.get(_Block(self, part, block, float(scale), within))
+        if self.rescale is None:
+            return turns[first - begin : last - begin]
+        rescale = factors.get(_Rescale(self))
+        return turns[first - begin : last - begin] * rescale[first:last, None]
 
-    def turned(self, strength: float) -> F32Array:
-        """All blocks as they are multiplied, one after the other: float32, 1-D."""
+
+@dataclass(frozen=True)
+class _Within:
+    """How much a part's blocks shrink to keep their constraint: one value."""
+
+    adapter: OutputBlocks
+    part: int
+
+    def matrix(self) -> F32Array:
+        blocks = self.adapter.blocks[self.part]
+        count = blocks.spec.shape[0]
+        norm = math.sqrt(math.fsum(_squares(_one(self.adapter.file, blocks, n)) for n in range(count))) + 1e-8
+        limit = self.adapter.constraint * _rows(blocks)
+        return np.array([limit / norm if limit < norm else 1], np.float32)
+
+
+@dataclass(frozen=True)
+class _Block:
+    """One block as rows are multiplied by it: float32 ``[n, n]``. Large ones take a second to compute."""
+
+    adapter: OutputBlocks
+    part: int
+    number: int
+    strength: float
+    within: float
+
+    def matrix(self) -> F32Array:
         from ..numerics.rotation import cayley
 
-        rescale = None if self.rescale is None else load_all(self.file, self.rescale).reshape(-1)
-        made = []
-        first = 0
-        for one in self.blocks:
-            rows = _rows(one)
-            skew = _constrained(_skew(self.file, one), self.constraint * rows)
-            turns = _towards(cayley(skew), strength).swapaxes(1, 2)
-            if rescale is not None:
-                turns = turns * rescale[first : first + rows].reshape(*turns.shape[:2], 1)
-            made.append(turns.reshape(-1).astype(np.float32))
-            first += rows
-        return np.concatenate(made)
+        skew = _one(self.adapter.file, self.adapter.blocks[self.part], self.number) * self.within
+        turn: F32Array = _towards(cayley(skew[None]), self.strength)[0].T.astype(np.float32)
+        return turn
+
+
+@dataclass(frozen=True)
+class _Rescale:
+    """The factors of all rows: float32 ``[O]``."""
+
+    adapter: OutputBlocks
+
+    def matrix(self) -> F32Array:
+        assert self.adapter.rescale is not None
+        return load_all(self.adapter.file, self.adapter.rescale).reshape(-1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,7 +223,7 @@ class Butterflies:
 class _Strong:
     """Blocks of an adapter at one strength; equal where both are."""
 
-    adapter: OutputBlocks | Butterflies | InputBlocks | InputButterflies
+    adapter: Butterflies | InputBlocks | InputButterflies
     strength: float
 
     def matrix(self) -> F32Array:
