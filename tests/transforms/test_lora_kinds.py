@@ -555,14 +555,17 @@ def test_what_is_counted(save, everything, tmp_path):
     assert "1 pair of rank 4, 4 BOFT, 8 DoRA, 4 GLoRA, 4 IA3, 4 LoHa, 10 LoKr, 7 OFT, strength 1" in note
 
 
-def test_alpha_given_with_the_file(save):
+def test_alpha_given_with_the_file(save, tmp_path):
     """Is that of kinds that have a factor and say none; OFT's is no factor."""
     _, model, adapter = files(save, CASES["LoHa, rank 1"])
     once = (tc.open(model) | tc.lora(adapter, 2.0))["net.q.weight"].torch()
     assert torch.equal((tc.open(model) | tc.lora(adapter, 1.0, 2.0))["net.q.weight"].torch(), once)
     _, model, adapter = files(save, CASES["OFT"])
     once = (tc.open(model) | tc.lora(adapter))["net.q.weight"].torch()
-    assert torch.equal((tc.open(model) | tc.lora(adapter, 1.0, 2.0))["net.q.weight"].torch(), once)
+    flow = tc.open(model) | tc.lora(adapter, 1.0, 2.0)
+    assert torch.equal(flow["net.q.weight"].torch(), once)
+    told = flow.plan(tc.write(tmp_path / "o.safetensors")).planning.warnings
+    assert any("alpha 2 is not used: nothing in it takes one" in line for line in told)
 
 
 def test_rows_without_direction(save):

@@ -73,9 +73,10 @@ class Lora(Transform):
     as trainers mean it. Differences (``.diff``, ``.diff_b``, ``.diff_m``) count ``strength`` times, whatever
     the alpha.
 
-    Other kinds (:mod:`.lora_products`, :mod:`.lora_rows`, :mod:`.lora_turns` have their formulas): LoHa and LoKr
-    add another product; DoRA, GLoRA, IA3, OFT and BOFT change the tensor that the LoRAs before have made, and
-    count strength as said there. DoRA of inputs looks at the whole tensor first.
+    Other kinds, whose formulas stand in :mod:`.lora_products`, :mod:`.lora_rows`, :mod:`.lora_turns` and
+    :mod:`.lora_turned_inputs`: LoHa and LoKr add another product; DoRA, GLoRA, IA3, OFT and BOFT change the
+    tensor that those before have made, and count strength as said there. DoRA of inputs looks at the whole
+    tensor first.
 
     Pairs fit matrices ``[O, I]`` and convolutions ``[O, I, *kernel]``, which count as ``[O, I * kernel]``;
     stacks of matrices (experts) take differences only. Besides headers, alphas are read while planning.

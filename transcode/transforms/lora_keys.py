@@ -116,6 +116,7 @@ class _Reader:
         differences: list[tuple[str, tuple[str, ...], LazyTensor]] = []
         unsupported: dict[str, list[str]] = defaultdict(list)
         unknown: list[str] = []
+        marked = {_base(key, self._names.kinds["ia3"]["on_input"]) for key in table}
         for key, tensor in table.items():
             if (found := self._factor(key)) is not None:
                 role, base = found
@@ -124,7 +125,7 @@ class _Reader:
                 pairs[base][role] = tensor
             elif (kind := self._unsupported(key)) is not None:
                 unsupported[kind].append(key)
-            elif (adapter := self._kind(key, table)) is not None:
+            elif (adapter := self._kind(key, marked)) is not None:
                 kind, role, base = adapter
                 if role in kinds[base][kind]:
                     raise self._error(key, f"is a second {role} of {base!r}", "keep one adapter of the file")
@@ -152,10 +153,9 @@ class _Reader:
             change = self._change(tensor.name, base, leaf, delta, self._strength, "difference")
             changes.append(replace(change, others=tuple(others)))
         self._one_by_one(changes)
-        if self._alpha is not None and pairs and not self._used_alpha:
-            self._warnings.append(
-                f"{self._path.name}: alpha {self._alpha:g} is not used: all pairs have their own"
-            )
+        if self._alpha is not None and (pairs or kinds) and not self._used_alpha:
+            rest = "all pairs have their own" if pairs else "nothing in it takes one that has none"
+            self._warnings.append(f"{self._path.name}: alpha {self._alpha:g} is not used: {rest}")
         notes = [f"lora {self._path.name}: {_count(changes)}, strength {self._strength:g}"]
         return Contents(
             self._source,
@@ -188,14 +188,14 @@ class _Reader:
                 return match[1], leaves
         return None
 
-    def _kind(self, key: str, table: dict[str, LazyTensor]) -> tuple[str, str, str] | None:
+    def _kind(self, key: str, marked: set[str | None]) -> tuple[str, str, str] | None:
         """Kind, role and base of a key of another adapter."""
         for kind, roles in self._names.kinds.items():
             for role, endings in roles.items():
                 if (base := _base(key, endings)) is None:
                     continue
                 # Any module has a weight: it is one of IA3 only beside the mark of IA3.
-                if kind != "ia3" or any(_base(other, roles["on_input"]) == base for other in table):
+                if kind != "ia3" or base in marked:
                     return kind, role, base
         return None
 

@@ -16,7 +16,8 @@ from ..errors import FormatError, PlanError
 from .lora_delta import Delta, LowRank, Mix
 from .lora_products import Hadamard, Kronecker
 from .lora_rows import Decomposed, Generalized, Scaled
-from .lora_turns import Butterflies, InputBlocks, InputButterflies, OutputBlocks
+from .lora_turned_inputs import InputBlocks, InputButterflies
+from .lora_turns import Butterflies, OutputBlocks
 
 __all__ = ["Gathered", "Options", "Product", "decompose", "gather"]
 
@@ -126,6 +127,10 @@ class _Adapter:
         """The first of its keys."""
         return min(tensor.name for tensor in self.roles.values())
 
+    def options_of(self, kind: str) -> Options | None:
+        """PEFT's options, if they are of such an adapter."""
+        return self.options if self.options is not None and self.options.kind == kind else None
+
     def need(self, *roles: str) -> Iterator[LazyTensor]:
         """The tensors of roles. Raises PlanError where one is missing."""
         for role in roles:
@@ -229,11 +234,11 @@ def _lokr(of: _Adapter) -> Iterator[Product]:
         raise of.error("is whole, and has a core", "is the file complete?")
     delta = Kronecker(of.file, *sides)
     of.agree(delta)
-    if of.options is not None:
+    if (options := of.options_of("LOKR")) is not None:
         if isinstance(delta.w2, LazyTensor) and len(delta.w2.spec.shape) == 3:
             raise of.error("is PEFT's LoKr of a one-dimensional convolution, which cannot be merged",
                            "merge it with PEFT")  # fmt: skip
-        factor, said = of.counts(of.base, of.options.rank(of.base), of.alpha)
+        factor, said = of.counts(of.base, options.rank(of.base), of.alpha)
     elif delta.rank is None:
         factor, said = 1.0, ""
     else:
@@ -278,12 +283,12 @@ def _oft(of: _Adapter) -> Iterator[Gathered]:
 
 def _oft_peft(of: _Adapter) -> Iterator[Gathered]:
     (packed,) = of.need("packed")
-    if of.options is None:
+    if (options := of.options_of("OFT")) is None:
         raise of.error("is PEFT's OFT, whose options are not known",
                        "put its adapter_config.json beside it, and call it adapter_model")  # fmt: skip
     of.dimensions(2, packed)
-    limit = of.options.limit(packed.spec.shape[0])
-    delta = InputBlocks(of.file, packed, of.options.terms(), limit)
+    limit = options.limit(packed.spec.shape[0])
+    delta = InputBlocks(of.file, packed, options.terms(), limit)
     if not delta.size:
         raise of.error(f"is {packed.spec}, not what lies above a diagonal", "is the file complete?")
     yield Gathered(of.key, "weight", delta, f"OFT of blocks of {delta.size}")
@@ -308,8 +313,8 @@ def _ia3_peft(of: _Adapter) -> Iterator[Gathered]:
     """Outputs are scaled with what is added to them, so a bias is too."""
     (values,) = of.need("values")
     shape = values.spec.shape
-    if of.options is not None:
-        inputs = of.options.feedforward(of.base)
+    if (options := of.options_of("IA3")) is not None:
+        inputs = options.feedforward(of.base)
     elif len(shape) == 2 and 1 in shape and shape != (1, 1):
         inputs = shape[0] == 1
     else:
