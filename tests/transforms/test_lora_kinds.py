@@ -404,6 +404,41 @@ def test_any_rows_give_the_same_bits(save, name, monkeypatch):
         np.testing.assert_array_equal(again.matrix(start, stop, Scratch()), whole[start:stop])
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_in_small_parts_it_is_the_same_sum(save, name, monkeypatch):
+    for limit, value in (("_BLOCK", 64), ("_PART", 64), ("_OBSERVED", 128)):
+        monkeypatch.setattr(lora_merge, limit, value)
+    case = CASES[name]
+    weight, model, adapter = files(save, case)
+    stored = {key: one.double() for key, one in case.tensors.items()}
+    exact = case.merged(weight.double(), stored, 0.8)
+    got = (tc.open(model) | tc.lora(adapter, 0.8))["net.q.weight"].torch()
+    near(got, exact, exact.abs().max() + weight.abs().max(), weight.dtype)
+
+
+@pytest.mark.parametrize("name", ["OFT, kernel, odd blocks", "OFT, parts", "OFT, blocks of one", "OFT"])
+def test_no_row_is_written_beyond_what_is_asked_for(save, name, monkeypatch):
+    """Bands of four rows and blocks of another size."""
+    case = CASES[name]
+    _, model, adapter = files(save, case)
+    chains = []
+    whole = lora_merge.Merging.__init__
+
+    def spy(self, *args):
+        whole(self, *args)
+        chains.append(self)
+
+    monkeypatch.setattr(lora_merge.Merging, "__init__", spy)
+    list(tc.open(model) | tc.lora(adapter))
+    width, rows = prod(case.shape[1:]), case.shape[0]
+    for first in range(rows):
+        for last in range(first + 1, rows + 1):
+            count = -(-(last - first) // 4) * 4
+            room = np.full((count + 16, width), 7, np.float32)
+            chains[0]._rows.fetch(first, last, room[:count], Scratch())
+            assert (room[count:] == 7).all()
+
+
 @pytest.fixture
 def everything(save):
     """A model with a tensor for each case, and an adapter for each."""

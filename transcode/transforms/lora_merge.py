@@ -187,7 +187,8 @@ class _Mixed:
             part = np.empty((min(step, padded(high - low, RANKS)), self._width), np.float32)
             left = np.zeros((padded(stop - row), part.shape[0]), np.float32)
             target = out[row - first : row - first + left.shape[0]]
-            direct = stop == last or (stop - row) % BAND == 0
+            # A band that reaches beyond the span, or beyond what is asked for, needs room of its own.
+            direct = (stop - row) % BAND == 0 or (stop == last and len(target) == len(left))
             if not direct:
                 target = np.zeros((left.shape[0], self._width), np.float32)
             for at in range(low, high, step):
