@@ -5,7 +5,17 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from transcode.numerics.lora import BAND, RANKS, add, add_product, padded
+from transcode.numerics.lora import (
+    BAND,
+    RANKS,
+    add,
+    add_column_squares,
+    add_hadamard,
+    add_kronecker,
+    add_product,
+    padded,
+    row_squares,
+)
 
 
 def rounded(exact: Fraction) -> Fraction:
@@ -95,3 +105,35 @@ def test_add_rounds_once():
 
 def test_padded():
     assert [padded(count) for count in (0, 1, 4, 5)] == [0, 4, 4, 8]
+
+
+def test_hadamard_and_kronecker_are_the_documented_chains():
+    rng = np.random.default_rng(5)
+    left, right, before = rng.standard_normal((3, 20), np.float32)
+    out = before.copy()
+    add_hadamard(left, right, np.float32(0.3), out)
+    for a, b, was, now in zip(left, right, before, out, strict=True):
+        product_ = float(rounded(Fraction(float(a)) * Fraction(float(b))))
+        assert now == chain([product_], [1.0], np.float32(0.3), was)
+    rows, before = rng.standard_normal((4, 7), np.float32), rng.standard_normal((4, 35), np.float32)
+    out = before.copy()
+    add_kronecker(left[:5], rows, np.float32(0.3), out)
+    for i in range(4):
+        for a in range(5):
+            for k in range(7):
+                product_ = float(rounded(Fraction(float(left[a])) * Fraction(float(rows[i, k]))))
+                assert out[i, a * 7 + k] == chain([product_], [1.0], np.float32(0.3), before[i, a * 7 + k])
+
+
+def test_sums_of_squares():
+    rows = np.random.default_rng(6).standard_normal((9, 33)).astype(np.float32) * 1e20
+    exact = rows.astype(np.float64) ** 2
+    sums, more = np.empty(9), np.full(33, 7.0)
+    row_squares(rows, sums)
+    add_column_squares(rows, more)
+    np.testing.assert_allclose(sums, exact.sum(1), rtol=1e-14)
+    np.testing.assert_allclose(more, exact.sum(0) + 7, rtol=1e-14)
+    part = np.full(33, 7.0)
+    for start in (0, 4, 5):
+        add_column_squares(rows[start : {0: 4, 4: 5, 5: 9}[start]], part)
+    np.testing.assert_array_equal(part, more)

@@ -8,7 +8,8 @@ from safetensors.torch import load_file, save_file
 import transcode as tc
 from transcode.core.scratch import Scratch
 from transcode.errors import DataError, RecipeError
-from transcode.transforms.lora_delta import Added, Difference, Factors, LowRank, merging
+from transcode.transforms.lora_delta import Added, Difference, Factors, LowRank
+from transcode.transforms.lora_merge import Merging
 
 STYLES = {
     "standard": (".lora_up.weight", ".lora_down.weight"),
@@ -275,7 +276,7 @@ def test_tensors_that_are_read_in_whole_grains(save, shape):
     difference = rand(*shape, seed=2)
     (values,) = tc.open(save("lora", {"values": difference})).source.tensors
     added = [Added(Difference(values.source, values), np.float32(1))]
-    merge = merging(stored.evolve(read=read, grain=grain), added, Factors())
+    merge = Merging(stored.evolve(read=read, grain=grain), added, Factors())
     wanted = (base + difference).reshape(rows, -1)
     for start in range(0, rows, grain):
         (piece,) = merge(start, min(start + grain, rows), Scratch())
@@ -290,7 +291,7 @@ def test_factors_beyond_the_limit_are_computed_again(save):
         table = {one.name: one for one in tc.open(save(f"l{n}", {"up": up, "down": down}))}
         added.append(Added(LowRank(weight.source, table["up"], table["down"]), np.float32(1)))
     factors = Factors(limit=1)
-    read = merging(weight, added, factors)
+    read = Merging(weight, added, factors)
     for _ in range(2):
         (piece,) = read(0, 8, Scratch())
         near(torch.from_numpy(piece.data), base, [up.double() @ down.double() for up, down in pairs])

@@ -219,13 +219,61 @@ REFUSED = {
         "is a second .* of 'net.q'",
     ),
     "two keys": ({**pair("net.q"), **pair("unet.net.q")}, "unet.net.q.lora_up.weight: is for 'net.q.weight'"),
-    "DoRA": ({**pair("net.q"), "net.q.dora_scale": torch.ones(4, 1)}, "net.q.dora_scale: is of DoRA"),
+    "DoRA": (
+        {**pair("net.q"), "net.q.dora_scale": torch.ones(5, 1)},
+        r"magnitudes F32\[5,1\] are neither of outputs nor of inputs of F32\[4,6\]",
+    ),
     "DoRA of PEFT": (
         {**pair("net.q"), "base_model.model.net.q.lora_magnitude_vector": torch.ones(4)},
-        "is of DoRA",
+        "net.q.lora_magnitude_vector: is a magnitude of DoRA, whose factors are missing",
     ),
-    "LoKr": ({"net.q.lokr_w1": torch.ones(2, 2), "net.q.lokr_w2": torch.ones(2, 3)}, "LoKr.*2 such"),
-    "LoHa": ({"net.q.hada_w1_a": ONE, "net.q.alpha": ONE}, "LoHa"),
+    "DoRA twice": (
+        {**pair("net.q"), "net.q.dora_scale": ONE, "net.q.lora_magnitude_vector": ONE},
+        "second magnitude",
+    ),
+    "LoKr": (
+        {"net.q.lokr_w1": torch.ones(2, 2), "net.q.lokr_w2": torch.ones(2, 2)},
+        r"LoKr makes \[4,4\], which does not fit F32\[4,6\]",
+    ),
+    "LoKr and its factors": (
+        {"net.q.lokr_w1": torch.ones(2, 2), "net.q.lokr_w1_a": ONE, "net.q.lokr_w2": torch.ones(2, 3)},
+        "is whole, and 'net.q.lokr_w1_a' a factor of the same",
+    ),
+    "LoKr, half": ({"net.q.lokr_w1": torch.ones(2, 2)}, "has no partner: the w2_a of 'net.q'"),
+    "LoKr of another trainer": (
+        {"net.q.lokr_w1": ONE, "net.q.lokr_t1": ONE, "net.q.alpha": ONE},
+        "is of LoKr with a core in its first side, which cannot be merged",
+    ),
+    "LoHa": ({"net.q.hada_w1_a": ONE, "net.q.alpha": ONE}, "has no partner: the w1_b of 'net.q'"),
+    "LoHa, sides differ": (
+        {
+            "net.q.hada_w1_a": torch.ones(4, 2),
+            "net.q.hada_w1_b": torch.ones(2, 6),
+            "net.q.hada_w2_a": torch.ones(4, 2),
+            "net.q.hada_w2_b": torch.ones(2, 5),
+        },
+        "the other side",
+    ),
+    "OFT": ({"net.q.oft_blocks": torch.ones(5, 2, 2)}, "turn 10 outputs, not those of 'net.q.weight'"),
+    "OFT, flat": ({"net.q.oft_blocks": torch.ones(2, 2)}, r"is F32\[2,2\], not blocks"),
+    "OFT, a part missing": (
+        {"net.q.oft_blocks.0": torch.ones(1, 2, 2), "net.q.oft_blocks.2": torch.ones(1, 2, 2)},
+        "the blocks_1 of 'net.q' is missing",
+    ),
+    "OFT of PEFT": ({"net.q.oft_R.weight": torch.ones(2, 3)}, "adapter_config.json"),
+    "OFT of older PEFT": ({"net.q.oft_r": ONE, "net.q.alpha": ONE}, "is of OFT of an older trainer"),
+    "BOFT": ({"net.q.oft_blocks": torch.ones(2, 1, 4, 4)}, "make no butterflies"),
+    "IA3": (
+        {"net.q.on_input": torch.tensor(True), "net.q.weight": torch.ones(4)},
+        "has not one value for each of the inputs",
+    ),
+    "IA3 alone": ({"net.q.on_input": ONE}, "the values of 'net.q' is missing"),
+    "GLoRA": ({"net.q.a1.weight": torch.ones(6, 2)}, "the a2 of 'net.q' is missing"),
+    "AdaLoRA": ({**pair("net.q"), "net.q.lora_E": ONE}, "is of AdaLoRA"),
+    "an order that is not told": (
+        {**pair("net.q"), "net.q.oft_blocks": torch.ones(2, 2, 2)},
+        "changes what 'net.q.lora_up.weight'.* changes too; put them in two files",
+    ),
     "embedding": ({"net.q.lora_embedding_A": ONE}, "embedding"),
     "new weight": ({"net.q.modules_to_save.default.weight": ONE}, "trained too"),
 }

@@ -38,6 +38,8 @@ class LoraNames:
         styles: in the order in which they are tried.
         alpha: what keys of alphas look like; group 1 is the base, here and below.
         differences: what keys of differences look like -> last component of the parameter they change.
+        norms: what keys of differences of norms look like -> names that the parameter they change may have.
+        kinds: adapters of other kinds -> role of a tensor in it -> what its keys look like.
         unsupported: what it is, in words -> what its keys look like.
         prefixes: before module names.
         flat_prefixes: before module names whose dots are underscores.
@@ -49,6 +51,8 @@ class LoraNames:
     styles: tuple[Style, ...]
     alpha: tuple[Regex, ...]
     differences: Mapping[Regex, str]
+    norms: Mapping[Regex, tuple[str, ...]]
+    kinds: Mapping[str, Mapping[str, tuple[Regex, ...]]]
     unsupported: Mapping[str, tuple[Regex, ...]]
     prefixes: tuple[str, ...]
     flat_prefixes: tuple[str, ...]
@@ -89,6 +93,11 @@ def _parsed(path: Path, _version: tuple[int, int]) -> LoraNames:
         alpha=_endings(top.need("alpha")),
         differences={
             _ending(key): child.string() for key, child in top.need("differences").mapping().items()
+        },
+        norms={_ending(key): tuple(child.strings()) for key, child in top.need("norms").mapping().items()},
+        kinds={
+            key: {role: _endings(endings) for role, endings in child.mapping().items()}
+            for key, child in top.need("kinds").mapping().items()
         },
         unsupported={key: _endings(child) for key, child in top.need("unsupported").mapping().items()},
         prefixes=tuple(top.need("prefixes").strings()),

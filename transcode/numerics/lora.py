@@ -1,4 +1,4 @@
-"""Kernels that add a low-rank product, or a difference, to a matrix of float32. numba on demand.
+"""Kernels that add a low-rank, Hadamard or Kronecker product, or a difference, to a matrix of float32.
 
 Every output element is computed by one chain of fused multiply-adds in the order of the rank, whatever its
 neighbours are. So its bits depend neither on how a tensor is cut into tiles, nor on the number of threads,
@@ -14,7 +14,17 @@ import numpy as np
 from .jit import kernel
 from .lanes import fma
 
-__all__ = ["BAND", "RANKS", "add", "add_product", "padded"]
+__all__ = [
+    "BAND",
+    "RANKS",
+    "add",
+    "add_column_squares",
+    "add_hadamard",
+    "add_kronecker",
+    "add_product",
+    "padded",
+    "row_squares",
+]
 
 BAND = 4
 """Rows that :func:`add_product` computes at a time; the rows it is given are a multiple."""
@@ -91,3 +101,54 @@ def add(values: Any, scale: Any, out: Any) -> None:
     """``out[i] = fma(scale, values[i], out[i])``; float32 ``[n]`` both."""
     for i in range(out.shape[0]):
         out[i] = fma(scale, values[i], out[i])
+
+
+@kernel
+def add_hadamard(left: Any, right: Any, scale: Any, out: Any) -> None:
+    """``out[i] = fma(scale, left[i] * right[i], out[i])``; float32 ``[n]`` all."""
+    for i in range(out.shape[0]):
+        out[i] = fma(scale, left[i] * right[i], out[i])
+
+
+@kernel
+def add_kronecker(left: Any, right: Any, scale: Any, out: Any) -> None:
+    """Add ``scale`` times some rows of a Kronecker product, those that belong to one row of its left side.
+
+    ``out[i, a * K + k] = fma(scale, left[a] * right[i, k], out[i, a * K + k])``.
+
+    Args:
+        left: float32 ``[A]``, a row of the left side.
+        right: float32 ``[R, K]``, rows of the right side.
+        scale: float32.
+        out: float32 ``[R, A * K]``, changed.
+    """
+    width = right.shape[1]
+    for i in range(right.shape[0]):
+        values = right[i]
+        for a in range(left.shape[0]):
+            factor = left[a]
+            line = out[i, a * width : (a + 1) * width]
+            for k in range(width):
+                line[k] = fma(scale, factor * values[k], line[k])
+
+
+@kernel
+def add_column_squares(rows: Any, sums: Any) -> None:
+    """``sums[j] += rows[i, j] ** 2`` for i from 0 up; float32 ``[R, K]`` and float64 ``[K]``."""
+    for i in range(rows.shape[0]):
+        line = rows[i]
+        for j in range(line.shape[0]):
+            value = np.float64(line[j])
+            sums[j] += value * value
+
+
+@kernel
+def row_squares(rows: Any, sums: Any) -> None:
+    """``sums[i]``: sum of ``rows[i, j] ** 2`` for j from 0 up; float32 ``[R, K]`` and float64 ``[R]``."""
+    for i in range(rows.shape[0]):
+        line = rows[i]
+        total = 0.0
+        for j in range(line.shape[0]):
+            value = np.float64(line[j])
+            total += value * value
+        sums[i] = total

@@ -18,9 +18,10 @@ from ..core.given import path as path_of
 from ..core.planning import Planning
 from ..core.tensor import LazyTensor
 from ..errors import PlanError, RecipeError
-from .lora_delta import Added, Delta, Factors, merging
+from .lora_delta import Added, Delta, Factors, Mix
 from .lora_homes import KEYS, Homes
 from .lora_keys import Change, Contents, read
+from .lora_merge import Merging
 
 __all__ = ["Lora", "LoraFile", "parse_lora"]
 
@@ -86,7 +87,7 @@ def _files(given: Any) -> tuple[LoraFile, ...]:
 
 @dataclass(frozen=True)
 class Lora(Transform):
-    """Add LoRAs to the plain float tensors of a model.
+    """Merge LoRAs and adapters of other kinds into the plain float tensors of a model.
 
     ``W' = round(float32(W) + s1 * (up1 @ down1) + s2 * ...)`` with ``s = strength * alpha / rank``: all of it
     in float32, LoRAs in the order given, and one rounding, to nearest even, to the dtype that ``W`` has. So a
@@ -97,6 +98,11 @@ class Lora(Transform):
     ``adapter_config.json`` or the file's metadata say; else the rank. A stored alpha of 0 counts as absent,
     as trainers mean it. Differences (``.diff``, ``.diff_b``, ``.diff_m``) count ``strength`` times, whatever
     the alpha.
+
+    Other kinds, whose formulas stand in :mod:`.lora_products`, :mod:`.lora_rows`, :mod:`.lora_turns` and
+    :mod:`.lora_turned_inputs`: LoHa and LoKr add another product; DoRA, GLoRA, IA3, OFT and BOFT change the
+    tensor that those before have made, and count strength as said there. DoRA of inputs looks at the whole
+    tensor first.
 
     Pairs fit matrices ``[O, I]`` and convolutions ``[O, I, *kernel]``, which count as ``[O, I * kernel]``;
     stacks of matrices (experts) take differences only. Besides headers, alphas are read while planning.
@@ -152,8 +158,9 @@ class Lora(Transform):
             fate = (*tensor.fate, *told[tensor.name])
             # It is no longer what other names of the same stored bytes mean.
             # Its rows lie in memory, where the stages behind reckon with a view of the file.
+            merging = Merging(tensor, added[tensor.name], factors)
             yield tensor.evolve(
-                read=merging(tensor, added[tensor.name], factors), fate=fate, shares=None, cost=4
+                read=merging, needs=(*tensor.needs, *merging.needs), fate=fate, shares=None, cost=4
             )
 
     def config(self) -> dict[str, Any]:
@@ -178,14 +185,17 @@ def _placed(contents: Contents, homes: Homes, planning: Planning) -> Iterator[tu
     """The changes of a file with the tensors that they are for; complains of those that have none."""
     lost: list[tuple[str, str]] = [(key, "") for key in contents.unknown]
     text: list[str] = []
-    taken: dict[tuple[str, type[Delta]], Change] = {}
+    taken: dict[tuple[str, type[Delta] | type[Mix]], Change] = {}
     for change in contents.changes:
-        found = homes.find(change.base, change.leaf)
+        leaves = (change.leaf, *change.others)
+        found = next((some for leaf in leaves if (some := homes.find(change.base, leaf))), [])
         if not found and (of_text := homes.find_text(change.base, change.leaf)) is not None:
             if not of_text and not homes.has_text_encoder:
                 text.append(change.key)
                 continue
             found = of_text
+        if not found and change.optional:
+            continue
         if not found:
             close = homes.nearest(change.base, change.leaf) if len(lost) < _SHOWN else ""
             lost.append((change.key, close))

@@ -1,34 +1,56 @@
-"""What a LoRA adds to one tensor, computed for the rows that are wanted, and the reader that adds it."""
+"""What a LoRA adds to one tensor, computed for the rows that are wanted."""
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from math import lcm, prod
+from math import prod
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.dtypes import DType, dtype
+from ..core.dtypes import dtype
 from ..core.scratch import Scratch
 from ..core.spec import Spec
-from ..core.tensor import LazyTensor, Piece, Reader
+from ..core.tensor import LazyTensor
 from ..errors import DataError
 
-__all__ = ["Added", "Delta", "Difference", "Factors", "LowRank", "Step", "merging"]
+__all__ = [
+    "Adapter",
+    "Added",
+    "Delta",
+    "Difference",
+    "F32Array",
+    "Factors",
+    "Held",
+    "LowRank",
+    "Mix",
+    "Step",
+    "bare",
+    "elements",
+    "load",
+    "load_all",
+]
 
 F32Array = NDArray[np.float32]
 
 _F32 = dtype("F32")
-_BLOCK = 1 << 17
-"""Values of float32 that are merged at a time: they stay in a core's cache."""
-
 Step = Callable[[int, F32Array], None]
-"""``step(row, out)``: add to ``out``, rows of the flattened tensor from ``row`` on, padded to whole bands."""
+"""``step(row, out)``: change ``out``, rows of the flattened tensor from ``row`` on, padded to whole bands.
+
+What becomes of a row depends on that row alone.
+"""
+
+
+class Held(Protocol):
+    """What keeps a matrix in memory while it is in use."""
+
+    def matrix(self) -> F32Array:
+        """The matrix, computed anew."""
 
 
 class Factors:
@@ -37,22 +59,32 @@ class Factors:
     def __init__(self, limit: int = 8 << 20) -> None:
         self._limit = limit
         self._lock = threading.Lock()
-        self._kept: OrderedDict[LowRank, F32Array] = OrderedDict()
+        self._kept: OrderedDict[Held, F32Array] = OrderedDict()
+        self._computing: dict[Held, threading.Lock] = {}
 
-    def get(self, pair: LowRank) -> F32Array:
-        """``pair.matrix()``, remembered."""
+    def get(self, one: Held) -> F32Array:
+        """``one.matrix()``, remembered. Others can be had while it is computed."""
         with self._lock:
-            if pair not in self._kept:
-                self._kept[pair] = pair.matrix()
-            self._kept.move_to_end(pair)
-            found = self._kept[pair]
-            while len(self._kept) > 1 and sum(one.nbytes for one in self._kept.values()) > self._limit:
-                self._kept.popitem(last=False)
+            if one in self._kept:
+                self._kept.move_to_end(one)
+                return self._kept[one]
+            mine = self._computing.setdefault(one, threading.Lock())
+        with mine:
+            with self._lock:
+                found = self._kept.get(one)
+            if found is None:
+                found = one.matrix()
+            with self._lock:
+                self._kept[one] = found
+                self._kept.move_to_end(one)
+                self._computing.pop(one, None)
+                while len(self._kept) > 1 and sum(kept.nbytes for kept in self._kept.values()) > self._limit:
+                    self._kept.popitem(last=False)
             return found
 
 
-class Delta(Protocol):
-    """What is added to a tensor, before it is scaled."""
+class Adapter(Protocol):
+    """What an adapter makes of a tensor."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -62,7 +94,11 @@ class Delta(Protocol):
         """What it is, for the report."""
 
     def refuses(self, spec: Spec) -> str | None:
-        """Why it cannot be added to such a tensor; None if it can."""
+        """Why it cannot be merged into such a tensor; None if it can."""
+
+
+class Delta(Adapter, Protocol):
+    """What an adapter makes of each row by itself: most add something to it, some turn or scale it."""
 
     def open(
         self, first: int, last: int, block: int, scale: np.float32, factors: Factors, scratch: Scratch
@@ -73,11 +109,25 @@ class Delta(Protocol):
         """
 
 
+@runtime_checkable
+class Mix(Adapter, Protocol):
+    """An adapter that makes each row of several: ``out[i] = sum_r matrix[i, r] * rows[r]``."""
+
+    def span(self, row: int) -> tuple[int, int]:
+        """The rows that a row is made of: begin, end. They are the same for all rows among them."""
+
+    def weights(self, first: int, last: int, scale: np.float32, factors: Factors) -> F32Array:
+        """Rows ``first`` to ``last`` of the matrix, all in one span: float32 ``[last - first, end - begin]``.
+
+        ``scale`` is the strength.
+        """
+
+
 @dataclass(frozen=True)
 class Added:
-    """A delta and how many times it is added."""
+    """A delta and how many times it is added; or an adapter and how far a tensor goes towards its result."""
 
-    delta: Delta
+    delta: Delta | Mix
     scale: np.float32
 
 
@@ -90,12 +140,14 @@ class LowRank:
         up: ``[O, r]``, or ``[O, r, 1, ...]`` for convolutions.
         down: ``[r, I]``, or ``[r, I, *kernel]``; ``[r, I, 1, ...]`` where there is a core.
         mid: ``[r, r, *kernel]`` or None.
+        turned: ``up`` is stored as ``[r, O]``.
     """
 
     file: Path
     up: LazyTensor
     down: LazyTensor
     mid: LazyTensor | None = None
+    turned: bool = False
 
     @property
     def rank(self) -> int:
@@ -106,19 +158,19 @@ class LowRank:
     def shape(self) -> tuple[int, ...]:
         """Of the product."""
         down = self.down.spec.shape
-        return (self.up.spec.shape[0], *(down[1:] if self.mid is None else self._kernel))
+        return (self._up[0], *(down[1:] if self.mid is None else self._kernel))
 
     def told(self) -> str:
         return f"rank {self.rank}"
 
     def refuses(self, spec: Spec) -> str | None:
-        if len(spec.shape) < 2 or _bare(spec.shape) != _bare(self.shape):
+        if len(spec.shape) < 2 or bare(spec.shape) != bare(self.shape):
             return f"up {self.up.spec} and down {self.down.spec} do not make {spec}"
         return None
 
     def disagree(self) -> str | None:
         """Why the factors do not fit each other; None if they do."""
-        up, down = self.up.spec.shape, self.down.spec.shape
+        up, down = self._up, self.down.spec.shape
         fit = len(up) >= 2 and len(down) >= 2 and up[1] == down[0] and prod(up[2:]) == 1
         if self.mid is not None:
             mid = self.mid.spec.shape
@@ -136,11 +188,11 @@ class LowRank:
         count = padded(self.rank, RANKS)
         columns = self.down.spec.numel // self.rank
         down = np.zeros((count, columns), np.float32)
-        _load(self.file, self.down, 0, self.rank * columns, down.reshape(-1), scratch)
+        load(self.file, self.down, 0, self.rank * columns, down.reshape(-1), scratch)
         if self.mid is None:
             return down
         flat = np.empty(self.mid.spec.numel, np.float32)
-        _load(self.file, self.mid, 0, flat.size, flat, scratch)
+        load(self.file, self.mid, 0, flat.size, flat, scratch)
         core = flat.reshape(self.rank, self.rank, -1)
         whole = np.zeros((count, columns, core.shape[2]), np.float32)
         for at in range(core.shape[2]):
@@ -154,19 +206,36 @@ class LowRank:
     def open(
         self, first: int, last: int, block: int, scale: np.float32, factors: Factors, scratch: Scratch
     ) -> Step:
-        from ..numerics.lora import add_product, padded
+        from ..numerics.lora import add_product
 
-        down = factors.get(self)
-        up = scratch.take((padded(last - first), down.shape[0]), np.float32)
-        up[...] = 0
-        values = scratch.take(((last - first) * self.rank,), np.float32)
-        _load(self.file, self.up, first * self.rank, last * self.rank, values, scratch)
-        up[: last - first, : self.rank] = values.reshape(last - first, self.rank)
+        up, down = self.factors(first, last, factors, scratch)
 
         def step(row: int, out: F32Array) -> None:
             add_product(up[row - first : row - first + out.shape[0]], down, scale, out)
 
         return step
+
+    def factors(self, first: int, last: int, factors: Factors, scratch: Scratch) -> tuple[F32Array, F32Array]:
+        """Rows ``first`` to ``last`` of ``up``, padded to whole bands, and all of :meth:`matrix`."""
+        from ..numerics.lora import padded
+
+        down = factors.get(self)
+        up = scratch.take((padded(last - first), down.shape[0]), np.float32)
+        up[...] = 0
+        if self.turned:
+            whole = scratch.take((self.up.spec.numel,), np.float32)
+            load(self.file, self.up, 0, whole.size, whole, scratch)
+            up[: last - first, : self.rank] = whole.reshape(self.rank, -1)[:, first:last].T
+        else:
+            values = scratch.take(((last - first) * self.rank,), np.float32)
+            load(self.file, self.up, first * self.rank, last * self.rank, values, scratch)
+            up[: last - first, : self.rank] = values.reshape(last - first, self.rank)
+        return up, down
+
+    @property
+    def _up(self) -> tuple[int, ...]:
+        shape = self.up.spec.shape
+        return (shape[1], shape[0], *shape[2:]) if self.turned and len(shape) > 1 else shape
 
     @property
     def _kernel(self) -> tuple[int, ...]:
@@ -195,7 +264,7 @@ class Difference:
         return "difference"
 
     def refuses(self, spec: Spec) -> str | None:
-        if _bare(spec.shape) != _bare(self.shape):
+        if bare(spec.shape) != bare(self.shape):
             return f"a difference {self.values.spec} does not fit {spec}"
         return None
 
@@ -208,20 +277,20 @@ class Difference:
 
         def step(row: int, out: F32Array) -> None:
             begin, end = row * out.shape[1], min(last, row + out.shape[0]) * out.shape[1]
-            _load(self.file, self.values, begin, end, buffer, scratch)
+            load(self.file, self.values, begin, end, buffer, scratch)
             add(buffer[: end - begin], scale, out.reshape(-1)[: end - begin])
 
         return step
 
 
-def _bare(shape: tuple[int, ...]) -> tuple[int, ...]:
+def bare(shape: tuple[int, ...]) -> tuple[int, ...]:
     """A shape without trailing ones, but for those of the first two dimensions."""
     while len(shape) > 2 and shape[-1] == 1:
         shape = shape[:-1]
     return shape
 
 
-def _elements(tensor: LazyTensor, begin: int, end: int, scratch: Scratch) -> NDArray[Any]:
+def elements(tensor: LazyTensor, begin: int, end: int, scratch: Scratch) -> NDArray[Any]:
     """Elements ``begin`` to ``end`` of a plain tensor in row-major order, 1-D, in the carrier dtype."""
     columns = max(tensor.spec.columns, 1)
     start, stop = begin // columns, -(-end // columns)
@@ -231,14 +300,14 @@ def _elements(tensor: LazyTensor, begin: int, end: int, scratch: Scratch) -> NDA
     return flat[begin - start * columns : end - start * columns]
 
 
-def _load(file: Path, tensor: LazyTensor, begin: int, end: int, out: F32Array, scratch: Scratch) -> None:
+def load(file: Path, tensor: LazyTensor, begin: int, end: int, out: F32Array, scratch: Scratch) -> None:
     """Elements of a tensor of a LoRA as float32, in the first places of ``out``. Raises DataError."""
     from ..numerics import Overflow
     from ..numerics.cast import cast
 
     target = out[: end - begin]
     try:
-        cast(_elements(tensor, begin, end, scratch)[None], tensor.spec.dtype, _F32, target[None])
+        cast(elements(tensor, begin, end, scratch)[None], tensor.spec.dtype, _F32, target[None])
         bad = ~np.isfinite(target)
         if not bad.any():
             return
@@ -253,53 +322,9 @@ def _load(file: Path, tensor: LazyTensor, begin: int, end: int, out: F32Array, s
     )  # fmt: skip
 
 
-def merging(tensor: LazyTensor, added: Sequence[Added], factors: Factors) -> Reader:
-    """Reads a plain float tensor with deltas added to it.
-
-    ``round(((float32(W) + s1 * D1) + s2 * D2) + ...)``: all in float32, in that order, rounded once, to
-    nearest even, to the tensor's own dtype.
-    """
-    spec = tensor.spec
-    width = prod(spec.shape[1:])
-    columns = max(spec.columns, 1)
-
-    def read(start: int, stop: int, scratch: Scratch) -> Any:
-        from ..numerics import Overflow
-        from ..numerics.cast import cast
-        from ..numerics.lora import padded
-
-        begin, end = start * columns, stop * columns
-        made = scratch.take((end - begin,), np.dtype(spec.dtype.carrier))
-        # Rows of a convolution's kernel begin anywhere in an output channel, so whole channels are computed.
-        first, last = begin // width, -(-end // width)
-        band = min(padded(_BLOCK // width or 1, lcm(padded(1), tensor.grain)), padded(last - first))
-        work = scratch.take((band, width), np.float32)
-        steps = [one.delta.open(first, last, work.size, one.scale, factors, scratch) for one in added]
-        for row in range(first, last, band):
-            block = work[: padded(min(band, last - row))]
-            flat = block.reshape(-1)
-            origin = row * width
-            low, high = max(begin, origin), min(end, origin + min(band, last - row) * width)
-            flat[: low - origin] = 0
-            flat[high - origin :] = 0
-            wanted = flat[None, low - origin : high - origin]
-            # Whatever is read is used up before the next read: the source may let go of it then.
-            cast(_elements(tensor, low, high, scratch)[None], spec.dtype, _F32, wanted)
-            for step in steps:
-                step(row, block)
-            try:
-                cast(wanted, _F32, spec.dtype, made[None, low - begin : high - begin])
-            except Overflow as error:
-                raise _too_large(tensor, spec.dtype, low + error.column, error.value) from None
-        yield Piece("values", spec.row_offset(start), made.reshape(stop - start, spec.columns))
-
-    return read
-
-
-def _too_large(tensor: LazyTensor, kind: DType, element: int, value: float) -> DataError:
-    row, column = divmod(element, max(tensor.spec.columns, 1))
-    return DataError(
-        f"with its LoRA {value!r} at row {row}, column {column}, which does not fit {kind.name}",
-        tensor=tensor.source or tensor.name,
-        hint="cast to BF16 or F32 before, or lower the strength",
-    )
+def load_all(file: Path, tensor: LazyTensor) -> F32Array:
+    """A whole tensor of a LoRA as float32, in its own shape. Raises DataError."""
+    made = np.empty(tensor.spec.numel, np.float32)
+    if made.size:
+        load(file, tensor, 0, made.size, made, Scratch())
+    return made.reshape(tensor.spec.shape)

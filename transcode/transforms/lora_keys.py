@@ -1,4 +1,4 @@
-"""The keys of one LoRA file, put together: pairs, differences, alphas, and what each counts for."""
+"""The keys of one LoRA file, put together: pairs, other adapters, differences, and what each counts for."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +16,10 @@ from ..core.dtypes import FLOATS
 from ..core.tensor import LazyTensor
 from ..errors import PlanError
 from ..storage.source import Source, open_source
-from .lora_delta import Added, Delta, Difference, LowRank
-from .lora_scaling import Scaling, read_scaling
+from .lora_delta import Added, Delta, Difference, LowRank, Mix
+from .lora_kinds import Gathered, Options, Product, decompose, gather
+from .lora_products import Hadamard, Kronecker
+from .lora_scaling import Scaling, dora_bases, peft_options, read_scaling
 
 __all__ = ["Change", "Contents", "read"]
 
@@ -32,8 +34,10 @@ class Change:
         key: a key that it comes from.
         base: the module, as the file names it.
         leaf: last component of the parameter's name.
+        others: other names that the parameter may have.
         added: what is added.
         told: what it is, for the report.
+        optional: models without the parameter are right too.
     """
 
     key: str
@@ -41,6 +45,8 @@ class Change:
     leaf: str
     added: Added
     told: str
+    optional: bool = False
+    others: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -98,15 +104,19 @@ class _Reader:
         self._alpha = alpha
         self._names = names
         self._scaling = scaling
+        self._dora = dora_bases(source)
+        self._options = None if (found := peft_options(source)) is None else Options(*found)
         self._used_alpha = False
         self._warnings: list[str] = []
 
     def read(self, table: dict[str, LazyTensor]) -> Contents:
         pairs: dict[str, dict[str, LazyTensor]] = defaultdict(dict)
+        kinds: dict[str, dict[str, dict[str, LazyTensor]]] = defaultdict(lambda: defaultdict(dict))
         alphas: dict[str, LazyTensor] = {}
-        differences: list[tuple[str, str, LazyTensor]] = []
+        differences: list[tuple[str, tuple[str, ...], LazyTensor]] = []
         unsupported: dict[str, list[str]] = defaultdict(list)
         unknown: list[str] = []
+        marked = {_base(key, self._names.kinds["ia3"]["on_input"]) for key in table}
         for key, tensor in table.items():
             if (found := self._factor(key)) is not None:
                 role, base = found
@@ -115,6 +125,11 @@ class _Reader:
                 pairs[base][role] = tensor
             elif (kind := self._unsupported(key)) is not None:
                 unsupported[kind].append(key)
+            elif (adapter := self._kind(key, marked)) is not None:
+                kind, role, base = adapter
+                if role in kinds[base][kind]:
+                    raise self._error(key, f"is a second {role} of {base!r}", "keep one adapter of the file")
+                kinds[base][kind][role] = self._float(tensor) if role != "on_input" else tensor
             elif (alpha_base := _base(key, self._names.alpha)) is not None:
                 alphas[alpha_base] = tensor
             elif (difference := self._difference(key)) is not None:
@@ -126,20 +141,21 @@ class _Reader:
                 keys[0], f"is of {kind}, which cannot be merged ({len(keys)} such keys)",
                 "merge it with the tool that it comes from",
             )  # fmt: skip
-        changed = {base for base, _, _ in differences} | pairs.keys()
+        changed = {base for base, _, _ in differences} | pairs.keys() | kinds.keys()
         for base, tensor in alphas.items():
             if base not in changed:
                 raise self._error(tensor.name, "is an alpha without a pair", "is the file complete?")
         changes: list[Change] = []
-        for base, roles in pairs.items():
-            changes += self._pair(base, roles, alphas.get(base))
-        for base, leaf, tensor in differences:
+        for base in dict.fromkeys((*pairs, *kinds)):
+            changes += self._module(base, pairs.get(base), kinds.get(base) or {}, alphas.get(base))
+        for base, (leaf, *others), tensor in differences:
             delta = Difference(self._path, self._float(tensor))
-            changes.append(self._change(tensor.name, base, leaf, delta, self._strength, "difference"))
-        if self._alpha is not None and pairs and not self._used_alpha:
-            self._warnings.append(
-                f"{self._path.name}: alpha {self._alpha:g} is not used: all pairs have their own"
-            )
+            change = self._change(tensor.name, base, leaf, delta, self._strength, "difference")
+            changes.append(replace(change, others=tuple(others)))
+        self._one_by_one(changes)
+        if self._alpha is not None and (pairs or kinds) and not self._used_alpha:
+            rest = "all pairs have their own" if pairs else "nothing in it takes one that has none"
+            self._warnings.append(f"{self._path.name}: alpha {self._alpha:g} is not used: {rest}")
         notes = [f"lora {self._path.name}: {_count(changes)}, strength {self._strength:g}"]
         return Contents(
             self._source,
@@ -163,13 +179,67 @@ class _Reader:
                 return kind
         return None
 
-    def _difference(self, key: str) -> tuple[str, str] | None:
+    def _difference(self, key: str) -> tuple[str, tuple[str, ...]] | None:
         for regex, leaf in self._names.differences.items():
             if match := regex.fullmatch(key):
-                return match[1], leaf
+                return match[1], (leaf,)
+        for regex, leaves in self._names.norms.items():
+            if match := regex.fullmatch(key):
+                return match[1], leaves
         return None
 
-    def _pair(self, base: str, roles: dict[str, LazyTensor], alpha: LazyTensor | None) -> Iterable[Change]:
+    def _kind(self, key: str, marked: set[str | None]) -> tuple[str, str, str] | None:
+        """Kind, role and base of a key of another adapter."""
+        for kind, roles in self._names.kinds.items():
+            for role, endings in roles.items():
+                if (base := _base(key, endings)) is None:
+                    continue
+                # Any module has a weight: it is one of IA3 only beside the mark of IA3.
+                if kind != "ia3" or base in marked:
+                    return kind, role, base
+        return None
+
+    def _module(
+        self,
+        base: str,
+        pair: dict[str, LazyTensor] | None,
+        kinds: dict[str, dict[str, LazyTensor]],
+        alpha: LazyTensor | None,
+    ) -> Iterable[Change]:
+        """The changes of one module, all but its differences."""
+        if alpha is not None:
+            self._scalar(alpha)
+        made: list[Product | Gathered] = []
+        if pair is not None and "dora" not in kinds and base.startswith(self._dora):
+            raise self._error(next(iter(pair.values())).name, "is of DoRA by its options, but no magnitude is"
+                              f" there for {base!r}", "is the file complete?")  # fmt: skip
+        if pair is not None:
+            made.append(self._pair(base, pair, alpha))
+        for kind, roles in kinds.items():
+            if kind != "dora":
+                made += gather(kind, self._path, base, roles, alpha, self._options, self._factor_of)
+        magnitudes = kinds.get("dora")
+        if magnitudes is not None and not any(isinstance(one, Product) for one in made):
+            named = next(iter(magnitudes.values())).name
+            raise self._error(named, f"is a magnitude of DoRA, whose factors are missing for {base!r}",
+                              "is the file complete?")  # fmt: skip
+        for one in made:
+            if isinstance(one, Product):
+                if magnitudes is None:
+                    scale = self._strength * one.factor
+                    yield self._change(one.key, base, "weight", one.delta, scale, one.told)
+                    continue
+                one = decompose(one, self._path, magnitudes, self._finite(one.key, one.factor))
+            yield replace(
+                self._change(one.key, base, one.leaf, one.delta, self._strength, one.told),
+                optional=one.optional,
+            )
+        if pair is not None and (bias := pair.get("bias")) is not None:
+            factor, said = self._factor_of(base, pair["down"].spec.shape[0], alpha)
+            delta = Difference(self._path, bias)
+            yield self._change(bias.name, base, "bias", delta, self._strength * factor, f"bias{said}")
+
+    def _pair(self, base: str, roles: dict[str, LazyTensor], alpha: LazyTensor | None) -> Product:
         for role in ("up", "down"):
             if role not in roles:
                 named = next(iter(roles.values())).name
@@ -181,12 +251,18 @@ class _Reader:
         if (why := pair.disagree()) is not None:
             raise self._error(pair.up.name, why, "is the file complete?")
         factor, said = self._factor_of(base, pair.rank, alpha)
-        scale = self._strength * factor
-        told = f"rank {pair.rank}{said}"
-        yield self._change(pair.up.name, base, "weight", pair, scale, told)
-        if (bias := roles.get("bias")) is not None:
-            delta = Difference(self._path, bias)
-            yield self._change(bias.name, base, "bias", delta, scale, f"bias{said}")
+        return Product(pair.up.name, pair, factor, f"rank {pair.rank}{said}")
+
+    def _one_by_one(self, changes: Iterable[Change]) -> None:
+        """Refuse what depends on an order that no file tells: one that does not just add, beside another."""
+        seen: dict[tuple[str, str], Change] = {}
+        for change in sorted(changes, key=lambda change: change.key):
+            other = seen.setdefault((change.base, change.leaf), change)
+            if other is not change and not all(_adds(one) for one in (other, change)):
+                raise self._error(
+                    change.key, f"({change.told}) changes what {other.key!r} ({other.told}) changes too",
+                    "put them in two files, in the order that is meant",
+                )  # fmt: skip
 
     def _factor_of(self, base: str, rank: int, alpha: LazyTensor | None) -> tuple[float, str]:
         """What the product counts for: alpha / rank; 1 where nothing says alpha. And that in words."""
@@ -222,10 +298,13 @@ class _Reader:
             )
         return tensor
 
-    def _change(self, key: str, base: str, leaf: str, delta: Delta, scale: float, told: str) -> Change:
+    def _change(self, key: str, base: str, leaf: str, delta: Delta | Mix, scale: float, told: str) -> Change:
+        return Change(key, base, leaf, Added(delta, self._finite(key, scale)), told)
+
+    def _finite(self, key: str, scale: float) -> np.float32:
         if not math.isfinite(np.float32(scale)):
             raise self._error(key, f"counts {scale!r} times, which is beyond float32", "lower the strength")
-        return Change(key, base, leaf, Added(delta, np.float32(scale)), told)
+        return np.float32(scale)
 
     def _error(self, key: str, what: str, hint: str) -> PlanError:
         return PlanError(what, file=self._path, tensor=key, hint=hint)
@@ -235,18 +314,22 @@ def _base(key: str, endings: Iterable[re.Pattern[str]]) -> str | None:
     return next((match[1] for regex in endings if (match := regex.fullmatch(key))), None)
 
 
+def _adds(change: Change) -> bool:
+    return isinstance(change.added.delta, LowRank | Difference | Hadamard | Kronecker)
+
+
 def _count(changes: Iterable[Change]) -> str:
     """``"400 pairs of rank 64, 80 differences"``."""
     ranks: dict[int, int] = defaultdict(int)
-    others = 0
+    others: dict[str, int] = defaultdict(int)
     for change in changes:
         if isinstance(change.added.delta, LowRank):
             ranks[change.added.delta.rank] += 1
         else:
-            others += 1
+            others[change.added.delta.told()] += 1
     told = [
         f"{count} {'pair' if count == 1 else 'pairs'} of rank {rank}" for rank, count in sorted(ranks.items())
     ]
-    if others:
-        told.append(f"{others} {'difference' if others == 1 else 'differences'}")
+    for kind, count in sorted(others.items()):
+        told.append(f"{count} {kind}{'s' if kind == 'difference' and count > 1 else ''}")
     return ", ".join(told) or "nothing"

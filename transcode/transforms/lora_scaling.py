@@ -12,10 +12,13 @@ from typing import Any
 from ..errors import FormatError, PlanError
 from ..storage.source import Source
 
-__all__ = ["Scaling", "read_scaling"]
+__all__ = ["PEFT_KINDS", "Scaling", "peft_options", "read_scaling"]
 
 Scaling = Callable[[str, int], tuple[float, str]]
 """``scaling(base, rank)``: what a pair counts for that has no alpha of its own, and that in words."""
+
+PEFT_KINDS = ("LORA", "LOHA", "LOKR", "OFT", "BOFT", "IA3")
+"""Values of PEFT's ``peft_type`` that can be merged."""
 
 _SIDE = "adapter_config.json"
 _METADATA = "lora_adapter_metadata"
@@ -33,11 +36,8 @@ def read_scaling(source: Source) -> Scaling:
         FormatError: it is damaged.
         PlanError: it says what cannot be merged.
     """
-    files = source.files
-    if len(files) == 1 and files[0].path.stem == "adapter_model":
-        side = files[0].path.parent / _SIDE
-        if side.is_file():
-            return _Options(side, "", _object(side, _text(side))).scaling
+    if (found := peft_options(source)) is not None:
+        return _Options(found[0], "", found[1]).scaling
     if (text := source.metadata.get(_METADATA)) is not None:
         flat = _object(source.path, text)
         components = dict.fromkeys(key.partition(".")[0] for key in flat)
@@ -50,6 +50,32 @@ def read_scaling(source: Source) -> Scaling:
             (part.scaling(base, rank) for part in parts if base.startswith(part.prefix)), (1.0, "")
         )
     return lambda base, rank: (1.0, "")
+
+
+def peft_options(source: Source) -> tuple[Path, dict[str, Any]] | None:
+    """``adapter_config.json`` of an adapter that PEFT saved, and what it says; None where there is none.
+
+    Raises:
+        FormatError: it is damaged.
+    """
+    files = source.files
+    if len(files) == 1 and files[0].path.stem == "adapter_model":
+        side = files[0].path.parent / _SIDE
+        if side.is_file():
+            return side, _object(side, _text(side))
+    return None
+
+
+def dora_bases(source: Source) -> tuple[str, ...]:
+    """How names of modules begin for which the options say DoRA: their pairs have magnitudes."""
+    if (found := peft_options(source)) is not None:
+        return ("",) if found[1].get("use_dora") else ()
+    if (text := source.metadata.get(_METADATA)) is None:
+        return ()
+    options = _object(source.path, text)
+    return tuple(
+        key.removesuffix("use_dora") for key, said in options.items() if said and key.endswith(".use_dora")
+    )
 
 
 class _Options:
@@ -65,16 +91,15 @@ class _Options:
         self.prefix = prefix
         self._file = file
         self._root = bool(options.get("use_rslora"))
-        self._alpha = self._number(options.get("lora_alpha"))
+        self._alpha = self._number(options.get("lora_alpha", options.get("alpha")))
         self._patterns = [
             (self._regex(pattern), self._number(value))
             for pattern, value in (options.get("alpha_pattern") or {}).items()
         ]
-        if str(options.get("peft_type") or "LORA").rpartition(".")[2] != "LORA":
+        if str(options.get("peft_type") or "LORA").rpartition(".")[2] not in PEFT_KINDS:
             raise self._error(f"peft_type {options['peft_type']!r} cannot be merged")
-        for option in ("use_dora", "fan_in_fan_out"):
-            if options.get(option):
-                raise self._error(f"{option} cannot be merged")
+        if options.get("fan_in_fan_out"):
+            raise self._error("fan_in_fan_out cannot be merged")
 
     def scaling(self, base: str, rank: int) -> tuple[float, str]:
         """See :data:`Scaling`."""
