@@ -25,7 +25,7 @@ Log = list[tuple[str, str, str]]
 def log(monkeypatch: pytest.MonkeyPatch) -> Log:
     """What happens to the disk, in order: (write | sync, path, "") and (rename, from, to)."""
     noted: Log = []
-    fsync, pwrite, rename, replace = os.fsync, system._pwrite, os.rename, os.replace
+    fsync, pwrite, replace = os.fsync, system._pwrite, os.replace
 
     def name(fd: int) -> str:
         return os.readlink(f"/proc/self/fd/{fd}")
@@ -37,8 +37,12 @@ def log(monkeypatch: pytest.MonkeyPatch) -> Log:
     monkeypatch.setattr(
         system, "_pwrite", lambda fd, d, o: (note("write", name(fd), ""), pwrite(fd, d, o))[1]
     )
-    monkeypatch.setattr(os, "rename", lambda a, b: (note("rename", str(a), str(b)), rename(a, b))[1])
-    monkeypatch.setattr(os, "replace", lambda a, b: (note("rename", str(a), str(b)), replace(a, b))[1])
+
+    def moved(a: str, b: str, src_dir_fd: int, dst_dir_fd: int) -> None:
+        note("rename", f"{name(src_dir_fd)}/{a}", f"{name(dst_dir_fd)}/{b}")
+        replace(a, b, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
+
+    monkeypatch.setattr(os, "replace", moved)
     return noted
 
 
@@ -64,6 +68,15 @@ def test_order_on_disk(way: str, drop_cache: bool, wan: Path, tmp_path: Path, lo
         assert len(weights) == 3
         assert side == ["config.json", "diffusion_pytorch_model.safetensors.index.json"]
 
+    if way == "there":  # what will be renamed is written down first, and durable before the first rename
+        (decided,) = (
+            n for n, entry in enumerate(log) if entry[0] == "rename" and entry[2].endswith("/commit")
+        )
+        hidden = os.path.dirname(log[decided][2])
+        first = next(n for n, entry in enumerate(log) if entry[0] == "rename" and n > decided)
+        assert any(decided < number < first for number in at(log, "sync", hidden))
+        assert at(log, "sync", f"{hidden}/commit-draft")[0] < decided
+        log[decided] = ("decide", "", "")
     renames = [number for number, entry in enumerate(log) if entry[0] == "rename"]
     staged = {entry[1] for number, entry in enumerate(log) if number in renames}
     if way == "fresh":

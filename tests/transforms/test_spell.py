@@ -13,7 +13,9 @@ from safetensors.torch import load_file
 import transcode as tc
 from transcode import catalog
 from transcode.errors import PlanError, RecipeError
-from transcode.transforms.spell import canonical, recognise
+from transcode.transforms.readings import Names, readings
+from transcode.transforms.spell import canonical
+from transcode.transforms.told import Told
 
 WAYS = [{"workers": 1}, {"workers": 3, "tile": 1}, {"workers": 2, "tile": 5000}]
 """One tile, and many: what a tile of rows does to an offset shows only from the second on."""
@@ -238,10 +240,10 @@ def test_stacks_have_no_swizzled_scales(convention, save, tmp_path):
     assert not (tmp_path / "o.safetensors").exists()
 
 
-def test_options_that_a_consumer_does_not_read_are_told(save, tmp_path):
+def test_options_that_a_consumer_does_not_read_are_refused(save, tmp_path):
     flow = tc.open(save({"w.weight": values(64, 64)})) | tc.quantize("int8", symmetric=False)
-    plan = flow.plan(tc.write(tmp_path / "o.safetensors", convention="lightx2v"))
-    assert any("not known to read int8 with symmetric=False" in said for said in plan.planning.warnings)
+    with pytest.raises(PlanError, match=r"w\.weight: lightx2v does not read int8 with symmetric=false"):
+        flow.plan(tc.write(tmp_path / "o.safetensors", convention="lightx2v"))
 
 
 ROUND = [
@@ -266,28 +268,30 @@ def test_canonical_takes_off_what_spell_put_on(scheme, shape, rules, options, co
     plan = tc.open(tmp_path / "o.safetensors")
     specs = {role: plan[f"w.weight.{role}"].spec for role in roles}
     rule = catalog.convention(mine)
-    ((found, spec),) = recognise(specs, rule)
-    assert found.name == scheme
-    assert spec.shape == shape
+    names = Names({f"w.weight.{role}": spec for role, spec in specs.items()})
+    ((reading,),) = readings(names, rule, Told()).values()
+    assert reading.scheme.name == scheme
+    assert reading.spec.shape == shape
+    parts = {part.role: part for part in reading.scheme.parts(reading.spec)}
     for role in roles:
         carrier = specs[role].dtype.carrier
         raw = as_bytes(stored[f"w.weight.{role}"]).view(carrier)
         if not specs[role].dtype.packed:
             raw = raw.reshape(specs[role].shape)
-        back = canonical(raw, role, found, spec, rule)
+        back = canonical(raw, role, reading.rules[role], parts[role])
         np.testing.assert_array_equal(as_bytes(back), as_bytes(own[role]), err_msg=role)
 
 
-def test_recognise_takes_no_strangers():
+def test_parts_are_read_only_where_their_shapes_fit():
     rule = catalog.convention("lightx2v")
     from transcode.core.dtypes import DTYPES
     from transcode.core.spec import Spec
 
-    fits = {"codes": Spec(DTYPES["I8"], (4, 64)), "scale": Spec(DTYPES["F32"], (4, 1))}
-    ((scheme, spec),) = recognise(fits, rule)
-    assert (scheme.name, spec.shape) == ("int8", (4, 64))
-    assert not recognise({**fits, "scale": Spec(DTYPES["F32"], (5, 1))}, rule)
-    assert not recognise({**fits, "zebra": Spec(DTYPES["F32"], ())}, rule)
+    fits = {"w.weight": Spec(DTYPES["I8"], (4, 64)), "w.weight_scale": Spec(DTYPES["F32"], (4, 1))}
+    ((reading,),) = readings(Names(fits), rule, Told()).values()
+    assert (reading.scheme.name, reading.spec.shape) == ("int8", (4, 64))
+    other = {**fits, "w.weight_scale": Spec(DTYPES["F32"], (5, 1))}
+    assert not readings(Names(other), rule, Told())
 
 
 def test_a_part_without_a_place_is_refused(convention, save, tmp_path):

@@ -70,7 +70,8 @@ class Dequantize(Transform):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "to", float_dtype(self.to).name)
-        text("dequantize: convention", self.convention)
+        if self.convention is not None:
+            text("dequantize: convention", self.convention)
         object.__setattr__(self, "only", texts("dequantize: only", self.only))
         Patterns(self.only)
         if self.on_nonfinite not in ("error", "keep"):
