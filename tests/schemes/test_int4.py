@@ -49,7 +49,7 @@ def quantized(groups, scale, low=-8):
 
 
 def check(groups, parts, kept, divisors):
-    """That each group has one of the scales of the formula, none that loses more, and the codes of that one."""
+    """That each group has one of the scales of the formula, the one that loses least, and its codes."""
     peak = np.abs(groups).max(-1)
     candidates = np.stack([stored(peak / F(divisor), kept) for divisor in divisors])
     candidates[0] = rounded_up_where_saturated(candidates[0], peak, 7.5, kept)

@@ -1,6 +1,5 @@
 """int8 equals a plain float32 model of its formula, over all BF16 values and at the edges."""
 
-import ml_dtypes
 import numpy as np
 import pytest
 

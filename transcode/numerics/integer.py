@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .backend import dispatched
-from .jit import kernel, lane
+from .jit import kernel
 from .lanes import (
     INTEGER,
     INTEGER_BITS,

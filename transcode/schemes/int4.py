@@ -23,8 +23,8 @@ _DIVISORS = {
 }
 """What ``amax`` is divided by to try a scale.
 
-Under ``amax / 7`` nothing saturates; ``amax / 8`` suits groups whose largest value is negative; from there on the
-largest values give way to finer steps for all the others.
+Under ``amax / 7`` nothing saturates; ``amax / 8`` suits groups whose largest value is negative; from there on
+the largest values give way to finer steps for all the others.
 """
 
 
@@ -32,12 +32,12 @@ largest values give way to finer steps for all the others.
 class Int4(Base):
     """4-bit integers, two's complement, two in a byte, the even column in the low nibble.
 
-    Symmetric: ``code = clamp(rne(x / scale), -8, 7)``, where the scale is ``amax`` over 7, 8 or 8.75: the first
-    of those with the least squared error in its group, or 7 where ``amax`` is below 2**-56. With a zero point:
-    the range is stretched to hold 0, ``scale = (max - min) / 15``, ``zero_point = clamp(rne(-8 - min / scale),
-    -8, 7)``, ``code = clamp(rne(x / scale) + zero_point, -8, 7)``, ``value = (code - zero_point) * scale``.
-    Scales are treated as those of int8: rounded to their stored dtype first, 1 for a group of zeros. Consumers
-    that keep unsigned nibbles add 8 to code and zero point.
+    Symmetric: ``code = clamp(rne(x / scale), -8, 7)``, where the scale is ``amax`` over 7, 8 or 8.75: the
+    first of those with the least squared error in its group, or 7 where ``amax`` is below 2**-56. With a zero
+    point: the range is stretched to hold 0, ``scale = (max - min) / 15``, ``zero_point = clamp(rne(-8 - min /
+    scale), -8, 7)``, ``code = clamp(rne(x / scale) + zero_point, -8, 7)``, ``value = (code - zero_point) *
+    scale``. Scales are treated as those of int8: rounded to their stored dtype first, 1 for a group of zeros.
+    Consumers that keep unsigned nibbles add 8 to code and zero point.
 
     Args:
         group_size: columns that share a scale: 32, 64 or 128.

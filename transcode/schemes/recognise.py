@@ -10,6 +10,7 @@ from . import SCHEMES, make
 from .fp8 import Fp8
 from .int4 import Int4
 from .int8 import Int8
+from .mx import FORMS, Mxfp6, Mxfp8
 
 __all__ = ["variants"]
 
@@ -44,5 +45,8 @@ def variants(name: str, options: Mapping[str, Any], scale: str) -> Iterator[Sche
             for side in _GROUPS:
                 yield Fp8(form, "block", (side, side), scale)
                 yield Fp8(form, "block", (1, side), scale)
+    elif name in (Mxfp6.name, Mxfp8.name) and "format" not in options:
+        for form in FORMS[name]:
+            yield make(name, format=form, **options)
     else:
         yield make(name, **options)

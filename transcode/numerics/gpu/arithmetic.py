@@ -77,7 +77,7 @@ def store(scale: torch.Tensor, stored: int) -> torch.Tensor:
 
 
 def next_up(scale: torch.Tensor, quotient: torch.Tensor, limit: float, stored: int) -> torch.Tensor:
-    """The next larger number of the stored dtype, where a scale is one of its subnormal numbers and a quotient
+    """The next larger number of the stored dtype, where a scale is among its subnormal numbers and a quotient
     by it is beyond a limit, see :func:`..lanes.fit`.
     """
     least, tiny = _SUBNORMAL[stored]
