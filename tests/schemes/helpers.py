@@ -84,3 +84,28 @@ def peaks_and_values(columns=96, seed=0):
     rows[:, :1] = peaks.astype(ml_dtypes.bfloat16)
     rows[:, 1] = -0.0
     return rows
+
+
+def stored(scale, kept):
+    """Scales as they are stored: nearest even, but never zero and never infinite."""
+    kind = DTYPES[kept].numpy()
+    info = ml_dtypes.finfo(kind)
+    with np.errstate(over="ignore"):
+        return np.clip(
+            scale.astype(kind).astype(np.float32), np.float32(info.smallest_subnormal), np.float32(info.max)
+        )
+
+
+def rounded_up_where_saturated(scale, peak, limit, kept):
+    """Stored scales, those of the subnormal numbers of their dtype one up where ``peak / scale > limit``."""
+    kind = DTYPES[kept].numpy()
+    info = ml_dtypes.finfo(kind)
+    with np.errstate(over="ignore"):
+        up = (scale < np.float32(info.smallest_normal)) & (peak / scale > np.float32(limit))
+    return np.where(up, scale + np.float32(info.smallest_subnormal), scale)
+
+
+def small_in_f16(columns, seed):
+    """Rows whose scales are subnormal in F16, or just not, ``[400, K]`` float32."""
+    sizes = np.exp2(np.linspace(-26, -3, 400))[:, None]
+    return (np.random.default_rng(seed).uniform(-1, 1, (400, columns)) * sizes).astype(np.float32)

@@ -5,11 +5,21 @@ import numpy as np
 import pytest
 import torch
 
-from transcode.core.dtypes import DTYPES
 from transcode.errors import RecipeError
 from transcode.schemes import make
 
-from .helpers import SOURCES, as_float32, decode, encode, finite_bf16, peaks_and_values, spec_of
+from .helpers import (
+    SOURCES,
+    as_float32,
+    decode,
+    encode,
+    finite_bf16,
+    peaks_and_values,
+    rounded_up_where_saturated,
+    small_in_f16,
+    spec_of,
+    stored,
+)
 
 F = np.float32
 KINDS = {
@@ -51,13 +61,26 @@ def test_every_bf16_value_as_the_largest_of_its_row(kind, kept):
     if kept == "F16":  # what it cannot hold is an error, not a clipped scale
         rows = rows[np.abs(rows.astype(F)).max(1) / F(KINDS[kind][2]) < 65520]
     parts = encode(make("fp8", format=kind, scale_dtype=kept), rows)
-    stored = DTYPES[kept].numpy()
-    finfo = ml_dtypes.finfo(stored)
-    with np.errstate(over="ignore"):
-        want = (np.abs(rows.astype(F)).max(1, keepdims=True) / F(KINDS[kind][2])).astype(stored).astype(F)
+    peak = np.abs(rows.astype(F)).max(1, keepdims=True)
     scale = as_float32(parts["scale"], kept)
-    np.testing.assert_array_equal(scale, np.clip(want, F(finfo.smallest_subnormal), F(finfo.max)))
+    limit = {"e4m3fn": 464, "e5m2": 61440}[kind]  # half a step above the largest value
+    want = rounded_up_where_saturated(stored(peak / F(KINDS[kind][2]), kept), peak, limit, kept)
+    np.testing.assert_array_equal(scale, want)
     np.testing.assert_array_equal(parts["codes"], model(rows, scale, kind))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("granularity", ["channel", "block", "tensor"])
+def test_scales_that_are_subnormal_in_f16_saturate_nothing(kind, granularity):
+    scheme = make("fp8", format=kind, granularity=granularity, block=[1, 32], scale_dtype="F16")
+    step = {"e4m3fn": 2.0**-4, "e5m2": 2.0**-3}[kind]
+    values = small_in_f16(64, seed=12) * F(8 if kind == "e4m3fn" else 1024)
+    for row in range(40, 160, 7):  # each as a tensor of its own
+        alone = values[row : row + 1]
+        parts = encode(scheme, alone)
+        assert as_float32(parts["scale"], "F16").max() < 2.0**-14
+        gap = np.abs(decode(scheme, parts, spec_of(alone)) - alone)
+        assert gap.max() <= np.abs(alone).max() * step * 1.001
 
 
 @pytest.mark.parametrize("kind", KINDS)

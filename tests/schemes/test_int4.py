@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from transcode.core.dtypes import DTYPES
 from transcode.core.spec import Spec
@@ -10,7 +11,17 @@ from transcode.numerics import NonFinite
 from transcode.numerics.packing import unpack4
 from transcode.schemes import make
 
-from .helpers import SOURCES, as_float32, decode, encode, peaks_and_values, spec_of
+from .helpers import (
+    SOURCES,
+    as_float32,
+    decode,
+    encode,
+    peaks_and_values,
+    rounded_up_where_saturated,
+    small_in_f16,
+    spec_of,
+    stored,
+)
 
 F = np.float32
 
@@ -24,28 +35,104 @@ def grouped(values, size):
     return values.astype(F).reshape(*values.shape[:-1], -1, size)
 
 
-def test_every_bf16_value_as_the_largest_of_its_group():
+PLAIN = (7, 8, 8.75)
+BEST = (*np.arange(7, 10, 1 / 8), *np.arange(10, 14.1, 1 / 2))
+
+
+def quantized(groups, scale, low=-8):
+    """Codes under scales, and the squared errors of the groups in units of their peaks, in float64."""
+    codes = np.clip(np.rint(groups / scale[..., None]), low, 7)
+    peak = np.abs(groups).max(-1).astype(np.float64)
+    unit = np.where(peak > 0, peak, 1)[..., None]
+    gap = (codes * scale.astype(np.float64)[..., None] - groups) / unit
+    return codes, (gap**2).sum(-1)
+
+
+def check(groups, parts, kept, divisors):
+    """That each group has one of the scales of the formula, the one that loses least, and its codes."""
+    peak = np.abs(groups).max(-1)
+    candidates = np.stack([stored(peak / F(divisor), kept) for divisor in divisors])
+    candidates[0] = rounded_up_where_saturated(candidates[0], peak, 7.5, kept)
+    least = np.min([quantized(groups, scale)[1] for scale in candidates], 0)
+    scale = as_float32(parts["scale"], kept)
+    assert np.where(peak > 0, (candidates == scale).any(0), scale == 1).all()
+    codes, error = quantized(groups, scale)
+    np.testing.assert_array_equal(grouped(signed(parts["codes"]), groups.shape[-1]), codes)
+    assert (error <= least * (1 + 1e-5) + 1e-12).all()
+    # Codes of -7 to 7 under amax / 7 were never better.
+    seven = np.where(peak > 0, candidates[0], 1)
+    assert (error <= quantized(groups, seven, -7)[1] * (1 + 1e-5) + 1e-12).all()
+
+
+@pytest.mark.parametrize("optimize", ["none", "mse"])
+def test_every_bf16_value_as_the_largest_of_its_group(optimize):
     rows = peaks_and_values(32, seed=1)
-    parts = encode(make("int4", group_size=32, scale_dtype="F32"), rows)
-    scale = np.maximum(np.abs(rows.astype(F)).max(1, keepdims=True) / F(7), F(2.0**-149))
-    np.testing.assert_array_equal(parts["scale"], scale)
-    np.testing.assert_array_equal(signed(parts["codes"]), np.clip(np.rint(rows.astype(F) / scale), -7, 7))
+    parts = encode(make("int4", group_size=32, scale_dtype="F32", optimize=optimize), rows)
+    groups = grouped(rows, 32)
+    tiny = (np.abs(groups).max(-1) < 2.0**-56)[:, 0]
+    assert 0 < tiny.sum() < len(tiny)
+    for which, divisors in ((tiny, (7,)), (~tiny, PLAIN if optimize == "none" else BEST)):
+        check(groups[which], {role: part[which] for role, part in parts.items()}, "F32", divisors)
 
 
 @pytest.mark.parametrize("size", [32, 64, 128])
 @pytest.mark.parametrize("source", SOURCES)
-@pytest.mark.parametrize("kept", ["F32", "BF16"])
-def test_symmetric_groups(size, source, kept):
+@pytest.mark.parametrize("kept", ["F32", "BF16", "F16"])
+@pytest.mark.parametrize("optimize", ["none", "mse"])
+def test_symmetric_groups(size, source, kept, optimize):
     values = (np.random.default_rng(2).standard_normal((3, 5, 384)) * 0.1).astype(SOURCES[source])
-    scheme = make("int4", group_size=size, scale_dtype=kept)
+    values[1, 2, :128] = 0
+    scheme = make("int4", group_size=size, scale_dtype=kept, optimize=optimize)
     parts = encode(scheme, values)
     groups = grouped(values, size)
-    scale = (np.abs(groups).max(-1) / F(7)).astype(DTYPES[kept].numpy()).astype(F)
-    np.testing.assert_array_equal(as_float32(parts["scale"], kept), scale)
-    codes = np.clip(np.rint(groups / scale[..., None]), -7, 7)
-    np.testing.assert_array_equal(grouped(signed(parts["codes"]), size), codes)
+    check(groups, parts, kept, PLAIN if optimize == "none" else BEST)
+    codes = grouped(signed(parts["codes"]), size)
+    assert set(np.unique(codes)) == set(range(-8, 8))
     out = decode(scheme, parts, spec_of(values)).reshape(groups.shape)
-    np.testing.assert_array_equal(out, codes.astype(F) * scale[..., None])
+    np.testing.assert_array_equal(out, codes.astype(F) * as_float32(parts["scale"], kept)[..., None])
+
+
+def test_single_values_that_are_far_out_are_kept_exactly():
+    # Under any other scale than amax / 7 the one positive value would saturate.
+    values = np.zeros((4, 128), F)
+    values[0, 5], values[1, 70], values[2, 127], values[3, :] = 7, -7, -8, np.resize([-8, 7, 3, 0], 128)
+    scheme = make("int4", group_size=128)
+    np.testing.assert_array_equal(decode(scheme, encode(scheme, values), spec_of(values)), values)
+
+
+@pytest.mark.parametrize("optimize", ["none", "mse"])
+@pytest.mark.parametrize("size", [32, 64, 128])
+def test_what_was_decoded_is_encoded_to_the_same_values(size, optimize):
+    values = np.random.default_rng(5).standard_normal((60, 384)).astype(F)
+    scheme = make("int4", group_size=size)
+    out = decode(scheme, encode(scheme, values), spec_of(values))
+    again = decode(scheme, encode(scheme, out), spec_of(out))
+    np.testing.assert_allclose(again, out, rtol=1e-6)
+
+
+def test_compressed_tensors_reads_all_sixteen_codes():
+    helpers = pytest.importorskip("compressed_tensors.compressors.pack_quantized.helpers")
+    values = np.random.default_rng(6).standard_normal((16, 256)).astype(F)
+    parts = encode(make("int4", group_size=128), values)
+    codes = signed(parts["codes"])
+    assert codes.min() == -8
+    words = (codes.astype(np.int64) + 8).reshape(16, -1, 8) << (4 * np.arange(8))
+    packed = torch.from_numpy(words.sum(-1).astype(np.uint32).view(np.int32))
+    theirs = helpers.unpack_from_int32(packed, 4, torch.Size((16, 256)))
+    np.testing.assert_array_equal(theirs.numpy(), codes)
+
+
+@pytest.mark.parametrize("source", ["F32", "BF16"])
+def test_scales_that_are_subnormal_in_f16_saturate_nothing(source):
+    values = small_in_f16(64, seed=7).astype(SOURCES[source])
+    groups = grouped(values, 64)
+    for optimize, divisors in (("none", PLAIN), ("mse", BEST)):
+        parts = encode(make("int4", scale_dtype="F16", optimize=optimize), values)
+        check(groups, parts, "F16", divisors)
+    scheme = make("int4", scale_dtype="F16", symmetric=False)
+    parts = encode(scheme, values)
+    gap = np.abs(decode(scheme, parts, spec_of(values)) - values.astype(F))
+    assert (gap <= as_float32(parts["scale"], "F16") * 1.001).all()
 
 
 @pytest.mark.parametrize("size", [32, 64, 128])
@@ -73,18 +160,12 @@ def test_mse_is_the_best_of_the_scales_down_to_a_half():
     values = np.random.default_rng(4).standard_t(4, (40, 256)).astype(F)
     values[0, :64] = 0
     groups = grouped(values, 64)
-    plain = np.abs(groups).max(-1) / F(7)
-    plain[0, 0] = 1
-    errors = []
-    for step in range(25):
-        scale = (plain * F(1 - step / 48))[..., None]
-        codes = np.clip(np.rint(groups / scale), -7, 7)
-        errors.append(((codes * scale.astype(np.float64) - groups) ** 2).sum(-1))
-    scheme = make("int4", optimize="mse")
-    out = decode(scheme, encode(scheme, values), spec_of(values)).astype(np.float64).reshape(groups.shape)
-    found = ((out - groups) ** 2).sum(-1)
-    np.testing.assert_allclose(found, np.min(errors, 0), rtol=1e-5)
-    assert found.sum() < 0.95 * errors[0].sum()
+    parts = encode(make("int4", optimize="mse"), values)
+    check(groups, parts, "F32", BEST)
+    error = quantized(groups, parts["scale"])[1]
+    plain = quantized(groups, encode(make("int4"), values)["scale"])[1]
+    assert (error <= plain * (1 + 1e-6)).all()
+    assert error.sum() < 0.98 * plain.sum()
 
 
 def test_non_finite_values_are_named():

@@ -217,17 +217,51 @@ def test_non_finite_values_are_named(bad):
         encode(make("mxfp4"), values)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_default_mode_is_the_one_that_loses_least(kind):
+    values = np.random.default_rng(10).standard_normal((400, 320)).astype(F)
+    lost = {}
+    for mode in MODES:
+        out = decode(scheme_of(kind), encode(scheme_of(kind, scale_mode=mode), values), spec_of(values))
+        lost[mode] = float(np.square(out.astype(np.float64) - values).sum())
+    default = scheme_of(kind).scale_mode
+    assert lost[default] <= min(lost.values()) * (1 + 2e-4)
+    if kind[0] == "mxfp4":
+        assert lost[default] < 0.95 * lost["rceil"]
+
+
+def test_the_default_format_of_mxfp6_is_the_one_that_loses_least():
+    values = np.random.default_rng(11).standard_normal((100, 320)).astype(F)
+    lost = {}
+    for form in ("e2m3", "e3m2"):
+        scheme = make("mxfp6", format=form)
+        out = decode(scheme, encode(scheme, values), spec_of(values))
+        lost[form] = float(np.square(out.astype(np.float64) - values).sum())
+    assert make("mxfp6").format == "e2m3"
+    assert lost["e2m3"] < 0.4 * lost["e3m2"]
+
+
+def test_mxfp4_has_the_scales_of_compressed_tensors():
+    module = pytest.importorskip("compressed_tensors.quantization.utils.mxfp_utils")
+    values = (
+        np.random.default_rng(12).standard_normal((64, 256)) * np.exp2(np.arange(64) - 32)[:, None]
+    ).astype(F)
+    peaks = torch.from_numpy(np.abs(values).reshape(64, 8, 32).max(-1))
+    theirs = module.generate_mx_scales(peaks, 4)
+    np.testing.assert_array_equal(encode(make("mxfp4"), values)["scale"], theirs.to(torch.uint8).numpy())
+
+
 def test_what_is_refused_and_stored():
     spec = Spec(DTYPES["BF16"], (4, 48))
     assert make("mxfp4").refuses(spec) == "48 columns are not a multiple of 32"
     parts = make("mxfp6").parts(Spec(DTYPES["BF16"], (2, 4, 64)))
     assert [(part.role, str(part.spec)) for part in parts] == [
-        ("codes", "F6_E3M2[2,4,64]"),
+        ("codes", "F6_E2M3[2,4,64]"),
         ("scale", "F8_E8M0[2,4,2]"),
     ]
     with pytest.raises(
         RecipeError, match="scale_mode cannot be 'round'; choose from rceil, floor, even, ceil"
     ):
         make("mxfp8", scale_mode="round")
-    with pytest.raises(RecipeError, match="format cannot be 'e2m1'; choose from e3m2, e2m3"):
+    with pytest.raises(RecipeError, match="format cannot be 'e2m1'; choose from e2m3, e3m2"):
         make("mxfp6", format="e2m1")

@@ -11,7 +11,7 @@ from transcode.core.spec import Spec
 from transcode.errors import RecipeError
 from transcode.numerics import NonFinite
 from transcode.numerics.packing import swap_nibbles, unpack4
-from transcode.numerics.swizzle import unswizzle
+from transcode.numerics.swizzle import swizzle, unswizzle
 from transcode.schemes import make
 
 from .helpers import SOURCES, decode, encode, finite_bf16, spec_of
@@ -21,8 +21,10 @@ E4M3, E2M1 = ml_dtypes.float8_e4m3fn, ml_dtypes.float4_e2m1fn
 
 
 def scale_model(values, shared):
-    blocks = np.abs(values.astype(F)).reshape(*values.shape[:-1], -1, 16)
-    return np.minimum(blocks.max(-1) / F(6) / shared, F(448)).astype(E4M3).view(np.uint8)
+    peak = np.abs(values.astype(F)).reshape(*values.shape[:-1], -1, 16).max(-1)
+    code = np.minimum(peak / F(6) / shared, F(448)).astype(E4M3).view(np.uint8)
+    # Where a quarter of the smallest scale is less than the peak, that one keeps some of the block.
+    return np.where((code == 0) & (peak > F(shared) * F(2.0**-11)), 1, code).astype(np.uint8)
 
 
 def code_model(values, scales, shared):
@@ -138,6 +140,63 @@ def test_zeros():
     assert np.isfinite(decode(make("nvfp4"), parts, spec_of(values))).all()
 
 
+def faint(size=1.0, seed=7):
+    """A block of the largest value, and blocks whose peaks are from 2**-24 to 2**-16 of it, down to zeros."""
+    sizes = np.exp2(np.linspace(-24, -16, 300))[:, None]
+    blocks = np.random.default_rng(seed).uniform(-1, 1, (300, 16)) * sizes
+    blocks[:, 3] = sizes[:, 0]
+    blocks[0], blocks[1] = 1, 0
+    return (blocks * size).astype(F)
+
+
+@pytest.mark.parametrize("optimize", ["none", "four_over_six", "mse"])
+@pytest.mark.parametrize("size", [1.0, 2.0**-90, 2.0**60])
+@pytest.mark.parametrize("source", ["F32", "BF16"])
+def test_blocks_far_below_the_largest_value_are_kept_as_well_as_can_be(optimize, size, source):
+    values = faint(size).astype(SOURCES[source])
+    exact = values.astype(np.float64)
+    scheme = make("nvfp4", optimize=optimize)
+    parts = encode(scheme, values)
+    out = decode(scheme, parts, spec_of(values)).astype(np.float64)
+    lost = ((out - exact) ** 2).sum(1) / size**2
+    nothing = (exact**2).sum(1) / size**2
+    # No scale that the format has loses less than the smallest where rounding asks for zero.
+    unit = np.abs(exact).max() / 2688 / size
+    peak = np.abs(exact).max(1) / size
+    faintest = (peak / 6 / unit < 2.0**-10) & (peak > 0)
+    assert faintest.sum() > 100
+    steps = np.arange(1, 127, dtype=np.uint8).view(E4M3).astype(np.float64) * unit
+    shares = np.clip(np.abs(exact[faintest]) / size / steps[:, None, None], 0, 6)
+    codes = shares.astype(F).astype(E2M1).astype(np.float64)
+    every = ((codes * steps[:, None, None] - np.abs(exact[faintest]) / size) ** 2).sum(-1)
+    assert (lost <= nothing * (1 + 1e-6)).all()
+    if optimize == "none":
+        np.testing.assert_allclose(lost[faintest], every[0], rtol=1e-4)
+    if optimize == "mse":
+        np.testing.assert_allclose(lost[faintest], every.min(0), rtol=1e-4)
+    seen = faintest & (peak > 0.3 * 2.0**-9 * unit)
+    assert (lost < nothing)[seen].all()
+    assert (parts["scale"][seen, 0] > 0).all()
+    assert parts["scale"][1, 0] == 0  # zeros
+    assert not parts["codes"][1].any()
+
+
+def test_comfy_kitchen_reads_the_smallest_scales():
+    eager = pytest.importorskip("comfy_kitchen.backends.eager.quantization")
+    values = np.tile(faint(), (1, 8))[:256]
+    parts = encode(make("nvfp4"), values)
+    assert (parts["scale"] == 1).sum() > 100
+    theirs = eager.dequantize_nvfp4(
+        torch.from_numpy(swap_nibbles(parts["codes"])),
+        torch.tensor(1 / float(parts["global_scale"])),
+        torch.from_numpy(swizzle(parts["scale"])).view(torch.float8_e4m3fn),
+        output_type=torch.float32,
+    )
+    ours = decode(make("nvfp4"), parts, spec_of(values))
+    np.testing.assert_allclose(theirs.numpy(), ours, rtol=1e-6)
+    assert (np.abs(ours).max(1) > 0).sum() > 150
+
+
 def test_the_smallest_tensor_has_a_finite_global_scale():
     values = np.full((1, 16), 2.0**-149, F)
     parts = encode(make("nvfp4"), values)
@@ -190,6 +249,22 @@ def test_non_finite_values_are_named(bad):
         list(make("nvfp4").encode(values, spec_of(values), 0, 1.0, Scratch()))
 
 
+@pytest.mark.parametrize("size", [1.0, 0.0123, 7e-20, 2.0**-120, 2.0**-148, 3e38])
+def test_a_global_scale_that_is_read_as_bf16(size):
+    values = (np.random.default_rng(8).uniform(-1, 1, (20, 160)) * size).astype(F)
+    values[3, 5] = size
+    scheme = make("nvfp4", global_scale_dtype="BF16")
+    parts = encode(scheme, values)
+    with np.errstate(over="ignore"):
+        divisor = min(F(2688) / F(size), F(3.3895314e38)).astype(ml_dtypes.bfloat16)
+    assert parts["global_scale"].dtype == F
+    assert parts["global_scale"] == divisor.astype(F)
+    scales = scale_model(values, 1 / divisor.astype(F))
+    np.testing.assert_array_equal(parts["scale"], scales)
+    np.testing.assert_array_equal(unpack4(parts["codes"]), code_model(values, scales, 1 / divisor.astype(F)))
+    assert not encode(scheme, np.zeros((1, 16), F))["codes"].any()
+
+
 def test_what_is_refused_and_stored():
     assert make("nvfp4").refuses(Spec(DTYPES["F32"], (4, 24))) == "24 columns are not a multiple of 16"
     parts = make("nvfp4").parts(Spec(DTYPES["F32"], (4, 32)))
@@ -198,5 +273,8 @@ def test_what_is_refused_and_stored():
         ("scale", "F8_E4M3[4,2]"),
         ("global_scale", "F32[]"),
     ]
+    assert make("nvfp4", global_scale_dtype="BF16").parts(Spec(DTYPES["F32"], (4, 32))) == parts
+    with pytest.raises(RecipeError, match="global_scale_dtype cannot be 'F16'; choose from F32, BF16"):
+        make("nvfp4", global_scale_dtype="F16")
     with pytest.raises(RecipeError, match="choose from none, four_over_six, mse"):
         make("nvfp4", optimize="best")

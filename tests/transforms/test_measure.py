@@ -113,7 +113,7 @@ def test_the_gain_is_what_the_search_wins_over_a_run_without_it(scheme, how, sav
     found = run(source, tmp_path / "b.safetensors", scheme, {"optimize": how}, measure=True)
     loss = found.losses()["a.weight"][1]
     assert loss.gain == pytest.approx(loss.decibels - plain.decibels, abs=1e-6)
-    assert loss.gain > 0.1
+    assert loss.gain > (0.02 if scheme == "mxfp4" else 0.1)
 
 
 def test_nothing_is_measured_unless_asked(save, tmp_path):

@@ -7,6 +7,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import ml_dtypes
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -49,6 +51,14 @@ def stored(scale: torch.Tensor, to: torch.dtype) -> torch.Tensor:
     return torch.where(scale == 0, torch.ones((), dtype=to), kept)
 
 
+def unsaturated(scale: torch.Tensor, reach: torch.Tensor, limit: float) -> torch.Tensor:
+    """Subnormal scales are the next one up where the largest quotient would be beyond the limit."""
+    word = torch.int16 if scale.dtype.itemsize == 2 else torch.int32
+    up = (scale.view(word) + 1).view(scale.dtype)
+    coarse = scale.float() < torch.finfo(scale.dtype).smallest_normal
+    return torch.where(coarse & (reach / scale.float() > limit), up, scale)
+
+
 def blocks(x: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """``[bands, across, height, width]``, padded with zeros at the edges."""
     rows, columns = x.shape
@@ -63,7 +73,8 @@ def back(tiles: torch.Tensor, shape: torch.Size) -> torch.Tensor:
 
 def int8(x, height, width, to):
     tiles = blocks(x.float(), height, width)
-    scale = stored(tiles.abs().amax((2, 3)) / 127, to)
+    peak = tiles.abs().amax((2, 3))
+    scale = unsaturated(stored(peak / 127, to), peak, 127.5)
     codes = torch.round(tiles / scale.float()[..., None, None]).clamp(-127, 127).to(torch.int8)
     return back(codes, x.shape), scale
 
@@ -72,7 +83,7 @@ def int8_zero(x, height, width, to):
     tiles = blocks(x.float(), height, width)
     low, high = tiles.amin((2, 3)).clamp(max=0), tiles.amax((2, 3)).clamp(min=0)
     spread = (high.double() - low.double()).float()
-    scale = stored(spread / 255, to)
+    scale = unsaturated(stored(spread / 255, to), spread, 255.5)
     s = scale.float()
     zero = torch.round(-128 - low / s).clamp(-128, 127) * (spread > 0)  # a block of zeros has codes 0
     codes = torch.round(tiles / s[..., None, None]) + zero[..., None, None]
@@ -82,15 +93,17 @@ def int8_zero(x, height, width, to):
 def fp8(x, height, width, to, form=torch.float8_e4m3fn):
     tiles = blocks(x.float(), height, width)
     top = torch.finfo(form).max
-    scale = stored(tiles.abs().amax((2, 3)) / top, to)
+    peak = tiles.abs().amax((2, 3))
+    scale = unsaturated(stored(peak / top, to), peak, {448: 464, 57344: 61440}[top])
     codes = (tiles / scale.float()[..., None, None]).clamp(-top, top).to(form)
     return back(codes.view(torch.uint8), x.shape), scale
 
 
 def quantized(x: torch.Tensor, save, tmp_path: Path, scheme: str, **options) -> dict[str, torch.Tensor]:
-    flow = tc.open(save({"a.weight": x})) | tc.quantize(scheme, **options)
-    flow | tc.write(tmp_path / "o.safetensors", convention="neutral")
-    return load_file(tmp_path / "o.safetensors")
+    # neutral has no wishes of its own: what is tested are the schemes.
+    path = tmp_path / "o.safetensors"
+    tc.open(save({"a.weight": x})) | tc.quantize(scheme, **options) | tc.write(path, convention="neutral")
+    return load_file(path)
 
 
 def source_scale(dtype: torch.dtype) -> torch.dtype:
@@ -179,8 +192,9 @@ def test_every_bf16_pattern_in_rows_of_its_own_exponent(save, tmp_path):
 
 
 def quantized_again(x, save, tmp_path):
-    tc.open(save({"a.weight": x})) | tc.quantize("fp8") | tc.write(tmp_path / "o.safetensors", force=True)
-    return load_file(tmp_path / "o.safetensors")
+    path = tmp_path / "o.safetensors"
+    tc.open(save({"a.weight": x})) | tc.quantize("fp8") | tc.write(path, convention="neutral", force=True)
+    return load_file(path)
 
 
 def test_a_stack_is_quantized_matrix_by_matrix(save, tmp_path):
@@ -200,6 +214,57 @@ def test_a_stack_is_quantized_matrix_by_matrix(save, tmp_path):
             codes, scales = one(stack[number])
             assert torch.equal(found["experts.weight_scale"][number], scales)
             assert torch.equal(found["experts.weight"][number].view(torch.uint8), codes.view(torch.uint8))
+
+
+# What LightX2V reads: its loader casts every float of a file to BF16, and kernels cast scales on from there.
+
+
+@pytest.mark.parametrize("dtype", NAMES, ids=NAMES.values())
+@pytest.mark.parametrize("scheme", ["int8", "fp8"])
+def test_lightx2v_reads_the_scales_that_codes_were_made_for(dtype, scheme, save, tmp_path):
+    x = torch.randn(64, 96, generator=torch.Generator().manual_seed(6)).to(dtype)
+    path = tmp_path / "o.safetensors"
+    tc.open(save({"a.weight": x})) | tc.quantize(scheme) | tc.write(path, convention="lightx2v")
+    found = load_file(path)
+    assert found["a.weight_scale"].dtype == torch.bfloat16
+    codes, scales = (int8 if scheme == "int8" else fp8)(x, 1, 96, torch.bfloat16)
+    assert torch.equal(found["a.weight_scale"], scales)
+    assert torch.equal(found["a.weight"].view(torch.uint8), codes.view(torch.uint8))
+
+    def lost(parts: dict[str, torch.Tensor]) -> float:
+        read = parts["a.weight_scale"].to(torch.bfloat16).float()
+        return float(((parts["a.weight"].float() * read - x.float()).double() ** 2).sum())
+
+    other = tmp_path / "p.safetensors"
+    wide = tc.quantize(scheme, scale_dtype="F32")  # as its own converter does with sources in F32
+    tc.open(save({"a.weight": x})) | wide | tc.write(other, convention="lightx2v")
+    assert load_file(other)["a.weight_scale"].dtype == torch.float32
+    assert lost(found) < lost(load_file(other)) * (0.99 if scheme == "int8" else 0.999)
+
+
+def test_lightx2v_reads_the_global_scale_that_codes_were_made_for(save, tmp_path):
+    x = torch.randn(64, 96, generator=torch.Generator().manual_seed(6))
+    path = tmp_path / "o.safetensors"
+    tc.open(save({"a.weight": x})) | tc.quantize("nvfp4") | tc.write(path, convention="lightx2v")
+    found = load_file(path)["a.weight_global_scale"]
+    assert found.dtype == torch.float32
+    assert torch.equal(found, (2688 / x.abs().amax()).to(torch.bfloat16).float())
+
+
+def test_lightx2v_gets_the_formats_that_it_reads(save, tmp_path, cli):
+    x = torch.randn(128, 96, generator=torch.Generator().manual_seed(6))
+    for convention, form in (("lightx2v", "E3M2"), ("neutral", "E2M3")):
+        path = tmp_path / f"{convention}.safetensors"
+        tc.open(save({"a.weight": x})) | tc.quantize("mxfp6") | tc.write(path, convention=convention)
+        kind = {"E3M2": ml_dtypes.float6_e3m2fn, "E2M3": ml_dtypes.float6_e2m3fn}[form]
+        out = tmp_path / f"{convention}-d.safetensors"
+        tc.open(path) | tc.dequantize("F32", convention=convention) | tc.write(out)
+        values = load_file(out)["a.weight"].numpy().reshape(-1, 32)
+        scale = np.exp2(np.floor(np.log2(np.abs(x.numpy().reshape(-1, 32)).max(1))) - 3)[:, None]
+        # Every value is one of the format, under some power of two near that of its block.
+        steps = [np.ldexp(values, k) / scale for k in range(-6, 7)]
+        fits = [(step == step.astype(kind).astype(np.float32)).all(1) for step in steps]
+        assert np.any(fits, 0).all()
 
 
 # Which tensors.

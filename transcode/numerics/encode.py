@@ -1,7 +1,7 @@
 """What the schemes of blocks call: a search and the encoding, or codes and their packing, as one step.
 
 A GPU does each with the values brought to it once; the processor in the kernels of :mod:`.micro`,
-:mod:`.integer` and :mod:`.pack`, one after the other. numba on demand.
+:mod:`.nibbles`, :mod:`.integer` and :mod:`.pack`, one after the other. numba on demand.
 """
 
 from __future__ import annotations
@@ -80,15 +80,15 @@ def nv(
 
 @dispatched
 def integers(
-    groups: Array, stored: int, tries: int, codes: Array, scales: Array, zeros: Array | None,
+    groups: Array, stored: int, divisors: Array, codes: Array, scales: Array, zeros: Array | None,
     scratch: Scratch,
 ) -> bool:  # fmt: skip
     """Groups under scales as 4-bit integers, two in a byte, the first in the low nibble.
 
     Args:
-        groups: bits ``[n, size]``, size even, see :func:`.rows.as_bits`.
+        groups: bits ``[n, size]``, size a multiple of 32, see :func:`.rows.as_bits`.
         stored: dtype of the stored scale, :data:`.lanes.STORED`.
-        tries: see :func:`.integer.symmetric`; none with zero points.
+        divisors: see :func:`.nibbles.nibbles`; not used with zero points.
         codes: uint8 ``[n * size / 2]``, written.
         scales: float32 ``[n, 1]``, written; holds values of the stored dtype.
         zeros: int8 ``[n, 1]``, written, or None for symmetric codes.
@@ -96,16 +96,15 @@ def integers(
     Returns:
         Whether all values were finite; otherwise the outputs are incomplete.
     """
-    from .integer import symmetric, with_zero
+    if zeros is None:
+        from .nibbles import nibbles
+
+        return bool(nibbles(groups.reshape(-1), groups.shape[1], stored, divisors, codes, scales.reshape(-1)))
+    from .integer import with_zero
     from .pack import pack_nibbles
 
     wide = scratch.take(groups.shape, np.int8)
-    if zeros is None:
-        fine = symmetric(
-            groups, 1, groups.shape[1], stored, np.float32(0), np.float32(7), tries, wide, scales
-        )
-    else:
-        fine = with_zero(groups, groups.shape[1], stored, np.float32(15), wide, scales, zeros)
+    fine = with_zero(groups, groups.shape[1], stored, np.float32(15), wide, scales, zeros)
     if fine:
         pack_nibbles(wide.reshape(-1).view(np.uint16), codes)
     return bool(fine)

@@ -8,7 +8,7 @@ import numpy as np
 
 from .backend import dispatched
 from .jit import kernel
-from .lanes import bits, encode, fit, gentle, larger, quotient, shr, size_of, widen
+from .lanes import bits, encode, fit, gentle, larger, quotient, real, shr, size_of, widen
 
 __all__ = ["scaled"]
 
@@ -40,6 +40,7 @@ def scaled(
     Returns:
         Whether all values were finite; otherwise the outputs are incomplete.
     """
+    limit = real(_U(bits(top) + _U(_U(1) << _U(drop - _U(1)))))  # half of the last step above the top
     count, columns = rows.shape
     for head in range(0, count, height):
         foot = min(head + height, count)
@@ -56,7 +57,7 @@ def scaled(
                 peak = widen(best)
                 if not peak < _INF:
                     return False
-                scale = fit(peak, top, stored)
+                scale = fit(peak, top, limit, stored)
             scales[head // height, left // width] = scale
             plain = gentle(scale, stored)
             inverse = _ONE / scale

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from .backend import dispatched
-from .jit import kernel, lane
+from .jit import kernel
 from .lanes import (
     INTEGER,
     INTEGER_BITS,
-    at_least,
-    at_most,
+    beyond,
     clamp,
+    coarse,
     disorder,
     fit,
     gentle,
@@ -29,46 +29,20 @@ from .lanes import (
     store,
     widen,
 )
-from .vectors import doubled, put, values16
 
 __all__ = ["symmetric", "with_zero"]
 
 _ZERO = np.float32(0)
 _ONE = np.float32(1)
+_HALF = np.float32(0.5)
 _INF = np.float32(np.inf)
-
-
-_BESIDE = 16
-"""Scales that are tried at once."""
-
-
-@lane
-def errors(block: Any, scales: Any, top: Any, totals: Any) -> None:
-    """Squared errors of a block under several scales, a multiple of 16, written to ``totals``, float64.
-
-    The scales are what is done side by side, and not the values: each sum then has one order, from the first
-    value to the last, on which near ties depend.
-    """
-    for first in range(0, scales.shape[0], _BESIDE):
-        scale = values16(scales.view(np.uint32), first)
-        exact = doubled(scale)
-        sums = exact - exact
-        for i in range(block.shape[0]):
-            for j in range(block.shape[1]):
-                x = widen(block[i, j])
-                # Beside the steps in float64 a division costs nothing.
-                code = rne(at_most(at_least(x / scale, -top), top))
-                gap = np.float64(x) - doubled(code) * exact
-                sums = sums + gap * gap
-        put(totals, first, sums)
 
 
 @dispatched
 @kernel
 def symmetric(
-    rows: Any, height: int, width: int, stored: int, given: Any, top: Any, tries: int,
-    codes: Any, scales: Any,
-) -> bool:  # fmt: skip
+    rows: Any, height: int, width: int, stored: int, given: Any, top: Any, codes: Any, scales: Any
+) -> bool:
     """``scale = amax / top``, ``code = clamp(rne(x / scale), -top, top)``, from the scale as it is stored.
 
     Args:
@@ -76,9 +50,7 @@ def symmetric(
         height, width: rows and columns of a block.
         stored: dtype of the stored scale, :data:`lanes.STORED`.
         given: a scale for all blocks, float32, or 0 to compute one for each.
-        top: largest code, float32: 127 or 7.
-        tries: how many smaller scales to try, each 1/48 of the plain one below the last; the one with the
-            least squared error is kept.
+        top: largest code, float32: 127.
         codes: int8 ``[R, K]``, written.
         scales: float32 ``[cdiv(R, height), cdiv(K, width)]``, written; holds values of the stored dtype.
 
@@ -87,10 +59,6 @@ def symmetric(
     """
     low = np.int32(INTEGER_BITS - np.int32(top))
     high = np.int32(INTEGER_BITS + np.int32(top))
-    room = 0 if tries == 0 else (tries // _BESIDE + 1) * _BESIDE
-    shares, others, totals = np.ones(room, np.float32), np.empty(room, np.float32), np.empty(room)
-    for step in range(1, tries + 1):  # those beyond repeat the plain one: they only fill the last vector
-        shares[step] = np.float32(1 - step / 48)
     count, columns = rows.shape
     for head in range(0, count, height):
         foot = min(head + height, count)
@@ -107,18 +75,9 @@ def symmetric(
                 peak = widen(best)
                 if not peak < _INF:
                     return False
-                scale = fit(peak, top, stored)
-                if tries > 0:
-                    for k in range(others.shape[0]):
-                        others[k] = store(scale * shares[k], stored)
-                    errors(rows[head:foot, left:right], others, top, totals)
-                    least = totals[0]
-                    for k in range(1, tries + 1):
-                        if totals[k] < least:
-                            least = totals[k]
-                            scale = others[k]
+                scale = fit(peak, top, top + _HALF, stored)
             scales[head // height, left // width] = scale
-            plain = gentle(scale, stored) and tries == 0
+            plain = gentle(scale, stored)
             inverse = _ONE / scale
             for i in range(head, foot):
                 row = rows[i, left:right]
@@ -165,6 +124,8 @@ def with_zero(rows: Any, width: int, stored: int, span: Any, codes: Any, scales:
             else:
                 # The difference of two large floats may be infinite, that of their shares is not.
                 scale = store(reach / span if reach < _INF else most / span - least / span, stored)
+                if coarse(scale, stored) and reach / scale > span + _HALF:  # see lanes.fit
+                    scale = beyond(scale, stored)
                 zero = rne(min(max(floor - least / scale, floor), floor + span))
             scales[i, left // width] = scale
             zeros[i, left // width] = np.int8(zero)

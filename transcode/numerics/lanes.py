@@ -23,8 +23,10 @@ __all__ = [
     "STORED",
     "at_least",
     "at_most",
+    "beyond",
     "bits",
     "clamp",
+    "coarse",
     "disorder",
     "encode",
     "fit",
@@ -313,6 +315,7 @@ STORED = {"F32": 0, "BF16": 1, "F16": 2}
 """How :func:`store` is told the dtype in which a scale is kept."""
 
 _TINY = np.float32(2.0**-60)
+_NORMAL = np.float32(2.0**-126)
 _F16_NORMAL = np.float32(2.0**-14)
 _F16_TOP = np.float32(65504)
 _F16_LEAST = _F16_NORMAL.view(_U)
@@ -336,6 +339,20 @@ def store(scale: Any, stored: Any) -> Any:
 
 
 @lane
+def coarse(scale: Any, stored: Any) -> Any:
+    """Whether a scale is one of the subnormal numbers of its stored dtype."""
+    return scale < (_F16_NORMAL if stored == 2 else _NORMAL)
+
+
+@lane
+def beyond(scale: Any, stored: Any) -> Any:
+    """The next larger number of the stored dtype, of a scale among its subnormal numbers."""
+    if stored == 1:
+        return scale + _BF16_TINY
+    return scale + (_F16_TINY if stored == 2 else _F32_TINY)
+
+
+@lane
 def gentle(scale: Any, stored: Any) -> Any:
     """Whether :func:`quotient` may be used with a stored scale, and no quotient needs to be held back.
 
@@ -346,6 +363,14 @@ def gentle(scale: Any, stored: Any) -> Any:
 
 
 @lane
-def fit(peak: Any, top: Any, stored: Any) -> Any:
-    """Scale that maps magnitudes up to ``peak`` onto codes up to ``top``; 1 where all values are zero."""
-    return _ONE if peak == np.float32(0) else store(peak / top, stored)
+def fit(peak: Any, top: Any, limit: Any, stored: Any) -> Any:
+    """Scale that maps magnitudes up to ``peak`` onto codes up to ``top``; 1 where all values are zero.
+
+    It is the next one up where rounding it has made quotients reach beyond ``limit``, half a step above
+    ``top``. That happens where the stored dtype has few bits left, among its subnormal numbers: there the
+    largest values would lose up to a third.
+    """
+    if peak == np.float32(0):
+        return _ONE
+    scale = store(peak / top, stored)
+    return beyond(scale, stored) if coarse(scale, stored) and peak / scale > limit else scale

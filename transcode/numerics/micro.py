@@ -43,6 +43,8 @@ _E2M1_LEAST = np.float32(1).view(_U)
 _E2M1_DROP = _U(22)
 _E2M1_RULER = _U(np.float32(2.0**22).view(_U) + _U(2)).view(np.float32)
 _GENTLE = np.float32(2.0**-51)
+_SEEN = np.float32(2.0**-11)
+"""A quarter of the smallest E4M3 number."""
 
 
 _SCALES = 127
@@ -214,6 +216,17 @@ def nv_scale(wanted: Any) -> Any:
 
 
 @lane
+def nv_floored(code: Any, peak: Any, seen: Any) -> Any:
+    """A block scale that was rounded to zero becomes the smallest there is, if that keeps anything of its block.
+
+    Args:
+        seen: what the smallest scale makes of the code for 0.25, which is rounded to zero: peaks above it
+            are kept.
+    """
+    return _U(code | _U(_U(code == _U(0)) & _U(peak > seen)))
+
+
+@lane
 def nv_value(code: Any) -> Any:
     """The value of a positive E4M3 code."""
     fraction = np.float32(code & _U(7))
@@ -226,8 +239,8 @@ def nv_value(code: Any) -> Any:
 def nv_search(values: Any, shared: Any, low: int, high: int, factors: Any, scales: Any) -> bool:
     """Of several E4M3 scales, that with the least squared error; the plain one wins a tie.
 
-    Arguments and result as for :func:`nv`, of which this is the first half. A block whose plain scale
-    underflows keeps it.
+    Arguments and result as for :func:`nv`, of which this is the first half. A block of which even the smallest
+    scale keeps nothing has scale 0.
 
     Args:
         low, high: try the codes from ``low`` below to ``high`` above the plain one; with ``low = -1`` only
@@ -242,6 +255,7 @@ def nv_search(values: Any, shared: Any, low: int, high: int, factors: Any, scale
         inverses[k] = _ONE / (shared * value)
         squares[k] = value * value
     peaks = factors[2 * _SCALES :]
+    seen = shared * _SEEN
     for start in range(0, values.shape[0], _CHUNK):
         part = values[start : start + _CHUNK]
         blocks = scales[start // NV_BLOCK : (start + part.shape[0]) // NV_BLOCK]
@@ -253,8 +267,9 @@ def nv_search(values: Any, shared: Any, low: int, high: int, factors: Any, scale
         if not widen(highest) < _INF:
             return False
         for b in range(blocks.shape[0]):
-            blocks[b] = np.uint8(nv_scale((peaks[b] / _SIX) / shared))
-            peaks[b] = np.float32(nv_scale((peaks[b] / _FOUR) / shared))
+            peak = peaks[b]
+            blocks[b] = np.uint8(nv_floored(nv_scale((peak / _SIX) / shared), peak, seen))
+            peaks[b] = np.float32(nv_floored(nv_scale((peak / _FOUR) / shared), peak, seen))
         for b in range(blocks.shape[0]):
             plain = np.int64(blocks[b])
             if plain == 0:
@@ -291,6 +306,8 @@ def nv_code(x: Any, share: Any) -> Any:
 def nv(values: Any, shared: Any, given: bool, factors: Any, codes: Any, scales: Any) -> bool:
     """``scale = rne_e4m3((peak / 6) / shared)``, ``code = rne_e2m1(x / (shared * scale))``; blocks of 16.
 
+    A scale that was rounded to zero is 2**-9 instead, the smallest of E4M3, if that keeps anything of its block.
+
     Args:
         values: bits ``[n]``, n a multiple of 16, see :func:`lanes.widen`.
         shared: multiplier of the whole tensor, float32.
@@ -303,6 +320,7 @@ def nv(values: Any, shared: Any, given: bool, factors: Any, codes: Any, scales: 
         Whether all values were finite; otherwise the outputs are incomplete.
     """
     gentle = shared >= _GENTLE  # then so is its product with the least scale, 2**-9
+    seen = shared * _SEEN
     nowhere = _ZERO if gentle else _INF  # what makes all quotients of a block zero, in either way to divide
     units = factors[: factors.shape[0] // 2]
     inverses = factors[factors.shape[0] // 2 :]
@@ -320,7 +338,8 @@ def nv(values: Any, shared: Any, given: bool, factors: Any, codes: Any, scales: 
             if not widen(highest) < _INF:
                 return False
             for b in range(blocks.shape[0]):
-                blocks[b] = np.uint8(nv_scale((units[b] / _SIX) / shared))
+                peak = units[b]
+                blocks[b] = np.uint8(nv_floored(nv_scale((peak / _SIX) / shared), peak, seen))
         for b in range(blocks.shape[0]):
             unit = shared * nv_value(_U(blocks[b]))
             units[b] = unit if unit > _ZERO else nowhere

@@ -49,6 +49,11 @@ class Minifloat:
         return int(np.frexp(self.top)[1]) - 1
 
     @property
+    def limit(self) -> float:
+        """Half a step above :attr:`top`: where rounding to nearest would leave the format."""
+        return self.top + 2.0 ** (self.power - self.mantissa - 1)
+
+    @property
     def least_bits(self) -> np.uint32:
         """Float32 bits of :attr:`least_normal`, as ``lanes.encode`` wants them."""
         return np.float32(self.least_normal).view(np.uint32)

@@ -29,14 +29,12 @@ __all__ = [
     "columns16",
     "columns32",
     "constant",
-    "doubled",
     "fused",
     "pack4",
     "pack6",
     "pack8",
     "peak16",
     "peak32",
-    "put",
     "shaped",
     "total",
     "values16",
@@ -157,16 +155,6 @@ _arithmetic(operator.truediv, "fdiv")
 
 
 @instruction
-def doubled(context: Any, x: Any) -> Any:
-    """A vector of float32 as float64."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.fpext(args[0], _lanes(ir.DoubleType(), args[0].type))
-
-    return Vector(types.float64, x.count)(x), generate
-
-
-@instruction
 def total(context: Any, x: Any) -> Any:
     """Sum of all lanes."""
 
@@ -246,19 +234,6 @@ def _columns(count: int) -> Callable[..., Any]:
         return types.UniTuple(Vector(types.float32, count // 2), 2)(row, types.intp), generate
 
     return instruction(columns)
-
-
-@instruction
-def put(context: Any, out: Any, index: Any, x: Any) -> Any:
-    """Write a vector to a 1-D array of its dtype from ``index`` on."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        out, index, x = args
-        start = _start(context, builder, signature.args[0], out, index, x.type)
-        builder.store(x, start, align=signature.args[0].dtype.bitwidth // 8)
-        return context.get_dummy_value()
-
-    return types.void(out, types.intp, x), generate
 
 
 def _pack(width: int) -> Callable[..., Any]:

@@ -70,7 +70,8 @@ class Fp8(Scaled):
         """``amax`` over the largest value of the format, as it will be stored."""
         from ..numerics.lanes import fit
 
-        return float(fit(np.float32(peak), np.float32(self.kind.top), stored))
+        kind = self.kind
+        return float(fit(np.float32(peak), np.float32(kind.top), np.float32(kind.limit), stored))
 
     def encode_block(
         self,

@@ -79,7 +79,7 @@ class Int8(Scaled):
         """``amax / 127``, as it will be stored."""
         from ..numerics.lanes import fit
 
-        return float(fit(np.float32(peak), np.float32(127), stored))
+        return float(fit(np.float32(peak), np.float32(127), np.float32(127.5), stored))
 
     def encode_block(
         self,
@@ -96,7 +96,7 @@ class Int8(Scaled):
 
         if self.symmetric:
             return bool(
-                symmetric(bits, blocks.height, blocks.width, stored, given, np.float32(127), 0, codes, scales)
+                symmetric(bits, blocks.height, blocks.width, stored, given, np.float32(127), codes, scales)
             )
         return bool(with_zero(bits, blocks.width, stored, np.float32(255), codes, scales, zeros))
 

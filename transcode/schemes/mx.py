@@ -17,9 +17,13 @@ from ..numerics.minifloat import FORMATS, Minifloat
 from .base import Array, Base, choose
 from .packed import code_bytes, unpacked
 
-__all__ = ["MODES", "Mxfp4", "Mxfp6", "Mxfp8", "powers_of_two"]
+__all__ = ["FORMS", "MODES", "Mxfp4", "Mxfp6", "Mxfp8", "powers_of_two"]
 
 MODES = ("rceil", "floor", "even", "ceil")
+
+FORMS = {"mxfp6": ("e2m3", "e3m2"), "mxfp8": ("e4m3fn", "e5m2")}
+"""Formats of the codes, where there are several."""
+
 _BLOCK = 32
 
 
@@ -111,7 +115,9 @@ class Mxfp4(_Mx):
     """E2M1 under powers of two, OCP Microscaling Formats 1.0.
 
     Args:
-        scale_mode: ``"rceil"``, ``"floor"``, ``"even"`` or ``"ceil"``.
+        scale_mode: ``"even"``, ``"rceil"``, ``"floor"`` or ``"ceil"``. The default is the best of them for the
+            format: with few mantissa bits a block gains more from finer steps than its largest value loses by
+            saturating a little (``"even"``), with E4M3 and E5M2 it does not (``"rceil"``).
         optimize: ``"mse"`` also tries the next smaller and larger scale for each block, and keeps the one
             with the least squared error.
     """
@@ -119,7 +125,7 @@ class Mxfp4(_Mx):
     name: ClassVar[str] = "mxfp4"
     summary: ClassVar[str] = "4-bit floats, a power of two to each 32 columns"
 
-    scale_mode: str = "rceil"
+    scale_mode: str = "even"
     optimize: str = "none"
 
     @property
@@ -130,17 +136,17 @@ class Mxfp4(_Mx):
 
 @dataclass(frozen=True)
 class Mxfp6(_Mx):
-    """E3M2 or E2M3 under powers of two; arguments as for :class:`Mxfp4`, and the format."""
+    """E2M3 or E3M2 under powers of two; arguments as for :class:`Mxfp4`, and the format."""
 
     name: ClassVar[str] = "mxfp6"
     summary: ClassVar[str] = "6-bit floats, a power of two to each 32 columns"
 
-    format: str = "e3m2"
-    scale_mode: str = "rceil"
+    format: str = "e2m3"
+    scale_mode: str = "even"
     optimize: str = "none"
 
     def __post_init__(self) -> None:
-        choose(self.name, "format", self.format, ("e3m2", "e2m3"))
+        choose(self.name, "format", self.format, FORMS[self.name])
         super().__post_init__()
 
     @property
@@ -161,7 +167,7 @@ class Mxfp8(_Mx):
     optimize: str = "none"
 
     def __post_init__(self) -> None:
-        choose(self.name, "format", self.format, ("e4m3fn", "e5m2"))
+        choose(self.name, "format", self.format, FORMS[self.name])
         super().__post_init__()
 
     @property

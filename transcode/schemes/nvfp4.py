@@ -22,6 +22,8 @@ _BLOCK = 16
 _REACH = np.float32(2688)
 """6 * 448: the largest code under the largest block scale."""
 
+_BF16_MOST = np.uint32(0x7F7F0000).view(np.float32)
+
 _SEARCH = {"four_over_six": (-1, 0), "mse": (4, 6)}
 """Scales to try below and above, see :func:`numerics.micro.nv_search`; half as much again is four or five
 steps up.
@@ -34,14 +36,17 @@ class Nvfp4(Base):
 
     Everything in float32 from the source, with true divisions: the shortcuts of GPU kernels (a product with
     1/6, approximate reciprocals, a global scale in BF16) are not followed. What is stored as the global scale
-    is the divisor ``2688 / amax``, so ``value = code * scale / global_scale``. A block whose scale underflows
-    has scale 0 and codes 0; a tensor of zeros has global scale 1. ``amax`` is that of the tensor, or the
+    is the divisor ``2688 / amax``, so ``value = code * scale / global_scale``. A scale that was rounded to zero is
+    2**-9, the smallest of E4M3, if that keeps anything of its block: its values then are multiples of 2**-10 / g.
+    A block of zeros has scale 0 and codes 0; a tensor of zeros has global scale 1. ``amax`` is that of the tensor, or the
     largest of those that share it.
 
     Args:
         optimize: ``"four_over_six"`` also tries the scale that maps the largest value of a block to 4 instead
             of 6, where the steps are finer; ``"mse"`` all scales from four E4M3 steps below to six above
             the plain one. Kept is the one with the least squared error.
+        global_scale_dtype: ``"F32"`` or ``"BF16"``: what the divisor is rounded to before codes are computed,
+            for consumers that read it so; ``g`` is then one over it. It is stored as F32.
     """
 
     name: ClassVar[str] = "nvfp4"
@@ -49,9 +54,11 @@ class Nvfp4(Base):
     observes: ClassVar[bool] = True
 
     optimize: str = "none"
+    global_scale_dtype: str = "F32"
 
     def __post_init__(self) -> None:
         choose(self.name, "optimize", self.optimize, ("none", *_SEARCH))
+        choose(self.name, "global_scale_dtype", self.global_scale_dtype, ("F32", "BF16"))
 
     @property
     def multiple(self) -> tuple[int, int]:
@@ -87,7 +94,7 @@ class Nvfp4(Base):
 
         assert stats is not None
         count, columns = rows.shape
-        shared, divisor = _global(np.float32(stats))
+        shared, divisor = _global(np.float32(stats), self.global_scale_dtype)
         bits = as_bits(rows, spec.dtype, scratch)
         codes = scratch.take((count, code_bytes(spec, 4)), np.uint8)
         scales = scratch.take((count, columns // _BLOCK), np.uint8)
@@ -109,11 +116,17 @@ class Nvfp4(Base):
         np.divide(out, np.asarray(parts["global_scale"], np.float32).reshape(()), out=out)
 
 
-def _global(peak: np.float32) -> tuple[np.float32, Array]:
+def _global(peak: np.float32, kept: str) -> tuple[np.float32, Array]:
     """Multiplier and stored divisor of a tensor with that largest magnitude; both finite, neither zero."""
     if peak == 0:
         return np.float32(1), np.ones(1, np.float32)
     most = np.finfo(np.float32).max
     with np.errstate(over="ignore", under="ignore"):
         # Below 2**-116 the divisor would be infinite: there both stay where it ends.
-        return max(peak / _REACH, np.float32(1) / most), np.array([min(_REACH / peak, most)], np.float32)
+        divisor = np.float32(min(_REACH / peak, most))
+        if kept == "F32":
+            return max(peak / _REACH, np.float32(1) / most), np.array([divisor], np.float32)
+        bits = int(divisor.view(np.uint32))  # a positive number, to nearest even
+        rounded = np.uint32((bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000).view(np.float32)
+        divisor = min(rounded, _BF16_MOST)
+        return np.float32(1) / divisor, np.array([divisor], np.float32)

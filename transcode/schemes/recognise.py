@@ -10,15 +10,12 @@ from . import SCHEMES, make
 from .fp8 import Fp8
 from .int4 import Int4
 from .int8 import Int8
-from .mx import Mxfp6, Mxfp8
+from .mx import FORMS
 
 __all__ = ["variants"]
 
 _GROUPS = (128, 64, 32, 256, 16, 512, 1024)
 """Group sizes in use, the usual ones first: a ragged last group leaves more than one size possible."""
-
-
-_FORMATS = {Mxfp6.name: ("e3m2", "e2m3"), Mxfp8.name: ("e4m3fn", "e5m2")}
 
 
 def variants(
@@ -64,6 +61,6 @@ def variants(
     else:
         first = make(name, **options)
         yield first
-        for form in _FORMATS.get(name, ()):
+        for form in FORMS.get(name, ()):
             if form != getattr(first, "format", form):
                 yield make(name, **{**options, "format": form})

@@ -16,6 +16,7 @@ __all__ = [
     "encode8",
     "extremes",
     "fit",
+    "next_up",
     "packed",
     "peaks",
     "real",
@@ -75,9 +76,22 @@ def store(scale: torch.Tensor, stored: int) -> torch.Tensor:
     return scale.clamp_min(2.0**-149)
 
 
-def fit(peak: torch.Tensor, top: torch.Tensor, stored: int) -> torch.Tensor:
+def next_up(scale: torch.Tensor, quotient: torch.Tensor, limit: float, stored: int) -> torch.Tensor:
+    """The next larger number of the stored dtype, where a scale is among its subnormal numbers and a quotient
+    by it is beyond a limit, see :func:`..lanes.fit`.
+    """
+    least, tiny = _SUBNORMAL[stored]
+    return torch.where((scale < least) & (quotient > limit), scale + tiny, scale)
+
+
+_SUBNORMAL = ((2.0**-126, 2.0**-149), (2.0**-126, 2.0**-133), (2.0**-14, 2.0**-24))
+"""Smallest normal and subnormal number of each stored dtype."""
+
+
+def fit(peak: torch.Tensor, top: torch.Tensor, limit: float, stored: int) -> torch.Tensor:
     """See :func:`..lanes.fit`."""
-    return torch.where(peak == 0, 1.0, store(peak / top, stored))
+    scale = store(peak / top, stored)
+    return torch.where(peak == 0, 1.0, next_up(scale, peak / scale, limit, stored))
 
 
 _EIGHT = {"e4m3fn": torch.float8_e4m3fn, "e5m2": torch.float8_e5m2}

@@ -13,7 +13,7 @@ from .worker import Array, Worker
 __all__ = ["scaled"]
 
 _COST = 24
-_KINDS = {kind.top: name for name, kind in FORMATS.items() if kind.bits == 8}
+_KINDS = {kind.top: kind for kind in FORMATS.values() if kind.bits == 8}
 
 
 def scaled(
@@ -26,7 +26,7 @@ def scaled(
         scales[...] = given
         height, width = 1, rows.shape[1]
     scale_of_all = worker.number(float(given))
-    limit = worker.number(float(top))
+    divisor = worker.number(float(top))
     kind = _KINDS[float(top)]
 
     def compute(values: torch.Tensor) -> Any:
@@ -36,8 +36,8 @@ def scaled(
         else:
             peak = peaks(cut)
             fine = torch.isfinite(peak).all()
-            scale = fit(peak, limit, stored)
-        made = unblocked(encode8(cut.float() / scale, kind, float(top)), *values.shape)
+            scale = fit(peak, divisor, kind.limit, stored)
+        made = unblocked(encode8(cut.float() / scale, kind.name, kind.top), *values.shape)
         return fine, (made,) if whole else (made, scale[:, 0, :, 0])
 
     return worker.stream(rows, height, (codes,) if whole else (codes, scales), _COST, compute)

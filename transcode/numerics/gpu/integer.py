@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 
 from ...core.scratch import Scratch
-from .arithmetic import blocks, extremes, fit, packed, peaks, store, unblocked
+from ..nibbles import HIGH, LOW, SEARCHED
+from .arithmetic import blocks, extremes, fit, next_up, packed, peaks, store, unblocked
 from .search import pick_integer, search_cost
 from .worker import Array, Worker
 
@@ -18,11 +18,10 @@ _COST = 24
 
 
 def symmetric(
-    worker: Worker, rows: Array, height: int, width: int, stored: int, given: Any, top: Any, tries: int,
+    worker: Worker, rows: Array, height: int, width: int, stored: int, given: Any, top: Any,
     codes: Array, scales: Array,
 ) -> bool:  # fmt: skip
-    """See :func:`..integer.symmetric`; without a search."""
-    assert tries == 0
+    """See :func:`..integer.symmetric`."""
     limit = float(top)
     divisor = worker.number(limit)
     whole = float(given) > 0
@@ -34,10 +33,10 @@ def symmetric(
     def compute(values: torch.Tensor) -> Any:
         cut = blocks(values, height, width)
         if whole:
-            return None, (unblocked(_codes(cut, scale_of_all, limit), *values.shape),)
+            return None, (unblocked(_codes(cut, scale_of_all, -limit, limit), *values.shape),)
         peak = peaks(cut)
-        scale = fit(peak, divisor, stored)
-        made = unblocked(_codes(cut, scale, limit), *values.shape)
+        scale = fit(peak, divisor, limit + 0.5, stored)
+        made = unblocked(_codes(cut, scale, -limit, limit), *values.shape)
         return torch.isfinite(peak).all(), (made, scale[:, 0, :, 0])
 
     return worker.stream(rows, height, (codes,) if whole else (codes, scales), _COST, compute)
@@ -58,12 +57,13 @@ def with_zero(
 
 
 def integers(
-    worker: Worker, groups: Array, stored: int, tries: int,
+    worker: Worker, groups: Array, stored: int, divisors: Array,
     codes: Array, scales: Array, zeros: Array | None, scratch: Scratch,
 ) -> bool:  # fmt: skip
     """See :func:`..encode.integers`."""
-    limit, span = 7.0, 15.0
-    divisor = worker.number(limit if zeros is None else span)
+    span = 15.0
+    divisor = worker.number(span)
+    reach = worker.constant(divisors.tobytes(), lambda: torch.from_numpy(divisors)[:, None])
 
     def compute(values: torch.Tensor) -> Any:
         cut = blocks(values, 1, groups.shape[1])
@@ -71,10 +71,8 @@ def integers(
         if zeros is None:
             peak = peaks(cut)
             fine = torch.isfinite(peak).all()
-            scale = fit(peak, divisor, stored)
-            if tries:
-                scale = _best(values, scale, stored, tries, limit)
-            made = _codes(cut, scale, limit)
+            scale = _best(values, peak.view(-1), reach, stored, worker.number(1)).view(peak.shape)
+            made = _codes(cut, scale, LOW, HIGH)
             rest = (scale[:, 0, :, 0],)
         else:
             fine, made, scale, zero = _stretched(cut, divisor, span, stored)
@@ -83,13 +81,13 @@ def integers(
         return fine, (packed(nibbles, 4), *rest)
 
     rows = codes.reshape(len(groups), -1)
-    cost = search_cost(worker.device) if tries else _COST
+    cost = search_cost(worker.device) if zeros is None else _COST
     outputs = (rows, scales) if zeros is None else (rows, scales, zeros)
     return worker.stream(groups, 1, outputs, cost, compute)
 
 
-def _codes(cut: torch.Tensor, scale: torch.Tensor, top: float) -> torch.Tensor:
-    return (cut.float() / scale).round_().clamp_(-top, top).to(torch.int8)
+def _codes(cut: torch.Tensor, scale: torch.Tensor, low: float, high: float) -> torch.Tensor:
+    return (cut.float() / scale).round_().clamp_(low, high).to(torch.int8)
 
 
 def _stretched(
@@ -104,6 +102,7 @@ def _stretched(
     # The difference of two large floats may be infinite, that of their shares is not.
     apart = high / divisor - low / divisor
     scale = store(torch.where(torch.isinf(reach), apart, reach / divisor), stored)
+    scale = next_up(scale, reach / scale, span + 0.5, stored)
     empty = reach == 0
     scale = torch.where(empty, 1.0, scale)
     zero = torch.where(empty, 0.0, (floor - low / scale).clamp_(floor, floor + span).round_())
@@ -111,10 +110,13 @@ def _stretched(
     return fine, made, scale, zero.to(torch.int8)
 
 
-def _best(values: torch.Tensor, scale: torch.Tensor, stored: int, tries: int, top: float) -> torch.Tensor:
-    """Of a scale and smaller ones, the first with the least squared error; one group to a row."""
-    plain = scale.view(-1)
-    shares = (float(np.float32(1 - step / 48)) for step in range(1, tries + 1))
-    candidates = torch.stack([plain, *(store(plain * share, stored) for share in shares)])
-    index = pick_integer(values, candidates, top)
-    return candidates.gather(0, index[None].long()).view(scale.shape)
+def _best(
+    values: torch.Tensor, peak: torch.Tensor, divisors: torch.Tensor, stored: int, one: torch.Tensor
+) -> torch.Tensor:
+    """Of the scales of each group, the first with the least squared error, see :func:`..nibbles.nibbles`."""
+    first = fit(peak, divisors[0], HIGH + 0.5, stored)
+    candidates = torch.cat([first[None], store(peak / divisors[1:], stored)])
+    shares = candidates * (one / first)
+    index = pick_integer(values, one / candidates, shares * shares, LOW, HIGH)
+    index = torch.where(peak >= SEARCHED, index, 0)
+    return candidates.gather(0, index[None].long())[0]

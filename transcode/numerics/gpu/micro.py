@@ -59,8 +59,11 @@ def nv(
     low, high = search or (0, 0)
     moves = worker.constant((low, high), lambda: _moves(low, high))
 
+    seen = worker.number(float(np.float32(shared) * np.float32(2.0**-11)))  # see nv_floored
+
     def scale_of(peak: torch.Tensor, reach: torch.Tensor) -> torch.Tensor:
-        return encode8(peak / reach / divisor, "e4m3fn", _E4M3.top)
+        code = encode8(peak / reach / divisor, "e4m3fn", _E4M3.top)
+        return torch.where((code == 0) & (peak > seen), 1, code)
 
     def compute(rows: torch.Tensor) -> Any:
         peak = peaks(rows[:, None, None, :])[:, 0, 0, 0]

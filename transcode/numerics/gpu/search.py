@@ -50,30 +50,35 @@ def pick_float(
     return _first_least(error, multipliers.shape[0])
 
 
-def pick_integer(blocks: torch.Tensor, scales: torch.Tensor, top: float) -> torch.Tensor:
-    """Number of the scale under which integers suit a block best; int32 ``[n]``.
+def pick_integer(
+    blocks: torch.Tensor, multipliers: torch.Tensor, weights: torch.Tensor, low: float, high: float
+) -> torch.Tensor:
+    """Number of the multiplier under which a block suits integers best; int32 ``[n]``.
 
-    The error is the float64 sum of squares from the first value to the last (:func:`..integer.error`).
+    The error is the float32 sum of squares, see :func:`..nibbles.misfits`, times the weight.
 
     Args:
-        blocks: values in the source's dtype, ``[n, width]``.
-        scales: float32 ``[c, n]``.
-        top: largest code.
+        blocks: values in the source's dtype, ``[n, width]``; width is a multiple of 16.
+        multipliers: float32 ``[c, n]``.
+        weights: likewise.
+        low, high: the integers.
     """
     fused = _triton(blocks.device)
     if fused is not None:
-        picked: torch.Tensor = fused.pick_integer(blocks, scales, top)
+        picked: torch.Tensor = fused.pick_integer(blocks, multipliers, weights, low, high)
         return picked
     values = blocks.float()
-    exact = values.double()
 
     def error(number: int) -> torch.Tensor:
-        scale = scales[number][:, None]
-        code = (values / scale).clamp_(-top, top).round_()
-        gap = exact - code.double() * scale.double()
-        return _in_order(gap.mul_(gap))
+        share = values * multipliers[number][:, None]
+        gap = share - share.clamp(low, high).round_()
+        terms = gap.mul_(gap).view(len(gap), -1, 16)
+        sums = terms[:, 0]
+        for k in range(1, terms.shape[1]):
+            sums = sums + terms[:, k]
+        return _halves(sums) * weights[number]
 
-    return _first_least(error, scales.shape[0])
+    return _first_least(error, multipliers.shape[0])
 
 
 def _first_least(error: Any, count: int) -> torch.Tensor:
@@ -98,14 +103,6 @@ def _halves(terms: torch.Tensor) -> torch.Tensor:
     while (width := terms.shape[1]) > 1:
         terms = terms[:, : width // 2] + terms[:, width // 2 :]
     return terms[:, 0]
-
-
-def _in_order(terms: torch.Tensor) -> torch.Tensor:
-    columns = terms.t().contiguous()
-    total = columns[0]
-    for column in columns[1:]:
-        total = total + column
-    return total
 
 
 @cache

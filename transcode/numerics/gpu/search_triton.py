@@ -1,8 +1,7 @@
 """The search for the best scale as one kernel, which reads the values once and tries all scales.
 
 Bit for bit what ``search`` does in many steps: Triton contracts no product and sum
-(``enable_fp_fusion=False``), divides float32 as IEEE 754 says only where told (``div_rn``), and keeps
-subnormal numbers.
+(``enable_fp_fusion=False``), and keeps subnormal numbers.
 """
 
 from __future__ import annotations
@@ -30,13 +29,15 @@ def pick_float(
     return chosen
 
 
-def pick_integer(blocks: torch.Tensor, scales: torch.Tensor, top: float) -> torch.Tensor:
+def pick_integer(
+    blocks: torch.Tensor, multipliers: torch.Tensor, weights: torch.Tensor, low: float, high: float
+) -> torch.Tensor:
     """See :func:`.search.pick_integer`."""
     count, width = blocks.shape
     chosen = torch.empty(count, dtype=torch.int32, device=blocks.device)
     _integer[(triton.cdiv(count, _LANES),)](
-        blocks.contiguous(), scales.contiguous(), chosen, count,
-        TRIES=scales.shape[0], WIDTH=width, TOP=top, LANES=_LANES,
+        blocks.contiguous(), multipliers.contiguous(), weights.contiguous(), chosen, count,
+        TRIES=multipliers.shape[0], WIDTH=width, LOW=low, HIGH=high, LANES=_LANES,
         enable_fp_fusion=False,
     )  # fmt: skip
     return chosen
@@ -79,23 +80,30 @@ def _float(  # type: ignore[no-untyped-def]
 
 @triton.jit  # type: ignore[untyped-decorator, unused-ignore]
 def _integer(  # type: ignore[no-untyped-def]
-    blocks, scales, chosen, count,
-    TRIES: tl.constexpr, WIDTH: tl.constexpr, TOP: tl.constexpr, LANES: tl.constexpr,
+    blocks, multipliers, weights, chosen, count,
+    TRIES: tl.constexpr, WIDTH: tl.constexpr, LOW: tl.constexpr, HIGH: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
     lane = tl.program_id(0).to(tl.int64) * LANES + tl.arange(0, LANES)
     inside = lane < count
-    first = blocks + lane * WIDTH
+    place = lane[:, None] * WIDTH + tl.arange(0, 16)[None, :]
     best = tl.zeros([LANES], tl.int32)
-    lowest = tl.zeros([LANES], tl.float64)
+    lowest = tl.zeros([LANES], tl.float32)
     for number in range(TRIES):
-        scale = tl.load(scales + number * count + lane, mask=inside, other=1.0)
-        total = tl.zeros([LANES], tl.float64)
-        for j in range(WIDTH):
-            x = tl.load(first + j, mask=inside, other=0.0).to(tl.float32)
-            code = tl.minimum(tl.maximum(tl.div_rn(x, scale), -TOP), TOP)
+        multiplier = tl.load(multipliers + number * count + lane, mask=inside, other=1.0)
+        weight = tl.load(weights + number * count + lane, mask=inside, other=1.0)
+        sums = tl.zeros([LANES, 16], tl.float32)
+        for first in range(0, WIDTH, 16):
+            x = tl.load(blocks + place + first, mask=inside[:, None], other=0.0).to(tl.float32)
+            share = x * multiplier[:, None]
+            code = tl.minimum(tl.maximum(share, LOW), HIGH)
             code = (code + 12582912.0) - 12582912.0
-            gap = x.to(tl.float64) - code.to(tl.float64) * scale.to(tl.float64)
-            total += gap * gap
+            gap = share - code
+            sums += gap * gap
+        # Two terms have one order, however a sum is carried out.
+        sums = tl.sum(tl.reshape(sums, [LANES, 2, 8]), 1)
+        sums = tl.sum(tl.reshape(sums, [LANES, 2, 4]), 1)
+        sums = tl.sum(tl.reshape(sums, [LANES, 2, 2]), 1)
+        total = tl.sum(sums, 1) * weight
         better = (total < lowest) | (number == 0)
         best = tl.where(better, number, best)
         lowest = tl.where(better, total, lowest)

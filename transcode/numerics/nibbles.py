@@ -1,0 +1,108 @@
+"""Kernel of symmetric 4-bit integers: the scale of each group that loses least, and the packed codes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .jit import kernel, lane
+from .lanes import INTEGER, at_least, at_most, bits, fit, gentle, larger, quotient, rne, store, widen
+from .vectors import columns32, pack4, peak16, total, values16
+
+__all__ = ["HIGH", "LOW", "SEARCHED", "nibbles"]
+
+LOW, HIGH = -8.0, 7.0
+"""The codes."""
+
+SEARCHED = 2.0**-56
+"""Groups whose largest magnitude is smaller keep the first scale: reciprocals of others may be infinite."""
+
+_LOW, _HIGH = np.float32(LOW), np.float32(HIGH)
+_LIMIT = np.float32(HIGH + 0.5)
+_SEARCHED = np.float32(SEARCHED)
+_ONE = np.float32(1)
+_INF = np.float32(np.inf)
+
+
+@lane
+def gap(x: Any, inverse: Any) -> Any:
+    """How far quotients lie from their codes; a product with the reciprocal will do, as this only judges."""
+    share = x * inverse
+    return share - rne(at_most(at_least(share, _LOW), _HIGH))
+
+
+@lane
+def misfits(values: Any, start: Any, stop: Any, one: Any, other: Any, third: Any) -> Any:
+    """Squared errors of a group under three scales, each in units of its scale squared; float32.
+
+    The scales are given by their reciprocals. Sixteen sums side by side, then halves added to halves: one
+    order on every machine.
+    """
+    x = values16(values, start)
+    a, b, c = gap(x, one), gap(x, other), gap(x, third)
+    a, b, c = a * a, b * b, c * c
+    for j in range(start + 16, stop, 16):
+        x = values16(values, j)
+        u, v, w = gap(x, one), gap(x, other), gap(x, third)
+        a, b, c = a + u * u, b + v * v, c + w * w
+    return total(a), total(b), total(c)
+
+
+@kernel
+def nibbles(values: Any, size: int, stored: int, divisors: Any, codes: Any, scales: Any) -> bool:
+    """``code = clamp(rne(x / scale), -8, 7)``, two in a byte, the first in the low nibble.
+
+    The scale is ``amax`` over one of ``divisors``: the first of those with the least squared error, each as
+    it will be stored.
+
+    Args:
+        values: bits ``[n * size]``, size a multiple of 32, see :func:`lanes.widen`.
+        size: values of a group.
+        stored: dtype of the stored scale, :data:`lanes.STORED`.
+        divisors: float32, as many as are a multiple of 3; the first is 7, under which nothing saturates.
+        codes: uint8 ``[n * size / 2]``, written.
+        scales: float32 ``[n]``, written; holds values of the stored dtype.
+
+    Returns:
+        Whether all values were finite; otherwise the outputs are incomplete.
+    """
+    for number in range(scales.shape[0]):
+        # Places, not views: a view is counted, which takes longer than what is done with it.
+        start = number * size
+        stop = start + size
+        highest = values.dtype.type(0)
+        for j in range(start, stop, 16):
+            highest = larger(highest, peak16(values, j))
+        peak = widen(highest)
+        if not peak < _INF:
+            return False
+        first = fit(peak, divisors[0], _LIMIT, stored)
+        scale = first
+        if peak >= _SEARCHED:
+            unit = _ONE / first
+            least = _INF
+            for k in range(0, divisors.shape[0], 3):
+                a = first if k == 0 else store(peak / divisors[k], stored)
+                b = store(peak / divisors[k + 1], stored)
+                c = store(peak / divisors[k + 2], stored)
+                found, second, third = misfits(values, start, stop, _ONE / a, _ONE / b, _ONE / c)
+                for other, error in ((a, found), (b, second), (c, third)):
+                    share = other * unit
+                    error = error * (share * share)
+                    better = error < least
+                    least = error if better else least
+                    scale = other if better else scale  # no branch: which is better cannot be predicted
+        scales[number] = scale
+        inverse = _ONE / scale
+        plain = gentle(scale, stored)
+        for j in range(start, stop, 32):
+            even, odd = columns32(values, j)
+            if plain:
+                low, high = quotient(even, scale, inverse), quotient(odd, scale, inverse)
+            else:
+                low, high = even / scale, odd / scale
+            low = at_most(at_least(low, _LOW), _HIGH) + INTEGER
+            high = at_most(at_least(high, _LOW), _HIGH) + INTEGER
+            pack4(codes, j // 2, bits(low), bits(high))
+    return True
