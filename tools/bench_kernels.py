@@ -39,6 +39,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "nvfp4 four over six": ("nvfp4", {"optimize": "four_over_six"}),
     "nvfp4 mse": ("nvfp4", {"optimize": "mse"}),
     "int4": ("int4", {}),
+    "int4 group 128": ("int4", {"group_size": 128}),
+    "int4 zero point": ("int4", {"symmetric": False}),
     "int4 mse": ("int4", {"optimize": "mse"}),
 }
 

@@ -36,8 +36,9 @@ VARIANTS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("fp8", {"format": "e5m2"}),
     ("mxfp8", {}),
     ("mxfp6", {}),
-    ("mxfp6", {"format": "e2m3"}),
+    ("mxfp6", {"format": "e3m2"}),
     ("mxfp4", {}),
+    ("mxfp4", {"scale_mode": "rceil"}),
     ("mxfp4", {"scale_mode": "floor"}),
     ("mxfp4", {"optimize": "mse"}),
     ("nvfp4", {}),
@@ -45,7 +46,10 @@ VARIANTS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("nvfp4", {"optimize": "mse"}),
     ("int4", {"group_size": 64}),
     ("int4", {"group_size": 64, "optimize": "mse"}),
+    ("int4", {"group_size": 128}),
+    ("int4", {"group_size": 128, "optimize": "mse"}),
     ("int4", {"group_size": 32}),
+    ("int4", {"group_size": 32, "optimize": "mse"}),
 )
 
 Matrix = tuple[Spec, NDArray[Any]]

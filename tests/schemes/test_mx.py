@@ -144,6 +144,27 @@ def test_blocks_of_zeros(kind):
     assert not decode(scheme_of(kind), parts, spec_of(values))[1].any()
 
 
+@pytest.mark.parametrize("optimize", ["none", "mse"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_blocks_below_the_smallest_scale_keep_what_the_format_can_hold(kind, optimize):
+    # Scales end at 2**-127: there the nearest codes under it lose least, whatever the mode asks for.
+    sizes = np.exp2(np.linspace(-149, -105, 200))[:, None]
+    values = (np.random.default_rng(13).uniform(-1, 1, (200, 32)) * sizes).astype(F)
+    values[:, 0] = sizes[:, 0]
+    parts = encode(scheme_of(kind, optimize=optimize), values)
+    lowest = parts["scale"][:, 0] == 0
+    assert 20 < lowest.sum() < 200
+    out = decode(scheme_of(kind), parts, spec_of(values)).astype(np.float64)
+    exact = values.astype(np.float64)
+    lost = (np.ldexp(out - exact, 127) ** 2).sum(1)
+    nothing = (np.ldexp(exact, 127) ** 2).sum(1)
+    assert (lost <= nothing).all()
+    for byte in (0, 1) if optimize == "mse" else ():
+        codes = code_model(values, np.full((200, 1), byte), kind).view(KINDS[kind][0]).astype(np.float64)
+        other = ((codes * 2.0**byte - np.ldexp(exact, 127)) ** 2).sum(1)
+        assert (lost[lowest] <= other[lowest] * (1 + 1e-6)).all()
+
+
 def test_worked_exponents_of_the_modes():
     # From a table that was run with torchao, for e2m1.
     table = {3.9: (-1, 0, 0), 5.9: (0, 0, 0), 6.0: (0, 0, 0), 6.1: (0, 1, 0), 6.9: (0, 1, 0)}

@@ -80,6 +80,21 @@ def test_codes_under_sub_byte_dtypes(scheme, save, tmp_path):
     assert (found[0] - x).norm() < 0.2 * x.norm()
 
 
+@pytest.mark.parametrize(
+    ("scheme", "form"), [("mxfp6", "e2m3"), ("mxfp6", "e3m2"), ("mxfp8", "e4m3fn"), ("mxfp8", "e5m2")]
+)
+def test_the_format_of_the_codes_is_seen_from_their_dtype(scheme, form, save, tmp_path):
+    x = torch.randn(8, 192, generator=torch.Generator().manual_seed(4))
+    path, out = tmp_path / "q.safetensors", tmp_path / "d.safetensors"
+    tc.open(save({"a.weight": x})) | tc.quantize(scheme, format=form) | tc.write(path, convention="neutral")
+    tc.open(path) | tc.dequantize("F32", convention="neutral") | tc.write(out)
+    error = (load_file(out)["a.weight"] - x).norm() / x.norm()
+    low, high = {"e2m3": (0.02, 0.04), "e3m2": (0.04, 0.07), "e4m3fn": (0.02, 0.04), "e5m2": (0.04, 0.07)}[
+        form
+    ]
+    assert low < error < high
+
+
 def test_many_sources_in_one_process_do_not_mix(save, tmp_path):
     """What is remembered of a tensor must not be met again by another tensor, whatever its name or address."""
     for seed in range(12):

@@ -14,7 +14,7 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 
-from .jit import instruction, lane
+from .jit import instruction, kernel, lane
 from .vectors import alike, constant, fused, shaped, widened, words
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "disorder",
     "encode",
     "fit",
+    "fitted",
     "gentle",
     "larger",
     "order",
@@ -374,3 +375,9 @@ def fit(peak: Any, top: Any, limit: Any, stored: Any) -> Any:
         return _ONE
     scale = store(peak / top, stored)
     return beyond(scale, stored) if coarse(scale, stored) and peak / scale > limit else scale
+
+
+@kernel
+def fitted(peak: Any, top: Any, limit: Any, stored: Any) -> Any:
+    """:func:`fit` for Python, which would compile a lane in every process; kernels are kept on disk."""
+    return fit(peak, top, limit, stored)

@@ -217,7 +217,7 @@ def nv_scale(wanted: Any) -> Any:
 
 @lane
 def nv_floored(code: Any, peak: Any, seen: Any) -> Any:
-    """A block scale that was rounded to zero becomes the smallest there is, if that keeps anything of its block.
+    """A block scale that was rounded to zero becomes the smallest there is, if that keeps any of its block.
 
     Args:
         seen: what the smallest scale makes of the code for 0.25, which is rounded to zero: peaks above it
@@ -239,8 +239,8 @@ def nv_value(code: Any) -> Any:
 def nv_search(values: Any, shared: Any, low: int, high: int, factors: Any, scales: Any) -> bool:
     """Of several E4M3 scales, that with the least squared error; the plain one wins a tie.
 
-    Arguments and result as for :func:`nv`, of which this is the first half. A block of which even the smallest
-    scale keeps nothing has scale 0.
+    Arguments and result as for :func:`nv`, of which this is the first half. A block of which even the
+    smallest scale keeps nothing has scale 0.
 
     Args:
         low, high: try the codes from ``low`` below to ``high`` above the plain one; with ``low = -1`` only
@@ -306,7 +306,7 @@ def nv_code(x: Any, share: Any) -> Any:
 def nv(values: Any, shared: Any, given: bool, factors: Any, codes: Any, scales: Any) -> bool:
     """``scale = rne_e4m3((peak / 6) / shared)``, ``code = rne_e2m1(x / (shared * scale))``; blocks of 16.
 
-    A scale that was rounded to zero is 2**-9 instead, the smallest of E4M3, if that keeps anything of its block.
+    A scale that was rounded to zero is 2**-9 instead, the smallest of E4M3, if that keeps any of its block.
 
     Args:
         values: bits ``[n]``, n a multiple of 16, see :func:`lanes.widen`.

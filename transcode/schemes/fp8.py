@@ -68,10 +68,10 @@ class Fp8(Scaled):
 
     def given_scale(self, peak: float, stored: int) -> float:
         """``amax`` over the largest value of the format, as it will be stored."""
-        from ..numerics.lanes import fit
+        from ..numerics.lanes import fitted
 
         kind = self.kind
-        return float(fit(np.float32(peak), np.float32(kind.top), np.float32(kind.limit), stored))
+        return float(fitted(np.float32(peak), np.float32(kind.top), np.float32(kind.limit), stored))
 
     def encode_block(
         self,

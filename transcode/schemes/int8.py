@@ -77,9 +77,9 @@ class Int8(Scaled):
 
     def given_scale(self, peak: float, stored: int) -> float:
         """``amax / 127``, as it will be stored."""
-        from ..numerics.lanes import fit
+        from ..numerics.lanes import fitted
 
-        return float(fit(np.float32(peak), np.float32(127), np.float32(127.5), stored))
+        return float(fitted(np.float32(peak), np.float32(127), np.float32(127.5), stored))
 
     def encode_block(
         self,

@@ -115,9 +115,10 @@ class Mxfp4(_Mx):
     """E2M1 under powers of two, OCP Microscaling Formats 1.0.
 
     Args:
-        scale_mode: ``"even"``, ``"rceil"``, ``"floor"`` or ``"ceil"``. The default is the best of them for the
-            format: with few mantissa bits a block gains more from finer steps than its largest value loses by
-            saturating a little (``"even"``), with E4M3 and E5M2 it does not (``"rceil"``).
+        scale_mode: ``"even"``, ``"rceil"``, ``"floor"`` or ``"ceil"``. The default is the best of them for
+            the scheme: with steps as coarse as those of E2M1, or as even as those of E2M3, a block gains more
+            from finer ones than its largest value loses by saturating a little (``"even"``); with E4M3 and
+            E5M2 it does not (``"rceil"``).
         optimize: ``"mse"`` also tries the next smaller and larger scale for each block, and keeps the one
             with the least squared error.
     """

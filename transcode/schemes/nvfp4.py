@@ -36,10 +36,10 @@ class Nvfp4(Base):
 
     Everything in float32 from the source, with true divisions: the shortcuts of GPU kernels (a product with
     1/6, approximate reciprocals, a global scale in BF16) are not followed. What is stored as the global scale
-    is the divisor ``2688 / amax``, so ``value = code * scale / global_scale``. A scale that was rounded to zero is
-    2**-9, the smallest of E4M3, if that keeps anything of its block: its values then are multiples of 2**-10 / g.
-    A block of zeros has scale 0 and codes 0; a tensor of zeros has global scale 1. ``amax`` is that of the tensor, or the
-    largest of those that share it.
+    is the divisor ``2688 / amax``, so ``value = code * scale / global_scale``. A scale that was rounded to
+    zero is 2**-9, the smallest of E4M3, if that keeps any of its block. A block of zeros has scale 0 and
+    codes 0; a tensor of zeros has global scale 1. ``amax`` is that of the tensor, or the largest of those
+    that share it.
 
     Args:
         optimize: ``"four_over_six"`` also tries the scale that maps the largest value of a block to 4 instead
