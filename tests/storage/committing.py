@@ -15,7 +15,7 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-from killing import fork, kill_at
+from attacks.engine import fork, kill_at
 from safetensors.numpy import load_file, save_file
 
 import transcode as tc

@@ -12,7 +12,6 @@ storage layer is loaded.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import signal
@@ -22,75 +21,13 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+from attacks.engine import fork, kill_at
+
 from transcode.storage import edit, front, system, undo
 
-_SYSCALL, _SETOPTIONS = 24, 0x4200
-_SYSGOOD, _EXITKILL = 1, 0x100000
 DATA = bytes(range(256)) * 40 + b"odd"
 OLD = {"format": "pt", "a": "old"}
 SHORT, LONG = "n", "n" * 9000
-
-libc = ctypes.CDLL(None, use_errno=True)
-libc.ptrace.argtypes = (ctypes.c_long, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
-libc.ptrace.restype = ctypes.c_long
-
-
-def ptrace(request: int, pid: int, data: int = 0) -> None:
-    if libc.ptrace(request, pid, None, data) < 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
-
-
-def fork(action: Callable[[], object]) -> int:
-    pid = os.fork()
-    if pid == 0:
-        try:
-            action()
-        except BaseException as error:
-            os.write(2, f"{type(error).__name__}: {error}\n".encode())
-            os._exit(1)
-        os._exit(0)
-    return pid
-
-
-def kill_at(number: int, action: Callable[..., object], prepare: Callable[[], object] | None = None) -> bool:
-    """Run an action in a child, killed at the entry of its N-th system call. False if it ended before.
-
-    What ``prepare`` does comes first, is not counted, and is given to the action.
-    """
-
-    def traced() -> None:
-        prepared = () if prepare is None else (prepare(),)
-        libc.ptrace(0, 0, None, None)
-        os.kill(os.getpid(), signal.SIGSTOP)
-        action(*prepared)
-
-    pid = fork(traced)
-    _, status = os.waitpid(pid, 0)
-    assert os.WIFSTOPPED(status), "ptrace is not allowed here"
-    ptrace(_SETOPTIONS, pid, _SYSGOOD | _EXITKILL)
-    entries, entering = 0, True
-    deliver = 0
-    while True:
-        ptrace(_SYSCALL, pid, deliver)
-        _, status = os.waitpid(pid, 0)
-        if not os.WIFSTOPPED(status):
-            assert os.WIFEXITED(status), status
-            assert os.WEXITSTATUS(status) == 0, "the edit failed"
-            return False
-        stopped = os.WSTOPSIG(status)
-        if stopped != signal.SIGTRAP | 0x80:
-            deliver = stopped
-            continue
-        deliver = 0
-        if entering:
-            entries += 1
-            if entries == number:
-                os.kill(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
-                return True
-        entering = not entering
-
 
 def torn(number: int, part: float, action: Callable[[], object]) -> bool:
     """Run an action in a child whose N-th write stops after a part of its bytes, and kills it there."""

@@ -23,7 +23,7 @@ def trials(folder: Path, way: str, mode: str) -> dict[str, int]:
         insert_only(folder)
     done = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("killing.py")), str(folder), way, mode],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tools'}"},
         capture_output=True,
         text=True,
         timeout=120,

@@ -60,17 +60,31 @@ def test_aligned_rows_are_views_and_others_use_the_scratch(file):
             Counting.taken += 1
             return super().take(shape, dtype)
 
-    mapped.rows(4, spec, 0, 4, Counting())
-    assert Counting.taken == 0
-    mapped.rows(5, spec, 0, 4, Counting())
-    assert Counting.taken == 1
+    scratch = Counting()
+    for offset, taken in ((4, 0), (5, 1)):
+        scratch.untouched = True
+        mapped.rows(offset, spec, 0, 4, scratch)
+        assert Counting.taken == taken
+
+
+def test_only_where_a_lost_page_is_survived_are_views_looked_at(file, monkeypatch):
+    """Without the compiler's library files are read, unless nobody looks at what is read."""
+    monkeypatch.delitem(sys.modules, "llvmlite", raising=False)
+    scratch, mapped = Scratch(), MappedFile(file)
+    before = mapped.bytes(0, 4096, scratch)
+    os.pwrite(fd := os.open(file, os.O_RDWR), b"changed", 0)
+    os.close(fd)
+    assert before[:7].tobytes() != b"changed"  # a copy
+    scratch.untouched = True
+    after = mapped.bytes(0, 4096, scratch)
+    assert after[:7].tobytes() == b"changed"
 
 
 def test_where_mapping_fails_the_file_is_read(file, monkeypatch):
     def refuse(*args, **kwargs):
         raise OSError("no maps here")
 
-    monkeypatch.setattr(mapping.mmap, "mmap", refuse)
+    monkeypatch.setattr(mapping, "_Map", refuse)
     assert MappedFile(file).bytes(3, 9, Scratch()).tobytes() == file.read_bytes()[3:9]
 
 
@@ -103,7 +117,7 @@ def test_a_file_that_shrinks_is_an_error_and_no_crash(file, mmap):
 def test_a_file_cut_after_its_size_was_looked_at_is_an_error_and_no_crash(file, monkeypatch):
     """In a process of its own, which a map that is touched behind its end would kill."""
     script = """
-import os, sys
+import numba, os, sys
 from pathlib import Path
 from transcode.core.scratch import Scratch
 from transcode.errors import FormatError
@@ -130,6 +144,77 @@ except FormatError as error:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == f"{file}: ends at byte 8192, expected 16384"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="SIGBUS as Linux sends it")
+@pytest.mark.parametrize("what", ["ours", "sent", "other"])
+def test_a_page_that_is_gone_when_it_is_looked_at(what, file):
+    """Ours reads as zeros and is told; of other maps, and when sent, SIGBUS does what it did before."""
+    script = """
+import mmap, os, signal, sys, threading
+from pathlib import Path
+import numba
+from transcode.core.scratch import Scratch
+from transcode.errors import FormatError
+from transcode.storage.mapping import MappedFile
+
+path, what = Path(sys.argv[1]), sys.argv[2]
+signal.signal(signal.SIGUSR1, lambda *_: None)
+mapped = MappedFile(path)
+view = mapped.bytes(0, 40000, Scratch())
+os.truncate(path, 5000)
+sums = []
+threads = [threading.Thread(target=lambda: sums.append(int(view[8192:].max()))) for _ in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+assert sums == [0] * 8, sums
+assert view[:5000].all()
+os.truncate(path, 40000)
+try:
+    mapped._check_lost()
+except FormatError as error:
+    print(error, flush=True)
+if what == "sent":
+    os.kill(os.getpid(), signal.SIGBUS)
+if what == "other":
+    with open(path, "rb") as opened:
+        other = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
+    os.truncate(path, 1)
+    other[10000]
+"""
+    file.write_bytes(b"\1" * 40_000)
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(file), what], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == (0 if what == "ours" else -7), done.stderr
+    assert (
+        done.stdout.strip()
+        == f"{file}: was cut while it was being read, or its disk could not read it; start again"
+    )
+
+
+def test_a_map_is_watched_until_its_last_view_goes(file):
+    import numba  # noqa: F401
+
+    from transcode.numerics import faults
+
+    def watched() -> int:
+        return sum(end != 0 for end in faults._TABLE[1::3])
+
+    gc.collect()
+    before = watched()
+    mapped = MappedFile(file)
+    view = mapped.bytes(0, 10, Scratch())
+    assert watched() == before + 1
+    mapped.close()
+    del mapped
+    gc.collect()
+    assert watched() == before + 1
+    del view
+    gc.collect()
+    assert watched() == before
 
 
 def test_a_disk_that_cannot_read_is_named_and_so_is_the_tensor(save, tmp_path, monkeypatch):
@@ -223,6 +308,7 @@ def test_many_threads_read_the_right_bytes_while_pages_are_released(tmp_path, mo
 
 
 RESIDENT = """
+import numba  # whoever looks at views has it loaded
 import sys
 import numpy as np
 from transcode.core.scratch import Scratch
@@ -233,6 +319,7 @@ def resident():
         return next(int(line.split()[1]) << 10 for line in status if line.startswith("RssFile"))
 
 files = [MappedFile(path, drop_cache=sys.argv[1] == "drop") for path in sys.argv[2:]]
+files[0].bytes(0, 1, Scratch())  # compiles the handler of faults
 scratch, step, peak, total = Scratch(), 8 << 20, 0, 0
 before = resident()
 for file in files:
@@ -261,6 +348,7 @@ def test_resident_memory_is_bounded_over_all_files(tmp_path, drop):
 
 
 IN_USE = """
+import numba  # whoever looks at views has it loaded
 import sys
 from transcode.core.scratch import Scratch
 from transcode.storage.mapping import BATCH, MappedFile

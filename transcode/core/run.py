@@ -142,6 +142,7 @@ class _Jobs:
         for start, stop in tensor.tiles(self._tile_bytes):
 
             def job(scratch: Scratch, start: int = start, stop: int = stop) -> int:
+                scratch.untouched = tensor.untouched
                 for piece in tensor.read(start, stop, scratch):
                     file, base = places[piece.role]
                     raw = piece.data.reshape(-1).view("u1")

@@ -24,9 +24,14 @@ class Scratch:
 
     Args:
         allocate: makes a block of so many bytes, where it must be memory of a special kind.
+
+    Attributes:
+        untouched: what a reader yields for this tile is only handed to system calls, never looked at by the
+            process itself, which pages of a file that was cut would kill.
     """
 
     def __init__(self, allocate: Callable[[int], NDArray[np.uint8]] | None = None) -> None:
+        self.untouched = False
         self._allocate = allocate or _ordinary
         self._block: NDArray[np.uint8] = _ordinary(0)
         self._used = 0
@@ -59,6 +64,7 @@ class Scratch:
     def reset(self) -> None:
         """Take all arrays back, and give back what was borrowed."""
         self._give_back()
+        self.untouched = False
         if self._overflow:
             self._block = _ordinary(0)  # let go of the old block first: never hold both
             raw = self._allocate(self._overflow + _ALIGN)

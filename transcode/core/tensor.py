@@ -43,6 +43,7 @@ Reader = Callable[[int, int, Scratch], Iterator[Piece]]
 """``read(start, stop, scratch)``: the pieces of rows ``start`` to ``stop``, one for each part.
 
 ``start`` is a multiple of the tensor's grain; ``stop`` too, or the number of rows. Thread-safe, repeatable.
+One that yields bytes of a file without looking at them has an attribute ``untouched`` that is true.
 """
 
 
@@ -82,6 +83,11 @@ class LazyTensor:
     def plain(self) -> bool:
         """Whether it is stored as it is: one part, the values."""
         return self.scheme is None
+
+    @property
+    def untouched(self) -> bool:
+        """Whether its reader yields bytes of a file as they lie, without looking at them."""
+        return getattr(self.read, "untouched", False)
 
     @property
     def nbytes(self) -> int:

@@ -5,10 +5,16 @@ go. So what is handed out is lent to a worker's scratch. What comes back from th
 its next tile, is counted over all maps, and after each :data:`BATCH` the pages behind it are let go. Letting
 go never invalidates a view, as a page that is looked at again comes back from the page cache; but then it
 stays, which is why nothing is let go that is still in use.
+
+A file may be cut, or its disk fail, while it is being read, and looking at a page that is gone kills the
+process. So the kernel is asked for pages before they are handed out, and answers with an error; what happens
+between that and the look is survived (:mod:`..numerics.faults`) and told by :meth:`MappedFile.verify`. Where
+it could not be survived, bytes that the process itself will look at are read, not mapped.
 """
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
 import threading
@@ -31,6 +37,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from ..numerics.faults import Watch
+
     Bytes = NDArray[np.uint8]
 
 __all__ = ["AHEAD", "BATCH", "MAX_OPEN", "MappedFile"]
@@ -49,12 +57,30 @@ _DONTNEED = getattr(mmap, "MADV_DONTNEED", None)
 _CAN_ADVISE = hasattr(os, "posix_fadvise")
 
 
+class _Map(mmap.mmap):
+    """A map that may be watched, as long as it and its views live."""
+
+    watch: Watch | None = None
+
+    def survives(self, address: int, note: ctypes.c_uint64) -> bool:
+        """Whether looking at pages that are gone sets a note, and does not kill; the map begins there."""
+        if self.watch is None:
+            from ..numerics import faults
+
+            self.watch = faults.watch(address, len(self), note)
+        return self.watch is not None
+
+    def __del__(self) -> None:
+        if self.watch is not None:
+            self.watch.end()
+
+
 class _Open:
     """An open file and its map. It closes when nobody refers to it, so that eviction never hurts a reader."""
 
     __slots__ = ("drop_cache", "fd", "high", "low", "map", "turn")
 
-    def __init__(self, fd: int, map: mmap.mmap | None, drop_cache: bool) -> None:
+    def __init__(self, fd: int, map: _Map | None, drop_cache: bool) -> None:
         self.fd = fd
         self.map = map
         self.drop_cache = drop_cache
@@ -209,6 +235,8 @@ class MappedFile:
         self._drop_cache = drop_cache
         self._seen = _identity(os.stat(path))
         self.size = self._seen[0]
+        self._lost = ctypes.c_uint64()  # not 0 once a page was gone when it was looked at
+        self._turn = threading.Lock()
         self._key = object()
         weakref.finalize(self, _POOL.abandon, self._key).atexit = False
 
@@ -220,16 +248,25 @@ class MappedFile:
         _POOL.close(self._key)
 
     def verify(self) -> None:
-        """Raise FormatError if the file was changed, replaced or removed since it was opened."""
+        """Raise FormatError if the file was changed, replaced or removed since, or a page of it lost."""
         try:
             now = _identity(os.stat(self.path))
         except OSError as error:
             raise FormatError(f"cannot be read any more: {error.strerror}", file=self.path) from None
         if now != self._seen:
             raise FormatError("was changed while it was being read", file=self.path, hint="start again")
+        self._check_lost()
 
-    def bytes(self, begin: int, end: int, scratch: Scratch) -> Bytes:
-        """Bytes ``begin`` to ``end`` of the file: a read-only view, or a copy in ``scratch``.
+    def _check_lost(self) -> None:
+        if self._lost.value:
+            raise FormatError(
+                "was cut while it was being read, or its disk could not read it",
+                file=self.path,
+                hint="start again",
+            )
+
+    def bytes(self, begin: int, end: int, scratch: Scratch, *, view: bool = True) -> Bytes:
+        """Bytes ``begin`` to ``end`` of the file: a read-only view if allowed, or a copy in ``scratch``.
 
         Raises:
             FormatError: the file was changed or cut since it was opened.
@@ -248,13 +285,15 @@ class MappedFile:
                 file=self.path,
                 hint="was it changed while it was being read?",
             )
+        self._check_lost()
         _POOL.hand_out(open, begin, end, scratch)
-        if open.map is not None:
-            view = np.frombuffer(open.map, np.uint8, end - begin, begin)
-            # Touching a page that cannot be read kills the process; the kernel, asked for it, says so.
-            with suppress(OSError):
-                if system.populate(view.ctypes.data, view.nbytes):
-                    return view
+        if open.map is not None and view:
+            found = np.frombuffer(open.map, np.uint8, end - begin, begin)
+            address = found.ctypes.data
+            if scratch.untouched or self._survives(open.map, address - begin):
+                with suppress(OSError):
+                    if system.populate(address, found.nbytes):
+                        return found
         return self._copy(open, begin, end, scratch)  # which says what is wrong, or gets around it
 
     def rows(self, offset: int, spec: Spec, start: int, stop: int, scratch: Scratch) -> NDArray[Any]:
@@ -265,22 +304,26 @@ class MappedFile:
             dtypes as their bytes, 1-D. A view of the map, or a copy in ``scratch`` where the map is not used
             or the tensor does not lie at a multiple of its item size.
         """
-        raw = self.bytes(offset + spec.row_offset(start), offset + spec.row_offset(stop), scratch)
+        import numpy as np  # as above
+
+        begin, end = offset + spec.row_offset(start), offset + spec.row_offset(stop)
         if spec.dtype.packed:
-            return raw
-        rows = raw.view(spec.dtype.carrier)
-        if not rows.flags.aligned:
-            rows = scratch.take(rows.shape, rows.dtype)
-            rows.view("u1")[:] = raw
-            rows.flags.writeable = False
+            return self.bytes(begin, end, scratch)
+        # Maps begin at a page, and scratch at a cache line.
+        aligned = begin % np.dtype(spec.dtype.carrier).itemsize == 0
+        rows = self.bytes(begin, end, scratch, view=aligned).view(spec.dtype.carrier)
         return rows.reshape(stop - start, spec.columns)
+
+    def _survives(self, map: _Map, address: int) -> bool:
+        with self._turn:
+            return map.survives(address, self._lost)
 
     def _open(self) -> _Open:
         try:
             fd = os.open(self.path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
         except OSError as error:
             raise FormatError(f"cannot be read: {error.strerror}", file=self.path) from None
-        mapped: mmap.mmap | None = None
+        mapped: _Map | None = None
         try:
             if _identity(os.fstat(fd)) != self._seen:
                 raise FormatError("was changed since its header was read", file=self.path, hint="start again")
@@ -323,8 +366,8 @@ def _identity(stat: os.stat_result) -> tuple[int, ...]:
     return stat.st_size, stat.st_mtime_ns, stat.st_ino, stat.st_dev
 
 
-def _map(fd: int) -> mmap.mmap | None:
+def _map(fd: int) -> _Map | None:
     try:
-        return mmap.mmap(fd, 0, access=mmap.ACCESS_READ)
+        return _Map(fd, 0, access=mmap.ACCESS_READ)
     except (OSError, ValueError):  # file systems that cannot map, address space used up
         return None

@@ -32,6 +32,7 @@ def stored(file: MappedFile, name: str, spec: Spec, offset: int, *, shares: str 
             rows = file.rows(offset, spec, start, stop, scratch)
         yield Piece("values", spec.row_offset(start), rows)
 
+    read.untouched = True  # type: ignore[attr-defined]
     return plain(name, spec, read, shares=shares)
 
 

@@ -12,14 +12,14 @@ from typing import Any
 from .. import catalog
 from ..core import given
 from ..core import layout as cutting
-from ..core.flow import Flow
+from ..core.flow import Flow, Source
 from ..core.performance import MIN_TILE, Performance
 from ..core.plan import Plan, SideFile, lay_out
 from ..core.planning import Planning
 from ..core.run import Progress, Report, execute
 from ..core.spec import Spec
 from ..core.tensor import LazyTensor
-from ..errors import Interrupted, PlanError, RecipeError
+from ..errors import FormatError, Interrupted, PlanError, RecipeError, TranscodeError
 from ..numerics.notice import compiling
 from ..storage import header
 from ..storage.location import refuse_destination
@@ -213,17 +213,22 @@ class Write:
             with compiling(lambda: self._tell("compile", 0)), staging:
                 used = devices.choose(self.performance, plan.tensors)
                 self._prepare(plan, used)
-                report = execute(
-                    plan,
-                    staging,
-                    workers=used.performance.threads,
-                    tile_bytes=used.performance.tile_bytes,
-                    surroundings=used.surroundings,
-                    on_progress=self.on_progress,
-                )
+                sources = (flow.source, *plan.planning.inputs)
+                try:
+                    report = execute(
+                        plan,
+                        staging,
+                        workers=used.performance.threads,
+                        tile_bytes=used.performance.tile_bytes,
+                        surroundings=used.surroundings,
+                        on_progress=self.on_progress,
+                    )
+                except TranscodeError as error:
+                    # Of a source that changes under way anything may come, a failed write of its map too.
+                    _verify(sources, error)
+                    raise
                 self._tell("sync", report.bytes_read)
-                for source in (flow.source, *plan.planning.inputs):
-                    source.verify()
+                _verify(sources)
                 staging.commit()
         except KeyboardInterrupt:
             what = (
@@ -348,6 +353,14 @@ class Write:
     def with_progress(self, on_progress: Callable[[Progress], None] | None) -> Write:
         """The same, reporting its progress."""
         return replace(self, on_progress=on_progress)
+
+
+def _verify(sources: Sequence[Source], error: TranscodeError | None = None) -> None:
+    """Refuse sources that are not what they were, unless the error that led here tells of that very file."""
+    for source in sources:
+        told = isinstance(error, FormatError) and error.file in {str(file.path) for file in source.files}
+        if not told:
+            source.verify()
 
 
 def _numbering(tensors: Sequence[LazyTensor]) -> Callable[[LazyTensor], int | None]:

@@ -1,0 +1,3 @@
+ATTACKS = {}
+def attack(s):
+    return lambda *a: None

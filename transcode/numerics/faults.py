@@ -1,0 +1,205 @@
+"""Reading a mapped file whose pages are gone, without dying of it.
+
+The kernel answers a look at a page of a map that the file no longer has (it was cut), or that its device
+cannot read, with SIGBUS, and the process dies. Here a handler of that signal, in machine code because it must
+not wait for the interpreter, puts a page of zeros in the place of the lost one and notes that it did; who
+watches the map asks for that note before anything made of these bytes is believed.
+
+The handler is compiled by llvmlite, which numba brings along, at the first map that is watched: about 10 ms.
+Faults of other addresses, and signals that somebody sent, go to whoever handled SIGBUS before.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import signal
+import sys
+import threading
+from functools import cache
+from typing import Any
+
+__all__ = ["MOST", "Watch", "watch"]
+
+MOST = 512
+"""Maps that can be watched at once."""
+
+_TABLE = (ctypes.c_uint64 * (3 * MOST))()
+"""Of each map: its first byte, the byte behind it (0: a free place), the address of the note."""
+
+_lock = threading.Lock()
+_kept: list[Any] = []  # compiled code lives as long as its engine
+
+# siginfo_t and mmap(2) as on 64-bit Linux: si_code at byte 8, si_addr at byte 16; PROT_READ is 1 and
+# MAP_PRIVATE | MAP_FIXED | MAP_ANONYMOUS is 0x32 there (not on MIPS, Alpha, PA-RISC).
+_MACHINES = ("x86_64", "aarch64", "riscv64", "ppc64le", "s390x", "loongarch64")
+_CODE = """
+target triple = "{triple}"
+
+define void @handle(i32 %signal, i64 %info, i64 %context) {{
+entry:
+  %code.int = add i64 %info, 8
+  %code.at = inttoptr i64 %code.int to {int}
+  %code = load i32, {int} %code.at
+  %address.int = add i64 %info, 16
+  %address.at = inttoptr i64 %address.int to {long}
+  %address = load i64, {long} %address.at
+  %fault = icmp sgt i32 %code, 0
+  br i1 %fault, label %look, label %sent
+
+look:
+  %place = phi i64 [ 0, %entry ], [ %next, %on ]
+  %begin.int = add i64 %place, {table}
+  %begin.at = inttoptr i64 %begin.int to {long}
+  %begin = load volatile i64, {long} %begin.at
+  %end.int = add i64 %begin.int, 8
+  %end.at = inttoptr i64 %end.int to {long}
+  %end = load volatile i64, {long} %end.at
+  %behind = icmp uge i64 %address, %begin
+  %before = icmp ult i64 %address, %end
+  %inside = and i1 %behind, %before
+  br i1 %inside, label %ours, label %on
+
+on:
+  %next = add i64 %place, 24
+  %more = icmp ult i64 %next, {size}
+  br i1 %more, label %look, label %others
+
+ours:
+  %note.place = add i64 %begin.int, 16
+  %note.at = inttoptr i64 %note.place to {long}
+  %note.int = load volatile i64, {long} %note.at
+  %note = inttoptr i64 %note.int to {long}
+  store volatile i64 1, {long} %note
+  %page = and i64 %address, -{page}
+  %map = inttoptr i64 {mmap} to {mapper}
+  %got = call i64 %map(i64 %page, i64 {page}, i32 1, i32 50, i32 -1, i64 0)
+  %fine = icmp eq i64 %got, %page
+  br i1 %fine, label %done, label %others
+
+sent:
+  %again.to = inttoptr i64 {sigaction} to {setter}
+  %again.set = call i32 %again.to(i32 %signal, i64 {before}, i64 0)
+  %raise = inttoptr i64 {raise_} to {raiser}
+  %again = call i32 %raise(i32 %signal)
+  ret void
+
+others:
+  %to = inttoptr i64 {sigaction} to {setter}
+  %set = call i32 %to(i32 %signal, i64 {before}, i64 0)
+  ret void
+
+done:
+  ret void
+}}
+"""
+
+
+# Pointers as LLVM spells them up to version 16, and since 15.
+_TYPED = {
+    "int": "i32*",
+    "long": "i64*",
+    "mapper": "i64 (i64, i64, i32, i32, i32, i64)*",
+    "setter": "i32 (i32, i64, i64)*",
+    "raiser": "i32 (i32)*",
+}
+_OPAQUE = dict.fromkeys(_TYPED, "ptr")
+
+
+class _Action(ctypes.Structure):
+    """``struct sigaction`` of the C libraries of 64-bit Linux."""
+
+    _fields_ = (
+        ("handler", ctypes.c_void_p),
+        ("mask", ctypes.c_uint64 * 16),
+        ("flags", ctypes.c_int),
+        ("restorer", ctypes.c_void_p),
+    )
+
+
+_SA_SIGINFO = 4
+
+
+class Watch:
+    """A map that is watched, until :meth:`end`, which must come before it is unmapped."""
+
+    __slots__ = ("_note", "_place")
+
+    def __init__(self, place: int, note: ctypes.c_uint64) -> None:
+        self._place = place
+        self._note = note  # lives at least as long as its address stands in the table
+
+    def end(self) -> None:
+        """Watch it no longer."""
+        _TABLE[3 * self._place + 1] = 0
+
+
+def watch(address: int, size: int, note: ctypes.c_uint64) -> Watch | None:
+    """Survive looks at lost pages of a map; what is read there is zero, and ``note`` is no more 0 then.
+
+    Returns:
+        None where that cannot be done, or would cost the import of a compiler that is not loaded anyway:
+        then the map is not to be looked at.
+    """
+    if "llvmlite" not in sys.modules or not _install():
+        return None
+    with _lock:
+        for place in range(MOST):
+            if _TABLE[3 * place + 1] == 0:
+                _TABLE[3 * place] = address
+                _TABLE[3 * place + 2] = ctypes.addressof(note)
+                _TABLE[3 * place + 1] = address + size
+                return Watch(place, note)
+    return None
+
+
+@cache
+def _install() -> bool:
+    """Make the handler that of SIGBUS, once; False where there is no way."""
+    if not sys.platform.startswith("linux") or platform.machine() not in _MACHINES or sys.maxsize < 1 << 32:
+        return False
+    try:
+        libc = ctypes.CDLL(None, use_errno=True)
+        before = _Action()
+        handler = _compiled(libc, ctypes.addressof(before))
+        ours = _Action(handler=handler, flags=_SA_SIGINFO)
+        _kept.append(before)
+        done: int = libc.sigaction(int(signal.SIGBUS), ctypes.byref(ours), ctypes.byref(before))
+    except Exception:  # another llvmlite, memory that may not be executed: files are read instead
+        return False
+    return done == 0
+
+
+def _compiled(libc: ctypes.CDLL, before: int) -> int:
+    """The address of the handler."""
+    from llvmlite import binding
+
+    def address(name: str) -> int:
+        found = ctypes.cast(getattr(libc, name), ctypes.c_void_p).value
+        assert found
+        return found
+
+    binding.initialize_native_target()
+    binding.initialize_native_asmprinter()
+    values = {
+        "triple": binding.get_process_triple(),
+        "table": ctypes.addressof(_TABLE),
+        "size": ctypes.sizeof(_TABLE),
+        "page": os.sysconf("SC_PAGE_SIZE"),
+        "before": before,
+        "mmap": address("mmap"),
+        "sigaction": address("sigaction"),
+        "raise_": address("raise"),
+    }
+    try:
+        module = binding.parse_assembly(_CODE.format(**values, **_TYPED))
+    except RuntimeError:
+        module = binding.parse_assembly(_CODE.format(**values, **_OPAQUE))
+    module.verify()
+    machine = binding.Target.from_default_triple().create_target_machine()
+    engine = binding.create_mcjit_compiler(module, machine)
+    engine.finalize_object()
+    _kept.append(engine)
+    found: int = engine.get_function_address("handle")
+    return found
