@@ -12,13 +12,16 @@ import re
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from math import prod
+from itertools import pairwise
+from operator import attrgetter
 from os import PathLike
 from typing import Any
 
 from ..core.dtypes import DTYPES, DType
 from ..core.spec import Spec
 from ..errors import FormatError, PlanError
+from . import headertext
+from .headertext import Doubled, kind_of
 
 __all__ = ["MAX_HEADER", "PAGE", "Entry", "Header", "NotText", "foreign", "parse", "read", "render"]
 
@@ -28,6 +31,8 @@ MAX_HEADER = 100_000_000
 PAGE = 4096
 """Data sections start at a multiple of this, so that a file can later grow at its front without a copy."""
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_MOST_SHARED = 4096  # different shapes of a dtype that are looked for again
 _LIMIT = 1 << 64  # sizes beyond the reference reader's usize
 
 
@@ -69,42 +74,6 @@ class NotText(str):
 
     def __hash__(self) -> int:
         return hash(("not text", str(self)))
-
-
-class _Negative(int):
-    """A JSON integer written with a minus sign, so that ``-0`` can be told from ``0``."""
-
-
-def _integer(text: str) -> int:
-    return _Negative(text) if text[0] == "-" else int(text)
-
-
-class _Doubled(dict[str, Any]):
-    """A JSON object that names a key twice; which one, is told where the object's place is known."""
-
-    key = ""
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) == len(pairs):
-        return made
-    doubled = _Doubled(made)
-    seen: set[str] = set()
-    for key, _ in pairs:
-        if key in seen:
-            doubled.key = key
-            break
-        seen.add(key)
-    return doubled
-
-
-def _constant(text: str) -> Any:
-    raise _Malformed(f"{text} is not JSON")
-
-
-class _Malformed(ValueError):
-    pass
 
 
 def read(path: str | PathLike[str], *, lenient: bool = False) -> Header:
@@ -186,34 +155,40 @@ def parse(raw: bytes, *, file_size: int, file: str | PathLike[str], lenient: boo
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
         raise FormatError(f"the header is not UTF-8 at byte {8 + error.start}", file=file) from None
+    size = len(raw)
+    del raw  # the text is all that is needed of it
+    metadata: dict[str, str] | None = None
+    entries: list[Entry] = []
+    specs: dict[str, dict[tuple[int, ...], Spec]] = {}
     try:
-        table = json.loads(
-            text,
-            object_pairs_hook=_object,
-            parse_constant=_constant,
-            # The hook is a Python call for every number, so it is used only where a minus sign exists.
-            parse_int=_integer if "-" in text else None,
-        )
-    except _Malformed as error:
-        raise FormatError(f"the header is malformed: {error}", file=file) from None
-    except (ValueError, RecursionError) as error:
-        raise FormatError(f"the header is not valid JSON: {error}", file=file) from None
-    if not isinstance(table, dict):
-        raise FormatError(f"the header is a JSON {_kind(table)}, not an object", file=file)
-    if isinstance(table, _Doubled):
-        raise FormatError("the header names this tensor twice", file=file, tensor=table.key)
-
-    metadata = (_lenient if lenient else _metadata)(table.pop("__metadata__", None), file)
-    entries = [_entry(name, fields, file) for name, fields in table.items()]
-    entries.sort(key=lambda entry: (entry.begin, entry.end))
-    data_start = 8 + len(raw)
+        for name, fields in headertext.members(text):
+            if name != headertext.METADATA:
+                entries.append(_entry(name, fields, file, specs, entries[-1].end if entries else 0))
+            elif metadata is None:
+                metadata = (_lenient if lenient else _metadata)(fields, file)
+            else:
+                raise _twice(name, file)
+    except headertext.Malformed as error:
+        raise FormatError(str(error), file=file) from None
+    del text
+    _check_names(entries, file)
+    # Keys that exist already, one sort for each, take less memory than pairs of them.
+    entries.sort(key=attrgetter("end"))
+    entries.sort(key=attrgetter("begin"))
+    data_start = 8 + size
     _check_offsets(entries, file_size - data_start, file)
-    return Header(tuple(entries), metadata, data_start, file_size - data_start)
+    return Header(tuple(entries), metadata or {}, data_start, file_size - data_start)
 
 
-def _kind(value: Any) -> str:
-    names = {list: "array", str: "string", bool: "boolean", type(None): "null", dict: "object"}
-    return names.get(type(value), "number")
+def _check_names(entries: list[Entry], file: str | PathLike[str]) -> None:
+    names = sorted(entry.name for entry in entries)
+    for one, two in pairwise(names):
+        if one == two:
+            raise _twice(one, file)
+
+
+def _twice(name: str, file: str | PathLike[str]) -> FormatError:
+    return FormatError("the header names this tensor twice", file=file, tensor=name)
 
 
 def _metadata(found: Any, file: str | PathLike[str]) -> dict[str, str]:
@@ -221,11 +196,11 @@ def _metadata(found: Any, file: str | PathLike[str]) -> dict[str, str]:
         return {}
     if not isinstance(found, dict):
         raise FormatError(
-            f"__metadata__ is a JSON {_kind(found)}, not an object",
+            f"__metadata__ is a JSON {kind_of(found)}, not an object",
             file=file,
             hint="`transcode meta clear FILE` takes it out",
         )
-    if isinstance(found, _Doubled):
+    if isinstance(found, Doubled):
         raise FormatError(f"__metadata__ names {found.key!r} twice", file=file, hint=_repair(found.key))
     for key, value in found.items():
         if not isinstance(value, str):
@@ -247,7 +222,7 @@ def _repair(key: str) -> str:
 def _lenient(found: Any, file: str | PathLike[str]) -> dict[str, str]:
     if not isinstance(found, dict):
         return {}
-    doubled = found.key if isinstance(found, _Doubled) else None
+    doubled = found.key if isinstance(found, Doubled) else None
     made: dict[str, str] = {}
     for key, value in found.items():
         fine = isinstance(value, str) and _is_text(key) and _is_text(value) and key != doubled
@@ -258,13 +233,7 @@ def _lenient(found: Any, file: str | PathLike[str]) -> dict[str, str]:
 
 def _is_text(text: str) -> bool:
     # JSON escapes can spell half of a surrogate pair, which is no text and cannot be written again.
-    if text.isascii():
-        return True
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    return text.isascii() or _SURROGATE.search(text) is None
 
 
 def _check_text(text: str, file: str | PathLike[str]) -> None:
@@ -272,40 +241,64 @@ def _check_text(text: str, file: str | PathLike[str]) -> None:
         raise FormatError(f"{text!r} holds half of a surrogate pair", file=file)
 
 
-def _entry(name: str, fields: Any, file: str | PathLike[str]) -> Entry:
+def _entry(
+    name: str,
+    fields: Any,
+    file: str | PathLike[str],
+    specs: dict[str, dict[tuple[int, ...], Spec]],
+    before: int,
+) -> Entry:
+    """An entry that keeps what it can of the others: facts that ``specs`` has, the end of the one before."""
+
     def wrong(what: str) -> FormatError:
         return FormatError(what, file=file, tensor=name)
 
     _check_text(name, file)
     if not isinstance(fields, dict):
-        raise wrong(f"the entry is a JSON {_kind(fields)}, not an object")
-    if isinstance(fields, _Doubled):
+        raise wrong(f"the entry is a JSON {kind_of(fields)}, not an object")
+    if isinstance(fields, Doubled):
         raise wrong(f"the entry names {fields.key!r} twice")
     try:
         kind, shape, offsets = fields["dtype"], fields["shape"], fields["data_offsets"]
     except KeyError as error:
         raise wrong(f"the entry lacks {error.args[0]!r}") from None
     if not isinstance(kind, str) or kind not in DTYPES:
-        raise wrong(f"unknown dtype {kind!r}")
+        raise wrong(f"unknown dtype {_shown(kind)}")
     if not isinstance(shape, list) or not all(map(_natural, shape)):
-        raise wrong(f"shape {shape!r} is not a list of non-negative integers")
+        raise wrong(f"shape {_shown(shape)} is not a list of non-negative integers")
     if not isinstance(offsets, list) or len(offsets) != 2 or not all(map(_natural, offsets)):
-        raise wrong(f"data_offsets {offsets!r} are not two non-negative integers")
+        raise wrong(f"data_offsets {_shown(offsets)} are not two non-negative integers")
     dtype: DType = DTYPES[kind]
     # Zeros come last in the product, as the reference multiplies in order and refuses what overflows.
-    bits = prod(size or 1 for size in shape) * dtype.bits
+    bits = dtype.bits
+    for size in shape:
+        bits *= size or 1
+        if bits >= _LIMIT:
+            break
     if bits >= _LIMIT:
-        raise wrong(f"shape {shape!r} of {kind} overflows")
+        raise wrong(f"shape {_shown(shape)} of {kind} overflows")
     if 0 in shape:
         bits = 0
     if bits % 8:
-        raise wrong(f"shape {shape!r} of {kind} is not a whole number of bytes")
+        raise wrong(f"shape {_shown(shape)} of {kind} is not a whole number of bytes")
     begin, end = offsets
     if begin > end:
         raise wrong(f"data_offsets {offsets!r} run backwards")
     if end - begin != bits // 8:
-        raise wrong(f"data_offsets {offsets!r} hold {end - begin} bytes, {kind} {shape!r} needs {bits // 8}")
-    return Entry(name, Spec(dtype, tuple(shape)), begin, end)
+        raise wrong(
+            f"data_offsets {offsets!r} hold {end - begin} bytes, {kind} {_shown(shape)} needs {bits // 8}"
+        )
+    known = specs.setdefault(kind, {})
+    lengths = tuple(shape)
+    if (spec := known.get(lengths)) is None:
+        spec = Spec(dtype, lengths)
+        if len(known) < _MOST_SHARED:
+            known[lengths] = spec
+    return Entry(name, spec, before if begin == before else begin, end)
+
+
+def _shown(value: Any) -> str:
+    return f"{value!r:.200}"
 
 
 def _natural(value: Any) -> bool:
