@@ -82,6 +82,9 @@ def test_nv_fills_its_arrays_and_nothing_beside_them(search, blocks):
     assert 0.05 < noise < 0.12
 
 
+DIVISORS = np.array([7, 8, 8.75], F)
+
+
 @pytest.mark.parametrize("size", [32, 64, 128])
 def test_integers_symmetric_and_with_zeros(size):
     values = np.random.default_rng(3).standard_normal((90, size)).astype(F) + F(0.3)
@@ -90,14 +93,19 @@ def test_integers_symmetric_and_with_zeros(size):
         scales = np.full((90, 1), np.nan, F)
         groups = bits_of(values).reshape(90, size)
         groups.setflags(write=False)
-        assert encode.integers(groups, STORED["F32"], 0, codes, scales, kept, Scratch())
+        assert encode.integers(groups, STORED["F32"], DIVISORS, codes, scales, kept, Scratch())
         assert beside(whole_codes)
         both = np.stack([codes & 15, codes >> 4], -1).reshape(90, size).astype(np.int8)
         numbers = (both ^ 8) - 8  # two's complement
         zero = 0 if kept is None else kept.astype(F)
         out = (numbers - zero) * scales
-        # No error is more than half a step, but where the clamp of the zero point or of the top adds one.
-        assert (np.abs(out - values) <= scales * 1.001).all()
+        # No error is more than half a step, but where the clamp of the zero point or of the top adds one; a scale
+        # that lets the largest values give way is taken only where that has less error on the whole.
+        assert (np.abs(out - values) <= scales * (1.001 if kept is not None else 1.76)).all()
+        if kept is None:
+            plain = np.abs(values).max(1, keepdims=True) / F(7)
+            without = ((np.rint(values / plain) * plain - values) ** 2).sum(1)
+            assert (((out - values) ** 2).sum(1) <= without * 1.0001).all()
         assert np.median(np.abs(out - values) / scales) < 0.3
         if kept is not None:
             assert len(np.unique(kept)) > 3
@@ -112,13 +120,12 @@ def test_what_is_not_finite_is_told(bad, search):
     codes, scales = np.empty(3200, np.uint8), np.empty(200, np.uint8)
     assert not encode.mx(bits, FORMATS["e4m3fn"], "rceil", search, codes, scales[:100], Scratch())
     assert not encode.nv(bits, F(1), (4, 6) if search else None, codes[:1600], scales, Scratch())
-    tries = 24 if search else 0
     groups = bits.reshape(-1, 64)
     groups.setflags(write=False)
     found = np.empty((50, 1), F)
-    assert not encode.integers(groups, STORED["F32"], tries, codes[:1600], found, None, Scratch())
+    assert not encode.integers(groups, STORED["F32"], DIVISORS, codes[:1600], found, None, Scratch())
     zeros = np.empty((50, 1), np.int8)
-    assert not encode.integers(groups, STORED["F32"], 0, codes[:1600], found, zeros, Scratch())
+    assert not encode.integers(groups, STORED["F32"], DIVISORS, codes[:1600], found, zeros, Scratch())
 
 
 def test_a_thread_that_works_for_a_gpu_hands_the_whole_step_over(monkeypatch):

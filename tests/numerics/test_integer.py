@@ -1,4 +1,4 @@
-"""The kernels of integers: blocks of any shape, scales as stored, zero points, and the search."""
+"""The kernels of integers: blocks of any shape, scales as stored, and zero points."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def as_bits(values):
     return bits
 
 
-def run(values, *, height=1, width=None, stored="F32", given=0.0, top=127, tries=0):
+def run(values, *, height=1, width=None, stored="F32", given=0.0, top=127):
     rows, columns = values.shape
     width = columns if width is None else width
     codes = np.full(values.shape, 99, np.int8)
     scales = np.full((-(-rows // height), -(-columns // width)), np.nan, F)
-    fine = symmetric(as_bits(values), height, width, STORED[stored], F(given), F(top), tries, codes, scales)
+    fine = symmetric(as_bits(values), height, width, STORED[stored], F(given), F(top), codes, scales)
     return (codes, scales) if fine else None
 
 
@@ -90,39 +90,6 @@ def test_sources_of_every_width(kind):
 
 
 @pytest.mark.parametrize("stored", KEPT)
-@pytest.mark.parametrize("tries", [1, 15, 16, 24])
-def test_the_search_finds_the_best_of_the_scales_it_tries(stored, tries):
-    """Each 1/48 of the plain one below the last, rounded to its dtype; the first of equals is kept."""
-    rng = np.random.default_rng(3)
-    values = rng.standard_t(3, (60, 64)).astype(F)
-    values[0] = 0
-    codes, scales = run(values, stored=stored, top=7, tries=tries)
-    peak = np.abs(values).max(1, keepdims=True)
-    plain = np.where(peak == 0, F(1), (peak / F(7)).astype(KEPT[stored]).astype(F))
-    shares = np.array([1 - step / 48 for step in range(tries + 1)], F)
-    tried = (plain * shares).astype(KEPT[stored]).astype(F)
-    exact = values.astype(np.float64)
-    errors = np.stack(
-        [
-            ((exact - clamped(values / s[:, None], 7) * s[:, None].astype(np.float64)) ** 2).sum(1)
-            for s in tried.T
-        ],
-        1,
-    )
-    best = errors.argmin(1)
-    rows = np.arange(60)
-    np.testing.assert_allclose(
-        errors[rows, best],
-        ((exact - codes * scales.astype(np.float64)) ** 2).sum(1),
-        rtol=1e-12,
-    )
-    np.testing.assert_array_equal(scales[:, 0], tried[rows, best])
-    np.testing.assert_array_equal(codes, clamped(values / scales, 7))
-    assert (best > 0).sum() > 5
-    assert scales[0, 0] == 1  # of a block of zeros nothing is better than the plain one
-
-
-@pytest.mark.parametrize("stored", KEPT)
 @pytest.mark.parametrize("span", [255, 15])
 @pytest.mark.parametrize("width", [70, 16])
 def test_zero_points(stored, span, width):
@@ -164,7 +131,6 @@ def test_what_is_not_finite_is_told(bad, at):
     values = np.ones((13, 70), F)
     values[at] = bad
     for height, width in ((1, 70), (4, 16), (128, 128)):
-        for tries in (0, 24):
-            assert run(values, height=height, width=width, tries=tries) is None
+        assert run(values, height=height, width=width) is None
     for width in (70, 16):
         assert run_zero(values, width=width) is None
