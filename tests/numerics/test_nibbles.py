@@ -51,10 +51,11 @@ def test_the_best_of_the_scales_it_tries(stored, size, divisors):
 
 
 def test_of_equals_the_first_is_kept():
-    """Halves of the largest are exact under every power of two below it."""
+    """Four is exact under the scales 1, 2 and 4."""
     values = np.zeros((1, 32), F)
-    values[0, :2] = 7, -3.5
-    assert run(values, (7, 3.5, 14))[1][0, 0] == 1
+    values[0, 0] = 4
+    for divisors, scale in (((4, 2, 1), 1), ((2, 4, 1), 2), ((1, 2, 4), 4)):
+        assert run(values, divisors)[1][0, 0] == scale
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
