@@ -18,7 +18,7 @@ __all__ = ["Devices", "choose", "known"]
 _WORKERS = 4
 """Threads that keep GPUs busy, two at least for each: more only wait for each other, over smaller tiles."""
 
-_SEARCH = {("int4", "mse"): 12.0, ("nvfp4", "mse"): 4.5}
+_SEARCH = {("int4", "mse"): 6.0, ("nvfp4", "mse"): 4.5}
 """Seconds that one processor takes for the values of one GB, where schemes and their searches take long
 enough for a GPU to pay; all others run about as fast as files are read and written.
 """
