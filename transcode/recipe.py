@@ -18,7 +18,7 @@ warning of the plan; in a recipe with steps it is an error. Unknown keys are err
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
@@ -158,10 +158,19 @@ class Recipe:
         return config
 
 
-def dump(recipe: Recipe) -> str:
-    """The recipe as YAML; :func:`parse` reads it back."""
+def dump(recipe: Recipe, *, ascii_only: bool = False) -> str:
+    """The recipe as YAML; :func:`parse` reads it back.
+
+    Args:
+        ascii_only: everything else is spelled as escapes.
+    """
+    return dump_config(recipe.config(), ascii_only=ascii_only)
+
+
+def dump_config(config: Mapping[str, Any], *, ascii_only: bool = False) -> str:
+    """What a recipe file holds, as YAML; see :func:`dump`."""
     return yaml.safe_dump(
-        recipe.config(), sort_keys=False, default_flow_style=None, width=100, allow_unicode=True
+        dict(config), sort_keys=False, default_flow_style=None, width=100, allow_unicode=not ascii_only
     )
 
 

@@ -163,7 +163,7 @@ def test_a_broken_config_is_told(cli, quantized: dict[str, Path], tmp_path: Path
     config = tmp_path / "config.json"
     config.write_text("[1]")
     result = convert(cli, quantized["int4"], tmp_path, "--merge", "--config", config)
-    assert f"{config}: is a JSON list, not an object" in result.err
+    assert f"{config}: is a JSON array, not an object" in result.err
     convert(cli, quantized["int4"], tmp_path, "--merge", "--config", config, "--strict", "--force", code=2)
 
 

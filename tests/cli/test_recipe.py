@@ -28,7 +28,7 @@ def test_of_a_file_in_full(cli, tmp_path, suffix):
 def test_refusals(refused, save, tmp_path):
     assert "no record" in refused("recipe", "show", save({"a": torch.ones(1)}))
     bad = save({"a": torch.ones(1)}, "b.safetensors", {"transcode": "{"})
-    assert "not JSON" in refused("recipe", "show", bad)
+    assert "is not valid JSON" in refused("recipe", "show", bad)
     for text in ("[]", "{}", '{"recipe": 1}', '{"recipe": {"steps": {}}}'):
         odd = save({"a": torch.ones(1)}, "c.safetensors", {"transcode": text})
         assert "tells no recipe" in refused("recipe", "show", odd)

@@ -12,8 +12,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from transcode.catalog.model_config import find_config, load_object
+from transcode.catalog.model_config import find_config
 from transcode.catalog.profiles import profile
+from transcode.core.small_json import read_object
 from transcode.catalog.svdquant import config_metadata
 from transcode.core.dtypes import DTYPES, dtype
 from transcode.core.spec import Spec
@@ -44,7 +45,7 @@ def load_config_json(model_path: str) -> dict[str, Any] | None:
         if path is None:
             print(f"Warning: config.json not found in {looked}")
             return None
-        found = load_object(path)
+        found = read_object(path)
     except TranscodeError as error:
         print(f"Error loading config.json: {error}")
         return None

@@ -6,6 +6,7 @@ import os
 from difflib import get_close_matches
 from pathlib import Path
 
+from ..core.homes import expanded, home
 from ..errors import RecipeError
 
 __all__ = ["find", "folders", "listing"]
@@ -56,14 +57,14 @@ def find(kind: str, name: str) -> Path:
 def _own() -> Path | None:
     chosen = os.environ.get("TRANSCODE_FORMATS")
     if chosen:
-        folder = Path(chosen).expanduser()
+        folder = expanded(chosen)
         if not folder.is_dir():
             raise RecipeError(
                 f"$TRANSCODE_FORMATS is {chosen!r}, which is not a folder", hint="correct or unset it"
             )
         return folder
     base = os.environ.get("XDG_CONFIG_HOME") or (os.environ.get("APPDATA") if os.name == "nt" else None)
-    try:
-        return (Path(base) if base else Path.home() / ".config") / "transcode" / "formats"
-    except RuntimeError:  # no home folder: a container's anonymous user
-        return None
+    if base:
+        return Path(base) / "transcode" / "formats"
+    at = home()
+    return None if at is None else at / ".config" / "transcode" / "formats"

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from ..errors import FormatError, PlanError
+from ..core.homes import expanded, home
+from ..errors import PlanError
 from .strict import load
 
-__all__ = ["find_config", "load_object"]
+__all__ = ["find_config"]
 
 _PLACES = ("transformer/config.json", "config.json", "transformer.config.json")
 
@@ -56,7 +55,7 @@ def _from_recipe(recipe: str, pipelines: Mapping[str, str]) -> list[str]:
 
 def _folders(model: str) -> list[Path]:
     """The folder of that name, else the snapshots of a hub repository, that of main first."""
-    folder = Path(model).expanduser()
+    folder = expanded(model)
     if folder.is_dir():
         return [folder]
     if "/" not in model:
@@ -74,23 +73,7 @@ def _hub_cache() -> Path:
     """Where huggingface_hub keeps repositories, by the environment variables that it reads."""
     for variable, below in (("HF_HUB_CACHE", ""), ("HUGGINGFACE_HUB_CACHE", ""), ("HF_HOME", "hub")):
         if os.environ.get(variable):
-            return Path(os.environ[variable]).expanduser() / below
-    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(cache).expanduser() / "huggingface" / "hub"
-
-
-def load_object(path: Path) -> dict[str, Any]:
-    """The object of a JSON file.
-
-    Raises:
-        FormatError: it cannot be read, or is not an object.
-    """
-    try:
-        found = json.loads(path.read_bytes().decode())
-    except OSError as error:
-        raise FormatError(f"cannot be read: {error.strerror}", file=path) from None
-    except (ValueError, RecursionError) as error:
-        raise FormatError(f"is not valid JSON: {error}", file=path) from None
-    if not isinstance(found, dict):
-        raise FormatError(f"is a JSON {type(found).__name__}, not an object", file=path)
-    return found
+            return expanded(os.environ[variable]) / below
+    cache = os.environ.get("XDG_CACHE_HOME")
+    below = expanded(cache) if cache else (home() or Path(".")) / ".cache"
+    return below / "huggingface" / "hub"

@@ -34,7 +34,7 @@ class Block:
         before, number, after = self.path.partition(_NUMBER)
         if not number or _NUMBER in after:
             raise RecipeError(f"{self.path!r} is not a block path", hint="write {i} once, for the number")
-        expression = rf"(?<![^.]){glob_regex(before)}(\d+){glob_regex(after)}(?![^.])"
+        expression = rf"(?<![^.]){glob_regex(before)}(\d{{1,9}}){glob_regex(after)}(?![^.])"
         object.__setattr__(self, "regex", re.compile(expression))
 
 

@@ -17,7 +17,6 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from os import PathLike
-from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import yaml
@@ -26,6 +25,7 @@ from yaml.events import CollectionEndEvent, CollectionStartEvent
 from yaml.nodes import MappingNode, ScalarNode, SequenceNode
 from yaml.nodes import Node as YamlNode
 
+from ..core import small_json
 from ..errors import RecipeError
 
 __all__ = ["Mapping", "Node", "load", "parse"]
@@ -250,9 +250,7 @@ def load(path: str | PathLike[str]) -> Node:
         RecipeError: the file cannot be read, is not YAML, or has a duplicate key.
     """
     try:
-        text = Path(path).read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise RecipeError(f"cannot be read: {error.strerror or error}", file=path) from None
+        text = small_json.read(path, RecipeError).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise RecipeError(f"is not UTF-8 text: {error.reason} at byte {error.start}", file=path) from None
     return parse(text, str(path))

@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ..core import small_json
 from ..core.spec import Spec
+from ..errors import FormatError
 from .profiles import Key, Profile
 from .svdquant import quantization_config
 
@@ -66,9 +68,9 @@ def _key(key: Key, metadata: Mapping[str, str]) -> Iterator[Finding]:
 
 def _json(key: Key, value: str) -> Iterator[Finding]:
     try:
-        opened = json.loads(value)
-    except (ValueError, RecursionError) as error:
-        yield _error(key.name, f"is not valid JSON: {error}")
+        opened = small_json.parse(value)
+    except FormatError as error:
+        yield _error(key.name, error.what)
         return
     wanted = {"object": dict, "array": list}.get(key.json or "")
     if wanted is not None and not isinstance(opened, wanted):
@@ -85,17 +87,9 @@ def _json(key: Key, value: str) -> Iterator[Finding]:
 _ABSENT = object()
 
 
-def _object(text: str) -> dict[str, Any] | None:
-    try:
-        opened = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    return opened if isinstance(opened, dict) else None
-
-
 def _svdquant(name: str, metadata: Mapping[str, str], tensors: Tensors) -> Iterator[Finding]:
     """``quantization_config`` of SVDQuant checkpoints against dtypes, scale shapes and rank."""
-    stored = _object(metadata[name])
+    stored = small_json.object_or_none(metadata[name])
     if stored is None or stored.get("method") != "svdquant" or not tensors:
         return
     true = quantization_config(tensors)
@@ -142,7 +136,7 @@ _COMFY_DTYPES = {
 
 def _comfy(name: str, metadata: Mapping[str, str], tensors: Tensors) -> Iterator[Finding]:
     """``_quantization_metadata``: every layer it names must exist, with codes of its format's dtype."""
-    stored = _object(metadata[name])
+    stored = small_json.object_or_none(metadata[name])
     layers = None if stored is None else stored.get("layers")
     if not isinstance(layers, dict) or not tensors:
         return

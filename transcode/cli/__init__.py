@@ -6,14 +6,14 @@ import os
 import sys
 import traceback
 from importlib import import_module
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
 from .. import __version__
 from ..errors import TranscodeError
 from ..numerics import notice
-from . import interrupt, streams
+from . import interrupt, say, streams
 
 __all__ = ["cli", "main"]
 
@@ -97,8 +97,8 @@ def main(args: list[str] | None = None) -> Any:
     notice.on_trouble(lambda text: _say(f"warning: {text}"))
     try:
         code = cli.main(args, prog_name="transcode", standalone_mode=False)
-        sys.stdout.flush()
     except click.ClickException as error:
+        error.message = say.harmless(error.message)
         error.show()
         code = 2
     except (KeyboardInterrupt, click.Abort):
@@ -106,12 +106,13 @@ def main(args: list[str] | None = None) -> Any:
         code = 130
     except (BrokenPipeError, _ReaderGone):
         # The reader of our output has gone, as with `| head`: nothing to complain of.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _to_null(sys.stdout)
         code = 0
     except TranscodeError as error:
         code = _fail(str(error), error.exit_code, debug)
     except OSError as error:
-        code = _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), 2, debug)
+        where = error.filename or ("standard output" if _is_lost(sys.stdout) else None)
+        code = _fail(f"{where}: {error.strerror}" if where else str(error), 2, debug)
     except MemoryError:
         code = _fail("out of memory; lower --memory or use fewer workers", 2, debug)
     except Exception as error:
@@ -120,6 +121,8 @@ def main(args: list[str] | None = None) -> Any:
             "this is a fault of transcode: please report it, with what the same command prints with --debug"
         )
         code = _fail(f"{what:.500}; {hint}", 2, debug)
+    if _is_lost(sys.stdout) and code in (0, None):
+        code = _fail("standard output: cannot be written", 2, debug)
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -130,5 +133,26 @@ def _fail(message: str, code: int, debug: bool) -> int:
     return code
 
 
+def _is_lost(stream: TextIO) -> bool:
+    """Whether what is still to be printed cannot be; then nothing more is tried when Python ends."""
+    try:
+        stream.flush()
+    except BrokenPipeError:
+        _to_null(stream)
+    except OSError:
+        _to_null(stream)
+        return True
+    return False
+
+
+def _to_null(stream: TextIO) -> None:
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())
+    os.close(null)
+
+
 def _say(text: str) -> None:
-    print(f"transcode: {text}", file=sys.stderr)
+    try:
+        say.notice(text)
+    except OSError:  # nobody is left to be told
+        _to_null(sys.stderr)

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from .options import command, debug_option
+from .say import echo, notice
 
 __all__ = ["inspect"]
 
@@ -38,7 +39,7 @@ def inspect(
         family = catalog.detect([tensor.name for tensor in source.tensors])
         chosen = [t for t in source.tensors if not patterns or selector.first(t.name) is not None]
     for pattern in selector.unused():
-        show.notice(f"warning: {pattern!r} matches no tensor")
+        notice(f"warning: {pattern!r} matches no tensor")
     if as_json:
         show.show_json(
             {
@@ -69,7 +70,7 @@ def inspect(
         print_table(("tensor", "dtype", "shape", "size"), [(*r[:3], size(r[3])) for r in rows], right=(3,))
     else:
         print_table(("tensor", "x", "dtype", "shape", "size"), _grouped(rows), right=(1, 4))
-    click.echo()
+    echo()
     dtypes: dict[str, tuple[int, int]] = {}
     for t in chosen:
         number, nbytes = dtypes.get(t.spec.dtype.name, (0, 0))
@@ -79,18 +80,18 @@ def inspect(
         [(name, number, size(nbytes)) for name, (number, nbytes) in dtypes.items()],
         right=(1, 2),
     )
-    click.echo()
+    echo()
     for file in source.files:
-        click.echo(f"file      {file.path.name}: {count(file.tensors, 'tensor')}, {size(file.size)}")
+        echo(f"file      {file.path.name}: {count(file.tensors, 'tensor')}, {size(file.size)}")
     for side in source.side_files:
-        click.echo(f"beside    {side.name}")
+        echo(f"beside    {side.name}")
     for key, value in source.metadata.items():
-        click.echo(f"metadata  {key} = {value if len(value) <= 80 else value[:77] + '...'}")
+        echo(f"metadata  {key} = {value if len(value) <= 80 else value[:77] + '...'}")
     for note in source.notes:
-        click.echo(f"note      {note}")
-    click.echo(f"family    {'unknown' if family is None else f'{family.name}: {family.title}'}")
+        echo(f"note      {note}")
+    echo(f"family    {'unknown' if family is None else f'{family.name}: {family.title}'}")
     total = sum(t.spec.nbytes for t in chosen)
-    click.echo(f"total     {count(len(chosen), 'tensor')}, {size(total)} ({total} bytes)")
+    echo(f"total     {count(len(chosen), 'tensor')}, {size(total)} ({total} bytes)")
 
 
 def _grouped(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:

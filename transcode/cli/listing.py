@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from .options import command, debug_option
+from .say import echo, echo_text
 
 __all__ = ["conventions", "families", "schemes"]
 
@@ -24,7 +25,7 @@ def _show(path: Any, *, as_json: bool) -> None:
 
         show_json(strict.parse(text, str(path)).plain())
     else:
-        click.echo(text, nl=False)
+        echo_text(text)
 
 
 @command(epilog="\b\nExamples:\n  transcode families\n  transcode families show wan_dit\n")
@@ -83,8 +84,8 @@ def schemes(as_json: bool) -> None:
         )
     for number, (about, options) in enumerate(told.values()):
         if number:
-            click.echo()
-        click.echo(about)
+            echo()
+        echo_text(f"{about}\n")
         print_table(("  option", "default"), [(f"  {key}", value) for key, value in options.items()])
     return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from .meta_diff import diff
 from .meta_embed import embed
 from .meta_validate import validate
 from .options import Group, debug_option
+from .say import echo, echo_text, harmless, notice, one_line
 
 __all__ = ["meta"]
 
@@ -82,7 +84,7 @@ def get(
         missing = [key for key in keys if key not in view.metadata]
         for key in missing:
             absent = True
-            click.echo(f"transcode: {view.path}: no metadata key {key!r}", err=True)
+            notice(f"{view.path}: no metadata key {key!r}")
         chosen = {key: view.metadata[key] for key in (keys or view.metadata) if key not in missing}
         opened = {key: open_json(value) if pretty else None for key, value in chosen.items()}
         table[str(view.path)] = {
@@ -111,7 +113,8 @@ def _print_raw(table: dict[str, dict[str, Any]], keys: list[str], absent: bool) 
     if len(values) > 1:
         raise PlanError(f"the files have different values of {keys[0]!r}", hint="ask for one file")
     if values and not absent:
-        click.echo(values.pop(), nl=False)
+        value = values.pop()
+        click.echo(harmless(value) if sys.stdout.isatty() else value, nl=False)
 
 
 def _print_table(table: dict[str, dict[str, Any]]) -> None:
@@ -120,11 +123,11 @@ def _print_table(table: dict[str, dict[str, Any]]) -> None:
     for path, found in table.items():
         indent = "  " if len(table) > 1 else ""
         if indent:
-            click.echo(f"{path}:")
+            echo(f"{path}:")
         for key, value in found.items():
             if not isinstance(value, str):
                 value = json.dumps(value, indent=2, ensure_ascii=False).replace("\n", f"\n{indent}")
-            click.echo(f"{indent}{key}: {value}")
+            echo_text(f"{indent}{one_line(key)}: {value}\n")
 
 
 @meta.command(name="set")
@@ -251,7 +254,7 @@ def backup(files: tuple[str, ...], full: bool, follow_links: bool, as_json: bool
         show_json({"backups": saved})
     else:
         for path, copy in saved.items():
-            click.echo(f"{path}: saved as {copy}")
+            echo(f"{path}: saved as {copy}")
 
 
 @meta.command()
@@ -284,7 +287,7 @@ def restore(files: tuple[str, ...], source: str | None, full: bool, **settings: 
             show_json({"restored": copies})
         else:
             for path, copy in copies.items():
-                click.echo(f"{path}: replaced by {copy}")
+                echo(f"{path}: replaced by {copy}")
         return
     done = [edit.restore(file, source, options, dry_run=True) for file in found]
     if not settings["dry_run"]:

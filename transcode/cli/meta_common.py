@@ -15,6 +15,7 @@ import click
 
 from ..errors import TranscodeError
 from .options import debug_option
+from .say import echo, harmless_json, notice
 
 if TYPE_CHECKING:
     from ..storage.compare import Change
@@ -155,7 +156,7 @@ def show_edits(done: Sequence[Edited], settings: dict[str, Any]) -> None:
             text += f", {one.written} written"
         if one.backup is not None:
             text += f"; backup {one.backup.name}"
-        click.echo(text)
+        echo(text)
         if settings["dry_run"]:
             show_changes(compare_metadata(one.before, one.after), indent="  ")
 
@@ -181,15 +182,15 @@ def show_changes(changes: Sequence[Change], *, indent: str = "") -> None:
     """Print differences: ``-`` only in the first, ``+`` only in the second, ``~`` in both."""
     for change in changes:
         if change.b is None:
-            click.echo(f"{indent}- {change.key}: {_short(change.a)}")
+            echo(f"{indent}- {change.key}: {_short(change.a)}")
         elif change.a is None:
-            click.echo(f"{indent}+ {change.key}: {_short(change.b)}")
+            echo(f"{indent}+ {change.key}: {_short(change.b)}")
         elif change.inside:
-            click.echo(f"{indent}~ {change.key}:")
+            echo(f"{indent}~ {change.key}:")
             for line in change.inside:
-                click.echo(f"{indent}    {_short(line)}")
+                echo(f"{indent}    {_short(line)}")
         else:
-            click.echo(f"{indent}~ {change.key}: {_short(change.a)} -> {_short(change.b)}")
+            echo(f"{indent}~ {change.key}: {_short(change.a)} -> {_short(change.b)}")
 
 
 def _short(text: str | None, limit: int = 200) -> str:
@@ -200,12 +201,12 @@ def _short(text: str | None, limit: int = 200) -> str:
 
 def show_json(value: object) -> None:
     """Print JSON for scripts."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    click.echo(harmless_json(json.dumps(value, indent=2, ensure_ascii=False)))
 
 
 def warn(text: str) -> None:
     """Say something on standard error."""
-    click.echo(f"transcode: warning: {text}", err=True)
+    notice(f"warning: {text}")
 
 
 @contextmanager

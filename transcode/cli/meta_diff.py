@@ -8,6 +8,7 @@ import click
 
 from .meta_common import json_option, progress, show_changes, show_json, warn
 from .options import command, debug_option
+from .say import echo
 
 if TYPE_CHECKING:
     from ..storage.compare import Change
@@ -51,10 +52,10 @@ def diff(ctx: click.Context, a: str, b: str, tensors: bool, data: bool, as_json:
     else:
         for what, changes in found.items():
             if changes:
-                click.echo(f"{what}:")
+                echo(f"{what}:")
                 show_changes(changes, indent="  ")
         if not different:
-            click.echo(f"same {', '.join(found)}")
+            echo(f"same {', '.join(found)}")
     if different:
         ctx.exit(1)
 

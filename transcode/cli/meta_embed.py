@@ -45,8 +45,9 @@ def embed(
     transformer.config.json. Without one, the file stays as it was and the exit code is 2.
     """
     from ..catalog import svdquant
-    from ..catalog.model_config import find_config, load_object
+    from ..catalog.model_config import find_config
     from ..catalog.profiles import profile
+    from ..core.small_json import read_object
     from ..storage.compare import look
     from ..storage.splice import stringify
 
@@ -60,9 +61,9 @@ def embed(
             click.get_current_context().exit(2)
         edit_all(files, lambda file: lambda now: now, settings)  # scripts want to hear of every file
         return
-    config = load_object(path)
+    config = read_object(path)
     beside = path.parent / "comfy_config.json"
-    comfy = load_object(Path(comfy_file)) if comfy_file else load_object(beside) if beside.is_file() else None
+    comfy = read_object(Path(comfy_file)) if comfy_file else read_object(beside) if beside.is_file() else None
     model = model_class or svdquant.model_class(config, nunchaku)
     values: dict[Path, dict[str, str]] = {}
     for file in files:

@@ -10,6 +10,7 @@ from ..errors import FormatError, TranscodeError
 from .meta_common import json_option, show_changes, show_json
 from .meta_diff import as_json_object
 from .options import command, debug_option
+from .say import echo
 
 __all__ = ["validate"]
 
@@ -87,13 +88,13 @@ def _absent(file: str) -> bool:
 
 
 def _print(report: dict[str, Any], other: str | None) -> None:
-    click.echo(f"{report['file']}: {'valid' if report['valid'] else 'NOT valid'}")
+    echo(f"{report['file']}: {'valid' if report['valid'] else 'NOT valid'}")
     for what in ("errors", "warnings"):
         for text in report[what]:
-            click.echo(f"  {what[:-1]}: {text}")
+            echo(f"  {what[:-1]}: {text}")
     for key, value in report.get("metadata", {}).items():
-        click.echo(f"  {key}: {value}")
+        echo(f"  {key}: {value}")
     if "differences" in report:
         changes = report["differences"]
-        click.echo(f"  compared with {other}: {'different' if changes else 'the same'}")
+        echo(f"  compared with {other}: {'different' if changes else 'the same'}")
         show_changes(changes, indent="    ")

@@ -250,7 +250,8 @@ def _configs(
     values: dict[str, Any], beside: Path, pipelines: Any
 ) -> tuple[dict[str, Any], dict[str, Any] | None] | None:
     """config.json, and comfy_config.json if there is one; None where nobody said where and none is beside."""
-    from ..catalog.model_config import find_config, load_object
+    from ..catalog.model_config import find_config
+    from ..core.small_json import read_object
     from ..errors import PlanError
 
     file, model, recipe = values["config_file"], values["model_path"], values["config_yaml"]
@@ -262,7 +263,7 @@ def _configs(
         return None
     neighbour = path.parent / "comfy_config.json"
     comfy = Path(values["comfy_file"]) if values["comfy_file"] else neighbour if neighbour.is_file() else None
-    return load_object(path), None if comfy is None else load_object(comfy)
+    return read_object(path), None if comfy is None else read_object(comfy)
 
 
 def _compact(value: Any) -> str:

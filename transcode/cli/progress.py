@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from ..core.run import Progress
+from .say import notice
 from .table import size
 
 __all__ = ["progress"]
@@ -36,15 +37,12 @@ def _lines() -> Callable[[Progress], None]:
         nonlocal last
         if now.stage == "compile" and now.stage not in said:
             said.add(now.stage)
-            print("transcode: compiling kernels for this machine (the first time only)", file=sys.stderr)
+            notice("compiling kernels for this machine (the first time only)")
         elif time.monotonic() - last >= _EVERY:
             last = time.monotonic()
             rate = now.done / now.seconds if now.seconds else 0
             left = f", {(now.total - now.done) / rate:.0f} s left" if rate else ""
-            print(
-                f"transcode: {now.stage}: {size(now.done)} of {size(now.total)}, {size(rate)}/s{left}",
-                file=sys.stderr,
-            )
+            notice(f"{now.stage}: {size(now.done)} of {size(now.total)}, {size(rate)}/s{left}")
 
     return update
 

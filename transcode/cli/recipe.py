@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
+from collections.abc import Mapping
+from typing import Any
 
 import click
 
 from .options import Group, debug_option
+from .say import echo_text, harmless, one_line
 
 __all__ = ["recipe"]
 
@@ -33,25 +35,24 @@ def show(words: tuple[str, ...]) -> None:
     What is printed can be saved and run: transcode run --config RECIPE SRC DST. A file records LoRAs and
     calibrations by the names of their files only.
     """
-    from ..recipe import dump, load
+    from ..recipe import load
 
     words = words[1:] if words[0] == "transcode" else words
     if words[0] == "run":
         from .run import recipe_of, run
 
         context = run.make_context("run", list(words[1:]))
-        click.echo(dump(recipe_of(context, context.params)), nl=False)
+        _print(recipe_of(context, context.params).config())
     elif len(words) > 1:
         raise click.UsageError("show a command line that begins with run, or one file")
     elif words[0].endswith((".yaml", ".yml")):
-        click.echo(dump(load(words[0])), nl=False)
+        _print(load(words[0]).config())
     else:
-        click.echo(_recorded(words[0]), nl=False)
+        _print(*_recorded(words[0]))
 
 
-def _recorded(path: str) -> str:
-    import yaml
-
+def _recorded(path: str) -> tuple[dict[str, Any], str]:
+    from ..core.small_json import parse_object
     from ..errors import FormatError
     from ..storage.source import open_source
     from ..storage.urls import refuse_url
@@ -64,20 +65,23 @@ def _recorded(path: str) -> str:
         text = source.metadata.get(record.KEY)
     if text is None:
         raise FormatError("holds no record of how it was made", file=path)
-    try:
-        made = json.loads(text)
-    except ValueError:
-        raise FormatError(f"its record of how it was made is not JSON: {text[:80]!r}", file=path) from None
-    recipe = record.recipe(made) if isinstance(made, dict) else None
+    made = parse_object(text, file=path, what="its record of how it was made")
+    recipe = record.recipe(made)
     if recipe is None:
         raise FormatError(f"its record of how it was made tells no recipe: {text[:80]!r}", file=path)
     about = [f"# {key}: {_line(made[key])}\n" for key in _ABOUT if key in made]
-    return "".join(about) + yaml.safe_dump(
-        recipe, sort_keys=False, default_flow_style=None, width=100, allow_unicode=True
-    )
+    return recipe, "".join(about)
+
+
+def _print(config: Mapping[str, Any], about: str = "") -> None:
+    """Print a recipe; where it holds what could steer the terminal, in escapes of YAML that mean the same."""
+    from ..recipe import dump_config
+
+    text = dump_config(config)
+    echo_text(about + (text if harmless(text) == text else dump_config(config, ascii_only=True)))
 
 
 def _line(value: object) -> str:
     """For a comment, which ends with its line."""
     text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-    return " ".join(text.split())
+    return one_line(" ".join(text.split()))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from math import inf
 
@@ -14,6 +13,7 @@ from ..core.plan import Plan
 from ..core.quality import Loss
 from ..core.run import Report, by_scheme
 from ..core.tensor import LazyTensor
+from .say import echo, harmless_json, notice
 from .table import count, print_table, size
 
 __all__ = ["NUMBER", "show_json", "show_plan", "show_report", "show_warnings"]
@@ -25,27 +25,27 @@ _WORST = 10
 
 def show_json(value: object) -> None:
     """Print JSON for scripts."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    click.echo(harmless_json(json.dumps(value, indent=2, ensure_ascii=False)))
 
 
 def show_warnings(plan: Plan, *, verbose: bool = False) -> None:
     """Print warnings on standard error."""
     shown = plan.planning.warnings if verbose else plan.planning.warnings[:_WARNINGS]
     for text in shown:
-        click.echo(f"transcode: warning: {text}", err=True)
+        notice(f"warning: {text}")
     if rest := len(plan.planning.warnings) - len(shown):
-        click.echo(f"transcode: warning: ... and {rest} more; -v shows them", err=True)
+        notice(f"warning: ... and {rest} more; -v shows them")
 
 
 def show_plan(plan: Plan, *, verbose: bool) -> None:
     """Print every tensor's fate; tensors that differ in a number only share a line unless verbose."""
-    click.echo(f"source       {plan.source}")
-    click.echo(f"destination  {plan.destination}")
+    echo(f"source       {plan.source}")
+    echo(f"destination  {plan.destination}")
     for key, value in plan.summary.items():
-        click.echo(f"{key:<12} {', '.join(value) if isinstance(value, list) else value}")
+        echo(f"{key:<12} {', '.join(value) if isinstance(value, list) else value}")
     for note in plan.planning.notes:
-        click.echo(f"note         {note}")
-    click.echo()
+        echo(f"note         {note}")
+    echo()
     rows = [(t.source, str(plan.before(t)), _becomes(t), "; ".join(t.fate) or "keep") for t in plan.tensors]
     dropped = plan.planning.dropped
     rows += [(t.source, str(plan.before(t)), "-", "; ".join((*t.fate, why))) for t, why in dropped]
@@ -55,16 +55,16 @@ def show_plan(plan: Plan, *, verbose: bool) -> None:
     else:
         grouped = _grouped(rows)
         print_table(("tensor", "x", *header[1:]), grouped, right=(1,))
-    click.echo()
+    echo()
     print_table(
         ("file", "tensors", "size"),
         [(file.name, len(file.places), size(file.size)) for file in plan.files],
         right=(1, 2),
     )
     if plan.side_files:
-        click.echo(f"and {', '.join(side.name for side in plan.side_files)}")
-    click.echo()
-    click.echo(_totals(plan))
+        echo(f"and {', '.join(side.name for side in plan.side_files)}")
+    echo()
+    echo(_totals(plan))
 
 
 def show_report(report: Report, *, verbose: bool) -> None:
@@ -74,7 +74,7 @@ def show_report(report: Report, *, verbose: bool) -> None:
         show_plan(plan, verbose=True)
     else:
         for note in plan.planning.notes:
-            click.echo(note)
+            echo(note)
         fates: dict[str, tuple[int, int, int]] = {}
         for tensor in plan.tensors:
             key = _verb(tensor.fate)
@@ -92,7 +92,7 @@ def show_report(report: Report, *, verbose: bool) -> None:
     if losses := report.losses():
         _show_losses(losses, verbose=verbose)
     rate = report.bytes_read / report.seconds if report.seconds else 0
-    click.echo(
+    echo(
         f"{_totals(plan)}, in {report.seconds:.1f} s ({size(rate)}/s) -> {plan.destination}"
         f"{'/' if plan.folder else ''}"
     )
@@ -108,19 +108,19 @@ def _show_losses(losses: Mapping[str, tuple[str, Loss]], *, verbose: bool) -> No
         return (*told, "" if loss.gain is None else f"{loss.gain:+.2f}") if searched else told
 
     right = (1, 2, 3, 4)
-    click.echo()
+    echo()
     print_table(
         ("scheme", "tensors", *figures),
         [(scheme, number, *row(loss)) for scheme, (number, loss) in by_scheme(losses).items()],
         right=right,
     )
-    click.echo()
+    echo()
     worst = sorted(losses.items(), key=lambda item: (item[1][1].decibels or inf, item[0]))
     shown = worst if verbose else worst[:_WORST]
     title = "tensor" if len(shown) == len(worst) else f"tensor ({_WORST} of {len(worst)} that lost most)"
     rows = [(name, scheme, *row(loss)) for name, (scheme, loss) in shown]
     print_table((title, "scheme", *figures), rows, right=right[1:])
-    click.echo()
+    echo()
 
 
 def _totals(plan: Plan) -> str:
@@ -156,8 +156,3 @@ def _grouped(rows: Iterable[tuple[str, str, str, str]]) -> list[tuple[object, ..
         key = (NUMBER.sub("*", name), *(NUMBER.sub("*", text) if name in text else text for text in rest))
         groups.setdefault(key, []).append(name)
     return [(key[0] if len(names) > 1 else names[0], len(names), *key[1:]) for key, names in groups.items()]
-
-
-def notice(text: str) -> None:
-    """Say something on standard error."""
-    print(f"transcode: {text}", file=sys.stderr)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Sequence
 
-import click
+from .say import echo, one_line
 
 __all__ = ["count", "print_table", "size"]
 
@@ -14,7 +13,7 @@ def print_table(
     header: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[int] = ()
 ) -> None:
     """Print columns; those numbered in ``right`` are aligned to the right."""
-    cells = [[str(cell) for cell in row] for row in rows]
+    cells = [[one_line(str(cell)) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in [list(header), *cells]) for i in range(len(header))]
 
     def line(row: Sequence[str]) -> str:
@@ -24,9 +23,9 @@ def print_table(
         ).rstrip()
 
     head = line(header)
-    click.echo(click.style(head, bold=True) if sys.stdout.isatty() else head)
+    echo(head, bold=True)
     for row in cells:
-        click.echo(line(row))
+        echo(line(row))
 
 
 def size(nbytes: float) -> str:

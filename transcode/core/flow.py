@@ -209,7 +209,18 @@ def _distinct(tensors: Iterable[LazyTensor], stage: str) -> Iterator[LazyTensor]
         yield tensor
 
 
+_LONGEST_GUESS = 500  # characters
+_MOST_GUESSES = 2000
+
+
 def nearest(name: str, names: Iterable[str]) -> str:
     """A clause that names the most similar of some names, or nothing: for errors."""
-    close = difflib.get_close_matches(name, list(names), 2, 0.6)
+    if len(name) > _LONGEST_GUESS:
+        return ""
+    # The comparison takes the product of two lengths, and a file may hold any number of names.
+    alike = [other for other in names if 2 * abs(len(other) - len(name)) <= len(name)]
+    if len(alike) > _MOST_GUESSES:
+        last = name.rpartition(".")[2]
+        alike = [other for other in alike if other.rpartition(".")[2] == last][:_MOST_GUESSES]
+    close = difflib.get_close_matches(name, alike, 2, 0.6)
     return f", did you mean {' or '.join(map(repr, close))}?" if close else ""

@@ -16,6 +16,7 @@ import numba
 import numba.extending
 from numba.core import event
 
+from ..core.homes import home
 from .kernel_cache import checked
 from .notice import compile_starts, trouble
 
@@ -79,18 +80,22 @@ def cache_folder() -> Path | None:
         digest.update(source.read_bytes())
     leaf = f"kernels-{digest.hexdigest()[:16]}"
     user = str(os.getuid()) if hasattr(os, "getuid") else "user"
-    for folder in (_user_cache() / "transcode", Path(tempfile.gettempdir()) / f"transcode-{user}"):
-        if _private(folder):
+    for folder in (_user_cache(), Path(tempfile.gettempdir()) / f"transcode-{user}"):
+        if folder is not None and _private(folder):
             return folder / leaf
     return None
 
 
-def _user_cache() -> Path:
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+def _user_cache() -> Path | None:
+    """Where the user's caches lie, if anywhere: containers have users without a home."""
+    said = {"win32": os.environ.get("LOCALAPPDATA"), "darwin": None}.get(
+        sys.platform, os.environ.get("XDG_CACHE_HOME")
+    )
+    if said:
+        return Path(said) / "transcode"
+    below = {"win32": "AppData/Local", "darwin": "Library/Caches"}.get(sys.platform, ".cache")
+    at = home()
+    return None if at is None else at / below / "transcode"
 
 
 def _private(folder: Path) -> bool:

@@ -23,7 +23,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import PlanError, TranscodeError
+from ..core.small_json import parse_object
+from ..errors import FormatError, PlanError, TranscodeError
 from . import system
 from .directory import Directory
 
@@ -71,10 +72,10 @@ class Record:
         if line != b"%08x" % zlib.crc32(body):
             return None
         try:
-            table = json.loads(body)
+            table = parse_object(body)
             names = tuple(table["names"])
             old = {name: None if table["old"][name] is None else tuple(table["old"][name]) for name in names}
-        except (ValueError, KeyError, TypeError, RecursionError):
+        except (FormatError, KeyError, TypeError):
             return None
         if not all(isinstance(name, str) and name not in ("", ".", "..") for name in names):
             return None

@@ -11,6 +11,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from ..core import small_json
 from ..core.spec import Spec
 from ..errors import FormatError
 from . import undo
@@ -137,22 +138,7 @@ def load_json(path: str | PathLike[str]) -> dict[str, str]:
     Raises:
         FormatError: it cannot be read, is not a JSON object, or a key appears twice.
     """
-    text = read_text(path)
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        made = dict(pairs)
-        if len(made) != len(pairs):
-            keys = [key for key, _ in pairs]
-            twice = next(key for key in keys if keys.count(key) > 1)
-            raise FormatError(f"the key {twice!r} appears twice", file=path)
-        return made
-
-    try:
-        table = json.loads(text, object_pairs_hook=unique)
-    except (ValueError, RecursionError) as error:
-        raise FormatError(f"is not valid JSON: {error}", file=path) from None
-    if not isinstance(table, dict):
-        raise FormatError(f"is a JSON {type(table).__name__}, not an object", file=path)
+    table = small_json.parse_object(read_text(path), file=path)
     return {key: stringify(value) for key, value in table.items()}
 
 
@@ -194,8 +180,8 @@ def open_json(text: str) -> Any | None:
     if not text.lstrip(" \t\r\n").startswith(("{", "[")):
         return None
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
+        return small_json.parse(text)
+    except FormatError:
         return None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from os import PathLike
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from ..core import small_json
 from ..errors import FormatError
 from . import commit
 from .modelsets import INDEX, SHARD, check_complete, choose, is_standard, model_sets, names_of
@@ -255,27 +255,10 @@ def _indexed(index: Path) -> Found:
 
 
 def _read_index(index: Path) -> dict[str, Any]:
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        made: dict[str, Any] = {}
-        for key, value in pairs:
-            if key in made:
-                raise FormatError(f"names {key!r} twice", file=index)
-            made[key] = value
-        return made
-
-    try:
-        raw = index.read_bytes()
-    except OSError as error:
-        raise FormatError(f"cannot be read: {error.strerror}", file=index) from None
+    raw = small_json.read(index)
     if raw.startswith(b"version https://git-lfs"):
         raise FormatError("is a Git LFS pointer, not the file itself", file=index, hint="run `git lfs pull`")
-    try:
-        table = json.loads(raw, object_pairs_hook=unique)
-    except (ValueError, RecursionError) as error:
-        raise FormatError(f"is not valid JSON: {error}", file=index) from None
-    if not isinstance(table, dict):
-        raise FormatError(f"is a JSON {type(table).__name__}, not an object", file=index)
-    return table
+    return small_json.parse_object(raw, file=index)
 
 
 def side_files(folder: Path) -> tuple[tuple[Path, ...], tuple[str, ...]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from ..core.homes import real
 from ..core.plan import Plan
 from ..errors import PlanError
 from . import commit, system
@@ -83,7 +84,7 @@ def _refuse_source(plan: Plan, placed: list[Path], inputs: set[Path]) -> None:
     destination = plan.destination
     read = {_identity(path): path for path in inputs if path.exists()}
     whole = plan.folder and _same(destination, plan.source)
-    found = [target for target in placed if target.resolve() in inputs or _identity(target) in read]
+    found = [target for target in placed if real(target) in inputs or _identity(target) in read]
     if plan.folder and destination.is_dir():
         found += [path for path in destination.iterdir() if path.is_file() and _identity(path) in read]
     held = read.get(_identity(found[0]), found[0]) if found else destination
@@ -93,7 +94,7 @@ def _refuse_source(plan: Plan, placed: list[Path], inputs: set[Path]) -> None:
             hint="write to another folder",
         )  # fmt: skip
     if found:
-        other = "" if held.resolve() == found[0].resolve() else f" as {held}"
+        other = "" if real(held) == real(found[0]) else f" as {held}"
         raise PlanError(
             f"is read by this run{other}, and never overwritten", file=found[0], hint="write elsewhere"
         )

@@ -214,7 +214,7 @@ class Staging:
                 self.committed = True
                 commit.carry_out(self._hidden, folder, record)
             return
-        with Directory(self._destination.parent.resolve()) as folder:
+        with Directory(Path(os.path.realpath(self._destination.parent))) as folder:
             if self._plan.folder:
                 self._hidden.move(FILES, folder, self._destination.name)
             else:

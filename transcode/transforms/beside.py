@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from .. import catalog
+from ..core import small_json
 from ..core.flow import Flow
 from ..core.plan import PlannedFile, SideFile
 from ..core.planning import Planning
 from ..core.tensor import LazyTensor
-from .evidence import CONFIG, MODELOPT, config_keys, without_claims
+from .evidence import CONFIG, MODELOPT, config_keys, read_json, without_claims
 from .partly import partly, partly_modelopt
 from .quantization_config import KEY, computes, quantization_config
 
@@ -166,16 +167,13 @@ def _nested(value: Any, dtype: str) -> Any:
 
 
 def _json(name: str, content: dict[str, Any], indent: int) -> SideFile:
-    return SideFile(name, f"{json.dumps(content, indent=indent, ensure_ascii=False)}\n".encode())
+    return SideFile(name, f"{small_json.spell(content, indent=indent)}\n".encode())
 
 
 def _read(content: bytes | Path) -> dict[str, Any] | None:
-    try:
-        text = content if isinstance(content, bytes) else content.read_bytes()
-        found = json.loads(text.decode("utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None
+    if isinstance(content, bytes):
+        return small_json.object_or_none(content)
+    return read_json(content)
 
 
 def _derived(tensors: Sequence[LazyTensor], given: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import catalog
+from ..core import small_json
 from ..core.dtypes import DType
 from ..core.flow import Transform
 from ..core.given import text, texts
@@ -205,11 +205,12 @@ def _rewrite_metadata(planning: Planning, decoded: Sequence[str], some_left: boo
             planning.replaced[key] = None
     text = planning.metadata.get(LAYERS)
     if text is not None:
-        stated = json.loads(text)
-        kept = stated.get("layers", {}) if isinstance(stated, dict) else {}
+        stated = small_json.parse_object(text, what=f"its metadata {LAYERS}")
+        kept = stated.get("layers", {})
+        kept = kept if isinstance(kept, dict) else {}
         kept = {name: said for name, said in kept.items() if f"{name}.weight" not in decoded}
         some = some_left and kept
-        planning.replaced[LAYERS] = json.dumps({**stated, "layers": kept}) if some else None
+        planning.replaced[LAYERS] = small_json.spell({**stated, "layers": kept}) if some else None
 
 
 class _Recent:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,8 @@ from typing import Any
 
 from .. import catalog
 from ..catalog.foreign import foreign
+from ..core.small_json import object_or_none, read_object
+from ..errors import FormatError
 from . import record
 
 __all__ = ["CONFIG", "LAYERS", "MODELOPT", "Claim", "claims", "config_keys", "layers", "without_claims"]
@@ -59,7 +60,7 @@ def claims(metadata: Mapping[str, str], side_files: Sequence[Path], names: Itera
             if path.name == CONFIG and _is_mlx((content or {}).get("quantization")):
                 found.append(Claim(f"{CONFIG} says quantization {{bits, group_size}}", frozenset(), "MLX"))
     for key in _CONFIGS:
-        if (stated := _parsed(metadata.get(key))) and (claim := _claim("its metadata says", stated)):
+        if (stated := object_or_none(metadata.get(key))) and (claim := _claim("its metadata says", stated)):
             found.append(claim)
     if layers(metadata):
         found.append(Claim(f"its metadata has {LAYERS}", frozenset({"comfyui"})))
@@ -72,7 +73,7 @@ def _is_mlx(stated: object) -> bool:
 
 def layers(metadata: Mapping[str, str]) -> dict[str, Json]:
     """What ``_quantization_metadata`` says of each layer."""
-    stated = _parsed(metadata.get(LAYERS)) or {}
+    stated = object_or_none(metadata.get(LAYERS)) or {}
     found = stated.get("layers")
     if not isinstance(found, dict):
         return {}
@@ -151,16 +152,8 @@ def without_claims(content: Json) -> Json:
 
 
 def read_json(path: Path) -> Json | None:
-    """A JSON object from a file; None where there is none."""
+    """A JSON object from a file; None where there is none that can be read."""
     try:
-        return _parsed(path.read_bytes().decode("utf-8"))
-    except (OSError, ValueError):
+        return read_object(path)
+    except FormatError:
         return None
-
-
-def _parsed(text: str | None) -> Json | None:
-    try:
-        found = json.loads(text or "null")
-    except (ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict) else None

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ..core.small_json import parse_object, read
 from ..errors import FormatError, PlanError
 from ..storage.source import Source
 
@@ -62,7 +62,7 @@ def peft_options(source: Source) -> tuple[Path, dict[str, Any]] | None:
     if len(files) == 1 and files[0].path.stem == "adapter_model":
         side = files[0].path.parent / _SIDE
         if side.is_file():
-            return side, _object(side, _text(side))
+            return side, _object(side, read(side))
     return None
 
 
@@ -94,7 +94,7 @@ class _Options:
         self._alpha = self._number(options.get("lora_alpha", options.get("alpha")))
         self._patterns = [
             (self._regex(pattern), self._number(value))
-            for pattern, value in (options.get("alpha_pattern") or {}).items()
+            for pattern, value in self._mapping(options.get("alpha_pattern")).items()
         ]
         if str(options.get("peft_type") or "LORA").rpartition(".")[2] not in PEFT_KINDS:
             raise self._error(f"peft_type {options['peft_type']!r} cannot be merged")
@@ -117,6 +117,11 @@ class _Options:
         except re.error as error:
             raise FormatError(f"alpha_pattern {pattern!r} is not valid: {error}", file=self._file) from None
 
+    def _mapping(self, value: Any) -> dict[str, Any]:
+        if value is not None and not isinstance(value, dict):
+            raise FormatError(f"alpha_pattern is {value!r:.60}, not an object", file=self._file)
+        return value or {}
+
     def _number(self, value: Any) -> float | None:
         if value is None:
             return None
@@ -128,18 +133,5 @@ class _Options:
         return PlanError(what, file=self._file, hint="merge it with the tool that it comes from")
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise FormatError(f"cannot be read: {error}", file=path) from None
-
-
-def _object(path: Path, text: str) -> dict[str, Any]:
-    try:
-        found = json.loads(text)
-    except ValueError as error:
-        raise FormatError(f"options of the LoRA are not JSON: {error}", file=path) from None
-    if not isinstance(found, dict):
-        raise FormatError("options of the LoRA are not a JSON object", file=path)
-    return found
+def _object(path: Path, text: str | bytes) -> dict[str, Any]:
+    return parse_object(text, file=path, what="what the options of the LoRA say")

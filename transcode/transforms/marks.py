@@ -8,6 +8,7 @@ from typing import Any
 
 from ..catalog import Convention
 from ..catalog.convention import Marker
+from ..core.small_json import object_or_none
 from ..core.tensor import LazyTensor
 from .evidence import layers
 from .readings import Reading
@@ -98,8 +99,4 @@ class Marks:
 def _json(tensor: LazyTensor) -> dict[str, Any] | None:
     if tensor.spec.nbytes > _MOST:
         return None
-    try:
-        found = json.loads(tensor.numpy().tobytes().decode("utf-8").rstrip("\0"))
-    except ValueError:
-        return None
-    return found if isinstance(found, dict) else None
+    return object_or_none(tensor.numpy().tobytes().rstrip(b"\0"))

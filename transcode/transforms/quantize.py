@@ -31,12 +31,18 @@ __all__ = ["Quantize", "parse_scheme", "parse_value"]
 Options = tuple[tuple[str, Any], ...]
 
 
+_LONGEST = 10_000
+"""Characters of a scheme with its options, which records of files tell too."""
+
+
 def parse_scheme(text: str) -> tuple[str, Options]:
     """Read ``name`` or ``name:option=value,option=[value,value]``; values as :func:`parse_value` reads them.
 
     Raises:
         RecipeError: not of that form.
     """
+    if len(text) > _LONGEST:
+        raise RecipeError(f"scheme {text[:80]!r}... has {len(text)} characters, more than {_LONGEST}")
     name, _, rest = text.partition(":")
     options: list[tuple[str, Any]] = []
     for item in filter(None, re.split(r",(?![^\[]*\])", rest)):
@@ -59,7 +65,7 @@ def parse_value(option: str, text: str) -> Any:
 
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):  # a date that is none, brackets without end
         raise RecipeError(f"option {option}: {text!r} is not a value") from None
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .. import __version__
+from ..core import small_json
 from ..core.flow import Transform
 
 __all__ = ["KEY", "dumps", "make", "options", "recipe", "schemes", "stored"]
@@ -110,12 +110,8 @@ def options(metadata: Mapping[str, str]) -> list[tuple[str, Mapping[str, Any]]]:
 
 
 def _read(record: str | None) -> dict[str, Any]:
-    try:
-        found = json.loads(record or "{}")
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
+    return small_json.object_or_none(record) or {}
 
 
 def _canonical(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return small_json.spell(value, compact=True)

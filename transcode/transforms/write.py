@@ -13,6 +13,7 @@ from .. import catalog
 from ..core import given
 from ..core import layout as cutting
 from ..core.flow import Flow, Source
+from ..core.homes import real
 from ..core.performance import MIN_TILE, Performance
 from ..core.plan import Plan, SideFile, lay_out
 from ..core.planning import Planning
@@ -157,7 +158,7 @@ class Write:
             units.append(cutting.Unit(number, tuple(stored), block_of(tensor)))
         _note_shared(tensors, planning)
         # A folder below it is a model for itself.
-        among = not self.folder and Path(self.dst).resolve().parent == flow.source.path.resolve()
+        among = not self.folder and real(self.dst).parent == real(flow.source.path)
         if among and flow.source.path.is_dir():
             planning.warn(f"{self.dst} lies among the source's files, so that folder will hold two models")
         layout = self._layout(flow)
@@ -196,7 +197,7 @@ class Write:
     def check(self, flow: Flow, plan: Plan) -> None:
         """Refuse a destination that cannot be written: what a dry run reports and a run insists on."""
         sources = (flow.source, *plan.planning.inputs)
-        inputs = {Path(file.path).resolve() for source in sources for file in source.files}
+        inputs = {real(file.path) for source in sources for file in source.files}
         check_destination(plan, force=self.force, inputs=inputs)
 
     def run(self, flow: Flow) -> Report:

@@ -1,0 +1,57 @@
+"""What is printed for people: names and values from files show as text and cannot steer the terminal."""
+
+from __future__ import annotations
+
+import re
+import sys
+
+import click
+
+__all__ = ["echo", "echo_text", "harmless", "harmless_json", "notice", "one_line"]
+
+_CONTROLS = re.compile(
+    "[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f"  # C0 but for tab and newline, DEL, C1
+    "\\u061c\\u200e\\u200f\\u202a-\\u202e\\u2066-\\u2069"  # changes of direction
+    "\\u200b\\u2028\\u2029\\u2060-\\u2064\\ufeff"  # of no width, and other ends of lines
+    "\\ud800-\\udfff]"  # halves of pairs, which no encoding can write
+)
+
+
+def harmless(text: str) -> str:
+    """The text with control characters, invisible ones and changes of direction spelled as escapes.
+
+    Newlines and tabs stay: a message of our own may have some.
+    """
+    return _CONTROLS.sub(_spelled, text)
+
+
+def _spelled(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
+
+
+def one_line(text: str) -> str:
+    """As :func:`harmless`, with newlines and tabs spelled too."""
+    return harmless(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def harmless_json(text: str) -> str:
+    """JSON with the same characters as its escapes: they stand in strings only, and it means the same."""
+    return _CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def echo(text: object = "", *, err: bool = False, bold: bool = False) -> None:
+    """Print a line for people; the only way in which they are told what a file or a caller says."""
+    shown = one_line(str(text))
+    stream = sys.stderr if err else sys.stdout
+    click.echo(click.style(shown, bold=True) if bold and stream.isatty() else shown, err=err)
+
+
+def echo_text(text: str) -> None:
+    """Print a text of several lines, which ends its last one."""
+    click.echo(harmless(text), nl=False)
+
+
+def notice(text: str) -> None:
+    """Say something on standard error."""
+    echo(f"transcode: {text}", err=True)

@@ -1,0 +1,185 @@
+"""JSON that came with a checkpoint, read with bounds: one reader for every file and every value of metadata.
+
+Python's own reader takes keys that stand twice, lets what nests deeply overflow the stack of whoever walks it
+later, and unfolds small lists to twenty times their size.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+from collections import Counter
+from os import PathLike
+from typing import Any
+
+from ..errors import FormatError, TranscodeError
+
+__all__ = ["object_or_none", "parse", "parse_object", "read", "read_object", "spell"]
+
+_LONGEST = 64 << 20
+"""Bytes; the indexes of the largest models have 30 MB."""
+
+_MOST_CONTAINERS = 1 << 20
+_MOST_LEVELS = 100
+_MOST_DIGITS = 100
+_LONG_NUMBER = re.compile(rf"\d{{{_MOST_DIGITS}}}")
+
+File = str | PathLike[str]
+
+
+def parse(
+    raw: str | bytes,
+    *,
+    file: File | None = None,
+    what: str = "",
+    error: type[TranscodeError] = FormatError,
+) -> Any:
+    """The value of a JSON text.
+
+    ``NaN`` and ``Infinity`` are read, as Python and so the configurations of transformers write them.
+
+    Args:
+        raw: the text; bytes are UTF-8, with a byte order mark or without.
+        file, what: where it is from, and which part of it, for errors: ``"config_groups of its metadata"``.
+        error: what is raised.
+
+    Raises:
+        TranscodeError: it is not valid JSON or names a key twice; or is longer than 64 MiB, has over a
+            million lists and objects, nests deeper than 100 levels or has an integer of over 100 digits.
+    """
+
+    def wrong(told: str) -> TranscodeError:
+        return error(f"{what} {told}" if what else told, file=file)
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        made = dict(pairs)
+        if len(made) < len(pairs):
+            counts = Counter(key for key, _ in pairs)
+            raise wrong(f"names {counts.most_common(1)[0][0][:200]!r} twice")
+        return made
+
+    def integer(digits: str) -> int:
+        if len(digits) > _MOST_DIGITS:
+            raise wrong(f"is not valid JSON: an integer of {len(digits)} digits")
+        return int(digits)
+
+    if len(raw) > _LONGEST:
+        raise wrong(f"has {len(raw)} bytes of JSON, more than the {_LONGEST} that are read")
+    if isinstance(raw, bytes):
+        try:
+            raw = raw.decode("utf-8-sig")
+        except UnicodeDecodeError as told:
+            raise wrong(f"is not valid JSON: not UTF-8 at byte {told.start}") from None
+    if raw.count("[") + raw.count("{") > _MOST_CONTAINERS:
+        raise wrong(f"is JSON of more than {_MOST_CONTAINERS} lists and objects")
+    deep = f"is not valid JSON: it nests deeper than {_MOST_LEVELS} levels"
+    try:
+        found = json.loads(
+            raw,
+            object_pairs_hook=unique,
+            # A call for every number, so it is used only where there may be a long one.
+            parse_int=integer if _LONG_NUMBER.search(raw) else None,
+        )
+    except RecursionError:
+        raise wrong(deep) from None
+    except ValueError as told:
+        raise wrong(f"is not valid JSON: {told}") from None
+    if _levels(found) > _MOST_LEVELS:
+        raise wrong(deep)
+    return found
+
+
+def parse_object(
+    raw: str | bytes,
+    *,
+    file: File | None = None,
+    what: str = "",
+    error: type[TranscodeError] = FormatError,
+) -> dict[str, Any]:
+    """As :func:`parse`, of what must be an object.
+
+    Raises:
+        TranscodeError: see there; or it is something else.
+    """
+    found = parse(raw, file=file, what=what, error=error)
+    if not isinstance(found, dict):
+        told = f"is a JSON {_KINDS.get(type(found), 'number')}, not an object"
+        raise error(f"{what} {told}" if what else told, file=file)
+    return found
+
+
+_KINDS = {list: "array", str: "string", bool: "boolean", type(None): "null"}
+
+
+def read(path: File, error: type[TranscodeError] = FormatError) -> bytes:
+    """The bytes of a small file.
+
+    Raises:
+        TranscodeError: it cannot be read, is no regular file, or is longer than 64 MiB.
+    """
+    try:
+        with open(path, "rb", opener=_opened) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise error("is no regular file", file=path)
+            raw = file.read(_LONGEST + 1)
+    except OSError as told:
+        raise error(f"cannot be read: {told.strerror or told}", file=path) from None
+    if len(raw) > _LONGEST:
+        raise error(f"is longer than the {_LONGEST} bytes that are read", file=path)
+    return raw
+
+
+def _opened(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # a pipe must not wait for its writer
+
+
+def object_or_none(raw: str | bytes | None) -> dict[str, Any] | None:
+    """As :func:`parse_object`, of a text that may be anything, or missing."""
+    try:
+        return None if raw is None else parse_object(raw)
+    except FormatError:
+        return None
+
+
+def read_object(path: File) -> dict[str, Any]:
+    """The object of a JSON file.
+
+    Raises:
+        FormatError: see :func:`read` and :func:`parse_object`.
+    """
+    return parse_object(read(path), file=path)
+
+
+def spell(value: Any, *, indent: int | None = None, compact: bool = False) -> str:
+    """JSON that UTF-8 can write: halves of surrogate pairs stay the escapes that they were read from.
+
+    Args:
+        compact: sorted by key and without spaces.
+    """
+    separators = (",", ":") if compact else None
+    for ascii_only in (False, True):
+        text = json.dumps(
+            value, indent=indent, ensure_ascii=ascii_only, sort_keys=compact, separators=separators
+        )
+        if _SURROGATE.search(text) is None:
+            break
+    return text
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def _levels(value: Any) -> int:
+    """How deep lists and objects nest."""
+    level, depth = [value] if isinstance(value, list | dict) else [], 0
+    while level:
+        depth += 1
+        level = [
+            inner
+            for one in level
+            for inner in (one.values() if isinstance(one, dict) else one)
+            if isinstance(inner, list | dict)
+        ]
+    return depth
