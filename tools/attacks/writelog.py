@@ -42,6 +42,7 @@ class Bytes:
     size: int
     offset: int
     data: bytes
+    inserted: int = 0  # bytes of blocks that it inserts before the first one, all or none
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class Record:
 
     folders: dict[int, dict[str, int]] = field(default_factory=dict)
     files: dict[int, bytes] = field(default_factory=dict)
+    times: dict[int, int] = field(default_factory=dict)
     events: list[Bytes | Names | Sync] = field(default_factory=list)
 
 
@@ -74,8 +76,9 @@ class Recorder:
         self.root = root
         self._numbers: dict[int, int] = {}  # inode -> our number
         self._fresh = itertools.count()
+        self._times: dict[int, int] = {}
         self.folders, self.files = self._look()
-        self.record = Record(dict(self.folders), dict(self.files))
+        self.record = Record(dict(self.folders), dict(self.files), dict(self._times))
 
     def _look(self) -> tuple[dict[int, dict[str, int]], dict[int, bytes]]:
         folders: dict[int, dict[str, int]] = {}
@@ -97,6 +100,7 @@ class Recorder:
                 if stat.S_ISDIR(known.st_mode):
                     walk(below, node)
                 elif node not in files:
+                    self._times[node] = known.st_mtime_ns
                     fd = _REAL["open"](below, os.O_RDONLY)
                     files[node] = b"".join(iter(lambda: _REAL["read"](fd, 1 << 24), b""))
                     _REAL["close"](fd)
@@ -105,8 +109,8 @@ class Recorder:
         self._numbers = inodes
         return folders, files
 
-    def step(self) -> None:
-        """Note what has changed since the last look."""
+    def step(self, inserted: int = 0) -> None:
+        """Note what has changed since the last look, by an insertion of so many bytes or otherwise."""
         folders, files = self._look()
         for node, now in files.items():
             before = self.files.get(node, b"")
@@ -116,7 +120,7 @@ class Recorder:
                 if len(before) == len(now):
                     while high > low and before[high - 1] == now[high - 1]:
                         high -= 1
-                self.record.events.append(Bytes(node, len(now), low, now[low:high]))
+                self.record.events.append(Bytes(node, len(now), low, now[low:high], inserted))
         changes = []
         for node in {**self.folders, **folders}:
             old, new = self.folders.get(node, {}), folders.get(node, {})
@@ -160,7 +164,7 @@ def recorded(stage: Stage) -> Record:
                 try:
                     recorder.step()
                     result = real(*args, **options)
-                    recorder.step()
+                    recorder.step(args[1] if name == "insert" and result else 0)
                     if name in ("fsync", "fdatasync"):
                         recorder.sync(args[0])
                     return result
@@ -205,15 +209,26 @@ def states(record: Record, dice: random.Random) -> Iterator[tuple[str, list[Byte
             choices += [set(), set(lost), set(lost[:1]), set(lost[-1:])]
         for kept in choices:
             operations: list[Bytes | Names] = []
+            shift: dict[int, int] = {}
             for i, event in enumerate(done):
                 if isinstance(event, Sync):
                     continue
+                if isinstance(event, Bytes) and event.file in shift:
+                    event = _shifted(event, shift[event.file])
                 if i not in lost or i in kept:
                     operations.append(event)
+                elif isinstance(event, Bytes) and event.inserted:
+                    shift[event.file] = event.inserted
                 elif isinstance(event, Bytes) and len(event.data) > 1 and dice.random() < 0.5:
                     half = event.data[: dice.randrange(len(event.data))]
                     operations.append(Bytes(event.file, event.size, event.offset, half))
             yield f"cut at {point} of {len(record.events)}, of {len(lost)} kept {sorted(kept)}", operations
+
+
+def _shifted(event: Bytes, lost: int) -> Bytes:
+    """Bytes written after an insertion that the disk has lost: they lie in the same blocks all the same."""
+    skip = max(lost - event.offset, 0)
+    return Bytes(event.file, event.size - lost, max(event.offset - lost, 0), event.data[skip:])
 
 
 def _durable(event: Bytes | Names, later: list[Bytes | Names | Sync]) -> bool:
@@ -244,6 +259,8 @@ def build(record: Record, operations: list[Bytes | Names], place: Path) -> None:
         for name, below in folders.get(node, {}).items():
             if below in kinds and below not in folders:
                 (path / name).write_bytes(files.get(below, b""))
+                if below in record.times and files[below] == record.files[below]:  # else its time is that of the change
+                    os.utime(path / name, ns=(record.times[below],) * 2)
             elif below in known_folders:
                 (path / name).mkdir(mode=0o700)
                 make(path / name, below)

@@ -95,6 +95,7 @@ def decide(hidden: Directory, destination: Directory, names: Sequence[str]) -> R
         os.close(fd)
     hidden.move(_DRAFT, hidden, _RECORD)
     hidden.sync()
+    destination.sync()  # the hidden folder's own name, before any other name there goes
     return record
 
 
