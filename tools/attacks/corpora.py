@@ -44,7 +44,7 @@ def mutated(raw: bytes, dice: random.Random, tokens: tuple[bytes, ...] = _TOKENS
     for _ in range(dice.choice((1, 1, 1, 2, 3))):
         at = dice.randrange(len(now) + 1)
         end = min(at + dice.choice((1, 1, 2, 5, 20, 60)), len(now))
-        kind = dice.randrange(7)
+        kind = dice.randrange(10)
         if kind == 0 and at < len(now):
             now[at] ^= 1 << dice.randrange(8)
         elif kind == 1:
@@ -59,7 +59,7 @@ def mutated(raw: bytes, dice: random.Random, tokens: tuple[bytes, ...] = _TOKENS
             if words:
                 low, high = dice.choice(words)
                 other = dice.choice(words)
-                now[low:high] = dice.choice(tokens) if kind < 6 else now[other[0] : other[1]]
+                now[low:high] = dice.choice(tokens) if kind < 7 else now[other[0] : other[1]]
     return bytes(now)
 
 
@@ -363,12 +363,12 @@ def _commits(root: Path, dice: random.Random, count: int, until: float, tally: T
 _RECIPE = b"""source: {path: SRC, type: auto}
 steps:
   - drop: ['*.bias']
-  - rename: {'re:^blocks': layers}
+  - rename: {rules: [['^blocks', layers]]}
   - cast: bf16
   - quantize: {scheme: int8, include: ['head'], granularity: channel}
 target: {convention: lightx2v, layout: by_block}
 output: {path: DST, name: wan, metadata: {a: b}, force: true}
-performance: {num_workers: 2, memory: 512MB}
+performance: {workers: 2, memory: 512MB}
 """
 _YAML = (
     *_NUMBERS, b"[]", b"{}", b"null", b"~", b"!!python/object:os.system x", b"&a ", b"*a", b"<<: ", b"- ", b"? ", b": ",
