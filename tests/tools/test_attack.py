@@ -70,8 +70,18 @@ def attack(folder: Path, *args: str, mistake: str = "") -> tuple[int, dict, str]
 
 @linux
 def test_nothing_that_must_not_be_seen_is_seen(tmp_path: Path) -> None:
-    only = ("kill at calls", "signal", "error at calls", "power cut", "source changes: cut, ", "at once", "hostile")
-    code, found, said = attack(tmp_path, "--count", "3", *[word for name in only for word in ("--only", name)])
+    only = (
+        "kill at calls",
+        "signal",
+        "error at calls",
+        "power cut",
+        "source changes: cut, ",
+        "at once",
+        "hostile",
+    )
+    code, found, said = attack(
+        tmp_path, "--count", "3", *[word for name in only for word in ("--only", name)]
+    )
     assert code == 0, said
     for name, tally in found.items():
         assert tally["examples"] == [], name

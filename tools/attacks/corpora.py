@@ -1,7 +1,7 @@
 """Hostile files: mutated headers, pickles, undo and commit records, recipes and indexes.
 
-Every case ends in the right reading or in one line of error, within its memory and time; headers are also given
-to the reference reader, and where the two disagree the reason is counted.
+Every case ends in the right reading or in one line of error, within its memory and time; headers are also
+given to the reference reader, and where the two disagree the reason is counted.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .engine import Tally, command
+from .engine import Attack, Tally, command
 from .scenarios import facts, save
 
 __all__ = ["ATTACKS"]
@@ -31,10 +31,21 @@ MEMORY = 512 << 20
 """Bytes by which a case may let the process grow."""
 SECONDS = 20
 
-_NUMBERS = (b"0", b"-0", b"-1", b"1e3", b"1.0", b"2147483648", b"18446744073709551615", b"18446744073709551616", b"00")
+_NUMBERS = (
+    b"0",
+    b"-0",
+    b"-1",
+    b"1e3",
+    b"1.0",
+    b"2147483648",
+    b"18446744073709551615",
+    b"18446744073709551616",
+    b"00",
+)
 _TOKENS = (
-    *_NUMBERS, b"null", b"true", b"[]", b"{}", b'""', b"NaN", b'"\\ud800"', b'"\\u0000"', b"[[[[", b"\xff", b"\x00",
-    b'"F64"', b'"F4"', b'"f32"', b'"__metadata__"', b'"dtype"', b'"shape"', b'"data_offsets"', b",", b":", b" ", b"\n",
+    *_NUMBERS, b"null", b"true", b"[]", b"{}", b'""', b"NaN", b'"\\ud800"', b'"\\u0000"', b"[[[[", b"\xff",
+    b"\x00", b'"F64"', b'"F4"', b'"f32"', b'"__metadata__"', b'"dtype"', b'"shape"', b'"data_offsets"', b",",
+    b":", b" ", b"\n",
 )  # fmt: skip
 
 
@@ -151,13 +162,20 @@ def _headers(root: Path, dice: random.Random, count: int, until: float, tally: T
     def run(number: int) -> str:
         mine = random.Random(f"{seed} {number}")
         text = mutated(mine.choice(_BASES), mine)
-        length = len(text) if mine.random() < 0.97 else mine.choice((0, 1, len(text) + 1, 1 << 40, (1 << 64) - 1))
+        length = (
+            len(text) if mine.random() < 0.97 else mine.choice((0, 1, len(text) + 1, 1 << 40, (1 << 64) - 1))
+        )
         raw = struct.pack("<Q", length) + text + (data if mine.random() < 0.97 else data[:-1])
         path.write_bytes(raw)
         try:
             head = header.read(path)
             ours: Any = sorted(
-                (e.name, e.spec.dtype.name, list(e.spec.shape), raw[head.data_start + e.begin : head.data_start + e.end])
+                (
+                    e.name,
+                    e.spec.dtype.name,
+                    list(e.spec.shape),
+                    raw[head.data_start + e.begin : head.data_start + e.end],
+                )
                 for e in head.entries
             )
         except TranscodeError as error:
@@ -165,7 +183,7 @@ def _headers(root: Path, dice: random.Random, count: int, until: float, tally: T
                 return f"WRONG\nan error of several lines: {error}"
             ours = error
         try:
-            found = safetensors.deserialize(raw)
+            found = safetensors.deserialize(raw)  # type: ignore[no-untyped-call]
             theirs: Any = sorted((n, i["dtype"], list(i["shape"]), bytes(i["data"])) for n, i in found)
         except Exception as error:
             theirs = error
@@ -188,7 +206,11 @@ def _torch_file(root: Path) -> bytes:
 
     weights = {f"blocks.{i}.w": torch.arange(64.0).reshape(8, 8) + i for i in range(3)}
     tied = weights["blocks.0.w"]
-    state = {"model": {**weights, "tied": tied, "t": tied.t(), "p": torch.nn.Parameter(torch.ones(3))}, "epoch": 3, "args": None}
+    state = {
+        "model": {**weights, "tied": tied, "t": tied.t(), "p": torch.nn.Parameter(torch.ones(3))},
+        "epoch": 3,
+        "args": None,
+    }
     torch.save(state, root / "m.pt")
     return (root / "m.pt").read_bytes()
 
@@ -204,10 +226,26 @@ def _bombs() -> list[bytes]:
         head + b"(" * 500_000 + b"l" * 500_000 + b".",
         head + b"]" * 300_000 + b"a" * 299_999 + b".",
     ]
-    doubled = head + b"]q\x00" + b"".join(b"(h" + bytes([i]) + b"h" + bytes([i]) + b"lq" + bytes([i + 1]) for i in range(60)) + b"."
-    keys = head + b"}q\x00" + b"".join(
-        b"}(X\x01\x00\x00\x00ah" + bytes([i]) + b"X\x01\x00\x00\x00bh" + bytes([i]) + b"uq" + bytes([i + 1]) for i in range(60)
-    ) + b"."
+    doubled = (
+        head
+        + b"]q\x00"
+        + b"".join(b"(h" + bytes([i]) + b"h" + bytes([i]) + b"lq" + bytes([i + 1]) for i in range(60))
+        + b"."
+    )
+    keys = (
+        head
+        + b"}q\x00"
+        + b"".join(
+            b"}(X\x01\x00\x00\x00ah"
+            + bytes([i])
+            + b"X\x01\x00\x00\x00bh"
+            + bytes([i])
+            + b"uq"
+            + bytes([i + 1])
+            for i in range(60)
+        )
+        + b"."
+    )
     text = head + b"X\x00\x00\x01\x00" + b"a" * 65536 + b"q\x00" + b"(" + b"h\x00" * 100_000 + b"t."
     return [*found, doubled, keys, text]
 
@@ -226,7 +264,14 @@ def _pickles(root: Path, dice: random.Random, count: int, until: float, tally: T
     (name,) = (name for name in parts if name.endswith("data.pkl"))
     seed = dice.random()
     bombs = _bombs()
-    tokens = tuple(bytes([op]) for op in range(0x28, 0x98)) + (b"h\x00", b"q\x01", b"\x8c\x02ab", b"ctorch\ndevice\n", b"cos\nsystem\n")
+    tokens = (
+        *(bytes([op]) for op in range(0x28, 0x98)),
+        b"h\x00",
+        b"q\x01",
+        b"\x8c\x02ab",
+        b"ctorch\ndevice\n",
+        b"cos\nsystem\n",
+    )
     path = root / "m.pt"
 
     def run(number: int) -> str:
@@ -284,7 +329,11 @@ def _undo(root: Path, dice: random.Random, count: int, until: float, tally: Tall
             beside.unlink()
         kind = dice.randrange(7)
         if kind == 0:
-            beside.symlink_to(dice.choice(["nowhere", "/dev/zero", beside.name, str(whole), "/etc/passwd", "/proc/self/mem"]))
+            beside.symlink_to(
+                dice.choice(
+                    ["nowhere", "/dev/zero", beside.name, str(whole), "/etc/passwd", "/proc/self/mem"]
+                )
+            )
         elif kind == 1:
             os.mkfifo(beside)
         elif kind == 2:
@@ -321,7 +370,20 @@ def _commits(root: Path, dice: random.Random, count: int, until: float, tally: T
     out, outside = root / "out", root / "outside.safetensors"
     outside.write_bytes(b"mine")
     names = ("model.safetensors", "config.json")
-    evil = ("../outside.safetensors", "/etc/passwd", ".", "..", "", "a/b", "x\0y", ".transcode-part", "lock", 7, None, ["a"])
+    evil = (
+        "../outside.safetensors",
+        "/etc/passwd",
+        ".",
+        "..",
+        "",
+        "a/b",
+        "x\0y",
+        ".transcode-part",
+        "lock",
+        7,
+        None,
+        ["a"],
+    )
     for trial in range(count):
         if time.monotonic() > until:
             break
@@ -334,7 +396,9 @@ def _commits(root: Path, dice: random.Random, count: int, until: float, tally: T
         for name in names:
             shutil.copy(root / "new" / name, hidden / commit.FILES / name)
         new = facts(root / "new")
-        listed: list[Any] = [name for name in names if dice.random() < 0.8] + dice.choices(evil, k=dice.randrange(3))
+        listed: list[Any] = [name for name in names if dice.random() < 0.8] + dice.choices(
+            evil, k=dice.randrange(3)
+        )
         table: Any = {"names": listed, "old": {str(name): [1, 2] for name in listed}}
         body = json.dumps(table).encode()
         if dice.random() < 0.5:
@@ -371,12 +435,13 @@ output: {path: DST, name: wan, metadata: {a: b}, force: true}
 performance: {workers: 2, memory: 512MB}
 """
 _YAML = (
-    *_NUMBERS, b"[]", b"{}", b"null", b"~", b"!!python/object:os.system x", b"&a ", b"*a", b"<<: ", b"- ", b"? ", b": ",
-    b"'", b'"', b"|", b"%TAG", b"---\n", b"\t", b"\xff", b"{a: " * 50, b"[" * 2000, b"9" * 5000, b"2026-11-28", b"re:(a+)+$",
+    *_NUMBERS, b"[]", b"{}", b"null", b"~", b"!!python/object:os.system x", b"&a ", b"*a", b"<<: ", b"- ",
+    b"? ", b": ", b"'", b'"', b"|", b"%TAG", b"---\n", b"\t", b"\xff", b"{a: " * 50, b"[" * 2000, b"9" * 5000,
+    b"2026-11-28", b"re:(a+)+$",
 )  # fmt: skip
 
 
-def _texts(which: str):  # type: ignore[no-untyped-def]
+def _texts(which: str) -> Attack:
     def attack(root: Path, dice: random.Random, count: int, until: float, tally: Tally) -> None:
         source = root / "source"
         save(source, 1)
@@ -385,14 +450,28 @@ def _texts(which: str):  # type: ignore[no-untyped-def]
         if which != "recipes":
             (source / "model.safetensors").rename(source / "model-00001-of-00001.safetensors")
             names = [f"blocks.{i}.w.weight" for i in range(3)] + ["head.weight"]
-            table = {"metadata": {"total_size": 8192}, "weight_map": dict.fromkeys(names, "model-00001-of-00001.safetensors")}
+            table = {
+                "metadata": {"total_size": 8192},
+                "weight_map": dict.fromkeys(names, "model-00001-of-00001.safetensors"),
+            }
             (source / "model.safetensors.index.json").write_text(json.dumps(table))
             if which == "indexes":
                 target = source / "model.safetensors.index.json"
             else:
                 target = source / "config.json"
-                target.write_text(json.dumps({"architectures": ["A"], "torch_dtype": "float32", "quantization_config": {
-                    "quant_method": "fp8", "weight_block_size": [128, 128], "modules_to_not_convert": ["head"]}}))
+                target.write_text(
+                    json.dumps(
+                        {
+                            "architectures": ["A"],
+                            "torch_dtype": "float32",
+                            "quantization_config": {
+                                "quant_method": "fp8",
+                                "weight_block_size": [128, 128],
+                                "modules_to_not_convert": ["head"],
+                            },
+                        }
+                    )
+                )
             base = target.read_bytes()
             args = ["run", str(source), str(root / "out"), "-n"]
         for trial in range(count):

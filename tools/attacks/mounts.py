@@ -1,9 +1,11 @@
-"""Real file systems: images of them are mounted where the kernel has them, and runs and edits made on each."""
+"""Real file systems: images are mounted where the kernel has them, and runs and edits made on each."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -11,7 +13,7 @@ import time
 from pathlib import Path
 
 from . import faults
-from .engine import Tally
+from .engine import Attack, Tally, command
 from .scenarios import SCENARIOS, Stage
 
 __all__ = ["ATTACKS"]
@@ -49,7 +51,16 @@ def _mount(name: str, root: Path) -> str:
     return done.stderr.strip()[:200]
 
 
-def _attack(name: str):  # type: ignore[no-untyped-def]
+def _way(stage: Stage) -> str:
+    """Which way an edit takes there."""
+    with contextlib.ExitStack() as held:
+        if stage.scenario.held:
+            held.enter_context(open(stage.dst, "rb"))
+        said = command([*stage.args(), "--json"]).text
+    return str(re.findall(r'"way": "(\w+)"', said)[0])
+
+
+def _attack(name: str) -> Attack:
     def attack(root: Path, dice: random.Random, count: int, until: float, tally: Tally) -> None:
         if why := _mount(name, root):
             tally.notes.append(f"not run: {why}")
@@ -61,19 +72,21 @@ def _attack(name: str):  # type: ignore[no-untyped-def]
                 place.mkdir()
                 stage = Stage(place, scenario)
                 if scenario.edit:
-                    said = stage.play().text
-                    way = next((way for way in ("overwr", "insert", "cop") if way in said), "?")
-                    ways.append(f"{scenario.name}: {said.splitlines()[0].split(': ', 1)[-1][:60] if way == '?' else way}")
+                    stage.reset()
+                    ways.append(f"{scenario.name[6:]}: {_way(stage)}")
                 outcome = stage.play()
                 tally.add("trials")
                 stage.judge(outcome, tally, f"{name}: {scenario.name}")
                 faults.kill_calls(stage, dice, max(count // 4, 2), until, tally)
                 faults.errors(stage, dice, max(count // 8, 1), until, tally)
                 shutil.rmtree(place)
-            tally.notes += ways
+            tally.notes.append("ways of meta: " + ", ".join(ways))
         finally:
             for _ in range(20):
-                if subprocess.run(["umount", str(root / "mnt")], capture_output=True, check=False).returncode == 0:
+                if (
+                    subprocess.run(["umount", str(root / "mnt")], capture_output=True, check=False).returncode
+                    == 0
+                ):
                     break
                 time.sleep(0.1)
 

@@ -1,10 +1,11 @@
 """Power cuts: what a command does to the disk is recorded, and cut at every point.
 
-The folder is looked at before and after each call, which gives operations: bytes of a file that change (with its
-size), and names that come, go or move in one step. An operation is durable once its file, or the folder of the
-name, was synced; until then a power cut may keep it or lose it, whatever became of others, and of changed bytes
-keep a part. This is more than any file system loses: on each prefix of the operations, any subset of those that
-are not durable. All these states are built, and our own next command must find the old output or the new one.
+The folder is looked at before and after each call, which gives operations: bytes of a file that change (with
+its size), and names that come, go or move in one step. An operation is durable once its file, or the folder
+of the name, was synced; until then a power cut may keep it or lose it, whatever became of others, and of changed
+bytes keep a part. This is more than any file system loses: on each prefix of the operations, any subset of
+those that are not durable. All these states are built, and our own next command must find the old output or
+the new one.
 
 Inserting blocks before the first byte (``meta`` in its second way) is one operation here, as it is one
 transaction in the journal of the file systems that can do it.
@@ -25,7 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .engine import CALLS, Outcome, Tally, command
+from .engine import CALLS, Attack, Outcome, Tally
 from .scenarios import Scenario, Stage
 
 __all__ = ["attack"]
@@ -102,7 +103,7 @@ class Recorder:
                 elif node not in files:
                     self._times[node] = known.st_mtime_ns
                     fd = _REAL["open"](below, os.O_RDONLY)
-                    files[node] = b"".join(iter(lambda: _REAL["read"](fd, 1 << 24), b""))
+                    files[node] = _REAL["read"](fd, known.st_size)
                     _REAL["close"](fd)
 
         walk(str(self.root), number(_REAL["lstat"](self.root).st_ino))
@@ -115,7 +116,10 @@ class Recorder:
         for node, now in files.items():
             before = self.files.get(node, b"")
             if now != before:
-                low = next((i for i, (a, b) in enumerate(zip(before, now, strict=False)) if a != b), min(len(before), len(now)))
+                low = next(
+                    (i for i, (a, b) in enumerate(zip(before, now, strict=False)) if a != b),
+                    min(len(before), len(now)),
+                )
                 high = len(now)
                 if len(before) == len(now):
                     while high > low and before[high - 1] == now[high - 1]:
@@ -126,7 +130,9 @@ class Recorder:
             old, new = self.folders.get(node, {}), folders.get(node, {})
             if node not in folders:
                 continue  # it is gone, and with it its names
-            changes += [(node, name, new.get(name)) for name in {**old, **new} if old.get(name) != new.get(name)]
+            changes += [
+                (node, name, new.get(name)) for name in {**old, **new} if old.get(name) != new.get(name)
+            ]
         gone = [change for change in changes if change[2] is None]
         come = [change for change in changes if change[2] is not None]
         for change in come:
@@ -144,7 +150,9 @@ class Recorder:
             self.record.events.append(Sync(node))
 
 
-_REAL: dict[str, Callable[..., Any]] = {name: getattr(os, name) for name in ("listdir", "lstat", "open", "read", "close")}
+_REAL: dict[str, Callable[..., Any]] = {
+    name: getattr(os, name) for name in ("listdir", "lstat", "open", "read", "close")
+}
 
 
 def recorded(stage: Stage) -> Record:
@@ -175,7 +183,15 @@ def recorded(stage: Stage) -> Record:
 
         from transcode.storage import front, system
 
-        for name in {*CALLS, "fdatasync"} - {"stat", "lstat", "fstat", "read", "preadv", "listdir", "scandir"}:
+        for name in {*CALLS, "fdatasync"} - {
+            "stat",
+            "lstat",
+            "fstat",
+            "read",
+            "preadv",
+            "listdir",
+            "scandir",
+        }:
             setattr(os, name, watched(name, getattr(os, name)))
         system._pwrite = watched("pwrite", system._pwrite)
         front.insert = watched("insert", front.insert)
@@ -201,9 +217,15 @@ def states(record: Record, dice: random.Random) -> Iterator[tuple[str, list[Byte
     """Each point of a cut, with the operations that the disk has then."""
     for point in range(len(record.events) + 1):
         done = record.events[:point]
-        lost = [i for i, event in enumerate(done) if not isinstance(event, Sync) and not _durable(event, done[i + 1 :])]
+        lost = [
+            i
+            for i, event in enumerate(done)
+            if not isinstance(event, Sync) and not _durable(event, done[i + 1 :])
+        ]
         if len(lost) <= _SMALL:
-            choices = [set(chosen) for n in range(len(lost) + 1) for chosen in itertools.combinations(lost, n)]
+            choices = [
+                set(chosen) for n in range(len(lost) + 1) for chosen in itertools.combinations(lost, n)
+            ]
         else:
             choices = [{i for i in lost if dice.random() < 0.5} for _ in range(_RANDOM)]
             choices += [set(), set(lost), set(lost[:1]), set(lost[-1:])]
@@ -252,14 +274,18 @@ def build(record: Record, operations: list[Bytes | Names], place: Path) -> None:
                     names.pop(name, None)
                 else:
                     names[name] = node
-    known_folders = set(folders) | {event.node for event in record.events if isinstance(event, Sync) and event.node not in files}
+    known_folders = set(folders) | {
+        event.node for event in record.events if isinstance(event, Sync) and event.node not in files
+    }
     kinds = {e.file for e in record.events if isinstance(e, Bytes)} | set(files)
 
     def make(path: Path, node: int) -> None:
         for name, below in folders.get(node, {}).items():
             if below in kinds and below not in folders:
                 (path / name).write_bytes(files.get(below, b""))
-                if below in record.times and files[below] == record.files[below]:  # else its time is that of the change
+                if (
+                    below in record.times and files[below] == record.files[below]
+                ):  # else its time is that of the change
                     os.utime(path / name, ns=(record.times[below],) * 2)
             elif below in known_folders:
                 (path / name).mkdir(mode=0o700)
@@ -272,7 +298,7 @@ def build(record: Record, operations: list[Bytes | Names], place: Path) -> None:
     make(place, min(record.folders))
 
 
-def attack(scenario: Scenario):  # type: ignore[no-untyped-def]
+def attack(scenario: Scenario) -> Attack:
     """The attack on a scenario."""
 
     def run(root: Path, dice: random.Random, count: int, until: float, tally: Tally) -> None:
@@ -297,7 +323,11 @@ def attack(scenario: Scenario):  # type: ignore[no-untyped-def]
             # Nothing is known of how the command ended, unless it was at its end.
             stage.judge(Outcome(None, 9, ""), tally, f"{scenario.name}: {where}")
         # What a command that has ended leaves is durable, whatever of the rest is lost.
-        ended = [event for i, event in enumerate(record.events) if not isinstance(event, Sync) and _durable(event, record.events[i + 1 :])]
+        ended = [
+            event
+            for i, event in enumerate(record.events)
+            if not isinstance(event, Sync) and _durable(event, record.events[i + 1 :])
+        ]
         build(record, ended, stage.place)
         stage.judge(Outcome(0, None, ""), tally, f"{scenario.name}: cut after the end")
 
