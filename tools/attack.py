@@ -5,14 +5,15 @@
     python tools/attack.py --only headers --count 500000 --seed 7
 
 Each attack is made in children, in folders of its own. The exit code is 1 if anything was seen that
-``docs/reliability.md`` says does not happen: an output that is neither the old nor the new one, a wrong exit
-code, a traceback, death by a signal of the machine's, memory over the budget. The table, and ``--json``, say how
-often what was seen; the same seed makes the same attacks, apart from moments of time.
+``docs/reliability.md`` says does not happen: an output that is neither the old nor the new one, a wrong
+exit code, a traceback, death by a signal of the machine's, memory over the budget. The table, and
+``--json``, say how often what was seen; the same seed makes the same attacks, apart from moments of time.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import random
@@ -23,7 +24,9 @@ import time
 import traceback
 import zlib
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -31,10 +34,8 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 from attacks import corpora, faults, mounts, sources, together, writelog  # noqa: E402
-from attacks.engine import BAD, Tally, start, wait  # noqa: E402
-from attacks.scenarios import EDITS, SCENARIOS, Stage  # noqa: E402
-
-Attack = Callable[[Path, random.Random, int, float, Tally], None]
+from attacks.engine import BAD, Attack, Tally  # noqa: E402
+from attacks.scenarios import SCENARIOS, Scenario, Stage, save  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,20 @@ class Unit:
     share: float = 1
 
 
+def _staged(attack: Callable[[Stage, random.Random, int, float, Tally], None], scenario: Scenario) -> Attack:
+    def run(root: Path, dice: random.Random, count: int, until: float, tally: Tally) -> None:
+        attack(Stage(root, scenario), dice, count, until, tally)
+
+    return run
+
+
+def _traced(what: str) -> Attack:
+    def run(root: Path, dice: random.Random, count: int, until: float, tally: Tally) -> None:
+        faults.real_calls(root, what, "calls", tally)
+
+    return run
+
+
 def units() -> list[Unit]:
     """All attacks."""
     found: list[Unit] = []
@@ -61,18 +76,11 @@ def units() -> list[Unit]:
         ("error at calls", faults.errors, 1),
         ("torn write", faults.torn, 0.25),
     ):
-        for scenario in SCENARIOS:
-
-            def staged(root, dice, count, until, tally, attack=attack, scenario=scenario):  # type: ignore[no-untyped-def]
-                attack(Stage(root, scenario), dice, count, until, tally)
-
-            found.append(Unit(f"{kind}: {scenario.name}", staged, share))
+        found += [
+            Unit(f"{kind}: {scenario.name}", _staged(attack, scenario), share) for scenario in SCENARIOS
+        ]
     for what in ("overwrite", "insert", "copy", "commit"):
-
-        def traced(root, dice, count, until, tally, what=what):  # type: ignore[no-untyped-def]
-            faults.real_calls(root, what, "calls", tally)
-
-        found.append(Unit(f"kill at system calls: {what}", traced))
+        found.append(Unit(f"kill at system calls: {what}", _traced(what)))
     for scenario in SCENARIOS:
         found.append(Unit(f"power cut: {scenario.name}", writelog.attack(scenario), 20))
     found += [Unit(f"source changes: {name}", attack) for name, attack in sources.ATTACKS.items()]
@@ -103,7 +111,9 @@ def attack(
 ) -> dict[str, Tally]:
     """Make attacks, several at a time; what was seen by the name of each."""
     _warm(folder)
-    waiting, running, found = list(chosen), {}, {}
+    waiting = list(chosen)
+    running: dict[int, tuple[Unit, Path]] = {}
+    found: dict[str, Tally] = {}
     while waiting or running:
         while waiting and len(running) < jobs:
             unit = waiting.pop(0)
@@ -138,18 +148,15 @@ def _warm(folder: Path) -> None:
     import numba  # noqa: F401
     import numpy  # noqa: F401
 
-    import transcode.api
-    import transcode.cli.inspect
-    import transcode.cli.meta
-    import transcode.cli.run
-    import transcode.numerics.convert
-    import transcode.numerics.integer
-    from attacks.scenarios import save
+    for name in ("api", "cli.inspect", "cli.meta", "cli.run", "numerics.convert", "numerics.integer"):
+        import_module(f"transcode.{name}")
+    from transcode import cli
 
     save(folder / "warm", 1)
     args = ["run", str(folder / "warm"), str(folder / "warm.safetensors"), "--scheme", "int8"]
-    with open(os.devnull, "w") as null:
-        wait(start(args, null.fileno()), 300)  # kernels are compiled and kept on disk
+    told = io.StringIO()
+    with redirect_stdout(told), redirect_stderr(told), suppress(SystemExit):
+        cli.main([*args, "--force"])  # here, so that children find the kernels loaded
 
 
 def line(name: str, tally: Tally) -> str:
@@ -163,9 +170,15 @@ def line(name: str, tally: Tally) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """See the module."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=50, help="trials of each attack; 0: every call (default: 50)")
-    parser.add_argument("--only", action="append", default=[], help="attacks whose name holds this; repeatable")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--count", type=int, default=50, help="trials of each attack; 0: every call (default: 50)"
+    )
+    parser.add_argument(
+        "--only", action="append", default=[], help="attacks whose name holds this; repeatable"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--seconds", type=float, default=3600, help="most time for one attack")
@@ -181,7 +194,12 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     with tempfile.TemporaryDirectory(dir=given.folder, prefix="attack-") as folder:
         found = attack(
-            chosen, seed=given.seed, count=given.count, jobs=given.jobs, seconds=given.seconds, folder=Path(folder)
+            chosen,
+            seed=given.seed,
+            count=given.count,
+            jobs=given.jobs,
+            seconds=given.seconds,
+            folder=Path(folder),
         )
     if given.json:
         print(json.dumps({name: tally.to_json() for name, tally in found.items()}, indent=1))

@@ -29,6 +29,7 @@ DATA = bytes(range(256)) * 40 + b"odd"
 OLD = {"format": "pt", "a": "old"}
 SHORT, LONG = "n", "n" * 9000
 
+
 def torn(number: int, part: float, action: Callable[[], object]) -> bool:
     """Run an action in a child whose N-th write stops after a part of its bytes, and kills it there."""
     seen = 0

@@ -28,7 +28,8 @@ NAMES = [f"blocks.{number}.weight" for number in range(4)]
 def trials(folder: Path, mode: str) -> dict[str, int]:
     done = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("committing.py")), str(folder), mode],
-        env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tools'}"}, capture_output=True, text=True, timeout=120, check=False,
+        env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tools'}"},
+        capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found: dict[str, int] = json.loads(done.stdout)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import builtins
 import ctypes
-import json
 import os
+import random
 import resource
 import signal
 import sys
@@ -24,7 +24,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-__all__ = ["CALLS", "BAD", "Injection", "Outcome", "Tally", "command", "fork", "kill_at", "ptrace_works"]
+__all__ = [
+    "BAD",
+    "CALLS",
+    "Attack",
+    "Injection",
+    "Outcome",
+    "Tally",
+    "command",
+    "fork",
+    "kill_at",
+    "ptrace_works",
+]
 
 CALLS = (
     "open", "close", "stat", "lstat", "fstat", "fsync", "rename", "replace", "unlink", "mkdir", "rmdir",
@@ -57,6 +68,10 @@ class Tally:
     def to_json(self) -> dict[str, Any]:
         """For the parent, and for ``--json``."""
         return {"seen": dict(self.seen), "examples": self.examples, "notes": self.notes}
+
+
+Attack = Callable[[Path, random.Random, int, float, Tally], None]
+"""``attack(folder, dice, trials, until, tally)``; ``until`` is a moment of the monotonic clock."""
 
 
 @dataclass(frozen=True)
@@ -332,8 +347,3 @@ def spread(total: int, count: int, offset: int) -> Iterator[int]:
         return
     for step in range(count):
         yield 1 + (offset + step * total // count) % total
-
-
-def dumps(tallies: dict[str, Tally]) -> str:
-    """All that was seen, as JSON."""
-    return json.dumps({name: tally.to_json() for name, tally in tallies.items()}, indent=1)

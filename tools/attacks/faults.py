@@ -9,10 +9,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from .engine import Injection, Tally, dying, failing, ptrace_works, spread
-from .scenarios import Scenario, Stage
+from .engine import Injection, Outcome, Tally, dying, failing, ptrace_works, spread
+from .scenarios import Stage
 
 __all__ = ["ERRORS", "SIGNALS", "errors", "kill_calls", "kill_random", "real_calls", "signals", "torn"]
 
@@ -21,7 +24,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _RERUN = 7
 
 
-def _installing(stage: Stage, number: int, act):  # type: ignore[no-untyped-def]
+def _installing(stage: Stage, number: int, act: Callable[[str], Any]) -> Callable[[], None]:
     return Injection(stage.place, number, act).install
 
 
@@ -79,13 +82,11 @@ def signals(stage: Stage, dice: random.Random, count: int, until: float, tally: 
                 tally.add("interrupted")
             stage.judge(outcome, tally, f"{where}: {outcome.code} {outcome.text[-200:]}")
             continue
-        stage.judge(stage_ended(outcome), tally, where)
+        stage.judge(_as_killed(outcome), tally, where)
 
 
-def stage_ended(outcome):  # type: ignore[no-untyped-def]
+def _as_killed(outcome: Outcome) -> Outcome:
     """An outcome that is judged by what it left alone."""
-    from dataclasses import replace
-
     return replace(outcome, signal=int(signal.SIGKILL), text="")
 
 
@@ -99,7 +100,9 @@ def errors(stage: Stage, dice: random.Random, count: int, until: float, tally: T
         outcome = stage.play(_installing(stage, number, failing(code)))
         where = f"{stage.scenario.name}: {errno.errorcode[code]} at call {number}"
         tally.add("trials")
-        tally.add("refused" if outcome.code == 2 else "went on" if outcome.code == 0 else f"exit {outcome.code}")
+        tally.add(
+            "refused" if outcome.code == 2 else "went on" if outcome.code == 0 else f"exit {outcome.code}"
+        )
         stage.judge(outcome, tally, f"{where}: {outcome.code} {outcome.text[-300:]}")
         if trial % _RERUN == 0 and not stage.scenario.edit:
             stage.rerun(tally, where)
@@ -131,7 +134,9 @@ def torn(stage: Stage, dice: random.Random, count: int, until: float, tally: Tal
         if outcome.code == 0:  # there were fewer writes
             continue
         tally.add("trials")
-        stage.judge(outcome, tally, f"{stage.scenario.name}: write {number} stopped after {part:.0%}: trial {trial}")
+        stage.judge(
+            outcome, tally, f"{stage.scenario.name}: write {number} stopped after {part:.0%}: trial {trial}"
+        )
 
 
 def real_calls(root: Path, what: str, mode: str, tally: Tally) -> None:
@@ -162,8 +167,3 @@ def real_calls(root: Path, what: str, mode: str, tally: Tally) -> None:
     for key in ("old", "new"):
         tally.seen[key] += found.get(key, 0)
     tally.seen["trials"] += found.get("old", 0) + found.get("new", 0)
-
-
-def named(name: str, scenarios: tuple[Scenario, ...]) -> Scenario:
-    """The scenario of that name."""
-    return next(scenario for scenario in scenarios if scenario.name == name)

@@ -1,4 +1,4 @@
-"""The commands that are attacked, and what their output may be: the old one or the new one, never a mixture."""
+"""The commands that are attacked, and what their output may be: the old one or the new one, no mixture."""
 
 from __future__ import annotations
 
@@ -65,16 +65,16 @@ EDITS = (
 SCENARIOS = (*RUNS, *EDITS)
 
 
-def save(folder: Path, shift: int, *, columns: int = 64) -> None:
-    """A checkpoint folder of F32 tensors, written without the code under test."""
+def save(folder: Path, shift: int, *, rows: int = 8, columns: int = 64) -> None:
+    """A checkpoint folder of four F32 tensors ``[rows, columns]``, written without the code under test."""
     folder.mkdir(parents=True, exist_ok=True)
     table: dict[str, Any] = {"__metadata__": {"format": "pt", "a": "old"}}
     data = b""
     for number in range(TENSORS):
-        values = struct.pack("<f", shift + number + 0.5) * (8 * columns)
+        values = struct.pack("<f", shift + number + 0.5) * (rows * columns)
         place = [len(data), len(data) + len(values)]
         name = "head.weight" if number == 3 else f"blocks.{number}.w.weight"
-        table[name] = {"dtype": "F32", "shape": [8, columns], "data_offsets": place}
+        table[name] = {"dtype": "F32", "shape": [rows, columns], "data_offsets": place}
         data += values
     text = json.dumps(table, separators=(",", ":")).encode()
     text += b" " * (16 - len(text) % 8)
@@ -133,7 +133,8 @@ class Stage:
             _copy(self.dst, self._kept)
         self.calls = self.count()
         self.new = facts(self.dst)
-        assert self.new and self.new != self.old
+        assert self.new
+        assert self.new != self.old
 
     def args(self, source: Path | None = None) -> list[str]:
         """The command line."""
@@ -221,7 +222,7 @@ class Stage:
 
     def _believed(self) -> str:
         """What a loader that goes by the index would mix up; empty if nothing."""
-        (index,) = [*self.dst.glob("*.index.json")] or [None]
+        index = next(self.dst.glob("*.index.json"), None)
         if index is None or not (self.dst / "config.json").exists():
             return ""
         try:

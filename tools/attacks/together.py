@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .engine import LIMIT, Outcome, Tally, start, wait
+from .engine import LIMIT, Attack, Outcome, Tally, start, wait
 from .scenarios import LONG, facts, save
 
 __all__ = ["ATTACKS"]
@@ -68,7 +68,7 @@ def _runs(root: Path, dice: random.Random, count: int, until: float, tally: Tall
             tally.add("LEFTOVER", f"trial {trial}: {left}")
 
 
-def _meta(kinds: tuple[str, ...], values: tuple[str, ...]):  # type: ignore[no-untyped-def]
+def _meta(kinds: tuple[str, ...], values: tuple[str, ...]) -> Attack:
     def attack(root: Path, dice: random.Random, count: int, until: float, tally: Tally) -> None:
         save(root / "source", 3, columns=4096)
         path, dst = root / "m.safetensors", root / "out.safetensors"

@@ -1,10 +1,11 @@
 """Power cuts: what a command does to the disk is recorded, and cut at every point.
 
-The folder is looked at before and after each call, which gives operations: bytes of a file that change (with its
-size), and names that come, go or move in one step. An operation is durable once its file, or the folder of the
-name, was synced; until then a power cut may keep it or lose it, whatever became of others, and of changed bytes
-keep a part. This is more than any file system loses: on each prefix of the operations, any subset of those that
-are not durable. All these states are built, and our own next command must find the old output or the new one.
+The folder is looked at before and after each call, which gives operations: bytes of a file that change (with
+its size), and names that come, go or move in one step. An operation is durable once its file, or the folder
+of the name, was synced; until then a power cut may keep it or lose it, whatever became of others, and of changed
+bytes keep a part. This is more than any file system loses: on each prefix of the operations, any subset of
+those that are not durable. All these states are built, and our own next command must find the old output or
+the new one.
 
 Inserting blocks before the first byte (``meta`` in its second way) is one operation here, as it is one
 transaction in the journal of the file systems that can do it.
@@ -25,7 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .engine import CALLS, Outcome, Tally, command
+from .engine import CALLS, Attack, Outcome, Tally
 from .scenarios import Scenario, Stage
 
 __all__ = ["attack"]
@@ -42,6 +43,7 @@ class Bytes:
     size: int
     offset: int
     data: bytes
+    inserted: int = 0  # bytes of blocks that it inserts before the first one, all or none
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class Record:
 
     folders: dict[int, dict[str, int]] = field(default_factory=dict)
     files: dict[int, bytes] = field(default_factory=dict)
+    times: dict[int, int] = field(default_factory=dict)
     events: list[Bytes | Names | Sync] = field(default_factory=list)
 
 
@@ -74,8 +77,9 @@ class Recorder:
         self.root = root
         self._numbers: dict[int, int] = {}  # inode -> our number
         self._fresh = itertools.count()
+        self._times: dict[int, int] = {}
         self.folders, self.files = self._look()
-        self.record = Record(dict(self.folders), dict(self.files))
+        self.record = Record(dict(self.folders), dict(self.files), dict(self._times))
 
     def _look(self) -> tuple[dict[int, dict[str, int]], dict[int, bytes]]:
         folders: dict[int, dict[str, int]] = {}
@@ -97,32 +101,38 @@ class Recorder:
                 if stat.S_ISDIR(known.st_mode):
                     walk(below, node)
                 elif node not in files:
+                    self._times[node] = known.st_mtime_ns
                     fd = _REAL["open"](below, os.O_RDONLY)
-                    files[node] = b"".join(iter(lambda: _REAL["read"](fd, 1 << 24), b""))
+                    files[node] = _REAL["read"](fd, known.st_size)
                     _REAL["close"](fd)
 
         walk(str(self.root), number(_REAL["lstat"](self.root).st_ino))
         self._numbers = inodes
         return folders, files
 
-    def step(self) -> None:
-        """Note what has changed since the last look."""
+    def step(self, inserted: int = 0) -> None:
+        """Note what has changed since the last look, by an insertion of so many bytes or otherwise."""
         folders, files = self._look()
         for node, now in files.items():
             before = self.files.get(node, b"")
             if now != before:
-                low = next((i for i, (a, b) in enumerate(zip(before, now, strict=False)) if a != b), min(len(before), len(now)))
+                low = next(
+                    (i for i, (a, b) in enumerate(zip(before, now, strict=False)) if a != b),
+                    min(len(before), len(now)),
+                )
                 high = len(now)
                 if len(before) == len(now):
                     while high > low and before[high - 1] == now[high - 1]:
                         high -= 1
-                self.record.events.append(Bytes(node, len(now), low, now[low:high]))
+                self.record.events.append(Bytes(node, len(now), low, now[low:high], inserted))
         changes = []
         for node in {**self.folders, **folders}:
             old, new = self.folders.get(node, {}), folders.get(node, {})
             if node not in folders:
                 continue  # it is gone, and with it its names
-            changes += [(node, name, new.get(name)) for name in {**old, **new} if old.get(name) != new.get(name)]
+            changes += [
+                (node, name, new.get(name)) for name in {**old, **new} if old.get(name) != new.get(name)
+            ]
         gone = [change for change in changes if change[2] is None]
         come = [change for change in changes if change[2] is not None]
         for change in come:
@@ -140,7 +150,9 @@ class Recorder:
             self.record.events.append(Sync(node))
 
 
-_REAL: dict[str, Callable[..., Any]] = {name: getattr(os, name) for name in ("listdir", "lstat", "open", "read", "close")}
+_REAL: dict[str, Callable[..., Any]] = {
+    name: getattr(os, name) for name in ("listdir", "lstat", "open", "read", "close")
+}
 
 
 def recorded(stage: Stage) -> Record:
@@ -160,7 +172,7 @@ def recorded(stage: Stage) -> Record:
                 try:
                     recorder.step()
                     result = real(*args, **options)
-                    recorder.step()
+                    recorder.step(args[1] if name == "insert" and result else 0)
                     if name in ("fsync", "fdatasync"):
                         recorder.sync(args[0])
                     return result
@@ -171,7 +183,15 @@ def recorded(stage: Stage) -> Record:
 
         from transcode.storage import front, system
 
-        for name in {*CALLS, "fdatasync"} - {"stat", "lstat", "fstat", "read", "preadv", "listdir", "scandir"}:
+        for name in {*CALLS, "fdatasync"} - {
+            "stat",
+            "lstat",
+            "fstat",
+            "read",
+            "preadv",
+            "listdir",
+            "scandir",
+        }:
             setattr(os, name, watched(name, getattr(os, name)))
         system._pwrite = watched("pwrite", system._pwrite)
         front.insert = watched("insert", front.insert)
@@ -197,23 +217,40 @@ def states(record: Record, dice: random.Random) -> Iterator[tuple[str, list[Byte
     """Each point of a cut, with the operations that the disk has then."""
     for point in range(len(record.events) + 1):
         done = record.events[:point]
-        lost = [i for i, event in enumerate(done) if not isinstance(event, Sync) and not _durable(event, done[i + 1 :])]
+        lost = [
+            i
+            for i, event in enumerate(done)
+            if not isinstance(event, Sync) and not _durable(event, done[i + 1 :])
+        ]
         if len(lost) <= _SMALL:
-            choices = [set(chosen) for n in range(len(lost) + 1) for chosen in itertools.combinations(lost, n)]
+            choices = [
+                set(chosen) for n in range(len(lost) + 1) for chosen in itertools.combinations(lost, n)
+            ]
         else:
             choices = [{i for i in lost if dice.random() < 0.5} for _ in range(_RANDOM)]
             choices += [set(), set(lost), set(lost[:1]), set(lost[-1:])]
         for kept in choices:
             operations: list[Bytes | Names] = []
+            shift: dict[int, int] = {}
             for i, event in enumerate(done):
                 if isinstance(event, Sync):
                     continue
+                if isinstance(event, Bytes) and event.file in shift:
+                    event = _shifted(event, shift[event.file])
                 if i not in lost or i in kept:
                     operations.append(event)
+                elif isinstance(event, Bytes) and event.inserted:
+                    shift[event.file] = event.inserted
                 elif isinstance(event, Bytes) and len(event.data) > 1 and dice.random() < 0.5:
                     half = event.data[: dice.randrange(len(event.data))]
                     operations.append(Bytes(event.file, event.size, event.offset, half))
             yield f"cut at {point} of {len(record.events)}, of {len(lost)} kept {sorted(kept)}", operations
+
+
+def _shifted(event: Bytes, lost: int) -> Bytes:
+    """Bytes written after an insertion that the disk has lost: they lie in the same blocks all the same."""
+    skip = max(lost - event.offset, 0)
+    return Bytes(event.file, event.size - lost, max(event.offset - lost, 0), event.data[skip:])
 
 
 def _durable(event: Bytes | Names, later: list[Bytes | Names | Sync]) -> bool:
@@ -237,13 +274,19 @@ def build(record: Record, operations: list[Bytes | Names], place: Path) -> None:
                     names.pop(name, None)
                 else:
                     names[name] = node
-    known_folders = set(folders) | {event.node for event in record.events if isinstance(event, Sync) and event.node not in files}
+    known_folders = set(folders) | {
+        event.node for event in record.events if isinstance(event, Sync) and event.node not in files
+    }
     kinds = {e.file for e in record.events if isinstance(e, Bytes)} | set(files)
 
     def make(path: Path, node: int) -> None:
         for name, below in folders.get(node, {}).items():
             if below in kinds and below not in folders:
                 (path / name).write_bytes(files.get(below, b""))
+                if (
+                    below in record.times and files[below] == record.files[below]
+                ):  # else its time is that of the change
+                    os.utime(path / name, ns=(record.times[below],) * 2)
             elif below in known_folders:
                 (path / name).mkdir(mode=0o700)
                 make(path / name, below)
@@ -255,7 +298,7 @@ def build(record: Record, operations: list[Bytes | Names], place: Path) -> None:
     make(place, min(record.folders))
 
 
-def attack(scenario: Scenario):  # type: ignore[no-untyped-def]
+def attack(scenario: Scenario) -> Attack:
     """The attack on a scenario."""
 
     def run(root: Path, dice: random.Random, count: int, until: float, tally: Tally) -> None:
@@ -280,7 +323,11 @@ def attack(scenario: Scenario):  # type: ignore[no-untyped-def]
             # Nothing is known of how the command ended, unless it was at its end.
             stage.judge(Outcome(None, 9, ""), tally, f"{scenario.name}: {where}")
         # What a command that has ended leaves is durable, whatever of the rest is lost.
-        ended = [event for i, event in enumerate(record.events) if not isinstance(event, Sync) and _durable(event, record.events[i + 1 :])]
+        ended = [
+            event
+            for i, event in enumerate(record.events)
+            if not isinstance(event, Sync) and _durable(event, record.events[i + 1 :])
+        ]
         build(record, ended, stage.place)
         stage.judge(Outcome(0, None, ""), tally, f"{scenario.name}: cut after the end")
 

@@ -96,6 +96,7 @@ def decide(hidden: Directory, destination: Directory, names: Sequence[str]) -> R
         os.close(fd)
     hidden.move(_DRAFT, hidden, _RECORD)
     hidden.sync()
+    destination.sync()  # the hidden folder's own name, before any other name there goes
     return record
 
 
@@ -121,8 +122,12 @@ def carry_out(hidden: Directory, destination: Directory, record: Record) -> None
                 if _KEYS.fullmatch(name):
                     destination.unlink(name)
             destination.sync()
-            for name in waiting:
-                staged.move(name, destination, name)
+            for keys in (False, True):
+                for name in waiting:
+                    if (_KEYS.fullmatch(name) is not None) is keys:
+                        staged.move(name, destination, name)
+                if not keys:
+                    destination.sync()  # or a power cut could keep an index and lose what it names
     destination.sync()
     hidden.remove(_RECORD)
 

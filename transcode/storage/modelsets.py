@@ -189,7 +189,8 @@ def choose(folder: Path, sets: list[ModelSet], below: list[str]) -> tuple[ModelS
     variants = [one for one in sets if one.variant is not None and one.base in plain]
     sets = without("a variant of the model", variants, [one for one in sets if one not in variants])
     standard = [one for one in sets if _STANDARD.fullmatch(one.base)]
-    if len(sets) > 1 and standard and sets[0].files[0].suffix != ".safetensors":
+    files = [file for one in sets for file in one.files]  # none of an index that names none
+    if len(sets) > 1 and standard and files and files[0].suffix != ".safetensors":
         sets = without("beside it", [one for one in sets if one not in standard], standard)
     if len(sets) > 1:
         raise _unclear(folder, sets, below)

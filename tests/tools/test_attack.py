@@ -1,0 +1,111 @@
+"""The attack tool at a small count: nothing that must not be seen is seen, and what is broken is."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks and looks into /proc")
+
+BREAK = """
+import sys
+sys.path.insert(0, {tools!r})
+import attack
+{mistake}
+sys.exit(attack.main({args!r}))
+"""
+
+NO_RECORD = """
+from transcode.storage import commit
+def carry_out(hidden, destination, record):
+    with commit.Directory(hidden.path / commit.FILES, hidden) as staged:
+        for name in record.names:
+            staged.move(name, destination, name)
+commit.decide = lambda hidden, destination, names: commit.Record(tuple(names), {})
+commit.carry_out = carry_out
+"""
+NO_UNDO = """
+from transcode.storage import undo
+undo.settle = lambda fd, path: False
+undo.repair = lambda path: False
+"""
+NO_SYNC = """
+from transcode.storage.directory import Directory
+Directory.sync = lambda self: None
+"""
+NO_VERIFY = """
+from transcode.storage.mapping import MappedFile
+MappedFile.verify = lambda self: None
+"""
+LAX = """
+from transcode.storage import header
+header._check_offsets = lambda entries, size, file: None
+"""
+TWICE = """
+from transcode.storage import lock
+lock.try_lock = lambda fd: True
+"""
+
+
+def attack(folder: Path, *args: str, mistake: str = "") -> tuple[int, dict, str]:
+    given = ["--json", "--jobs", "2", "--seed", "1", "--folder", str(folder), *args]
+    script = BREAK.format(tools=str(ROOT / "tools"), mistake=mistake, args=given)
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.stdout.startswith("{"), done.stderr
+    return done.returncode, json.loads(done.stdout), done.stderr
+
+
+@linux
+def test_nothing_that_must_not_be_seen_is_seen(tmp_path: Path) -> None:
+    only = (
+        "kill at calls",
+        "signal",
+        "error at calls",
+        "power cut",
+        "source changes: cut, ",
+        "at once",
+        "hostile",
+    )
+    code, found, said = attack(
+        tmp_path, "--count", "3", *[word for name in only for word in ("--only", name)]
+    )
+    assert code == 0, said
+    for name, tally in found.items():
+        assert tally["examples"] == [], name
+        assert tally["seen"]["trials"] >= 1 or tally["notes"], name
+    assert found["hostile: headers"]["seen"]["trials"] == 1200
+    assert found["hostile: headers"]["seen"]["both read the same"] > 20
+    assert not list(tmp_path.iterdir())
+
+
+@linux
+@pytest.mark.parametrize(
+    ("mistake", "only", "seen"),
+    [
+        (NO_RECORD, "kill at calls: run: into a folder", "MIXED"),
+        (NO_UNDO, "kill at calls: meta: overwrite", "WRONG"),
+        (NO_SYNC, "power cut: run: into a folder", "MIXED"),
+        (NO_VERIFY, "source changes: overwritten, a copy", "WRONG"),
+        (LAX, "hostile: headers", "WRONG"),
+        (TWICE, "at once: meta and meta, growing", "WRONG"),
+    ],
+)
+def test_what_is_broken_is_seen(mistake: str, only: str, seen: str, tmp_path: Path) -> None:
+    """A mistake is made in the code under attack, in the child."""
+    code, found, said = attack(tmp_path, "--count", "12", "--only", only, mistake=mistake)
+    assert code == 1
+    assert found[only]["seen"].get(seen, 0) > 0, found
+    assert f"{seen}: " in said
