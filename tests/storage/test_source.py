@@ -282,7 +282,7 @@ def test_a_name_in_two_shards(tmp_path):
     ("text", "what"),
     [
         ("", "is not valid JSON"),
-        ("[]", "is a JSON list, not an object"),
+        ("[]", "is a JSON array, not an object"),
         ("{}", "has no object weight_map"),
         ('{"weight_map":[]}', "has no object weight_map"),
         ('{"weight_map":{}}', "weight_map is empty"),

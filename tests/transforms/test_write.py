@@ -115,7 +115,7 @@ def test_an_output_among_the_sources_files_is_warned_of(wan: Path, tmp_path: Pat
 
 @pytest.mark.parametrize("workers", [1, 3])
 @pytest.mark.parametrize(("rows", "needed"), [(300, 128), (50, 50)])
-def test_rows_that_no_worker_has_memory_for_are_refused(rows, needed, workers, save, tmp_path):
+def test_rows_that_one_worker_has_no_memory_for_are_refused(rows, needed, workers, save, tmp_path):
     """Blocks of 128 rows are encoded together: twice their bytes must fit into a worker's share."""
     columns = 8192
     flow = tc.open(save({"a.weight": torch.ones(rows, columns, dtype=torch.bfloat16)})) | tc.quantize(
@@ -125,11 +125,12 @@ def test_rows_that_no_worker_has_memory_for_are_refused(rows, needed, workers, s
     enough = 2 * least * workers
     out = tmp_path / "o.safetensors"
     assert flow.plan(tc.write(out, memory=enough, workers=workers)).bytes_out
+    fewer = flow.plan(tc.write(out, memory=2 * least, workers=workers)).planning.notes
+    assert any(f"1 of {workers} workers run" in note for note in fewer) == (workers > 1)
     with pytest.raises(
-        PlanError,
-        match=rf"a\.weight: 128 rows of it need {least} bytes at a time, more than a worker has; raise",
+        PlanError, match=rf"a\.weight: 128 rows of it need {2 * least} bytes at a time, more than .* raise"
     ):
-        flow | tc.write(out, memory=enough - 1, workers=workers)
+        flow | tc.write(out, memory=2 * least - 1, workers=workers)
     assert not out.exists()
     # One row at a time fits anywhere, and so does what is no more than the least tile.
     assert (tc.open(save({"a.weight": torch.ones(300, columns)})) | tc.quantize("int8")).plan(
@@ -137,6 +138,15 @@ def test_rows_that_no_worker_has_memory_for_are_refused(rows, needed, workers, s
     )
     small = tc.open(save({"a.weight": torch.ones(128, 256, dtype=torch.bfloat16)}))
     assert (small | tc.quantize("fp8", granularity="block")).plan(tc.write(out, memory=1, workers=workers))
+
+
+def test_wide_rows_are_copied_by_fewer_workers(save, tmp_path):
+    """64 workers of 2 MB each could not hold two rows of a megabyte."""
+    source = save({"a": torch.arange(4 * 256_000, dtype=torch.float32).reshape(4, 256_000)})
+    out = tmp_path / "o.safetensors"
+    report = tc.open(source) | tc.write(out, workers=64)
+    assert any("62 of 64 workers run" in note for note in report.plan.planning.notes)
+    assert torch.equal(load_file(out)["a"], load_file(source)["a"])
 
 
 def test_the_index_is_the_last_of_all_files(wan, tmp_path):

@@ -13,6 +13,7 @@ from typing import Any
 from ..core import small_json
 from ..errors import FormatError
 from . import commit
+from .links import leads_out
 from .modelsets import INDEX, SHARD, check_complete, choose, is_standard, model_sets, names_of
 from .ranks import check_parts, check_rank_folders, is_optimizer, is_part_of_run
 from .urls import refuse_url
@@ -264,7 +265,7 @@ def _read_index(index: Path) -> dict[str, Any]:
 def side_files(folder: Path) -> tuple[tuple[Path, ...], tuple[str, ...]]:
     """Small files beside the weights that belong to the model: config, tokenizer, licence, and notes.
 
-    Never weights, indexes of weights, hidden files.
+    Never weights, indexes of weights, hidden files, nor what links lead to elsewhere.
     """
     kept: list[Path] = []
     notes: list[str] = []
@@ -272,6 +273,9 @@ def side_files(folder: Path) -> tuple[tuple[Path, ...], tuple[str, ...]]:
         if p.suffix in WEIGHTS or re.search(r"\.index(\.[^.]+)?\.json$", p.name) or not p.is_file():
             continue
         if p.suffix.lower() not in _SIDE_SUFFIXES and not p.name.lower().startswith(_SIDE_NAMES):
+            continue
+        if (target := leads_out(p, folder)) is not None:
+            notes.append(f"{p.name} is left out: it is a link out of the folder, to {target}")
             continue
         size = p.stat().st_size
         if size > MAX_SIDE_FILE:

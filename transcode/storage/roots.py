@@ -41,8 +41,12 @@ _REBUILT = re.compile(r"torch\._(utils|tensor)\._rebuild_|.*Tensor$")
 _JOIN = "it is a shard of a parallel run: join the ranks with the tool of the program that saved them"
 _SHARDED = re.compile(r"torch\.distributed\..*Tensor$")
 
+_SHOWN = 8
 _DEEPEST = 64
 _MOST = 1_000_000
+_LONGEST_NAME = 4096
+_MOST_TEXT = 1 << 27
+"""Characters of all names: keys that many dicts share are written out in each of their names."""
 
 File = str | PathLike[str]
 
@@ -81,7 +85,12 @@ def find_root(value: Any, root_key: str | None, file: File) -> tuple[dict[Any, A
     notes: list[str] = []
     path: list[str] = []
     tensors = _Tensors(file)
-    if isinstance(value, dict) and not tensors.within(value) and not any(map(holds_tensors, value.values())):
+    clean: set[int] = set()
+    if (
+        isinstance(value, dict)
+        and not tensors.within(value)
+        and not any(holds_tensors(item, clean) for item in value.values())
+    ):
         tensors = _Tensors(file, arrays=True)
     while True:
         if not isinstance(value, dict):
@@ -92,7 +101,7 @@ def find_root(value: Any, root_key: str | None, file: File) -> tuple[dict[Any, A
             )
         own = [key for key, item in value.items() if tensors.one(item)]
         inner = [key for key, item in value.items() if isinstance(item, dict) and tensors.within(item)]
-        objects = [key for key, item in value.items() if key not in own and holds_tensors(item)]
+        objects = [key for key, item in value.items() if key not in own and holds_tensors(item, clean)]
         training = [key for key in (*inner, *objects) if _is_training(key)]
         inner = [key for key in inner if key not in training]
         objects = [key for key in objects if key not in training]
@@ -135,7 +144,28 @@ def _is_training(key: Any) -> bool:
 
 
 def _spelled(key: Any) -> str:
+    if type(key) is tuple:
+        if len(key) > 16:
+            return f"a tuple of {len(key)}"
+        return f"({', '.join(_spelled(item)[:200] for item in key)})"
     return key.name if isinstance(key, Placeholder) else str(key)
+
+
+class _Names:
+    """Joins names of keys, and counts what they take."""
+
+    def __init__(self, file: File) -> None:
+        self._file = file
+        self._left = _MOST_TEXT
+
+    def __call__(self, prefix: str, key: Any) -> str:
+        name = f"{prefix}.{_spelled(key)}" if prefix else _spelled(key)
+        self._left -= len(name)
+        if len(name) > _LONGEST_NAME or self._left < 0:
+            raise FormatError(
+                f"has names of more than {_LONGEST_NAME} characters, or {_MOST_TEXT} in all", file=self._file
+            )
+        return name
 
 
 def _named(value: Any, root_key: str, file: File) -> dict[Any, Any]:
@@ -171,6 +201,8 @@ def flatten(root: dict[Any, Any], file: File) -> tuple[dict[str, Leaf], list[str
     found: dict[str, Leaf] = {}
     left_out: list[str] = []
     count = 0
+    join = _Names(file)
+    clean: set[int] = set()
 
     def visit(value: dict[Any, Any], prefix: str, depth: int) -> None:
         nonlocal count
@@ -178,43 +210,48 @@ def flatten(root: dict[Any, Any], file: File) -> tuple[dict[str, Leaf], list[str
             count += 1
             if depth > _DEEPEST or count > _MOST:
                 raise FormatError("nests too deep or holds too many objects", file=file)
-            name = f"{prefix}{_spelled(key)}"
+            name = join(prefix, key)
             leaf = tensor_of(item)
             if leaf is not None:
                 if name in found:
                     raise FormatError("two tensors have this name", file=file, tensor=name)
                 found[name] = leaf
             elif isinstance(item, dict):
-                visit(item, f"{name}.", depth + 1)
-            elif isinstance(item, Placeholder) and _is_tensor(name, item):
+                visit(item, name, depth + 1)
+            elif isinstance(item, Placeholder) and _is_tensor(name, item, clean):
                 raise FormatError(
                     f"is an object of class {item.name}, not a plain tensor", file=file, tensor=name,
                     hint=_JOIN if _SHARDED.match(item.name) else ASK,
                 )  # fmt: skip
             else:
-                left_out.append(f"{name} ({kind_of(item)})")
+                # Of many, no more is said than their number.
+                left_out.append(f"{name} ({kind_of(item)})" if len(left_out) < _SHOWN else "")
 
     visit(root, "", 0)
     notes = [f"leaves out what is no tensor: {_listed(left_out)}"] if left_out else []
     return found, notes
 
 
-def _inside_object(value: dict[Any, Any], prefix: str = "", depth: int = 0) -> str | None:
-    """The first object in nested dicts that holds tensors, in words."""
+def _inside_object(
+    value: dict[Any, Any], prefix: str = "", depth: int = 0, clean: set[int] | None = None
+) -> str | None:
+    """The first object in nested dicts that holds tensors, in words; ``clean`` has those without."""
+    clean = set() if clean is None else clean
+    clean.add(id(value))  # a dict that is met again holds no other
     for key, item in value.items():
-        name = f"{prefix}{_spelled(key)}"
-        if isinstance(item, Placeholder) and holds_tensors(item):
+        name = f"{prefix}{_spelled(key)}"[:_LONGEST_NAME]
+        if isinstance(item, Placeholder) and holds_tensors(item, clean):
             return f"{name}, an object of class {item.name}"
-        if isinstance(item, dict) and depth < 8:
-            found = _inside_object(item, f"{name}.", depth + 1)
+        if isinstance(item, dict) and depth < 8 and id(item) not in clean:
+            found = _inside_object(item, f"{name}.", depth + 1, clean)
             if found is not None:
                 return found
     return None
 
 
-def _is_tensor(name: str, item: Placeholder) -> bool:
+def _is_tensor(name: str, item: Placeholder, clean: set[int]) -> bool:
     """Whether an unknown object stands for a tensor, or has some."""
-    return name.endswith((".weight", ".bias")) or _is_strange(item) or holds_tensors(item)
+    return name.endswith((".weight", ".bias")) or _is_strange(item) or holds_tensors(item, clean)
 
 
 def _is_strange(item: Any) -> bool:
@@ -222,10 +259,15 @@ def _is_strange(item: Any) -> bool:
     return isinstance(item, Placeholder) and item.held is not None and _REBUILT.match(item.name) is not None
 
 
-def holds_tensors(item: Any) -> bool:
-    """Whether an unknown object holds tensors, at any depth."""
+def holds_tensors(item: Any, clean: set[int] | None = None) -> bool:
+    """Whether an unknown object holds tensors, at any depth.
+
+    Args:
+        clean: ids of what holds none, which is not looked into again; what is found to hold none is added.
+    """
     if not isinstance(item, Placeholder):
         return False
+    clean = set() if clean is None else clean
     todo: list[Any] = [item]
     seen = {id(item)}
     while todo:
@@ -241,9 +283,12 @@ def holds_tensors(item: Any) -> bool:
         else:
             items = inner
         for child in items:
-            if isinstance(child, (Bytes, Placeholder, dict, list, tuple, set)) and id(child) not in seen:
+            if isinstance(child, (Bytes, Placeholder, dict, list, tuple, set)) and not (
+                id(child) in seen or id(child) in clean
+            ):
                 seen.add(id(child))
                 todo.append(child)
+    clean |= seen
     return False
 
 
@@ -254,6 +299,7 @@ def transform(value: Any, leaf: Callable[[str, Leaf], Any], file: File) -> Any:
         FormatError: a container holds itself, or they nest too deep.
     """
     done: dict[int, Any] = {}
+    names = _Names(file)
 
     def visit(item: Any, name: str, depth: int) -> Any:
         tensor = tensor_of(item)
@@ -265,11 +311,10 @@ def transform(value: Any, leaf: Callable[[str, Leaf], Any], file: File) -> Any:
             return done[id(item)]
         if depth > _DEEPEST:
             raise FormatError("nests too deep", file=file)
-        join = f"{name}." if name else ""
         if isinstance(item, dict):
-            made: Any = {key: visit(inner, f"{join}{key}", depth + 1) for key, inner in item.items()}
+            made: Any = {key: visit(inner, names(name, key), depth + 1) for key, inner in item.items()}
         else:
-            made = type(item)(visit(inner, f"{join}{i}", depth + 1) for i, inner in enumerate(item))
+            made = type(item)(visit(inner, names(name, i), depth + 1) for i, inner in enumerate(item))
         done[id(item)] = made
         return made
 
@@ -306,5 +351,5 @@ class _Tensors:
 
 
 def _listed(names: list[Any]) -> str:
-    shown = ", ".join(_spelled(name)[:80] for name in names[:8])
-    return shown + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+    shown = ", ".join(_spelled(name)[:80] for name in names[:_SHOWN])
+    return shown + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")

@@ -113,7 +113,7 @@ def _describe(storage: Storage, kind: Kind, offset: Any, shape: Any, strides: An
         raise ValueError("a tensor whose shape, strides or offset are no natural numbers")
     refused = None
     if type(metadata) is dict:
-        bits = [str(key) for key, value in metadata.items() if value]
+        bits = [key for key, value in metadata.items() if value and isinstance(key, str)]
         if bits:
             # torch marks a lazily conjugated or negated tensor so; its bytes are not its values.
             refused = f"is a view whose values are not its bytes ({', '.join(bits)[:80]})"
@@ -129,7 +129,7 @@ def _from_type(function: Any, kind: Any, arguments: Any, state: Any) -> Any:
     if type(arguments) is not tuple:
         raise TypeError("a tensor without arguments")
     name = kind.name if isinstance(kind, Placeholder) else "torch.Tensor"
-    if not isinstance(function, Builder):
+    if not isinstance(function, Builder) or function.make not in _MAKE_TENSORS:
         return Placeholder(name, function, arguments, state)
     made = function.make(*arguments)
     if kind is _PLAIN or not isinstance(made, Tensor):
@@ -161,6 +161,8 @@ def _size(items: Any = ()) -> tuple[Any, ...]:
 
 
 def _device(*arguments: Any) -> str:
+    if len(arguments) > 2 or any(isinstance(item, str) and len(item) > 64 for item in arguments):
+        raise ValueError("a device whose name is none")
     return ":".join(str(item) for item in arguments if isinstance(item, (str, int)))
 
 
@@ -171,6 +173,8 @@ def _encode(text: Any, encoding: Any = "latin1") -> bytes:
 
 
 _PLAIN = "an ordinary tensor"
+_MAKE_TENSORS = {_rebuild, _rebuild_v3, _parameter}
+"""What may be called for a tensor of another class: nothing that copies its arguments."""
 
 NAMES: dict[str, Any] = {
     "torch._utils._rebuild_tensor": Builder(_rebuild),

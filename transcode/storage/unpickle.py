@@ -6,7 +6,8 @@ and calls nothing but the functions of the table that it is given. Every other n
 of Python's ``pickletools``, protocols 2 to 5.
 
 Its memory is in proportion to the bytes it reads: no length or index in the stream is trusted before as many
-bytes are there. (The standard library's unpickler allocates what a memo index asks for.)
+bytes are there (the standard library's unpickler allocates what a memo index asks for), and what opcodes and
+calls make of objects that are there already is paid from a budget: two bytes of stream can name a megabyte.
 """
 
 from __future__ import annotations
@@ -24,6 +25,15 @@ __all__ = ["Builder", "Unpickler", "checked_key"]
 _LONGEST = 1 << 26
 """Bytes of one string; tensors are not stored in the pickle, so no honest one is longer."""
 
+
+_ALLOWED = 16 << 20
+_ALLOWED_PER_BYTE = 48
+"""Bytes that objects may take, in all and for each byte of the stream: state dicts take 12 to 30 for each."""
+
+_SLOT = 8
+_ENTRY = 100
+_ODD_KEY = 1 << 11
+"""What is paid for a reference, an entry of a dict or a set, and a key whose hash can be foreseen."""
 
 _BLOCK = 1 << 16
 """Bytes asked of the stream at once: file objects allocate what they are asked for before they look."""
@@ -79,6 +89,7 @@ class Unpickler:
         self._stack: list[Any] = []
         self._memo: dict[int, Any] = {}
         self._strangers: dict[str, Placeholder] = {}
+        self._left = _ALLOWED
 
     def load(self) -> Any:
         """The object.
@@ -91,6 +102,7 @@ class Unpickler:
                 step = _STEPS.get(op)
                 if step is None:
                     raise _Broken(f"the opcode {op!r} is not known")
+                self._pay(_COSTS.get(op, _SLOT))
                 step(self)
             if len(self._stack) != 1 or self._stack[0] is _MARK:
                 raise _Broken(f"{len(self._stack)} objects are left at its end")
@@ -102,6 +114,11 @@ class Unpickler:
             raise FormatError(
                 f"its pickle is damaged: {type(error).__name__}: {error}", file=self._file
             ) from None
+
+    def _pay(self, size: int) -> None:
+        self._left -= size
+        if self._left < 0:
+            raise _Broken("its objects take many times the memory that a checkpoint's do")
 
     # reading
 
@@ -116,6 +133,7 @@ class Unpickler:
             raw = b"".join(blocks)
         if len(raw) != size:
             raise _Broken("it ends in the middle")
+        self._left += _ALLOWED_PER_BYTE * size
         return raw
 
     def _number(self, form: str) -> int:
@@ -129,6 +147,7 @@ class Unpickler:
         raw = self._stream.readline(4096)
         if not raw.endswith(b"\n"):
             raise _Broken("a name without an end")
+        self._left += _ALLOWED_PER_BYTE * len(raw)
         return raw[:-1].decode("utf-8")
 
     # the stack
@@ -176,6 +195,7 @@ class Unpickler:
         if self._absorbed(items):
             return
         table = self._top(dict)
+        self._pay(_ENTRY * (len(items) // 2) + sum(map(_key_cost, items[::2])))
         for key, value in zip(items[::2], items[1::2], strict=True):
             table[checked_key(key)] = value
 
@@ -196,7 +216,12 @@ class Unpickler:
     def _add_items(self) -> None:
         items = self._marked()
         if not self._absorbed(items):
+            self._pay(_ENTRY * len(items) + sum(map(_key_cost, items)))
             self._top(set).update(map(checked_key, items))
+
+    def _frozen(self, items: list[Any]) -> frozenset[Any]:
+        self._pay(_ENTRY * len(items) + sum(map(_key_cost, items)))
+        return frozenset(map(checked_key, items))
 
     # memory
 
@@ -212,6 +237,7 @@ class Unpickler:
     # names, calls
 
     def _global(self, module: str, name: str) -> None:
+        self._pay(2 * (len(module) + len(name)))
         full = f"{_MODULES.get(module, module)}.{name}"
         found = self._names.get(full)
         if found is None:
@@ -237,6 +263,8 @@ class Unpickler:
         arguments, function = self._pop(), self._pop()
         if type(arguments) is not tuple:
             raise _Broken(f"a call with a {type(arguments).__name__}")
+        # What is called may copy each of its arguments, or refer to all that is in it, and no more than that.
+        self._pay(_SLOT * len(arguments) + sum(map(_copy_cost, arguments)))
         if isinstance(function, Placeholder):
             self._stack.append(function.called(arguments))
         elif isinstance(function, Builder):
@@ -249,6 +277,7 @@ class Unpickler:
         named, arguments = self._pop(), self._pop()
         if not isinstance(self._stack[-1], Placeholder) or type(named) is not dict:
             raise _Broken("arguments by name")
+        self._pay(_SLOT * len(arguments))
         self._stack.append((*arguments, named))
         self._reduce()
 
@@ -267,11 +296,33 @@ class Unpickler:
 
 def checked_key(key: Any) -> Any:
     """The key, if it may be one of a dict or a set."""
+    # The hashes of integers beyond 61 bits are those of small ones, and keys of one hash take quadratic time.
     # Hashing a deep tuple recurses in C without a limit, so only flat ones may be keys.
     for item in key if type(key) is tuple else (key,):
         if not isinstance(item, (str, int, float, bytes, complex, type(None), Atom)):
             raise _Broken(f"a {type(item).__name__} as a key")
+        if type(item) is int and not -(1 << 63) <= item < 1 << 64:
+            raise _Broken("an integer of more than 64 bits as a key")
     return key
+
+
+def _key_cost(key: Any) -> int:
+    if type(key) is tuple:
+        return _ODD_KEY + _SLOT * len(key)
+    return _ODD_KEY if type(key) in (float, complex) else 0
+
+
+def _copy_cost(item: Any) -> int:
+    """Bytes of what a call can make of one argument."""
+    kind = type(item)
+    if kind is str or kind is bytes:
+        return 4 * len(item)
+    if kind is dict or kind is set or kind is frozenset:
+        return (_ENTRY + _SLOT) * len(item)
+    if kind is list or kind is tuple:
+        # Of short ones, such as shapes, nothing but themselves is kept; pairs and keys are looked into.
+        return _SLOT * len(item) if len(item) <= 8 else _ENTRY * len(item) + sum(map(_key_cost, item))
+    return 0
 
 
 _MODULES = {
@@ -280,6 +331,28 @@ _MODULES = {
     "numpy._core.numeric": "numpy.core.numeric",
 }
 """Other names of a module, of Python 2 and of newer numpy."""
+
+_COSTS = {
+    b"]": 64,
+    b"}": 72,
+    b"\x8f": 224,
+    b"\x91": 224,
+    b"\x94": _ENTRY,
+    b"q": _ENTRY,
+    b"r": _ENTRY,
+    b"l": 64,
+    b"d": 72,
+    b"t": 56,
+    b"\x85": 56,
+    b"\x86": 64,
+    b"\x87": 72,
+    b"R": 64,
+    b"\x81": 64,
+    b"\x92": 128,
+    b"Q": 128,
+    b"b": 128,
+}
+"""Bytes that opcodes take beside a place on the stack, as Python 3.11 allocates them."""
 
 Step = Callable[[Unpickler], None]
 
@@ -353,7 +426,7 @@ _STEPS: dict[bytes, Step] = {
     b"u": lambda self: self._set_items(self._marked()),
     b"\x8f": _push(lambda self: set()),
     b"\x90": lambda self: self._add_items(),
-    b"\x91": _push(lambda self: frozenset(map(checked_key, self._marked()))),
+    b"\x91": _push(lambda self: self._frozen(self._marked())),
     b"h": lambda self: self._get(self._number("B")),
     b"j": lambda self: self._get(self._number("<I")),
     b"q": lambda self: self._put(self._number("B")),

@@ -143,8 +143,13 @@ class Write:
         if not tensors:
             raise PlanError("no tensor is left to write", file=flow.source.path)
         tensors = marked(tensors, convention, planning)
-        self._check_memory(tensors)
-        gpus = devices.choose(self.performance, tensors).names
+        fitting = self._fitting(tensors)
+        if fitting.threads < self.performance.threads:
+            planning.note(
+                f"{fitting.threads} of {self.performance.threads} workers run: the widest rows leave"
+                f" {self.performance.memory} bytes of memory too few for more (--memory)"
+            )
+        gpus = devices.choose(fitting, tensors).names
         if gpus:
             planning.note(f"schemes are computed on {', '.join(gpus)}")
         self._tell_idle(tensors, planning)
@@ -212,7 +217,7 @@ class Write:
         staging = Staging(plan, drop_cache=self.performance.drop_cache)
         try:
             with compiling(lambda: self._tell("compile", 0)), staging:
-                used = devices.choose(self.performance, plan.tensors)
+                used = devices.choose(self._fitting(plan.tensors), plan.tensors)
                 self._prepare(plan, used)
                 sources = (flow.source, *plan.planning.inputs)
                 try:
@@ -316,16 +321,23 @@ class Write:
             record.KEY: record.dumps(made, before=flow.source.metadata.get(record.KEY), still=still),
         }
 
-    def _check_memory(self, tensors: Sequence[LazyTensor]) -> None:
-        share = self.performance.memory // self.performance.threads
+    def _fitting(self, tensors: Sequence[LazyTensor]) -> Performance:
+        """The performance options, with no more workers than have the memory for the widest rows."""
+        most, memory = self.performance.threads, self.performance.memory
         for tensor in tensors:
             least = tensor.spec.row_bits * min(tensor.grain, max(tensor.spec.rows, 1)) // 8
-            if least * 2 > share and least > MIN_TILE:
+            if least <= MIN_TILE:
+                continue
+            most = min(most, memory // (2 * least))
+            if most < 1:
                 raise PlanError(
-                    f"{tensor.grain} rows of it need {least} bytes at a time, more than a worker has",
+                    f"{tensor.grain} rows of it need {2 * least} bytes at a time, more than {memory} in all",
                     tensor=tensor.name,
-                    hint="raise --memory or use fewer workers",
+                    hint="raise --memory",
                 )
+        return (
+            self.performance if most == self.performance.threads else replace(self.performance, workers=most)
+        )
 
     def _prepare(self, plan: Plan, used: devices.Devices) -> None:
         """Compile the kernels that the plan needs, once, before workers would all wait for it."""

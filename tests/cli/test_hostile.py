@@ -1,0 +1,195 @@
+"""What strangers write into files: it does not steer the terminal, nor end in a traceback."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import save_file
+
+ESCAPES = "\x1b[31mred\x1b]0;title\x07\r\x9b2J\u202egnp\u2066\x7f"
+W = torch.ones(64, 64)
+
+
+def command(
+    *args: object, env: dict[str, str] | None = None, **how: object
+) -> subprocess.CompletedProcess[str]:
+    code = "from transcode.cli import main; main()"
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, args)], text=True, check=False, env={**os.environ, **(env or {})},
+        **{"capture_output": True, **how},
+    )  # fmt: skip
+
+
+def steers(text: str) -> set[str]:
+    """The characters of a text that a terminal would obey."""
+    found = {char for char in text if ord(char) < 32 or 127 <= ord(char) < 160}
+    return (found | (set(text) & set("\u202e\u2066"))) - {"\n"}
+
+
+@pytest.fixture
+def hostile(tmp_path) -> Path:
+    path = tmp_path / "m.safetensors"
+    save_file({f"a.{ESCAPES}.weight": W, "b\nnote  x": W}, path, {ESCAPES: ESCAPES, "k": f"a\nb{ESCAPES}"})
+    return path
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["inspect", "M"], ["inspect", "M", "-a"], ["meta", "get", "M"], ["meta", "validate", "M"],
+        ["run", "M", "o.safetensors", "--dry-run", "-v"], ["run", "M", "o.safetensors", "-v"],
+        ["run", "M", "o.safetensors", "--rename", "a=>b", "--scheme", "int8", "--allow-unmatched"],
+        ["meta", "get", "M", f"no{ESCAPES}"], ["inspect", f"none{ESCAPES}"], ["meta", "diff", "M", "N"],
+        ["meta", "set", "M", f"x={ESCAPES}", "--dry-run"], ["run", "M", f"o{ESCAPES}.bin"],
+        ["run", "M", "o.safetensors", f"--no{ESCAPES}"], ["recipe", "show", "N"],
+    ],
+)  # fmt: skip
+def test_nothing_steers_the_terminal(args, hostile, tmp_path):
+    other = tmp_path / "n.safetensors"
+    record = {"version": ESCAPES, "recipe": {"steps": [{"drop": [ESCAPES]}]}}
+    save_file({"a": W}, other, {"transcode": json.dumps(record), ESCAPES: "1"})
+    names = {"M": str(hostile), "N": str(other)}
+    done = command(*[names.get(word, word) for word in args], cwd=tmp_path, env={"PYTHONPATH": os.getcwd()})
+    assert done.stdout + done.stderr
+    assert steers(done.stdout + done.stderr) == set()
+    assert "\nnote  x" not in done.stdout
+    assert "Traceback" not in done.stderr
+    if args[0] == "recipe":
+        assert yaml.safe_load(done.stdout)["steps"] == record["recipe"]["steps"]
+
+
+def test_json_stays_json(hostile):
+    done = command("inspect", hostile, "--json")
+    assert steers(done.stdout) == set()
+    assert json.loads(done.stdout)["metadata"][ESCAPES] == ESCAPES
+    assert {one["name"] for one in json.loads(done.stdout)["tensors"]} == {
+        f"a.{ESCAPES}.weight",
+        "b\nnote  x",
+    }
+    done = command("meta", "get", hostile, "--json")
+    assert steers(done.stdout) == set()
+    assert ESCAPES in str(json.loads(done.stdout)).encode().decode("unicode_escape") or json.loads(
+        done.stdout
+    )
+
+
+DEEP = "[" * 100_000 + "]" * 100_000
+
+
+@pytest.mark.parametrize("config", [DEEP, '{"a":%s}' % DEEP, '{"a": "\\ud800"}', '{"a": %s}' % ("9" * 5000)])
+def test_a_hostile_config_is_no_traceback(config, tmp_path, cli):
+    folder = tmp_path / "m"
+    folder.mkdir()
+    save_file({"blocks.0.q.weight": W}, folder / "model.safetensors")
+    (folder / "config.json").write_text(config)
+    args = ("--scheme", "int8", "--convention", "compressed_tensors")
+    result = cli("run", folder, tmp_path / "o", *args)
+    written = (tmp_path / "o" / "config.json").read_text()
+    if "ud800" in config:
+        assert json.loads(written)["a"] == "\ud800"
+        assert "quantization_config" in json.loads(written)
+    else:
+        assert "config.json is no JSON object: it goes along as it is" in result.err
+        assert written == config
+
+
+@pytest.mark.parametrize("record", [DEEP, '{"recipe":{"steps":%s}}' % DEEP, '{"schemes":["\\ud800"]}'])
+def test_a_hostile_record_is_no_traceback(record, tmp_path, cli, refused):
+    path = tmp_path / "m.safetensors"
+    save_file({"a.weight": W}, path, {"transcode": record})
+    assert "its record of how it was made" in refused("recipe", "show", path)
+    cli("run", path, tmp_path / "o.safetensors", "--dequantize", "bf16", "--allow-unmatched")
+    cli("inspect", path)
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        (DEEP, "nests deeper than"),
+        ('{"lora_alpha": %s}' % ("9" * 400), "an integer of 400 digits"),
+        ('{"lora_alpha": 1, "alpha_pattern": ["a"]}', "alpha_pattern is ['a'], not an object"),
+        ('{"lora_alpha": 1, "lora_alpha": 2}', "names 'lora_alpha' twice"),
+    ],
+)
+def test_a_hostile_adapter_config_is_told(options, what, tmp_path, refused):
+    save_file({"blocks.0.q.weight": W}, tmp_path / "m.safetensors")
+    lora = tmp_path / "adapter_model.safetensors"
+    save_file({f"base_model.model.blocks.0.q.lora_{x}.weight": W for x in "AB"}, lora)
+    (tmp_path / "adapter_config.json").write_text(options)
+    told = refused("run", tmp_path / "m.safetensors", tmp_path / "o.safetensors", "--lora", lora)
+    assert "adapter_config.json: " in told
+    assert what in told
+
+
+def test_numbers_and_names_of_any_length(tmp_path, cli):
+    path = tmp_path / "m.safetensors"
+    save_file({f"blocks.{'1' * 5000}.q.weight": W, "blocks.0." * 20_000 + "q.weight": W}, path)
+    cli("run", path, tmp_path / "o", "--scheme", "int8", "--layout", "by_block", "--allow-unmatched")
+    cli("inspect", path)
+
+
+@pytest.mark.parametrize("name", ["o", "o.safetensors"])
+def test_a_circle_of_links_as_destination(name, tmp_path):
+    save_file({"a": W}, tmp_path / "m.safetensors")
+    (tmp_path / name).symlink_to(tmp_path / "other")
+    (tmp_path / "other").symlink_to(tmp_path / name)
+    for where in (tmp_path / name, tmp_path / name / "x" if name == "o" else tmp_path / "other"):
+        done = command("run", tmp_path / "m.safetensors", where)
+        assert "fault of transcode" not in done.stderr
+        assert "RuntimeError" not in done.stderr
+
+
+def test_a_user_without_a_home(tmp_path):
+    save_file({"a.weight": W}, tmp_path / "m.safetensors")
+    code = (
+        "import os, pwd; os.environ.pop('HOME', None); os.environ.pop('XDG_CACHE_HOME', None)\n"
+        "def nobody(uid): raise KeyError(uid)\n"
+        "pwd.getpwuid = nobody\n"
+        f"from transcode.cli import main; main(['run', {str(tmp_path / 'm.safetensors')!r},"
+        f" {str(tmp_path / 'o.safetensors')!r}, '--scheme', 'int8'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_full_standard_output(tmp_path):
+    save_file({"a": W}, tmp_path / "m.safetensors")
+    with open("/dev/full", "w") as full:
+        done = command("inspect", tmp_path / "m.safetensors", capture_output=False, stdout=full, stderr=-1)
+    assert done.returncode == 2
+    assert done.stderr == "transcode: error: standard output: No space left on device\n"
+
+
+def test_side_files_that_are_links_out_of_the_folder(tmp_path, cli):
+    secret = tmp_path / "secret.json"
+    secret.write_text('{"password": 1}')
+    folder = tmp_path / "m"
+    (folder / "sub").mkdir(parents=True)
+    save_file({"a": W}, folder / "model.safetensors")
+    (folder / "sub" / "x.json").write_text("{}")
+    (folder / "tokenizer.json").symlink_to(folder / "sub" / "x.json")
+    (folder / "config.json").symlink_to("../secret.json")
+    result = cli("run", folder, tmp_path / "o")
+    assert not (tmp_path / "o" / "config.json").exists()
+    assert (tmp_path / "o" / "tokenizer.json").read_text() == "{}"
+    assert "config.json is left out: it is a link out of the folder" in result.out + result.err
+
+
+def test_side_files_of_the_hubs_cache(tmp_path, cli):
+    repository = tmp_path / "models--a--b"
+    (repository / "blobs").mkdir(parents=True)
+    snapshot = repository / "snapshots" / "0123"
+    snapshot.mkdir(parents=True)
+    (repository / "blobs" / "c0ffee").write_text('{"a": 1}')
+    (snapshot / "config.json").symlink_to("../../blobs/c0ffee")
+    save_file({"a": W}, repository / "blobs" / "beef")
+    (snapshot / "model.safetensors").symlink_to("../../blobs/beef")
+    cli("run", snapshot, tmp_path / "o")
+    assert (tmp_path / "o" / "config.json").read_text() == '{"a": 1}'
