@@ -429,10 +429,10 @@ steps:
   - drop: ['*.bias']
   - rename: {rules: [['^blocks', layers]]}
   - cast: bf16
-  - quantize: {scheme: int8, include: ['head'], granularity: channel}
+  - quantize: {scheme: int8, include: ['head'], options: {granularity: channel}}
 target: {convention: lightx2v, layout: by_block}
 output: {path: DST, name: wan, metadata: {a: b}, force: true}
-performance: {workers: 2, memory: 512MB}
+performance: {num_workers: 2, memory: 512MB}
 """
 _YAML = (
     *_NUMBERS, b"[]", b"{}", b"null", b"~", b"!!python/object:os.system x", b"&a ", b"*a", b"<<: ", b"- ",
