@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import signal
 import struct
@@ -203,8 +204,8 @@ def test_a_header_cut_anywhere_is_put_back_even_where_it_is_valid(tmp_path: Path
     path = tmp_path / "m.safetensors"
 
     def head(value: str) -> bytes:
-        text = '{"__metadata__":{"a":"%s"},"tttttttt":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}}' % value
-        raw = text.encode().ljust(120)
+        entry = {"dtype": "U8", "shape": [4], "data_offsets": [0, 4]}
+        raw = json.dumps({"__metadata__": {"a": value}, "tttttttt": entry}).encode().ljust(140)
         return len(raw).to_bytes(8, "little") + raw
 
     old, new = head("old"), head("n")
