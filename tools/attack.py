@@ -74,7 +74,7 @@ def units() -> list[Unit]:
         ("kill at any time", faults.kill_random, 1),
         ("signal", faults.signals, 1),
         ("error at calls", faults.errors, 1),
-        ("torn write", faults.torn, 0.25),
+        ("torn write", faults.torn, 1),
     ):
         found += [
             Unit(f"{kind}: {scenario.name}", _staged(attack, scenario), share) for scenario in SCENARIOS

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import json
 import os
 import signal
 import struct
@@ -12,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from transcode.errors import TranscodeError
+from transcode.errors import FormatError, TranscodeError
 from transcode.storage import edit, front, header, undo
 
 from .test_edit import META, make, metadata_of
@@ -195,3 +197,25 @@ def test_tensors_never_move_without_a_lease(code, tmp_path, monkeypatch):
     assert done.way == "copy"
     with path.open("rb") as file, front.alone(file.fileno()) as alone:
         assert not alone
+
+
+def test_a_header_cut_anywhere_is_put_back_even_where_it_is_valid(tmp_path: Path) -> None:
+    """Old and new letters of a name may join into another name that is as good."""
+    path = tmp_path / "m.safetensors"
+
+    def head(value: str) -> bytes:
+        entry = {"dtype": "U8", "shape": [4], "data_offsets": [0, 4]}
+        raw = json.dumps({"__metadata__": {"a": value}, "tttttttt": entry}).encode().ljust(140)
+        return len(raw).to_bytes(8, "little") + raw
+
+    old, new = head("old"), head("n")
+    misread = 0
+    for cut in range(len(old) + 1):
+        path.write_bytes(new[:cut] + old[cut:] + b"data")
+        with contextlib.suppress(FormatError):
+            misread += [entry.name for entry in header.read(path).entries] != ["tttttttt"]
+        undo.begin(str(path), undo.Record(len(old) + 4, 0, old, new))
+        found = undo.read(path)
+        assert [entry.name for entry in found.entries] == ["tttttttt"], cut
+        assert path.read_bytes() == old + b"data"
+    assert misread > 3

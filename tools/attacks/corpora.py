@@ -426,13 +426,13 @@ def _commits(root: Path, dice: random.Random, count: int, until: float, tally: T
 
 _RECIPE = b"""source: {path: SRC, type: auto}
 steps:
-  - drop: ['*.bias']
+  - drop: ['blocks.2']
   - rename: {rules: [['^blocks', layers]]}
   - cast: bf16
-  - quantize: {scheme: int8, include: ['head'], granularity: channel}
+  - quantize: {scheme: int8, include: ['head'], options: {granularity: channel}}
 target: {convention: lightx2v, layout: by_block}
-output: {path: DST, name: wan, metadata: {a: b}, force: true}
-performance: {workers: 2, memory: 512MB}
+output: {path: DST, metadata: {a: b}, force: true}
+performance: {num_workers: 2, memory: 512MB}
 """
 _YAML = (
     *_NUMBERS, b"[]", b"{}", b"null", b"~", b"!!python/object:os.system x", b"&a ", b"*a", b"<<: ", b"- ",

@@ -113,7 +113,7 @@ def torn(stage: Stage, dice: random.Random, count: int, until: float, tally: Tal
     for trial in range(count):
         if time.monotonic() > until:
             break
-        number, part = dice.randrange(1, 12), dice.random()
+        number, part = 1 + trial % 12, dice.random()
 
         def install(number: int = number, part: float = part) -> None:
             from transcode.storage import system

@@ -1,11 +1,10 @@
 """Power cuts: what a command does to the disk is recorded, and cut at every point.
 
-The folder is looked at before and after each call, which gives operations: bytes of a file that change (with
-its size), and names that come, go or move in one step. An operation is durable once its file, or the folder
-of the name, was synced; until then a power cut may keep it or lose it, whatever became of others, and of changed
-bytes keep a part. This is more than any file system loses: on each prefix of the operations, any subset of
-those that are not durable. All these states are built, and our own next command must find the old output or
-the new one.
+The folder is looked at before and after each call. That gives operations: bytes of a file that change, and
+names that come, go or move in one step. An operation is durable once its file, or the folder of the name, was
+synced; until then a power cut may keep it or lose it, whatever became of others, and of bytes keep a part. No
+file system loses more. Of each prefix of the operations, with any subset of those that are not durable, the
+state is built, and our own next command must find the old output or the new one.
 
 Inserting blocks before the first byte (``meta`` in its second way) is one operation here, as it is one
 transaction in the journal of the file systems that can do it.

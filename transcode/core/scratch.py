@@ -39,7 +39,8 @@ class Scratch:
         self._borrowed: list[Callable[[], None]] = []
 
     def __del__(self) -> None:
-        self._give_back()
+        if hasattr(self, "_borrowed"):  # else an interrupt came while it was made
+            self._give_back()
 
     def borrow(self, give_back: Callable[[], None]) -> None:
         """Note what is to be called when arrays that were lent for this tile are not looked at any more."""

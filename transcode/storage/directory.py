@@ -71,7 +71,14 @@ class Directory:
 
     def names(self) -> list[str]:
         """All names in it, sorted."""
-        return sorted(os.listdir(self.path if self._fd is None else self._fd))
+        if self._fd is None:
+            return sorted(os.listdir(self.path))
+        # By a descriptor of its own: on btrfs one lists no names that came after it was opened.
+        fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=self._fd)
+        try:
+            return sorted(os.listdir(fd))
+        finally:
+            os.close(fd)
 
     def mkdir(self, name: str, mode: int = 0o777) -> None:
         """Make a folder in it."""

@@ -88,7 +88,8 @@ class _Open:
         self.turn = threading.Lock()  # for platforms without positional reads
 
     def __del__(self, close: Callable[[int], None] = os.close) -> None:
-        close(self.fd)
+        if hasattr(self, "fd"):  # else an interrupt came while it was made
+            close(self.fd)
 
     def release(self, begin: int, end: int) -> None:
         """Let go of the pages of a range."""
