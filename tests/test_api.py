@@ -102,7 +102,8 @@ def test_everything_that_write_takes_arrives():
     sink = tc.write(
         Path("out"), layout="chunked", convention="plain", name="model", max_shard_size="5MB",
         copy_metadata=False, metadata={"a": "b"}, force=True, allow_unmatched=True, workers=3, memory="64MiB",
-        tile="1MB", drop_cache=True, device_memory="2GB", measure=True, on_progress=told.append,
+        tile="1MB", drop_cache=True, device="cuda:1", device_memory="2GB", measure=True,
+        on_progress=told.append,
     )  # fmt: skip
     assert sink.config() == {
         "target": {"convention": "plain", "layout": "chunked", "max_shard_size": 5_000_000},
@@ -112,7 +113,7 @@ def test_everything_that_write_takes_arrives():
         },
     }  # fmt: skip
     assert sink.performance == Performance(
-        3, 64 << 20, 1_000_000, drop_cache=True, device_memory=2 * 10**9, measure=True
+        3, 64 << 20, 1_000_000, drop_cache=True, device="cuda:1", device_memory=2 * 10**9, measure=True
     )
     assert sink.folder
     assert not tc.write(Path("out.safetensors")).folder

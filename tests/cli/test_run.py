@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 PLANS = [
     ("o.safetensors", []),
     ("o.safetensors", ["--scheme", "int8", "--drop", "*.bias", "--rename", "^blocks", "layers"]),
-    ("o", ["--scheme", "fp8", "--granularity", "block", "--layout", "by_block", "--keep-dtype", "F32"]),
+    ("o", ["--scheme", "fp8", "--layout", "by_block", "--keep-dtype", "F32"]),
     ("o", ["--scheme", "int8", "--asymmetric", "--max-shard-size", "60kB", "--convention", "neutral"]),
     ("o", ["--cast", "F32", "--max-tensors", "9", "--convention", "plain", "--name", "model"]),
 ]
@@ -67,7 +67,10 @@ def test_quiet_and_json_and_verbose(cli, wan, tmp_path):
 
 def test_quantizing_nothing_is_said(cli, save, tmp_path):
     source = save({"norm.weight": torch.ones(8)})
-    result = cli("run", source, tmp_path / "o.safetensors", "--scheme", "int8")
+    line = cli("run", source, tmp_path / "o.safetensors", "--scheme", "int8", code=2).err
+    assert "no tensor becomes int8: 1 of 1 tensors: 1-D" in line
+    assert not (tmp_path / "o.safetensors").exists()
+    result = cli("run", source, tmp_path / "o.safetensors", "--scheme", "int8", "--allow-unmatched")
     assert "warning" in result.err
     assert "no tensor" in result.err
 

@@ -99,8 +99,8 @@ def test_integers_symmetric_and_with_zeros(size):
         numbers = (both ^ 8) - 8  # two's complement
         zero = 0 if kept is None else kept.astype(F)
         out = (numbers - zero) * scales
-        # No error is more than half a step, but where the clamp of the zero point or of the top adds one; a scale
-        # that lets the largest values give way is taken only where that has less error on the whole.
+        # No error is more than half a step, but where the clamp of the zero point or of the top adds one; a
+        # scale that lets the largest values give way is taken only where that has less error on the whole.
         assert (np.abs(out - values) <= scales * (1.001 if kept is not None else 1.76)).all()
         if kept is None:
             plain = np.abs(values).max(1, keepdims=True) / F(7)

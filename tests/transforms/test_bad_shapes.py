@@ -12,7 +12,7 @@ import transcode as tc
 from transcode.errors import PlanError, RecipeError
 
 SHAPES = {"fits": (64, 96), "wide": (64, 50), "tall": (30, 96), "both": (30, 50), "flat": (1, 1)}
-"""For nvfp4 of LightX2V, whose kernel wants 32 rows and 32 columns."""
+"""For nvfp4 of LightX2V, whose kernel wants 32 rows and 32 columns; neutral wants whole blocks."""
 
 
 def model() -> dict[str, torch.Tensor]:
@@ -29,9 +29,11 @@ def padded(x: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
     return out
 
 
-def run(save, tmp_path, tensors, scheme="nvfp4", way=None, **options) -> dict[str, torch.Tensor]:
+def run(
+    save, tmp_path, tensors, scheme="nvfp4", way=None, convention="lightx2v", **options
+) -> dict[str, torch.Tensor]:
     flow = tc.open(save(tensors)) | tc.quantize(scheme, targets=["layers"], **options)
-    flow | tc.write(tmp_path / "o.safetensors", force=True, convention="lightx2v", **(way or {}))
+    flow | tc.write(tmp_path / "o.safetensors", force=True, convention=convention, **(way or {}))
     return load_file(tmp_path / "o.safetensors")
 
 
@@ -64,7 +66,7 @@ def test_an_error_before_anything_is_written(name, refused, save, tmp_path):
         "run", source, tmp_path / "o.safetensors", "-snvfp4", "--targets", "layers", "--on-bad-shape", "error"
     )
     assert f"layers.{name}.weight: cannot become nvfp4: " in message
-    assert "--on-bad-shape keep or pad" in message
+    assert "exclude it, or pass --on-bad-shape keep" in message
     assert not (tmp_path / "o.safetensors").exists()
 
 
@@ -76,14 +78,12 @@ def test_an_error_is_none_where_all_shapes_fit(save, tmp_path):
 
 @pytest.mark.parametrize("way", [{"workers": 1}, {"workers": 3, "tile": 1}, {"workers": 2, "tile": 3000}])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
-@pytest.mark.parametrize(
-    ("scheme", "rows", "columns"), [("nvfp4", 32, 32), ("mxfp8", 1, 32), ("mxfp4", 1, 32), ("mxfp6", 128, 32)]
-)
-def test_padding_is_what_quantizing_a_padded_matrix_gives(scheme, rows, columns, dtype, way, save, tmp_path):
+@pytest.mark.parametrize(("scheme", "columns"), [("nvfp4", 16), ("mxfp8", 32), ("mxfp4", 32), ("int4", 64)])
+def test_padding_is_what_quantizing_a_padded_matrix_gives(scheme, columns, dtype, way, save, tmp_path):
     tensors = {name: value.to(dtype) for name, value in model().items()}
-    stored = run(save, tmp_path, tensors, scheme, way, on_bad_shape="pad")
-    ready = {n: padded(v, rows, columns) if v.dim() == 2 else v for n, v in tensors.items()}
-    want = run(save, tmp_path, ready, scheme, on_bad_shape="error")
+    stored = run(save, tmp_path, tensors, scheme, way, "neutral", on_bad_shape="pad")
+    ready = {n: padded(v, 1, columns) if v.dim() == 2 else v for n, v in tensors.items()}
+    want = run(save, tmp_path, ready, scheme, convention="neutral", on_bad_shape="error")
     assert stored.keys() == want.keys()
     assert sum(name.endswith("weight_scale") for name in stored) == len(SHAPES)
     for name, value in want.items():
@@ -92,17 +92,19 @@ def test_padding_is_what_quantizing_a_padded_matrix_gives(scheme, rows, columns,
 
 def test_the_plan_tells_of_padding_and_names_both_shapes(save, tmp_path):
     flow = tc.open(save(model())) | tc.quantize("nvfp4", targets=["layers"], on_bad_shape="pad")
-    plan = flow.plan(tc.write(tmp_path / "o.safetensors"))
+    plan = flow.plan(tc.write(tmp_path / "o.safetensors", convention="neutral"))
     fates = {tensor.name: "; ".join(tensor.fate) for tensor in plan.tensors}
-    assert "pad: F32[30,50] -> F32[32,64]" in fates["layers.both.weight"]
+    assert "pad: F32[30,50] -> F32[30,64]" in fates["layers.both.weight"]
     assert "pad" not in fates["layers.fits.weight"]
     assert not [said for said in plan.planning.warnings if "not quantized" in said]
+    with pytest.raises(PlanError, match=r"layers\.\w+\.weight: cannot be padded: lightx2v knows"):
+        flow.plan(tc.write(tmp_path / "o.safetensors"))
 
 
 def test_what_padding_cannot_help_is_kept_and_said(save, tmp_path):
     tensors = {**model(), "layers.stack.weight": torch.ones(2, 30, 50)}
     flow = tc.open(save(tensors)) | tc.quantize("nvfp4", targets=["layers"], on_bad_shape="pad")
-    plan = flow.plan(tc.write(tmp_path / "o.safetensors"))
+    plan = flow.plan(tc.write(tmp_path / "o.safetensors", convention="neutral"))
     (told,) = (said for said in plan.planning.warnings if "layers.stack.weight" in said)
     assert "not quantized" in told
     (kept,) = (tensor for tensor in plan.tensors if tensor.name == "layers.stack.weight")

@@ -74,7 +74,7 @@ def test_auto_takes_one_where_it_pays(gigabytes, workers, scheme, options, pays,
 
 def test_auto_weighs_the_detour_of_all_that_is_quantized(gpus):
     """What is quantized without a search goes over the GPU too; plain tensors do not."""
-    search = [tensor(1.2, "int4", optimize="mse")]
+    search = [tensor(2.4, "int4", optimize="mse")]
     performance = Performance(device="auto", workers=2)
     assert choose(performance, search).names
     assert choose(performance, [*search, tensor(1000)]).names
@@ -115,7 +115,7 @@ def test_workers_take_turns_and_share_memory(names, workers, share, monkeypatch)
     """All workers of one GPU together stay within its memory, also where they cannot be dealt out evenly."""
     seen = []
     monkeypatch.setattr(backend, "working", lambda device, memory=0: seen.append((device, memory)))
-    devices = Devices(names, Performance(workers=workers, device_memory=1000))
+    devices = Devices(names, Performance(workers=workers, device="cuda", device_memory=1000))
     for number in range(workers):
         devices.surroundings(number)
     assert [device for device, _ in seen] == [names[n % len(names)] for n in range(workers)]

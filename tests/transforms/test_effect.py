@@ -8,6 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import transcode as tc
+
 NOTHING = [
     # options, the reason on the first line: the most frequent one, with its count
     (["--model", "flux"], "no tensor becomes int8: 33 of 33 matrices: outside blocks"),
@@ -41,7 +43,7 @@ def test_a_quantized_source_is_not_quantized_again(wan, tmp_path, refused, cli):
     cli("run", wan, once, "--scheme", "int8")
     told = refused("run", once, tmp_path / "twice.safetensors", "--scheme", "int8")
     assert not (tmp_path / "twice.safetensors").exists()
-    assert "24 of 33 matrices: I8 is not a plain float" in told
+    assert "is quantized already, one of 24 tensors (lightx2v)" in told
     assert "--dequantize" in told
 
 
@@ -116,8 +118,9 @@ def test_options_without_effect(options, told, wan, tmp_path, refused):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_options_that_have_their_partner(wan, tmp_path, cli):
-    cli("run", wan, tmp_path / "a", "--scheme", "int8", "--granularity", "group", "--group-size", "32")
+def test_options_that_have_their_partner(wan, save, tmp_path, cli):
+    cli("run", wan, tmp_path / "a", "--scheme", "int8", "--granularity", "group", "--group-size", "32",
+        "--convention", "neutral")  # fmt: skip
     cli(
         "run",
         wan,
@@ -130,9 +133,10 @@ def test_options_that_have_their_partner(wan, tmp_path, cli):
         "compressed_tensors",
     )
     # deepseek itself says granularity=block
-    cli(
-        "run", wan, tmp_path / "c", "--scheme", "fp8", "-O", "block=[64,64]", "--convention", "deepseek", "-n"
-    )
+    plan = tc.open(
+        save({"layers.0.up_proj.weight": torch.ones(128, 128)}, "big/m.safetensors")
+    ) | tc.quantize("fp8", block=[128, 128], targets=["up_proj"])
+    plan.plan(tc.write(tmp_path / "c.safetensors", convention="deepseek"))
     # the index of this convention bears the name
     cli("run", wan, tmp_path / "d", "--layout", "by_block", "--name", "wan")
     assert (tmp_path / "d" / "wan.safetensors.index.json").exists()

@@ -126,7 +126,7 @@ def test_formats_and_sizes_that_bytes_do_not_tell_come_from_the_record(save, tmp
         ("int8", {"granularity": "group", "group_size": 300}),
     ):
         quantized = tc.open(path) | tc.quantize(scheme, **options)
-        quantized | tc.write(tmp_path / "q.safetensors", force=True)
+        quantized | tc.write(tmp_path / "q.safetensors", convention="neutral", force=True)
         found = (tc.open(tmp_path / "q.safetensors") | tc.dequantize("F32"))["a.weight"].torch()
         assert (found - x).norm() < 0.08 * x.norm(), scheme
 

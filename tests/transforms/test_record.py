@@ -77,8 +77,10 @@ def test_limits_are_part_of_the_recipe(wan, tmp_path):
 @pytest.mark.parametrize(
     ("metadata", "schemes"),
     [
-        ({}, []), ({"transcode": '{"schemes": ["int8", "fp8"]}'}, ["int8", "fp8"]),
-        ({"transcode": '{"schemes": "int8"}'}, []), ({"transcode": '{"schemes": [1, "fp8"]}'}, ["fp8"]),
+        ({}, []), ({"transcode": '{"convention": "x", "schemes": ["int8", "fp8"]}'}, ["int8", "fp8"]),
+        ({"transcode": '{"convention": "x", "schemes": "int8"}'}, []),
+        ({"transcode": '{"convention": "x", "schemes": [1, "fp8"]}'}, ["fp8"]),
+        ({"transcode": '{"schemes": [], "stored": {"convention": "x", "schemes": ["fp8"]}}'}, ["fp8"]),
         ({"transcode": "x"}, []),
     ],
 )  # fmt: skip

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 import transcode as tc
-from transcode import catalog
+from transcode import catalog, schemes
 from transcode.errors import PlanError
 from transcode.schemes import SCHEMES
 
@@ -28,12 +28,21 @@ CONVENTIONS = [
     and any(scheme in SCHEMES for scheme in catalog.convention(name).schemes)
 ]
 
+
+def written(convention, scheme, options) -> bool:
+    """Whether the convention's consumer, or some loader of it, reads such options: others are not written."""
+    rule = catalog.convention(convention).scheme(scheme)
+    made = schemes.make(scheme, **{**rule.options, **options})
+    return all(any(option in one.when for one in rule.partly) for option in rule.unread(made))
+
+
 MADE = [
     (name, scheme, options)
     for name in CONVENTIONS
     for scheme in catalog.convention(name).schemes
     if scheme in SCHEMES
     for options in OPTIONS.get(scheme, ({},))
+    if written(name, scheme, options)
 ]
 
 

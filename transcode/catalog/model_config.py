@@ -75,5 +75,5 @@ def _hub_cache() -> Path:
         if os.environ.get(variable):
             return expanded(os.environ[variable]) / below
     cache = os.environ.get("XDG_CACHE_HOME")
-    below = expanded(cache) if cache else (home() or Path(".")) / ".cache"
-    return below / "huggingface" / "hub"
+    folder = expanded(cache) if cache else (home() or Path(".")) / ".cache"
+    return folder / "huggingface" / "hub"
