@@ -227,7 +227,10 @@ REFUSED = {
     "LoKr": ({"net.q.lokr_w1": torch.ones(2, 2), "net.q.lokr_w2": torch.ones(2, 3)}, "LoKr.*2 such"),
     "LoHa": ({"net.q.hada_w1_a": ONE, "net.q.alpha": ONE}, "LoHa"),
     "embedding": ({"net.q.lora_embedding_A": ONE}, "embedding"),
-    "new weight": ({"net.q.modules_to_save.default.weight": ONE}, "trained too"),
+    "no LoRA": (
+        {"net.q.weight": torch.ones(4, 6)},
+        "holds whole tensors and nothing of a LoRA.*source",
+    ),
 }
 
 

@@ -19,7 +19,9 @@ from ..core.spec import Spec
 from ..core.tensor import LazyTensor, Piece, Reader
 from ..errors import DataError
 
-__all__ = ["Added", "Delta", "Difference", "Factors", "LowRank", "Step", "merging"]
+__all__ = [
+    "Added", "Delta", "Difference", "F32Array", "Factors", "LowRank", "Step", "bare", "load", "merging",
+]  # fmt: skip
 
 F32Array = NDArray[np.float32]
 
@@ -112,7 +114,7 @@ class LowRank:
         return f"rank {self.rank}"
 
     def refuses(self, spec: Spec) -> str | None:
-        if len(spec.shape) < 2 or _bare(spec.shape) != _bare(self.shape):
+        if len(spec.shape) < 2 or bare(spec.shape) != bare(self.shape):
             return f"up {self.up.spec} and down {self.down.spec} do not make {spec}"
         return None
 
@@ -136,11 +138,11 @@ class LowRank:
         count = padded(self.rank, RANKS)
         columns = self.down.spec.numel // self.rank
         down = np.zeros((count, columns), np.float32)
-        _load(self.file, self.down, 0, self.rank * columns, down.reshape(-1), scratch)
+        load(self.file, self.down, 0, self.rank * columns, down.reshape(-1), scratch)
         if self.mid is None:
             return down
         flat = np.empty(self.mid.spec.numel, np.float32)
-        _load(self.file, self.mid, 0, flat.size, flat, scratch)
+        load(self.file, self.mid, 0, flat.size, flat, scratch)
         core = flat.reshape(self.rank, self.rank, -1)
         whole = np.zeros((count, columns, core.shape[2]), np.float32)
         for at in range(core.shape[2]):
@@ -160,7 +162,7 @@ class LowRank:
         up = scratch.take((padded(last - first), down.shape[0]), np.float32)
         up[...] = 0
         values = scratch.take(((last - first) * self.rank,), np.float32)
-        _load(self.file, self.up, first * self.rank, last * self.rank, values, scratch)
+        load(self.file, self.up, first * self.rank, last * self.rank, values, scratch)
         up[: last - first, : self.rank] = values.reshape(last - first, self.rank)
 
         def step(row: int, out: F32Array) -> None:
@@ -195,7 +197,7 @@ class Difference:
         return "difference"
 
     def refuses(self, spec: Spec) -> str | None:
-        if _bare(spec.shape) != _bare(self.shape):
+        if bare(spec.shape) != bare(self.shape):
             return f"a difference {self.values.spec} does not fit {spec}"
         return None
 
@@ -208,13 +210,13 @@ class Difference:
 
         def step(row: int, out: F32Array) -> None:
             begin, end = row * out.shape[1], min(last, row + out.shape[0]) * out.shape[1]
-            _load(self.file, self.values, begin, end, buffer, scratch)
+            load(self.file, self.values, begin, end, buffer, scratch)
             add(buffer[: end - begin], scale, out.reshape(-1)[: end - begin])
 
         return step
 
 
-def _bare(shape: tuple[int, ...]) -> tuple[int, ...]:
+def bare(shape: tuple[int, ...]) -> tuple[int, ...]:
     """A shape without trailing ones, but for those of the first two dimensions."""
     while len(shape) > 2 and shape[-1] == 1:
         shape = shape[:-1]
@@ -231,7 +233,7 @@ def _elements(tensor: LazyTensor, begin: int, end: int, scratch: Scratch) -> NDA
     return flat[begin - start * columns : end - start * columns]
 
 
-def _load(file: Path, tensor: LazyTensor, begin: int, end: int, out: F32Array, scratch: Scratch) -> None:
+def load(file: Path, tensor: LazyTensor, begin: int, end: int, out: F32Array, scratch: Scratch) -> None:
     """Elements of a tensor of a LoRA as float32, in the first places of ``out``. Raises DataError."""
     from ..numerics import Overflow
     from ..numerics.cast import cast

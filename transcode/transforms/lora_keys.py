@@ -6,7 +6,7 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,9 @@ from ..core.tensor import LazyTensor
 from ..errors import PlanError
 from ..storage.source import Source, open_source
 from .lora_delta import Added, Delta, Difference, LowRank
+from .lora_places import Tokens, Whole
 from .lora_scaling import Scaling, read_scaling
+from .lora_stacked import Stacked
 
 __all__ = ["Change", "Contents", "read"]
 
@@ -42,6 +44,10 @@ class Change:
     added: Added
     told: str
 
+    def of(self, added: Added) -> Change:
+        """The same change, better known."""
+        return replace(self, added=added)
+
 
 @dataclass(frozen=True)
 class Contents:
@@ -52,6 +58,8 @@ class Contents:
         path: as it was given.
         changes: by key.
         unknown: keys that no rule understands.
+        unmatched: patterns of its options that are for none of its modules.
+        whole: it holds nothing but whole tensors, and nothing says that it is a LoRA.
         notes: what a user should know of it.
         warnings: what a user should look at.
     """
@@ -60,6 +68,8 @@ class Contents:
     path: Path
     changes: tuple[Change, ...]
     unknown: tuple[str, ...]
+    unmatched: tuple[str, ...]
+    whole: bool
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
 
@@ -106,7 +116,8 @@ class _Reader:
         alphas: dict[str, LazyTensor] = {}
         differences: list[tuple[str, str, LazyTensor]] = []
         unsupported: dict[str, list[str]] = defaultdict(list)
-        unknown: list[str] = []
+        tokens: dict[str, LazyTensor] = {}
+        others: list[LazyTensor] = []
         for key, tensor in table.items():
             if (found := self._factor(key)) is not None:
                 role, base = found
@@ -119,8 +130,10 @@ class _Reader:
                 alphas[alpha_base] = tensor
             elif (difference := self._difference(key)) is not None:
                 differences.append((*difference, tensor))
+            elif (embedding := _base(key, self._names.tokens)) is not None:
+                tokens[embedding] = tensor
             else:
-                unknown.append(key)
+                others.append(tensor)
         for kind, keys in unsupported.items():
             raise self._error(
                 keys[0], f"is of {kind}, which cannot be merged ({len(keys)} such keys)",
@@ -131,11 +144,21 @@ class _Reader:
             if base not in changed:
                 raise self._error(tensor.name, "is an alpha without a pair", "is the file complete?")
         changes: list[Change] = []
+        stacked, bases = self._stacked(pairs)
+        changes += stacked
         for base, roles in pairs.items():
-            changes += self._pair(base, roles, alphas.get(base))
+            if base not in bases:
+                changes += self._pair(base, roles, alphas.get(base))
         for base, leaf, tensor in differences:
             delta = Difference(self._path, self._float(tensor))
             changes.append(self._change(tensor.name, base, leaf, delta, self._strength, "difference"))
+        changes += [self._tokens(base, tensor) for base, tensor in tokens.items()]
+        # A model is no LoRA: it would take the place of all that the source holds.
+        whole = not changes and not self._scaling.known
+        replaced = [] if whole else [self._whole(tensor) for tensor in others]
+        changes += [change for change in replaced if change is not None]
+        known = {change.key for change in changes}
+        unknown = [tensor.name for tensor in others if tensor.name not in known]
         if self._alpha is not None and pairs and not self._used_alpha:
             self._warnings.append(
                 f"{self._path.name}: alpha {self._alpha:g} is not used: all pairs have their own"
@@ -146,6 +169,8 @@ class _Reader:
             self._path,
             tuple(sorted(changes, key=lambda change: change.key)),
             tuple(unknown),
+            tuple(self._scaling.unmatched([_module(base) for base in pairs])),
+            whole and bool(others),
             tuple(notes),
             tuple(self._warnings),
         )
@@ -170,11 +195,7 @@ class _Reader:
         return None
 
     def _pair(self, base: str, roles: dict[str, LazyTensor], alpha: LazyTensor | None) -> Iterable[Change]:
-        for role in ("up", "down"):
-            if role not in roles:
-                named = next(iter(roles.values())).name
-                raise self._error(named, f"has no partner: the {role} of {base!r} is missing",
-                                  "is the file complete?")  # fmt: skip
+        self._both(base, roles)
         for tensor in roles.values():
             self._float(tensor)
         pair = LowRank(self._path, roles["up"], roles["down"], roles.get("mid"))
@@ -187,6 +208,87 @@ class _Reader:
         if (bias := roles.get("bias")) is not None:
             delta = Difference(self._path, bias)
             yield self._change(bias.name, base, "bias", delta, scale, f"bias{said}")
+
+    def _both(self, base: str, roles: dict[str, LazyTensor]) -> None:
+        """Refuse a factor without the other."""
+        for role in ("up", "down"):
+            if role not in roles:
+                named = next(iter(roles.values())).name
+                raise self._error(named, f"has no partner: the {role} of {base!r} is missing",
+                                  "is the file complete?")  # fmt: skip
+
+    def _stacked(self, pairs: dict[str, dict[str, LazyTensor]]) -> tuple[list[Change], set[str]]:
+        """The changes of parameters that were adapted themselves, and the bases that they come from.
+
+        PEFT nests a wrapper into the next for each parameter of a module, the first one innermost.
+        """
+        changes: list[Change] = []
+        nested: dict[str, list[str]] = defaultdict(list)
+        for base in pairs:
+            nested[_module(base)].append(base)
+        taken: set[str] = set()
+        for module, bases in nested.items():
+            parameters = self._scaling.parameters(module)
+            if not parameters:
+                continue
+            order = self._names.stacked
+            named = next(iter(pairs[bases[0]].values())).name
+            if len(parameters) != len(bases):
+                raise self._error(
+                    named, f"is of one of {len(bases)} parameters of {module!r}; target_parameters names"
+                    f" {', '.join(parameters)}", "is the file complete?",
+                )  # fmt: skip
+            if len(parameters) > 1 and not set(parameters) <= set(order):
+                raise self._error(
+                    named, f"is of one of {', '.join(parameters)}; which one, no name tells",
+                    "merge it with PEFT",
+                )  # fmt: skip
+            if len(parameters) > 1:
+                parameters = sorted(parameters, key=order.index)
+            bases = sorted(bases, key=len, reverse=True)
+            for base, parameter in zip(bases, parameters, strict=True):
+                changes.append(self._parameter(module, parameter, base, pairs[base]))
+                taken.add(base)
+        return changes, taken
+
+    def _parameter(self, module: str, parameter: str, base: str, roles: dict[str, LazyTensor]) -> Change:
+        """The change of a parameter that holds one matrix, or one for each expert."""
+        self._both(base, roles)
+        up, down = self._float(roles["up"]), self._float(roles["down"])
+        rank, factor, said = self._scaling.of_parameter(module, parameter, down.spec.shape[0])
+        pair: Stacked | LowRank = Stacked(self._path, up, down, rank)
+        if down.spec.shape[0] == rank:
+            pair = LowRank(self._path, up, down)
+        if (why := pair.disagree()) is not None:
+            raise self._error(up.name, why, "is the file complete?")
+        scale = self._strength * factor
+        return self._change(up.name, module, parameter, pair, scale, f"{pair.told()}{said}")
+
+    def _tokens(self, base: str, tensor: LazyTensor) -> Change:
+        rows = self._scaling.tokens(base)
+        if rows is None:
+            raise self._error(
+                tensor.name, "holds rows of an embedding, but which ones is not said",
+                "put its adapter_config.json, with trainable_token_indices, beside it",
+            )  # fmt: skip
+        shape = self._float(tensor).spec.shape
+        if len(shape) != 2 or shape[0] != len(rows) or len(set(rows)) < len(rows) or min(rows) < 0:
+            raise self._error(
+                tensor.name, f"is {tensor.spec}, trainable_token_indices names {len(set(rows))} rows",
+                "use the options that the file was saved with",
+            )  # fmt: skip
+        delta = Tokens(self._path, tensor, tuple(rows))
+        return self._change(tensor.name, base, "weight", delta, self._strength, delta.told())
+
+    def _whole(self, tensor: LazyTensor) -> Change | None:
+        """What a key changes that is a parameter's own name."""
+        name = tensor.name
+        for regex, replacement in self._names.whole:
+            name = regex.sub(replacement, name)
+        if tensor.spec.dtype.name not in _READABLE:
+            return None
+        base, _, leaf = name.rpartition(".")
+        return self._change(tensor.name, base, leaf, Whole(self._path, tensor), self._strength, "replaced")
 
     def _factor_of(self, base: str, rank: int, alpha: LazyTensor | None) -> tuple[float, str]:
         """What the product counts for: alpha / rank; 1 where nothing says alpha. And that in words."""
@@ -235,13 +337,22 @@ def _base(key: str, endings: Iterable[re.Pattern[str]]) -> str | None:
     return next((match[1] for regex in endings if (match := regex.fullmatch(key))), None)
 
 
+def _module(base: str) -> str:
+    """The module that PEFT's wrappers of its parameters are for."""
+    while base.endswith(".base_layer"):
+        base = base.removesuffix(".base_layer")
+    return base
+
+
 def _count(changes: Iterable[Change]) -> str:
     """``"400 pairs of rank 64, 80 differences"``."""
     ranks: dict[int, int] = defaultdict(int)
-    others = 0
+    others = whole = 0
     for change in changes:
-        if isinstance(change.added.delta, LowRank):
+        if isinstance(change.added.delta, LowRank | Stacked):
             ranks[change.added.delta.rank] += 1
+        elif isinstance(change.added.delta, Whole | Tokens):
+            whole += 1
         else:
             others += 1
     told = [
@@ -249,4 +360,6 @@ def _count(changes: Iterable[Change]) -> str:
     ]
     if others:
         told.append(f"{others} {'difference' if others == 1 else 'differences'}")
+    if whole:
+        told.append(f"{whole} trained whole")
     return ", ".join(told) or "nothing"

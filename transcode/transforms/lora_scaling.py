@@ -1,28 +1,87 @@
-"""What PEFT and Diffusers say of a LoRA beside its tensors: alpha, by module."""
+"""What PEFT and Diffusers say of a LoRA beside its tensors, by module: alpha, tokens, parameters."""
 
 from __future__ import annotations
 
 import json
 import math
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import FormatError, PlanError
 from ..storage.source import Source
+from .lora_patterns import Patterns
 
 __all__ = ["Scaling", "read_scaling"]
 
-Scaling = Callable[[str, int], tuple[float, str]]
-"""``scaling(base, rank)``: what a pair counts for that has no alpha of its own, and that in words."""
-
 _SIDE = "adapter_config.json"
 _METADATA = "lora_adapter_metadata"
+_PEFT = "base_model.model."
+_TOKENS = "TRAINABLE_TOKENS"
+
+
+class Scaling:
+    """The options of a LoRA; of a pipeline's, those of each component.
+
+    Args:
+        parts: the first whose prefix a module's name has is meant.
+    """
+
+    def __init__(self, parts: Sequence[_Options]) -> None:
+        self._parts = parts
+
+    def __call__(self, base: str, rank: int) -> tuple[float, str]:
+        """What a pair counts for that has no alpha of its own, and that in words.
+
+        Raises:
+            PlanError: the options give the module another rank.
+        """
+        part = self._part(base)
+        return (1.0, "") if part is None else part.scaling(part.bare(base), rank)
+
+    @property
+    def known(self) -> bool:
+        """Whether anything is said."""
+        return bool(self._parts)
+
+    def unmatched(self, bases: Collection[str]) -> list[str]:
+        """Patterns of ``alpha_pattern`` and ``rank_pattern`` that are for none of these modules."""
+        found: list[str] = []
+        for part in self._parts:
+            names = [part.bare(base) for base in bases if self._part(base) is part]
+            # Options of components that were not saved with this file say nothing wrong.
+            found += part.unmatched(names) if names or len(self._parts) == 1 else []
+        return found
+
+    def tokens(self, base: str) -> list[int] | None:
+        """Which rows of an embedding were trained; None where that is not said."""
+        part = self._part(base)
+        return None if part is None else part.tokens(part.bare(base))
+
+    def parameters(self, base: str) -> list[str]:
+        """The parameters of a module that were adapted themselves, rather than its weight."""
+        part = self._part(base)
+        return [] if part is None else part.parameters(part.bare(base))
+
+    def of_parameter(self, base: str, parameter: str, most: int) -> tuple[int, float, str]:
+        """As a call for a parameter: its rank, what its product counts for, and that in words.
+
+        Args:
+            most: ranks of all matrices of the parameter together, which one's must divide.
+
+        Raises:
+            PlanError: no rank is said.
+        """
+        part = self._part(base)
+        assert part is not None
+        return part.of_parameter(f"{part.bare(base)}.{parameter}", most)
+
+    def _part(self, base: str) -> _Options | None:
+        return next((part for part in self._parts if base.startswith(part.prefix)), None)
 
 
 def read_scaling(source: Source) -> Scaling:
-    """The scaling that stands beside a LoRA.
+    """The options that stand beside a LoRA.
 
     Looked for in ``adapter_config.json`` in its folder, where PEFT puts it (only for files that PEFT names
     ``adapter_model.*``), and in the metadata key ``lora_adapter_metadata``, where Diffusers does
@@ -37,19 +96,16 @@ def read_scaling(source: Source) -> Scaling:
     if len(files) == 1 and files[0].path.stem == "adapter_model":
         side = files[0].path.parent / _SIDE
         if side.is_file():
-            return _Options(side, "", _object(side, _text(side))).scaling
+            return Scaling([_Options(side, "", _object(side, _text(side)))])
     if (text := source.metadata.get(_METADATA)) is not None:
         flat = _object(source.path, text)
         components = dict.fromkeys(key.partition(".")[0] for key in flat)
-        parts = [
+        return Scaling([
             _Options(source.path, f"{one}.", {key[len(one) + 1 :]: value for key, value in flat.items()
                                                if key.startswith(f"{one}.")})
             for one in components
-        ]  # fmt: skip
-        return lambda base, rank: next(
-            (part.scaling(base, rank) for part in parts if base.startswith(part.prefix)), (1.0, "")
-        )
-    return lambda base, rank: (1.0, "")
+        ])  # fmt: skip
+    return Scaling([])
 
 
 class _Options:
@@ -65,39 +121,100 @@ class _Options:
         self.prefix = prefix
         self._file = file
         self._root = bool(options.get("use_rslora"))
-        self._alpha = self._number(options.get("lora_alpha"))
-        self._patterns = [
-            (self._regex(pattern), self._number(value))
-            for pattern, value in (options.get("alpha_pattern") or {}).items()
-        ]
-        if str(options.get("peft_type") or "LORA").rpartition(".")[2] != "LORA":
+        self._alpha = self._number("lora_alpha", options.get("lora_alpha"))
+        self._rank = self._whole("r", options.get("r"))
+        self._alphas = Patterns(
+            file, "alpha_pattern", self._by_pattern(options, "alpha_pattern", self._number)
+        )
+        self._ranks = Patterns(file, "rank_pattern", self._by_pattern(options, "rank_pattern", self._whole))
+        self._targets = self._list("target_parameters", options.get("target_parameters"), str)
+        kind = str(options.get("peft_type") or "LORA").rpartition(".")[2]
+        tokens = options.get("token_indices" if kind == _TOKENS else "trainable_token_indices")
+        self._tokens = {
+            key: self._list("trainable_token_indices", value, int)
+            for key, value in (tokens if isinstance(tokens, dict) else {"": tokens or []}).items()
+        }
+        if kind not in ("LORA", _TOKENS):
             raise self._error(f"peft_type {options['peft_type']!r} cannot be merged")
         for option in ("use_dora", "fan_in_fan_out"):
             if options.get(option):
                 raise self._error(f"{option} cannot be merged")
 
-    def scaling(self, base: str, rank: int) -> tuple[float, str]:
-        """See :data:`Scaling`."""
-        own = (value for regex, value in self._patterns if regex.fullmatch(base))
-        alpha = next(own, self._alpha)
+    def bare(self, base: str) -> str:
+        """The name of a module in the model that PEFT saw."""
+        return base[len(self.prefix) :].removeprefix(_PEFT).replace("_orig_mod.", "")
+
+    def scaling(self, name: str, rank: int) -> tuple[float, str]:
+        """See :meth:`Scaling.__call__`."""
+        said = self._ranks.get(name)
+        if said is not None and said != rank:
+            raise PlanError(
+                f"rank_pattern says {said} for {name!r}, whose factors have rank {rank}", file=self._file,
+                hint="use the options that the file was saved with",
+            )  # fmt: skip
+        alpha = self._alphas.get(name)
+        alpha = self._alpha if alpha is None else alpha
         if not alpha:
             return 1.0, ""
         if self._root:
             return alpha / math.sqrt(rank), f", alpha {alpha:g}, rank-stabilized"
         return alpha / rank, f", alpha {alpha:g}"
 
-    def _regex(self, pattern: str) -> re.Pattern[str]:
-        try:
-            return re.compile(rf"(?:.*\.)?(?:{pattern})")
-        except re.error as error:
-            raise FormatError(f"alpha_pattern {pattern!r} is not valid: {error}", file=self._file) from None
+    def of_parameter(self, name: str, most: int) -> tuple[int, float, str]:
+        """See :meth:`Scaling.of_parameter`."""
+        said = self._ranks.get(name)
+        rank = self._rank if said is None else said
+        if not rank or most % rank:
+            raise PlanError(
+                f"r is {rank}, which does not divide the rank {most} of all matrices of {name!r}",
+                file=self._file, hint="use the options that the file was saved with",
+            )  # fmt: skip
+        return (rank, *self.scaling(name, rank))
 
-    def _number(self, value: Any) -> float | None:
+    def unmatched(self, names: Collection[str]) -> list[str]:
+        """See :meth:`Scaling.unmatched`."""
+        names = [*names, *(f"{name}.{one}" for name in names for one in self.parameters(name))]
+        return [*self._alphas.unmatched(names), *self._ranks.unmatched(names)]
+
+    def tokens(self, name: str) -> list[int] | None:
+        """See :meth:`Scaling.tokens`."""
+        for key, found in self._tokens.items():
+            if not key or name == key or name.endswith(f".{key}"):
+                return found or None
+        return None
+
+    def parameters(self, name: str) -> list[str]:
+        """See :meth:`Scaling.parameters`."""
+        found = [target.rpartition(".") for target in self._targets]
+        return [one for module, _, one in found if name == module or name.endswith(f".{module}")]
+
+    def _by_pattern(self, options: Mapping[str, Any], option: str, read: Any) -> dict[str, Any]:
+        found = options.get(option) or {}
+        if not isinstance(found, dict):
+            raise FormatError(f"{option} is {found!r}, not a mapping", file=self._file, hint="repair it")
+        return {pattern: read(option, value) for pattern, value in found.items()}
+
+    def _number(self, option: str, value: Any) -> float | None:
         if value is None:
             return None
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise FormatError(f"alpha is {value!r}, not a number", file=self._file)
+            raise FormatError(f"{option}: {value!r} is not a number", file=self._file, hint="repair it")
         return float(value)
+
+    def _whole(self, option: str, value: Any) -> int | None:
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise FormatError(
+                f"{option}: {value!r} is not a whole number above 0", file=self._file, hint="repair it"
+            )
+        return value
+
+    def _list(self, option: str, value: Any, kind: type) -> list[Any]:
+        found = value or []
+        if not isinstance(found, list) or not all(type(one) is kind for one in found):
+            raise FormatError(f"{option}: {value!r} is not a list of it", file=self._file, hint="repair it")
+        return found
 
     def _error(self, what: str) -> PlanError:
         return PlanError(what, file=self._file, hint="merge it with the tool that it comes from")
