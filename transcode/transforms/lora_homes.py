@@ -21,6 +21,9 @@ KEYS = ("auto", "same", "convert")
 
 _NUMBERS = re.compile(r"(?<![^._])\d+(?![^._])")
 
+_TEXT_MODEL = "text_model_"
+"""Before flat names of CLIP's text encoder: a prefix that is taken off names with dots too."""
+
 _Forms = dict[str, dict[Home, None]]
 
 
@@ -63,14 +66,14 @@ class Homes:
                 for form in convert(name):
                     self._forms[self._strip(form)][(Place(name),)] = None
             if numbers:
-                groups[bare[: len(bare) - len(inner)], numbers][inner] = stored
+                groups[bare[: len(bare) - len(inner)], numbers][self._strip(inner)] = stored
             else:
                 groups[bare[: len(bare) - len(stripped)], ()][stripped] = stored
         converts = convert is not None
         for (_, numbers), group in groups.items():
             for number in numbers if keys != "convert" else ():
                 for inner, stored in group.items():
-                    self._texts[number][self._strip(inner)][(Place(stored.name),)] = None
+                    self._texts[number][inner][(Place(stored.name),)] = None
             if keys != "same":
                 for form, home in _others(group):
                     converts = True
@@ -109,7 +112,8 @@ class Homes:
         if not numbers and flat is None:
             return None
         if flat is not None:
-            numbers, inner = (known.text_flat_prefixes[flat],), base[len(flat) :].lstrip("_")
+            numbers = (known.text_flat_prefixes[flat],)
+            inner = base[len(flat) :].lstrip("_").removeprefix(_TEXT_MODEL)
         for candidate in self._bases(inner):
             for number in numbers:
                 if self._texts:
