@@ -11,8 +11,8 @@ from transcode.transforms.lora_patterns import Patterns
 NAMES = ["q", "model.layers.0.q", "model.layers.10.q", "model.layers.0.attn.q_proj", "xq", "model.layersx0.q"]
 FINE = [
     "q", "^q", "layers.0.q", "^model.layers.0.q", r"layers\.\d+\.q", r".*\.(?:q|attn\.q_proj)",
-    r"[a-z]+\.layers.0.q", r"layers\.(0|10)\.q", r"(?P<a>layers)\.\d{1,2}\.q", "nothing", r"model\..*q(_proj)?",
-    r"[^]]q",
+    r"[a-z]+\.layers.0.q", r"layers\.(0|10)\.q", r"(?P<a>layers)\.\d{1,2}\.q", "nothing",
+    r"model\..*q(_proj)?", r"[^]]q",
 ]  # fmt: skip
 
 
