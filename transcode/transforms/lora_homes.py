@@ -47,6 +47,8 @@ class Homes:
         self, shapes: Mapping[str, tuple[int, ...]], known: LoraNames, keys: str, prefix: str | None
     ) -> None:
         self._known = known
+        self._prefixes = re.compile(f"(?:{'|'.join(map(re.escape, known.prefixes))})+")
+        self._text_prefixes = tuple(known.text_prefixes)
         self._names = [name for name in shapes if name.startswith(prefix or "")]
         if prefix and not self._names:
             raise PlanError(f"lora: no tensor's name begins with the prefix {prefix!r}", hint="correct it")
@@ -178,15 +180,15 @@ class Homes:
 
     def _strip(self, name: str) -> str:
         """A name without what may stand before it."""
-        while (found := next((p for p in self._known.prefixes if name.startswith(p)), None)) is not None:
-            name = name[len(found) :]
-        return name
+        found = self._prefixes.match(name)
+        return name[found.end() :] if found else name
 
     def _text(self, name: str) -> tuple[tuple[int, ...], str]:
         """Which of a pipeline's text encoders a name is of, and the name within it."""
-        for prefix, numbers in self._known.text_prefixes.items():
-            if name.startswith(prefix):
-                return numbers, name[len(prefix) :]
+        if name.startswith(self._text_prefixes):
+            for prefix, numbers in self._known.text_prefixes.items():
+                if name.startswith(prefix):
+                    return numbers, name[len(prefix) :]
         return (), name
 
     def _flat(self, base: str, prefixes: Iterable[str]) -> str | None:
