@@ -157,6 +157,30 @@ def test_rows_come_out_the_same_in_any_tiles(merge, tile):
         assert torch.equal(tensor, whole[name]), name
 
 
+def test_parts_that_begin_anywhere_in_a_band(merge):
+    """Wide rows are computed some at a time, parts of five begin in the midst of those."""
+    names = [f"layers.0.attention.{part}" for part in ("qkv", "to_q", "to_k", "to_v")]
+    base = {
+        f"{names[0]}.weight": rand(15, 40000, seed=1),
+        "layers.0.attention.out.weight": rand(5, 5, seed=2),
+    }
+    lora = {f"{name}.diff_b": rand(5, seed=seed) for seed, name in enumerate(names[1:])}
+    base[f"{names[0]}.bias"] = rand(15, seed=3)
+    deltas = []
+    for seed, name in enumerate(names[1:], 10):
+        up, down = rand(5, 3, seed=seed), rand(3, 40000, seed=seed + 10)
+        lora |= {f"{name}.lora_up.weight": up, f"{name}.lora_down.weight": down}
+        deltas.append(up.double() @ down.double())
+    for tile in (None, 1, "1MiB"):
+        got = merge(base, lora, tile=tile)
+        for leaf, delta in (
+            ("weight", torch.cat(deltas)),
+            ("bias", torch.cat([lora[f"{name}.diff_b"].double() for name in names[1:]])),
+        ):
+            key = f"{names[0]}.{leaf}"
+            torch.testing.assert_close(got[key].double(), base[key] + delta, rtol=1e-5, atol=1e-5)
+
+
 def test_joined_and_split_give_the_same_bits(merge):
     """A row is computed alike wherever it lies: what was joined is what its parts would be."""
     names, convert, _ = MODELS["z_image"]

@@ -70,15 +70,18 @@ class Lora(Transform):
     The alpha of a pair is its own (``.alpha``); else the one given with the file; else what
     ``adapter_config.json`` or the file's metadata say; else the rank. A stored alpha of 0 counts as absent,
     as trainers mean it. Differences (``.diff``, ``.diff_b``, ``.diff_m``) count ``strength`` times, whatever
-    the alpha.
+    the alpha. Tensors that were trained whole, and rows of embeddings that were, take the place of the
+    model's before anything of the same file is added: ``W' = s * new + (1 - s) * W`` with ``s = strength``.
 
     Pairs fit matrices ``[O, I]`` and convolutions ``[O, I, *kernel]``, which count as ``[O, I * kernel]``;
-    stacks of matrices (experts) take differences only. Besides headers, alphas are read while planning.
+    stacks of matrices (experts) take differences, and pairs of PEFT's ``target_parameters``. What the model
+    joins or keeps apart where the LoRA does not is changed by rows. Besides headers, alphas are read while
+    planning.
 
     Args:
         files: the LoRAs.
         keys: how they spell the names of modules: ``"same"`` as the model does, ``"convert"`` as another
-            spelling of its family does, ``"auto"`` either. What stands before names (``diffusion_model.``,
+            spelling of its kind does, ``"auto"`` either. What stands before names (``diffusion_model.``,
             ``transformer.``, ``lora_unet_`` with underscores for dots ...) is understood in any case.
         prefix: only tensors whose names begin with this are meant; LoRAs name them without it.
     """
