@@ -159,6 +159,25 @@ def test_tokens_and_experts_in_any_tiles(adapted, tmp_path, tile):
     assert len(made) == 1
 
 
+def test_an_adapter_of_tokens_alone(tmp_path):
+    """PEFT's own kind for them, TRAINABLE_TOKENS."""
+    torch.manual_seed(2)
+    model = Net()
+    save_file(
+        {key: value.clone() for key, value in model.state_dict().items()}, tmp_path / "model.safetensors"
+    )
+    config = peft.TrainableTokensConfig(target_modules=["embed_tokens"], token_indices=[3, 11, 4])
+    wrapped = peft.get_peft_model(model, config)
+    for parameter in wrapped.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter)
+    wrapped.save_pretrained(tmp_path / "adapter")
+    wanted = wrapped.merge_and_unload().state_dict()
+    got = merged(tmp_path / "model.safetensors", tmp_path / "adapter")
+    assert [name for name, tensor in got.items() if tensor.fate] == ["embed_tokens.weight"]
+    assert all(torch.equal(tensor.torch(), wanted[name]) for name, tensor in got.items())
+
+
 def test_tokens_that_cannot_be_placed(adapted):
     model, adapter, _ = adapted(trainable_token_indices=[17, 0])
     config = adapter / "adapter_config.json"
