@@ -21,6 +21,7 @@ from pathlib import Path
 from transcode import catalog, schemes
 from transcode.catalog.foreign import foreign
 from transcode.catalog.lora import lora_names
+from transcode.catalog.lora_tables import lora_tables
 from transcode.catalog.nunchaku import modules
 from transcode.catalog.profiles import profile
 from transcode.errors import TranscodeError
@@ -65,8 +66,8 @@ def _profile(name: str) -> Iterator[str]:
 
 def _lora(name: str) -> Iterator[str]:
     lora_names()
-    if name != "names":
-        yield "is never read; the table of names of LoRA files is names.yaml"
+    lora_tables()
+    yield from ()
 
 
 def _foreign(name: str) -> Iterator[str]:

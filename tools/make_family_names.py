@@ -435,6 +435,26 @@ def shapes_of(module: Any) -> Shapes:
     return {name: list(tensor.shape) for name, tensor in module.state_dict().items()}
 
 
+def z_image_original(module: Any) -> Model:
+    """Z-Image's own names: what Diffusers' convert_z_image_transformer_checkpoint_to_diffusers undoes."""
+    tensors: Shapes = {}
+    for name, shape in shapes_of(module).items():
+        name = name.replace("attention.to_out.0", "attention.out").replace("norm_q", "q_norm")
+        name = name.replace("norm_k", "k_norm").replace("all_x_embedder.2-1", "x_embedder")
+        name = name.replace("all_final_layer.2-1", "final_layer")
+        if name.endswith("attention.to_q.weight"):
+            tensors[name.replace("to_q", "qkv")] = [3 * shape[0], *shape[1:]]
+        elif not name.endswith(("attention.to_k.weight", "attention.to_v.weight")):
+            tensors[name] = shape
+    blocks = ("layers.", "noise_refiner.", "context_refiner.")
+    quantized = {
+        name for name, shape in tensors.items()
+        if name.startswith(blocks) and name.endswith(".weight") and len(shape) == 2
+    }  # fmt: skip
+    source = "diffusers: ZImageTransformer2DModel, its single-file conversion undone"
+    return Model("z_image_dit", "original", "Z-Image-Turbo (ComfyUI)", source, tensors, quantized)
+
+
 def instantiated() -> Iterable[tuple[str, Model]]:
     """Models of diffusers and transformers."""
     import diffusers
@@ -498,6 +518,7 @@ def instantiated() -> Iterable[tuple[str, Model]]:
             model("z_image_dit", "diffusers", "Z-Image-Turbo", diffusers.ZImageTransformer2DModel(),
                   r"^(layers|noise_refiner|context_refiner|all_final_layer)\."),
         )  # fmt: skip
+        yield "z_image_turbo_original", z_image_original(diffusers.ZImageTransformer2DModel())
         yield (
             "minimax_h3",
             model("h3", "diffusers", "MiniMax-H3", diffusers.MiniMaxH3Transformer3DModel(),

@@ -9,6 +9,7 @@ import check_formats
 import pytest
 
 from transcode import catalog
+from transcode.catalog.lora_tables import REST, lora_tables
 
 FORMATS = Path(__file__).parents[2] / "formats"
 README = (FORMATS / "README.md").read_text()
@@ -27,9 +28,10 @@ def test_all_files_are_right() -> None:
 @pytest.fixture
 def examples(own_formats: Path) -> Path:
     """The examples of the README, as a user's folder."""
-    found = re.findall(r"```yaml\n# ((?:families|conventions)/\w+\.yaml)\n(.*?)```", README, re.DOTALL)
-    assert len(found) == 2
+    found = re.findall(r"```yaml\n# ((?:families|conventions|lora)/\w+\.yaml)\n(.*?)```", README, re.DOTALL)
+    assert len(found) == 3
     for name, text in found:
+        (own_formats / name).parent.mkdir(exist_ok=True)
         (own_formats / name).write_text(text)
     return own_formats
 
@@ -49,6 +51,15 @@ def test_the_readmes_family(examples: Path) -> None:
     shapes = {"blocks.0.modulation": (1, 2, 8)}
     assert catalog.detect(names, shapes) is None
     assert catalog.detect([*names, "audio_encoder.conv.weight"]) is None
+
+
+def test_the_readmes_table_for_loras(examples: Path) -> None:
+    (toy,) = (table for table in lora_tables() if table.title == "Toy video transformer")
+    rules = {rule.left: rule for rule in toy.rules}
+    assert rules["final.modulation"].swapped
+    assert rules["blocks.{i}.linear1"].rows == (1, 1, REST)
+    parts = tuple(f"transformer_blocks.{{i}}.attn.to_{part}" for part in "qkv")
+    assert rules["blocks.{i}.attn.qkv"].right == parts
 
 
 def test_the_readmes_convention(examples: Path) -> None:

@@ -22,7 +22,7 @@ def test_every_style_has_both_factors_and_no_ending_is_twice():
         ("down: .lora_A.weight, ", "", r"names\.yaml:\d+: styles\.diffusers_v2: 'down' is missing"),
         ("alpha: [.alpha]", "alpha: .alpha", r"alpha: must be a list"),
         ("retry:", "retry:\n  '(': x", r"retry.*'\(' is not a valid pattern"),
-        ("prefixes: [base", "prefixs: [base", r"'prefixes' is missing"),
+        ("\nprefixes:", "\nprefixs:", r"'prefixes' is missing"),
         ("retry:", "more: 1\nretry:", r"unknown key 'more'"),
     ],
 )

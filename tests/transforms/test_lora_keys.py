@@ -275,7 +275,10 @@ REFUSED = {
         "changes what 'net.q.lora_up.weight'.* changes too; put them in two files",
     ),
     "embedding": ({"net.q.lora_embedding_A": ONE}, "embedding"),
-    "new weight": ({"net.q.modules_to_save.default.weight": ONE}, "trained too"),
+    "no LoRA": (
+        {"net.q.weight": torch.ones(4, 6)},
+        "holds whole tensors and nothing of a LoRA.*source",
+    ),
 }
 
 
@@ -337,3 +340,60 @@ def test_tied_weights_part(tmp_path, save):
     assert flow["a.weight"].torch().min() == 2
     assert flow["b.weight"].torch().abs().max() == 0
     assert flow["a.weight"].shares is None
+
+
+VISION = ["", "model.", "language_model.model.", "model.language_model.", "language_model."]
+
+
+@pytest.mark.parametrize("of_model", VISION)
+@pytest.mark.parametrize("of_lora", VISION)
+def test_the_language_model_of_one_that_sees(save, of_model, of_lora):
+    name = f"{of_model}layers.3.self_attn.q_proj.weight"
+    model = save("model", zeros(name, "model.visual.blocks.3.attn.qkv.weight", "lm_head.weight"))
+    lora = save("lora", pair(f"base_model.model.{of_lora}layers.3.self_attn.q_proj"))
+    assert changed(model, lora) == {name}
+
+
+@pytest.mark.parametrize("wrapper", ["_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"])
+def test_components_of_wrappers(save, wrapper):
+    plain, wrapped = "blocks.1.self_attn.q", f"{wrapper}.blocks.1.{wrapper}.self_attn.q"
+    for of_model, of_lora in ((plain, wrapped), (wrapped, plain), (wrapped, wrapped)):
+        model = save("model", zeros(f"{of_model}.weight"))
+        assert changed(model, save("lora", pair(f"transformer.{of_lora}"))) == {f"{of_model}.weight"}
+        flat = f"lora_unet_{of_lora.replace('.', '_')}"
+        assert changed(model, save("lora", pair(flat))) == {f"{of_model}.weight"}
+    model = save("model", zeros(f"x{wrapper}.q.weight"))
+    assert changed(model, save("lora", pair(f"x{wrapper}.q"))) == {f"x{wrapper}.q.weight"}
+
+
+def test_what_does_not_fit_is_left_out_only_when_asked(save, tmp_path):
+    model = save("model", {**zeros("a.q.weight", "b.q.weight"), "patch.weight": torch.zeros(4, 3, 1, 2)})
+    lora = save("lora", {
+        **pair("a.q"), **pair("b.q", rows=5), "patch.diff": torch.ones(4, 7, 1, 2), **pair("nowhere"),
+    })  # fmt: skip
+    with pytest.raises(PlanError) as error:
+        planned(model, lora, tmp_path)
+    told = str(error.value)
+    assert "b.q.lora_up.weight: up F32[5,2] and down F32[2,6] do not make F32[4,6] of 'b.q.weight'" in told
+    assert "1 more keys do not fit either" in told
+    assert "--allow-unmatched leaves out what does not fit" in told
+    planning = planned(model, lora, tmp_path, allow=True).planning
+    (warning,) = (line for line in planning.warnings if "not fit" in line)
+    assert "2 keys do not fit, left out: 'b.q.lora_up.weight', 'patch.diff'" in warning
+    assert any("1 key has no home: 'nowhere.lora_up.weight'" in line for line in planning.warnings)
+    assert "lora lora.safetensors: 1 tensor changed, 0 replaced, 3 keys left out" in planning.notes
+
+
+def test_whole_tensors_of_other_shapes_are_not_replaced(save, tmp_path):
+    """As of a vocabulary that was enlarged."""
+    model = save("model", {**zeros("a.q.weight"), "lm_head.weight": torch.zeros(4, 6)})
+    lora = save("lora", {**pair("a.q"), "base_model.model.lm_head.weight": torch.ones(5, 6)})
+    with pytest.raises(
+        PlanError, match=r"lm_head.weight: a whole tensor F32\[5,6\] does not take the place of"
+    ):
+        planned(model, lora, tmp_path)
+    lora = save("lora", {**pair("a.q"), "base_model.model.lm_head.weight": torch.ones(4, 6)})
+    assert changed(model, lora) == {"a.q.weight", "lm_head.weight"}
+    lora = save("lora", {**pair("a.q"), "a.q.strange": torch.ones(4, 6, dtype=torch.int8)})
+    with pytest.raises(PlanError, match=r"1 key has no home: 'a.q.strange'"):
+        planned(model, lora, tmp_path)

@@ -41,9 +41,13 @@ class LoraNames:
         norms: what keys of differences of norms look like -> names that the parameter they change may have.
         kinds: adapters of other kinds -> role of a tensor in it -> what its keys look like.
         unsupported: what it is, in words -> what its keys look like.
+        tokens: what keys of an embedding's new rows look like.
+        whole: (regular expression, replacement) that make the name of a parameter of a whole tensor's key.
+        stacked: parameters that hold several matrices, in the order in which their modules define them.
+        wrappers: components that may stand anywhere in a name and mean nothing.
         prefixes: before module names.
         flat_prefixes: before module names whose dots are underscores.
-        text_prefixes, text_flat_prefixes: the same, of text encoders.
+        text_prefixes, text_flat_prefixes: the same, of text encoders -> which of a pipeline's they may be.
         text_components: name components that only models with a text encoder have.
         retry: (regular expression, replacement) for older module names.
     """
@@ -54,19 +58,29 @@ class LoraNames:
     norms: Mapping[Regex, tuple[str, ...]]
     kinds: Mapping[str, Mapping[str, tuple[Regex, ...]]]
     unsupported: Mapping[str, tuple[Regex, ...]]
+    tokens: tuple[Regex, ...]
+    whole: tuple[tuple[Regex, str], ...]
+    stacked: tuple[str, ...]
+    wrappers: tuple[str, ...]
     prefixes: tuple[str, ...]
     flat_prefixes: tuple[str, ...]
-    text_prefixes: tuple[str, ...]
-    text_flat_prefixes: tuple[str, ...]
+    text_prefixes: Mapping[str, tuple[int, ...]]
+    text_flat_prefixes: Mapping[str, int]
     text_components: tuple[str, ...]
     retry: tuple[tuple[Regex, str], ...]
 
     def holds(self, key: str) -> bool:
         """Whether a key is one of an adapter: a factor, an alpha, a difference or a part of another kind."""
         factors = (regex for style in self.styles for regex in style.roles.values())
-        others = (regex for kind in self.unsupported.values() for regex in kind)
+        # Any module has a weight: it says nothing of IA3 by itself.
+        roles = (
+            endings for kind in self.kinds.values() for role, endings in kind.items() if role != "values"
+        )
+        others = (regex for endings in (*roles, *self.unsupported.values()) for regex in endings)
+        differences = (*self.differences, *self.norms)
         return any(
-            regex.fullmatch(key) is not None for regex in (*factors, *self.alpha, *self.differences, *others)
+            regex.fullmatch(key) is not None
+            for regex in (*factors, *self.alpha, *differences, *self.tokens, *others)
         )
 
 
@@ -100,15 +114,21 @@ def _parsed(path: Path, _version: tuple[int, int]) -> LoraNames:
             for key, child in top.need("kinds").mapping().items()
         },
         unsupported={key: _endings(child) for key, child in top.need("unsupported").mapping().items()},
+        tokens=_endings(top.need("tokens")),
+        whole=_replacements(top.need("whole")),
+        stacked=tuple(top.need("stacked").strings()),
+        wrappers=tuple(top.need("wrappers").strings()),
         prefixes=tuple(top.need("prefixes").strings()),
         flat_prefixes=tuple(top.need("flat_prefixes").strings()),
-        text_prefixes=tuple(text.need("prefixes").strings()),
-        text_flat_prefixes=tuple(text.need("flat_prefixes").strings()),
+        text_prefixes={
+            key: tuple(number.integer(1) for number in child.sequence())
+            for key, child in text.need("prefixes").mapping().items()
+        },
+        text_flat_prefixes={
+            key: child.integer(1) for key, child in text.need("flat_prefixes").mapping().items()
+        },
         text_components=tuple(text.need("components").strings()),
-        retry=tuple(
-            (child.at(lambda key=key: compile_regex(key)), child.string())  # type: ignore[misc]
-            for key, child in top.need("retry").mapping().items()
-        ),
+        retry=_replacements(top.need("retry")),
     )
     text.reject_unknown()
     top.reject_unknown()
@@ -129,6 +149,15 @@ def _endings(node: strict.Node) -> tuple[Regex, ...]:
     return tuple(map(_ending, node.strings()))
 
 
+def _replacements(node: strict.Node) -> tuple[tuple[Regex, str], ...]:
+    return tuple(
+        (child.at(lambda key=key: compile_regex(key)), child.string())  # type: ignore[misc]
+        for key, child in node.mapping().items()
+    )
+
+
 def _ending(text: str) -> Regex:
     """An ending as a regular expression for whole keys; ``*`` is one name component."""
+    if text.startswith("re:"):
+        return compile_regex(text.removeprefix("re:"))
     return re.compile(r"(.+)" + re.escape(text).replace(r"\*", "[^.]+"))

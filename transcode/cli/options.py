@@ -143,7 +143,7 @@ output_options = _apply(
         ),
         click.option("--metadata", type=pair, multiple=True, metavar="KEY=VALUE", help="More metadata."),
         click.option("-f", "--force", is_flag=True, help="Replace what exists."),
-        click.option("--allow-unmatched", is_flag=True, help="Rules that match nothing only warn."),
+        click.option("--allow-unmatched", is_flag=True, help="Rules, LoRA keys that fit nothing only warn."),
     ]
 )  # fmt: skip
 

@@ -16,17 +16,18 @@ from ..core.flow import Transform
 from ..core.given import number
 from ..core.given import path as path_of
 from ..core.planning import Planning
+from ..core.spec import Spec
 from ..core.tensor import LazyTensor
 from ..errors import PlanError, RecipeError
-from .lora_delta import Added, Delta, Factors, Mix
+from .lora_delta import Added, Difference, Factors
 from .lora_homes import KEYS, Homes
-from .lora_keys import Change, Contents, read
+from .lora_keys import read
 from .lora_merge import Merging
+from .lora_places import Whole
+from .lora_placing import placements
+from .lora_stacked import Stacked
 
 __all__ = ["Lora", "LoraFile", "parse_lora"]
-
-_MERGEABLE = ("F32", "F16", "BF16")
-_SHOWN = 3
 
 
 class LoraFile(NamedTuple):
@@ -97,7 +98,8 @@ class Lora(Transform):
     The alpha of a pair is its own (``.alpha``); else the one given with the file; else what
     ``adapter_config.json`` or the file's metadata say; else the rank. A stored alpha of 0 counts as absent,
     as trainers mean it. Differences (``.diff``, ``.diff_b``, ``.diff_m``) count ``strength`` times, whatever
-    the alpha.
+    the alpha. Tensors that were trained whole, and rows of embeddings that were, take the place of the
+    model's before anything of the same file is added: ``W' = s * new + (1 - s) * W`` with ``s = strength``.
 
     Other kinds, whose formulas stand in :mod:`.lora_products`, :mod:`.lora_rows`, :mod:`.lora_turns` and
     :mod:`.lora_turned_inputs`: LoHa and LoKr add another product; DoRA, GLoRA, IA3, OFT and BOFT change the
@@ -105,12 +107,14 @@ class Lora(Transform):
     tensor first.
 
     Pairs fit matrices ``[O, I]`` and convolutions ``[O, I, *kernel]``, which count as ``[O, I * kernel]``;
-    stacks of matrices (experts) take differences only. Besides headers, alphas are read while planning.
+    stacks of matrices (experts) take differences, and pairs of PEFT's ``target_parameters``. What the model
+    joins or keeps apart where the LoRA does not is changed by rows. Besides headers, alphas are read while
+    planning.
 
     Args:
         files: the LoRAs.
         keys: how they spell the names of modules: ``"same"`` as the model does, ``"convert"`` as another
-            spelling of its family does, ``"auto"`` either. What stands before names (``diffusion_model.``,
+            spelling of its kind does, ``"auto"`` either. What stands before names (``diffusion_model.``,
             ``transformer.``, ``lora_unet_`` with underscores for dots ...) is understood in any case.
         prefix: only tensors whose names begin with this are meant; LoRAs name them without it.
     """
@@ -140,16 +144,16 @@ class Lora(Transform):
         tensors = list(tensors)
         table = {tensor.name: tensor for tensor in tensors}
         names = lora_names()
-        homes = Homes(table, names, self.keys, self.prefix)
+        shapes = {tensor.name: tensor.spec.shape for tensor in tensors}
+        homes = Homes(shapes, names, self.keys, self.prefix)
         added: dict[str, list[Added]] = defaultdict(list)
         told: dict[str, list[str]] = defaultdict(list)
         for path, strength, alpha in self.files:
             contents = read(path, strength, alpha, names)
             planning.inputs.append(contents.source)
-            for name, change in _placed(contents, homes, planning):
-                _check(table[name], change, contents)
-                added[name].append(change.added)
-                told[name].append(f"lora: {contents.path.name} x {strength:g}, {change.told}")
+            for name, change, what in placements(contents, homes, table, planning):
+                added[name].append(change)
+                told[name].append(f"lora: {contents.path.name} x {strength:g}, {what}")
         factors = Factors()
         for tensor in tensors:
             if tensor.name not in added:
@@ -158,7 +162,7 @@ class Lora(Transform):
             fate = (*tensor.fate, *told[tensor.name])
             # It is no longer what other names of the same stored bytes mean.
             # Its rows lie in memory, where the stages behind reckon with a view of the file.
-            merging = Merging(tensor, added[tensor.name], factors)
+            merging = Merging(_as_rows(tensor, added[tensor.name]), added[tensor.name], factors)
             yield tensor.evolve(
                 read=merging, needs=(*tensor.needs, *merging.needs), fate=fate, shares=None, cost=4
             )
@@ -181,77 +185,14 @@ class Lora(Transform):
         return {**self.config(), "paths": [Path(file.path).name for file in self.files]}
 
 
-def _placed(contents: Contents, homes: Homes, planning: Planning) -> Iterator[tuple[str, Change]]:
-    """The changes of a file with the tensors that they are for; complains of those that have none."""
-    lost: list[tuple[str, str]] = [(key, "") for key in contents.unknown]
-    text: list[str] = []
-    taken: dict[tuple[str, type[Delta] | type[Mix]], Change] = {}
-    for change in contents.changes:
-        leaves = (change.leaf, *change.others)
-        found = next((some for leaf in leaves if (some := homes.find(change.base, leaf))), [])
-        if not found and (of_text := homes.find_text(change.base, change.leaf)) is not None:
-            if not of_text and not homes.has_text_encoder:
-                text.append(change.key)
-                continue
-            found = of_text
-        if not found and change.optional:
-            continue
-        if not found:
-            close = homes.nearest(change.base, change.leaf) if len(lost) < _SHOWN else ""
-            lost.append((change.key, close))
-            continue
-        if len(found) > 1:
+def _as_rows(tensor: LazyTensor, added: list[Added]) -> LazyTensor:
+    """A stack of matrices as one of all their rows, so that tiles need not hold whole ones."""
+    if not any(isinstance(one.delta, Stacked) for one in added):
+        return tensor
+    for one in added:
+        if not isinstance(one.delta, Stacked | Difference | Whole):
             raise PlanError(
-                f"may mean any of {', '.join(map(repr, found[:_SHOWN]))}", file=contents.path,
-                tensor=change.key, hint="say which part of the model is meant with prefix",
+                f"is a stack of matrices for one LoRA, and none for another ({one.delta.told()})",
+                tensor=tensor.name, hint="are both for this model?",
             )  # fmt: skip
-        (name,) = found
-        other = taken.setdefault((name, type(change.added.delta)), change)
-        if other is not change:
-            raise PlanError(
-                f"is for {name!r}, as {other.key!r} is", file=contents.path, tensor=change.key,
-                hint="keep one of them",
-            )  # fmt: skip
-        yield name, change
-    if not taken:
-        shown = ", ".join(repr(key) for key, _ in lost[:_SHOWN]) or repr(next(iter(text), ""))
-        raise PlanError(
-            f"none of its {len(lost) + len(text)} keys fits the model ({shown}{lost[0][1] if lost else ''})",
-            file=contents.path,
-            hint="is it for this model?",
-        )
-    for line in contents.notes:
-        planning.note(line)
-    for line in contents.warnings:
-        planning.warn(line)
-    if text:
-        planning.warn(
-            f"{contents.path}: {len(text)} keys are for a text encoder, which this model has not:"
-            f" left out ({text[0]!r} ...)"
-        )
-    if lost:
-        shown = ", ".join(f"{key!r}{close}" for key, close in lost[:_SHOWN])
-        more = f" and {len(lost) - _SHOWN} more" if len(lost) > _SHOWN else ""
-        what = f"{len(lost)} {'key has' if len(lost) == 1 else 'keys have'} no home: {shown}{more}"
-        if not planning.allow_unmatched:
-            raise PlanError(
-                what, file=contents.path, hint="correct it, or pass --allow-unmatched to leave them out"
-            )
-        planning.warn(f"{contents.path}: {what}")
-
-
-def _check(tensor: LazyTensor, change: Change, contents: Contents) -> None:
-    """Refuse a tensor that cannot take this change."""
-    kind = tensor.spec.dtype.name
-    if not tensor.plain or kind not in _MERGEABLE:
-        held = f"quantized ({tensor.scheme.name})" if tensor.scheme is not None else kind
-        hint = "cast it to F32 first" if kind == "F64" and tensor.plain else "dequantize first"
-        if kind.startswith("F8"):
-            hint = f"{hint}, with --dequantize bf16; or with --cast bf16, where no scale belongs to it"
-        raise PlanError(
-            f"{contents.path.name} cannot be merged into it, it is {held}", tensor=tensor.name, hint=hint
-        )
-    if (why := change.added.delta.refuses(tensor.spec)) is not None:
-        raise PlanError(
-            f"{why} of {tensor.name!r}", file=contents.path, tensor=change.key, hint="is it for this model?"
-        )
+    return tensor.evolve(spec=Spec(tensor.spec.dtype, (tensor.spec.rows, tensor.spec.columns)))

@@ -1,12 +1,11 @@
-"""The keys of one LoRA file, put together: pairs, other adapters, differences, and what each counts for."""
+"""The changes of one LoRA file: pairs, other adapters, whole tensors, and what each counts for."""
 
 from __future__ import annotations
 
 import math
-import re
 from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,58 +15,17 @@ from ..core.dtypes import FLOATS
 from ..core.tensor import LazyTensor
 from ..errors import PlanError
 from ..storage.source import Source, open_source
+from .lora_contents import Change, Contents, count
 from .lora_delta import Added, Delta, Difference, LowRank, Mix
-from .lora_kinds import Gathered, Options, Product, decompose, gather
-from .lora_products import Hadamard, Kronecker
-from .lora_scaling import Scaling, dora_bases, peft_options, read_scaling
+from .lora_kinds import Gathered, Product, decompose, gather
+from .lora_places import Tokens, Whole
+from .lora_scaling import Scaling, read_scaling
+from .lora_sorting import Roles, Sorted, sort_keys
+from .lora_stacked import Stacked
 
-__all__ = ["Change", "Contents", "read"]
+__all__ = ["read"]
 
 _READABLE = (*FLOATS, "F8_E4M3", "F8_E5M2")
-
-
-@dataclass(frozen=True)
-class Change:
-    """What a file adds to one parameter.
-
-    Attributes:
-        key: a key that it comes from.
-        base: the module, as the file names it.
-        leaf: last component of the parameter's name.
-        others: other names that the parameter may have.
-        added: what is added.
-        told: what it is, for the report.
-        optional: models without the parameter are right too.
-    """
-
-    key: str
-    base: str
-    leaf: str
-    added: Added
-    told: str
-    optional: bool = False
-    others: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Contents:
-    """What a file holds.
-
-    Attributes:
-        source: the file.
-        path: as it was given.
-        changes: by key.
-        unknown: keys that no rule understands.
-        notes: what a user should know of it.
-        warnings: what a user should look at.
-    """
-
-    source: Source
-    path: Path
-    changes: tuple[Change, ...]
-    unknown: tuple[str, ...]
-    notes: tuple[str, ...]
-    warnings: tuple[str, ...]
 
 
 def read(path: str, strength: float, alpha: float | None, names: LoraNames) -> Contents:
@@ -104,120 +62,60 @@ class _Reader:
         self._alpha = alpha
         self._names = names
         self._scaling = scaling
-        self._dora = dora_bases(source)
-        self._options = None if (found := peft_options(source)) is None else Options(*found)
         self._used_alpha = False
         self._warnings: list[str] = []
 
     def read(self, table: dict[str, LazyTensor]) -> Contents:
-        pairs: dict[str, dict[str, LazyTensor]] = defaultdict(dict)
-        kinds: dict[str, dict[str, dict[str, LazyTensor]]] = defaultdict(lambda: defaultdict(dict))
-        alphas: dict[str, LazyTensor] = {}
-        differences: list[tuple[str, tuple[str, ...], LazyTensor]] = []
-        unsupported: dict[str, list[str]] = defaultdict(list)
-        unknown: list[str] = []
-        marked = {_base(key, self._names.kinds["ia3"]["on_input"]) for key in table}
-        for key, tensor in table.items():
-            if (found := self._factor(key)) is not None:
-                role, base = found
-                if role in pairs[base]:
-                    raise self._error(key, f"is a second {role} of {base!r}", "keep one adapter of the file")
-                pairs[base][role] = tensor
-            elif (kind := self._unsupported(key)) is not None:
-                unsupported[kind].append(key)
-            elif (adapter := self._kind(key, marked)) is not None:
-                kind, role, base = adapter
-                if role in kinds[base][kind]:
-                    raise self._error(key, f"is a second {role} of {base!r}", "keep one adapter of the file")
-                kinds[base][kind][role] = self._float(tensor) if role != "on_input" else tensor
-            elif (alpha_base := _base(key, self._names.alpha)) is not None:
-                alphas[alpha_base] = tensor
-            elif (difference := self._difference(key)) is not None:
-                differences.append((*difference, tensor))
-            else:
-                unknown.append(key)
-        for kind, keys in unsupported.items():
-            raise self._error(
-                keys[0], f"is of {kind}, which cannot be merged ({len(keys)} such keys)",
-                "merge it with the tool that it comes from",
-            )  # fmt: skip
-        changed = {base for base, _, _ in differences} | pairs.keys() | kinds.keys()
-        for base, tensor in alphas.items():
-            if base not in changed:
-                raise self._error(tensor.name, "is an alpha without a pair", "is the file complete?")
-        changes: list[Change] = []
-        for base in dict.fromkeys((*pairs, *kinds)):
-            changes += self._module(base, pairs.get(base), kinds.get(base) or {}, alphas.get(base))
-        for base, (leaf, *others), tensor in differences:
+        found = sort_keys(table, self._names, self._path)
+        changes, stacked = self._stacked(found)
+        for base in found.adapted:
+            pair = found.pairs.get(base) if base not in stacked else None
+            changes += self._module(base, pair, found.kinds.get(base) or {}, found.alphas.get(base))
+        for base, (leaf, *others), tensor in found.differences:
             delta = Difference(self._path, self._float(tensor))
             change = self._change(tensor.name, base, leaf, delta, self._strength, "difference")
             changes.append(replace(change, others=tuple(others)))
-        self._one_by_one(changes)
-        if self._alpha is not None and (pairs or kinds) and not self._used_alpha:
-            rest = "all pairs have their own" if pairs else "nothing in it takes one that has none"
+        changes += [self._tokens(base, tensor) for base, tensor in found.tokens.items()]
+        # A model is no LoRA: it would take the place of all that the source holds.
+        whole = not changes and not self._scaling.known
+        replaced = [] if whole else [self._whole(tensor) for tensor in found.others]
+        changes += [change for change in replaced if change is not None]
+        known = {change.key for change in changes}
+        unknown = [tensor.name for tensor in found.others if tensor.name not in known]
+        if self._alpha is not None and found.adapted and not self._used_alpha:
+            rest = "all pairs have their own" if found.pairs else "nothing in it takes one that has none"
             self._warnings.append(f"{self._path.name}: alpha {self._alpha:g} is not used: {rest}")
-        notes = [f"lora {self._path.name}: {_count(changes)}, strength {self._strength:g}"]
+        notes = [f"lora {self._path.name}: {count(changes)}, strength {self._strength:g}"]
         return Contents(
             self._source,
             self._path,
             tuple(sorted(changes, key=lambda change: change.key)),
             tuple(unknown),
+            tuple(self._scaling.unmatched([_inner(base) for base in found.adapted])),
+            whole and bool(found.others),
             tuple(notes),
             tuple(self._warnings),
         )
 
-    def _factor(self, key: str) -> tuple[str, str] | None:
-        for style in self._names.styles:
-            for role, regex in style.roles.items():
-                if match := regex.fullmatch(key):
-                    return role, match[1]
-        return None
-
-    def _unsupported(self, key: str) -> str | None:
-        for kind, endings in self._names.unsupported.items():
-            if _base(key, endings) is not None:
-                return kind
-        return None
-
-    def _difference(self, key: str) -> tuple[str, tuple[str, ...]] | None:
-        for regex, leaf in self._names.differences.items():
-            if match := regex.fullmatch(key):
-                return match[1], (leaf,)
-        for regex, leaves in self._names.norms.items():
-            if match := regex.fullmatch(key):
-                return match[1], leaves
-        return None
-
-    def _kind(self, key: str, marked: set[str | None]) -> tuple[str, str, str] | None:
-        """Kind, role and base of a key of another adapter."""
-        for kind, roles in self._names.kinds.items():
-            for role, endings in roles.items():
-                if (base := _base(key, endings)) is None:
-                    continue
-                # Any module has a weight: it is one of IA3 only beside the mark of IA3.
-                if kind != "ia3" or base in marked:
-                    return kind, role, base
-        return None
-
     def _module(
-        self,
-        base: str,
-        pair: dict[str, LazyTensor] | None,
-        kinds: dict[str, dict[str, LazyTensor]],
-        alpha: LazyTensor | None,
-    ) -> Iterable[Change]:
+        self, base: str, pair: Roles | None, kinds: dict[str, Roles], alpha: LazyTensor | None
+    ) -> Iterator[Change]:
         """The changes of one module, all but its differences."""
         if alpha is not None:
             self._scalar(alpha)
+        options = self._scaling.options(base)
         made: list[Product | Gathered] = []
-        if pair is not None and "dora" not in kinds and base.startswith(self._dora):
+        if pair is not None and "dora" not in kinds and options is not None and options.dora:
             raise self._error(next(iter(pair.values())).name, "is of DoRA by its options, but no magnitude is"
                               f" there for {base!r}", "is the file complete?")  # fmt: skip
         if pair is not None:
             made.append(self._pair(base, pair, alpha))
         for kind, roles in kinds.items():
+            for role, tensor in roles.items():
+                if role != "on_input":
+                    self._float(tensor)
             if kind != "dora":
-                made += gather(kind, self._path, base, roles, alpha, self._options, self._factor_of)
+                made += gather(kind, self._path, base, roles, alpha, options, self._factor_of)
         magnitudes = kinds.get("dora")
         if magnitudes is not None and not any(isinstance(one, Product) for one in made):
             named = next(iter(magnitudes.values())).name
@@ -239,12 +137,8 @@ class _Reader:
             delta = Difference(self._path, bias)
             yield self._change(bias.name, base, "bias", delta, self._strength * factor, f"bias{said}")
 
-    def _pair(self, base: str, roles: dict[str, LazyTensor], alpha: LazyTensor | None) -> Product:
-        for role in ("up", "down"):
-            if role not in roles:
-                named = next(iter(roles.values())).name
-                raise self._error(named, f"has no partner: the {role} of {base!r} is missing",
-                                  "is the file complete?")  # fmt: skip
+    def _pair(self, base: str, roles: Roles, alpha: LazyTensor | None) -> Product:
+        self._both(base, roles)
         for tensor in roles.values():
             self._float(tensor)
         pair = LowRank(self._path, roles["up"], roles["down"], roles.get("mid"))
@@ -253,16 +147,95 @@ class _Reader:
         factor, said = self._factor_of(base, pair.rank, alpha)
         return Product(pair.up.name, pair, factor, f"rank {pair.rank}{said}")
 
-    def _one_by_one(self, changes: Iterable[Change]) -> None:
-        """Refuse what depends on an order that no file tells: one that does not just add, beside another."""
-        seen: dict[tuple[str, str], Change] = {}
-        for change in sorted(changes, key=lambda change: change.key):
-            other = seen.setdefault((change.base, change.leaf), change)
-            if other is not change and not all(_adds(one) for one in (other, change)):
+    def _both(self, base: str, roles: Roles) -> None:
+        """Refuse a factor without the other."""
+        for role in ("up", "down"):
+            if role not in roles:
+                named = next(iter(roles.values())).name
+                raise self._error(named, f"has no partner: the {role} of {base!r} is missing",
+                                  "is the file complete?")  # fmt: skip
+
+    def _stacked(self, found: Sorted) -> tuple[list[Change], set[str]]:
+        """The changes of parameters that were adapted themselves, and the bases that they come from.
+
+        PEFT nests a wrapper into the next for each parameter of a module, the first one innermost.
+        """
+        pairs = found.pairs
+        changes: list[Change] = []
+        nested: dict[str, list[str]] = defaultdict(list)
+        for base in pairs:
+            nested[_inner(base)].append(base)
+        taken: set[str] = set()
+        for module, bases in nested.items():
+            parameters = self._scaling.parameters(module)
+            if not parameters:
+                continue
+            order = self._names.stacked
+            named = next(iter(pairs[bases[0]].values())).name
+            if len(parameters) != len(bases):
                 raise self._error(
-                    change.key, f"({change.told}) changes what {other.key!r} ({other.told}) changes too",
-                    "put them in two files, in the order that is meant",
+                    named, f"is of one of {len(bases)} parameters of {module!r}; target_parameters names"
+                    f" {', '.join(parameters)}", "is the file complete?",
                 )  # fmt: skip
+            if len(parameters) > 1 and not set(parameters) <= set(order):
+                raise self._error(
+                    named, f"is of one of {', '.join(parameters)}; which one, no name tells",
+                    "merge it with PEFT",
+                )  # fmt: skip
+            if len(parameters) > 1:
+                parameters = sorted(parameters, key=order.index)
+            bases = sorted(bases, key=len, reverse=True)
+            for base, parameter in zip(bases, parameters, strict=True):
+                if (alpha := found.alphas.get(base)) is not None:
+                    raise self._error(
+                        alpha.name, "is an alpha beside what target_parameters names, whose alpha"
+                        " adapter_config.json says", "keep one of them",
+                    )  # fmt: skip
+                changes.append(self._parameter(module, parameter, base, pairs[base]))
+                taken.add(base)
+        return changes, taken
+
+    def _parameter(self, module: str, parameter: str, base: str, roles: Roles) -> Change:
+        """The change of a parameter that holds one matrix, or one for each expert."""
+        self._both(base, roles)
+        for role in roles.keys() - {"up", "down"}:
+            raise self._error(roles[role].name, f"is a {role} beside what target_parameters names",
+                              "merge it with PEFT")  # fmt: skip
+        up, down = self._float(roles["up"]), self._float(roles["down"])
+        rank, factor, said = self._scaling.of_parameter(module, parameter, down.spec.shape[0])
+        pair: Stacked | LowRank = Stacked(self._path, up, down, rank)
+        if down.spec.shape[0] == rank:
+            pair = LowRank(self._path, up, down)
+        if (why := pair.disagree()) is not None:
+            raise self._error(up.name, why, "is the file complete?")
+        scale = self._strength * factor
+        return self._change(up.name, module, parameter, pair, scale, f"{pair.told()}{said}")
+
+    def _tokens(self, base: str, tensor: LazyTensor) -> Change:
+        rows = self._scaling.tokens(base)
+        if rows is None:
+            raise self._error(
+                tensor.name, "holds rows of an embedding, but which ones is not said",
+                "put its adapter_config.json, with trainable_token_indices, beside it",
+            )  # fmt: skip
+        shape = self._float(tensor).spec.shape
+        if len(shape) != 2 or shape[0] != len(rows) or len(set(rows)) < len(rows) or min(rows) < 0:
+            raise self._error(
+                tensor.name, f"is {tensor.spec}, trainable_token_indices names {len(set(rows))} rows",
+                "use the options that the file was saved with",
+            )  # fmt: skip
+        delta = Tokens(self._path, tensor, tuple(rows))
+        return self._change(tensor.name, base, "weight", delta, self._strength, delta.told())
+
+    def _whole(self, tensor: LazyTensor) -> Change | None:
+        """What a key changes that is a parameter's own name."""
+        name = tensor.name
+        for regex, replacement in self._names.whole:
+            name = regex.sub(replacement, name)
+        if tensor.spec.dtype.name not in _READABLE:
+            return None
+        base, _, leaf = name.rpartition(".")
+        return self._change(tensor.name, base, leaf, Whole(self._path, tensor), self._strength, "replaced")
 
     def _factor_of(self, base: str, rank: int, alpha: LazyTensor | None) -> tuple[float, str]:
         """What the product counts for: alpha / rank; 1 where nothing says alpha. And that in words."""
@@ -310,26 +283,8 @@ class _Reader:
         return PlanError(what, file=self._path, tensor=key, hint=hint)
 
 
-def _base(key: str, endings: Iterable[re.Pattern[str]]) -> str | None:
-    return next((match[1] for regex in endings if (match := regex.fullmatch(key))), None)
-
-
-def _adds(change: Change) -> bool:
-    return isinstance(change.added.delta, LowRank | Difference | Hadamard | Kronecker)
-
-
-def _count(changes: Iterable[Change]) -> str:
-    """``"400 pairs of rank 64, 80 differences"``."""
-    ranks: dict[int, int] = defaultdict(int)
-    others: dict[str, int] = defaultdict(int)
-    for change in changes:
-        if isinstance(change.added.delta, LowRank):
-            ranks[change.added.delta.rank] += 1
-        else:
-            others[change.added.delta.told()] += 1
-    told = [
-        f"{count} {'pair' if count == 1 else 'pairs'} of rank {rank}" for rank, count in sorted(ranks.items())
-    ]
-    for kind, count in sorted(others.items()):
-        told.append(f"{count} {kind}{'s' if kind == 'difference' and count > 1 else ''}")
-    return ", ".join(told) or "nothing"
+def _inner(base: str) -> str:
+    """The module that PEFT's wrappers of its parameters are for."""
+    while base.endswith(".base_layer"):
+        base = base.removesuffix(".base_layer")
+    return base

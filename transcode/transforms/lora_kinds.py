@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ..core.tensor import LazyTensor
-from ..errors import FormatError, PlanError
+from ..errors import PlanError
 from .lora_delta import Delta, LowRank, Mix
 from .lora_products import Hadamard, Kronecker
 from .lora_rows import Decomposed, Generalized, Scaled
+from .lora_scaling import Options
 from .lora_turned_inputs import InputBlocks, InputButterflies
 from .lora_turns import Butterflies, OutputBlocks
 
-__all__ = ["Gathered", "Options", "Product", "decompose", "gather"]
+__all__ = ["Gathered", "Product", "decompose", "gather"]
 
 Roles = Mapping[str, LazyTensor]
 Counts = Callable[[str, int, LazyTensor | None], tuple[float, str]]
@@ -60,55 +58,6 @@ class Gathered:
     delta: Delta | Mix
     told: str
     optional: bool = False
-
-
-@dataclass(frozen=True)
-class Options:
-    """What PEFT says of an adapter: ``adapter_config.json``.
-
-    Attributes:
-        file: where it stands.
-        values: by name.
-    """
-
-    file: Path
-    values: Mapping[str, Any]
-
-    @property
-    def kind(self) -> str:
-        """``"LOKR"`` ..."""
-        return str(self.values.get("peft_type") or "LORA").rpartition(".")[2]
-
-    def rank(self, base: str) -> int:
-        """The rank of a module: ``rank_pattern`` (as ``peft.utils.other.get_pattern_key``), else ``r``."""
-        module = base.removeprefix("base_model.model.")
-        for pattern, rank in (self.values.get("rank_pattern") or {}).items():
-            if re.fullmatch(rf"(?:.*\.)?(?:{pattern})", module):
-                return self._whole("rank_pattern", rank)
-        return self._whole("r", self.values.get("r"))
-
-    def feedforward(self, base: str) -> bool:
-        """Whether IA3 scales the inputs of a module (``peft/tuners/ia3/model.py``)."""
-        module = base.removeprefix("base_model.model.")
-        named = self.values.get("feedforward_modules") or ()
-        if isinstance(named, str):
-            return re.fullmatch(named, module) is not None
-        return module.endswith(tuple(named))
-
-    def terms(self) -> int | None:
-        """Terms of the series of OFT; None for the transform itself."""
-        if self.values.get("use_cayley_neumann", True):
-            return self._whole("num_cayley_neumann_terms", self.values.get("num_cayley_neumann_terms", 5))
-        return None
-
-    def limit(self, blocks: int) -> float | None:
-        """The norm of each block of constrained OFT."""
-        return float(self.values.get("eps", 6e-5)) / math.sqrt(blocks) if self.values.get("coft") else None
-
-    def _whole(self, name: str, value: Any) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise FormatError(f"{name} is {value!r}, not a whole number", file=self.file)
-        return value
 
 
 @dataclass(frozen=True)
@@ -183,7 +132,7 @@ def gather(
         base: the module.
         roles: its tensors.
         alpha: its alpha.
-        options: PEFT's, beside the file.
+        options: PEFT's of the module.
         counts: what a product counts for.
 
     Raises:
@@ -238,7 +187,7 @@ def _lokr(of: _Adapter) -> Iterator[Product]:
         if isinstance(delta.w2, LazyTensor) and len(delta.w2.spec.shape) == 3:
             raise of.error("is PEFT's LoKr of a one-dimensional convolution, which cannot be merged",
                            "merge it with PEFT")  # fmt: skip
-        factor, said = of.counts(of.base, options.rank(of.base), of.alpha)
+        factor, said = of.counts(of.base, options.rank(options.bare(of.base)), of.alpha)
     elif delta.rank is None:
         factor, said = 1.0, ""
     else:
@@ -314,7 +263,7 @@ def _ia3_peft(of: _Adapter) -> Iterator[Gathered]:
     (values,) = of.need("values")
     shape = values.spec.shape
     if (options := of.options_of("IA3")) is not None:
-        inputs = options.feedforward(of.base)
+        inputs = options.feedforward(options.bare(of.base))
     elif len(shape) == 2 and 1 in shape and shape != (1, 1):
         inputs = shape[0] == 1
     else:
