@@ -98,7 +98,7 @@ def main(args: list[str] | None = None) -> Any:
     try:
         code = cli.main(args, prog_name="transcode", standalone_mode=False)
     except click.ClickException as error:
-        error.message = say.harmless(error.message)
+        object.__setattr__(error, "message", say.harmless(error.message))
         error.show()
         code = 2
     except (KeyboardInterrupt, click.Abort):

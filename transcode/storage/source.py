@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -186,8 +186,8 @@ def _check_lengths(tensors: Iterable[LazyTensor], path: str | PathLike[str]) -> 
     for tensor in tensors:
         if len(tensor.name) > _LONGEST_NAME:
             raise FormatError(
-                f"has a tensor whose name of {len(tensor.name)} characters begins {tensor.name[:80]!r}, more than"
-                f" the {_LONGEST_NAME} that are read",
+                f"has a tensor whose name of {len(tensor.name)} characters begins {tensor.name[:80]!r},"
+                f" longer than the {_LONGEST_NAME} that are read",
                 file=path,
             )
 
