@@ -29,9 +29,11 @@ def test_refusals(refused, save, tmp_path):
     assert "no record" in refused("recipe", "show", save({"a": torch.ones(1)}))
     bad = save({"a": torch.ones(1)}, "b.safetensors", {"transcode": "{"})
     assert "is not valid JSON" in refused("recipe", "show", bad)
-    for text in ("[]", "{}", '{"recipe": 1}', '{"recipe": {"steps": {}}}'):
+    odd = save({"a": torch.ones(1)}, "c.safetensors", {"transcode": "[]"})
+    assert "is a JSON array, not an object" in refused("recipe", "show", odd)
+    for text in ("{}", '{"recipe": 1}', '{"recipe": {"steps": {}}}'):
         odd = save({"a": torch.ones(1)}, "c.safetensors", {"transcode": text})
-        assert "is a JSON array, not an object" in refused("recipe", "show", odd)
+        assert "tells no recipe" in refused("recipe", "show", odd)
     assert "no such file" in refused("recipe", "show", tmp_path / "none.safetensors")
     assert "none.yaml" in refused("recipe", "show", tmp_path / "none.yaml")
     assert "int9" in refused("recipe", "show", "run", "a", "b", "--scheme", "int9")

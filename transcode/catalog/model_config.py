@@ -74,6 +74,6 @@ def _hub_cache() -> Path:
     for variable, below in (("HF_HUB_CACHE", ""), ("HUGGINGFACE_HUB_CACHE", ""), ("HF_HOME", "hub")):
         if os.environ.get(variable):
             return expanded(os.environ[variable]) / below
-    cache = os.environ.get("XDG_CACHE_HOME")
-    folder = expanded(cache) if cache else (home() or Path(".")) / ".cache"
-    return folder / "huggingface" / "hub"
+    own = os.environ.get("XDG_CACHE_HOME")
+    cache = expanded(own) if own else (home() or Path(".")) / ".cache"
+    return cache / "huggingface" / "hub"

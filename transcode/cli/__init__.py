@@ -98,7 +98,7 @@ def main(args: list[str] | None = None) -> Any:
     try:
         code = cli.main(args, prog_name="transcode", standalone_mode=False)
     except click.ClickException as error:
-        setattr(error, "message", say.harmless(error.message))  # noqa: B010  # click's stubs call it final
+        object.__setattr__(error, "message", say.harmless(error.message))
         error.show()
         code = 2
     except (KeyboardInterrupt, click.Abort):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from .meta_diff import diff
 from .meta_embed import embed
 from .meta_validate import validate
 from .options import Group, debug_option
-from .say import echo, echo_text, harmless, notice, one_line
+from .say import echo, echo_raw, echo_text, notice, one_line
 
 __all__ = ["meta"]
 
@@ -113,8 +112,7 @@ def _print_raw(table: dict[str, dict[str, Any]], keys: list[str], absent: bool) 
     if len(values) > 1:
         raise PlanError(f"the files have different values of {keys[0]!r}", hint="ask for one file")
     if values and not absent:
-        value = values.pop()
-        click.echo(harmless(value) if sys.stdout.isatty() else value, nl=False)
+        echo_raw(values.pop())
 
 
 def _print_table(table: dict[str, dict[str, Any]]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -15,7 +14,7 @@ import click
 
 from ..errors import TranscodeError
 from .options import debug_option
-from .say import echo, harmless_json, notice
+from .say import echo, echo_json, notice
 
 if TYPE_CHECKING:
     from ..storage.compare import Change
@@ -201,7 +200,7 @@ def _short(text: str | None, limit: int = 200) -> str:
 
 def show_json(value: object) -> None:
     """Print JSON for scripts."""
-    click.echo(harmless_json(json.dumps(value, indent=2, ensure_ascii=False)))
+    echo_json(value)
 
 
 def warn(text: str) -> None:

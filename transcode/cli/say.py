@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 
 import click
 
-__all__ = ["echo", "echo_text", "harmless", "harmless_json", "notice", "one_line"]
+__all__ = ["echo", "echo_json", "echo_raw", "echo_text", "harmless", "harmless_json", "notice", "one_line"]
 
 _CONTROLS = re.compile(
     "[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f"  # C0 but for tab and newline, DEL, C1
@@ -44,12 +45,32 @@ def echo(text: object = "", *, err: bool = False, bold: bool = False) -> None:
     """Print a line for people; the only way in which they are told what a file or a caller says."""
     shown = one_line(str(text))
     stream = sys.stderr if err else sys.stdout
-    click.echo(click.style(shown, bold=True) if bold and stream.isatty() else shown, err=err)
+    _print((click.style(shown, bold=True) if bold and stream.isatty() else shown) + "\n", err=err)
 
 
 def echo_text(text: str) -> None:
     """Print a text of several lines, which ends its last one."""
-    click.echo(harmless(text), nl=False)
+    _print(harmless(text))
+
+
+def echo_json(value: object) -> None:
+    """Print JSON for scripts."""
+    _print(harmless_json(json.dumps(value, indent=2, ensure_ascii=False)) + "\n")
+
+
+def echo_raw(text: str) -> None:
+    """Print a value as it is for programs, and harmless on a terminal."""
+    _print(harmless(text) if sys.stdout.isatty() else text)
+
+
+def _print(text: str, *, err: bool = False) -> None:
+    try:
+        click.echo(text, nl=False, err=err)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        error.filename = f"standard {'error' if err else 'output'}"
+        raise
 
 
 def notice(text: str) -> None:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from math import inf
-
-import click
 
 from ..core.plan import Plan
 from ..core.quality import Loss
 from ..core.run import Report, by_scheme
 from ..core.tensor import LazyTensor
-from .say import echo, harmless_json, notice
+from .say import echo, echo_json, notice
 from .table import count, print_table, size
 
 __all__ = ["NUMBER", "show_json", "show_plan", "show_report", "show_warnings"]
@@ -25,7 +22,7 @@ _WORST = 10
 
 def show_json(value: object) -> None:
     """Print JSON for scripts."""
-    click.echo(harmless_json(json.dumps(value, indent=2, ensure_ascii=False)))
+    echo_json(value)
 
 
 def show_warnings(plan: Plan, *, verbose: bool = False) -> None:

@@ -36,7 +36,9 @@ def leads_out(path: Path, folder: Path) -> Path | None:
     real, home = Path(os.path.realpath(path)), Path(os.path.realpath(folder))
     if real.is_relative_to(home):
         return None
-    return None if _is_blob(real) else real
+    snapshots = {above.parent for above in home.parents if above.name == "snapshots"}
+    blobs = _is_blob(real) or (real.parent.name == "blobs" and real.parent.parent in snapshots)
+    return None if blobs else real
 
 
 def _is_blob(real: Path) -> bool:

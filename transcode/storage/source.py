@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -131,6 +131,7 @@ def open_source(
         files.append(SourceFile(file, mapped.size, len(mine), metadata))
         maps.append(mapped)
         tensors += mine
+    _check_lengths(tensors, path)
     _check_names(found, files, tensors)
     _check_filled(files, tensors)
     _check_total(found, tensors, notes)
@@ -175,6 +176,20 @@ def _sniff(path: Path) -> str:
     if head[8:9] == b"{":
         return "safetensors"
     return "pickle" if path.suffix in PICKLES else "safetensors"
+
+
+_LONGEST_NAME = 4096
+"""Characters; patterns may take the square of it, and real names have up to 200."""
+
+
+def _check_lengths(tensors: Iterable[LazyTensor], path: str | PathLike[str]) -> None:
+    for tensor in tensors:
+        if len(tensor.name) > _LONGEST_NAME:
+            raise FormatError(
+                f"has a tensor whose name of {len(tensor.name)} characters begins {tensor.name[:80]!r},"
+                f" longer than the {_LONGEST_NAME} that are read",
+                file=path,
+            )
 
 
 def _check_names(found: Found, files: list[SourceFile], tensors: list[LazyTensor]) -> None:
