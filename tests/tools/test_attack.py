@@ -95,7 +95,7 @@ def test_nothing_that_must_not_be_seen_is_seen(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("mistake", "only", "seen"),
     [
-        (NO_RECORD, "kill at calls: run: into a folder", "MIXED"),
+        (NO_RECORD, "power cut: run: into a folder", "MIXED"),
         (NO_UNDO, "kill at calls: meta: overwrite", "WRONG"),
         (NO_SYNC, "power cut: run: into a folder", "MIXED"),
         (NO_VERIFY, "source changes: overwritten, a copy", "WRONG"),

@@ -144,6 +144,7 @@ _BASES = (
 )
 
 _REASONS = (
+    (r"shape \[(.*, )?0(, .*)?\] of \w+ overflows", "a size beyond 64 bits behind a 0, which hides it there"),
     (r"twice", "a key stands twice, of which the reference takes the last"),
     (r"the entry is a JSON array", "an entry as an array, which the reference's parser takes for a struct"),
 )

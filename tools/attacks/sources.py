@@ -53,7 +53,7 @@ def _attack(change: str, *options: str) -> Attack:
                 elif change == "overwritten":
                     with open(whole, "r+b") as file:
                         file.seek(at)
-                        file.write(os.urandom(4096))
+                        file.write(bytes([dice.randrange(1, 60)]) * 4096)  # finite, whatever it is
                 elif change == "replaced":
                     shutil.copy2(other, root / "replacing")
                     os.replace(root / "replacing", whole)
