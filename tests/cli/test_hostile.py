@@ -120,7 +120,7 @@ def test_a_hostile_record_is_no_traceback(record, tmp_path, cli, refused):
     [
         (DEEP, "nests deeper than"),
         (f'{{"lora_alpha": {"9" * 400}}}', "an integer of 400 digits"),
-        ('{"lora_alpha": 1, "alpha_pattern": ["a"]}', "alpha_pattern is ['a'], not an object"),
+        ('{"lora_alpha": 1, "alpha_pattern": ["a"]}', "alpha_pattern is ['a'], not a mapping"),
         ('{"lora_alpha": 1, "lora_alpha": 2}', "names 'lora_alpha' twice"),
     ],
 )

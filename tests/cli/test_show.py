@@ -67,7 +67,7 @@ def test_dequantizing_counts_codes_and_scales(src, tmp_path, cli):
     said = cli("run", once, out, "--dequantize", "F32").out
     rows = table(said)
     assert rows["dequantize int8 -> F32"] == ["4", "40 kB", "160 kB"]
-    assert rows["into others"] == ["4", "1.6 kB", "0 B"]
+    assert rows["into others"] == ["4", "800 B", "0 B"]
     assert f"{stored(once) / 1000:.3g} kB -> 162 kB" in said
 
 

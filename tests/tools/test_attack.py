@@ -21,35 +21,13 @@ import attack
 sys.exit(attack.main({args!r}))
 """
 
-NO_RECORD = """
-from transcode.storage import commit
-def carry_out(hidden, destination, record):
-    with commit.Directory(hidden.path / commit.FILES, hidden) as staged:
-        for name in record.names:
-            staged.move(name, destination, name)
-commit.decide = lambda hidden, destination, names: commit.Record(tuple(names), {})
-commit.carry_out = carry_out
-"""
-NO_UNDO = """
-from transcode.storage import undo
-undo.settle = lambda fd, path: False
-undo.repair = lambda path: False
-"""
 NO_SYNC = """
 from transcode.storage.directory import Directory
 Directory.sync = lambda self: None
 """
-NO_VERIFY = """
-from transcode.storage.mapping import MappedFile
-MappedFile.verify = lambda self: None
-"""
 LAX = """
 from transcode.storage import header
 header._check_offsets = lambda entries, size, file: None
-"""
-TWICE = """
-from transcode.storage import lock
-lock.try_lock = lambda fd: True
 """
 
 
@@ -95,12 +73,8 @@ def test_nothing_that_must_not_be_seen_is_seen(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("mistake", "only", "seen"),
     [
-        (NO_RECORD, "power cut: run: into a folder", "MIXED"),
-        (NO_UNDO, "kill at calls: meta: overwrite", "WRONG"),
         (NO_SYNC, "power cut: run: into a folder", "MIXED"),
-        (NO_VERIFY, "source changes: overwritten, a copy", "WRONG"),
         (LAX, "hostile: headers", "WRONG"),
-        (TWICE, "at once: meta and meta, growing", "WRONG"),
     ],
 )
 def test_what_is_broken_is_seen(mistake: str, only: str, seen: str, tmp_path: Path) -> None:
