@@ -304,7 +304,7 @@ import os, sys
 from transcode.cli import main
 
 try:
-    main([*sys.argv[1:3], sys.argv[2] + "-warm", "-q"])  # imports what nobody may not read
+    main([*sys.argv[1:3], sys.argv[2] + "-warm/", "-q"])  # imports what nobody may not read
 except SystemExit as done:
     assert done.code == 0
 os.setuid(65534)
