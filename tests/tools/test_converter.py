@@ -92,7 +92,7 @@ EXAMPLES = {
     "int8 by block": (
         "--output_ext .safetensors --output_name wan_int8 --linear_type int8 --model_type wan_dit --quantized"
         " --save_by_block",
-        f"DST --scheme int8 {F32} --layout by_block --name wan_int8 --no-copy-metadata",
+        f"DST --scheme int8 {F32} --layout by_block --no-copy-metadata",
         {"block_0.safetensors", "block_1.safetensors", "non_block.safetensors", INDEX},
     ),
     "int8": (
@@ -104,7 +104,7 @@ EXAMPLES = {
     "fp8 by block": (
         "--output_ext .safetensors --output_name wan_fp8 --linear_type fp8 --non_linear_dtype torch.bfloat16"
         " --model_type wan_dit --quantized --save_by_block",
-        f"DST --scheme fp8 {BF16} --layout by_block --name wan_fp8 --no-copy-metadata",
+        f"DST --scheme fp8 {BF16} --layout by_block --no-copy-metadata",
         {"block_0.safetensors", "block_1.safetensors", "non_block.safetensors", INDEX},
     ),
     "fp8": (
@@ -137,7 +137,7 @@ EXAMPLES = {
     ),
     "mxfp8": (
         "-o_n wan --linear_type mxfp8 --quantized -b --parallel --copy_no_weight_files",
-        f"DST --scheme mxfp8 {F32} --layout by_block --name wan",
+        f"DST --scheme mxfp8 {F32} --layout by_block",
         {"block_0.safetensors", "block_1.safetensors", "non_block.safetensors", INDEX, "config.json"},
     ),
     "to Diffusers": (
