@@ -20,8 +20,8 @@ HOSTILE = re.compile(
     r"|torch\.(load|storage\._load_from_bytes|jit\.load)|_?io\.(open|FileIO|open_code))"
 )
 """Names that no checkpoint needs and that run code, or commands, or reach files and the network, where a
-pickle is loaded by Python. Here they are as harmless as any other; but whoever wrote them meant no good, so the
-file is refused. Not what keeps hostile files harmless: that is that nothing is ever called."""
+pickle is loaded by Python. Here they are as harmless as any other; but whoever wrote them meant no good, so
+the file is refused. Not what keeps hostile files harmless: that is that nothing is ever called."""
 
 _PLAIN = (str, int, float, bytes, complex, type(None))
 _CALLERS = ("builtins.getattr", "copyreg._reconstructor", "copy_reg._reconstructor", "copyreg.__newobj__")
