@@ -38,7 +38,7 @@ def run(save, tmp_path: Path, *steps, **options) -> dict[str, torch.Tensor]:
 
 
 def expected(name: str, weight: torch.Tensor, peak: float) -> tuple[np.float32, np.float32, np.float32]:
-    """``add_scale_to_models.py``: in float32, from the largest input and the scale of the weight, a BF16 value."""
+    """``add_scale_to_models.py``: in float32, from the largest input and the weight's scale, a BF16 value."""
     inputs = np.float32(2688) / np.float32(peak)
     own = np.float32((np.float32(2688) / weight.abs().max().float()).bfloat16().item())
     return inputs, own, np.float32(1) / (inputs * own)
