@@ -205,7 +205,7 @@ class Homes:
     @cached_property
     def _own_flattened(self) -> dict[tuple[str, str], dict[Home, None]]:
         """As :attr:`_flattened`, of the model's own names as they stand: with what looks like a prefix."""
-        return _flattened({name: {(Place(name),): None} for name in self._exact})
+        return _flattened({name: {(Place(name),): None} for name in sorted(self._exact)})
 
     @cached_property
     def _flattened_texts(self) -> dict[int, dict[tuple[str, str], dict[Home, None]]]:

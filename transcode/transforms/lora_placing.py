@@ -87,7 +87,7 @@ class _Placing:
             self._text.append(change.key)
             return None
         if len(found) > 1:
-            names = [place.name for home in found for place in home[:1]]
+            names = sorted(place.name for home in found for place in home[:1])
             raise self._error(
                 change.key, f"may mean any of {', '.join(map(repr, names[:_SHOWN]))}",
                 "say which part of the model is meant with prefix",
