@@ -125,6 +125,13 @@ def test_a_range_beyond_float32_still_has_a_scale(span):
     assert codes[0, 1] >= (span - 1) / 2 - 1
 
 
+@pytest.mark.parametrize("stored", KEPT)
+def test_a_range_below_the_least_scale_still_has_one(stored):
+    """A scale of zero would be a division by zero."""
+    _, scales, _ = run_zero(np.array([[0, 1e-44, 0, 4e-45]], F), stored=stored, span=255)
+    assert scales[0, 0] == F(ml_dtypes.finfo(KEPT[stored]).smallest_subnormal)
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("at", [(0, 0), (12, 69), (5, 33)])
 def test_what_is_not_finite_is_told(bad, at):

@@ -469,3 +469,21 @@ def test_a_file_that_nobody_can_read_any_more_is_closed(tmp_path):
     del view
     gc.collect()
     assert not held()
+
+
+@linux
+def test_a_watch_ends_when_the_module_has_ended_already(monkeypatch):
+    """An interpreter that ends may clear the module's names before the last map is gone."""
+    import ctypes
+
+    import llvmlite  # noqa: F401 - a watch is had where the compiler is loaded
+
+    from transcode.numerics import faults
+
+    table = faults._TABLE
+    watch = faults.watch(1 << 30, 4096, ctypes.c_uint64())
+    assert watch is not None
+    assert (1 << 30) + 4096 in table
+    monkeypatch.setattr(faults, "_TABLE", None)
+    watch.end()
+    assert (1 << 30) + 4096 not in table

@@ -57,6 +57,20 @@ def test_a_record_comes_back(tmp_path):
         assert undo.Record.unpack(record.pack()) == record
 
 
+def test_a_record_with_a_wrong_bit_anywhere_is_none(tmp_path):
+    old = head_of(make(tmp_path / "m"))
+    new = head_of(make(tmp_path / "n", {**META, "more": "x" * 300}))
+    first = signed(b"TCU1", struct.pack("<QQ", 9000, 4096) + old)
+    assert undo.Record.unpack(first) == undo.Record(9000, 4096, old)
+    for raw in (undo.Record(9000, 4096, old, new).pack(), first):
+        for at in range(len(raw)):
+            for bit in range(8):
+                torn = bytearray(raw)
+                torn[at] ^= 1 << bit
+                assert undo.Record.unpack(bytes(torn)) is None, (at, bit)
+            assert undo.Record.unpack(raw[:at]) is None, at
+
+
 def test_a_record_of_a_small_edit_is_small(tmp_path):
     old = head_of(make(tmp_path / "m", {**META, "a": "x" * 50_000}))
     new = head_of(make(tmp_path / "n", {**META, "a": "x" * 50_000, "b": "y"}))

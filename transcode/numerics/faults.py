@@ -124,15 +124,16 @@ _SA_SIGINFO = 4
 class Watch:
     """A map that is watched, until :meth:`end`, which must come before it is unmapped."""
 
-    __slots__ = ("_note", "_place")
+    __slots__ = ("_note", "_place", "_table")
 
     def __init__(self, place: int, note: ctypes.c_uint64) -> None:
         self._place = place
+        self._table = _TABLE  # maps end after this module, when the interpreter does
         self._note = note  # lives at least as long as its address stands in the table
 
     def end(self) -> None:
         """Watch it no longer."""
-        _TABLE[3 * self._place + 1] = 0
+        self._table[3 * self._place + 1] = 0
 
 
 def watch(address: int, size: int, note: ctypes.c_uint64) -> Watch | None:
