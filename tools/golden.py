@@ -102,8 +102,9 @@ def mixed(path: Path) -> None:
 
 LLAMA = {
     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 256,
-    "intermediate_size": 384, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 128,
-    "vocab_size": 64, "torch_dtype": "bfloat16", "rms_norm_eps": 1e-05,
+    "intermediate_size": 384, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "num_key_value_heads": 1, "head_dim": 128, "vocab_size": 64, "torch_dtype": "bfloat16",
+    "rms_norm_eps": 1e-05,
 }  # fmt: skip
 
 
