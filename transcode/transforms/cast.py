@@ -18,7 +18,8 @@ from ..core.scratch import Scratch
 from ..core.spec import Spec
 from ..core.tensor import LazyTensor, Piece, plain
 from ..errors import DataError, PlanError, RecipeError
-from .quantized import Stored, stored_quantized
+from .orphans import refuse_scaled
+from .quantized import Stored, plain_fp8, stored_quantized
 from .select import Patterns
 
 __all__ = ["Cast", "cast_tensor", "cast_values", "float_dtype"]
@@ -76,12 +77,18 @@ class Cast(Transform):
         tensors = list(tensors)
         stored = stored_quantized(tensors)
         codes = {*stored.tensors, *stored.foreign}
+        bare = [
+            tensor
+            for tensor in plain_fp8(tensors, stored)
+            if tensor.spec.dtype != target and self._takes(tensor, patterns)
+        ]
+        refuse_scaled(bare, tensors, planning)
         kept: list[LazyTensor] = []
         able = done = 0
         for tensor in tensors:
             match = patterns.first(tensor.name)
             kind = tensor.spec.dtype.name
-            if (self.only and match is None) or (self.dtypes and kind not in self.dtypes):
+            if not self._takes(tensor, patterns):
                 yield tensor
             elif not tensor.plain:
                 yield tensor.evolve(did="keep: quantized already, cast does not apply")
@@ -107,6 +114,11 @@ class Cast(Transform):
             )
         if not done and not self.dtypes:
             planning.warn(f"cast: no tensor is changed, all that could be cast are {target.name}")
+
+    def _takes(self, tensor: LazyTensor, patterns: Patterns) -> bool:
+        if self.only and patterns.first(tensor.name) is None:
+            return False
+        return not self.dtypes or tensor.spec.dtype.name in self.dtypes
 
     def config(self) -> dict[str, Any]:
         """Target, and the rest where it differs from the default."""

@@ -107,5 +107,5 @@ class Companions:
                 raise PlanError(
                     f"has codes for {[rows, columns]}, but {reading.stored[SHAPE]!r} says {told}",
                     tensor=reading.name,
-                    hint="is the file damaged?",
+                    hint="they are packed by another width than 4 bits, or the file is damaged",
                 )

@@ -24,6 +24,7 @@ from ..errors import DataError, PlanError, RecipeError
 from .cast import cast_values, float_dtype
 from .companions import Companions
 from .evidence import LAYERS
+from .orphans import refuse_orphans
 from .quantized import decipher, plain_fp8, stored_quantized
 from .readings import Reading
 from .select import Patterns
@@ -100,6 +101,8 @@ class Dequantize(Transform):
         conventions, readings = decipher(
             tensors, planning, convention=self.convention, scheme=self.scheme, wanted=wanted
         )
+        if wanted is None:
+            refuse_orphans(tensors, stored, conventions, planning)
         left = {codes: name for codes, name in stored.tensors.items() if codes not in readings}
         going = self._going(table, conventions, readings, left, planning)
         made = self._made(table, readings, conventions)
