@@ -232,8 +232,8 @@ def _read_as(
             continue
         possible = mine.get(codes, [])
         if not possible:
-            why = f"{_facts(codes, name, names)}: {convention.name} stores no scheme so{facts.words}"
-            return {}, (name, why)
+            said = f"{_facts(codes, name, names)}: {convention.name} stores no scheme so{facts.words}"
+            return {}, (name, said)
         possible, why = marks.fitting(possible, convention)
         if why is not None:
             return {}, (name, why)
