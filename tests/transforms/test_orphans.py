@@ -115,13 +115,33 @@ def test_fp8_is_not_cast_under_a_marker(marker, refused, cli, folder, tmp_path):
         marker: mark.to(F8 if marker == "scaled_fp8" else torch.uint8),
     }
     source = folder(tensors)
-    assert f"{marker}: marks tensors as quantized" in refused(
+    assert f"{marker}: marks 'a.weight' as quantized" in refused(
         "run", source, tmp_path / "out", "--cast", "bf16"
     )
     cli("run", source, tmp_path / "out", "--drop", marker, "--cast", "bf16")
     found = load_file(tmp_path / "out" / "model.safetensors")
     assert found.keys() == {"a.weight"}
     assert torch.equal(found["a.weight"], tensors["a.weight"].bfloat16())
+
+
+def test_a_marker_of_another_part_is_not_of_this(cli, folder, tmp_path):
+    """A text encoder with scales, a transformer without: what has none is cast, the marker stays."""
+    codes, mark = values(64, 64).to(F8), torch.zeros(2, dtype=F8)
+    tensors = {
+        "t5.a.weight": codes.clone(),
+        "t5.a.scale_weight": torch.tensor(0.5),
+        "t5.scaled_fp8": mark,
+        "dit.a.weight": codes,
+    }
+    said = cli("run", folder(tensors), tmp_path / "out", "--cast", "bf16").err
+    assert "1 tensors are quantized" in said
+    found = load_file(tmp_path / "out" / "model.safetensors")
+    assert torch.equal(found.pop("dit.a.weight"), codes.bfloat16())
+    for name, value in found.items():
+        assert value.dtype == tensors[name].dtype, name
+        assert torch.equal(
+            value.reshape(-1).view(torch.uint8), tensors[name].reshape(-1).view(torch.uint8)
+        ), name
 
 
 def test_names_of_flux_are_no_scales(cli, folder, tmp_path):

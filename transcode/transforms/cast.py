@@ -18,7 +18,7 @@ from ..core.scratch import Scratch
 from ..core.spec import Spec
 from ..core.tensor import LazyTensor, Piece, plain
 from ..errors import DataError, PlanError, RecipeError
-from .orphans import refuse_scaled
+from .orphans import is_marker, refuse_scaled
 from .quantized import Stored, plain_fp8, stored_quantized
 from .select import Patterns
 
@@ -82,7 +82,7 @@ class Cast(Transform):
             for tensor in plain_fp8(tensors, stored)
             if tensor.spec.dtype != target and self._takes(tensor, patterns)
         ]
-        refuse_scaled(bare, tensors, planning)
+        refuse_scaled(bare, tensors, stored, planning)
         kept: list[LazyTensor] = []
         able = done = 0
         for tensor in tensors:
@@ -97,6 +97,8 @@ class Cast(Transform):
                 if match is not None and tensor.name in codes:
                     raise _quantized(tensor, stored, planning)
                 yield tensor.evolve(did="keep: part of a quantized tensor, cast does not apply")
+            elif kind.startswith("F8") and is_marker(tensor.name):
+                yield tensor.evolve(did="keep: a marker, cast does not apply")
             elif kind not in _TARGETS:
                 yield tensor.evolve(did=f"keep: {kind} is not a float that can be cast")
             else:

@@ -14,7 +14,7 @@ from .evidence import claims
 from .quantized import Stored, plain_fp8
 from .readings import CODED
 
-__all__ = ["refuse_bare_fp8", "refuse_orphans", "refuse_scaled"]
+__all__ = ["is_marker", "refuse_bare_fp8", "refuse_orphans", "refuse_scaled"]
 
 _WEIGHT = ".weight"
 
@@ -108,27 +108,29 @@ def refuse_bare_fp8(bare: Sequence[LazyTensor], planning: Planning, names: Itera
             )
 
 
-def refuse_scaled(cast: Sequence[LazyTensor], tensors: Sequence[LazyTensor], planning: Planning) -> None:
+def refuse_scaled(
+    cast: Sequence[LazyTensor], tensors: Sequence[LazyTensor], stored: Stored, planning: Planning
+) -> None:
     """Stop before FP8 is cast whose values are perhaps not those of its codes alone.
 
     Args:
         cast: tensors of FP8 that no scale of any known convention belongs to.
         tensors: all.
+        stored: what of them is quantized.
 
     Raises:
-        PlanError: there is a marker of quantized layers, or something named like a scale beside one of them;
-            or config.json says that they have scales.
+        PlanError: a marker says that one of them is quantized, or something named like a scale stands beside
+            it; or config.json says that they have scales.
     """
     if not cast:
         return
     refuse_bare_fp8(cast, planning, [tensor.name for tensor in tensors])
-    known = [catalog.convention(name) for name in catalog.conventions()]
     below: dict[str, list[str]] = defaultdict(list)
     for tensor in tensors:
-        if any(one.is_marker(tensor.name) for one in known):
+        if (marked := _marked(tensor.name, cast, stored)) is not None:
             raise PlanError(
-                f"marks tensors as quantized, but {cast[0].name!r}, which is"
-                f" {cast[0].spec.dtype.name}, has no scale that is known",
+                f"marks {marked.name!r} as quantized, which is {marked.spec.dtype.name} and has no scale that"
+                " is known",
                 tensor=tensor.name,
                 hint="if it has none, take the markers away with --drop, and cast it then",
             )
@@ -147,3 +149,29 @@ def refuse_scaled(cast: Sequence[LazyTensor], tensors: Sequence[LazyTensor], pla
                 tensor=tensor.name,
                 hint="decode it with the program that made it; or take that away with --drop if it is none",
             )
+
+
+def is_marker(name: str) -> bool:
+    """Whether a stored name is that of a marker of some convention."""
+    return any(catalog.convention(one).is_marker(name) for one in catalog.conventions())
+
+
+def _marked(name: str, cast: Iterable[LazyTensor], stored: Stored) -> LazyTensor | None:
+    """The first of some tensors that a marker of this name speaks of.
+
+    One for all layers of a part of the model speaks of those that have scales, where there are some.
+    """
+    for convention in map(catalog.convention, catalog.conventions()):
+        for marker in (one for rule in convention.schemes.values() for one in rule.markers):
+            if marker.everywhere:
+                owner = marker.name.unspell(name)
+                meant = [tensor for tensor in cast if tensor.name == owner]
+            elif f".{name}".endswith(f".{marker.name.text}"):
+                part = name.removesuffix(marker.name.text)
+                scaled = any(other.startswith(part) for other in stored.tensors)
+                meant = [] if scaled else [one for one in cast if one.name.startswith(part)]
+            else:
+                continue
+            if meant:
+                return meant[0]
+    return None
