@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 import transcode as tc
@@ -84,10 +85,54 @@ def test_padding_is_what_quantizing_a_padded_matrix_gives(scheme, columns, dtype
     stored = run(save, tmp_path, tensors, scheme, way, "neutral", on_bad_shape="pad")
     ready = {n: padded(v, 1, columns) if v.dim() == 2 else v for n, v in tensors.items()}
     want = run(save, tmp_path, ready, scheme, convention="neutral", on_bad_shape="error")
+    # what was padded, and only that, tells what it was
+    shapes = {name: stored.pop(name).tolist() for name in list(stored) if name.endswith("_shape")}
+    assert shapes == {
+        f"layers.{name}.weight_shape": list(shape) for name, shape in SHAPES.items() if shape[1] % columns
+    }
     assert stored.keys() == want.keys()
     assert sum(name.endswith("weight_scale") for name in stored) == len(SHAPES)
     for name, value in want.items():
         assert same(stored[name], value), name
+
+
+@pytest.mark.parametrize("tile", [None, 1, 3000])
+@pytest.mark.parametrize("to", ["F32", "BF16"])
+@pytest.mark.parametrize(("scheme", "columns"), [("nvfp4", 16), ("mxfp6", 32), ("mxfp4", 32), ("int4", 64)])
+def test_decoding_gives_back_the_shapes_of_before(scheme, columns, to, tile, save, tmp_path):
+    """And the values of the matrix with zeros at its end, decoded and cut."""
+    ready = {n: padded(v, 1, columns) if v.dim() == 2 else v for n, v in model().items()}
+    found = []
+    for tensors, way in ((model(), "pad"), (ready, "error")):
+        flow = tc.open(save(tensors)) | tc.quantize(scheme, targets=["layers"], on_bad_shape=way)
+        flow | tc.write(tmp_path / "q.safetensors", force=True, convention="neutral")
+        # through a copy, as the shape is in the file and not in this process
+        tc.open(tmp_path / "q.safetensors") | tc.write(tmp_path / "copy", force=True, convention="plain")
+        decode = tc.open(tmp_path / "copy") | tc.dequantize(to)
+        decode | tc.write(tmp_path / "d.safetensors", force=True, tile=tile)
+        found.append(load_file(tmp_path / "d.safetensors"))
+    cut, whole = found
+    assert cut.keys() == whole.keys() == model().keys()
+    for name, value in model().items():
+        assert cut[name].shape == value.shape, name
+        expected = whole[name][:, : value.shape[1]] if value.dim() == 2 else whole[name]
+        assert torch.equal(cut[name], expected), name
+
+
+def test_a_shape_that_the_codes_do_not_fit_is_refused(refused, save, tmp_path):
+    (
+        tc.open(save({"layers.a.weight": model()["layers.wide.weight"]}))
+        | tc.quantize("mxfp4", targets=["layers"], on_bad_shape="pad")
+        | tc.write(tmp_path / "q.safetensors", convention="neutral")
+    )
+    with safe_open(tmp_path / "q.safetensors", "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata = file.metadata()
+    for wrong in ([64, 32], [64, 65], [63, 50], [64, 0], [50], [1, 64, 50]):
+        tensors["layers.a.weight_shape"] = torch.tensor(wrong)
+        source = save(tensors, metadata=metadata)
+        message = refused("run", source, tmp_path / "d.safetensors", "--dequantize", "f32")
+        assert f"layers.a.weight: has codes for [64, 64], but 'layers.a.weight_shape' says {wrong}" in message
 
 
 def test_the_plan_tells_of_padding_and_names_both_shapes(save, tmp_path):

@@ -197,6 +197,24 @@ def quantized_again(x, save, tmp_path):
     return load_file(path)
 
 
+@pytest.mark.parametrize(
+    ("scheme", "options", "said"),
+    [
+        ("int8", {}, "each for itself"),
+        ("int8", {"granularity": "tensor"}, "all with one scale of the tensor"),
+        ("mxfp4", {}, "each for itself"),
+        ("nvfp4", {}, "all with one scale of the tensor"),
+    ],
+)
+def test_the_plan_tells_what_a_stack_shares(scheme, options, said, save, tmp_path):
+    flow = tc.open(save({"experts.weight": torch.ones(2, 3, 64)}))
+    flow = flow | tc.quantize(scheme, include=["experts"], **options)
+    (tensor,) = flow.plan(tc.write(tmp_path / "o.safetensors", convention="neutral")).tensors
+    assert f"3-D: a stack of 2 matrices, {said}" in "; ".join(tensor.fate)
+    # shared is what is stored once
+    assert any(part.spec.shape == () for part in tensor.parts) == ("one scale" in said)
+
+
 def test_a_stack_is_quantized_matrix_by_matrix(save, tmp_path):
     stack = torch.stack([values(torch.float32, 130, 72) / 2**n for n in range(3)])
     for scheme, options, one in (

@@ -64,6 +64,7 @@ class LazyTensor:
         shares: key of the stored bytes when several tensors may alias them (tied weights), else None.
         quality: what encoding loses of it, where that is measured; complete when all rows were read.
         cost: its tiles are smaller by this, because their rows take more memory on their way than others'.
+        unpadded: its shape before zeros were added so that a scheme takes it; None where none were.
     """
 
     name: str
@@ -78,6 +79,7 @@ class LazyTensor:
     shares: str | None = None
     quality: Quality | None = field(default=None, repr=False, compare=False)
     cost: int = 1
+    unpadded: tuple[int, ...] | None = None
 
     @property
     def plain(self) -> bool:

@@ -12,6 +12,7 @@ from ..core.dtypes import DTYPES, DType
 from ..core.scratch import Scratch
 from ..core.spec import Part, Spec
 from ..core.tensor import Piece
+from ..errors import RecipeError
 from .base import SCALE_DTYPES, Array, Base, choose, fitting, narrowed, stored_scale, widened
 from .packed import unpacked
 
@@ -60,7 +61,12 @@ class Int4(Base):
         choose(self.name, "group_size", self.group_size, (32, 64, 128))
         choose(self.name, "symmetric", self.symmetric, (True, False))
         choose(self.name, "scale_dtype", self.scale_dtype, SCALE_DTYPES)
-        choose(self.name, "optimize", self.optimize, ("none", "mse") if self.symmetric else ("none",))
+        choose(self.name, "optimize", self.optimize, ("none", "mse"))
+        if self.optimize != "none" and not self.symmetric:
+            raise RecipeError(
+                f"int4: optimize cannot be {self.optimize!r} of codes with a zero point",
+                hint="leave out one of optimize and asymmetric",
+            )
 
     @property
     def multiple(self) -> tuple[int, int]:

@@ -13,7 +13,8 @@ from ..core.flow import Flow
 from ..core.plan import PlannedFile, SideFile
 from ..core.planning import Planning
 from ..core.tensor import LazyTensor
-from .evidence import CONFIG, MODELOPT, config_keys, read_json, without_claims
+from ..errors import PlanError
+from .evidence import CONFIG, MODELOPT, beyond, config_keys, read_json, without_claims
 from .partly import partly, partly_modelopt
 from .quantization_config import KEY, computes, quantization_config
 
@@ -79,6 +80,11 @@ def _say_quantized(
         if side is None:
             planning.note(f"no {CONFIG} is written: loaders need one with the {KEY} of these tensors")
         if config is not None:
+            if more := beyond(config):
+                raise PlanError(
+                    f"{CONFIG} says {more}, without which its tensors are not those of the model",
+                    hint="take a source without it, or take it out if it is not true",
+                )
             if stated and not planning.decoded:
                 planning.warn(f"{CONFIG}: {KEY} of the source is replaced")
             told = {**without_claims(config), KEY: made.config}

@@ -18,7 +18,8 @@ from ..core.scratch import Scratch
 from ..core.spec import Spec
 from ..core.tensor import LazyTensor, Piece, plain
 from ..errors import DataError, PlanError, RecipeError
-from .quantized import Stored, stored_quantized
+from .orphans import is_marker, refuse_scaled
+from .quantized import Stored, plain_fp8, stored_quantized
 from .select import Patterns
 
 __all__ = ["Cast", "cast_tensor", "cast_values", "float_dtype"]
@@ -76,12 +77,18 @@ class Cast(Transform):
         tensors = list(tensors)
         stored = stored_quantized(tensors)
         codes = {*stored.tensors, *stored.foreign}
+        bare = [
+            tensor
+            for tensor in plain_fp8(tensors, stored)
+            if tensor.spec.dtype != target and self._takes(tensor, patterns)
+        ]
+        refuse_scaled(bare, tensors, stored, planning)
         kept: list[LazyTensor] = []
         able = done = 0
         for tensor in tensors:
             match = patterns.first(tensor.name)
             kind = tensor.spec.dtype.name
-            if (self.only and match is None) or (self.dtypes and kind not in self.dtypes):
+            if not self._takes(tensor, patterns):
                 yield tensor
             elif not tensor.plain:
                 yield tensor.evolve(did="keep: quantized already, cast does not apply")
@@ -90,6 +97,8 @@ class Cast(Transform):
                 if match is not None and tensor.name in codes:
                     raise _quantized(tensor, stored, planning)
                 yield tensor.evolve(did="keep: part of a quantized tensor, cast does not apply")
+            elif kind.startswith("F8") and is_marker(tensor.name):
+                yield tensor.evolve(did="keep: a marker, cast does not apply")
             elif kind not in _TARGETS:
                 yield tensor.evolve(did=f"keep: {kind} is not a float that can be cast")
             else:
@@ -107,6 +116,11 @@ class Cast(Transform):
             )
         if not done and not self.dtypes:
             planning.warn(f"cast: no tensor is changed, all that could be cast are {target.name}")
+
+    def _takes(self, tensor: LazyTensor, patterns: Patterns) -> bool:
+        if self.only and patterns.first(tensor.name) is None:
+            return False
+        return not self.dtypes or tensor.spec.dtype.name in self.dtypes
 
     def config(self) -> dict[str, Any]:
         """Target, and the rest where it differs from the default."""

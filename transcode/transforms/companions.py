@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from math import prod
 
 from ..catalog import SHAPE, Convention
 from ..core.tensor import LazyTensor
 from ..errors import PlanError
+from .fit import multiple
 from .readings import Reading
 
 __all__ = ["Companions"]
@@ -21,12 +22,12 @@ class Companions:
 
     Args:
         table: tensors by name.
-        conventions: those that read the source; the names that they know are known.
+        conventions: those that read the source; the names that they know are known. The best first.
         quantized: stored names of codes and their parts, of all tensors.
     """
 
     def __init__(
-        self, table: Mapping[str, LazyTensor], conventions: Collection[Convention], quantized: Collection[str]
+        self, table: Mapping[str, LazyTensor], conventions: Sequence[Convention], quantized: Collection[str]
     ) -> None:
         self._table = table
         self._conventions = conventions
@@ -92,8 +93,30 @@ class Companions:
         leaf = name.rpartition(".")[2]
         return leaf.endswith("bias") or any(leaf in convention.cache for convention in self._conventions)
 
+    def shape(self, reading: Reading) -> tuple[int, ...]:
+        """The tensor's own: what is stored as such, which is less than that of the codes where it was padded.
+
+        Raises:
+            PlanError: the two contradict each other.
+        """
+        shape = reading.spec.shape
+        if SHAPE not in reading.stored:
+            return shape
+        told = tuple(int(n) for n in self._table[reading.stored[SHAPE]].numpy().reshape(-1))
+        if told[-2:] == shape[-2:]:
+            return shape
+        steps = multiple(reading.scheme, self._conventions[0])
+        padded = tuple(-(-n // step) * step for n, step in zip(told, steps, strict=False))
+        if not self._conventions[0].pads or len(told) != 2 or min(told) < 1 or padded != shape:
+            raise PlanError(
+                f"has codes for {list(shape[-2:])}, but {reading.stored[SHAPE]!r} says {list(told)}",
+                tensor=reading.name,
+                hint="they are packed by another width than 4 bits, or the file is damaged",
+            )
+        return told
+
     def _check(self, reading: Reading) -> None:
-        rows, columns = reading.spec.shape[-2:]
+        rows = self.shape(reading)[-2]
         bias = self._table.get(f"{reading.name.removesuffix(_WEIGHT)}.bias")
         if bias is not None and len(reading.spec.shape) == 2 and bias.spec.shape not in ((rows,), (1, rows)):
             raise PlanError(
@@ -101,11 +124,3 @@ class Companions:
                 tensor=reading.name,
                 hint="decode it with the program that made it",
             )
-        if SHAPE in reading.stored:
-            told = [int(n) for n in self._table[reading.stored[SHAPE]].numpy().reshape(-1)]
-            if told[-2:] != [rows, columns]:
-                raise PlanError(
-                    f"has codes for {[rows, columns]}, but {reading.stored[SHAPE]!r} says {told}",
-                    tensor=reading.name,
-                    hint="is the file damaged?",
-                )

@@ -24,6 +24,7 @@ from ..errors import DataError, PlanError, RecipeError
 from .cast import cast_values, float_dtype
 from .companions import Companions
 from .evidence import LAYERS
+from .orphans import refuse_orphans
 from .quantized import decipher, plain_fp8, stored_quantized
 from .readings import Reading
 from .select import Patterns
@@ -100,9 +101,13 @@ class Dequantize(Transform):
         conventions, readings = decipher(
             tensors, planning, convention=self.convention, scheme=self.scheme, wanted=wanted
         )
+        if wanted is None:
+            refuse_orphans(tensors, stored, conventions, planning)
         left = {codes: name for codes, name in stored.tensors.items() if codes not in readings}
-        going = self._going(table, conventions, readings, left, planning)
-        made = self._made(table, readings, conventions)
+        quantized = {part for one in readings.values() for part in one.stored.values()} | left.keys()
+        companions = Companions(table, conventions, quantized)
+        going = self._going(table, conventions, readings, left, companions)
+        made = self._made(table, readings, conventions, companions)
         self._tell(conventions, readings, planning)
         for name, tensor in table.items():
             if name in made:
@@ -125,12 +130,15 @@ class Dequantize(Transform):
         table: Mapping[str, LazyTensor],
         readings: Mapping[str, Reading],
         conventions: Sequence[catalog.Convention],
+        companions: Companions,
     ) -> dict[str, LazyTensor]:
         target = float_dtype(self.to)
         recent = _Recent(_KEPT)
         keep = self.on_nonfinite == "keep"
         return {
-            codes: _decode(reading, table, target, recent, keep, conventions[0].name)
+            codes: _decode(
+                reading, companions.shape(reading), table, target, recent, keep, conventions[0].name
+            )
             for codes, reading in readings.items()
         }
 
@@ -140,11 +148,9 @@ class Dequantize(Transform):
         conventions: Sequence[catalog.Convention],
         readings: Mapping[str, Reading],
         left: Mapping[str, str],
-        planning: Planning,
+        companions: Companions,
     ) -> dict[str, str]:
         """Stored names that leave with the decoded tensors, and why."""
-        quantized = {part for reading in readings.values() for part in reading.stored.values()} | left.keys()
-        companions = Companions(table, conventions, quantized)
         going: dict[str, str] = {}
         for codes, reading in readings.items():
             going |= {
@@ -233,6 +239,7 @@ class _Recent:
 
 def _decode(
     reading: Reading,
+    shape: tuple[int, ...],
     table: Mapping[str, LazyTensor],
     target: DType,
     recent: _Recent,
@@ -246,7 +253,7 @@ def _decode(
     # Where bytes of a row are stored as two axes, a row of the tensor is several stored ones.
     stored_rows = codes.spec.rows // max(spec.rows, 1)
     f32 = float_dtype(_F32)
-    out_spec = Spec(target, spec.shape)
+    out_spec = Spec(target, shape)
 
     def small() -> dict[str, NDArray[Any]]:
         return {
@@ -269,6 +276,9 @@ def _decode(
         values = scratch.take((stop - start, spec.columns), np.float32)
         with np.errstate(over="ignore", invalid="ignore"):
             scheme.decode({"codes": rows, **whole}, spec, start, stop, values)
+        if out_spec.columns < spec.columns:  # it was padded
+            whole_rows, values = values, scratch.take((stop - start, out_spec.columns), np.float32)
+            values[:] = whole_rows[:, : out_spec.columns]
         if keep:
             out = _kept(values, target, scratch, name, start)
         else:

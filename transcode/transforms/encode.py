@@ -72,7 +72,9 @@ def encode_tensor(
 
     said = f"quantize {scheme.name}: {why}"
     if len(spec.shape) > 2:
-        said += f"; {len(spec.shape)}-D: a stack of {spec.rows // spec.shape[-2]} matrices, each for itself"
+        shared = any(not part.spec.shape for part in scheme.parts(spec))
+        said += f"; {len(spec.shape)}-D: a stack of {spec.rows // spec.shape[-2]} matrices, "
+        said += "all with one scale of the tensor" if shared else "each for itself"
     return tensor.evolve(
         did=said,
         parts=scheme.parts(spec),

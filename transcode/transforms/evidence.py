@@ -13,7 +13,17 @@ from ..core.small_json import object_or_none, read_object
 from ..errors import FormatError
 from . import record
 
-__all__ = ["CONFIG", "LAYERS", "MODELOPT", "Claim", "claims", "config_keys", "layers", "without_claims"]
+__all__ = [
+    "CONFIG",
+    "LAYERS",
+    "MODELOPT",
+    "Claim",
+    "beyond",
+    "claims",
+    "config_keys",
+    "layers",
+    "without_claims",
+]
 
 CONFIG = "config.json"
 MODELOPT = "hf_quant_config.json"
@@ -140,6 +150,32 @@ def config_keys(content: Json) -> list[tuple[Json, str]]:
         for key in _CONFIGS
         if isinstance(holder.get(key), dict)
     ]
+
+
+def beyond(content: Json) -> str | None:
+    """What a config says of values beyond codes and scales, in words; None if nothing.
+
+    compressed-tensors rotates inputs as a model runs (``TransformLocation.is_online`` of its
+    ``transform/transform_args.py``), for which weights were rotated before they were rounded; and it leaves
+    zeros out (``sparsity_config``). Without these words tensors are not those of the model.
+    """
+    for holder, key in config_keys(content):
+        stated = holder[key]
+        for apply in _applied(stated.get("transform_config")):
+            if apply.get("location") not in ("weight_input", "weight_output"):
+                return f"transform_config with location {apply.get('location')!r}"
+        sparsity = stated.get("sparsity_config")
+        form = sparsity.get("format") if isinstance(sparsity, dict) else None
+        if form not in (None, "dense"):
+            return f"sparsity_config with format {form!r}"
+    return None
+
+
+def _applied(transforms: object) -> Iterator[Json]:
+    groups = transforms.get("config_groups") if isinstance(transforms, dict) else None
+    for group in groups.values() if isinstance(groups, dict) else ():
+        listed = group.get("apply") if isinstance(group, dict) else None
+        yield from (one for one in listed if isinstance(one, dict)) if isinstance(listed, list) else ()
 
 
 def without_claims(content: Json) -> Json:

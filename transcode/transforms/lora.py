@@ -26,6 +26,7 @@ from .lora_merge import Merging
 from .lora_places import Whole
 from .lora_placing import placements
 from .lora_stacked import Stacked
+from .lora_tied import refuse_untied
 
 __all__ = ["Lora", "LoraFile", "parse_lora"]
 
@@ -151,7 +152,9 @@ class Lora(Transform):
         for path, strength, alpha in self.files:
             contents = read(path, strength, alpha, names)
             planning.inputs.append(contents.source)
-            for name, change, what in placements(contents, homes, table, planning):
+            made = placements(contents, homes, table, planning)
+            refuse_untied(contents, made, table, planning)
+            for name, change, what in made:
                 added[name].append(change)
                 told[name].append(f"lora: {contents.path.name} x {strength:g}, {what}")
         factors = Factors()

@@ -31,4 +31,9 @@ def pad_tensor(tensor: LazyTensor, rows: int, columns: int) -> LazyTensor:
         yield Piece("values", spec.row_offset(start), out)
 
     made = plain(tensor.name, spec, read, source=tensor.source, needs=tensor.needs, fate=tensor.fate)
-    return made.evolve(grain=tensor.grain, cost=tensor.cost, did=f"pad: {tensor.spec} -> {spec}")
+    return made.evolve(
+        grain=tensor.grain,
+        cost=tensor.cost,
+        unpadded=tensor.unpadded or tensor.spec.shape,
+        did=f"pad: {tensor.spec} -> {spec}",
+    )

@@ -12,7 +12,7 @@ from ..core.planning import Planning
 from ..core.spec import Spec
 from ..core.tensor import LazyTensor
 from ..errors import PlanError
-from .evidence import Claim, claims
+from .evidence import CONFIG, Claim, beyond, claims, read_json
 from .marks import Marks
 from .readings import Names, Reading, coded, readings
 from .told import Told, told
@@ -125,6 +125,12 @@ def decipher(
                 f"{claim.said}, which is {claim.title}: transcode does not decode it",
                 hint="decode it with its own library, and save it in BF16",
             )
+    for path in planning.side_files:
+        if path.name == CONFIG and (more := beyond(read_json(path) or {})):
+            raise PlanError(
+                f"{CONFIG} says {more}: transcode does not decode it",
+                hint="decode it with its own library, and save it in BF16",
+            )
     if not stored.tensors:
         raise _nothing(tensors, said, stored)
     allowed = _allowed(said, convention)
@@ -226,7 +232,8 @@ def _read_as(
             continue
         possible = mine.get(codes, [])
         if not possible:
-            return {}, (name, f"{_facts(codes, name, names)}: {convention.name} stores no scheme so")
+            said = f"{_facts(codes, name, names)}: {convention.name} stores no scheme so{facts.words}"
+            return {}, (name, said)
         possible, why = marks.fitting(possible, convention)
         if why is not None:
             return {}, (name, why)

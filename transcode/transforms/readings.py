@@ -208,6 +208,10 @@ def _fits(
             continue
         if powers and getattr(scheme, "granularity", None) != "block":
             continue
+        if told.symmetric == {False} and getattr(scheme, "symmetric", False):
+            continue  # its zero points are not there
+        if told.bits and _bits(scheme) < specs["codes"].dtype.bits and _bits(scheme) not in told.bits:
+            continue  # several codes are in one number, by a width that is another
         spec = _logical(specs["codes"], rules["codes"], scheme)
         if spec is None or scheme.refuses(spec) is not None:
             continue
@@ -259,9 +263,7 @@ def _bare(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def _logical(codes: Spec, rule: PartRule, scheme: Scheme) -> Spec | None:
     """Facts of the tensor that stored codes stand for, if the scheme made them."""
-    least = Spec(DTYPES["F32"], scheme.multiple)
-    # Not of the dtype: a byte of int4's holds two codes.
-    bits = scheme.parts(least)[0].spec.nbytes * 8 // least.numel
+    bits = _bits(scheme)
     shape = codes.shape
     if rule.split is not None:
         if len(shape) < 3 or shape[-1] != rule.split:
@@ -269,4 +271,10 @@ def _logical(codes: Spec, rule: PartRule, scheme: Scheme) -> Spec | None:
         shape = (*shape[:-2], shape[-2] * shape[-1])
     if len(shape) < 2 or shape[-1] * codes.dtype.bits % bits:
         return None
-    return Spec(least.dtype, (*shape[:-1], shape[-1] * codes.dtype.bits // bits))
+    return Spec(DTYPES["F32"], (*shape[:-1], shape[-1] * codes.dtype.bits // bits))
+
+
+def _bits(scheme: Scheme) -> int:
+    """Width of a code. Not that of the dtype: a byte of int4's holds two codes."""
+    least = Spec(DTYPES["F32"], scheme.multiple)
+    return scheme.parts(least)[0].spec.nbytes * 8 // least.numel

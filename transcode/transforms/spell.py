@@ -50,7 +50,8 @@ def spell(
     _read_by(tensor, convention, planning)
     rules = {part.role: convention.part(part.role, scheme) for part in tensor.parts}
     made = tensor.parts
-    if SHAPE in convention.scheme(scheme).parts:
+    # Where padded tensors are taken, only their shapes are not those of the codes.
+    if SHAPE in convention.scheme(scheme).parts and (tensor.unpadded or not convention.pads):
         rules[SHAPE] = convention.part(SHAPE, scheme)
         made = (*made, Part(SHAPE, Spec(DTYPES["I64"], (len(tensor.spec.shape),))))
     names = {role: rule.name.spell(tensor.name) for role, rule in rules.items()}
@@ -67,7 +68,7 @@ def spell(
             change = changes.get(piece.role)
             yield piece if change is None else change(piece, scratch)
         if SHAPE in rules and start == 0:
-            yield Piece(SHAPE, 0, np.array(tensor.spec.shape, np.int64))
+            yield Piece(SHAPE, 0, np.array(tensor.unpadded or tensor.spec.shape, np.int64))
 
     return tensor.evolve(parts=parts, read=read, grain=grain), names
 

@@ -24,12 +24,23 @@ class Told:
         formats: scheme -> formats of its codes.
         groups: columns of a group.
         blocks: rows and columns of a block.
+        bits: of codes.
+        symmetric: whether codes have no zero point, of each group of layers.
     """
 
     schemes: list[str] = field(default_factory=list)
     formats: dict[str, set[str]] = field(default_factory=dict)
     groups: set[int] = field(default_factory=set)
     blocks: set[tuple[int, int]] = field(default_factory=set)
+    bits: set[int] = field(default_factory=set)
+    symmetric: set[bool] = field(default_factory=set)
+
+    @property
+    def words(self) -> str:
+        """What it says of codes, for errors; empty if nothing."""
+        said = [f"num_bits {bits}" for bits in sorted(self.bits)]
+        said += [f"symmetric {str(one).lower()}" for one in sorted(self.symmetric)]
+        return f" ({CONFIG} says {', '.join(said)})" if said else ""
 
     def add(self, options: Mapping[str, Any], scheme: str | None = None) -> None:
         """Take in options as a recipe or a config has them."""
@@ -37,6 +48,10 @@ class Told:
             self.formats.setdefault(scheme, set()).add(options["format"])
         if type(size := options.get("group_size")) is int and size > 0:
             self.groups.add(size)
+        if type(bits := options.get("num_bits")) is int:
+            self.bits.add(bits)
+            if type(symmetric := options.get("symmetric")) is bool:
+                self.symmetric.add(symmetric)
         for key in ("block", "block_structure", "weight_block_size"):
             block = options.get(key)
             if isinstance(block, list) and [type(n) for n in block] == [int, int] and min(block) > 0:
