@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from transcode import schemes
 from transcode.core.dtypes import DTYPES
 from transcode.core.scheme import Scheme
-from transcode.core.scratch import Scratch
+from transcode.core.context import Context
 from transcode.core.spec import Spec
 from transcode.core.tensor import LazyTensor
 from transcode.storage.source import open_source
@@ -64,7 +64,7 @@ def matrices(path: str | None) -> Iterator[Matrix]:
     with open_source(path) as source:
         for tensor in source.tensors:
             if _suits(tensor):
-                yield tensor.spec, tensor.matrix(0, tensor.spec.rows, Scratch())
+                yield tensor.spec, tensor.matrix(0, tensor.spec.rows, Context())
 
 
 def _suits(tensor: LazyTensor) -> bool:
@@ -83,7 +83,7 @@ def sqnr(scheme: Scheme, found: list[Matrix]) -> float:
     signal = noise = 0.0
     for spec, rows in found:
         stats = scheme.observe(rows, spec.dtype) if scheme.observes else None
-        parts = {piece.role: piece.data.copy() for piece in scheme.encode(rows, spec, 0, stats, Scratch())}
+        parts = {piece.role: piece.data.copy() for piece in scheme.encode(rows, spec, 0, stats, Context())}
         out = np.empty(spec.shape, np.float32)
         shaped = {part.role: parts[part.role] for part in scheme.parts(spec)}
         scheme.decode(shaped, spec, 0, spec.rows, out)

@@ -8,9 +8,9 @@ import time
 import numpy as np
 import pytest
 import torch
+from transcode.core.observe import Observation
 
 import transcode as tc
-from transcode.core.observe import Observation
 from transcode.core.run import execute
 from transcode.errors import DataError, Interrupted, TranscodeError
 

@@ -51,6 +51,9 @@ class DType:
     def __str__(self) -> str:
         return self.name
 
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return dtype, (self.name,)  # each of them is there once
+
     def numpy(self) -> np.dtype[np.generic]:
         """The dtype of arrays handed to users: ``ml_dtypes`` types where numpy itself has none."""
         import numpy as np

@@ -56,6 +56,12 @@ class Planning:
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     on_scan: Callable[[str, float], None] | None = None
+    _numbers: int = 0
+
+    def number(self) -> int:
+        """One that was not given before."""
+        self._numbers += 1
+        return self._numbers
 
     def drop(self, tensor: LazyTensor, why: str) -> None:
         """Record that a tensor leaves the flow."""

@@ -7,14 +7,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import TranscodeError
-from .observe import Abandoned, Observation
+from .context import Context, Run
 from .plan import Plan
 from .quality import Loss, total
-from .scratch import Scratch
+from .statistic import Abandoned, Observation, Statistic
 from .tensor import LazyTensor
 
 if TYPE_CHECKING:
@@ -52,14 +52,11 @@ class Report:
     bytes_written: int
     """Bytes of the weight files written, headers included."""
 
+    measured: Mapping[str, tuple[str, Loss]] = field(default_factory=dict)
+
     def losses(self) -> dict[str, tuple[str, Loss]]:
         """Scheme and loss of every tensor that was measured, by its name."""
-        found = {}
-        for tensor in self.plan.tensors:
-            loss = None if tensor.quality is None else tensor.quality.total()
-            if loss is not None and tensor.scheme is not None:
-                found[tensor.name] = tensor.scheme.name, loss
-        return found
+        return dict(self.measured)
 
     def to_json(self) -> dict[str, Any]:
         """The plan's facts and the run's figures, for scripts; losses where they were measured."""
@@ -86,7 +83,7 @@ def by_scheme(losses: Mapping[str, tuple[str, Loss]]) -> dict[str, tuple[int, Lo
     return {scheme: (len(group), joined) for scheme, group in groups.items() if (joined := total(group))}
 
 
-Job = Callable[[Scratch], int]
+Job = Callable[[Context], int]
 """One tile's work; returns the source bytes it dealt with."""
 
 
@@ -98,10 +95,11 @@ class _Jobs:
     for was handed out before, and observing waits for nothing.
     """
 
-    def __init__(self, plan: Plan, writer: Writer, tile_bytes: int) -> None:
+    def __init__(self, plan: Plan, writer: Writer, tile_bytes: int, run: Run) -> None:
         self._plan = plan
         self._writer = writer
         self._tile_bytes = tile_bytes
+        self._run = run
         self._places = plan.destinations()
         self._lock = threading.Lock()
         self._jobs = self._generate()
@@ -112,13 +110,13 @@ class _Jobs:
             return next(self._jobs, None)
 
     def _generate(self) -> Iterator[Job]:
-        seen: set[int] = set()
+        seen: set[Statistic[Any]] = set()
         waiting: deque[tuple[int, LazyTensor]] = deque()
         for number, tensor in enumerate(self._plan.tensors):
-            for observation in tensor.needs:
-                if id(observation) not in seen:
-                    seen.add(id(observation))
-                    yield from self._looks(observation)
+            for statistic in tensor.needs:
+                if statistic not in seen:
+                    seen.add(statistic)
+                    yield from self._looks(self._run.observation(statistic))
             waiting.append((number, tensor))
             if len(waiting) > 1:
                 yield from self._tiles(*waiting.popleft())
@@ -126,14 +124,15 @@ class _Jobs:
             yield from self._tiles(*waiting.popleft())
 
     def _looks(self, observation: Observation[Any]) -> Iterator[Job]:
-        tiles = list(observation.tiles(self._tile_bytes))
+        spec = observation.statistic.spec
+        tiles = list(observation.statistic.tiles(self._tile_bytes))
         observation.schedule(len(tiles))
         self.observations.append(observation)
         for start, stop in tiles:
 
-            def job(scratch: Scratch, start: int = start, stop: int = stop) -> int:
-                observation.see(start, stop, scratch)
-                return observation.spec.row_offset(stop) - observation.spec.row_offset(start)
+            def job(context: Context, start: int = start, stop: int = stop) -> int:
+                observation.see(start, stop, context)
+                return spec.row_offset(stop) - spec.row_offset(start)
 
             yield job
 
@@ -141,9 +140,9 @@ class _Jobs:
         places = {part.role: self._places[number, part.role] for part in tensor.parts}
         for start, stop in tensor.tiles(self._tile_bytes):
 
-            def job(scratch: Scratch, start: int = start, stop: int = stop) -> int:
-                scratch.untouched = tensor.untouched
-                for piece in tensor.read(start, stop, scratch):
+            def job(context: Context, start: int = start, stop: int = stop) -> int:
+                context.untouched = tensor.untouched
+                for piece in tensor.read(start, stop, context):
                     file, base = places[piece.role]
                     raw = piece.data.reshape(-1).view("u1")
                     self._writer.write(file, base + piece.offset, raw)
@@ -154,8 +153,17 @@ class _Jobs:
 
 def _total_bytes(plan: Plan) -> int:
     """What tiles count: values of every tensor once, and once more where an observation comes first."""
-    observed = {id(one): one.spec.nbytes for tensor in plan.tensors for one in tensor.needs}
+    observed = {one: one.spec.nbytes for tensor in plan.tensors for one in tensor.needs}
     return sum(tensor.spec.nbytes for tensor in plan.tensors) + sum(observed.values())
+
+
+def _losses(plan: Plan, run: Run) -> dict[str, tuple[str, Loss]]:
+    found = {}
+    for tensor in plan.tensors:
+        loss = None if tensor.measured is None else run.loss(tensor.measured).total()
+        if loss is not None and tensor.scheme is not None:
+            found[tensor.name] = tensor.scheme.name, loss
+    return found
 
 
 def execute(
@@ -164,7 +172,7 @@ def execute(
     *,
     workers: int = 1,
     tile_bytes: int = 8 << 20,
-    surroundings: Callable[[int], AbstractContextManager[Scratch]] | None = None,
+    surroundings: Callable[[int], AbstractContextManager[Context]] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Report:
     """Read, convert and write all tensors of a plan.
@@ -180,7 +188,8 @@ def execute(
         on_progress: called about ten times a second from the calling thread, and once at the end.
     """
     began = time.monotonic()
-    jobs = _Jobs(plan, writer, tile_bytes)
+    run = Run()
+    jobs = _Jobs(plan, writer, tile_bytes, run)
     lock = threading.Lock()
     finished = threading.Event()
     stop = threading.Event()
@@ -189,10 +198,11 @@ def execute(
 
     def work(number: int) -> None:
         try:
-            with nullcontext(Scratch()) if surroundings is None else surroundings(number) as scratch:
+            with nullcontext(Context()) if surroundings is None else surroundings(number) as context:
+                context.run = run
                 while not stop.is_set() and (job := jobs.next()) is not None:
-                    scratch.reset()
-                    done = job(scratch)
+                    context.reset()
+                    done = job(context)
                     with lock:
                         state["done"] += done
         except BaseException as error:
@@ -235,7 +245,7 @@ def execute(
         # Who waited for a look at a tensor may have noted its end before the one who failed noted why.
         raise next((error for error in errors if not isinstance(error, Abandoned)), errors[0])
     tell("convert")
-    return Report(plan, time.monotonic() - began, plan.bytes_read, plan.file_bytes)
+    return Report(plan, time.monotonic() - began, plan.bytes_read, plan.file_bytes, _losses(plan, run))
 
 
 def _start(threads: list[threading.Thread]) -> int:

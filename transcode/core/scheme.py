@@ -12,7 +12,7 @@ from .scratch import Scratch
 from .spec import Part, Spec
 
 if TYPE_CHECKING:
-    from .tensor import Piece
+    from .expr import Piece
 
 __all__ = ["Encoding", "Scheme", "Stats"]
 

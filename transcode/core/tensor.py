@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from .observe import Observation
-from .quality import Quality
-from .scratch import Scratch
+from .context import Context
+from .expr import Expr, Piece
 from .spec import Part, Spec
+from .statistic import Statistic
 
 if TYPE_CHECKING:
     import torch
@@ -19,32 +19,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-__all__ = ["LazyTensor", "Piece", "Reader", "plain"]
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """Some whole rows of one part, in flight.
-
-    It says itself where it belongs, so a sink can place pieces in any order.
-
-    Attributes:
-        role: the part it belongs to.
-        offset: byte in that part at which ``data`` starts.
-        data: C-contiguous array in the part's carrier dtype; valid until the worker empties its scratch.
-    """
-
-    role: str
-    offset: int
-    data: Array
-
-
-Reader = Callable[[int, int, Scratch], Iterator[Piece]]
-"""``read(start, stop, scratch)``: the pieces of rows ``start`` to ``stop``, one for each part.
-
-``start`` is a multiple of the tensor's grain; ``stop`` too, or the number of rows. Thread-safe, repeatable.
-One that yields bytes of a file without looking at them has an attribute ``untouched`` that is true.
-"""
+__all__ = ["LazyTensor", "plain"]
 
 
 @dataclass(frozen=True)
@@ -55,14 +30,14 @@ class LazyTensor:
         name: the logical name; a convention derives the names of the parts from it.
         spec: logical dtype and shape: those before quantization, whatever the parts are.
         parts: what is stored.
-        read: produces pieces, see :data:`Reader`.
+        value: what yields their bytes.
         grain: rows are read in multiples of this.
         source: name in the source; stays when the tensor is renamed.
         scheme: how ``codes`` and their companions stand for the tensor; None for plain values.
-        needs: observations that must be complete before the first row is read.
+        needs: what must be known of whole tensors before the first row is read.
         fate: what was done to it and why, in order.
         shares: key of the stored bytes when several tensors may alias them (tied weights), else None.
-        quality: what encoding loses of it, where that is measured; complete when all rows were read.
+        measured: the number under which a run gathers what encoding loses of it; None for none.
         cost: its tiles are smaller by this, because their rows take more memory on their way than others'.
         unpadded: its shape before zeros were added so that a scheme takes it; None where none were.
     """
@@ -70,14 +45,14 @@ class LazyTensor:
     name: str
     spec: Spec
     parts: tuple[Part, ...]
-    read: Reader = field(repr=False, compare=False)
+    value: Expr
     grain: int = 1
     source: str = ""
     scheme: Encoding | None = None
-    needs: tuple[Observation[Any], ...] = field(default=(), repr=False, compare=False)
+    needs: tuple[Statistic[Any], ...] = ()
     fate: tuple[str, ...] = ()
     shares: str | None = None
-    quality: Quality | None = field(default=None, repr=False, compare=False)
+    measured: int | None = None
     cost: int = 1
     unpadded: tuple[int, ...] | None = None
 
@@ -88,8 +63,8 @@ class LazyTensor:
 
     @property
     def untouched(self) -> bool:
-        """Whether its reader yields bytes of a file as they lie, without looking at them."""
-        return getattr(self.read, "untouched", False)
+        """Whether what is read of it are bytes of a file as they lie."""
+        return self.value.untouched
 
     @property
     def nbytes(self) -> int:
@@ -109,12 +84,16 @@ class LazyTensor:
             changes["fate"] = (*self.fate, did)
         return replace(self, **changes)
 
-    def matrix(self, start: int, stop: int, scratch: Scratch) -> Array:
+    def read(self, start: int, stop: int, context: Context) -> Iterator[Piece]:
+        """The pieces of some rows, see :meth:`.expr.Expr.read`."""
+        return self.value.read(start, stop, context)
+
+    def matrix(self, start: int, stop: int, context: Context) -> Array:
         """Rows of a plain tensor as a 2-D array ``[stop - start, columns]`` in the carrier dtype.
 
         It may be a read-only view of the file. Not for packed sub-byte dtypes.
         """
-        (piece,) = self.read(start, stop, scratch)
+        (piece,) = self.value.read(start, stop, context)
         return piece.data.reshape(stop - start, self.spec.columns)
 
     def tiles(self, nbytes: int) -> Iterator[tuple[int, int]]:
@@ -136,10 +115,10 @@ class LazyTensor:
 
         part = self.parts[0] if role is None else self.part(role)
         buffer = np.empty(part.spec.nbytes, np.uint8)
-        scratch = Scratch()
+        context = Context()
         for start, stop in self.tiles(4 << 20):
-            scratch.reset()
-            for piece in self.read(start, stop, scratch):
+            context.reset()
+            for piece in self.read(start, stop, context):
                 if piece.role == part.role:
                     raw = piece.data.reshape(-1).view(np.uint8)
                     buffer[piece.offset : piece.offset + raw.nbytes] = raw
@@ -163,6 +142,8 @@ class LazyTensor:
         return torch.from_numpy(array.view(part.spec.dtype.carrier)).view(kind)
 
 
-def plain(name: str, spec: Spec, read: Reader, **rest: Any) -> LazyTensor:
+def plain(name: str, spec: Spec, value: Expr, **rest: Any) -> LazyTensor:
     """A tensor of plain values."""
-    return LazyTensor(name, spec, (Part("values", spec),), read, spec.grain, rest.pop("source", name), **rest)
+    return LazyTensor(
+        name, spec, (Part("values", spec),), value, spec.grain, rest.pop("source", name), **rest
+    )

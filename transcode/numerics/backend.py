@@ -14,7 +14,7 @@ from functools import wraps
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..core.scratch import Scratch
+from ..core.context import Context
 from ..errors import PlanError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def dispatched(function: F) -> F:
 
 
 @contextmanager
-def working(device: str | None, memory: int = 0) -> Iterator[Scratch]:
+def working(device: str | None, memory: int = 0) -> Iterator[Context]:
     """Let this thread's kernels run on a device in this block; yields the scratch for its tiles.
 
     Args:
@@ -48,14 +48,14 @@ def working(device: str | None, memory: int = 0) -> Iterator[Scratch]:
         memory: bytes of the GPU's memory that this thread may use.
     """
     if device is None:
-        yield Scratch()
+        yield Context()
         return
     from .gpu.worker import Worker
 
     with Worker(device, memory) as worker:
         _here.worker = worker
         try:
-            yield Scratch(worker.pinned)
+            yield Context(worker.pinned)
         finally:
             del _here.worker
 

@@ -9,9 +9,9 @@ from typing import ClassVar
 import numpy as np
 
 from ..core.dtypes import DTYPES, DType
+from ..core.expr import Piece
 from ..core.scratch import Scratch
 from ..core.spec import Part, Spec
-from ..core.tensor import Piece
 from ..errors import RecipeError
 from .base import SCALE_DTYPES, Array, Base, choose, fitting, narrowed, stored_scale, widened
 from .packed import unpacked

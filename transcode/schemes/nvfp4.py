@@ -9,9 +9,9 @@ from typing import ClassVar
 import numpy as np
 
 from ..core.dtypes import DTYPES, DType
+from ..core.expr import Piece
 from ..core.scratch import Scratch
 from ..core.spec import Part, Spec
-from ..core.tensor import Piece
 from ..numerics.minifloat import FORMATS
 from .base import Array, Base, choose
 from .packed import code_bytes, unpacked

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from ..core.dtypes import DTYPES, DType
+from ..core.expr import Piece
 from ..core.scratch import Scratch
 from ..core.spec import Part, Spec
-from ..core.tensor import Piece
 from .base import Array, Base, fitting, narrowed, stored_scale, widened
 from .blocks import Blocks
 

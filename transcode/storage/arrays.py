@@ -12,14 +12,15 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import partial
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+from ..core.context import Context
 from ..core.dtypes import DTYPES, DType
-from ..core.scratch import Scratch
+from ..core.expr import Expr, Piece
 from ..core.spec import Spec
-from ..core.tensor import LazyTensor, Piece, plain
+from ..core.tensor import LazyTensor, plain
 from .placeholder import Placeholder
 from .roots import Leaf
 from .unpickle import Builder
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["ARRAY_NAMES", "Values", "array_tensor"]
+__all__ = ["ARRAY_NAMES", "Embedded", "Values", "array_tensor"]
 
 _DTYPES = {
     "f8": "F64",
@@ -61,7 +62,7 @@ _SCALARS = {
 }
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Values(Leaf):
     """The elements of an array: ``raw`` in row-major order, or column-major where ``fortran``."""
 
@@ -146,20 +147,31 @@ ARRAY_NAMES: dict[str, Any] = {
 
 def array_tensor(name: str, values: Values) -> LazyTensor:
     """The tensor of an array."""
-    spec = Spec(values.dtype, values.shape)
+    return plain(name, Spec(values.dtype, values.shape), Embedded(values))
 
-    @cache  # of an array that lies otherwise, one copy that serves all reads
-    def rows() -> NDArray[np.generic]:
-        import numpy as np  # commands that look at facts alone do without
 
-        stored = np.dtype(values.code).newbyteorder(">" if values.big else "<")
-        array = np.frombuffer(values.raw, stored).reshape(values.shape, order="F" if values.fortran else "C")
-        array = np.ascontiguousarray(array, stored.newbyteorder("<"))
-        made: NDArray[np.generic] = array.view(values.dtype.carrier).reshape(spec.rows, spec.columns)
-        made.flags.writeable = False
-        return made
+@dataclass(frozen=True, slots=True)
+class Embedded(Expr):
+    """The elements of an array that stands in a pickle."""
 
-    def read(start: int, stop: int, scratch: Scratch) -> Iterator[Piece]:
-        yield Piece("values", spec.row_offset(start), rows()[start:stop])
+    values: Values
 
-    return plain(name, spec, read)
+    def read(self, start: int, stop: int, context: Context) -> Iterator[Piece]:
+        """See :meth:`.core.expr.Expr.read`."""
+        values = self.values
+        spec = Spec(values.dtype, values.shape)
+        # Of an array that lies otherwise, one copy serves all reads.
+        direct = not values.big and not values.fortran
+        rows = _rows(values, spec) if direct else context.run.factors.get(self, partial(_rows, values, spec))
+        yield Piece("values", spec.row_offset(start), rows[start:stop])
+
+
+def _rows(values: Values, spec: Spec) -> NDArray[np.generic]:
+    import numpy as np  # commands that look at facts alone do without
+
+    stored = np.dtype(values.code).newbyteorder(">" if values.big else "<")
+    array = np.frombuffer(values.raw, stored).reshape(values.shape, order="F" if values.fortran else "C")
+    array = np.ascontiguousarray(array, stored.newbyteorder("<"))
+    made: NDArray[np.generic] = array.view(values.dtype.carrier).reshape(spec.rows, spec.columns)
+    made.flags.writeable = False
+    return made

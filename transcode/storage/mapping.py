@@ -215,11 +215,40 @@ def _merged(ranges: list[_Range]) -> Iterable[_Range]:
 
 _POOL = _Pool()
 
+_Key = tuple[Path, tuple[int, ...], bool, bool]
 
+
+class _Alive:
+    """What is alive of a file while anything refers to it."""
+
+    __slots__ = ("__weakref__", "key", "lost", "turn")
+
+    def __init__(self, key: _Key) -> None:
+        self.key = key
+        self.lost = ctypes.c_uint64()  # not 0 once a page was gone when it was looked at
+        self.turn = threading.Lock()
+
+
+_ALIVE: weakref.WeakValueDictionary[_Key, _Alive] = weakref.WeakValueDictionary()
+_ALIVE_LOCK = threading.RLock()  # the garbage collector may come here anywhere
+
+
+def _alive(key: _Key) -> _Alive:
+    """The one of all equal files."""
+    with _ALIVE_LOCK:
+        found = _ALIVE.get(key)
+        if found is None:
+            found = _ALIVE[key] = _Alive(key)
+            weakref.finalize(found, _POOL.abandon, key).atexit = False
+        return found
+
+
+@dataclass(frozen=True, repr=False, init=False)
 class MappedFile:
     """A file whose bytes are read where they lie; opened at the first read, and closed when many are open.
 
-    Thread-safe.
+    It is a value: the path, and by what the file is known to be the same. What is alive of it, the
+    descriptor and the map, is the process's, and shared by all that are equal. Thread-safe.
 
     Args:
         path: the file.
@@ -228,25 +257,44 @@ class MappedFile:
 
     Raises:
         OSError: there is no such file.
+
+    Attributes:
+        path: the file.
+        identity: its size, time of modification, inode and device, when it was first seen.
     """
 
+    path: Path
+    identity: tuple[int, ...]
+    mmap: bool
+    drop_cache: bool
+
     def __init__(self, path: str | PathLike[str], *, mmap: bool = True, drop_cache: bool = False) -> None:
-        self.path = Path(path)
-        self._mmap = mmap
-        self._drop_cache = drop_cache
-        self._seen = _identity(os.stat(path))
-        self.size = self._seen[0]
-        self._lost = ctypes.c_uint64()  # not 0 once a page was gone when it was looked at
-        self._turn = threading.Lock()
-        self._key = object()
-        weakref.finalize(self, _POOL.abandon, self._key).atexit = False
+        self.__setstate__((Path(path), _identity(os.stat(path)), mmap, drop_cache))
+
+    def __getstate__(self) -> _Key:
+        return self.path, self.identity, self.mmap, self.drop_cache
+
+    def __setstate__(self, state: _Key) -> None:
+        for name, value in zip(("path", "identity", "mmap", "drop_cache"), state, strict=True):
+            object.__setattr__(self, name, value)
+        object.__setattr__(self, "_alive", _alive(state))
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return self.identity[0]
+
+    @property
+    def _here(self) -> _Alive:
+        found: _Alive = self.__dict__["_alive"]
+        return found
 
     def __repr__(self) -> str:
         return f"MappedFile({str(self.path)!r})"
 
     def close(self) -> None:
         """Close the file. Views of it stay valid; a later read opens it again."""
-        _POOL.close(self._key)
+        _POOL.close(self._here.key)
 
     def verify(self) -> None:
         """Raise FormatError if the file was changed, replaced or removed since, or a page of it lost."""
@@ -254,12 +302,12 @@ class MappedFile:
             now = _identity(os.stat(self.path))
         except OSError as error:
             raise FormatError(f"cannot be read any more: {error.strerror}", file=self.path) from None
-        if now != self._seen:
+        if now != self.identity:
             raise FormatError("was changed while it was being read", file=self.path, hint="start again")
         self._check_lost()
 
     def _check_lost(self) -> None:
-        if self._lost.value:
+        if self._here.lost.value:
             raise FormatError(
                 "was cut while it was being read, or its disk could not read it",
                 file=self.path,
@@ -277,7 +325,7 @@ class MappedFile:
         assert 0 <= begin <= end
         if begin == end:
             return np.frombuffer(b"", np.uint8)
-        open = _POOL.get(self._key, self._open)
+        open = _POOL.get(self._here.key, self._open)
         # The tensors behind a cut are gone, whatever these bytes are.
         size = os.fstat(open.fd).st_size
         if size < max(end, self.size):
@@ -316,8 +364,8 @@ class MappedFile:
         return rows.reshape(stop - start, spec.columns)
 
     def _survives(self, map: _Map, address: int) -> bool:
-        with self._turn:
-            return map.survives(address, self._lost)
+        with self._here.turn:
+            return map.survives(address, self._here.lost)
 
     def _open(self) -> _Open:
         try:
@@ -326,14 +374,14 @@ class MappedFile:
             raise FormatError(f"cannot be read: {error.strerror}", file=self.path) from None
         mapped: _Map | None = None
         try:
-            if _identity(os.fstat(fd)) != self._seen:
+            if _identity(os.fstat(fd)) != self.identity:
                 raise FormatError("was changed since its header was read", file=self.path, hint="start again")
-            if self._mmap:
+            if self.mmap:
                 mapped = _map(fd)
         except BaseException:
             os.close(fd)
             raise
-        return _Open(fd, mapped, self._drop_cache)
+        return _Open(fd, mapped, self.drop_cache)
 
     def _copy(self, open: _Open, begin: int, end: int, scratch: Scratch) -> Bytes:
         out: Bytes = scratch.take((end - begin,), "u1")

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+from ..core.context import Context
+from ..core.expr import Expr, Piece
 from ..core.scratch import Scratch
 from ..core.spec import Spec
-from ..core.tensor import LazyTensor, Piece, plain
+from ..core.tensor import LazyTensor, plain
 from ..errors import FormatError
 from .mapping import MappedFile
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["contiguous", "extent", "stored", "strided"]
+__all__ = ["Stored", "Strided", "contiguous", "extent", "stored", "strided"]
 
 _SPAN = 8 << 20
 """Bytes of the file that a gather looks at before it may let go of them."""
@@ -26,14 +29,35 @@ Shape = tuple[int, ...]
 
 def stored(file: MappedFile, name: str, spec: Spec, offset: int, *, shares: str | None = None) -> LazyTensor:
     """The tensor whose row-major bytes begin at ``offset`` of a file."""
+    return plain(name, spec, Stored(file, name, spec, offset), shares=shares)
 
-    def read(start: int, stop: int, scratch: Scratch) -> Iterator[Piece]:
-        with _naming(name):
-            rows = file.rows(offset, spec, start, stop, scratch)
-        yield Piece("values", spec.row_offset(start), rows)
 
-    read.untouched = True  # type: ignore[attr-defined]
-    return plain(name, spec, read, shares=shares)
+@dataclass(frozen=True, slots=True)
+class Stored(Expr):
+    """Row-major bytes of a file.
+
+    Attributes:
+        file: where they are.
+        name: of the tensor there, for errors.
+        spec: its facts.
+        offset: its first byte.
+    """
+
+    file: MappedFile
+    name: str
+    spec: Spec
+    offset: int
+
+    @property
+    def untouched(self) -> bool:
+        """They are."""
+        return True
+
+    def read(self, start: int, stop: int, context: Context) -> Iterator[Piece]:
+        """See :meth:`.core.expr.Expr.read`."""
+        with _naming(self.name):
+            rows = self.file.rows(self.offset, self.spec, start, stop, context)
+        yield Piece("values", self.spec.row_offset(start), rows)
 
 
 @contextmanager
@@ -55,36 +79,51 @@ def strided(
     *,
     shares: str | None = None,
 ) -> LazyTensor:
-    """A tensor whose elements lie apart: a transpose, a slice of columns, an expanded row.
+    """A tensor whose elements lie apart, see :class:`Strided`."""
+    return plain(name, spec, Strided(file, name, spec, offset, shape, strides), shares=shares)
 
-    Its rows are gathered into scratch, looking at no more than a few MiB of the file at a time, so that
-    memory stays bounded even where one row touches every page of the tensor.
 
-    Args:
-        spec: the facts of the tensor.
+@dataclass(frozen=True, slots=True)
+class Strided(Expr):
+    """Elements of a file that lie apart: a transpose, a slice of columns, an expanded row.
+
+    Rows are gathered into scratch, looking at no more than a few MiB of the file at a time, so that memory
+    stays bounded even where one row touches every page of the tensor.
+
+    Attributes:
+        file: where they are.
+        name: of the tensor there, for errors.
+        spec: its facts.
         offset: byte of its first element.
         shape: of the stored elements; that of ``spec`` but for packed dtypes, which are stored as bytes.
         strides: non-negative distance between elements of each dimension, in elements.
     """
-    import numpy as np  # as in the mapping
 
-    carrier = np.dtype(spec.dtype.carrier)
-    steps = tuple(stride * carrier.itemsize for stride in strides)
+    file: MappedFile
+    name: str
+    spec: Spec
+    offset: int
+    shape: Shape
+    strides: Shape
 
-    def read(start: int, stop: int, scratch: Scratch) -> Iterator[Piece]:
+    def read(self, start: int, stop: int, context: Context) -> Iterator[Piece]:
+        """See :meth:`.core.expr.Expr.read`."""
+        import numpy as np  # as in the mapping
+
+        spec = self.spec
+        carrier = np.dtype(spec.dtype.carrier)
+        steps = tuple(stride * carrier.itemsize for stride in self.strides)
         begin, end = spec.row_offset(start), spec.row_offset(stop)
-        out = scratch.take(((end - begin) // carrier.itemsize,), carrier)
+        out = context.take(((end - begin) // carrier.itemsize,), carrier)
         done = 0
-        for low, size in _boxes(shape, begin // carrier.itemsize, end // carrier.itemsize):
+        for low, size in _boxes(self.shape, begin // carrier.itemsize, end // carrier.itemsize):
             target = out[done : done + prod(size)].reshape(size)
-            at = offset + sum(index * step for index, step in zip(low, steps, strict=True))
-            with _naming(name):
-                _gather(file, at, steps, target, Scratch())
+            at = self.offset + sum(index * step for index, step in zip(low, steps, strict=True))
+            with _naming(self.name):
+                _gather(self.file, at, steps, target, Scratch())
             done += target.size
         out.flags.writeable = False
         yield Piece("values", begin, out if spec.dtype.packed else out.reshape(stop - start, spec.columns))
-
-    return plain(name, spec, read, shares=shares)
 
 
 def contiguous(shape: Shape, strides: Shape) -> bool:

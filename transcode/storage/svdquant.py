@@ -8,15 +8,16 @@ its file, as in ``scale.pt/blocks.0.attn.to_q.weight.scale.0``.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from ..core.dtypes import DTYPES
-from ..core.scratch import Scratch
+from ..core.expr import Constant
 from ..core.spec import Spec
-from ..core.tensor import LazyTensor, Piece, plain
+from ..core.tensor import LazyTensor, plain
 from ..errors import FormatError
 from .mapping import MappedFile
 from .source import Source, SourceFile
@@ -84,12 +85,8 @@ def _leaves(prefix: str, value: Mapping[Any, Any], file: Path) -> Iterator[LazyT
 
 def _scalar(name: str, value: bool | float) -> LazyTensor:
     """A flag or a number as a tensor of one element."""
-    import numpy as np  # every opening of a source looks whether it is such a folder
-
-    spec = Spec(DTYPES["BOOL" if isinstance(value, bool) else "F64"], ())
-    data = np.array([value], spec.dtype.carrier)
-
-    def read(start: int, stop: int, scratch: Scratch) -> Iterator[Piece]:
-        yield Piece("values", 0, data[start:stop])
-
-    return plain(name, spec, read)
+    if isinstance(value, bool):
+        spec, data = Spec(DTYPES["BOOL"], ()), bytes([value])
+    else:
+        spec, data = Spec(DTYPES["F64"], ()), struct.pack("<d", value)
+    return plain(name, spec, Constant(spec, data))

@@ -10,17 +10,18 @@ from typing import Any, ClassVar
 import numpy as np
 
 from .. import catalog
+from ..core.context import Context
 from ..core.dtypes import DTYPES
+from ..core.expr import Expr, Piece
 from ..core.flow import Transform
 from ..core.given import path
 from ..core.planning import Planning
-from ..core.scratch import Scratch
 from ..core.spec import Part, Spec
-from ..core.tensor import LazyTensor, Piece
+from ..core.tensor import LazyTensor
 from ..errors import FormatError, PlanError
 from ..storage.pickle import read_pickle
 
-__all__ = ["Calibrate"]
+__all__ = ["Calibrate", "Calibrating"]
 
 _REACH = np.float32(2688)
 """6 * 448: the largest nvfp4 code under the largest block scale, of inputs as of weights."""
@@ -88,25 +89,13 @@ class Calibrate(Transform):
                 tensor=tensor.name,
                 hint="keep the global scale",
             )
-        given = np.array([_REACH / peak], np.float32)
         parts = [part for part in tensor.parts if self.keep_global_scale or part.role != "global_scale"]
         parts.append(Part("input_global_scale", _SCALAR))
         if with_alpha:
             parts.append(Part("alpha", _SCALAR))
 
-        def read(start: int, stop: int, scratch: Scratch) -> Iterator[Piece]:
-            for piece in tensor.read(start, stop, scratch):
-                if piece.role != "global_scale":
-                    yield piece
-                    continue
-                if self.keep_global_scale:
-                    yield piece
-                if start == 0:
-                    yield Piece("input_global_scale", 0, given)
-                if start == 0 and with_alpha:
-                    yield Piece("alpha", 0, np.float32(1) / (given * piece.data.reshape(1)))
-
-        return tensor.evolve(parts=tuple(parts), read=read, did=f"calibrate: inputs up to {peak:g}")
+        value = Calibrating(tensor.value, np.float32(_REACH / peak), self.keep_global_scale, with_alpha)
+        return tensor.evolve(parts=tuple(parts), value=value, did=f"calibrate: inputs up to {peak:g}")
 
     def config(self) -> dict[str, Any]:
         """The path, and the option where it differs from the default."""
@@ -118,6 +107,37 @@ class Calibrate(Transform):
     def recorded(self) -> dict[str, Any]:
         """The name of the file instead of its path."""
         return {**self.config(), "path": Path(self.path).name}
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrating(Expr):
+    """A tensor with a global scale, and beside it the scale of its inputs.
+
+    Attributes:
+        of: what yields the tensor.
+        given: the scale of the inputs.
+        keep_global_scale: whether its own stays.
+        with_alpha: whether alpha is made of both.
+    """
+
+    of: Expr
+    given: np.float32
+    keep_global_scale: bool
+    with_alpha: bool
+
+    def read(self, start: int, stop: int, context: Context) -> Iterator[Piece]:
+        """See :meth:`.core.expr.Expr.read`."""
+        given = np.array([self.given], np.float32)
+        for piece in self.of.read(start, stop, context):
+            if piece.role != "global_scale":
+                yield piece
+                continue
+            if self.keep_global_scale:
+                yield piece
+            if start == 0:
+                yield Piece("input_global_scale", 0, given)
+            if start == 0 and self.with_alpha:
+                yield Piece("alpha", 0, np.float32(1) / (given * piece.data.reshape(1)))
 
 
 def _takes_alpha(tensor: LazyTensor, planning: Planning) -> bool:

@@ -10,19 +10,21 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.context import Context
 from ..core.dtypes import FLOATS, DType, dtype
+from ..core.expr import Expr, Piece
 from ..core.flow import Transform
 from ..core.given import text, texts
 from ..core.planning import Planning
 from ..core.scratch import Scratch
 from ..core.spec import Spec
-from ..core.tensor import LazyTensor, Piece, plain
+from ..core.tensor import LazyTensor, plain
 from ..errors import DataError, PlanError, RecipeError
 from .orphans import is_marker, refuse_scaled
 from .quantized import Stored, plain_fp8, stored_quantized
 from .select import Patterns
 
-__all__ = ["Cast", "cast_tensor", "cast_values", "float_dtype"]
+__all__ = ["Cast", "Casting", "cast_tensor", "cast_values", "float_dtype"]
 
 _TARGETS = (*FLOATS, "F8_E4M3", "F8_E5M2")
 
@@ -149,19 +151,30 @@ def cast_tensor(tensor: LazyTensor, to: DType, *, saturate: bool = False, why: s
     if source == to:
         return tensor
     spec = Spec(to, tensor.spec.shape)
-
-    def read(start: int, stop: int, scratch: Scratch) -> Iterator[Piece]:
-        rows = tensor.matrix(start, stop, scratch)
-        name = tensor.source or tensor.name
-        out = cast_values(rows, source, to, scratch, name, start, saturate=saturate)
-        yield Piece("values", spec.row_offset(start), out)
-
-    made = plain(tensor.name, spec, read, source=tensor.source, needs=tensor.needs, fate=tensor.fate)
+    value = Casting(tensor, to, saturate)
+    made = plain(tensor.name, spec, value, source=tensor.source, needs=tensor.needs, fate=tensor.fate)
     return made.evolve(
         cost=tensor.cost,
         grain=lcm(tensor.grain, spec.grain),
         did=f"cast: {source.name} -> {to.name}{why and ', ' + why}",
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Casting(Expr):
+    """A plain tensor in another dtype."""
+
+    tensor: LazyTensor
+    to: DType
+    saturate: bool
+
+    def read(self, start: int, stop: int, context: Context) -> Iterator[Piece]:
+        """See :meth:`.core.expr.Expr.read`."""
+        tensor = self.tensor
+        rows = tensor.matrix(start, stop, context)
+        name = tensor.source or tensor.name
+        out = cast_values(rows, tensor.spec.dtype, self.to, context, name, start, saturate=self.saturate)
+        yield Piece("values", Spec(self.to, tensor.spec.shape).row_offset(start), out)
 
 
 def cast_values(

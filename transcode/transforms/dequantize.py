@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .. import catalog
 from ..core import small_json
+from ..core.context import Context
 from ..core.dtypes import DType
+from ..core.expr import Expr, Piece
 from ..core.flow import Transform
 from ..core.given import text, texts
 from ..core.planning import Planning
+from ..core.scheme import Scheme
 from ..core.scratch import Scratch
-from ..core.spec import Spec
-from ..core.tensor import LazyTensor, Piece, plain
+from ..core.spec import Part, Spec
+from ..core.tensor import LazyTensor, plain
 from ..errors import DataError, PlanError, RecipeError
 from .cast import cast_values, float_dtype
 from .companions import Companions
@@ -30,12 +31,9 @@ from .readings import Reading
 from .select import Patterns
 from .spell import canonical
 
-__all__ = ["Dequantize"]
+__all__ = ["Decoding", "Dequantize", "StoredPart"]
 
 _F32 = "F32"
-_KEPT = 8
-"""Tensors whose scales are held at once: enough for the workers not to read them again for each tile."""
-
 _STATED = ("quantization_config", "compression_config")
 """Keys of metadata that say what config.json says."""
 
@@ -133,12 +131,9 @@ class Dequantize(Transform):
         companions: Companions,
     ) -> dict[str, LazyTensor]:
         target = float_dtype(self.to)
-        recent = _Recent(_KEPT)
         keep = self.on_nonfinite == "keep"
         return {
-            codes: _decode(
-                reading, companions.shape(reading), table, target, recent, keep, conventions[0].name
-            )
+            codes: _decode(reading, companions.shape(reading), table, target, keep, conventions[0].name)
             for codes, reading in readings.items()
         }
 
@@ -219,77 +214,94 @@ def _rewrite_metadata(planning: Planning, decoded: Sequence[str], some_left: boo
         planning.replaced[LAYERS] = small_json.spell({**stated, "layers": kept}) if some else None
 
 
-class _Recent:
-    """The small parts of the tensors being decoded; those of finished tensors are let go."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._lock = threading.Lock()
-        self._kept: OrderedDict[object, Any] = OrderedDict()
-
-    def get(self, key: object, make: Callable[[], Any]) -> Any:
-        with self._lock:
-            if key not in self._kept:
-                self._kept[key] = make()
-            self._kept.move_to_end(key)
-            while len(self._kept) > self._size:
-                self._kept.popitem(last=False)
-            return self._kept[key]
-
-
 def _decode(
     reading: Reading,
     shape: tuple[int, ...],
     table: Mapping[str, LazyTensor],
     target: DType,
-    recent: _Recent,
     keep: bool,
     convention: str,
 ) -> LazyTensor:
     name, scheme, spec = reading.name, reading.scheme, reading.spec
     codes = table[reading.codes]
     parts = {part.role: part for part in scheme.parts(spec)}
-    wanted = parts.keys() - {"codes"}
-    # Where bytes of a row are stored as two axes, a row of the tensor is several stored ones.
-    stored_rows = codes.spec.rows // max(spec.rows, 1)
-    f32 = float_dtype(_F32)
+    small = tuple(
+        StoredPart(table[reading.stored[role]], reading.rules[role], part)
+        for role, part in parts.items()
+        if role != "codes"
+    )
     out_spec = Spec(target, shape)
-
-    def small() -> dict[str, NDArray[Any]]:
-        return {
-            role: canonical(
-                _carried(table[reading.stored[role]]),
-                role,
-                reading.rules[role],
-                parts[role],
-                powers=reading.powers,
-            )
-            for role in wanted
-        }
-
-    def read(start: int, stop: int, scratch: Scratch) -> Iterator[Piece]:
-        whole = recent.get(name, small)
-        (piece,) = codes.read(start * stored_rows, stop * stored_rows, scratch)
-        # Not by the columns of the codes: bytes hold two of F4.
-        stored = piece.data.reshape(stop - start, -1)
-        rows = canonical(stored, "codes", reading.rules["codes"], parts["codes"])
-        values = scratch.take((stop - start, spec.columns), np.float32)
-        with np.errstate(over="ignore", invalid="ignore"):
-            scheme.decode({"codes": rows, **whole}, spec, start, stop, values)
-        if out_spec.columns < spec.columns:  # it was padded
-            whole_rows, values = values, scratch.take((stop - start, out_spec.columns), np.float32)
-            values[:] = whole_rows[:, : out_spec.columns]
-        if keep:
-            out = _kept(values, target, scratch, name, start)
-        else:
-            _check_finite(values, name, start)
-            out = cast_values(values, f32, target, scratch, name, start)
-        yield Piece("values", out_spec.row_offset(start), out)
-
-    made = plain(name, out_spec, read, source=codes.source, fate=codes.fate)
+    value = Decoding(
+        name, StoredPart(codes, reading.rules["codes"], parts["codes"]), small, scheme, spec, out_spec,
+        reading.powers, keep,
+    )  # fmt: skip
+    made = plain(name, out_spec, value, source=codes.source, fate=codes.fate)
     return made.evolve(
         grain=scheme.grain(spec), did=f"dequantize {scheme.name} -> {target.name}: as {convention} stores it"
     )
+
+
+class StoredPart(NamedTuple):
+    """A part as it is stored: its tensor, its rule, and the part as the scheme makes it."""
+
+    tensor: LazyTensor
+    rule: catalog.PartRule
+    part: Part
+
+
+@dataclass(frozen=True)
+class Decoding(Expr):
+    """A quantized tensor as plain values.
+
+    Attributes:
+        name: of the tensor, for errors.
+        codes: whose rows are read.
+        others: the small parts, which are held whole while the tensor is read.
+        scheme: what decodes them.
+        spec: facts of the tensor as float32, in which it is decoded.
+        out: those of the result, which has fewer rows and columns where zeros were added before.
+        powers: scales are stored as exponents (E8M0).
+        keep: values that are not finite are written.
+    """
+
+    name: str
+    codes: StoredPart
+    others: tuple[StoredPart, ...]
+    scheme: Scheme
+    spec: Spec
+    out: Spec
+    powers: bool
+    keep: bool
+
+    def read(self, start: int, stop: int, context: Context) -> Iterator[Piece]:
+        """See :meth:`.core.expr.Expr.read`."""
+        spec, out_spec, target, name = self.spec, self.out, self.out.dtype, self.name
+        whole = context.run.scales.get(self, self._others)
+        tensor, rule, part = self.codes
+        # Where bytes of a row are stored as two axes, a row of the tensor is several stored ones.
+        stored_rows = tensor.spec.rows // max(spec.rows, 1)
+        (piece,) = tensor.read(start * stored_rows, stop * stored_rows, context)
+        # Not by the columns of the codes: bytes hold two of F4.
+        stored = piece.data.reshape(stop - start, -1)
+        rows = canonical(stored, "codes", rule, part)
+        values = context.take((stop - start, spec.columns), np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):
+            self.scheme.decode({"codes": rows, **whole}, spec, start, stop, values)
+        if out_spec.columns < spec.columns:  # it was padded
+            padded, values = values, context.take((stop - start, out_spec.columns), np.float32)
+            values[:] = padded[:, : out_spec.columns]
+        if self.keep:
+            out = _kept(values, target, context, name, start)
+        else:
+            _check_finite(values, name, start)
+            out = cast_values(values, float_dtype(_F32), target, context, name, start)
+        yield Piece("values", out_spec.row_offset(start), out)
+
+    def _others(self) -> dict[str, NDArray[Any]]:
+        return {
+            part.role: canonical(_carried(tensor), part.role, rule, part, powers=self.powers)
+            for tensor, rule, part in self.others
+        }
 
 
 def _check_finite(values: NDArray[Any], name: str, start: int) -> None:

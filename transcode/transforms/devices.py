@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
+from ..core.context import Context
 from ..core.performance import Performance
 from ..core.scheme import Scheme
-from ..core.scratch import Scratch
 from ..core.tensor import LazyTensor
 from ..errors import TranscodeError
 from ..numerics import backend
@@ -40,7 +40,7 @@ class Devices:
     names: tuple[str, ...]
     performance: Performance
 
-    def surroundings(self, number: int) -> AbstractContextManager[Scratch]:
+    def surroundings(self, number: int) -> AbstractContextManager[Context]:
         """What worker ``number`` enters: it works for one GPU, with its share of that GPU's memory."""
         if not self.names:
             return backend.working(None)

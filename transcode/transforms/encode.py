@@ -3,62 +3,79 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import partial
+from dataclasses import dataclass
 from math import lcm
 
-from ..core.observe import Observation
-from ..core.quality import Quality
+from ..core.context import Context
+from ..core.expr import Expr, Piece
 from ..core.scheme import Scheme
-from ..core.scratch import Scratch
-from ..core.tensor import LazyTensor, Piece
+from ..core.spec import Spec
+from ..core.statistic import Statistic
+from ..core.tensor import LazyTensor
 from ..errors import DataError
 from ..numerics import NonFinite, Overflow
 from .measure import measure
 
-__all__ = ["encode_tensor", "first_nonfinite", "observation"]
+__all__ = ["Encoding", "Peak", "encode_tensor", "first_nonfinite"]
 
 _SCAN_TILE = 8 << 20
 
 
-def observation(tensor: LazyTensor, scheme: Scheme) -> Observation[float]:
-    """The look at all rows that a scheme needs before it can encode the first."""
+@dataclass(frozen=True, slots=True)
+class Peak(Statistic[float]):
+    """What a scheme must know of all rows of a tensor before it can encode the first."""
 
-    def look(start: int, stop: int, scratch: Scratch) -> float:
+    tensor: LazyTensor
+    scheme: Scheme
+
+    @property
+    def spec(self) -> Spec:
+        """Of the tensor."""
+        return self.tensor.spec
+
+    def tiles(self, nbytes: int) -> Iterator[tuple[int, int]]:
+        """As they are encoded."""
+        return self.tensor.evolve(grain=_grain(self.tensor, self.scheme)).tiles(nbytes)
+
+    def look(self, start: int, stop: int, context: Context) -> float:
+        """Raises DataError where a value is not finite."""
         try:
-            return scheme.observe(tensor.matrix(start, stop, scratch), tensor.spec.dtype)
+            return self.scheme.observe(self.tensor.matrix(start, stop, context), self.tensor.spec.dtype)
         except NonFinite as error:
-            raise _blame(tensor, error, start) from None
+            raise _blame(self.tensor, error, start) from None
 
-    return Observation(tensor.spec, partial(_tiles, tensor, _grain(tensor, scheme)), look, max)
+    def merge(self, one: float, other: float) -> float:
+        """The larger one."""
+        return max(one, other)
 
 
-def encode_tensor(
-    tensor: LazyTensor,
-    scheme: Scheme,
-    why: str,
-    needs: Sequence[Observation[float]],
-    *,
-    measured: bool = False,
-) -> LazyTensor:
-    """The tensor as the scheme's parts.
+@dataclass(frozen=True, slots=True)
+class Encoding(Expr):
+    """A plain tensor as the parts of a scheme.
 
-    Args:
-        tensor: plain floats of facts that the scheme takes.
-        why: the reason, for the plan.
-        needs: observations whose largest result the scheme is given; its own, or those of a whole group.
-        measured: decode what was encoded, and note what is lost.
+    Attributes:
+        tensor: plain floats.
+        scheme: what encodes them.
+        peaks: of the tensor, or of all that share a scale with it; the largest counts.
+        measured: the number under which losses are noted, or None.
     """
-    spec = tensor.spec
-    quality = Quality() if measured else None
 
-    def read(start: int, stop: int, scratch: Scratch) -> Iterator[Piece]:
-        stats = max((one.value(scratch) for one in needs), default=None)
-        rows = tensor.matrix(start, stop, scratch)
+    tensor: LazyTensor
+    scheme: Scheme
+    peaks: tuple[Peak, ...]
+    measured: int | None
+
+    def read(self, start: int, stop: int, context: Context) -> Iterator[Piece]:
+        """See :meth:`.core.expr.Expr.read`."""
+        tensor, scheme, spec = self.tensor, self.scheme, self.tensor.spec
+        stats = max(map(context.value, self.peaks), default=None)
+        rows = tensor.matrix(start, stop, context)
         try:
-            pieces = scheme.encode(rows, spec, start, stats, scratch)
-            if quality is not None:
+            pieces = scheme.encode(rows, spec, start, stats, context)
+            if self.measured is not None:
                 pieces = iter(made := list(pieces))
-                quality.add(start, measure(scheme, rows, spec, start, stats, made))
+                loss = measure(scheme, rows, spec, start, stats, made)
+                context.run.loss(self.measured).add(start, loss)
             yield from pieces
         except NonFinite as error:
             raise _blame(tensor, error, start) from None
@@ -70,6 +87,24 @@ def encode_tensor(
                 hint="store scales as F32 or BF16 (--scale-dtype)",
             ) from None
 
+
+def encode_tensor(
+    tensor: LazyTensor,
+    scheme: Scheme,
+    why: str,
+    needs: Sequence[Peak],
+    *,
+    measured: int | None = None,
+) -> LazyTensor:
+    """The tensor as the scheme's parts.
+
+    Args:
+        tensor: plain floats of facts that the scheme takes.
+        why: the reason, for the plan.
+        needs: of which the largest is given to the scheme; its own, or those of a whole group.
+        measured: decode what was encoded, and note what is lost under this number.
+    """
+    spec = tensor.spec
     said = f"quantize {scheme.name}: {why}"
     if len(spec.shape) > 2:
         shared = any(not part.spec.shape for part in scheme.parts(spec))
@@ -78,21 +113,21 @@ def encode_tensor(
     return tensor.evolve(
         did=said,
         parts=scheme.parts(spec),
-        read=read,
+        value=Encoding(tensor, scheme, tuple(needs), measured),
         grain=_grain(tensor, scheme),
         scheme=scheme,
         needs=(*tensor.needs, *needs),
-        quality=quality,
+        measured=measured,
     )
 
 
 def first_nonfinite(tensor: LazyTensor, scheme: Scheme) -> str | None:
     """Where a tensor first holds NaN or Inf, in words, or None. Reads all of it."""
-    scratch = Scratch()
+    context = Context()
     for start, stop in tensor.tiles(_SCAN_TILE):
-        scratch.reset()
+        context.reset()
         try:
-            scheme.observe(tensor.matrix(start, stop, scratch), tensor.spec.dtype)
+            scheme.observe(tensor.matrix(start, stop, context), tensor.spec.dtype)
         except NonFinite as error:
             return f"holds {error.value!r} at row {start + error.row}, column {error.column}"
     return None
@@ -101,10 +136,6 @@ def first_nonfinite(tensor: LazyTensor, scheme: Scheme) -> str | None:
 def _grain(tensor: LazyTensor, scheme: Scheme) -> int:
     # What comes before may be read in grains of its own, a dequantized tensor for one.
     return lcm(tensor.grain, scheme.grain(tensor.spec))
-
-
-def _tiles(tensor: LazyTensor, grain: int, nbytes: int) -> Iterator[tuple[int, int]]:
-    return tensor.evolve(grain=grain).tiles(nbytes)
 
 
 def _blame(tensor: LazyTensor, error: NonFinite, start: int) -> DataError:

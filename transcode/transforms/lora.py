@@ -19,10 +19,10 @@ from ..core.planning import Planning
 from ..core.spec import Spec
 from ..core.tensor import LazyTensor
 from ..errors import PlanError, RecipeError
-from .lora_delta import Added, Difference, Factors
+from .lora_delta import Added, Difference
 from .lora_homes import KEYS, Homes
 from .lora_keys import read
-from .lora_merge import Merging
+from .lora_merge import merge
 from .lora_places import Whole
 from .lora_placing import placements
 from .lora_stacked import Stacked
@@ -157,7 +157,6 @@ class Lora(Transform):
             for name, change, what in made:
                 added[name].append(change)
                 told[name].append(f"lora: {contents.path.name} x {strength:g}, {what}")
-        factors = Factors()
         for tensor in tensors:
             if tensor.name not in added:
                 yield tensor
@@ -165,10 +164,8 @@ class Lora(Transform):
             fate = (*tensor.fate, *told[tensor.name])
             # It is no longer what other names of the same stored bytes mean.
             # Its rows lie in memory, where the stages behind reckon with a view of the file.
-            merging = Merging(_as_rows(tensor, added[tensor.name]), added[tensor.name], factors)
-            yield tensor.evolve(
-                read=merging, needs=(*tensor.needs, *merging.needs), fate=fate, shares=None, cost=4
-            )
+            value, needs = merge(_as_rows(tensor, added[tensor.name]), added[tensor.name])
+            yield tensor.evolve(value=value, needs=(*tensor.needs, *needs), fate=fate, shares=None, cost=4)
 
     def config(self) -> dict[str, Any]:
         """Paths, and the rest where it differs from the default."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
@@ -13,8 +11,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.context import Context
 from ..core.dtypes import dtype
-from ..core.scratch import Scratch
 from ..core.spec import Spec
 from ..core.tensor import LazyTensor
 from ..errors import DataError
@@ -25,8 +23,6 @@ __all__ = [
     "Delta",
     "Difference",
     "F32Array",
-    "Factors",
-    "Held",
     "LowRank",
     "Mix",
     "Step",
@@ -46,43 +42,6 @@ What becomes of a row depends on that row alone.
 """
 
 
-class Held(Protocol):
-    """What keeps a matrix in memory while it is in use."""
-
-    def matrix(self) -> F32Array:
-        """The matrix, computed anew."""
-
-
-class Factors:
-    """The factors in use, in float32; the least recently used are let go beyond ``limit`` bytes."""
-
-    def __init__(self, limit: int = 8 << 20) -> None:
-        self._limit = limit
-        self._lock = threading.Lock()
-        self._kept: OrderedDict[Held, F32Array] = OrderedDict()
-        self._computing: dict[Held, threading.Lock] = {}
-
-    def get(self, one: Held) -> F32Array:
-        """``one.matrix()``, remembered. Others can be had while it is computed."""
-        with self._lock:
-            if one in self._kept:
-                self._kept.move_to_end(one)
-                return self._kept[one]
-            mine = self._computing.setdefault(one, threading.Lock())
-        with mine:
-            with self._lock:
-                found = self._kept.get(one)
-            if found is None:
-                found = one.matrix()
-            with self._lock:
-                self._kept[one] = found
-                self._kept.move_to_end(one)
-                self._computing.pop(one, None)
-                while len(self._kept) > 1 and sum(kept.nbytes for kept in self._kept.values()) > self._limit:
-                    self._kept.popitem(last=False)
-            return found
-
-
 class Adapter(Protocol):
     """What an adapter makes of a tensor."""
 
@@ -100,9 +59,7 @@ class Adapter(Protocol):
 class Delta(Adapter, Protocol):
     """What an adapter makes of each row by itself: most add something to it, some turn or scale it."""
 
-    def open(
-        self, first: int, last: int, block: int, scale: np.float32, factors: Factors, scratch: Scratch
-    ) -> Step:
+    def open(self, first: int, last: int, block: int, scale: np.float32, context: Context) -> Step:
         """Prepare for rows ``first`` to ``last`` of the flattened tensor, at most ``block`` values at a time.
 
         A row is all that lies under one index of the first dimension.
@@ -116,7 +73,7 @@ class Mix(Adapter, Protocol):
     def span(self, row: int) -> tuple[int, int]:
         """The rows that a row is made of: begin, end. They are the same for all rows among them."""
 
-    def weights(self, first: int, last: int, scale: np.float32, factors: Factors) -> F32Array:
+    def weights(self, first: int, last: int, scale: np.float32, context: Context) -> F32Array:
         """Rows ``first`` to ``last`` of the matrix, all in one span: float32 ``[last - first, end - begin]``.
 
         ``scale`` is the strength.
@@ -131,7 +88,7 @@ class Added:
     scale: np.float32
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class LowRank:
     """``up @ down``, or with a Tucker core ``mid``: ``sum_ab up[o, a] mid[a, b, ...] down[b, i]``.
 
@@ -184,15 +141,15 @@ class LowRank:
         """All of ``down``, the core multiplied in: float32 ``[rank padded, prod(shape[1:])]``."""
         from ..numerics.lora import RANKS, add_product, padded
 
-        scratch = Scratch()
+        context = Context()
         count = padded(self.rank, RANKS)
         columns = self.down.spec.numel // self.rank
         down = np.zeros((count, columns), np.float32)
-        load(self.file, self.down, 0, self.rank * columns, down.reshape(-1), scratch)
+        load(self.file, self.down, 0, self.rank * columns, down.reshape(-1), context)
         if self.mid is None:
             return down
         flat = np.empty(self.mid.spec.numel, np.float32)
-        load(self.file, self.mid, 0, flat.size, flat, scratch)
+        load(self.file, self.mid, 0, flat.size, flat, context)
         core = flat.reshape(self.rank, self.rank, -1)
         whole = np.zeros((count, columns, core.shape[2]), np.float32)
         for at in range(core.shape[2]):
@@ -203,32 +160,30 @@ class LowRank:
             whole[:, :, at] = product
         return whole.reshape(count, -1)
 
-    def open(
-        self, first: int, last: int, block: int, scale: np.float32, factors: Factors, scratch: Scratch
-    ) -> Step:
+    def open(self, first: int, last: int, block: int, scale: np.float32, context: Context) -> Step:
         from ..numerics.lora import add_product
 
-        up, down = self.factors(first, last, factors, scratch)
+        up, down = self.factors(first, last, context)
 
         def step(row: int, out: F32Array) -> None:
             add_product(up[row - first : row - first + out.shape[0]], down, scale, out)
 
         return step
 
-    def factors(self, first: int, last: int, factors: Factors, scratch: Scratch) -> tuple[F32Array, F32Array]:
+    def factors(self, first: int, last: int, context: Context) -> tuple[F32Array, F32Array]:
         """Rows ``first`` to ``last`` of ``up``, padded to whole bands, and all of :meth:`matrix`."""
         from ..numerics.lora import padded
 
-        down = factors.get(self)
-        up = scratch.take((padded(last - first), down.shape[0]), np.float32)
+        down = context.held(self)
+        up = context.take((padded(last - first), down.shape[0]), np.float32)
         up[...] = 0
         if self.turned:
-            whole = scratch.take((self.up.spec.numel,), np.float32)
-            load(self.file, self.up, 0, whole.size, whole, scratch)
+            whole = context.take((self.up.spec.numel,), np.float32)
+            load(self.file, self.up, 0, whole.size, whole, context)
             up[: last - first, : self.rank] = whole.reshape(self.rank, -1)[:, first:last].T
         else:
-            values = scratch.take(((last - first) * self.rank,), np.float32)
-            load(self.file, self.up, first * self.rank, last * self.rank, values, scratch)
+            values = context.take(((last - first) * self.rank,), np.float32)
+            load(self.file, self.up, first * self.rank, last * self.rank, values, context)
             up[: last - first, : self.rank] = values.reshape(last - first, self.rank)
         return up, down
 
@@ -243,7 +198,7 @@ class LowRank:
         return (self.down.spec.shape[1], *self.mid.spec.shape[2:])
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Difference:
     """A whole tensor of differences.
 
@@ -268,16 +223,14 @@ class Difference:
             return f"a difference {self.values.spec} does not fit {spec}"
         return None
 
-    def open(
-        self, first: int, last: int, block: int, scale: np.float32, factors: Factors, scratch: Scratch
-    ) -> Step:
+    def open(self, first: int, last: int, block: int, scale: np.float32, context: Context) -> Step:
         from ..numerics.lora import add
 
-        buffer = scratch.take((block,), np.float32)
+        buffer = context.take((block,), np.float32)
 
         def step(row: int, out: F32Array) -> None:
             begin, end = row * out.shape[1], min(last, row + out.shape[0]) * out.shape[1]
-            load(self.file, self.values, begin, end, buffer, scratch)
+            load(self.file, self.values, begin, end, buffer, context)
             add(buffer[: end - begin], scale, out.reshape(-1)[: end - begin])
 
         return step
@@ -290,24 +243,24 @@ def bare(shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape
 
 
-def elements(tensor: LazyTensor, begin: int, end: int, scratch: Scratch) -> NDArray[Any]:
+def elements(tensor: LazyTensor, begin: int, end: int, context: Context) -> NDArray[Any]:
     """Elements ``begin`` to ``end`` of a plain tensor in row-major order, 1-D, in the carrier dtype."""
     columns = max(tensor.spec.columns, 1)
     start, stop = begin // columns, -(-end // columns)
     start -= start % tensor.grain
     stop = min(stop + -stop % tensor.grain, tensor.spec.rows)
-    flat = tensor.matrix(start, stop, scratch).reshape(-1)
+    flat = tensor.matrix(start, stop, context).reshape(-1)
     return flat[begin - start * columns : end - start * columns]
 
 
-def load(file: Path, tensor: LazyTensor, begin: int, end: int, out: F32Array, scratch: Scratch) -> None:
+def load(file: Path, tensor: LazyTensor, begin: int, end: int, out: F32Array, context: Context) -> None:
     """Elements of a tensor of a LoRA as float32, in the first places of ``out``. Raises DataError."""
     from ..numerics import Overflow
     from ..numerics.cast import cast
 
     target = out[: end - begin]
     try:
-        cast(elements(tensor, begin, end, scratch)[None], tensor.spec.dtype, _F32, target[None])
+        cast(elements(tensor, begin, end, context)[None], tensor.spec.dtype, _F32, target[None])
         bad = ~np.isfinite(target)
         if not bad.any():
             return
@@ -326,5 +279,5 @@ def load_all(file: Path, tensor: LazyTensor) -> F32Array:
     """A whole tensor of a LoRA as float32, in its own shape. Raises DataError."""
     made = np.empty(tensor.spec.numel, np.float32)
     if made.size:
-        load(file, tensor, 0, made.size, made, Scratch())
+        load(file, tensor, 0, made.size, made, Context())
     return made.reshape(tensor.spec.shape)

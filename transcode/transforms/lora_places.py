@@ -11,17 +11,17 @@ from typing import NamedTuple, TypeGuard
 
 import numpy as np
 
-from ..core.scratch import Scratch
+from ..core.context import Context
 from ..core.spec import Spec
 from ..core.tensor import LazyTensor
-from .lora_delta import Delta, Difference, F32Array, Factors, LowRank, Mix, Step, bare, load
+from .lora_delta import Delta, Difference, F32Array, LowRank, Mix, Step, bare, load
 from .lora_products import Hadamard, Kronecker
 from .lora_spellings import Move
 
 __all__ = ["Moved", "Placed", "Tokens", "Whole", "adds", "by_rows"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Whole:
     """A tensor that was trained whole: it takes the place of the model's.
 
@@ -49,16 +49,14 @@ class Whole:
             return f"a whole tensor {self.values.spec} does not take the place of {spec}"
         return None
 
-    def open(
-        self, first: int, last: int, block: int, scale: np.float32, factors: Factors, scratch: Scratch
-    ) -> Step:
+    def open(self, first: int, last: int, block: int, scale: np.float32, context: Context) -> Step:
         from ..numerics.lora import add
 
-        buffer = scratch.take((block,), np.float32)
+        buffer = context.take((block,), np.float32)
 
         def step(row: int, out: F32Array) -> None:
             begin, end = row * out.shape[1], min(last, row + out.shape[0]) * out.shape[1]
-            load(self.file, self.values, begin, end, buffer, scratch)
+            load(self.file, self.values, begin, end, buffer, context)
             flat = out.reshape(-1)[: end - begin]
             if scale == 1:
                 flat[...] = buffer[: end - begin]
@@ -76,7 +74,7 @@ class Moved(NamedTuple):
     moves: tuple[Move, ...]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Placed:
     """Changes of rows: what each says of a row is done to that row, wherever it lies; others stay.
 
@@ -98,15 +96,13 @@ class Placed:
             return f"rows of {list(self.shape)} do not lie in {spec}"
         return None
 
-    def open(
-        self, first: int, last: int, block: int, scale: np.float32, factors: Factors, scratch: Scratch
-    ) -> Step:
+    def open(self, first: int, last: int, block: int, scale: np.float32, context: Context) -> Step:
         from ..numerics.lora import padded
 
         width = prod(self.shape[1:])
         # The rows of a part are computed in bands that begin where they do for it, not where they lie here.
         rows = padded(block // max(width, 1)) + padded(1)
-        work = scratch.take((rows, width), np.float32)
+        work = context.take((rows, width), np.float32)
         opened: list[tuple[Sequence[Move], int, Step]] = []
         for delta, moves in self.parts:
             inside = _overlapping(moves, first, last)
@@ -114,7 +110,7 @@ class Placed:
                 continue
             begin = min(move.source + max(first - move.target, 0) for move in inside)
             end = max(move.source + min(last - move.target, move.count) for move in inside)
-            opened.append((inside, begin, delta.open(begin, end, work.size, scale, factors, scratch)))
+            opened.append((inside, begin, delta.open(begin, end, work.size, scale, context)))
 
         def step(row: int, out: F32Array) -> None:
             stop = min(row + out.shape[0], last)
@@ -133,7 +129,7 @@ class Placed:
         return step
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Tokens:
     """Rows of an embedding that were trained by themselves: they take the place of the model's.
 
@@ -167,15 +163,13 @@ class Tokens:
             return f"there is no row {max(self.rows)} (the vocabulary was enlarged) in {spec}"
         return None
 
-    def open(
-        self, first: int, last: int, block: int, scale: np.float32, factors: Factors, scratch: Scratch
-    ) -> Step:
+    def open(self, first: int, last: int, block: int, scale: np.float32, context: Context) -> Step:
         """See :class:`Delta`."""
         order = sorted(range(len(self.rows)), key=self.rows.__getitem__)
         moves = tuple(Move(at, self.rows[at], 1) for at in order)
         parts = (Moved(Whole(self.file, self.values), moves),)
         return Placed(parts, (self.rows[order[-1]] + 1, self.shape[1])).open(
-            first, last, block, scale, factors, scratch
+            first, last, block, scale, context
         )
 
 

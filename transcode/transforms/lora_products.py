@@ -8,15 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core.scratch import Scratch
+from ..core.context import Context
 from ..core.spec import Spec
 from ..core.tensor import LazyTensor
-from .lora_delta import F32Array, Factors, LowRank, Step, bare, load, load_all
+from .lora_delta import F32Array, LowRank, Step, bare, load, load_all
 
 __all__ = ["Hadamard", "Kronecker"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Hadamard:
     """``(up1 @ down1) * (up2 @ down2)``, element by element.
 
@@ -51,14 +51,12 @@ class Hadamard:
     def refuses(self, spec: Spec) -> str | None:
         return _refuses("LoHa", self.shape, spec)
 
-    def open(
-        self, first: int, last: int, block: int, scale: np.float32, factors: Factors, scratch: Scratch
-    ) -> Step:
+    def open(self, first: int, last: int, block: int, scale: np.float32, context: Context) -> Step:
         from ..numerics.lora import add_hadamard, add_product
 
-        up1, down1 = self.one.factors(first, last, factors, scratch)
-        up2, down2 = self.other.factors(first, last, factors, scratch)
-        left, right = scratch.take((block,), np.float32), scratch.take((block,), np.float32)
+        up1, down1 = self.one.factors(first, last, context)
+        up2, down2 = self.other.factors(first, last, context)
+        left, right = context.take((block,), np.float32), context.take((block,), np.float32)
 
         def step(row: int, out: F32Array) -> None:
             for up, down, side in ((up1, down1, left), (up2, down2, right)):
@@ -70,7 +68,7 @@ class Hadamard:
         return step
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Kronecker:
     """``kron(w1, w2)``, each side whole or a product of two factors.
 
@@ -120,25 +118,23 @@ class Kronecker:
         if not isinstance(self.w1, LowRank):
             return load_all(self.file, self.w1).reshape(self.w1.spec.shape[:2])
         rows, columns = self.w1.shape[:2]
-        up, down = self.w1.factors(0, rows, Factors(), Scratch())
+        up, down = self.w1.factors(0, rows, Context())
         made = np.zeros((up.shape[0], columns), np.float32)
         add_product(up, down, np.float32(1), made)
         return made[:rows]
 
-    def open(
-        self, first: int, last: int, block: int, scale: np.float32, factors: Factors, scratch: Scratch
-    ) -> Step:
+    def open(self, first: int, last: int, block: int, scale: np.float32, context: Context) -> Step:
         from ..numerics.lora import add_kronecker, add_product, padded
 
-        left = factors.get(self)
+        left = context.held(self)
         shape = _shape(self.w2)
         count, width = shape[0], prod(shape[1:])
         longest = padded(min(count, last - first))
-        right = scratch.take((longest, width), np.float32)
+        right = context.take((longest, width), np.float32)
         ups = None
         if isinstance(self.w2, LowRank):
             # Rows of w2 come again and again, so all of its factor stays: less than the rows of the product.
-            ups = self.w2.factors(0, count, factors, scratch)
+            ups = self.w2.factors(0, count, context)
 
         def step(row: int, out: F32Array) -> None:
             stop = min(row + out.shape[0], last)
@@ -148,7 +144,7 @@ class Kronecker:
                 length = min(count - p, stop - at)
                 if ups is None:
                     assert isinstance(self.w2, LazyTensor)
-                    load(self.file, self.w2, p * width, (p + length) * width, right.reshape(-1), scratch)
+                    load(self.file, self.w2, p * width, (p + length) * width, right.reshape(-1), context)
                 else:
                     up, down = ups
                     made = right[: padded(length)]

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.scratch import Scratch
+from ..core.context import Context
 from ..core.spec import Spec
 from ..core.tensor import LazyTensor
 from ..errors import DataError
-from .lora_delta import Delta, F32Array, Factors, LowRank, Step, bare, load_all
+from .lora_delta import Delta, F32Array, LowRank, Step, bare, load_all
 
 __all__ = ["Decomposed", "Generalized", "Scaled"]
 
 F64Array = NDArray[np.float64]
 
 
-@dataclass(frozen=True, eq=False)
+class Sums(Protocol):
+    """What knows the sums of squares of a tensor's columns."""
+
+    def total(self, context: Context) -> F64Array:
+        """Over the whole tensor: ``[width]``."""
+
+
+@dataclass(frozen=True)
 class Decomposed:
     """DoRA: ``V = W + s * delta``, then ``V * magnitude / norm(V)``.
 
@@ -44,7 +51,7 @@ class Decomposed:
     magnitude: LazyTensor
     epsilon: float
     outputs: bool
-    sums: Callable[[Scratch], F64Array] | None = None
+    sums: Sums | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -74,21 +81,19 @@ class Decomposed:
     def observed(self, spec: Spec) -> Delta | None:
         return _Scaled(self.inner, self.factor) if self._inputs(spec) else None
 
-    def with_sums(self, sums: Callable[[Scratch], F64Array]) -> Decomposed:
+    def with_sums(self, sums: Sums) -> Decomposed:
         return replace(self, sums=sums)
 
-    def open(
-        self, first: int, last: int, block: int, scale: np.float32, factors: Factors, scratch: Scratch
-    ) -> Step:
+    def open(self, first: int, last: int, block: int, scale: np.float32, context: Context) -> Step:
         from ..numerics.lora import row_squares
 
-        inner = self.inner.open(first, last, block, self.factor, factors, scratch)
-        before = scratch.take((block,), np.float32)
+        inner = self.inner.open(first, last, block, self.factor, context)
+        before = context.take((block,), np.float32)
         magnitude = load_all(self.file, self.magnitude).reshape(-1).astype(np.float64)
         columns: F32Array | None = None
         if self.sums is not None:
             # A kernel's places count together: its squares are summed in their order, and share a factor.
-            sums = self.sums(scratch).reshape(magnitude.size, -1)
+            sums = self.sums.total(context).reshape(magnitude.size, -1)
             total = np.zeros(magnitude.size)
             for place in range(sums.shape[1]):
                 total += sums[:, place]
@@ -125,7 +130,7 @@ class Decomposed:
         return made
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class _Scaled:
     """A delta that counts a factor times, whatever scale it is opened with."""
 
@@ -142,13 +147,11 @@ class _Scaled:
     def refuses(self, spec: Spec) -> str | None:
         return self.inner.refuses(spec)
 
-    def open(
-        self, first: int, last: int, block: int, scale: np.float32, factors: Factors, scratch: Scratch
-    ) -> Step:
-        return self.inner.open(first, last, block, self.factor, factors, scratch)
+    def open(self, first: int, last: int, block: int, scale: np.float32, context: Context) -> Step:
+        return self.inner.open(first, last, block, self.factor, context)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Scaled:
     """IA3: rows, or columns, times ``1 + strength * w``.
 
@@ -181,9 +184,7 @@ class Scaled:
             return f"IA3 {self.values.spec} has not one value for each of the {side} of {spec}"
         return None
 
-    def open(
-        self, first: int, last: int, block: int, scale: np.float32, factors: Factors, scratch: Scratch
-    ) -> Step:
+    def open(self, first: int, last: int, block: int, scale: np.float32, context: Context) -> Step:
         values = load_all(self.file, self.values).reshape(-1).astype(np.float64)
         scales = (1 + np.float64(scale) * (values - self.offset)).astype(np.float32)
 
@@ -198,7 +199,7 @@ class Scaled:
         return step
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Generalized:
     """GLoRA: ``W + s * (W @ a1 @ a2 + b1 @ b2)`` (``lycoris/modules/glora.py``).
 
@@ -245,14 +246,12 @@ class Generalized:
         made[:inputs, :rank] = load_all(self.turn.file, self.turn.up).reshape(inputs, rank)
         return made
 
-    def open(
-        self, first: int, last: int, block: int, scale: np.float32, factors: Factors, scratch: Scratch
-    ) -> Step:
+    def open(self, first: int, last: int, block: int, scale: np.float32, context: Context) -> Step:
         from ..numerics.lora import add_product
 
-        a1, a2 = factors.get(self), factors.get(self.turn)
+        a1, a2 = context.held(self), context.held(self.turn)
         inputs = self.turn.shape[0]
-        plus = self.plus.open(first, last, block, scale, factors, scratch)
+        plus = self.plus.open(first, last, block, scale, context)
 
         def step(row: int, out: F32Array) -> None:
             places = out.shape[1] // inputs

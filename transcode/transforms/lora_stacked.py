@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..core.scratch import Scratch
+from ..core.context import Context
+from ..core.expr import Expr, Piece
 from ..core.spec import Spec
-from ..core.tensor import LazyTensor, Piece, plain
-from .lora_delta import Factors, LowRank, Step
+from ..core.tensor import LazyTensor, plain
+from .lora_delta import LowRank, Step
 from .lora_places import Moved, Placed
 from .lora_spellings import Move
 
-__all__ = ["Stacked"]
+__all__ = ["Picking", "Stacked"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Stacked:
     """``W[e] += up_e @ down_e`` for each matrix ``e`` of a stack.
 
@@ -80,39 +81,80 @@ class Stacked:
             return f"up {self.up.spec} and down {self.down.spec} of rank {self.rank} do not make {spec}"
         return None
 
-    def open(
-        self, first: int, last: int, block: int, scale: np.float32, factors: Factors, scratch: Scratch
-    ) -> Step:
+    def open(self, first: int, last: int, block: int, scale: np.float32, context: Context) -> Step:
         """As of any change, but rows are those of all matrices, one below the other."""
         count, rows, columns = self.shape
         # Only the matrices that are wanted: of some hundred, a tile sees a few.
         experts = range(first // rows, min(-(-last // rows), count))
         parts = tuple(Moved(self._pair(e), (Move(0, e * rows, rows),)) for e in experts)
-        return Placed(parts, (count * rows, columns)).open(first, last, block, scale, factors, scratch)
+        return Placed(parts, (count * rows, columns)).open(first, last, block, scale, context)
 
     def _turned(self, turned: bool) -> Stacked:
         return Stacked(self.file, self.up, self.down, self.rank, turned)
 
     def _pair(self, expert: int) -> LowRank:
         """The factors of one matrix, as it is stored."""
-        columns = slice(expert, None, self.count)
-        rows = slice(expert * self.rank, (expert + 1) * self.rank)
+        apart = _Cut(expert, None, self.count)
+        together = _Cut(expert * self.rank, (expert + 1) * self.rank)
         if not self.turned:
-            up = _derived(self.up, lambda whole: whole[:, columns])
-            return LowRank(self.file, up, _derived(self.down, lambda whole: whole[rows]))
-        up = _derived(self.down, lambda whole: whole[rows].T)
-        return LowRank(self.file, up, _derived(self.up, lambda whole: whole[:, columns].T))
+            up = _picked(self.up, columns=apart)
+            return LowRank(self.file, up, _picked(self.down, rows=together))
+        up = _picked(self.down, rows=together, turned=True)
+        return LowRank(self.file, up, _picked(self.up, columns=apart, turned=True))
 
 
-def _derived(tensor: LazyTensor, pick: Callable[[Any], Any]) -> LazyTensor:
-    """Some of a small matrix, as a tensor of its own."""
-    shape = pick(np.broadcast_to(np.uint8(0), tensor.spec.shape)).shape
-    spec = Spec(tensor.spec.dtype, shape)
+class _Cut(NamedTuple):
+    """A slice, as a value."""
 
-    def read(start: int, stop: int, scratch: Scratch) -> Iterator[Piece]:
-        whole = tensor.matrix(0, tensor.spec.rows, scratch)
-        made = scratch.take((stop - start, shape[1]), whole.dtype)
-        made[...] = pick(whole)[start:stop]
+    start: int = 0
+    stop: int | None = None
+    step: int = 1
+
+    def __call__(self) -> slice:
+        return slice(self.start, self.stop, self.step)
+
+
+@dataclass(frozen=True, slots=True)
+class Picking(Expr):
+    """Some rows and columns of a small matrix, and its transpose if it is to be turned.
+
+    Attributes:
+        tensor: the matrix.
+        rows, columns: which of them.
+        turned: they are columns and rows of the result.
+    """
+
+    tensor: LazyTensor
+    rows: _Cut
+    columns: _Cut
+    turned: bool
+
+    def pick(self, whole: Any) -> Any:
+        """Them, of an array of the matrix."""
+        some = whole[self.rows(), self.columns()]
+        return some.T if self.turned else some
+
+    @property
+    def spec(self) -> Spec:
+        """Of the result."""
+        shape = self.pick(np.broadcast_to(np.uint8(0), self.tensor.spec.shape)).shape
+        return Spec(self.tensor.spec.dtype, shape)
+
+    def read(self, start: int, stop: int, context: Context) -> Iterator[Piece]:
+        """See :meth:`.core.expr.Expr.read`."""
+        spec = self.spec
+        whole = self.tensor.matrix(0, self.tensor.spec.rows, context)
+        made = context.take((stop - start, spec.columns), whole.dtype)
+        made[...] = self.pick(whole)[start:stop]
         yield Piece("values", spec.row_offset(start), made)
 
-    return plain(tensor.name, spec, read, source=tensor.source)
+
+_ALL = _Cut()
+
+
+def _picked(
+    tensor: LazyTensor, *, rows: _Cut = _ALL, columns: _Cut = _ALL, turned: bool = False
+) -> LazyTensor:
+    """Some of a small matrix, as a tensor of its own."""
+    value = Picking(tensor, rows, columns, turned)
+    return plain(tensor.name, value.spec, value, source=tensor.source)

@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.scratch import Scratch
+from ..core.context import Context
 from ..core.spec import Spec
 from ..core.tensor import LazyTensor
-from .lora_delta import F32Array, Factors, Step, load_all
+from .lora_delta import F32Array, Step, load_all
 from .lora_turns import Strong, constrained, skew_of, towards
 
 __all__ = ["InputBlocks", "InputButterflies"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class InputBlocks:
     """PEFT's OFT: columns, a kernel's places among them, times blocks (``peft/tuners/oft/layer.py``).
 
@@ -59,10 +59,8 @@ class InputBlocks:
             return f"OFT {self.packed.spec} turns other inputs than those"
         return None
 
-    def open(
-        self, first: int, last: int, block: int, scale: np.float32, factors: Factors, scratch: Scratch
-    ) -> Step:
-        turns = factors.get(Strong(self, float(scale))).reshape(-1, self.size, self.size)
+    def open(self, first: int, last: int, block: int, scale: np.float32, context: Context) -> Step:
+        turns = context.held(Strong(self, float(scale))).reshape(-1, self.size, self.size)
 
         def step(row: int, out: F32Array) -> None:
             _turn(out, turns)
@@ -84,7 +82,7 @@ class InputBlocks:
         return towards(turns, strength).swapaxes(1, 2).reshape(-1).astype(np.float32)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class InputButterflies:
     """PEFT's BOFT: columns times butterflies, then rows times a factor (``peft/tuners/boft/layer.py``).
 
@@ -118,11 +116,9 @@ class InputButterflies:
             return f"BOFT {self.scales.spec} has not one value for each output"
         return None
 
-    def open(
-        self, first: int, last: int, block: int, scale: np.float32, factors: Factors, scratch: Scratch
-    ) -> Step:
+    def open(self, first: int, last: int, block: int, scale: np.float32, context: Context) -> Step:
         stages, count, size, _ = self.blocks.spec.shape
-        turns = factors.get(Strong(self, float(scale))).reshape(stages, count, size, size)
+        turns = context.held(Strong(self, float(scale))).reshape(stages, count, size, size)
         scales: F32Array | None = None
         if self.scales is not None:
             values = load_all(self.file, self.scales).reshape(-1).astype(np.float64)

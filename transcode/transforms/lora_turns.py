@@ -10,10 +10,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.scratch import Scratch
+from ..core.context import Context
 from ..core.spec import Spec
 from ..core.tensor import LazyTensor
-from .lora_delta import F32Array, Factors, load, load_all
+from .lora_delta import F32Array, load, load_all
 
 __all__ = ["Butterflies", "OutputBlocks", "Strong", "constrained", "skew_of", "towards"]
 
@@ -30,7 +30,7 @@ def _one(file: Path, blocks: LazyTensor, number: int) -> F64Array:
     """One of ``[D, n, n]`` minus its transpose."""
     size = blocks.spec.shape[-1]
     values = np.empty(size * size, np.float32)
-    load(file, blocks, number * size * size, (number + 1) * size * size, values, Scratch())
+    load(file, blocks, number * size * size, (number + 1) * size * size, values, Context())
     made = values.reshape(size, size).astype(np.float64)
     return made - made.T
 
@@ -54,7 +54,7 @@ def towards(rotations: F64Array, strength: float) -> F64Array:
     return strength * rotations + (1 - strength) * np.eye(rotations.shape[-1])
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class OutputBlocks:
     """OFT of outputs: blocks of rows times the transposed Cayley transform of ``B - B.T``.
 
@@ -101,16 +101,16 @@ class OutputBlocks:
             first += _rows(one)
         raise IndexError(row)
 
-    def weights(self, first: int, last: int, scale: np.float32, factors: Factors) -> F32Array:
+    def weights(self, first: int, last: int, scale: np.float32, context: Context) -> F32Array:
         part, block, begin, _ = self._place(first)
         if self.constraint > 0:
-            within = float(factors.get(_Within(self, part))[0])
+            within = float(context.held(_Within(self, part))[0])
         else:
             within = 1.0
-        turns = factors.get(_Block(self, part, block, float(scale), within))
+        turns = context.held(_Block(self, part, block, float(scale), within))
         if self.rescale is None:
             return turns[first - begin : last - begin]
-        rescale = factors.get(_Rescale(self))
+        rescale = context.held(_Rescale(self))
         return turns[first - begin : last - begin] * rescale[first:last, None]
 
 
@@ -158,7 +158,7 @@ class _Rescale:
         return load_all(self.adapter.file, self.adapter.rescale).reshape(-1)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Butterflies:
     """BOFT of outputs: a product of butterflies of Cayley transforms (``lycoris/modules/boft.py``).
 
@@ -195,11 +195,11 @@ class Butterflies:
         width = size << (stages - 1)
         return row - row % width, row - row % width + width
 
-    def weights(self, first: int, last: int, scale: np.float32, factors: Factors) -> F32Array:
+    def weights(self, first: int, last: int, scale: np.float32, context: Context) -> F32Array:
         from ..numerics.rotation import butterfly_rows
 
         stages, count, size, _ = self.blocks.spec.shape
-        flat = factors.get(Strong(self, float(scale)))
+        flat = context.held(Strong(self, float(scale)))
         turns = flat.astype(np.float64).reshape(stages, count, size, size)
         begin, end = self.span(first)
         rows = np.empty((last - first, end - begin))

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-
-import numpy as np
+from collections.abc import Iterable
 
 from ..catalog import Convention
 from ..catalog.convention import Marker
 from ..core.dtypes import DTYPES
+from ..core.expr import Constant
 from ..core.planning import Planning
-from ..core.scratch import Scratch
 from ..core.spec import Spec
-from ..core.tensor import LazyTensor, Piece, plain
+from ..core.tensor import LazyTensor, plain
 
 __all__ = ["marked", "markers"]
 
@@ -53,9 +51,4 @@ def markers(tensors: Iterable[LazyTensor], convention: Convention) -> list[LazyT
 
 def _constant(name: str, marker: Marker, convention: str) -> LazyTensor:
     spec = Spec(DTYPES[marker.dtype], marker.shape)
-
-    def read(start: int, stop: int, scratch: Scratch) -> Iterator[Piece]:
-        begin, end = spec.row_offset(start), spec.row_offset(stop)
-        yield Piece("values", begin, np.frombuffer(marker.data[begin:end], spec.dtype.carrier))
-
-    return plain(name, spec, read, fate=(f"add: a marker of {convention}",))
+    return plain(name, spec, Constant(spec, marker.data), fate=(f"add: a marker of {convention}",))

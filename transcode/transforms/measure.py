@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.expr import Piece
 from ..core.quality import Loss, total
 from ..core.scheme import Scheme
 from ..core.scratch import Scratch
 from ..core.spec import Spec
-from ..core.tensor import Piece
 
 __all__ = ["measure"]
 

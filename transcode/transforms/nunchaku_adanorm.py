@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.context import Context
 from ..core.dtypes import DTYPES, DType
-from ..core.scratch import Scratch
+from ..core.expr import Expr, Piece
 from ..core.spec import Part, Spec
-from ..core.tensor import LazyTensor, Piece
+from ..core.tensor import LazyTensor
 from ..errors import PlanError
 from ..numerics import nunchaku_layouts as layouts
 from .nunchaku_linear import Encoded, fill_codes
@@ -37,7 +38,7 @@ _GROUPS = 16
 
 
 @dataclass(frozen=True)
-class AdaNorm:
+class AdaNorm(Expr):
     """The projection of an adaptive norm, to be packed.
 
     Attributes:
@@ -56,7 +57,7 @@ class AdaNorm:
     def lazy(self, name: str, did: str) -> LazyTensor:
         """The packed tensor."""
         return LazyTensor(
-            name, Spec(self.weight.dtype, (self.weight.count, self.weight.columns)), self.parts(), self.read,
+            name, Spec(self.weight.dtype, (self.weight.count, self.weight.columns)), self.parts(), self,
             lcm(4, self.splits), self.weight.tensors[0].source, _ENCODED, fate=(did,),
         )  # fmt: skip
 
@@ -79,37 +80,37 @@ class AdaNorm:
             Part("bias", Spec(self._bias_dtype, (n,))),
         )
 
-    def read(self, start: int, stop: int, scratch: Scratch) -> Iterator[Piece]:
+    def read(self, start: int, stop: int, context: Context) -> Iterator[Piece]:
         """The parts of some packed rows; scales and bias come with row 0."""
         n, k = self.weight.count, self.weight.columns
         channels = n // self.splits
         begin, end = start // self.splits, stop // self.splits
-        codes = scratch.take((stop - start, k), np.uint8)
+        codes = context.take((stop - start, k), np.uint8)
         one = np.ones((end - begin, 1), np.float32)
         for split in range(self.splits):
             first, last = split * channels + begin, split * channels + end
-            rows = self.weight.read(first, last, scratch)
-            scale = self.scale.read(first, last, scratch)
+            rows = self.weight.read(first, last, context)
+            scale = self.scale.read(first, last, context)
             fill_codes(_ENCODED, self.weight, first, rows, (one, scale), codes, (split, self.splits))
         yield Piece("codes", start * k // 2, layouts.pack_w4x16(codes))
         if start == 0:
             name = self.weight.tensors[0].source
-            scales = layouts.interleave(self.scale.read(0, n, scratch), self.splits).T
+            scales = layouts.interleave(self.scale.read(0, n, context), self.splits).T
             yield Piece("scale", 0, self._padded(scales, "the scales", name))
             yield Piece(
                 "zero_point", 0, self._padded(np.float32(-7) * scales, "seven times the scales", name)
             )
-            yield Piece("bias", 0, self._bias(scratch))
+            yield Piece("bias", 0, self._bias(context))
 
     def _padded(self, values: Array, what: str, name: str) -> Array:
         return padded(narrow(values, self.weight.dtype, what, name), self._stored)
 
-    def _bias(self, scratch: Scratch) -> Array:
+    def _bias(self, context: Context) -> Array:
         n, dtype = self.weight.count, self._bias_dtype
         if self.bias is None:
             bias = np.zeros(n, np.float32)
         else:
-            bias = self.bias.read(0, n, scratch).reshape(-1).view(dtype.numpy()).astype(np.float32)
+            bias = self.bias.read(0, n, context).reshape(-1).view(dtype.numpy()).astype(np.float32)
         woven = layouts.interleave(bias, self.splits).reshape(-1, self.splits)
         woven[:, sorted({1, self.splits - 2})] += 1
         return narrow(woven.reshape(-1), dtype, "the bias", self.weight.tensors[0].source)

@@ -6,18 +6,18 @@ their orders are in :mod:`~transcode.numerics.nunchaku_layouts`.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.context import Context
 from ..core.dtypes import DTYPES, DType
-from ..core.scratch import Scratch
+from ..core.expr import Expr, Piece
 from ..core.spec import Part, Spec
-from ..core.tensor import LazyTensor, Piece
+from ..core.tensor import LazyTensor
 from ..errors import DataError, PlanError
 from ..numerics import nunchaku_layouts as layouts
 from .nunchaku_rows import Joined, Level, elements, narrow, padded
@@ -64,7 +64,7 @@ class Encoded:
 
 
 @dataclass(frozen=True)
-class Linear:
+class Linear(Expr):
     """A linear layer to be packed; all shapes have been checked against ``weight``, ``[N, K]``.
 
     Attributes:
@@ -90,13 +90,11 @@ class Linear:
     up: LazyTensor | None = None
     shift: LazyTensor | None = None
     fused: bool = False
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
-    _shifted: list[Array] = field(default_factory=list, repr=False, compare=False)
 
     def lazy(self, name: str, did: str) -> LazyTensor:
         """The packed tensor. Rows are read in 128s."""
         return LazyTensor(
-            name, Spec(self.dtype, (self.weight.count, self.weight.columns)), self.parts(), self.read, _WARP,
+            name, Spec(self.dtype, (self.weight.count, self.weight.columns)), self.parts(), self, _WARP,
             self.weight.tensors[0].source, self.encoded, fate=(did,),
         )  # fmt: skip
 
@@ -130,42 +128,42 @@ class Linear:
             ]
         return tuple(parts)
 
-    def read(self, start: int, stop: int, scratch: Scratch) -> Iterator[Piece]:
+    def read(self, start: int, stop: int, context: Context) -> Iterator[Piece]:
         """The parts of some rows; what goes by columns comes with row 0."""
-        yield Piece("codes", start * _up(self.weight.columns, _WARP) // 2, self._codes(start, stop, scratch))
+        yield Piece("codes", start * _up(self.weight.columns, _WARP) // 2, self._codes(start, stop, context))
         for role, level in self._stored():
             if role == "global_scale":
                 if start == 0:
-                    scale = level.read(0, 1, scratch).reshape(1)
+                    scale = level.read(0, 1, context).reshape(1)
                     yield Piece(role, 0, narrow(scale, self.dtype, "the scale", self._source(level)))
             else:
-                data = self._scales(level, start, stop, scratch)
+                data = self._scales(level, start, stop, context)
                 yield Piece(
                     role, start * (self._groups(level) if role == "scale" else 1) * data.itemsize, data
                 )
-        yield Piece("bias", start * 2, self._bias(start, stop, scratch))
+        yield Piece("bias", start * 2, self._bias(start, stop, context))
         if self.up is not None:
-            yield Piece("lora_up", start * self.rank * 2, self._lora_up(start, stop, scratch))
+            yield Piece("lora_up", start * self.rank * 2, self._lora_up(start, stop, context))
         if start == 0:
-            real = self._smooth(scratch)
+            real = self._smooth(context)
             yield Piece("smooth_orig", 0, real)
             one = narrow(np.ones(real.shape, np.float32), self.dtype, "", "")
             yield Piece("smooth", 0, one if self.fused else real)
             if self.down is not None:
-                yield Piece("lora_down", 0, self._lora_down(scratch))
+                yield Piece("lora_down", 0, self._lora_down(context))
 
-    def _codes(self, start: int, stop: int, scratch: Scratch) -> Array:
-        rows = self.weight.read(start, stop, scratch)
-        outer, inner = self.outer.read(start, stop, scratch), self.inner.read(start, stop, scratch)
-        codes = scratch.take((_up(stop - start, _WARP), _up(self.weight.columns, _WARP)), np.uint8)
+    def _codes(self, start: int, stop: int, context: Context) -> Array:
+        rows = self.weight.read(start, stop, context)
+        outer, inner = self.outer.read(start, stop, context), self.inner.read(start, stop, context)
+        codes = context.take((_up(stop - start, _WARP), _up(self.weight.columns, _WARP)), np.uint8)
         codes[stop - start :] = 0
         codes[:, self.weight.columns :] = 0
         fill_codes(self.encoded, self.weight, start, rows, (outer, inner), codes)
         return layouts.pack_w4x4(codes)
 
-    def _scales(self, level: Level, start: int, stop: int, scratch: Scratch) -> Array:
+    def _scales(self, level: Level, start: int, stop: int, context: Context) -> Array:
         name = self._source(level)
-        scales = narrow(level.read(start, stop, scratch), self.dtype, "the scales", name)
+        scales = narrow(level.read(start, stop, context), self.dtype, "the scales", name)
         n = _up(stop - start, _WARP)
         one = narrow(np.ones(1, np.float32), self.dtype, "", "")[0]
         if level.groups == 1:
@@ -181,58 +179,61 @@ class Linear:
             )  # fmt: skip
         return layouts.pack_micro_scale(numbers.astype(DTYPES["F8_E4M3"].numpy()).view(np.uint8))
 
-    def _bias(self, start: int, stop: int, scratch: Scratch) -> Array:
+    def _bias(self, start: int, stop: int, context: Context) -> Array:
         if self.bias is None:
             bias = np.zeros(stop - start, np.float64)
         else:
-            bits = self.bias.read(start, stop, scratch).reshape(-1)
+            bits = self.bias.read(start, stop, context).reshape(-1)
             bias = bits.view(self.bias.dtype.numpy()).astype(np.float64)
         if self.shift is not None and self.up is not None:
             rank = self.up.spec.shape[1]
-            rows = elements(self.up, start * rank, stop * rank, scratch).astype(np.float64).reshape(-1, rank)
-            bias += (rows * self._shift(scratch)).sum(axis=1)
+            rows = elements(self.up, start * rank, stop * rank, context).astype(np.float64).reshape(-1, rank)
+            bias += (rows * self._shift(context)).sum(axis=1)
         made = narrow(bias, self.dtype, "the bias", self.weight.locate(start)[0].source)
         one = narrow(np.ones(1, np.float32), self.dtype, "", "")[0]
         return layouts.pack_vector(padded(made, (_up(stop - start, _WARP),), one))
 
-    def _shift(self, scratch: Scratch) -> Array:
+    def _shift(self, context: Context) -> Array:
         """What a shift of all activations gives behind ``down``: float64 ``[R]``."""
         assert self.shift is not None
-        with self._lock:
-            if not self._shifted:
-                shift = elements(self.shift, 0, self.shift.spec.numel, scratch).astype(np.float64)
-                self._shifted.append((self._unsmoothed(scratch) * shift).sum(axis=1))
-            return self._shifted[0]
+        shift = self.shift
 
-    def _unsmoothed(self, scratch: Scratch) -> Array:
+        def shifted() -> Array:
+            values = elements(shift, 0, shift.spec.numel, context).astype(np.float64)
+            summed: Array = (self._unsmoothed(context) * values).sum(axis=1)
+            return summed
+
+        return context.run.factors.get(self, shifted)
+
+    def _unsmoothed(self, context: Context) -> Array:
         """``down`` for activations that are not divided by ``smooth`` any more: float64 ``[R, K]``."""
         assert self.down is not None
         shape = self.down.spec.shape
-        down: Array = elements(self.down, 0, self.down.spec.numel, scratch).astype(np.float64).reshape(shape)
+        down: Array = elements(self.down, 0, self.down.spec.numel, context).astype(np.float64).reshape(shape)
         if self.smooth is not None and not self.fused:
             with np.errstate(divide="ignore", invalid="ignore"):
-                down /= elements(self.smooth, 0, shape[1], scratch).astype(np.float64)
+                down /= elements(self.smooth, 0, shape[1], context).astype(np.float64)
         return down
 
-    def _smooth(self, scratch: Scratch) -> Array:
+    def _smooth(self, context: Context) -> Array:
         k = self.weight.columns
-        smooth = np.ones(k, np.float32) if self.smooth is None else elements(self.smooth, 0, k, scratch)
+        smooth = np.ones(k, np.float32) if self.smooth is None else elements(self.smooth, 0, k, context)
         name = "" if self.smooth is None else self.smooth.source
         made = narrow(smooth, self.dtype, "a smoothing factor", name)
         one = narrow(np.ones(1, np.float32), self.dtype, "", "")[0]
         return layouts.pack_vector(padded(made, (_up(k, _WARP),), one))
 
-    def _lora_down(self, scratch: Scratch) -> Array:
+    def _lora_down(self, context: Context) -> Array:
         assert self.down is not None
         made = narrow(
-            self._unsmoothed(scratch), self.dtype, "the branch, over its smoothing factors,", self.down.source
+            self._unsmoothed(context), self.dtype, "the branch, over its smoothing factors,", self.down.source
         )
         return layouts.pack_lowrank(padded(made.T, (_up(self.weight.columns, _WARP), self.rank)), down=True)
 
-    def _lora_up(self, start: int, stop: int, scratch: Scratch) -> Array:
+    def _lora_up(self, start: int, stop: int, context: Context) -> Array:
         assert self.up is not None
         rank = self.up.spec.shape[1]
-        rows = elements(self.up, start * rank, stop * rank, scratch).reshape(-1, rank)
+        rows = elements(self.up, start * rank, stop * rank, context).reshape(-1, rank)
         made = narrow(rows, self.dtype, "the branch", self.up.source)
         return layouts.pack_lowrank(padded(made, (_up(stop - start, _WARP), self.rank)), down=False)
 

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.context import Context
 from ..core.dtypes import DType
-from ..core.scratch import Scratch
+from ..core.expr import Expr, Piece
 from ..core.spec import Spec
-from ..core.tensor import LazyTensor, Piece, plain
+from ..core.tensor import LazyTensor, plain
 from ..errors import DataError, PlanError
 
-__all__ = ["Joined", "Level", "elements", "join", "level", "narrow", "padded"]
+__all__ = ["Joined", "Joining", "Level", "elements", "join", "level", "narrow", "padded"]
 
 Array = NDArray[Any]
 
@@ -53,15 +54,15 @@ class Joined:
             row -= rows
         raise IndexError(row)
 
-    def read(self, start: int, stop: int, scratch: Scratch) -> Array:
+    def read(self, start: int, stop: int, context: Context) -> Array:
         """Rows ``[stop - start, columns]`` in the carrier dtype; may be a read-only view of the file."""
         runs = list(self._runs(start, stop))
         if len(runs) == 1:
-            return self._part(*runs[0], scratch)
-        out = scratch.take((stop - start, self.columns), self.dtype.carrier)
+            return self._part(*runs[0], context)
+        out = context.take((stop - start, self.columns), self.dtype.carrier)
         done = 0
         for number, begin, end in runs:
-            out[done : done + end - begin] = self._part(number, begin, end, scratch)
+            out[done : done + end - begin] = self._part(number, begin, end, context)
             done += end - begin
         return out
 
@@ -72,20 +73,28 @@ class Joined:
                 yield number, begin, end
             start, stop = start - rows, stop - rows
 
-    def _part(self, number: int, begin: int, end: int, scratch: Scratch) -> Array:
+    def _part(self, number: int, begin: int, end: int, context: Context) -> Array:
         spec = self.tensors[number].spec
         per = spec.rows // self.rows[number]
-        (piece,) = self.tensors[number].read(begin * per, end * per, scratch)
+        (piece,) = self.tensors[number].read(begin * per, end * per, context)
         return piece.data.reshape(end - begin, self.columns)
 
     def plain(self, name: str, shape: tuple[int, ...], did: str) -> LazyTensor:
         """The joined values as a tensor of their own."""
         spec = Spec(self.dtype, shape)
+        return plain(name, spec, Joining(self, spec), source=self.tensors[0].source, fate=(did,))
 
-        def read(start: int, stop: int, scratch: Scratch) -> Iterator[Piece]:
-            yield Piece("values", spec.row_offset(start), self.read(start, stop, scratch))
 
-        return plain(name, spec, read, source=self.tensors[0].source, fate=(did,))
+@dataclass(frozen=True, slots=True)
+class Joining(Expr):
+    """Joined tensors as one."""
+
+    of: Joined
+    spec: Spec
+
+    def read(self, start: int, stop: int, context: Context) -> Iterator[Piece]:
+        """See :meth:`.core.expr.Expr.read`."""
+        yield Piece("values", self.spec.row_offset(start), self.of.read(start, stop, context))
 
 
 def join(tensors: Sequence[LazyTensor]) -> Joined:
@@ -122,7 +131,7 @@ class Level:
     groups: int
     whole: bool
 
-    def read(self, start: int, stop: int, scratch: Scratch) -> NDArray[np.float32]:
+    def read(self, start: int, stop: int, context: Context) -> NDArray[np.float32]:
         """Scales ``[stop - start, groups]`` of some rows.
 
         Raises:
@@ -134,7 +143,7 @@ class Level:
             begin, end = max(start, 0), min(stop, rows)
             if begin < end:
                 span = (0, 1) if self.whole else (begin * self.groups, end * self.groups)
-                found = elements(tensor, *span, scratch).astype(np.float32)
+                found = elements(tensor, *span, context).astype(np.float32)
                 if not np.isfinite(found).all():
                     raise DataError("holds a scale that is not finite", tensor=tensor.source)
                 out[done : done + end - begin] = found if self.whole else found.reshape(-1, self.groups)
@@ -171,10 +180,10 @@ def level(scales: Sequence[LazyTensor], weights: Joined) -> Level:
     return Level(tuple(scales), weights.rows, count, False)
 
 
-def elements(tensor: LazyTensor, start: int, stop: int, scratch: Scratch) -> Array:
+def elements(tensor: LazyTensor, start: int, stop: int, context: Context) -> Array:
     """Elements ``start`` to ``stop`` of the flattened tensor, whole rows of it, as numbers."""
     columns = tensor.spec.columns
-    (piece,) = tensor.read(start // columns, stop // columns, scratch)
+    (piece,) = tensor.read(start // columns, stop // columns, context)
     return piece.data.reshape(-1).view(tensor.spec.dtype.numpy())
 
 

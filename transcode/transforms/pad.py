@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
-from ..core.scratch import Scratch
+from ..core.context import Context
+from ..core.expr import Expr, Piece
 from ..core.spec import Spec
-from ..core.tensor import LazyTensor, Piece, plain
+from ..core.tensor import LazyTensor, plain
 
-__all__ = ["pad_tensor"]
+__all__ = ["Padding", "pad_tensor"]
 
 
 def pad_tensor(tensor: LazyTensor, rows: int, columns: int) -> LazyTensor:
@@ -18,22 +20,31 @@ def pad_tensor(tensor: LazyTensor, rows: int, columns: int) -> LazyTensor:
         rows: how many rows it is to have, at least N.
         columns: how many columns, at least K.
     """
-    height, width = tensor.spec.shape
     spec = Spec(tensor.spec.dtype, (rows, columns))
-
-    def read(start: int, stop: int, scratch: Scratch) -> Iterator[Piece]:
-        out = scratch.take((stop - start, columns), spec.dtype.carrier)
-        last = min(stop, height)
-        if start < last:
-            out[: last - start, :width] = tensor.matrix(start, last, scratch)
-            out[: last - start, width:] = 0
-        out[max(last - start, 0) :] = 0
-        yield Piece("values", spec.row_offset(start), out)
-
-    made = plain(tensor.name, spec, read, source=tensor.source, needs=tensor.needs, fate=tensor.fate)
+    value = Padding(tensor, spec)
+    made = plain(tensor.name, spec, value, source=tensor.source, needs=tensor.needs, fate=tensor.fate)
     return made.evolve(
         grain=tensor.grain,
         cost=tensor.cost,
         unpadded=tensor.unpadded or tensor.spec.shape,
         did=f"pad: {tensor.spec} -> {spec}",
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Padding(Expr):
+    """A plain matrix with zeros below and to the right, up to a shape."""
+
+    tensor: LazyTensor
+    spec: Spec
+
+    def read(self, start: int, stop: int, context: Context) -> Iterator[Piece]:
+        """See :meth:`.core.expr.Expr.read`."""
+        height, width = self.tensor.spec.shape
+        out = context.take((stop - start, self.spec.columns), self.spec.dtype.carrier)
+        last = min(stop, height)
+        if start < last:
+            out[: last - start, :width] = self.tensor.matrix(start, last, context)
+            out[: last - start, width:] = 0
+        out[max(last - start, 0) :] = 0
+        yield Piece("values", self.spec.row_offset(start), out)

@@ -12,7 +12,6 @@ from .. import catalog
 from ..core.dtypes import DType
 from ..core.flow import Transform
 from ..core.given import pairs, text, texts
-from ..core.observe import Observation
 from ..core.planning import Planning
 from ..core.scheme import Scheme
 from ..core.tensor import LazyTensor
@@ -20,7 +19,7 @@ from ..errors import PlanError, RecipeError
 from .cast import cast_tensor, float_dtype
 from .choice import Choice
 from .effect import refuse_adapter, refuse_nothing
-from .encode import encode_tensor, first_nonfinite, observation
+from .encode import Peak, encode_tensor, first_nonfinite
 from .fit import Action, Decision, alike, misfit, multiple
 from .pad import pad_tensor
 from .requantize import note_again, refuse_quantized
@@ -197,7 +196,9 @@ class Quantize(Transform):
                 yield cast_tensor(tensor, action, why=why)
             elif action is not None:
                 looks = needs.get(number, ())
-                yield encode_tensor(tensor, action, why, looks, measured=planning.measure)
+                yield encode_tensor(
+                    tensor, action, why, looks, measured=planning.number() if planning.measure else None
+                )
             elif self.keep_dtype is not None and tensor.name not in stored and choice.may_cast(tensor):
                 yield cast_tensor(tensor.evolve(did=f"keep: {why}"), float_dtype(self.keep_dtype))
             else:
@@ -270,16 +271,16 @@ class Quantize(Transform):
 
     def _needs(
         self, decided: list[Decision], choice: Choice, planning: Planning
-    ) -> dict[int, tuple[Observation[float], ...]]:
+    ) -> dict[int, tuple[Peak, ...]]:
         """The looks that each tensor's encoding waits for: its own, or those of all its group."""
-        own: dict[int, Observation[float]] = {}
+        own: dict[int, Peak] = {}
         groups: dict[object, list[int]] = {}
         shared: dict[str, set[int]] = {}
         fused = self._fused()
         for number, (tensor, action, _) in enumerate(decided):
             if action is None or isinstance(action, DType) or not action.observes:
                 continue
-            own[number] = observation(tensor, action)
+            own[number] = Peak(tensor, action)
             key: object = number
             if any(part.role == "global_scale" for part in action.parts(tensor.spec)):
                 key = self._group(tensor, action, choice, fused, planning) or number

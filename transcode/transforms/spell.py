@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import lcm
 from typing import Any
 
@@ -11,15 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..catalog import SHAPE, Convention, PartRule, experts_of, holds
+from ..core.context import Context
 from ..core.dtypes import DTYPES
+from ..core.expr import Expr, Piece
 from ..core.planning import Planning
 from ..core.scratch import Scratch
 from ..core.spec import Part, Spec
-from ..core.tensor import LazyTensor, Piece
+from ..core.tensor import LazyTensor
 from ..errors import PlanError, RecipeError
 from ..numerics import packing, swizzle
 
-__all__ = ["canonical", "spell", "stored_part"]
+__all__ = ["Spelling", "canonical", "spell", "stored_part"]
 
 Array = NDArray[Any]
 
@@ -56,21 +58,38 @@ def spell(
         made = (*made, Part(SHAPE, Spec(DTYPES["I64"], (len(tensor.spec.shape),))))
     names = {role: rule.name.spell(tensor.name) for role, rule in rules.items()}
     parts = tuple(stored_part(part, rules[part.role], tensor.name) for part in made)
-    changes = {
-        part.role: change for part in tensor.parts if (change := _change(part, rules[part.role])) is not None
-    }
-    if parts == tensor.parts and not changes:
+    changed = tuple(
+        (part, rules[part.role]) for part in tensor.parts if _change(part, rules[part.role]) is not None
+    )
+    if parts == tensor.parts and not changed:
         return tensor, names
     grain = lcm(tensor.grain, *(_TOGETHER[rule.layout] for rule in rules.values()))
+    shape = (tensor.unpadded or tensor.spec.shape) if SHAPE in rules else None
+    return tensor.evolve(parts=parts, value=Spelling(tensor.value, changed, shape), grain=grain), names
 
-    def read(start: int, stop: int, scratch: Scratch) -> Iterator[Piece]:
-        for piece in tensor.read(start, stop, scratch):
+
+@dataclass(frozen=True)
+class Spelling(Expr):
+    """The parts of a tensor as a convention stores them.
+
+    Attributes:
+        of: what yields the parts as the scheme makes them.
+        changed: the parts whose bytes are others when they are stored, and how.
+        shape: what is stored as the shape of the tensor, if it is.
+    """
+
+    of: Expr
+    changed: tuple[tuple[Part, PartRule], ...]
+    shape: tuple[int, ...] | None
+
+    def read(self, start: int, stop: int, context: Context) -> Iterator[Piece]:
+        """See :meth:`.core.expr.Expr.read`."""
+        changes = {part.role: _change(part, rule) for part, rule in self.changed}
+        for piece in self.of.read(start, stop, context):
             change = changes.get(piece.role)
-            yield piece if change is None else change(piece, scratch)
-        if SHAPE in rules and start == 0:
-            yield Piece(SHAPE, 0, np.array(tensor.unpadded or tensor.spec.shape, np.int64))
-
-    return tensor.evolve(parts=parts, read=read, grain=grain), names
+            yield piece if change is None else change(piece, context)
+        if self.shape is not None and start == 0:
+            yield Piece(SHAPE, 0, np.array(self.shape, np.int64))
 
 
 def _read_by(tensor: LazyTensor, convention: Convention, planning: Planning) -> None:

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
+from transcode.core.observe import Abandoned, Observation
 
 from transcode.core.dtypes import dtype
-from transcode.core.observe import Abandoned, Observation
 from transcode.core.scratch import Scratch
 from transcode.core.spec import Spec
 

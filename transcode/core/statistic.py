@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from typing import Generic, TypeVar
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Generic, TypeVar
 
-from .scratch import Scratch
 from .spec import Spec
 
-__all__ = ["Abandoned", "Observation"]
+if TYPE_CHECKING:
+    from .context import Context
+
+__all__ = ["Abandoned", "Observation", "S", "Statistic"]
 
 S = TypeVar("S")
 
@@ -18,30 +21,36 @@ class Abandoned(RuntimeError):
     """A look at a tensor that somebody waited for was given up: the error that ended it is elsewhere."""
 
 
-class Observation(Generic[S]):
-    """Statistics of a whole tensor, gathered tile by tile and remembered.
+class Statistic(ABC, Generic[S]):
+    """What is to be known of a whole tensor, as a value: implementations are frozen dataclasses.
 
-    ``merge`` must be exact, associative and commutative (a maximum is), so that neither the number of
+    :meth:`merge` must be exact, associative and commutative (a maximum is), so that neither the number of
     workers nor the size of tiles changes the result.
-
-    Args:
-        spec: facts of the tensor looked at.
-        tiles: the row ranges to look at, given a tile size in bytes.
-        look: statistics of rows ``start`` to ``stop``.
-        merge: joins two statistics.
     """
 
-    def __init__(
-        self,
-        spec: Spec,
-        tiles: Callable[[int], Iterator[tuple[int, int]]],
-        look: Callable[[int, int, Scratch], S],
-        merge: Callable[[S, S], S],
-    ) -> None:
-        self.spec = spec
-        self.tiles = tiles
-        self._look = look
-        self._merge = merge
+    @property
+    @abstractmethod
+    def spec(self) -> Spec:
+        """Facts of the tensor looked at."""
+
+    @abstractmethod
+    def tiles(self, nbytes: int) -> Iterator[tuple[int, int]]:
+        """The row ranges to look at, given a tile size in bytes."""
+
+    @abstractmethod
+    def look(self, start: int, stop: int, context: Context) -> S:
+        """That of rows ``start`` to ``stop``."""
+
+    @abstractmethod
+    def merge(self, one: S, other: S) -> S:
+        """That of two sets of rows."""
+
+
+class Observation(Generic[S]):
+    """The look that finds a statistic, tile by tile, and remembers it."""
+
+    def __init__(self, statistic: Statistic[S]) -> None:
+        self.statistic = statistic
         self._seen: S | None = None
         self._done = False
         self._pending: int | None = None
@@ -56,10 +65,10 @@ class Observation(Generic[S]):
                 self._failed = False
                 self._seen = None
 
-    def see(self, start: int, stop: int, scratch: Scratch) -> None:
+    def see(self, start: int, stop: int, context: Context) -> None:
         """Look at one scheduled tile."""
         try:
-            seen = self._look(start, stop, scratch)
+            seen = self.statistic.look(start, stop, context)
         except BaseException:
             self.cancel()
             raise
@@ -78,7 +87,7 @@ class Observation(Generic[S]):
             self._pending = None
             self._changed.notify_all()
 
-    def value(self, scratch: Scratch) -> S:
+    def value(self, context: Context) -> S:
         """The statistics of the whole tensor: waits for scheduled tiles, else looks for itself."""
         with self._changed:
             if self._pending is not None and not self._done:
@@ -86,13 +95,13 @@ class Observation(Generic[S]):
             if self._failed:
                 raise Abandoned("the look at a tensor was abandoned")
             if not self._done:
-                own = Scratch()
-                for start, stop in self.tiles(4 << 20):
+                own = context.inner()
+                for start, stop in self.statistic.tiles(4 << 20):
                     own.reset()
-                    self._add(self._look(start, stop, own))
+                    self._add(self.statistic.look(start, stop, own))
                 self._done = True
             assert self._seen is not None
             return self._seen
 
     def _add(self, seen: S) -> None:
-        self._seen = seen if self._seen is None else self._merge(self._seen, seen)
+        self._seen = seen if self._seen is None else self.statistic.merge(self._seen, seen)

@@ -1,0 +1,79 @@
+"""Expressions: what the bytes of a tensor are made of, as values.
+
+An expression says what to do and holds nothing that is alive: no file, no memory, no result. So it can be
+compared, pickled and sent elsewhere, and gives the same bytes there. What is alive comes with the
+:class:`~.context.Context` that it is read with.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from .context import Context
+from .spec import Spec
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+__all__ = ["Constant", "Expr", "Piece"]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Some whole rows of one part, in flight.
+
+    It says itself where it belongs, so a sink can place pieces in any order.
+
+    Attributes:
+        role: the part it belongs to.
+        offset: byte in that part at which ``data`` starts.
+        data: C-contiguous array in the part's carrier dtype; valid until the worker empties its scratch.
+    """
+
+    role: str
+    offset: int
+    data: Array
+
+
+class Expr(ABC):
+    """What yields the pieces of a tensor's parts. Implementations are frozen dataclasses."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def read(self, start: int, stop: int, context: Context) -> Iterator[Piece]:
+        """The pieces of rows ``start`` to ``stop``, one for each part that these rows touch.
+
+        ``start`` is a multiple of the tensor's grain; ``stop`` too, or the number of rows. Thread-safe,
+        repeatable.
+        """
+
+    @property
+    def untouched(self) -> bool:
+        """Whether it yields bytes of a file as they lie, without looking at them."""
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class Constant(Expr):
+    """Values that are known while planning.
+
+    Attributes:
+        spec: of the tensor.
+        data: its bytes, row-major.
+    """
+
+    spec: Spec
+    data: bytes = field(repr=False)
+
+    def read(self, start: int, stop: int, context: Context) -> Iterator[Piece]:
+        """See :meth:`Expr.read`."""
+        import numpy as np  # commands that look at facts alone do without
+
+        begin, end = self.spec.row_offset(start), self.spec.row_offset(stop)
+        yield Piece("values", begin, np.frombuffer(self.data[begin:end], self.spec.dtype.carrier))
