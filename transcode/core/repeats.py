@@ -1,10 +1,10 @@
 """How long an expression may take on a name: what of it repeats, and in how many ways it can fit.
 
 A backtracking matcher tries all ways in which the parts of an expression can share a text out among them.
-What repeats something that itself repeats or branches has exponentially many. Else ``k`` repeats can share out
-``n`` characters, from any beginning, in at most ``binomial(n + k + 1, k + 1)`` ways, and each option or
-alternative multiplies them. A repeat of one character does not count where what follows is one that it cannot
-be: ``\\d+\\.`` fits in one way.
+What repeats something that itself repeats or branches has exponentially many. Else ``k`` repeats can share
+out ``n`` characters, from any beginning, in at most ``binomial(n + k + 1, k + 1)`` ways, and each option or
+alternative multiplies them. A repeat of one character does not count where what follows is one that it
+cannot be: ``\\d+\\.`` fits in one way.
 """
 
 from __future__ import annotations
