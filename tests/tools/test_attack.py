@@ -25,6 +25,12 @@ NO_SYNC = """
 from transcode.storage.directory import Directory
 Directory.sync = lambda self: None
 """
+NO_REPAIR = """
+import os
+from transcode.storage import edit, undo
+real = undo.begin
+undo.begin = lambda *args: (real(*args), os.unlink(undo.undo_path(args[0])))[0]
+"""
 LAX = """
 from transcode.storage import header
 header._check_offsets = lambda entries, size, file: None
@@ -74,6 +80,7 @@ def test_nothing_that_must_not_be_seen_is_seen(tmp_path: Path) -> None:
     ("mistake", "only", "seen"),
     [
         (NO_SYNC, "power cut: run: into a folder", "MIXED"),
+        (NO_REPAIR, "kill at calls: meta: three files, growing", "WRONG"),
         (LAX, "hostile: headers", "WRONG"),
     ],
 )
