@@ -25,6 +25,11 @@ NO_SYNC = """
 from transcode.storage.directory import Directory
 Directory.sync = lambda self: None
 """
+DEEP = """
+from transcode import recipe
+parse = recipe.parse
+recipe.parse = lambda text: {}["performance"] if "performance" in text else parse(text)
+"""
 NO_REPAIR = """
 import os
 from transcode.storage import edit, undo
@@ -62,6 +67,7 @@ def test_nothing_that_must_not_be_seen_is_seen(tmp_path: Path) -> None:
         "source changes: cut, ",
         "at once",
         "hostile",
+        "fuzz",
     )
     code, found, said = attack(
         tmp_path, "--count", "3", *[word for name in only for word in ("--only", name)]
@@ -72,6 +78,8 @@ def test_nothing_that_must_not_be_seen_is_seen(tmp_path: Path) -> None:
         assert tally["seen"]["trials"] >= 1 or tally["notes"], name
     assert found["hostile: headers"]["seen"]["trials"] == 1200
     assert found["hostile: headers"]["seen"]["both read the same"] > 20
+    assert found["fuzz: headers"]["seen"]["both read the same"] > 2
+    assert found["fuzz: adapter configurations"]["seen"]["planned"] > 2
     assert not list(tmp_path.iterdir())
 
 
@@ -82,6 +90,8 @@ def test_nothing_that_must_not_be_seen_is_seen(tmp_path: Path) -> None:
         (NO_SYNC, "power cut: run: into a folder", "MIXED"),
         (NO_REPAIR, "kill at calls: meta: three files, growing", "WRONG"),
         (LAX, "hostile: headers", "WRONG"),
+        (LAX, "fuzz: headers", "WRONG"),
+        (DEEP, "fuzz: recipes", "TRACEBACK"),
     ],
 )
 def test_what_is_broken_is_seen(mistake: str, only: str, seen: str, tmp_path: Path) -> None:
