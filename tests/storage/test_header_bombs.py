@@ -170,3 +170,10 @@ def test_longer_names_than_any_tensor_has_are_refused(length, refused, tmp_path)
             source.open_source(path)
     else:
         assert len(source.open_source(path).tensors) == 1
+
+
+def test_an_error_is_one_line_whatever_the_name():
+    raw = b'{"a\\nb\\rc":{"dtype":"F4","shape":[],"data_offsets":[0,0]}}'
+    found, _ = peak_of(raw, 8 + len(raw))
+    assert str(found).startswith("m: a\\nb\\rc: shape [] of F4")
+    assert found.tensor == "a\nb\rc"

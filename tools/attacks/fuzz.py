@@ -234,7 +234,7 @@ def _indexes(st: Any, root: Path) -> tuple[Strategy, Read]:
     (source / "model.safetensors").rename(source / shard)
     names = [*(f"blocks.{i}.w.weight" for i in range(3)), "head.weight"]
     files = st.sampled_from([shard] * 6 + ["../x.safetensors", "/dev/zero", "", ".", "a\0b", "config.json"])
-    right = st.fixed_dictionaries({name: files for name in names})
+    right = st.fixed_dictionaries(dict.fromkeys(names, files))
     odd = _json(st, st.sampled_from(["weight_map", "metadata", "total_size", *names]), files)
     table = st.fixed_dictionaries({}, optional={"metadata": odd, "weight_map": right | odd, "x": odd})
 
@@ -277,7 +277,7 @@ def _adapters(st: Any, root: Path) -> tuple[Strategy, Read]:
             "lora_alpha": number,
             "alpha_pattern": st.dictionaries(patterns, number, max_size=3) | odd,
             "rank_pattern": st.dictionaries(patterns, number, max_size=3) | odd,
-            **{word: odd for word in words[4:]},
+            **dict.fromkeys(words[4:], odd),
         },
     )
 
