@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-__all__ = ["LazyTensor", "Piece", "Reader", "plain"]
+__all__ = ["LazyTensor", "Piece", "Reader", "flat", "plain"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +43,16 @@ Reader = Callable[[int, int, Scratch], Iterator[Piece]]
 """``read(start, stop, scratch)``: the pieces of rows ``start`` to ``stop``, one for each part.
 
 ``start`` is a multiple of the tensor's grain; ``stop`` too, or the number of rows. Thread-safe, repeatable.
-One that yields bytes of a file without looking at them has an attribute ``untouched`` that is true.
+One that yields bytes of a file without looking at them has an attribute ``untouched`` that is true. One that
+needs no row as a whole has an attribute ``flat``, which makes a tensor of one dimension of the same elements
+in the same order; see :func:`flat`.
 """
+
+_ELEMENTS = 4096
+"""Elements that are read together where rows are cut: some pages of a file."""
+
+_WHOLE = 4 << 20
+"""Bytes read at a time where a tensor is wanted as a whole."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +125,26 @@ class LazyTensor:
         (piece,) = self.read(start, stop, scratch)
         return piece.data.reshape(stop - start, self.spec.columns)
 
+    def cut(self, nbytes: int) -> LazyTensor:
+        """What is to be read in tiles of about ``nbytes``: itself, or, where its rows need more and nothing
+        computes on them as a whole, a tensor of one dimension with the same bytes in the same order.
+        """
+        make = self.flat
+        least = max(nbytes // self.cost, _ELEMENTS * self.spec.dtype.bits // 8)
+        if make is None or self.least <= least:
+            return self
+        return make()
+
+    @property
+    def flat(self) -> Callable[[], LazyTensor] | None:
+        """What makes a tensor of its elements, see :func:`flat`; None where a row is the least there is."""
+        return getattr(self.read, "flat", None)
+
+    @property
+    def least(self) -> int:
+        """The fewest bytes of logical values that are read together."""
+        return self.spec.row_bits * min(self.grain, max(self.spec.rows, 1)) // 8
+
     def tiles(self, nbytes: int) -> Iterator[tuple[int, int]]:
         """Cut the rows into runs of about ``nbytes`` of logical values over the cost, in whole grains."""
         rows = self.spec.rows
@@ -137,9 +165,10 @@ class LazyTensor:
         part = self.parts[0] if role is None else self.part(role)
         buffer = np.empty(part.spec.nbytes, np.uint8)
         scratch = Scratch()
-        for start, stop in self.tiles(4 << 20):
+        tensor = self.cut(_WHOLE)
+        for start, stop in tensor.tiles(_WHOLE):
             scratch.reset()
-            for piece in self.read(start, stop, scratch):
+            for piece in tensor.read(start, stop, scratch):
                 if piece.role == part.role:
                     raw = piece.data.reshape(-1).view(np.uint8)
                     buffer[piece.offset : piece.offset + raw.nbytes] = raw
@@ -166,3 +195,14 @@ class LazyTensor:
 def plain(name: str, spec: Spec, read: Reader, **rest: Any) -> LazyTensor:
     """A tensor of plain values."""
     return LazyTensor(name, spec, (Part("values", spec),), read, spec.grain, rest.pop("source", name), **rest)
+
+
+def flat(name: str, spec: Spec, read: Reader, **rest: Any) -> LazyTensor:
+    """The elements of a plain tensor, one after the other, some thousand at a time: where rows are too wide.
+
+    Args:
+        spec: of the tensor.
+        read: takes elements for rows.
+    """
+    line = Spec(spec.dtype, (spec.numel,))
+    return plain(name, line, read, **rest).evolve(grain=_ELEMENTS)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import prod
 from typing import TYPE_CHECKING, Any
 
 from ..core.scratch import Scratch
 from ..core.spec import Spec
-from ..core.tensor import LazyTensor, Piece, plain
+from ..core.tensor import LazyTensor, Piece, Reader, flat, plain
 from ..errors import FormatError
 from .mapping import MappedFile
 
@@ -27,12 +27,28 @@ Shape = tuple[int, ...]
 def stored(file: MappedFile, name: str, spec: Spec, offset: int, *, shares: str | None = None) -> LazyTensor:
     """The tensor whose row-major bytes begin at ``offset`` of a file."""
 
-    def read(start: int, stop: int, scratch: Scratch) -> Iterator[Piece]:
-        with _naming(name):
-            rows = file.rows(offset, spec, start, stop, scratch)
-        yield Piece("values", spec.row_offset(start), rows)
+    def reader(spec: Spec) -> Reader:
+        def read(start: int, stop: int, scratch: Scratch) -> Iterator[Piece]:
+            with _naming(name):
+                rows = file.rows(offset, spec, start, stop, scratch)
+            yield Piece("values", spec.row_offset(start), rows)
 
-    read.untouched = True  # type: ignore[attr-defined]
+        read.untouched = True  # type: ignore[attr-defined]
+        return read
+
+    return _plain(name, spec, reader, shares)
+
+
+def _plain(name: str, spec: Spec, reader: Callable[[Spec], Reader], shares: str | None) -> LazyTensor:
+    """A tensor whose rows may be cut, as its bytes are read by their place alone.
+
+    Args:
+        reader: makes the reader for a shape of the same elements.
+    """
+    read = reader(spec)
+    if len(spec.shape) > 1:
+        line = Spec(spec.dtype, (spec.numel,))
+        read.flat = lambda: flat(name, spec, reader(line), shares=shares)  # type: ignore[attr-defined]
     return plain(name, spec, read, shares=shares)
 
 
@@ -71,20 +87,24 @@ def strided(
     carrier = np.dtype(spec.dtype.carrier)
     steps = tuple(stride * carrier.itemsize for stride in strides)
 
-    def read(start: int, stop: int, scratch: Scratch) -> Iterator[Piece]:
-        begin, end = spec.row_offset(start), spec.row_offset(stop)
-        out = scratch.take(((end - begin) // carrier.itemsize,), carrier)
-        done = 0
-        for low, size in _boxes(shape, begin // carrier.itemsize, end // carrier.itemsize):
-            target = out[done : done + prod(size)].reshape(size)
-            at = offset + sum(index * step for index, step in zip(low, steps, strict=True))
-            with _naming(name):
-                _gather(file, at, steps, target, Scratch())
-            done += target.size
-        out.flags.writeable = False
-        yield Piece("values", begin, out if spec.dtype.packed else out.reshape(stop - start, spec.columns))
+    def reader(spec: Spec) -> Reader:
+        def read(start: int, stop: int, scratch: Scratch) -> Iterator[Piece]:
+            begin, end = spec.row_offset(start), spec.row_offset(stop)
+            out = scratch.take(((end - begin) // carrier.itemsize,), carrier)
+            done = 0
+            for low, size in _boxes(shape, begin // carrier.itemsize, end // carrier.itemsize):
+                target = out[done : done + prod(size)].reshape(size)
+                at = offset + sum(index * step for index, step in zip(low, steps, strict=True))
+                with _naming(name):
+                    _gather(file, at, steps, target, Scratch())
+                done += target.size
+            out.flags.writeable = False
+            rows = out if spec.dtype.packed else out.reshape(stop - start, spec.columns)
+            yield Piece("values", begin, rows)
 
-    return plain(name, spec, read, shares=shares)
+        return read
+
+    return _plain(name, spec, reader, shares)
 
 
 def contiguous(shape: Shape, strides: Shape) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from math import lcm
 from typing import Any, ClassVar
 
@@ -16,7 +17,7 @@ from ..core.given import text, texts
 from ..core.planning import Planning
 from ..core.scratch import Scratch
 from ..core.spec import Spec
-from ..core.tensor import LazyTensor, Piece, plain
+from ..core.tensor import LazyTensor, Piece, flat, plain
 from ..errors import DataError, PlanError, RecipeError
 from .orphans import is_marker, refuse_scaled
 from .quantized import Stored, plain_fp8, stored_quantized
@@ -149,16 +150,31 @@ def cast_tensor(tensor: LazyTensor, to: DType, *, saturate: bool = False, why: s
     if source == to:
         return tensor
     spec = Spec(to, tensor.spec.shape)
+    rest: dict[str, Any] = {
+        "source": tensor.source, "needs": tensor.needs, "fate": tensor.fate, "cost": tensor.cost
+    }  # fmt: skip
+
+    name = tensor.source or tensor.name
 
     def read(start: int, stop: int, scratch: Scratch) -> Iterator[Piece]:
         rows = tensor.matrix(start, stop, scratch)
-        name = tensor.source or tensor.name
         out = cast_values(rows, source, to, scratch, name, start, saturate=saturate)
         yield Piece("values", spec.row_offset(start), out)
 
-    made = plain(tensor.name, spec, read, source=tensor.source, needs=tensor.needs, fate=tensor.fate)
+    def cut(make: Callable[[], LazyTensor]) -> LazyTensor:
+        elements = make()
+
+        def read(start: int, stop: int, scratch: Scratch) -> Iterator[Piece]:
+            row = elements.matrix(start, stop, scratch).reshape(1, -1)
+            out = cast_values(row, source, to, scratch, name, start, saturate=saturate, columns=spec.columns)
+            yield Piece("values", start * to.itemsize, out)
+
+        return flat(tensor.name, spec, read, **rest)
+
+    if tensor.flat is not None:
+        read.flat = partial(cut, tensor.flat)  # type: ignore[attr-defined]
+    made = plain(tensor.name, spec, read, **rest)
     return made.evolve(
-        cost=tensor.cost,
         grain=lcm(tensor.grain, spec.grain),
         did=f"cast: {source.name} -> {to.name}{why and ', ' + why}",
     )
@@ -173,12 +189,15 @@ def cast_values(
     start: int,
     *,
     saturate: bool = False,
+    columns: int | None = None,
 ) -> NDArray[Any]:
     """Rows cast to another dtype, in the worker's memory.
 
     Args:
         rows: ``[r, columns]`` in the carrier dtype of ``source``; they begin at row ``start`` of the tensor.
         name: of the tensor, for errors.
+        columns: where the rows of the tensor are cut: how many columns they have. Then ``rows`` are some
+            elements ``[1, n]``, of which the first is number ``start``.
 
     Raises:
         DataError: a finite value is too large for ``to``, unless it is to saturate.
@@ -192,8 +211,11 @@ def cast_values(
     try:
         cast(rows, source, to, out, saturate=saturate)
     except Overflow as error:
+        row, column = start + error.row, error.column
+        if columns is not None:
+            row, column = divmod(start + error.column, columns)
         raise DataError(
-            f"{error.value!r} at row {start + error.row}, column {error.column} does not fit {to.name}",
+            f"{error.value!r} at row {row}, column {column} does not fit {to.name}",
             tensor=name,
             hint="cast to BF16, or saturate",
         ) from None
