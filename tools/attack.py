@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from attacks import corpora, faults, mounts, sources, together, writelog  # noqa: E402
+from attacks import corpora, faults, fuzz, mounts, several, sources, together, writelog  # noqa: E402
 from attacks.engine import BAD, Attack, Tally  # noqa: E402
 from attacks.scenarios import SCENARIOS, Scenario, Stage, save  # noqa: E402
 
@@ -81,11 +81,14 @@ def units() -> list[Unit]:
         ]
     for what in ("overwrite", "insert", "copy", "commit"):
         found.append(Unit(f"kill at system calls: {what}", _traced(what)))
+    for name, whole in several.ATTACKS.items():
+        found.append(Unit(f"kill at calls: meta: three files, {name}", whole))
     for scenario in SCENARIOS:
         found.append(Unit(f"power cut: {scenario.name}", writelog.attack(scenario), 20))
     found += [Unit(f"source changes: {name}", attack) for name, attack in sources.ATTACKS.items()]
     found += [Unit(f"at once: {name}", attack, 0.5) for name, attack in together.ATTACKS.items()]
     found += [Unit(f"hostile: {name}", attack, share) for name, (attack, share) in corpora.ATTACKS.items()]
+    found += [Unit(f"fuzz: {name}", whole, 20) for name, whole in fuzz.ATTACKS.items()]
     found += [Unit(f"file system: {name}", attack) for name, attack in mounts.ATTACKS.items()]
     return found
 

@@ -32,7 +32,8 @@ class TranscodeError(Exception):
         self.tensor = tensor
         self.hint = hint
         where = [part for part in (self.file, tensor) if part is not None]
-        super().__init__(": ".join([*where, what]) + (f"; {hint}" if hint else ""))
+        told = ": ".join([*where, what]) + (f"; {hint}" if hint else "")
+        super().__init__(told.replace("\n", "\\n").replace("\r", "\\r"))  # names from files may hold them
 
 
 class FormatError(TranscodeError):

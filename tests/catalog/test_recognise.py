@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -100,3 +102,47 @@ def test_folding_is_of_whole_components(parts: list[list[str]]) -> None:
     wanted = {".".join("9" if p.isdigit() and len(p) > 1 else p for p in one) for one in parts}
     assert fold(names) == sorted(wanted)
     assert fold(fold(names)) == fold(names)
+
+
+def test_long_names_and_many_kinds_are_not_looked_at() -> None:
+    """No architecture has them, and looking takes the product of names and lengths for every family."""
+    assert fold(["a" * 512, "b" * 513, "c." * 5000]) == ["a" * 512]
+    names = [f"k{number:06}.w" for number in range(25_000)]
+    assert fold(names) == names[:20_000]
+    # Indexes are no kinds: a model of any number of blocks and experts is looked at whole.
+    experts = [f"layers.{i}.experts.{j}.w" for i in range(100) for j in range(300)]
+    assert len(fold(experts)) == 100
+
+
+class Counted:
+    """Stands for a compiled expression, and counts how often it is tried."""
+
+    def __init__(self, regex: object) -> None:
+        self.regex = regex
+        self.tried = 0
+
+    def match(self, *args: object) -> object:
+        self.tried += 1
+        return self.regex.match(*args)  # type: ignore[attr-defined]
+
+
+def test_a_prefix_of_its_own_for_every_tensor_is_tried_a_hundred_times() -> None:
+    """Else all names would be looked at for each of ten thousand prefixes: 10**8 of them for one family."""
+    signature = Signature(("q.w", "absent.w"))
+    names = fold([f"p{number}.q.w" for number in range(10_000)])
+    find = signature.__dict__["_find"] = Counted(signature._find)
+    absent = signature.__dict__["_all"] = [Counted(signature._all[0])]
+    assert signature.fit_folded(names) is None
+    assert find.tried == 10_000
+    assert absent[0].tried == 100
+    # The model itself is found among others that begin as it does.
+    assert signature.fit_folded([*names[:5000], "m.q.w", "m.absent.w"]) == "m."
+
+
+@pytest.mark.parametrize("glob", ["a.*.b.*.c.*.d", "*a*a*a*a*z", "a.b"])
+def test_a_name_is_looked_at_in_time_in_proportion_to_its_length(glob: str) -> None:
+    """A thousand names of 512 characters; a quadratic look takes 10**8 steps, a cubic one 10**10 and more."""
+    names = sorted({f"{'a.b.c.' * 84}{i:03}" for i in range(1000)})
+    began = time.process_time()
+    Signature((glob, "absent")).fit_folded(names)
+    assert time.process_time() - began < 30  # it takes some hundredths

@@ -107,3 +107,44 @@ def test_stars_agree_with_fnmatch_on_every_run(glob: str, name: str) -> None:
         assert Pattern(glob).matches(name)
     elif not glob.startswith((".", "*")) and not glob.endswith((".", "*")):
         assert not Pattern(glob).matches(name)
+
+
+@given(
+    st.text("ab.*?[]!", min_size=1, max_size=12).filter(lambda glob: glob.strip(".")),
+    st.text("ab.", max_size=14),
+)
+def test_globs_as_a_matcher_that_tries_everything(glob, name):
+    """Against the definition: some run of whole components is fitted, character by character."""
+    try:
+        pattern = Pattern(glob)
+    except RecipeError:
+        return
+    units, at = [], 0
+    while at < len(glob):
+        if glob[at] == "[":
+            end = glob.index("]", at + 2 + (glob[at + 1 : at + 2] == "!"))
+            units.append(glob[at : end + 1])
+            at = end + 1
+        else:
+            units.append(glob[at])
+            at += 1
+
+    def one(unit: str, char: str) -> bool:
+        if unit.startswith("["):
+            inner = unit[1:-1]
+            return char != "." and (char not in inner[1:] if inner[0] == "!" else char in inner)
+        return char != "." if unit == "?" else char == unit
+
+    def fits(units: list[str], text: str) -> bool:
+        ends = {0}
+        for unit in units:
+            if unit == "*":
+                ends = set(range(min(ends), len(text) + 1)) if ends else ends
+            else:
+                ends = {end + 1 for end in ends if end < len(text) and one(unit, text[end])}
+        return len(text) in ends
+
+    starts = [0, *(i + 1 for i, char in enumerate(name) if char == ".")]
+    stops = [*(i for i, char in enumerate(name) if char == "."), len(name)]
+    expected = any(fits(units, name[a:b]) for a in starts for b in stops if a <= b)
+    assert pattern.matches(name) == expected, units

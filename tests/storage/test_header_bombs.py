@@ -8,7 +8,7 @@ import tracemalloc
 import pytest
 
 from transcode.errors import FormatError
-from transcode.storage import header, headertext
+from transcode.storage import header, headertext, source
 
 ENTRY = b'{"dtype":"U8","shape":[0],"data_offsets":[0,0]%s}'
 BOMBS = {
@@ -106,3 +106,74 @@ def test_an_entry_with_objects_and_braces_of_its_own():
     found, _ = peak_of(raw, 8 + len(raw))
     assert isinstance(found, header.Header)
     assert sorted(entry.name for entry in found.entries) == ["a", "b"]
+
+
+def entry(length: int) -> bytes:
+    """An entry of just so many characters, filled up by a field that readers pass over."""
+    bare = ENTRY % b',"x":""'
+    return ENTRY % (b',"x":"' + b"x" * (length - len(bare)) + b'"')
+
+
+@pytest.mark.parametrize(
+    ("length", "refused"), [(400, False), (65_536, False), (65_537, True), (70_000, True)]
+)
+def test_an_entry_is_as_long_as_ever_a_real_one(length, refused):
+    """The longest that a model can have: eight dimensions of twenty digits are below 400 characters."""
+    raw = b'{"a":%s,"b":%s}' % (entry(length), ENTRY % b"")
+    found, _ = peak_of(raw, 8 + len(raw))
+    assert isinstance(found, FormatError) == refused
+    assert not refused or "an entry of more than 65536 characters at byte 13" in str(found)
+    widest = {"dtype": "F8_E8M0", "shape": [2**64 - 1] * 8, "data_offsets": [2**64 - 1] * 2}
+    assert len(json.dumps(widest)) < 400
+
+
+def test_a_model_of_a_trillion_parameters_is_far_from_every_limit():
+    """61 layers of 384 experts in three matrices, with a scale for each, and all of it in one file."""
+    table, at = {"__metadata__": {f"key{i}": "v" for i in range(300)}}, 0
+    for layer in range(61):
+        for expert in range(384):
+            for part in ("gate_proj", "up_proj", "down_proj"):
+                name = f"language_model.model.layers.{layer}.mlp.experts.{expert}.{part}.weight"
+                for suffix, size in (("", 7168 * 2048), ("_scale_inv", 7168 * 2048 // 1024)):
+                    shape = [7168, 2048] if not suffix else [56, 256]
+                    table[name + suffix] = {"dtype": "U8", "shape": shape, "data_offsets": [at, at + size]}
+                    at += size
+    assert len(table) > 140_000
+    raw = json.dumps(table, separators=(",", ":")).encode()
+    found = header.parse(raw, file_size=8 + len(raw) + at, file="m")
+    assert len(found.entries) == len(table) - 1
+    assert found.metadata == table["__metadata__"]
+    longest = max(len(json.dumps(fields)) + len(name) for name, fields in table.items() if name[0] != "_")
+    assert 100 * longest <= headertext.LONGEST_ENTRY
+    assert 5 * len(table) <= headertext.MOST_TENSORS
+    assert headertext.MOST_KEYS >= 100 * 300
+    assert 40 * max(map(len, table)) <= source._LONGEST_NAME
+
+
+@pytest.mark.parametrize(("count", "refused"), [(100_000, False), (100_001, True)])
+def test_more_keys_than_any_file_has_are_refused(count, refused):
+    raw = b'{"__metadata__":{%s}}' % b",".join(b'"%x":""' % i for i in range(count))
+    found, _ = peak_of(raw, 8 + len(raw))
+    assert isinstance(found, FormatError) == refused
+    assert not refused or "more than 100000 keys" in str(found)
+
+
+@pytest.mark.parametrize(("length", "refused"), [(4096, False), (4097, True)])
+def test_longer_names_than_any_tensor_has_are_refused(length, refused, tmp_path):
+    """By what plans; facts and metadata of such a file can be looked at."""
+    raw = b'{"%s":%s}' % (b"n" * length, ENTRY % b"")
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(len(raw).to_bytes(8, "little") + raw)
+    assert len(header.read(path).entries) == 1
+    if refused:
+        with pytest.raises(FormatError, match=f"a tensor whose name of {length} characters"):
+            source.open_source(path)
+    else:
+        assert len(source.open_source(path).tensors) == 1
+
+
+def test_an_error_is_one_line_whatever_the_name():
+    raw = b'{"a\\nb\\rc":{"dtype":"F4","shape":[],"data_offsets":[0,0]}}'
+    found, _ = peak_of(raw, 8 + len(raw))
+    assert str(found).startswith("m: a\\nb\\rc: shape [] of F4")
+    assert found.tensor == "a\nb\rc"

@@ -25,6 +25,17 @@ NO_SYNC = """
 from transcode.storage.directory import Directory
 Directory.sync = lambda self: None
 """
+DEEP = """
+from transcode import recipe
+parse = recipe.parse
+recipe.parse = lambda text: {}["performance"] if "performance" in text else parse(text)
+"""
+NO_REPAIR = """
+import os
+from transcode.storage import edit, undo
+real = undo.begin
+undo.begin = lambda *args: (real(*args), os.unlink(undo.undo_path(args[0])))[0]
+"""
 LAX = """
 from transcode.storage import header
 header._check_offsets = lambda entries, size, file: None
@@ -56,6 +67,7 @@ def test_nothing_that_must_not_be_seen_is_seen(tmp_path: Path) -> None:
         "source changes: cut, ",
         "at once",
         "hostile",
+        "fuzz",
     )
     code, found, said = attack(
         tmp_path, "--count", "3", *[word for name in only for word in ("--only", name)]
@@ -66,6 +78,8 @@ def test_nothing_that_must_not_be_seen_is_seen(tmp_path: Path) -> None:
         assert tally["seen"]["trials"] >= 1 or tally["notes"], name
     assert found["hostile: headers"]["seen"]["trials"] == 1200
     assert found["hostile: headers"]["seen"]["both read the same"] > 20
+    assert found["fuzz: headers"]["seen"]["both read the same"] > 2
+    assert found["fuzz: adapter configurations"]["seen"]["planned"] > 2
     assert not list(tmp_path.iterdir())
 
 
@@ -74,7 +88,10 @@ def test_nothing_that_must_not_be_seen_is_seen(tmp_path: Path) -> None:
     ("mistake", "only", "seen"),
     [
         (NO_SYNC, "power cut: run: into a folder", "MIXED"),
+        (NO_REPAIR, "kill at calls: meta: three files, growing", "WRONG"),
         (LAX, "hostile: headers", "WRONG"),
+        (LAX, "fuzz: headers", "WRONG"),
+        (DEEP, "fuzz: recipes", "TRACEBACK"),
     ],
 )
 def test_what_is_broken_is_seen(mistake: str, only: str, seen: str, tmp_path: Path) -> None:

@@ -7,12 +7,18 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 import transcode as tc
-from transcode.errors import PlanError, RecipeError
+from transcode.core.dtypes import DTYPES
+from transcode.core.performance import Performance, parse_size
+from transcode.core.run import execute
+from transcode.core.spec import Spec
+from transcode.errors import DataError, PlanError, RecipeError
+from transcode.storage import header
 
 
 @pytest.mark.parametrize(
@@ -140,13 +146,84 @@ def test_rows_that_one_worker_has_no_memory_for_are_refused(rows, needed, worker
     assert (small | tc.quantize("fp8", granularity="block")).plan(tc.write(out, memory=1, workers=workers))
 
 
-def test_wide_rows_are_copied_by_fewer_workers(save, tmp_path):
-    """64 workers of 2 MB each could not hold two rows of a megabyte."""
-    source = save({"a": torch.arange(4 * 256_000, dtype=torch.float32).reshape(4, 256_000)})
+WIDE = (4, 256_000)  # rows of a megabyte in F32
+
+
+def wide(folder: Path, kind: str) -> tuple[Path, torch.Tensor]:
+    """A file with wide rows, and what they hold: as they lie, or gathered from a transposed pickle."""
+    values = torch.arange(4 * 256_000, dtype=torch.float32).reshape(WIDE)
+    if kind == "safetensors":
+        save_file({"a": values}, folder / "in.safetensors")
+        return folder / "in.safetensors", values
+    torch.save({"a": values.reshape(256_000, 4).t()}, folder / "in.pt")
+    return folder / "in.pt", values.reshape(256_000, 4).t().contiguous()
+
+
+class Sizes:
+    """Stands where the files are, and notes how much is written at a time."""
+
+    def __init__(self) -> None:
+        self.most = 0
+
+    def write(self, file: int, offset: int, data: np.ndarray) -> None:
+        self.most = max(self.most, data.nbytes)
+
+
+@pytest.mark.parametrize("memory", ["128MB", "1MB", "1"])
+@pytest.mark.parametrize("kind", ["safetensors", "pickle"])
+@pytest.mark.parametrize("to", [None, "bf16", "f64"])
+def test_wide_rows_are_cut_where_nothing_computes_on_them(to, kind, memory, tmp_path):
+    """64 workers share 1 MB, in which no row fits; nobody is refused, and no worker has to go."""
+    source, values = wide(tmp_path, kind)
+    flow = tc.open(source)
+    if to is not None:
+        flow = flow | tc.cast(to)
+    kinds = {None: torch.float32, "bf16": torch.bfloat16, "f64": torch.float64}
     out = tmp_path / "o.safetensors"
-    report = tc.open(source) | tc.write(out, workers=64)
-    assert any("62 of 64 workers run" in note for note in report.plan.planning.notes)
-    assert torch.equal(load_file(out)["a"], load_file(source)["a"])
+    plan = flow.plan(tc.write(out, workers=64, memory=memory))
+    assert not [note for note in plan.planning.notes if "workers run" in note]
+    sizes = Sizes()
+    tile = Performance(workers=64, memory=parse_size(memory)).tile_bytes
+    execute(plan, sizes, workers=2, tile_bytes=tile)
+    assert 0 < sizes.most <= (2 if to == "f64" else 1) * tile
+    flow | tc.write(out, workers=64, memory=memory)
+    assert torch.equal(load_file(out)["a"], values.to(kinds[to]))
+    whole = tmp_path / "whole.safetensors"
+    flow | tc.write(whole, workers=1, tile=1 << 30)
+    assert out.read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["U8", "BOOL", "I64", "F4", "F6_E2M3", "C64"])
+def test_wide_rows_of_every_width(kind, tmp_path):
+    """Cut rows of every number of bits, packed ones too, come out as they are."""
+    spec = Spec(DTYPES[kind], (3, 100_004))
+    data = np.random.default_rng(0).integers(0, 2, spec.nbytes, np.uint8)
+    entries = [header.Entry("a", spec, 0, spec.nbytes)]
+    source, out = tmp_path / "in.safetensors", tmp_path / "o.safetensors"
+    source.write_bytes(header.render(entries, {}, file=source) + data.tobytes())
+    plan = tc.open(source).plan(tc.write(out, workers=64, memory="1MB"))
+    sizes = Sizes()
+    execute(plan, sizes, tile_bytes=1)
+    assert sizes.most == 4096 * DTYPES[kind].bits // 8
+    tc.open(source) | tc.write(out, workers=64, memory="1MB")
+    assert out.read_bytes()[-spec.nbytes :] == data.tobytes()
+
+
+@pytest.mark.parametrize("tile", [1, 1 << 30])
+def test_an_error_in_a_cut_row_says_where(tile, save, tmp_path):
+    values = torch.ones(3, 20_000)
+    values[1, 12_345] = 1e38
+    flow = tc.open(save({"a": values})) | tc.cast("f16")
+    with pytest.raises(DataError, match="row 1, column 12345 does not fit F16"):
+        flow | tc.write(tmp_path / "o.safetensors", tile=tile)
+
+
+def test_rows_that_are_computed_on_as_a_whole_are_read_by_fewer_workers(save, tmp_path):
+    """A scale for a row is not known before its end: 64 workers of 2 MB each could not hold two of a megabyte."""
+    source = save({"a.weight": torch.arange(4 * 256_000, dtype=torch.float32).reshape(WIDE)})
+    flow = tc.open(source) | tc.quantize("int8")
+    plan = flow.plan(tc.write(tmp_path / "o.safetensors", workers=64))
+    assert any("62 of 64 workers run" in note for note in plan.planning.notes)
 
 
 def test_the_index_is_the_last_of_all_files(wan, tmp_path):

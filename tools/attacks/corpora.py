@@ -25,7 +25,7 @@ from typing import Any
 from .engine import Attack, Tally, command
 from .scenarios import facts, save
 
-__all__ = ["ATTACKS"]
+__all__ = ["ATTACKS", "MEMORY", "SECONDS", "Slow", "compared"]
 
 MEMORY = 512 << 20
 """Bytes by which a case may let the process grow."""
@@ -150,12 +150,47 @@ _REASONS = (
 )
 
 
-def _headers(root: Path, dice: random.Random, count: int, until: float, tally: Tally) -> None:
+def compared(raw: bytes, path: Path) -> str:
+    """What becomes of a file of these bytes, here and in the reference reader; behind ``WRONG``, why."""
     import safetensors
 
     from transcode.errors import TranscodeError
     from transcode.storage import header
 
+    path.write_bytes(raw)
+    try:
+        head = header.read(path)
+        ours: Any = sorted(
+            (
+                e.name,
+                e.spec.dtype.name,
+                list(e.spec.shape),
+                raw[head.data_start + e.begin : head.data_start + e.end],
+            )
+            for e in head.entries
+        )
+    except TranscodeError as error:
+        if "\n" in str(error):
+            return f"WRONG\nan error of several lines: {error}"
+        ours = error
+    try:
+        found = safetensors.deserialize(raw)  # type: ignore[no-untyped-call]
+        theirs: Any = sorted((n, i["dtype"], list(i["shape"]), bytes(i["data"])) for n, i in found)
+    except Exception as error:
+        theirs = error
+    if isinstance(ours, Exception) and isinstance(theirs, Exception):
+        return "both refuse"
+    if isinstance(theirs, Exception):
+        return f"WRONG\nonly the reference refuses: {theirs}: {raw!r}"
+    if isinstance(ours, Exception):
+        for pattern, reason in _REASONS:
+            if re.search(pattern, str(ours)):
+                return f"only we refuse: {reason}"
+        return f"WRONG\nonly we refuse: {ours}: {raw!r}"
+    return "both read the same" if ours == theirs else f"WRONG\nread differently: {raw!r}"
+
+
+def _headers(root: Path, dice: random.Random, count: int, until: float, tally: Tally) -> None:
     path = root / "m.safetensors"
     seed = dice.random()
     data = bytes(range(100, 126))
@@ -167,37 +202,7 @@ def _headers(root: Path, dice: random.Random, count: int, until: float, tally: T
             len(text) if mine.random() < 0.97 else mine.choice((0, 1, len(text) + 1, 1 << 40, (1 << 64) - 1))
         )
         raw = struct.pack("<Q", length) + text + (data if mine.random() < 0.97 else data[:-1])
-        path.write_bytes(raw)
-        try:
-            head = header.read(path)
-            ours: Any = sorted(
-                (
-                    e.name,
-                    e.spec.dtype.name,
-                    list(e.spec.shape),
-                    raw[head.data_start + e.begin : head.data_start + e.end],
-                )
-                for e in head.entries
-            )
-        except TranscodeError as error:
-            if "\n" in str(error):
-                return f"WRONG\nan error of several lines: {error}"
-            ours = error
-        try:
-            found = safetensors.deserialize(raw)  # type: ignore[no-untyped-call]
-            theirs: Any = sorted((n, i["dtype"], list(i["shape"]), bytes(i["data"])) for n, i in found)
-        except Exception as error:
-            theirs = error
-        if isinstance(ours, Exception) and isinstance(theirs, Exception):
-            return "both refuse"
-        if isinstance(theirs, Exception):
-            return f"WRONG\nonly the reference refuses: {theirs}: {raw!r}"
-        if isinstance(ours, Exception):
-            for pattern, reason in _REASONS:
-                if re.search(pattern, str(ours)):
-                    return f"only we refuse: {reason}"
-            return f"WRONG\nonly we refuse: {ours}: {raw!r}"
-        return "both read the same" if ours == theirs else f"WRONG\nread differently: {raw!r}"
+        return compared(raw, path)
 
     cases(run, count, until, tally, root)
 

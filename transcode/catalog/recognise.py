@@ -7,13 +7,14 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from ..core.patterns import glob_regex
+from ..core.patterns import glob_regex, whole_glob
 from ..errors import RecipeError
 
 __all__ = ["Signature", "fold"]
 
 _LONGEST = 512
 _MOST_KINDS = 20_000
+_MOST_PREFIXES = 100  # models in one file; all names are looked at for each
 _FOLDED = re.compile(r"(?<![^.\n])\d{2,}(?![^.\n])")
 
 
@@ -59,7 +60,7 @@ class Signature:
 
     @cached_property
     def _find(self) -> re.Pattern[str]:
-        return re.compile(rf"((?:[^.]+\.)*?){glob_regex(self.all[0])}(?![^.])")
+        return re.compile(whole_glob(self.all[0], r"((?:[^.]+\.)*?)"))
 
     @cached_property
     def _all(self) -> list[re.Pattern[str]]:
@@ -81,7 +82,7 @@ class Signature:
     def fit_folded(self, names: list[str], shapes: Mapping[str, tuple[int, ...]] | None = None) -> str | None:
         """As :meth:`fit`, of names that are folded already."""
         prefixes = dict.fromkeys(match[1] for match in map(self._find.match, names) if match)
-        for prefix in sorted(prefixes, key=len):
+        for prefix in sorted(prefixes, key=len)[:_MOST_PREFIXES]:
             if self._fits(prefix, names) and self._has_shapes(prefix, shapes):
                 return prefix
         return None
@@ -107,4 +108,4 @@ class Signature:
 
 
 def _whole(glob: str) -> re.Pattern[str]:
-    return re.compile(rf"{glob_regex(glob)}(?![^.])")
+    return re.compile(whole_glob(glob))

@@ -58,6 +58,10 @@ class Expr(ABC):
         """Whether it yields bytes of a file as they lie, without looking at them."""
         return False
 
+    def flat(self) -> Expr | None:
+        """The same elements of a plain tensor in the same order, each a row; None if rows must be whole."""
+        return None
+
 
 @dataclass(frozen=True, slots=True)
 class Constant(Expr):

@@ -210,7 +210,7 @@ def _distinct(tensors: Iterable[LazyTensor], stage: str) -> Iterator[LazyTensor]
 
 
 _LONGEST_GUESS = 500  # characters
-_MOST_GUESSES = 2000
+_MOST_PAIRS = 8_000_000  # of characters that are compared; 2000 names of 60
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
@@ -219,8 +219,9 @@ def nearest(name: str, names: Iterable[str]) -> str:
         return ""
     # The comparison takes the product of two lengths, and a file may hold any number of names.
     alike = [other for other in names if 2 * abs(len(other) - len(name)) <= len(name)]
-    if len(alike) > _MOST_GUESSES:
+    if sum(map(len, alike)) * len(name) > _MOST_PAIRS:
         last = name.rpartition(".")[2]
-        alike = [other for other in alike if other.rpartition(".")[2] == last][:_MOST_GUESSES]
+        alike = [other for other in alike if other.rpartition(".")[2] == last]
+        alike = alike[: 1 + _MOST_PAIRS // max(2 * len(name) ** 2, 1)]
     close = difflib.get_close_matches(name, alike, 2, 0.6)
     return f", did you mean {' or '.join(map(repr, close))}?" if close else ""

@@ -138,6 +138,7 @@ class _Jobs:
 
     def _tiles(self, number: int, tensor: LazyTensor) -> Iterator[Job]:
         places = {part.role: self._places[number, part.role] for part in tensor.parts}
+        tensor = tensor.cut(self._tile_bytes)
         for start, stop in tensor.tiles(self._tile_bytes):
 
             def job(context: Context, start: int = start, stop: int = stop) -> int:

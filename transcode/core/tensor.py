@@ -11,6 +11,12 @@ from .expr import Expr, Piece
 from .spec import Part, Spec
 from .statistic import Statistic
 
+_ELEMENTS = 4096
+"""Elements that are read together where rows are cut: some pages of a file."""
+
+_WHOLE = 4 << 20
+"""Bytes read at a time where a tensor is wanted as a whole."""
+
 if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
@@ -96,6 +102,21 @@ class LazyTensor:
         (piece,) = self.value.read(start, stop, context)
         return piece.data.reshape(stop - start, self.spec.columns)
 
+    def cut(self, nbytes: int) -> LazyTensor:
+        """What is to be read in tiles of about ``nbytes``: itself, or, where its rows need more and nothing
+        computes on them as a whole, a tensor of one dimension with the same bytes in the same order.
+        """
+        least = max(nbytes // self.cost, _ELEMENTS * self.spec.dtype.bits // 8)
+        if self.least <= least or len(self.spec.shape) < 2 or (value := self.value.flat()) is None:
+            return self
+        line = Spec(self.spec.dtype, (self.spec.numel,))
+        return self.evolve(spec=line, parts=(Part("values", line),), value=value, grain=_ELEMENTS)
+
+    @property
+    def least(self) -> int:
+        """The fewest bytes of logical values that are read together."""
+        return self.spec.row_bits * min(self.grain, max(self.spec.rows, 1)) // 8
+
     def tiles(self, nbytes: int) -> Iterator[tuple[int, int]]:
         """Cut the rows into runs of about ``nbytes`` of logical values over the cost, in whole grains."""
         rows = self.spec.rows
@@ -116,9 +137,10 @@ class LazyTensor:
         part = self.parts[0] if role is None else self.part(role)
         buffer = np.empty(part.spec.nbytes, np.uint8)
         context = Context()
-        for start, stop in self.tiles(4 << 20):
+        tensor = self.cut(_WHOLE)
+        for start, stop in tensor.tiles(_WHOLE):
             context.reset()
-            for piece in self.read(start, stop, context):
+            for piece in tensor.read(start, stop, context):
                 if piece.role == part.role:
                     raw = piece.data.reshape(-1).view(np.uint8)
                     buffer[piece.offset : piece.offset + raw.nbytes] = raw

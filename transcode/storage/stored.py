@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +52,10 @@ class Stored(Expr):
     def untouched(self) -> bool:
         """They are."""
         return True
+
+    def flat(self) -> Stored:
+        """It is read by its place alone."""
+        return replace(self, spec=Spec(self.spec.dtype, (self.spec.numel,)))
 
     def read(self, start: int, stop: int, context: Context) -> Iterator[Piece]:
         """See :meth:`.core.expr.Expr.read`."""
@@ -105,6 +109,10 @@ class Strided(Expr):
     offset: int
     shape: Shape
     strides: Shape
+
+    def flat(self) -> Strided:
+        """It is read by its place alone."""
+        return replace(self, spec=Spec(self.spec.dtype, (self.spec.numel,)))
 
     def read(self, start: int, stop: int, context: Context) -> Iterator[Piece]:
         """See :meth:`.core.expr.Expr.read`."""

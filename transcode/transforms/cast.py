@@ -162,18 +162,37 @@ def cast_tensor(tensor: LazyTensor, to: DType, *, saturate: bool = False, why: s
 
 @dataclass(frozen=True, slots=True)
 class Casting(Expr):
-    """A plain tensor in another dtype."""
+    """A plain tensor in another dtype.
+
+    Attributes:
+        tensor: the tensor, or its elements where rows are cut.
+        to: the dtype.
+        saturate: see :class:`Cast`.
+        columns: of a row, where rows are cut.
+    """
 
     tensor: LazyTensor
     to: DType
     saturate: bool
+    columns: int | None = None
+
+    def flat(self) -> Casting | None:
+        """Nothing of a row concerns its elements."""
+        elements = self.tensor.cut(0)
+        if elements is self.tensor:
+            return None
+        return Casting(elements, self.to, self.saturate, self.tensor.spec.columns)
 
     def read(self, start: int, stop: int, context: Context) -> Iterator[Piece]:
         """See :meth:`.core.expr.Expr.read`."""
         tensor = self.tensor
         rows = tensor.matrix(start, stop, context)
-        name = tensor.source or tensor.name
-        out = cast_values(rows, tensor.spec.dtype, self.to, context, name, start, saturate=self.saturate)
+        if self.columns is not None:
+            rows = rows.reshape(1, -1)
+        out = cast_values(
+            rows, tensor.spec.dtype, self.to, context, tensor.source or tensor.name, start,
+            saturate=self.saturate, columns=self.columns,
+        )  # fmt: skip
         yield Piece("values", Spec(self.to, tensor.spec.shape).row_offset(start), out)
 
 
@@ -186,12 +205,15 @@ def cast_values(
     start: int,
     *,
     saturate: bool = False,
+    columns: int | None = None,
 ) -> NDArray[Any]:
     """Rows cast to another dtype, in the worker's memory.
 
     Args:
         rows: ``[r, columns]`` in the carrier dtype of ``source``; they begin at row ``start`` of the tensor.
         name: of the tensor, for errors.
+        columns: where the rows of the tensor are cut: how many columns they have. Then ``rows`` are some
+            elements ``[1, n]``, of which the first is number ``start``.
 
     Raises:
         DataError: a finite value is too large for ``to``, unless it is to saturate.
@@ -205,8 +227,11 @@ def cast_values(
     try:
         cast(rows, source, to, out, saturate=saturate)
     except Overflow as error:
+        row, column = start + error.row, error.column
+        if columns is not None:
+            row, column = divmod(start + error.column, columns)
         raise DataError(
-            f"{error.value!r} at row {start + error.row}, column {error.column} does not fit {to.name}",
+            f"{error.value!r} at row {row}, column {column} does not fit {to.name}",
             tensor=name,
             hint="cast to BF16, or saturate",
         ) from None

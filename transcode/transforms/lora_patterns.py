@@ -8,17 +8,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from ..core.repeats import Weight, weigh
 from ..errors import FormatError
 
 __all__ = ["Patterns"]
 
 T = TypeVar("T")
 
-_LONGEST = 1000
 _MOST_REPEATS = 3
 _SECONDS = 10.0
-
-_TOKEN = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\(\?[^)]*?[:=!>)]|\{\d*(?:,\d*)?\}|.", re.DOTALL)
 
 
 class Patterns(Generic[T]):
@@ -44,6 +42,7 @@ class Patterns(Generic[T]):
         self._option = option
         self._whole = whole
         self._values = values
+        self._weights: dict[str, Weight] = {}
         self._regexes = {pattern: self._compiled(pattern) for pattern in values}
         self._left = _SECONDS
         self._found: dict[str, list[str]] = {}
@@ -60,6 +59,9 @@ class Patterns(Generic[T]):
 
     def _matching(self, name: str) -> list[str]:
         if name not in self._found:
+            for pattern, weight in self._weights.items():
+                if not weight.bears(len(name)):
+                    raise self._error(f"takes too long on a name of {len(name)} characters", pattern)
             begun = time.perf_counter()
             # Names that differ in an ending that the file gave them are matched alike, once.
             self._found[name] = [pattern for pattern, regex in self._regexes.items() if regex.match(name)]
@@ -75,7 +77,8 @@ class Patterns(Generic[T]):
             raise FormatError(
                 f"{self._option} {pattern!r} is not valid: {error}", file=self._file, hint="repair it"
             ) from None
-        if (why := _unsafe(pattern)) is not None:
+        weight = self._weights[pattern] = weigh(pattern)
+        if (why := _unsafe(weight)) is not None:
             raise self._error(why, pattern)
         return regex
 
@@ -86,32 +89,10 @@ class Patterns(Generic[T]):
         )  # fmt: skip
 
 
-def _unsafe(pattern: str) -> str | None:
+def _unsafe(weight: Weight) -> str | None:
     """Why a valid expression could take more than polynomial time of a low degree; None if it cannot."""
-    if len(pattern) > _LONGEST:
-        return f"is longer than {_LONGEST} characters"
-    repeats = 0
-    groups = [False]  # for each open group: whether it repeats or branches inside
-    closed: bool | None = None  # whether the group that has just been closed does
-    for match in _TOKEN.finditer(pattern):
-        token = match[0]
-        if re.fullmatch(r"\\\d", token) or token.startswith("(?P="):
-            return "refers back to a group"
-        if token.startswith("(") and not token.endswith(")"):
-            groups.append(False)
-            closed = None
-        elif token == ")":
-            closed = groups.pop() if len(groups) > 1 else False
-            groups[-1] = groups[-1] or closed
-        elif token == "|":
-            groups[-1] = True
-            closed = None
-        elif token in ("*", "+") or re.fullmatch(r"\{\d*,\d*\}|\{\d+\}", token):
-            if closed:
-                return "repeats what repeats or branches"
-            groups[-1] = True
-            repeats += 1
-            closed = None
-        else:
-            closed = None if token != "?" else closed
-    return f"repeats more than {_MOST_REPEATS} times" if repeats > _MOST_REPEATS else None
+    if weight.why is not None:
+        return weight.why
+    if weight.refers:
+        return "refers back to a group"
+    return f"repeats more than {_MOST_REPEATS} times" if weight.repeats > _MOST_REPEATS else None

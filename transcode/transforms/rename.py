@@ -9,7 +9,9 @@ from typing import Any, ClassVar
 
 from ..core.flow import Transform
 from ..core.given import pairs
+from ..core.patterns import check_length
 from ..core.planning import Planning
+from ..core.repeats import Weight, weigh
 from ..core.tensor import LazyTensor
 from ..errors import RecipeError
 
@@ -42,7 +44,7 @@ class Rename(Transform):
             raise RecipeError("rename: no rule is given", hint="give rules, or leave the stage out")
         self._compiled()
 
-    def _compiled(self) -> list[tuple[re.Pattern[str], str]]:
+    def _compiled(self) -> list[tuple[re.Pattern[str], str, Weight]]:
         compiled = []
         for pattern, replacement in self.rules:
             try:
@@ -51,7 +53,12 @@ class Rename(Transform):
                 re.compile(f"(?:{pattern})|").sub(replacement, "")
             except (re.error, IndexError) as error:
                 raise RecipeError(f"rename: {pattern!r} -> {replacement!r}: {error}") from None
-            compiled.append((made, replacement))
+            weight = weigh(pattern)
+            if weight.why is not None:
+                raise RecipeError(
+                    f"rename: {pattern!r} {weight.why}, so it could take for ever", hint="use several rules"
+                )
+            compiled.append((made, replacement, weight))
         return compiled
 
     def apply(self, tensors: Iterable[LazyTensor], planning: Planning) -> Iterator[LazyTensor]:
@@ -69,7 +76,8 @@ class Rename(Transform):
                 new = exact[name]
             else:
                 new = name
-                for pattern, replacement in rules:
+                for pattern, replacement, weight in rules:
+                    check_length(weight, new, pattern.pattern)
                     new, count = pattern.subn(replacement, new)
                     if count:
                         used.add(pattern.pattern)

@@ -325,7 +325,7 @@ class Write:
         """The performance options, with no more workers than have the memory for the widest rows."""
         most, memory = self.performance.threads, self.performance.memory
         for tensor in tensors:
-            least = tensor.spec.row_bits * min(tensor.grain, max(tensor.spec.rows, 1)) // 8
+            least = tensor.cut(MIN_TILE).least
             if least <= MIN_TILE:
                 continue
             most = min(most, memory // (2 * least))
