@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.expressions import NOTHING
 from transcode.core.dtypes import DTYPES, dtype
 from transcode.core.layout import Stored, Unit
 from transcode.core.plan import lay_out
@@ -16,7 +17,7 @@ from transcode.errors import PlanError
 
 
 def tensors(number: int):
-    return [plain(f"t{i}", Spec(dtype("F32"), (1,)), lambda *_: iter(())) for i in range(number)]
+    return [plain(f"t{i}", Spec(dtype("F32"), (1,)), NOTHING) for i in range(number)]
 
 
 def unit(number: int, *parts: tuple[str, str, tuple[int, ...]]) -> Unit:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.expressions import NOTHING
 from transcode.core.dtypes import DTYPES
 from transcode.core.planning import Planning
 from transcode.core.spec import Spec
@@ -22,7 +23,7 @@ def test_remarks_are_made_once_and_in_order():
 
 def test_what_is_dropped_is_remembered_with_its_reason():
     planning = Planning()
-    tensor = plain("a", Spec(DTYPES["F32"], (2,)), lambda *_: iter(()))
+    tensor = plain("a", Spec(DTYPES["F32"], (2,)), NOTHING)
     planning.drop(tensor, "drop: a")
     planning.drop(tensor, "drop: a")
     assert planning.dropped == [(tensor, "drop: a")] * 2

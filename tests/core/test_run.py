@@ -8,10 +8,10 @@ import time
 import numpy as np
 import pytest
 import torch
-from transcode.core.observe import Observation
 
 import transcode as tc
 from transcode.core.run import execute
+from transcode.core.statistic import Observation
 from transcode.errors import DataError, Interrupted, TranscodeError
 
 

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
-from transcode.core.observe import Abandoned, Observation
 
+from transcode.core.context import Context
 from transcode.core.dtypes import dtype
-from transcode.core.scratch import Scratch
 from transcode.core.spec import Spec
+from transcode.core.statistic import Abandoned, Observation, Statistic
 
 VALUES = np.random.default_rng(7).standard_normal(1000)
 
@@ -22,13 +22,31 @@ def tiles(nbytes: int) -> Iterator[tuple[int, int]]:
         yield start, min(start + step, len(VALUES))
 
 
+class Largest(Statistic[float]):
+    """The largest magnitude of VALUES; ``look`` may be another."""
+
+    spec = Spec(dtype("F64"), (1000, 1))
+
+    def __init__(self, look: Callable[[int, int, Context], float]) -> None:
+        self.look = look
+
+    def tiles(self, nbytes: int) -> Iterator[tuple[int, int]]:
+        return tiles(nbytes)
+
+    def look(self, start: int, stop: int, context: Context) -> float:
+        raise NotImplementedError
+
+    def merge(self, one: float, other: float) -> float:
+        return max(one, other)
+
+
 def observation(calls: list[tuple[int, int]] | None = None) -> Observation[float]:
-    def look(start: int, stop: int, scratch: Scratch) -> float:
+    def look(start: int, stop: int, scratch: Context) -> float:
         if calls is not None:
             calls.append((start, stop))
         return float(np.abs(VALUES[start:stop]).max())
 
-    return Observation(Spec(dtype("F64"), (1000, 1)), tiles, look, max)
+    return Observation(Largest(look))
 
 
 def value(seen: Observation[float]) -> float:
@@ -37,7 +55,7 @@ def value(seen: Observation[float]) -> float:
 
     def ask() -> None:
         try:
-            found.append(seen.value(Scratch()))
+            found.append(seen.value(Context()))
         except BaseException as error:
             found.append(error)
 
@@ -65,7 +83,7 @@ def test_scheduled_tiles_in_any_order(order: int) -> None:
     todo = list(tiles(64))
     seen.schedule(len(todo))
     for start, stop in todo[::order]:
-        seen.see(start, stop, Scratch())
+        seen.see(start, stop, Context())
     assert value(seen) == np.abs(VALUES).max()
 
 
@@ -91,13 +109,13 @@ def test_value_waits_for_a_tile_in_another_hand(begin) -> None:
     todo = list(tiles(4000))
     seen.schedule(len(todo))
     for start, stop in todo[:-1]:
-        seen.see(start, stop, Scratch())
+        seen.see(start, stop, Context())
     found: list[float] = []
-    waiter = begin(lambda: found.append(seen.value(Scratch())))
+    waiter = begin(lambda: found.append(seen.value(Context())))
     waiter.join(0.05)
     assert waiter.is_alive()
     assert not found
-    seen.see(*todo[-1], Scratch())
+    seen.see(*todo[-1], Context())
     waiter.join(5)
     assert found == [np.abs(VALUES).max()]
 
@@ -109,7 +127,7 @@ def test_a_cancelled_look_wakes_those_who_wait(begin) -> None:
 
     def wait() -> None:
         try:
-            seen.value(Scratch())
+            seen.value(Context())
         except Abandoned as error:
             failed.append(error)
 
@@ -136,7 +154,7 @@ def test_what_was_cancelled_can_be_scheduled_again() -> None:
     with pytest.raises(Abandoned):
         value(seen)
     seen.schedule(1)
-    seen.see(0, 1000, Scratch())
+    seen.see(0, 1000, Context())
     assert value(seen) == np.abs(VALUES).max()
 
 
@@ -154,8 +172,8 @@ def test_many_workers_and_many_who_wait(begin) -> None:
                 tile = todo.pop() if todo else None
             if tile is None:
                 break
-            seen.see(*tile, Scratch())
-        found.append(seen.value(Scratch()))
+            seen.see(*tile, Context())
+        found.append(seen.value(Context()))
 
     for thread in [begin(work) for _ in range(8)]:
         thread.join(5)
@@ -163,12 +181,12 @@ def test_many_workers_and_many_who_wait(begin) -> None:
 
 
 def test_a_failing_look_fails_the_waiter_too() -> None:
-    def look(start: int, stop: int, scratch: Scratch) -> float:
+    def look(start: int, stop: int, scratch: Context) -> float:
         raise ValueError("broken tile")
 
-    seen: Observation[float] = Observation(Spec(dtype("F64"), (10, 1)), tiles, look, max)
+    seen: Observation[float] = Observation(Largest(look))
     seen.schedule(1)
     with pytest.raises(ValueError, match="broken tile"):
-        seen.see(0, 10, Scratch())
+        seen.see(0, 10, Context())
     with pytest.raises(Abandoned, match="abandoned"):
         value(seen)

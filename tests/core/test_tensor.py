@@ -9,8 +9,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.expressions import NOTHING, By
+from transcode.core.context import Context
 from transcode.core.dtypes import DTYPES
-from transcode.core.scratch import Scratch
 from transcode.core.spec import Part, Spec
 from transcode.core.tensor import LazyTensor, Piece, plain
 
@@ -25,7 +26,7 @@ def over(array: np.ndarray, name: str = "F32", **rest) -> LazyTensor:
         calls.append((start, stop))
         yield Piece("values", spec.row_offset(start), flat[start:stop])
 
-    made = plain("a.weight", spec, read, **rest)
+    made = plain("a.weight", spec, By(read), **rest)
     object.__setattr__(made, "calls", calls)
     return made
 
@@ -47,7 +48,7 @@ def in_parts(rows: int = 100) -> tuple[LazyTensor, dict[str, np.ndarray]]:
         if start == 0:
             yield Piece("global_scale", 0, held["global_scale"].reshape(1))
 
-    return LazyTensor("a.weight", Spec(DTYPES["BF16"], (rows, 8)), parts, read), held
+    return LazyTensor("a.weight", Spec(DTYPES["BF16"], (rows, 8)), parts, By(read)), held
 
 
 def test_parts_by_role():
@@ -73,7 +74,7 @@ def test_a_plain_tensor():
     assert over(array, source="b").source == "b"
     np.testing.assert_array_equal(np.asarray(tensor), array)
     assert np.asarray(tensor, np.float64).dtype == np.float64
-    np.testing.assert_array_equal(tensor.matrix(1, 3, Scratch()), array[1:3])
+    np.testing.assert_array_equal(tensor.matrix(1, 3, Context()), array[1:3])
 
 
 def test_what_is_read_is_in_memory_of_its_own():
@@ -91,7 +92,7 @@ def test_shapes_and_matrices(shape):
     assert tensor.numpy().shape == shape
     assert torch.equal(tensor.torch(), torch.from_numpy(array))
     if array.size:
-        whole = tensor.matrix(0, tensor.spec.rows, Scratch())
+        whole = tensor.matrix(0, tensor.spec.rows, Context())
         assert whole.shape == (tensor.spec.rows, shape[-1] if len(shape) > 1 else 1)
 
 
@@ -101,7 +102,7 @@ def test_shapes_and_matrices(shape):
 )  # fmt: skip
 def test_tiles_cover_every_row_once_in_whole_grains(rows, columns, grain, cost, nbytes, kind):
     spec = Spec(DTYPES[kind], (rows, columns))
-    tensor = plain("a", spec, lambda *_: iter(())).evolve(grain=grain, cost=cost)
+    tensor = plain("a", spec, NOTHING).evolve(grain=grain, cost=cost)
     tiles = list(tensor.tiles(nbytes))
     assert [start for start, _ in tiles] == [0, *(stop for _, stop in tiles)][: len(tiles)]
     assert (tiles[-1][1] if tiles else 0) == rows
@@ -144,7 +145,7 @@ def test_packed_values_come_as_bytes():
     def read(start, stop, scratch):
         yield Piece("values", start * 4, raw[start * 4 : stop * 4])
 
-    tensor = plain("a", spec, read)
+    tensor = plain("a", spec, By(read))
     np.testing.assert_array_equal(tensor.numpy(), raw)
     assert tensor.numpy().dtype == np.uint8
     assert torch.equal(tensor.torch(), torch.from_numpy(raw))

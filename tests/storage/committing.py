@@ -40,7 +40,7 @@ def staged(folder: Path, value: int) -> staging.Staging:
     flow = tc.open(folder / f"source-{value}")
     write = tc.write(folder / "out", max_tensors=1, force=True, workers=1)
     plan = write.plan(flow)
-    write.check(flow, plan)
+    write.check(plan)
     run = staging.Staging(plan).__enter__()
     execute(plan, run)
     return run

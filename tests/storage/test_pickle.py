@@ -29,7 +29,7 @@ import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from transcode.core.scratch import Scratch
+from transcode.core.context import Context
 from transcode.core.tensor import LazyTensor
 from transcode.errors import FormatError
 from transcode.storage.pickle import LEGACY_MAGIC, read_pickle
@@ -141,7 +141,7 @@ def test_any_rows_of_a_strided_tensor_are_right(name, tmp_path):
     spec = tensor.spec
     for start in range(0, spec.rows + 1, tensor.grain):
         for stop in range(start, spec.rows + 1, tensor.grain):
-            (piece,) = tensor.read(start, stop, Scratch())
+            (piece,) = tensor.read(start, stop, Context())
             assert piece.offset == spec.row_offset(start)
             assert piece.data.tobytes() == whole[spec.row_offset(start) : spec.row_offset(stop)]
             assert piece.data.flags.c_contiguous
@@ -162,7 +162,7 @@ def test_any_view_reads_as_in_torch(tmp_path, data):
     (tensor,) = open_source(path).tensors
     assert tensor.numpy().tobytes() == raw(view)
     rows = sorted(data.draw(st.tuples(st.integers(0, tensor.spec.rows), st.integers(0, tensor.spec.rows))))
-    (piece,) = tensor.read(*rows, Scratch())
+    (piece,) = tensor.read(*rows, Context())
     assert piece.data.tobytes() == raw(view.reshape(tensor.spec.rows, tensor.spec.columns)[slice(*rows)])
 
 
@@ -172,7 +172,7 @@ def test_a_transposed_giant_is_gathered_without_holding_it(tmp_path):
     )
     (tensor,) = open_source(path, mmap=False).tensors
     tracemalloc.start()
-    scratch = Scratch()
+    scratch = Context()
     (piece,) = tensor.read(1000, 1010, scratch)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -648,7 +648,7 @@ def test_arrays_under_names_of_weights_are_tensors(container, tmp_path):
             assert got.dtype == array.dtype.newbyteorder("<")
             assert np.array_equal(got, array)
             rows = found[name].spec.rows
-            pieces = [found[name].read(i, i + 1, Scratch()) for i in range(rows)]
+            pieces = [found[name].read(i, i + 1, Context()) for i in range(rows)]
             assert b"".join(piece.data.tobytes() for (piece,) in pieces) == array.astype(got.dtype).tobytes(
                 "C"
             )

@@ -15,6 +15,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from transcode.core.context import Context
 from transcode.errors import FormatError
 from transcode.storage import mapping, undo
 from transcode.storage.discover import MAX_SIDE_FILE
@@ -416,7 +417,7 @@ def test_a_thousand_shards_open_by_their_headers_alone(tmp_path, monkeypatch):
         assert len(os.listdir("/proc/self/fd")) <= before
     monkeypatch.undo()
     with open_source(tmp_path) as source:
-        (piece,) = source.tensors[-1].read(1 << 29, (1 << 29) + 5, mapping.Scratch())
+        (piece,) = source.tensors[-1].read(1 << 29, (1 << 29) + 5, Context())
         assert np.array_equal(piece.data.reshape(-1), np.zeros(5))
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from transcode.core.context import Context
 from transcode.core.dtypes import DTYPES
 from transcode.core.performance import Performance
-from transcode.core.scratch import Scratch
 from transcode.core.spec import Spec
 from transcode.core.tensor import LazyTensor, plain
 from transcode.errors import PlanError
@@ -127,6 +127,6 @@ def test_workers_take_turns_and_share_memory(names, workers, share, monkeypatch)
 def test_without_a_gpu_a_worker_has_scratch_of_its_own():
     devices = Devices((), Performance())
     with devices.surroundings(0) as one, devices.surroundings(1) as other:
-        assert isinstance(one, Scratch)
+        assert isinstance(one, Context)
         assert one is not other
         assert not np.shares_memory(one.take((8,), np.uint8), other.take((8,), np.uint8))

@@ -6,10 +6,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import transcode as tc
-from transcode.core.scratch import Scratch
+from tests.expressions import By
+from transcode.core.context import Context
+from transcode.core.kept import Kept
 from transcode.errors import DataError, RecipeError
-from transcode.transforms.lora_delta import Added, Difference, Factors, LowRank
-from transcode.transforms.lora_merge import Merging
+from transcode.transforms.lora_delta import Added, Difference, LowRank
+from transcode.transforms.lora_merge import merge
 
 STYLES = {
     "standard": (".lora_up.weight", ".lora_down.weight"),
@@ -113,7 +115,7 @@ def test_alpha(save, tmp_path):
     near(merged(model, (zero, 1.0, 2.0)), base, [exact / 2])
 
     def warnings(*lora):
-        return (tc.open(model) | tc.lora(*lora)).plan(tc.write(tmp_path / "o.safetensors")).planning.warnings
+        return (tc.open(model) | tc.lora(*lora)).plan(tc.write(tmp_path / "o.safetensors")).log.warnings
 
     assert any("alpha of 0 counts as absent" in line for line in warnings(zero))
     assert any("alpha 400 is not used" in line for line in warnings(own, 1.0, 400.0))
@@ -206,9 +208,9 @@ def test_any_rows_give_the_same_bits(save, shape):
     })  # fmt: skip
     tensor = (tc.open(save("model", {"net.q.weight": weight})) | tc.lora(lora))["net.q.weight"]
     rows = tensor.spec.rows
-    whole = tensor.matrix(0, rows, Scratch()).copy()
+    whole = tensor.matrix(0, rows, Context()).copy()
     for start, stop in ((0, 1), (1, 2), (rows - 1, rows), (2, rows - 3), (rows // 2, rows // 2 + 5)):
-        np.testing.assert_array_equal(tensor.matrix(start, stop, Scratch()), whole[start:stop])
+        np.testing.assert_array_equal(tensor.matrix(start, stop, Context()), whole[start:stop])
 
 
 @pytest.fixture
@@ -276,10 +278,11 @@ def test_tensors_that_are_read_in_whole_grains(save, shape):
     difference = rand(*shape, seed=2)
     (values,) = tc.open(save("lora", {"values": difference})).source.tensors
     added = [Added(Difference(values.source, values), np.float32(1))]
-    merge = Merging(stored.evolve(read=read, grain=grain), added, Factors())
+    tensor = stored.evolve(value=By(read), grain=grain)
+    merging, _ = merge(tensor, added)
     wanted = (base + difference).reshape(rows, -1)
     for start in range(0, rows, grain):
-        (piece,) = merge(start, min(start + grain, rows), Scratch())
+        (piece,) = merging.read(start, min(start + grain, rows), Context())
         assert torch.equal(torch.from_numpy(piece.data), wanted[start : start + grain])
 
 
@@ -290,10 +293,11 @@ def test_factors_beyond_the_limit_are_computed_again(save):
     for n, (up, down) in enumerate(pairs):
         table = {one.name: one for one in tc.open(save(f"l{n}", {"up": up, "down": down}))}
         added.append(Added(LowRank(weight.source, table["up"], table["down"]), np.float32(1)))
-    factors = Factors(limit=1)
-    read = Merging(weight, added, factors)
+    context = Context()
+    context.run.factors = factors = Kept(limit=1)
+    merging, _ = merge(weight, added)
     for _ in range(2):
-        (piece,) = read(0, 8, Scratch())
+        (piece,) = merging.read(0, 8, context)
         near(torch.from_numpy(piece.data), base, [up.double() @ down.double() for up, down in pairs])
     assert [one is added[-1].delta for one in factors._kept] == [True]
 
@@ -318,6 +322,6 @@ def test_what_the_report_says(wan, wan_lora, tmp_path):
     assert fates["blocks.0.ffn.0.weight"] == ("lora: wan_lora.safetensors x 0.8, rank 4, alpha 3",)
     assert fates["blocks.0.ffn.0.bias"] == ("lora: wan_lora.safetensors x 0.8, difference",)
     assert fates["blocks.0.norm3.weight"] == ()
-    assert any("pairs of rank 4" in note and "wan_lora" in note for note in plan.planning.notes)
+    assert any("pairs of rank 4" in note and "wan_lora" in note for note in plan.log.notes)
     assert str(tmp_path) not in str(plan.files[0].header)  # the record names the file, not where it was
     assert b"wan_lora.safetensors" in plan.files[0].header

@@ -168,7 +168,7 @@ def test_keys_with_no_home(save, tmp_path):
     assert "'lora_unet_blocks_1_atn_q.lora_up.weight', did you mean 'blocks.1.attn.q.weight'" in told
     assert "--allow-unmatched" in told
     plan = planned(model, lora, tmp_path, allow=True)
-    assert any("3 keys have no home" in line for line in plan.planning.warnings)
+    assert any("3 keys have no home" in line for line in plan.log.warnings)
     assert [tensor.name for tensor in plan.tensors if tensor.fate] == ["blocks.0.attn.q.weight"]
 
 
@@ -182,7 +182,7 @@ def test_text_encoder_keys_are_told_of(save, tmp_path):
     of_text = {**pair("lora_te1_text_model_encoder_q"), **pair("text_encoder.text_model.encoder.q")}
     model = save("model", zeros("blocks.0.q.weight"))
     plan = planned(model, save("lora", {**pair("lora_unet_blocks_0_q"), **of_text}), tmp_path)
-    assert any("2 keys are for a text encoder" in line for line in plan.planning.warnings)
+    assert any("2 keys are for a text encoder" in line for line in plan.log.warnings)
     # A model that has a text encoder must have all that the LoRA changes of it.
     both = save("both", zeros("blocks.0.q.weight", "text_encoder.text_model.encoder.q.weight"))
     lora = save("lora2", {**pair("unet.blocks.0.q"), **pair("text_encoder.text_model.encoder.q")})

@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import transcode as tc
-from transcode.core.scratch import Scratch
+from tests.expressions import By
+from transcode.core.context import Context
 from transcode.errors import DataError, PlanError
 from transcode.transforms import lora_merge
 
@@ -397,11 +398,11 @@ def test_any_rows_give_the_same_bits(save, name, monkeypatch):
     _, model, adapter = files(save, case, torch.bfloat16)
     tensor = (tc.open(model) | tc.lora(adapter, 0.8))["net.q.weight"]
     rows = tensor.spec.rows
-    whole = tensor.matrix(0, rows, Scratch()).copy()
+    whole = tensor.matrix(0, rows, Context()).copy()
     ranges = [(row, row + 1) for row in range(rows)] + [(2, rows - 1), (rows // 2, rows), (1, 5)]
     for start, stop in ranges:
         again = (tc.open(model) | tc.lora(adapter, 0.8))["net.q.weight"] if stop == 5 else tensor
-        np.testing.assert_array_equal(again.matrix(start, stop, Scratch()), whole[start:stop])
+        np.testing.assert_array_equal(again.matrix(start, stop, Context()), whole[start:stop])
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -417,25 +418,18 @@ def test_in_small_parts_it_is_the_same_sum(save, name, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["OFT, kernel, odd blocks", "OFT, parts", "OFT, blocks of one", "OFT"])
-def test_no_row_is_written_beyond_what_is_asked_for(save, name, monkeypatch):
+def test_no_row_is_written_beyond_what_is_asked_for(save, name):
     """Bands of four rows and blocks of another size."""
     case = CASES[name]
     _, model, adapter = files(save, case)
-    chains = []
-    whole = lora_merge.Merging.__init__
-
-    def spy(self, *args):
-        whole(self, *args)
-        chains.append(self)
-
-    monkeypatch.setattr(lora_merge.Merging, "__init__", spy)
-    list(tc.open(model) | tc.lora(adapter))
+    merging = (tc.open(model) | tc.lora(adapter))["net.q.weight"].value
+    assert isinstance(merging, lora_merge.Merging)
     width, rows = prod(case.shape[1:]), case.shape[0]
     for first in range(rows):
         for last in range(first + 1, rows + 1):
             count = -(-(last - first) // 4) * 4
             room = np.full((count + 16, width), -0.0, np.float32)  # what is added to it, even 0, shows
-            chains[0]._rows.fetch(first, last, room[:count], Scratch())
+            merging.rows.fetch(first, last, room[:count], Context())
             assert np.signbit(room[count:]).all()
 
 
@@ -503,8 +497,8 @@ def test_several_adapters_come_one_after_the_other(save, names):
     flow = tc.open(model) | tc.lora(loras)
     tensor = flow["net.q.weight"]
     near(tensor.torch(), exact, 4 * exact.abs().max(), torch.float32)
-    whole = tensor.matrix(0, tensor.spec.rows, Scratch()).copy()
-    np.testing.assert_array_equal(tensor.matrix(3, 6, Scratch()), whole[3:6])
+    whole = tensor.matrix(0, tensor.spec.rows, Context()).copy()
+    np.testing.assert_array_equal(tensor.matrix(3, 6, Context()), whole[3:6])
 
 
 def test_a_look_is_taken_where_columns_count_and_only_there(save):
@@ -521,17 +515,16 @@ def test_few_rows_of_the_source_are_read_at_a_time(save, name, monkeypatch):
     _, model, adapter = files(save, case)
     most = []
 
-    class Watched(lora_merge.Merging):
-        def __init__(self, tensor, added, factors):
-            def read(start, stop, scratch):
-                most.append((stop - start) * tensor.spec.columns)
-                return tensor.read(start, stop, scratch)
+    def watched(tensor, added):
+        def read(start, stop, context):
+            most.append((stop - start) * tensor.spec.columns)
+            return tensor.read(start, stop, context)
 
-            super().__init__(tensor.evolve(read=read), added, factors)
+        return lora_merge.merge(tensor.evolve(value=By(read)), added)
 
-    monkeypatch.setattr("transcode.transforms.lora.Merging", Watched)
+    monkeypatch.setattr("transcode.transforms.lora.merge", watched)
     tensor = (tc.open(model) | tc.lora(adapter))["net.q.weight"]
-    tensor.matrix(0, tensor.spec.rows, Scratch())
+    tensor.matrix(0, tensor.spec.rows, Context())
     assert 0 < max(most) <= 4 * prod(case.shape[1:])
 
 
@@ -586,7 +579,7 @@ def test_a_weight_without_the_mark_of_ia3_is_no_adapter(save, tmp_path):
 def test_what_is_counted(save, everything, tmp_path):
     model, adapter = everything
     plan = (tc.open(model) | tc.lora(adapter)).plan(tc.write(tmp_path / "out.safetensors"))
-    (note,) = (note for note in plan.planning.notes if note.startswith("lora adapter") and "strength" in note)
+    (note,) = (note for note in plan.log.notes if note.startswith("lora adapter") and "strength" in note)
     assert "1 pair of rank 4, 4 BOFT, 8 DoRA, 4 GLoRA, 4 IA3, 4 LoHa, 10 LoKr, 7 OFT, strength 1" in note
 
 
@@ -599,7 +592,7 @@ def test_alpha_given_with_the_file(save, tmp_path):
     once = (tc.open(model) | tc.lora(adapter))["net.q.weight"].torch()
     flow = tc.open(model) | tc.lora(adapter, 1.0, 2.0)
     assert torch.equal(flow["net.q.weight"].torch(), once)
-    told = flow.plan(tc.write(tmp_path / "o.safetensors")).planning.warnings
+    told = flow.plan(tc.write(tmp_path / "o.safetensors")).log.warnings
     assert any("alpha 2 is not used: nothing in it takes one" in line for line in told)
 
 

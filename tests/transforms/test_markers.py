@@ -9,9 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.expressions import NOTHING
 from transcode import catalog, schemes
+from transcode.core.context import Context
 from transcode.core.dtypes import DTYPES
-from transcode.core.scratch import Scratch
 from transcode.core.spec import Spec
 from transcode.core.tensor import LazyTensor, plain
 from transcode.errors import PlanError, RecipeError
@@ -19,7 +20,7 @@ from transcode.transforms.markers import markers
 
 
 def tensor(name: str, scheme: str | None = None, **options: Any) -> LazyTensor:
-    made = plain(name, Spec(DTYPES["BF16"], (4, 32)), lambda start, stop, scratch: iter(()))
+    made = plain(name, Spec(DTYPES["BF16"], (4, 32)), NOTHING)
     return made if scheme is None else made.evolve(scheme=schemes.make(scheme, **options))
 
 
@@ -50,7 +51,7 @@ def test_one_for_all() -> None:
 def test_parts_of_a_marker_are_where_they_belong() -> None:
     (made,) = markers([tensor("a.weight", "int8")], catalog.convention("comfyui"))
     whole = made.numpy().tobytes()
-    (piece,) = made.read(3, 9, Scratch())
+    (piece,) = made.read(3, 9, Context())
     assert (piece.offset, piece.data.tobytes()) == (3, whole[3:9])
 
 

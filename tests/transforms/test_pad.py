@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import transcode as tc
-from transcode.core.scratch import Scratch
+from transcode.core.context import Context
 from transcode.transforms.pad import pad_tensor
 
 
@@ -20,7 +20,7 @@ def test_zeros_below_and_to_the_right(dtype, rows, columns, step, save):
     assert tensor.spec.shape == (rows, columns)
     raw = values.view(torch.int16).numpy() if dtype is torch.bfloat16 else values.numpy()
     want = np.pad(raw, ((0, rows - 5), (0, columns - 7))).view(np.uint8).reshape(rows, -1)
-    scratch = Scratch()
+    scratch = Context()
     for start in range(0, rows, step):
         stop = min(start + step, rows)
         scratch.reset()

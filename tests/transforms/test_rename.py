@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import transcode as tc
+from tests.expressions import NOTHING
 from transcode.core.dtypes import dtype
 from transcode.core.planning import Planning
 from transcode.core.spec import Spec
@@ -18,7 +19,7 @@ from transcode.errors import PlanError, RecipeError
 
 
 def names_after(stage, names: list[str]) -> list[str]:
-    tensors = [plain(name, Spec(dtype("F32"), (1,)), lambda *_: iter(())) for name in names]
+    tensors = [plain(name, Spec(dtype("F32"), (1,)), NOTHING) for name in names]
     return [tensor.name for tensor in stage.apply(tensors, Planning(allow_unmatched=True))]
 
 

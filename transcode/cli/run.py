@@ -195,7 +195,7 @@ def carry_out(recipe: Any, values: dict[str, Any]) -> None:
         with progress(quiet=values["quiet"]) as update:
             sink = write.with_progress(insisting(update))
             plan = sink.plan(flow)
-        sink.check(flow, plan)
+        sink.check(plan)
         if values["as_json"]:
             show_json(plan.to_json())
         elif not values["quiet"]:

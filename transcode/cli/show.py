@@ -27,10 +27,10 @@ def show_json(value: object) -> None:
 
 def show_warnings(plan: Plan, *, verbose: bool = False) -> None:
     """Print warnings on standard error."""
-    shown = plan.planning.warnings if verbose else plan.planning.warnings[:_WARNINGS]
+    shown = plan.log.warnings if verbose else plan.log.warnings[:_WARNINGS]
     for text in shown:
         notice(f"warning: {text}")
-    if rest := len(plan.planning.warnings) - len(shown):
+    if rest := len(plan.log.warnings) - len(shown):
         notice(f"warning: ... and {rest} more; -v shows them")
 
 
@@ -40,11 +40,11 @@ def show_plan(plan: Plan, *, verbose: bool) -> None:
     echo(f"destination  {plan.destination}")
     for key, value in plan.summary.items():
         echo(f"{key:<12} {', '.join(value) if isinstance(value, list) else value}")
-    for note in plan.planning.notes:
+    for note in plan.log.notes:
         echo(f"note         {note}")
     echo()
     rows = [(t.source, str(plan.before(t)), _becomes(t), "; ".join(t.fate) or "keep") for t in plan.tensors]
-    dropped = plan.planning.dropped
+    dropped = plan.log.dropped
     rows += [(t.source, str(plan.before(t)), "-", "; ".join((*t.fate, why))) for t, why in dropped]
     header = ("tensor", "stored", "becomes", "fate")
     if verbose:
@@ -70,14 +70,14 @@ def show_report(report: Report, *, verbose: bool) -> None:
     if verbose:
         show_plan(plan, verbose=True)
     else:
-        for note in plan.planning.notes:
+        for note in plan.log.notes:
             echo(note)
         fates: dict[str, tuple[int, int, int]] = {}
         for tensor in plan.tensors:
             key = _verb(tensor.fate)
             number, before, after = fates.get(key, (0, 0, 0))
             fates[key] = (number + 1, before + plan.before(tensor).nbytes, after + tensor.nbytes)
-        for tensor, why in plan.planning.dropped:
+        for tensor, why in plan.log.dropped:
             key = "into others" if "went into" in why else "drop"
             number, before, after = fates.get(key, (0, 0, 0))
             fates[key] = (number + 1, before + plan.before(tensor).nbytes, after)

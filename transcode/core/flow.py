@@ -13,7 +13,7 @@ from .planning import Planning
 from .tensor import LazyTensor
 
 if TYPE_CHECKING:
-    from .plan import Plan
+    from .plan import Input, Plan
     from .run import Report
 
 __all__ = ["Chain", "Flow", "Sink", "Source", "Transform", "nearest"]
@@ -47,6 +47,10 @@ class Source(Protocol):
         """The weight files."""
 
     @property
+    def inputs(self) -> Sequence[Input]:
+        """The weight files, as they were when they were opened."""
+
+    @property
     def side_files(self) -> Sequence[Path]:
         """Small files beside the weights that belong to the model: config, tokenizer..."""
 
@@ -57,9 +61,6 @@ class Source(Protocol):
     @property
     def notes(self) -> Sequence[str]:
         """Remarks on how the source was read."""
-
-    def verify(self) -> None:
-        """Raise FormatError if a file was changed since it was opened: what was read may be a mixture."""
 
 
 class Transform:

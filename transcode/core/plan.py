@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from .. import __version__
 from ..errors import PlanError
 from .layout import Cut, Stored
-from .planning import Planning
 from .spec import Spec
 from .tensor import LazyTensor
 
-__all__ = ["Place", "Plan", "PlannedFile", "SideFile", "lay_out"]
+__all__ = ["Input", "Log", "Place", "Plan", "PlannedFile", "SideFile", "lay_out"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,36 @@ class SideFile:
     content: bytes | Path
 
 
+class Input(Protocol):
+    """A file that a run reads, as it was when it was opened."""
+
+    @property
+    def path(self) -> Path:
+        """Where it is."""
+
+    @property
+    def identity(self) -> tuple[int, ...]:
+        """By what it is known to be the same."""
+
+    def verify(self) -> None:
+        """Raise FormatError if it is not what it was."""
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """What planning has to say.
+
+    Attributes:
+        notes: remarks on the whole, such as which family was recognised.
+        warnings: what the user should look at.
+        dropped: tensors that left the flow, and why.
+    """
+
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    dropped: tuple[tuple[LazyTensor, str], ...] = ()
+
+
 @dataclass(frozen=True)
 class Plan:
     """A recipe resolved against a source.
@@ -61,7 +94,9 @@ class Plan:
         tensors: the tensors of the flow, in the order in which they are read.
         files: weight files, in the order in which they appear.
         side_files: index, config, tokenizer...; the index comes last.
-        planning: notes, warnings, and what was dropped.
+        log: notes, warnings, and what was dropped.
+        inputs: the files that are read, the source's first.
+        stored: dtype and shape of each of the source's tensors, by its name in the source.
         summary: facts of the recipe for people and JSON: scheme, convention, family, layout, digest.
     """
 
@@ -71,15 +106,35 @@ class Plan:
     tensors: tuple[LazyTensor, ...]
     files: tuple[PlannedFile, ...]
     side_files: tuple[SideFile, ...]
-    planning: Planning
+    log: Log
+    inputs: tuple[Input, ...] = ()
+    stored: Mapping[str, Spec] = field(default_factory=dict)
     summary: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of all that decides the output: version and recipe, the inputs and what they are known by,
+        every header, every small file. Where the output goes and how it is computed are no part of it.
+        """
+        whole = hashlib.sha256()
+        facts = {
+            "version": __version__,
+            "recipe": self.summary.get("digest"),
+            "inputs": [[str(one.path), *one.identity] for one in self.inputs],
+            "files": [[file.name, hashlib.sha256(file.header).hexdigest()] for file in self.files],
+        }
+        whole.update(json.dumps(facts, sort_keys=True).encode())
+        for side in self.side_files:
+            content = side.content if isinstance(side.content, bytes) else str(side.content).encode()
+            whole.update(f"\0{side.name}\0".encode() + content)
+        return whole.hexdigest()
 
     @property
     def bytes_in(self) -> int:
         """Bytes of all the source's tensors, as it stores them; headers are not counted."""
-        if self.planning.stored:
-            return sum(spec.nbytes for spec in self.planning.stored.values())
-        tensors = [*self.tensors, *(tensor for tensor, _ in self.planning.dropped)]
+        if self.stored:
+            return sum(spec.nbytes for spec in self.stored.values())
+        tensors = [*self.tensors, *(tensor for tensor, _ in self.log.dropped)]
         return sum(tensor.spec.nbytes for tensor in tensors)
 
     @property
@@ -101,7 +156,7 @@ class Plan:
 
     def before(self, tensor: LazyTensor) -> Spec:
         """Dtype and shape that a tensor has in the source, before any stage changed it."""
-        return self.planning.stored.get(tensor.source, tensor.spec)
+        return self.stored.get(tensor.source, tensor.spec)
 
     def destinations(self) -> dict[tuple[int, str], tuple[int, int]]:
         """``(tensor, role) -> (file, byte in that file)``."""
@@ -148,7 +203,7 @@ class Plan:
                 "fate": [*tensor.fate, why],
                 "stored": [],
             }
-            for tensor, why in self.planning.dropped
+            for tensor, why in self.log.dropped
         ]
         return {
             "source": str(self.source),
@@ -161,8 +216,8 @@ class Plan:
                 {"name": file.name, "size": file.size, "tensors": len(file.places)} for file in self.files
             ],
             "side_files": [side.name for side in self.side_files],
-            "notes": self.planning.notes,
-            "warnings": self.planning.warnings,
+            "notes": list(self.log.notes),
+            "warnings": list(self.log.warnings),
             "tensors": tensors,
             "dropped": dropped,
         }

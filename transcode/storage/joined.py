@@ -42,5 +42,5 @@ def join_sources(sources: Sequence[Source]) -> Source:
         first.side_files,
         first.stem,
         tuple(notes),
-        tuple(file for source in sources for file in source._maps),
+        tuple(file for source in sources for file in source.inputs),
     )

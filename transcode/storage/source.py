@@ -50,6 +50,7 @@ class Source:
         side_files: config, tokenizer and other small files that belong to the weights.
         stem: prefix for the names of output files, such as ``model`` or ``diffusion_pytorch_model``.
         notes: what a user should know of how it was read.
+        inputs: the files, as they were when they were opened.
     """
 
     path: Path
@@ -59,20 +60,15 @@ class Source:
     side_files: tuple[Path, ...]
     stem: str
     notes: tuple[str, ...]
-    _maps: tuple[MappedFile, ...] = ()
+    inputs: tuple[MappedFile, ...] = ()
 
     def __repr__(self) -> str:
         return f"Source({str(self.path)!r}, {len(self.tensors)} tensors in {len(self.files)} files)"
 
     def close(self) -> None:
         """Close the files. What was read stays valid."""
-        for file in self._maps:
+        for file in self.inputs:
             file.close()
-
-    def verify(self) -> None:
-        """See :meth:`.core.flow.Source.verify`."""
-        for file in self._maps:
-            file.verify()
 
     def __enter__(self) -> Source:
         return self

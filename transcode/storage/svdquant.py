@@ -54,18 +54,20 @@ def open_checkpoint(path: str | PathLike[str], *, mmap: bool = True, drop_cache:
     weights, _, notes = read_tensors(model)
     tensors = list(weights)
     files = [SourceFile(model.path, model.size, len(weights), {})]
+    inputs = [model]
     for name in (SCALE, SMOOTH, BRANCH):
         file = folder / name
         if not file.is_file():
             notes.append(f"{name} is not there, which it need not be")
             continue
+        inputs.append(MappedFile(file, mmap=mmap, drop_cache=drop_cache))
         value = read_pickle(file, mmap=mmap, drop_cache=drop_cache)
         if not isinstance(value, Mapping):
             raise FormatError(f"holds a {type(value).__name__}, not a dict", file=file)
         found = list(_leaves(f"{name}/", value, file))
         tensors += found
-        files.append(SourceFile(file, file.stat().st_size, len(found), {}))
-    return Source(folder, tuple(files), tuple(tensors), {}, (), folder.name, tuple(notes), (model,))
+        files.append(SourceFile(file, inputs[-1].size, len(found), {}))
+    return Source(folder, tuple(files), tuple(tensors), {}, (), folder.name, tuple(notes), tuple(inputs))
 
 
 def _leaves(prefix: str, value: Mapping[Any, Any], file: Path) -> Iterator[LazyTensor]:

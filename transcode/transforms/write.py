@@ -12,21 +12,20 @@ from typing import Any
 from .. import catalog
 from ..core import given
 from ..core import layout as cutting
-from ..core.flow import Flow, Source
+from ..core.flow import Flow
 from ..core.homes import real
-from ..core.performance import MIN_TILE, Performance
-from ..core.plan import Plan, SideFile, lay_out
+from ..core.performance import Performance
+from ..core.plan import Log, Plan, SideFile, lay_out
 from ..core.planning import Planning
-from ..core.run import Progress, Report, execute
+from ..core.run import Progress, Report
 from ..core.spec import Spec
 from ..core.tensor import LazyTensor
-from ..errors import FormatError, Interrupted, PlanError, RecipeError, TranscodeError
-from ..numerics.notice import compiling
+from ..errors import PlanError, RecipeError
 from ..storage import header
 from ..storage.location import refuse_destination
 from ..storage.sink import check_destination
-from ..storage.staging import Staging
 from . import beside, devices, record
+from .carry import carry_out, fitted
 from .markers import marked
 from .spell import spell
 
@@ -143,7 +142,7 @@ class Write:
         if not tensors:
             raise PlanError("no tensor is left to write", file=flow.source.path)
         tensors = marked(tensors, convention, planning)
-        fitting = self._fitting(tensors)
+        fitting = fitted(self.performance, tensors)
         if fitting.threads < self.performance.threads:
             planning.note(
                 f"{fitting.threads} of {self.performance.threads} workers run: the widest rows leave"
@@ -195,15 +194,15 @@ class Write:
             tensors=tuple(tensors),
             files=files,
             side_files=tuple(side),
-            planning=planning,
+            log=Log(tuple(planning.notes), tuple(planning.warnings), tuple(planning.dropped)),
+            inputs=tuple(one for source in (flow.source, *planning.inputs) for one in source.inputs),
+            stored=planning.stored,
             summary={"layout": layout, **{key: made[key] for key in ("convention", "schemes", "digest")}},
         )
 
-    def check(self, flow: Flow, plan: Plan) -> None:
+    def check(self, plan: Plan) -> None:
         """Refuse a destination that cannot be written: what a dry run reports and a run insists on."""
-        sources = (flow.source, *plan.planning.inputs)
-        inputs = {real(file.path) for source in sources for file in source.files}
-        check_destination(plan, force=self.force, inputs=inputs)
+        check_destination(plan, force=self.force, inputs={real(one.path) for one in plan.inputs})
 
     def run(self, flow: Flow) -> Report:
         """Plan, refuse what can be refused, write.
@@ -213,36 +212,8 @@ class Write:
         """
         began = time.monotonic()
         plan = self.plan(flow)
-        self.check(flow, plan)
-        staging = Staging(plan, drop_cache=self.performance.drop_cache)
-        try:
-            with compiling(lambda: self._tell("compile", 0)), staging:
-                used = devices.choose(self._fitting(plan.tensors), plan.tensors)
-                self._prepare(plan, used)
-                sources = (flow.source, *plan.planning.inputs)
-                try:
-                    report = execute(
-                        plan,
-                        staging,
-                        workers=used.performance.threads,
-                        tile_bytes=used.performance.tile_bytes,
-                        surroundings=used.surroundings,
-                        on_progress=self.on_progress,
-                    )
-                except TranscodeError as error:
-                    # Of a source that changes under way anything may come, a failed write of its map too.
-                    _verify(sources, error)
-                    raise
-                self._tell("sync", report.bytes_read)
-                _verify(sources)
-                staging.commit()
-        except KeyboardInterrupt:
-            what = (
-                "interrupted when the output was complete"
-                if staging.committed
-                else "interrupted; nothing was written"
-            )
-            raise Interrupted(what, file=self.dst) from None
+        self.check(plan)
+        report = carry_out(plan, self.performance, self.on_progress)
         return replace(report, seconds=time.monotonic() - began)
 
     def config(self) -> dict[str, Any]:
@@ -321,40 +292,9 @@ class Write:
             record.KEY: record.dumps(made, before=flow.source.metadata.get(record.KEY), still=still),
         }
 
-    def _fitting(self, tensors: Sequence[LazyTensor]) -> Performance:
-        """The performance options, with no more workers than have the memory for the widest rows."""
-        most, memory = self.performance.threads, self.performance.memory
-        for tensor in tensors:
-            least = tensor.cut(MIN_TILE).least
-            if least <= MIN_TILE:
-                continue
-            most = min(most, memory // (2 * least))
-            if most < 1:
-                raise PlanError(
-                    f"{tensor.grain} rows of it need {2 * least} bytes at a time, more than {memory} in all",
-                    tensor=tensor.name,
-                    hint="raise --memory",
-                )
-        return (
-            self.performance if most == self.performance.threads else replace(self.performance, workers=most)
-        )
-
-    def _prepare(self, plan: Plan, used: devices.Devices) -> None:
-        """Compile the kernels that the plan needs, once, before workers would all wait for it."""
-        wanted = {(tensor.scheme, tensor.spec.dtype) for tensor in plan.tensors}
-        kernels = [(scheme, dtype) for scheme, dtype in wanted if scheme is not None]
-        if kernels:
-            with used.surroundings(0):
-                for scheme, dtype in kernels:
-                    scheme.prepare(dtype)
-
     def _scan(self, stage: str, fraction: float) -> None:
         if self.on_progress is not None:
             self.on_progress(Progress(int(fraction * 1000), 1000, stage, 0.0))
-
-    def _tell(self, stage: str, done: int) -> None:
-        if self.on_progress is not None:
-            self.on_progress(Progress(done, done, stage, 0.0))
 
     def strict(self) -> Write:
         """The same, without what does nothing and the remarks on it."""
@@ -366,14 +306,6 @@ class Write:
     def with_progress(self, on_progress: Callable[[Progress], None] | None) -> Write:
         """The same, reporting its progress."""
         return replace(self, on_progress=on_progress)
-
-
-def _verify(sources: Sequence[Source], error: TranscodeError | None = None) -> None:
-    """Refuse sources that are not what they were, unless the error that led here tells of that very file."""
-    for source in sources:
-        told = isinstance(error, FormatError) and error.file in {str(file.path) for file in source.files}
-        if not told:
-            source.verify()
 
 
 def _numbering(tensors: Sequence[LazyTensor]) -> Callable[[LazyTensor], int | None]:
