@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 from ..core.patterns import compile_regex
@@ -30,7 +30,7 @@ class Style:
     roles: Mapping[str, Regex]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class LoraNames:
     """All that is known of the names in LoRA files; see the file for what each part means.
 
@@ -71,17 +71,22 @@ class LoraNames:
 
     def holds(self, key: str) -> bool:
         """Whether a key is one of an adapter: a factor, an alpha, a difference or a part of another kind."""
+        return self._held.fullmatch(key) is not None
+
+    @cached_property
+    def _held(self) -> Regex:
+        """All of them as one expression: a model has tens of thousands of names to ask for."""
         factors = (regex for style in self.styles for regex in style.roles.values())
         # Any module has a weight: it says nothing of IA3 by itself.
         roles = (
             endings for kind in self.kinds.values() for role, endings in kind.items() if role != "values"
         )
         others = (regex for endings in (*roles, *self.unsupported.values()) for regex in endings)
-        differences = (*self.differences, *self.norms)
-        return any(
-            regex.fullmatch(key) is not None
-            for regex in (*factors, *self.alpha, *differences, *self.tokens, *others)
-        )
+        every = (*factors, *self.alpha, *self.differences, *self.norms, *self.tokens, *others)
+        return re.compile("|".join(_GROUP.sub("(?:", f"(?:{regex.pattern})") for regex in every))
+
+
+_GROUP = re.compile(r"\(\?P<\w+>")
 
 
 def lora_names() -> LoraNames:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,6 +16,10 @@ from .options import (
     report_options,
 )
 
+if TYPE_CHECKING:
+    from ..core.plan import Plan
+    from ..core.run import Report
+
 __all__ = ["carry_out", "recipe_of", "run"]
 
 _EPILOG = """\b
@@ -27,6 +31,7 @@ Examples:
   transcode run model.pth model.safetensors --cast bf16
   transcode run Wan2.1-T2V-14B out --lora style.safetensors:0.8 --scheme int8
   transcode run --config wan_480p_int8.yaml
+  transcode run SRC DST --scheme int8 --plan-out plan.json && transcode run --plan plan.json
 """
 
 _STEP_OPTIONS = {
@@ -74,6 +79,8 @@ _BELONG_TO = {
 )
 @click.option("--cast", metavar="DTYPE", help="Cast the float tensors, before any quantization.")
 @click.option("--saturate", is_flag=True, help="Let a cast clip what is too large instead of failing.")
+@click.option("--plan-out", metavar="FILE", help="Write the plan to a file, as JSON, and run nothing.")
+@click.option("--plan", "plan_file", metavar="FILE", help="Carry out a plan that --plan-out has written.")
 @output_options
 @click.option("--root-key", help="Which dictionary of a PyTorch file holds the tensors.")
 @click.option("--no-mmap", is_flag=True, help="Read files instead of mapping them.")
@@ -89,7 +96,44 @@ def run(context: click.Context, /, **values: Any) -> None:
     rename, convert (--to), lora, cast, quantize,
     calibrate.
     """
-    carry_out(recipe_of(context, values), values)
+    if values["plan_file"] is not None:
+        _refuse_beside_plan(context)
+        _carry_out_plan(values)
+    else:
+        carry_out(recipe_of(context, values), values)
+
+
+_BESIDE_PLAN = {
+    "plan_file", "force", "dry_run", "as_json", "quiet", "verbose", "debug", "workers", "memory", "tile",
+    "drop_cache", "device", "device_memory",
+}  # fmt: skip
+"""Options that concern how a plan is carried out, not what it says."""
+
+
+def _refuse_beside_plan(context: click.Context) -> None:
+    from . import build
+
+    if idle := build.given(context, set(context.params) - _BESIDE_PLAN):
+        raise click.UsageError(f"{idle[0]} cannot be combined with --plan: the plan says it already")
+
+
+def _carry_out_plan(values: dict[str, Any]) -> None:
+    """Run a plan from a file, or show it."""
+    from ..core import plan_file
+    from ..transforms.carry import carry_out as run_plan
+    from ..transforms.carry import check
+    from . import build
+    from .interrupt import insisting
+    from .progress import progress
+
+    plan = plan_file.load(values["plan_file"])
+    check(plan, force=values["force"])
+    if values["dry_run"]:
+        _show_planned(plan, values)
+        return
+    with progress(quiet=values["quiet"] or values["as_json"]) as update:
+        report = run_plan(plan, build.performance(values), insisting(update))
+    _show_done(report, values)
 
 
 def recipe_of(context: click.Context, values: dict[str, Any]) -> Any:
@@ -187,23 +231,39 @@ def carry_out(recipe: Any, values: dict[str, Any]) -> None:
     """Plan or run a recipe, and tell of it as the report options ask."""
     from .interrupt import insisting
     from .progress import progress
-    from .show import show_json, show_plan, show_report, show_warnings
 
     flow = recipe.flow()
     write = recipe.write()
-    if values["dry_run"]:
+    plan_out = values.get("plan_out")
+    if values["dry_run"] or plan_out is not None:
         with progress(quiet=values["quiet"]) as update:
             sink = write.with_progress(insisting(update))
             plan = sink.plan(flow)
         sink.check(plan)
-        if values["as_json"]:
-            show_json(plan.to_json())
-        elif not values["quiet"]:
-            show_plan(plan, verbose=values["verbose"])
-        show_warnings(plan, verbose=values["verbose"])
+        if plan_out is not None and not values["dry_run"]:
+            from ..core import plan_file
+
+            plan_file.save(plan, plan_out)
+        _show_planned(plan, values)
         return
     with progress(quiet=values["quiet"] or values["as_json"]) as update:
         report = flow | write.with_progress(insisting(update))
+    _show_done(report, values)
+
+
+def _show_planned(plan: Plan, values: dict[str, Any]) -> None:
+    from .show import show_json, show_plan, show_warnings
+
+    if values["as_json"]:
+        show_json(plan.to_json())
+    elif not values["quiet"]:
+        show_plan(plan, verbose=values["verbose"])
+    show_warnings(plan, verbose=values["verbose"])
+
+
+def _show_done(report: Report, values: dict[str, Any]) -> None:
+    from .show import show_json, show_report, show_warnings
+
     show_warnings(report.plan, verbose=values["verbose"])
     if values["as_json"]:
         show_json(report.to_json())

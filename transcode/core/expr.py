@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from .context import Context
 from .spec import Spec
+from .value import Value
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -40,7 +41,7 @@ class Piece:
     data: Array
 
 
-class Expr(ABC):
+class Expr(Value, ABC):
     """What yields the pieces of a tensor's parts. Implementations are frozen dataclasses."""
 
     __slots__ = ()

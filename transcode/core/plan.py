@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -39,10 +40,21 @@ class PlannedFile:
     header: bytes
     places: tuple[Place, ...]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By columns: a model of experts has hundreds of thousands of places.
+        return _planned, (self.name, self.header, *zip(*map(_FIELDS, self.places), strict=True))
+
     @property
     def size(self) -> int:
         """Bytes of the whole file."""
         return len(self.header) + (self.places[-1].end if self.places else 0)
+
+
+_FIELDS = attrgetter("name", "spec", "tensor", "role", "begin", "end")
+
+
+def _planned(name: str, header: bytes, *columns: tuple[Any, ...]) -> PlannedFile:
+    return PlannedFile(name, header, tuple(map(Place, *columns)) if columns else ())
 
 
 @dataclass(frozen=True, slots=True)

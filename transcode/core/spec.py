@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from math import gcd, prod
 
 from .dtypes import DType
+from .value import Value
 
 __all__ = ["Part", "Spec"]
 
 
 @dataclass(frozen=True, slots=True)
-class Spec:
+class Spec(Value):
     """The dtype and shape of an array; everything about its size follows.
 
     Tensors are read by *rows*: a tensor of shape ``[..., K]`` has ``prod(...)`` rows of ``K`` columns,
@@ -60,7 +61,7 @@ class Spec:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class Part(Value):
     """One stored component of a tensor. It has a role; a convention gives it a name later.
 
     Roles in use: ``values`` (a plain tensor), ``codes``, ``scale``, ``zero_point``, ``global_scale``,

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from .spec import Spec
+from .value import Value
 
 if TYPE_CHECKING:
     from .context import Context
@@ -21,7 +22,7 @@ class Abandoned(RuntimeError):
     """A look at a tensor that somebody waited for was given up: the error that ended it is elsewhere."""
 
 
-class Statistic(ABC, Generic[S]):
+class Statistic(Value, ABC, Generic[S]):
     """What is to be known of a whole tensor, as a value: implementations are frozen dataclasses.
 
     :meth:`merge` must be exact, associative and commutative (a maximum is), so that neither the number of

@@ -10,6 +10,7 @@ from .context import Context
 from .expr import Expr, Piece
 from .spec import Part, Spec
 from .statistic import Statistic
+from .value import Value, interned
 
 _ELEMENTS = 4096
 """Elements that are read together where rows are cut: some pages of a file."""
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["LazyTensor", "plain"]
 
 
-@dataclass(frozen=True)
-class LazyTensor:
+@dataclass(frozen=True, slots=True)
+class LazyTensor(Value):
     """A tensor that knows its facts and can produce its bytes.
 
     Attributes:
@@ -167,5 +168,5 @@ class LazyTensor:
 def plain(name: str, spec: Spec, value: Expr, **rest: Any) -> LazyTensor:
     """A tensor of plain values."""
     return LazyTensor(
-        name, spec, (Part("values", spec),), value, spec.grain, rest.pop("source", name), **rest
+        name, spec, (interned(Part("values", spec)),), value, spec.grain, rest.pop("source", name), **rest
     )

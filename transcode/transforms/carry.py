@@ -6,16 +6,29 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from ..core.homes import real
 from ..core.performance import MIN_TILE, Performance
 from ..core.plan import Input, Plan
 from ..core.run import Progress, Report, execute
 from ..core.tensor import LazyTensor
 from ..errors import FormatError, Interrupted, PlanError, TranscodeError
 from ..numerics.notice import compiling
+from ..storage.sink import check_destination
 from ..storage.staging import Staging
 from . import devices
 
-__all__ = ["carry_out", "fitted"]
+__all__ = ["carry_out", "check", "fitted"]
+
+
+def check(plan: Plan, *, force: bool) -> None:
+    """Refuse a plan that cannot be carried out: inputs that changed, a destination that cannot be written.
+
+    Raises:
+        FormatError: an input is not what it was when the plan was made.
+        PlanError: see :func:`.storage.sink.check_destination`.
+    """
+    _verify(plan.inputs)
+    check_destination(plan, force=force, inputs={real(one.path) for one in plan.inputs})
 
 
 def carry_out(

@@ -249,7 +249,7 @@ class StoredPart(NamedTuple):
     part: Part
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Decoding(Expr):
     """A quantized tensor as plain values.
 

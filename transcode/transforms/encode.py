@@ -12,6 +12,7 @@ from ..core.scheme import Scheme
 from ..core.spec import Spec
 from ..core.statistic import Statistic
 from ..core.tensor import LazyTensor
+from ..core.value import interned
 from ..errors import DataError
 from ..numerics import NonFinite, Overflow
 from .measure import measure
@@ -112,7 +113,7 @@ def encode_tensor(
         said += "all with one scale of the tensor" if shared else "each for itself"
     return tensor.evolve(
         did=said,
-        parts=scheme.parts(spec),
+        parts=tuple(map(interned, scheme.parts(spec))),
         value=Encoding(tensor, scheme, tuple(needs), measured),
         grain=_grain(tensor, scheme),
         scheme=scheme,

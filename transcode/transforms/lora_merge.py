@@ -82,7 +82,7 @@ def _stepped(rows: Rows, steps: Sequence[_Step]) -> Rows:
     return _Stepped(rows, tuple(steps)) if steps else rows
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Merging(Expr):
     """A plain float tensor with what adapters make of it.
 
@@ -210,7 +210,7 @@ class _Mixed:
             row = stop
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ColumnSquares(Statistic[Sums]):
     """The sums of the squares of columns: one partial sum for each block of channels.
 

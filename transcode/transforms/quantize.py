@@ -209,6 +209,7 @@ class Quantize(Transform):
     ) -> list[Decision]:
         """What happens to each tensor; ``spared`` gets those that were chosen and do not fit, and why."""
         default, actions = self._actions(planning.convention)
+        consumer = None if planning.convention is None else catalog.convention(planning.convention)
         overrides = Patterns(rule for rule, _ in self.overrides)
         won: set[str | None] = set()
         decided: list[Decision] = []
@@ -225,7 +226,7 @@ class Quantize(Transform):
                     why = f"override {rule}"
             # Not isinstance(action, Scheme): for a protocol that looks at all members, every time.
             if action is not None and not isinstance(action, DType):
-                fitting = self._fitting(tensor, action, why, choice.is_followed(tensor), planning)
+                fitting = self._fitting(tensor, action, why, choice.is_followed(tensor), consumer, planning)
                 if isinstance(fitting, str):
                     spared[number] = fitting
                     fitting = (tensor, None, f"{fitting} ({why})")
@@ -240,10 +241,15 @@ class Quantize(Transform):
         return decided
 
     def _fitting(
-        self, tensor: LazyTensor, scheme: Scheme, why: str, followed: bool, planning: Planning
+        self,
+        tensor: LazyTensor,
+        scheme: Scheme,
+        why: str,
+        followed: bool,
+        consumer: catalog.Convention | None,
+        planning: Planning,
     ) -> Decision | str:
         """A chosen tensor with its scheme, if it can be; else why not, or an error if that is wanted."""
-        consumer = None if planning.convention is None else catalog.convention(planning.convention)
         refusal = misfit(tensor, scheme, consumer, followed=followed)
         if refusal is None:
             return tensor, scheme, why
@@ -277,13 +283,14 @@ class Quantize(Transform):
         groups: dict[object, list[int]] = {}
         shared: dict[str, set[int]] = {}
         fused = self._fused()
+        consumer = None if planning.convention is None else catalog.convention(planning.convention)
         for number, (tensor, action, _) in enumerate(decided):
             if action is None or isinstance(action, DType) or not action.observes:
                 continue
             own[number] = Peak(tensor, action)
             key: object = number
             if any(part.role == "global_scale" for part in action.parts(tensor.spec)):
-                key = self._group(tensor, action, choice, fused, planning) or number
+                key = self._group(tensor, action, choice, fused, consumer) or number
                 if isinstance(key, str):
                     shared.setdefault(key, set()).add(number)
             groups.setdefault((key, action), []).append(number)
@@ -312,13 +319,11 @@ class Quantize(Transform):
         scheme: Scheme,
         choice: Choice,
         fused: tuple[catalog.Fused, ...],
-        planning: Planning,
+        consumer: catalog.Convention | None,
     ) -> str | None:
         if fused:
             return next((key for group in fused if (key := group.key(tensor.name)) is not None), None)
-        if planning.convention is None:
-            return None
-        wanted = catalog.convention(planning.convention).scheme(scheme.name).shares_scales
+        wanted = consumer is not None and consumer.scheme(scheme.name).shares_scales
         return choice.group_of(tensor) if wanted else None
 
     def _fused(self) -> tuple[catalog.Fused, ...]:

@@ -18,6 +18,7 @@ from ..core.planning import Planning
 from ..core.scratch import Scratch
 from ..core.spec import Part, Spec
 from ..core.tensor import LazyTensor
+from ..core.value import interned
 from ..errors import PlanError, RecipeError
 from ..numerics import packing, swizzle
 
@@ -57,7 +58,7 @@ def spell(
         rules[SHAPE] = convention.part(SHAPE, scheme)
         made = (*made, Part(SHAPE, Spec(DTYPES["I64"], (len(tensor.spec.shape),))))
     names = {role: rule.name.spell(tensor.name) for role, rule in rules.items()}
-    parts = tuple(stored_part(part, rules[part.role], tensor.name) for part in made)
+    parts = tuple(interned(stored_part(part, rules[part.role], tensor.name)) for part in made)
     changed = tuple(
         (part, rules[part.role]) for part in tensor.parts if _change(part, rules[part.role]) is not None
     )
@@ -68,7 +69,7 @@ def spell(
     return tensor.evolve(parts=parts, value=Spelling(tensor.value, changed, shape), grain=grain), names
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Spelling(Expr):
     """The parts of a tensor as a convention stores them.
 

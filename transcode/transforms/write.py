@@ -23,9 +23,8 @@ from ..core.tensor import LazyTensor
 from ..errors import PlanError, RecipeError
 from ..storage import header
 from ..storage.location import refuse_destination
-from ..storage.sink import check_destination
 from . import beside, devices, record
-from .carry import carry_out, fitted
+from .carry import carry_out, check, fitted
 from .markers import marked
 from .spell import spell
 
@@ -202,7 +201,7 @@ class Write:
 
     def check(self, plan: Plan) -> None:
         """Refuse a destination that cannot be written: what a dry run reports and a run insists on."""
-        check_destination(plan, force=self.force, inputs={real(one.path) for one in plan.inputs})
+        check(plan, force=self.force)
 
     def run(self, flow: Flow) -> Report:
         """Plan, refuse what can be refused, write.
