@@ -7,6 +7,7 @@ import os
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import golden
@@ -17,7 +18,6 @@ from safetensors.torch import load_file, save_file
 
 import transcode as tc
 from transcode.core import plan_file, values
-from transcode.core.plan import Plan
 from transcode.errors import FormatError, PlanError
 from transcode.transforms.carry import carry_out, check
 
@@ -59,7 +59,8 @@ def flows(tmp_path_factory):
         "pickle": (tc.open(pickled) | quantize("int8"), {}),
         "strided": (tc.open(turned), {}),
         "pad": (
-            tc.open(mixed) | quantize("nvfp4", targets=["layers"], on_bad_shape="pad"), {"convention": "neutral"}
+            tc.open(mixed) | quantize("nvfp4", targets=["layers"], on_bad_shape="pad"),
+            {"convention": "neutral"},
         ),
         "comfyui": (tc.open(llama) | quantize("nvfp4"), {"convention": "comfyui"}),
         "shared scales": (tc.open(llama) | quantize("nvfp4"), {"convention": "modelopt"}),
@@ -130,13 +131,11 @@ def test_an_input_that_changed_since_is_refused_before_anything_is_written(saved
 
 
 def test_it_does_not_write_over_its_source(saved, tmp_path):
-    data = json.loads(saved.read_text())
-    plan = plan_file.load(saved)
-    plan_file.save(Plan(**{**vars(plan), "destination": tmp_path / "m.safetensors"}), saved)
+    plan = replace(plan_file.load(saved), destination=tmp_path / "m.safetensors")
+    plan_file.save(plan, saved)
     with pytest.raises(PlanError, match="source"):
         check(plan_file.load(saved), force=True)
     assert load_file(tmp_path / "m.safetensors")["w"][1, 1] == 5
-    assert data["kind"] == "transcode plan"
 
 
 def test_damage_of_every_kind_is_refused(saved):
