@@ -21,8 +21,8 @@ from transcode.schemes import SCHEMES, make
 SPEC = Spec(DTYPES["F32"], (2, 3))
 EVERYTHING = [
     None, True, 7, -1, 2**70, 0.1, 1e-310, float("inf"), "", "ü\n\x1b", (), (1, (2, ())), b"",
-    bytes(range(256)), Path("/a/b"), Path("x"), np.float32(0.1), {"a": (1, b"2"), "": SPEC}, ["x", 1], SPEC, Part("codes", SPEC),
-    *DTYPES.values(), plain("w", SPEC, Constant(SPEC, bytes(24)), fate=("a", "b")),
+    bytes(range(256)), Path("/a/b"), Path("x"), np.float32(0.1), {"a": (1, b"2"), "": SPEC}, ["x", 1],
+    SPEC, Part("codes", SPEC), *DTYPES.values(), plain("w", SPEC, Constant(SPEC, bytes(24)), fate=("a", "b")),
     *(make(name) for name in SCHEMES), make("fp8", granularity="block", block=[32, 64]),
 ]  # fmt: skip
 

@@ -377,7 +377,7 @@ def test_what_does_not_fit_is_left_out_only_when_asked(save, tmp_path):
     assert "b.q.lora_up.weight: up F32[5,2] and down F32[2,6] do not make F32[4,6] of 'b.q.weight'" in told
     assert "1 more keys do not fit either" in told
     assert "--allow-unmatched leaves out what does not fit" in told
-    planning = planned(model, lora, tmp_path, allow=True).planning
+    planning = planned(model, lora, tmp_path, allow=True).log
     (warning,) = (line for line in planning.warnings if "not fit" in line)
     assert "2 keys do not fit, left out: 'b.q.lora_up.weight', 'patch.diff'" in warning
     assert any("1 key has no home: 'nowhere.lora_up.weight'" in line for line in planning.warnings)
