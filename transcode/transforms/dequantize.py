@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import catalog
+from ..codecs import chain
 from ..core import small_json
 from ..core.dtypes import DType
 from ..core.flow import Transform
@@ -245,6 +246,7 @@ def _decode(
     wanted = parts.keys() - {"codes"}
     # Where bytes of a row are stored as two axes, a row of the tensor is several stored ones.
     stored_rows = codes.spec.rows // max(spec.rows, 1)
+    apart = chain.apart(reading.rules["codes"].codecs, parts["codes"].spec)
     f32 = float_dtype(_F32)
     out_spec = Spec(target, spec.shape)
 
@@ -262,7 +264,8 @@ def _decode(
 
     def read(start: int, stop: int, scratch: Scratch) -> Iterator[Piece]:
         whole = recent.get(name, small)
-        (piece,) = codes.read(start * stored_rows, stop * stored_rows, scratch)
+        stored_range = (start * stored_rows, stop * stored_rows) if apart else (0, codes.spec.rows)
+        (piece,) = codes.read(*stored_range, scratch)
         # Not by the columns of the codes: bytes hold two of F4.
         stored = piece.data.reshape(stop - start, -1)
         rows = canonical(stored, "codes", reading.rules["codes"], parts["codes"])
@@ -278,7 +281,8 @@ def _decode(
 
     made = plain(name, out_spec, read, source=codes.source, fate=codes.fate)
     return made.evolve(
-        grain=scheme.grain(spec), did=f"dequantize {scheme.name} -> {target.name}: as {convention} stores it"
+        grain=scheme.grain(spec) if apart else spec.rows,
+        did=f"dequantize {scheme.name} -> {target.name}: as {convention} stores it",
     )
 
 
