@@ -84,7 +84,12 @@ def first_row(piece: Piece, spec: Spec) -> int:
 
 
 def matrix(data: Array, spec: Spec) -> Array:
-    """Whole rows as ``[rows, columns]`` in the carrier dtype; of sub-byte dtypes, as ``[rows, bytes]``."""
-    columns = spec.row_bits // 8 if spec.dtype.packed else spec.columns
+    """Whole rows of a part as ``[rows, columns]`` in its carrier dtype.
+
+    Those of sub-byte dtypes as ``[rows, bytes]``, or ``[bytes]`` where rows do not fill whole ones.
+    """
     carried = data.reshape(-1).view("u1").view(spec.dtype.carrier)
-    return carried.reshape(-1, columns) if columns else carried.reshape(0, 0)
+    bits = spec.row_bits
+    if not bits:
+        return carried.reshape(spec.rows, 0)
+    return carried.reshape(-1, bits // carried.itemsize // 8) if bits % 8 == 0 else carried

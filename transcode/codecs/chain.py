@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import lcm, prod
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from ..core.scratch import Scratch
 from ..core.spec import Spec
 from ..core.tensor import Piece
 from ..errors import DataError, PlanError
+from .base import matrix
 from .shapes import Split
 
 if TYPE_CHECKING:
@@ -57,11 +58,14 @@ def together(codecs: Sequence[Codec], spec: Spec, rows: int, grain: int) -> int:
         rows: rows of the tensor.
         grain: rows of the tensor whose pieces are whole rows of the part.
     """
-    for step in steps(codecs, spec):
-        unit = step.codec.rows(step.spec)
+    needed = grain
+    for codec, before in zip(codecs, _through(codecs, spec), strict=False):
+        unit = codec.rows(before)
         # What is stored of a grain is some rows; so many grains are a multiple of so many rows, whatever that
         # number is. Where rows are those of the tensor, less will do.
-        grain = lcm(grain, unit) if step.spec.rows == rows else grain * unit
+        needed = lcm(needed, unit) if before.rows == rows else needed * unit
+        if codec.moves:
+            grain = needed
     return grain
 
 
@@ -73,7 +77,8 @@ def apart(codecs: Sequence[Codec], spec: Spec) -> bool:
 def encode(piece: Piece, through: Sequence[Step], scratch: Scratch) -> Piece:
     """A piece as it is stored, and where. Raises DataError for values that cannot be stored so."""
     for step in through:
-        piece = step.codec.encode(piece, step.spec, scratch)
+        rows = replace(piece, data=matrix(piece.data, step.spec))
+        piece = step.codec.encode(rows, step.spec, scratch)
     return piece
 
 
@@ -89,14 +94,17 @@ def decode(array: NDArray[Any], codecs: Sequence[Codec], spec: Spec) -> NDArray[
     """
     import numpy as np
 
-    array = np.ascontiguousarray(array) if array.ndim else array
+    if not codecs:
+        return array
+    array = np.ascontiguousarray(array)
     specs = _through(codecs, spec)
     for codec, (before, after) in reversed(list(zip(codecs, pairwise(specs), strict=True))):
         whole = array.nbytes == after.nbytes
         if not whole and (codec.rows(before) > 1 or not _rows(array.nbytes, after)):
             raise DataError(f"{array.nbytes} bytes are not {after}, as {codec.name} stores {before}")
-        array = codec.decode(array, before)
-    return array
+        array = codec.decode(matrix(array, after), before)
+    whole = array.nbytes == spec.nbytes and not spec.dtype.packed
+    return array.reshape(spec.shape) if whole else array
 
 
 def _rows(nbytes: int, spec: Spec) -> bool:
@@ -145,5 +153,5 @@ def combined(codecs: Sequence[Codec]) -> None:
 def _ample(codecs: Sequence[Codec], dtype: DType) -> Spec:
     """A matrix that every codec can cut."""
     return Spec(
-        dtype, (1 << 10, (1 << 14) * prod(codec.size for codec in codecs if isinstance(codec, Split)))
+        dtype, (1 << 10, (3 << 14) * prod(codec.size for codec in codecs if isinstance(codec, Split)))
     )

@@ -28,13 +28,14 @@ class Reciprocal(Base):
     takes: ClassVar[tuple[str, ...]] = ("F32",)
 
     def encode(self, piece: Piece, spec: Spec, scratch: Scratch) -> Piece:
-        """See :class:`Codec`. Raises DataError where the reciprocal is not finite."""
+        """See :class:`Codec`. Raises DataError where number or reciprocal is zero or not finite."""
         import numpy as np
 
-        out = _inverted(piece.data.view(np.float32), scratch.take(piece.data.shape, np.float32))
-        if not np.isfinite(out).all():
-            bad = piece.data.reshape(-1)[int(np.argmin(np.isfinite(out)))]
-            raise DataError(f"its {piece.role} holds {bad}, and one over it is no finite float32")
+        out = _inverted(piece.data, scratch.take(piece.data.shape, np.float32))
+        wrong = ~np.isfinite(out) | (out == 0)
+        if wrong.any():
+            bad = piece.data.reshape(-1)[int(np.argmax(wrong))]
+            raise DataError(f"its {piece.role} holds {bad}, and one over it is zero or not finite in float32")
         return Piece(piece.role, piece.offset, out)
 
     def decode(self, stored: NDArray[Any], spec: Spec) -> NDArray[Any]:
@@ -72,7 +73,7 @@ class Powers(Base):
 
         from ..numerics.powers import exponents, powers_of_two
 
-        numbers = piece.data.view(np.float32)
+        numbers = piece.data
         out = exponents(numbers)
         wrong = (powers_of_two()[out] != numbers) & ~np.isnan(numbers)
         if wrong.any():

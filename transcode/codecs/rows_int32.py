@@ -10,7 +10,7 @@ from ..core.scratch import Scratch
 from ..core.spec import Spec
 from ..core.tensor import Piece
 from ..errors import DataError
-from .base import Base, first_row, matrix, only_matrices
+from .base import Base, first_row, only_matrices
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -46,7 +46,7 @@ class RowsInt32(Base):
         """See :class:`Codec`. Raises DataError for numbers of more than 4 bits."""
         from ..numerics.packing import pack_rows
 
-        numbers = matrix(piece.data, spec)
+        numbers = piece.data
         if numbers.size and (numbers.min() < -8 or numbers.max() > 7):
             raise DataError(
                 f"its {piece.role} holds {numbers.min()} to {numbers.max()}, {self.name} holds -8 to 7",
@@ -59,8 +59,7 @@ class RowsInt32(Base):
         """See :class:`Codec`; padding is left out."""
         from ..numerics.packing import unpack_rows
 
-        words = stored.reshape(-1).view("i4").reshape(-(-spec.shape[0] // _ROWS), spec.shape[1])
-        return unpack_rows(words, spec.shape[0])
+        return unpack_rows(stored, spec.shape[0])
 
     def before(self, stored: Spec, spec: Spec) -> Spec | None:
         """None: the last word does not tell how many rows it holds."""

@@ -49,13 +49,13 @@ class View(Base):
             raise PlanError(f"{spec} cannot be called {dtype}: the same bytes are other numbers")
         if spec.dtype.bits == dtype.bits:
             return Spec(dtype, spec.shape)
-        if not spec.shape or spec.shape[-1] * spec.dtype.bits % dtype.bits:
+        if not spec.shape or spec.row_bits % dtype.bits:
             raise PlanError(f"{spec} cannot be viewed as {dtype}: its rows do not fill whole elements")
         return Spec(dtype, (*spec.shape[:-1], spec.shape[-1] * spec.dtype.bits // dtype.bits))
 
     def decode(self, stored: NDArray[Any], spec: Spec) -> NDArray[Any]:
         """See :class:`Codec`."""
-        return stored.view(spec.dtype.carrier)
+        return matrix(stored, spec)
 
     def before(self, stored: Spec, spec: Spec) -> Spec | None:
         """The same bits per row, where they are whole elements."""
@@ -86,13 +86,13 @@ class Split(Base):
 
     def spec(self, spec: Spec) -> Spec:
         """One axis more. Raises PlanError where the last one is no multiple of the size."""
-        if not spec.shape or spec.shape[-1] % self.size:
+        if len(spec.shape) < 2 or spec.shape[-1] % self.size:
             raise PlanError(f"the last axis of {spec} cannot be split into runs of {self.size}")
         return Spec(spec.dtype, (*spec.shape[:-1], spec.shape[-1] // self.size, self.size))
 
     def before(self, stored: Spec, spec: Spec) -> Spec | None:
         """The last two axes as one."""
-        if len(stored.shape) < 2 or stored.shape[-1] != self.size:
+        if len(stored.shape) < 3 or stored.shape[-1] != self.size:
             return None
         return Spec(spec.dtype, (*stored.shape[:-2], stored.shape[-2] * self.size))
 
@@ -112,6 +112,14 @@ class Squeeze(Base):
     def spec(self, spec: Spec) -> Spec:
         """Without a last axis of one element."""
         return Spec(spec.dtype, spec.shape[:-1]) if spec.shape and spec.shape[-1] == 1 else spec
+
+    def rows(self, spec: Spec) -> int:
+        """Those that become one: ``[E, N, 1]`` is ``[E, N]``."""
+        return spec.shape[-2] if len(spec.shape) > 2 and spec.shape[-1] == 1 else 1
+
+    def before(self, stored: Spec, spec: Spec) -> Spec | None:
+        """The same shape, unless that would not have stayed."""
+        return Spec(spec.dtype, (*stored.shape, 1) if stored.shape[-1:] == (1,) else stored.shape)
 
 
 @dataclass(frozen=True)
@@ -147,3 +155,9 @@ class Reshape(Base):
     def spec(self, spec: Spec) -> Spec:
         """The shape, for one number without axes."""
         return spec if spec.shape else Spec(spec.dtype, self.shape)
+
+    def before(self, stored: Spec, spec: Spec) -> Spec | None:
+        """One number without axes, or what has others."""
+        if not stored.shape and self.shape:
+            return None
+        return Spec(spec.dtype, () if stored.shape == self.shape else stored.shape)

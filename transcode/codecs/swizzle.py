@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ..core.scratch import Scratch
 from ..core.spec import Spec
 from ..core.tensor import Piece
-from .base import Base, first_row, matrix, only_matrices
+from .base import Base, first_row, only_matrices
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -45,7 +45,7 @@ class Swizzle(Base):
 
         from ..numerics import swizzle
 
-        scales = matrix(piece.data, spec)
+        scales = piece.data
         shape = swizzle.padded(*scales.shape)
         out = swizzle.swizzle(scales, scratch.take(shape, np.uint8))
         return Piece(piece.role, first_row(piece, spec) * shape[1], out)
@@ -54,7 +54,7 @@ class Swizzle(Base):
         """See :class:`Codec`; padding is left out."""
         from ..numerics import swizzle
 
-        return swizzle.unswizzle(stored.reshape(-1).view("u1"), spec.shape[0], spec.shape[1])
+        return swizzle.unswizzle(stored, spec.shape[0], spec.shape[1])
 
     def before(self, stored: Spec, spec: Spec) -> Spec | None:
         """None: padding does not tell the shape."""

@@ -11,7 +11,7 @@ from ..core.scratch import Scratch
 from ..core.spec import Spec
 from ..core.tensor import Piece
 from ..errors import PlanError
-from .base import Base, matrix
+from .base import Base
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -65,7 +65,7 @@ class Transposed(Base):
 
     def encode(self, piece: Piece, spec: Spec, scratch: Scratch) -> Piece:
         """See :class:`Codec`."""
-        rows = matrix(piece.data, spec)
+        rows = piece.data
         if self._nibbles(spec):
             out = scratch.take((rows.shape[1] * 2, rows.shape[0] // 2), "u1")
             return Piece(piece.role, 0, _nibbles_transposed(rows, out))
@@ -77,10 +77,10 @@ class Transposed(Base):
         """See :class:`Codec`."""
         import numpy as np
 
-        rows = matrix(stored, self.spec(spec))
         if self._nibbles(spec):
-            return _nibbles_transposed(rows, np.empty((rows.shape[1] * 2, rows.shape[0] // 2), np.uint8))
-        return np.ascontiguousarray(rows.T)
+            shape = stored.shape[1] * 2, stored.shape[0] // 2
+            return _nibbles_transposed(stored, np.empty(shape, np.uint8))
+        return np.ascontiguousarray(stored.T)
 
     def before(self, stored: Spec, spec: Spec) -> Spec | None:
         """Axes exchanged, which is its own inverse."""

@@ -68,7 +68,8 @@ class Codec(Protocol):
         """Whole rows of a part as they are stored, and where.
 
         Args:
-            piece: from a row that is a multiple of :meth:`rows` to another one, or to the end.
+            piece: from a row that is a multiple of :meth:`rows` to another one, or to the end; its data are
+                ``[rows, columns]`` in the carrier dtype of ``spec``, sub-byte dtypes ``[rows, bytes]``.
             spec: facts of the part, before this codec.
 
         Raises:
@@ -79,7 +80,8 @@ class Codec(Protocol):
         """The inverse of :meth:`encode`, in the carrier dtype of ``spec``.
 
         Args:
-            stored: the whole part, or any whole rows of it where :meth:`rows` is 1; C-contiguous.
+            stored: the whole part, or any whole rows of it where :meth:`rows` is 1; ``[rows, columns]`` as
+                for :meth:`encode`, of the facts as stored.
             spec: facts of the whole part, before this codec.
         """
 
