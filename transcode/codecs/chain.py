@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import pairwise
 from math import lcm, prod
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,18 @@ from .shapes import Split
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Step", "apart", "combined", "decode", "encode", "logical", "steps", "stored", "together"]
+__all__ = [
+    "Codecs",
+    "Step",
+    "apart",
+    "combined",
+    "decode",
+    "encode",
+    "logical",
+    "steps",
+    "stored",
+    "together",
+]
 
 
 @dataclass(frozen=True)
@@ -31,26 +43,36 @@ class Step:
     spec: Spec
 
 
-def _through(codecs: Sequence[Codec], spec: Spec) -> list[Spec]:
+Codecs = tuple[Codec, ...]
+"""In the order in which they are done."""
+
+_KEPT = 4096
+"""Answers that are remembered: the layers of a model are alike, and there are many."""
+
+
+@lru_cache(_KEPT)
+def _through(codecs: Codecs, spec: Spec) -> tuple[Spec, ...]:
     """Facts before each codec and, last, as stored. Raises PlanError for what one of them cannot hold."""
     specs = [spec]
     for codec in codecs:
         specs.append(codec.spec(specs[-1]))
-    return specs
+    return tuple(specs)
 
 
-def stored(codecs: Sequence[Codec], spec: Spec) -> Spec:
+def stored(codecs: Codecs, spec: Spec) -> Spec:
     """Facts of a part as stored. Raises PlanError for what the codecs cannot hold."""
-    return _through(codecs, spec)[-1]
+    return _through(codecs, spec)[-1] if codecs else spec
 
 
-def steps(codecs: Sequence[Codec], spec: Spec) -> tuple[Step, ...]:
+@lru_cache(_KEPT)
+def steps(codecs: Codecs, spec: Spec) -> tuple[Step, ...]:
     """The codecs that change bytes, each with the facts of what it gets: what :func:`encode` needs."""
     facts = zip(codecs, _through(codecs, spec), strict=False)  # one longer: as stored
     return tuple(Step(codec, before) for codec, before in facts if codec.moves)
 
 
-def together(codecs: Sequence[Codec], spec: Spec, rows: int, grain: int) -> int:
+@lru_cache(_KEPT)
+def together(codecs: Codecs, spec: Spec, rows: int, grain: int) -> int:
     """How many rows of a tensor are read together, so that each codec gets whole units of a part.
 
     Args:
@@ -69,7 +91,7 @@ def together(codecs: Sequence[Codec], spec: Spec, rows: int, grain: int) -> int:
     return grain
 
 
-def apart(codecs: Sequence[Codec], spec: Spec) -> bool:
+def apart(codecs: Codecs, spec: Spec) -> bool:
     """Whether each row of a part is stored by itself."""
     return together(codecs, spec, spec.rows, 1) == 1
 
@@ -82,7 +104,7 @@ def encode(piece: Piece, through: Sequence[Step], scratch: Scratch) -> Piece:
     return piece
 
 
-def decode(array: NDArray[Any], codecs: Sequence[Codec], spec: Spec) -> NDArray[Any]:
+def decode(array: NDArray[Any], codecs: Codecs, spec: Spec) -> NDArray[Any]:
     """The inverse of :func:`encode`.
 
     Args:
@@ -112,7 +134,7 @@ def _rows(nbytes: int, spec: Spec) -> bool:
     return nbytes < spec.nbytes and nbytes * 8 % spec.row_bits == 0
 
 
-def logical(codecs: Sequence[Codec], found: Spec, dtype: DType) -> Spec | None:
+def logical(codecs: Codecs, found: Spec, dtype: DType) -> Spec | None:
     """The facts of which ``found`` is stored: the inverse of :func:`stored`.
 
     Args:
@@ -131,7 +153,7 @@ def logical(codecs: Sequence[Codec], found: Spec, dtype: DType) -> Spec | None:
     return facts
 
 
-def combined(codecs: Sequence[Codec]) -> None:
+def combined(codecs: Codecs) -> None:
     """Raise PlanError where the codecs store no part at all in this order, whatever its dtype."""
     refusals: dict[int, PlanError] = {}
     for dtype in DTYPES.values():
@@ -150,7 +172,7 @@ def combined(codecs: Sequence[Codec]) -> None:
     raise PlanError(f"{codecs[last].name}{behind} holds nothing: {refusals[last].what}")
 
 
-def _ample(codecs: Sequence[Codec], dtype: DType) -> Spec:
+def _ample(codecs: Codecs, dtype: DType) -> Spec:
     """A matrix that every codec can cut."""
     return Spec(
         dtype, (1 << 10, (3 << 14) * prod(codec.size for codec in codecs if isinstance(codec, Split)))
