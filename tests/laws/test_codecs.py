@@ -282,6 +282,11 @@ class TestValues:
         assert codec.config()["codec"] == codec.name
         assert eval(repr(codec), {kind.__name__: kind for kind in CODECS.values()}) == codec
 
+    def test_what_is_planned_with_it_is_a_value(self, codec: Any) -> None:
+        for part in parts_of(codec):
+            steps = chain.steps((codec,), part)
+            assert pickle.loads(pickle.dumps(steps)) == steps
+
     def test_it_stands_alone(self, codec: Any) -> None:
         chain.combined((codec,))
 
