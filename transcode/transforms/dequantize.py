@@ -266,9 +266,11 @@ def _decode(
         whole = recent.get(name, small)
         stored_range = (start * stored_rows, stop * stored_rows) if apart else (0, codes.spec.rows)
         (piece,) = codes.read(*stored_range, scratch)
+        count = stop - start if apart else spec.rows
         # Not by the columns of the codes: bytes hold two of F4.
-        stored = piece.data.reshape(stop - start, -1)
+        stored = piece.data.reshape(count, -1)
         rows = canonical(stored, "codes", reading.rules["codes"], parts["codes"])
+        rows = rows if apart else rows[start:stop]
         values = scratch.take((stop - start, spec.columns), np.float32)
         with np.errstate(over="ignore", invalid="ignore"):
             scheme.decode({"codes": rows, **whole}, spec, start, stop, values)
