@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import catalog
+from ..codecs import chain
 from ..core import small_json
 from ..core.dtypes import DType
 from ..core.flow import Transform
@@ -252,6 +253,7 @@ def _decode(
     wanted = parts.keys() - {"codes"}
     # Where bytes of a row are stored as two axes, a row of the tensor is several stored ones.
     stored_rows = codes.spec.rows // max(spec.rows, 1)
+    apart = chain.apart(reading.rules["codes"].codecs, parts["codes"].spec)
     f32 = float_dtype(_F32)
     out_spec = Spec(target, shape)
 
@@ -269,10 +271,13 @@ def _decode(
 
     def read(start: int, stop: int, scratch: Scratch) -> Iterator[Piece]:
         whole = recent.get(name, small)
-        (piece,) = codes.read(start * stored_rows, stop * stored_rows, scratch)
+        stored_range = (start * stored_rows, stop * stored_rows) if apart else (0, codes.spec.rows)
+        (piece,) = codes.read(*stored_range, scratch)
+        count = stop - start if apart else spec.rows
         # Not by the columns of the codes: bytes hold two of F4.
-        stored = piece.data.reshape(stop - start, -1)
+        stored = piece.data.reshape(count, -1)
         rows = canonical(stored, "codes", reading.rules["codes"], parts["codes"])
+        rows = rows if apart else rows[start:stop]
         values = scratch.take((stop - start, spec.columns), np.float32)
         with np.errstate(over="ignore", invalid="ignore"):
             scheme.decode({"codes": rows, **whole}, spec, start, stop, values)
@@ -288,7 +293,8 @@ def _decode(
 
     made = plain(name, out_spec, read, source=codes.source, fate=codes.fate)
     return made.evolve(
-        grain=scheme.grain(spec), did=f"dequantize {scheme.name} -> {target.name}: as {convention} stores it"
+        grain=scheme.grain(spec) if apart else spec.rows,
+        did=f"dequantize {scheme.name} -> {target.name}: as {convention} stores it",
     )
 
 
