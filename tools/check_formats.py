@@ -5,7 +5,7 @@
 FOLDER is laid out like ``formats/`` (the default) and may be a user's own. Beyond loading each file:
 
 - families: what ``refines`` names exists; no two families claim the same signature.
-- conventions: schemes take the options that the convention sets or reads.
+- conventions: schemes take the options that the convention sets or reads, and codecs the parts of a matrix.
 
 Prints a line for each mistake, and exits with 1 if there is any. Schemes that only a convention knows (those
 of files that can be made another way) are no mistake, but told.
@@ -24,6 +24,9 @@ from transcode.catalog.lora import lora_names
 from transcode.catalog.lora_tables import lora_tables
 from transcode.catalog.nunchaku import modules
 from transcode.catalog.profiles import profile
+from transcode.codecs import chain
+from transcode.core.dtypes import DTYPES
+from transcode.core.spec import Spec
 from transcode.errors import TranscodeError
 
 __all__ = ["check"]
@@ -56,7 +59,17 @@ def _convention(name: str) -> Iterator[str]:
             if option not in known:
                 yield f"{scheme} has no option {option!r}; it has {', '.join(known)}"
         if all(option in known for option in rule.options):
-            schemes.make(scheme, **rule.options)
+            made = schemes.make(scheme, **rule.options)
+            for part in made.parts(_MATRIX):
+                for parts in rule.readings:
+                    if part.role in parts:
+                        try:
+                            chain.stored(parts[part.role].codecs, part.spec)
+                        except TranscodeError as error:
+                            yield f"{scheme}: {part.role}: {error.what}"
+
+
+_MATRIX = Spec(DTYPES["BF16"], (1024, 1024))
 
 
 def _profile(name: str) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """Check that imports inside ``transcode`` only go down its layers, and costly packages stay in their places.
 
-    errors <- core <- numerics <- schemes, storage, catalog <- transforms <- api, recipe <- cli
+    errors <- core <- numerics <- codecs <- schemes, storage, catalog <- transforms <- api, recipe <- cli
 
 Four rules, read off the source without running it:
 
@@ -29,6 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("core",),
     ("numerics",),
+    ("codecs",),
     ("schemes", "storage", "catalog"),
     ("transforms",),
     ("api", "recipe"),

@@ -419,14 +419,18 @@ def carry_out(case: Case, folder: Path) -> Result:
 def _version() -> Iterator[None]:
     """The same in every record, whatever it is."""
     import transcode
-    from transcode.transforms import record
+    from transcode.transforms import quantization_config, record
 
+    # Each has a name of its own for it, whenever it was loaded.
+    named = [vars(module) for module in (transcode, record, quantization_config)]
     before = transcode.__version__
-    transcode.__version__ = vars(record)["__version__"] = VERSION
+    for names in named:
+        names["__version__"] = VERSION
     try:
         yield
     finally:
-        transcode.__version__ = vars(record)["__version__"] = before
+        for names in named:
+            names["__version__"] = before
 
 
 def results(

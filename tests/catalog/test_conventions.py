@@ -11,8 +11,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from transcode import catalog
+from transcode.catalog import PartRule
 from transcode.catalog.conventions import load_convention
 from transcode.catalog.template import Template
+from transcode.codecs import (
+    Nibbles,
+    Offset,
+    Reciprocal,
+    Reshape,
+    RowsInt32,
+    Split,
+    Squeeze,
+    Swizzle,
+    Transposed,
+    View,
+)
 from transcode.core.dtypes import DTYPES
 from transcode.errors import PlanError, RecipeError
 
@@ -73,10 +86,16 @@ CONSUMERS = {
 }  # fmt: skip
 
 
+def layout(rule: PartRule) -> str:
+    """How rows lie."""
+    kinds = {Swizzle: "swizzled", RowsInt32: "packed_rows"}
+    return next((kinds[type(one)] for one in rule.codecs if type(one) in kinds), "rows")
+
+
 @pytest.mark.parametrize(("convention", "scheme"), CONSUMERS)
 def test_consumers(convention: str, scheme: str) -> None:
     parts = catalog.convention(convention).scheme(scheme).parts.values()
-    found = {part.name.spell("X.weight"): (part.dtype, part.layout) for part in parts}
+    found = {part.name.spell("X.weight"): (part.dtype, layout(part)) for part in parts}
     assert found == CONSUMERS[convention, scheme]
 
 
@@ -85,7 +104,7 @@ def test_only_comfyui_swaps_nibbles() -> None:
         (name, scheme)
         for name in catalog.conventions()
         for scheme, rule in catalog.convention(name).schemes.items()
-        if any(part.packing == "high_first" for part in rule.parts.values())
+        if any(Nibbles("high_first") in part.codecs for part in rule.parts.values())
     }
     assert swapped == {("comfyui", "nvfp4")}
 
@@ -93,7 +112,7 @@ def test_only_comfyui_swaps_nibbles() -> None:
 def test_who_stores_a_divisor_and_who_a_multiplier() -> None:
     """The scheme's global scale is 2688 / amax, as LightX2V and compressed-tensors store it."""
     stored = {
-        name: catalog.convention(name).part("global_scale", "nvfp4").reciprocal
+        name: Reciprocal() in catalog.convention(name).part("global_scale", "nvfp4").codecs
         for name in ("lightx2v", "compressed_tensors", "comfyui", "modelopt")
     }
     assert stored == {"lightx2v": False, "compressed_tensors": False, "comfyui": True, "modelopt": True}
@@ -156,11 +175,11 @@ def test_lightx2v_layouts() -> None:
     lightx2v = catalog.convention("lightx2v")
     for scheme in ("mxfp4", "mxfp6", "mxfp8", "nvfp4"):
         codes, scale = lightx2v.part("codes", scheme), lightx2v.part("scale", scheme)
-        assert (codes.dtype, codes.packing, codes.layout) == ("U8", "low_first", "rows")
-        assert (scale.dtype, scale.layout) == ("F8_E4M3" if scheme == "nvfp4" else "F8_E8M0", "swizzled")
+        assert codes.codecs == (View("U8"),)
+        assert scale.codecs == (Swizzle(), View("F8_E4M3" if scheme == "nvfp4" else "F8_E8M0"))
     for scheme in ("int8", "fp8"):
         assert lightx2v.scheme_options(scheme)["scale_dtype"] == "BF16"  # what its loader makes of any
-        assert lightx2v.part("scale", scheme).layout == "rows"
+        assert lightx2v.part("scale", scheme).codecs == ()
     assert not any(rule.shares_scales for rule in lightx2v.schemes.values())
 
 
@@ -298,7 +317,7 @@ def test_a_users_convention(mine: Any) -> None:
     rule = mine.scheme("int8")
     assert rule.reads == {"granularity": ("channel", "tensor")}
     assert (rule.rows, rule.columns, rule.shares_scales) == (16, 1, False)
-    assert rule.parts["scale"].shape == (1,)
+    assert rule.parts["scale"].codecs == (Reshape((1,)),)
     kind, scaled = rule.markers
     assert (kind.dtype, kind.shape, kind.data) == ("U8", (32,), b'{"format": "int8", "sign": true}')
     assert (scaled.dtype, scaled.shape, scaled.data) == ("F8_E4M3", (2,), bytes(2))
@@ -327,10 +346,29 @@ def test_codes_with_a_name_of_their_own_need_no_companion(mine: Any) -> None:
         (("shape: [1]", "dtype: FP8"), 5, "'FP8' is not allowed"),
         (("shape: [1]", "reciprocal: 1"), 5, "must be true or false"),
         (("shape: [1]", "offset: 7"), 5, "7 is not half the range"),
-        (("shape: [1]", "offset: 8, packing: high_first"), 5, "offset: 8 and packing: high_first cannot be"),
-        (("shape: [1]", "layout: swizzled, reciprocal: true"), 5, "layout: swizzled and reciprocal: true"),
-        (("shape: [1]", "layout: packed_rows, offset: 8"), 5, "layout: packed_rows and offset: 8"),
-        (("shape: [1]", "packing: high_first, reciprocal: true"), 5, "only one of them would be done"),
+        (("shape: [1]", "offset: 128, packing: high_first"), 5, "nibbles behind offset holds nothing"),
+        (
+            ("shape: [1]", "layout: swizzled, reciprocal: true"),
+            5,
+            "reciprocal behind swizzle_128x4 holds nothing",
+        ),
+        (("shape: [1]", "layout: packed_rows, offset: 8"), 5, "rows_int32 behind offset holds nothing"),
+        (
+            ("shape: [1]", "packing: high_first, reciprocal: true"),
+            5,
+            "reciprocal behind nibbles holds nothing",
+        ),
+        (("shape: [1]", "codecs: [swizzled]"), 5, "'swizzled' is not allowed; use one of view, offset"),
+        (("shape: [1]", "codecs: [offset]"), 5, "codec offset lacks an option; it needs by"),
+        (("shape: [1]", "codecs: [{codec: offset, by: 7}]"), 5, "by cannot be 7; it is 8 or 128"),
+        (
+            ("shape: [1]", "codecs: [{codec: offset, bye: 8}]"),
+            5,
+            r"unknown key 'bye'; .* \(did you mean by\?\)",
+        ),
+        (("shape: [1]", "codecs: [transposed, {of: nibbles}]"), 5, "'codec' is missing"),
+        (("shape: [1]", "codecs: [transposed], offset: 8"), 5, "codecs: cannot stand beside offset"),
+        (("shape: [1]", "codecs: [swizzle_128x4, powers]"), 5, "powers behind swizzle_128x4 holds nothing"),
         (("metadata: {", "config: gptq\nmetadata: {"), 16, "'gptq' is not allowed"),
         (("    rows: 16", "    row: 16"), 13, "unknown key 'row'"),
         (("    rows: 16", "    stores: [scale]"), 8, "codes have no spelling"),
@@ -353,6 +391,31 @@ def test_mistakes_in_a_file_are_told_with_their_line(
     with pytest.raises(RecipeError, match=said) as caught:
         load_convention(path)
     assert caught.value.file == f"{path}:{line}"
+
+
+KEYS = {
+    "offset: 8": (Offset(8),),
+    "offset: 0, packing: low_first, layout: rows, reciprocal: false, squeeze: false": (),
+    "packing: high_first, offset: 8": (Offset(8), Nibbles("high_first")),
+    "dtype: I32, layout: packed_rows": (RowsInt32(), View("I32")),
+    "dtype: U8, layout: swizzled": (Swizzle(), View("U8")),
+    "shape: [1], reciprocal: true": (Reciprocal(), Reshape((1,))),
+    "shape: [1, 1], squeeze: true": (Squeeze(), Reshape((1, 1))),
+    "split: 16, dtype: U8": (View("U8"), Split(16)),
+    "codecs: []": (),
+    "codecs: [{codec: view, dtype: I32}, {codec: transposed}]": (View("I32"), Transposed()),
+    "codecs: [{codec: transposed, of: nibbles}, {codec: view, dtype: I32}, {codec: nibbles, order: awq}]": (
+        Transposed("nibbles"), View("I32"), Nibbles("awq"),
+    ),
+    "codecs: [reciprocal, {codec: reshape, shape: [1]}]": (Reciprocal(), Reshape((1,))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("keys", KEYS)
+def test_keys_stand_for_codecs_in_order(keys: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(CONVENTION.replace("shape: [1]", keys))
+    assert load_convention(path).part("scale", "int8").codecs == KEYS[keys]
 
 
 def test_unknown_convention() -> None:

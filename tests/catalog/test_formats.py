@@ -101,6 +101,8 @@ spellings:
          "schemes: {int8: {options: {size: 3}}}", "int8 has no option 'size'"),
         ("conventions/mine.yaml", "convention: mine\ntitle: x\nfiles: {}\nparts: {codes: '{name}'}\n"
          "schemes: {int8: {options: {granularity: row}}}", "granularity"),
+        ("conventions/mine.yaml", "convention: mine\ntitle: x\nfiles: {}\nparts: {codes: {name: '{name}',"
+         " packing: high_first}}\nschemes: {int8: {}}", r"int8: codes: nibbles is for .*, not for I8"),
         ("profiles/mine.yaml", "profile: mine\ntitle: x\nkeys: {a: {need: maybe, why: x}}",
          "'maybe' is not allowed"),
         ("lora/names.yaml", "lora: names", "is missing"),

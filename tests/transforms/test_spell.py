@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 import transcode as tc
 from transcode import catalog
-from transcode.errors import PlanError, RecipeError
+from transcode.errors import DataError, PlanError, RecipeError
 from transcode.transforms.readings import Names, readings
 from transcode.transforms.spell import canonical
 from transcode.transforms.told import Told
@@ -218,6 +218,128 @@ def test_combined_rules_of_one_tensor(way, convention, save, tmp_path):
     assert list(stored["w.weight.codes"].shape) == [300, 24]
     np.testing.assert_array_equal(as_bytes(stored["w.weight.scale"]), tiled(own["scale"].view(np.uint8)))
     assert stored["w.weight.global_scale"].tolist() == [np.float32(1) / own["global_scale"]]
+
+
+def numbers4(own: np.ndarray, rows: int) -> np.ndarray:
+    """Codes -8 to 7 of int4, ``[rows, K]``: the scheme has the even column low."""
+    packed = own.reshape(rows, -1).view(np.uint8).astype(int)
+    codes = np.stack([packed & 15, packed >> 4], -1).reshape(rows, -1)
+    return np.where(codes > 7, codes - 16, codes)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_offset_and_order_are_both_done(way, convention, save, tmp_path):
+    """The two were told apart by nobody: the second was dropped in silence."""
+    mine = convention("int4", codes=", offset: 8, packing: high_first", scale="")
+    stored, own = written(values(37, 256), "int4", mine, save, tmp_path, way)
+    unsigned = numbers4(own["codes"], 37) + 8
+    np.testing.assert_array_equal(
+        as_bytes(stored["w.weight.codes"]).reshape(37, 128), unsigned[:, 0::2] * 16 + unsigned[:, 1::2]
+    )
+
+
+AWQ = [0, 2, 4, 6, 1, 3, 5, 7]
+"""AutoAWQ, ``awq/utils/packing_utils.py``: the column that each nibble of a word holds."""
+
+PACKINGS = {
+    "gptq": (
+        "{codec: offset, by: 8}, {codec: view, dtype: I32}, transposed",
+        lambda codes: sum(codes.T[i::8].astype(np.int64) << 4 * i for i in range(8)),  # [K / 8, N]
+        np.uint32,
+    ),
+    "awq": (
+        "{codec: offset, by: 8}, {codec: transposed, of: nibbles}, {codec: view, dtype: I32},"
+        " {codec: nibbles, order: awq}",
+        lambda codes: sum(codes.T[:, AWQ[i] :: 8].astype(np.int64) << 4 * i for i in range(8)),  # [K, N / 8]
+        np.uint32,
+    ),
+    # Two rows in a byte, the even one low (ModelOpt, quant_utils.py), here unsigned.
+    "modelopt": (
+        "{codec: offset, by: 8}, {codec: transposed, of: nibbles}, transposed",
+        lambda codes: codes[0::2] + 16 * codes[1::2],  # [N / 2, K]
+        np.uint8,
+    ),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("packing", PACKINGS)
+def test_transposed_packings(packing, way, convention, save, tmp_path):
+    codecs, formula, kind = PACKINGS[packing]
+    mine = convention(
+        "int4",
+        codes=f", codecs: [{codecs}]",
+        scale=", codecs: [transposed]",
+        zero_point=", codecs: [{codec: rows_int32}, transposed]",
+    )
+    stored, own = written(values(40, 512), "int4", mine, save, tmp_path, way, symmetric=False)
+    wanted = formula(numbers4(own["codes"], 40) + 8).astype(kind)
+    assert list(stored["w.weight.codes"].shape) == list(wanted.shape)
+    np.testing.assert_array_equal(as_bytes(stored["w.weight.codes"]), as_bytes(wanted))
+    assert list(stored["w.weight.scale"].shape) == [8, 40]
+    np.testing.assert_array_equal(as_bytes(stored["w.weight.scale"]), as_bytes(own["scale"].T.copy()))
+    zeros = own["zero_point"].reshape(5, 8, 8).astype(np.int64) + 8  # words, rows in a word, groups
+    words = sum(zeros[:, i] << 4 * i for i in range(8)).T  # [K / 64, N / 8]
+    np.testing.assert_array_equal(as_bytes(stored["w.weight.zero_point"]), as_bytes(words.astype(np.uint32)))
+    # And it is read back: what comes out is what the scheme's own layout decodes to.
+    plain = convention("int4", codes="", scale="", zero_point="")
+    written(values(40, 512), "int4", plain, save, tmp_path, way, symmetric=False)
+    (
+        tc.open(tmp_path / "o.safetensors")
+        | tc.dequantize("F32", convention=plain)
+        | tc.write(tmp_path / "a.safetensors")
+    )
+    written(values(40, 512), "int4", mine, save, tmp_path, way, symmetric=False)
+    (
+        tc.open(tmp_path / "o.safetensors")
+        | tc.dequantize("F32", convention=mine)
+        | tc.write(tmp_path / "b.safetensors", **way)
+    )
+    assert torch.equal(
+        load_file(tmp_path / "a.safetensors")["w.weight"], load_file(tmp_path / "b.safetensors")["w.weight"]
+    )
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_scales_with_fewer_rows_than_the_tensor_are_transposed_whole(way, convention, save, tmp_path):
+    """A scale to each block of 128 rows: a tile of the tensor has but a row of them."""
+    mine = convention("fp8", codes="", scale=", codecs: [transposed]")
+    options = {"granularity": "block", "block": [32, 32], "scale_dtype": "F32"}
+    stored, own = written(values(300, 160), "fp8", mine, save, tmp_path, way, **options)
+    assert own["scale"].shape == (10, 5)
+    assert list(stored["w.weight.scale"].shape) == [5, 10]
+    np.testing.assert_array_equal(as_bytes(stored["w.weight.scale"]), as_bytes(own["scale"].T.copy()))
+
+
+@pytest.mark.parametrize(
+    ("scheme", "codes", "said"),
+    [
+        ("int8", ", packing: high_first", r"nibbles is for F4 or U8 or I32 or U32, not for I8\[64,64\]"),
+        ("int8", ", offset: 8", "offset 8 is for U8, not for I8"),
+        ("int4", ", offset: 128", "offset 128 is for I8, not for U8"),
+        ("int4", ", dtype: F4", None),
+        ("fp8", ", dtype: F8_E5M2", "the same bytes are other numbers"),
+        ("int8", ", split: 48", "cannot be split into runs of 48"),
+        ("int4", ", reciprocal: true", "reciprocal is for F32"),
+    ],
+)
+def test_what_makes_no_sense_of_a_scheme_is_refused(scheme, codes, said, convention, save, tmp_path):
+    """Each was written, or dropped, without a word."""
+    mine = convention(scheme, codes=codes, scale="")
+    if said is None:  # a view of bytes as what they hold is one
+        written(values(64, 64), scheme, mine, save, tmp_path, {})
+        return
+    with pytest.raises(PlanError, match=rf"w\.weight: .*{said}.*; choose"):
+        written(values(64, 64), scheme, mine, save, tmp_path, {})
+    assert not (tmp_path / "o.safetensors").exists()
+
+
+def test_zero_points_of_more_than_four_bits_are_refused(convention, save, tmp_path):
+    """Their upper bits went into the next row's."""
+    mine = convention("int8", codes="", scale="", zero_point=", layout: packed_rows")
+    with pytest.raises(DataError, match=r"w\.weight: its zero_point holds .*, rows_int32 holds -8 to 7"):
+        written(values(64, 64) + 3, "int8", mine, save, tmp_path, {}, symmetric=False)
+    assert not (tmp_path / "o.safetensors").exists()
 
 
 @pytest.mark.parametrize("squeeze", [True, False])

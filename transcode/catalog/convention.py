@@ -6,6 +6,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..codecs import View
+from ..core.codec import Codec
 from ..core.dtypes import FLOATS
 from ..core.patterns import Pattern
 from ..errors import RecipeError
@@ -30,31 +32,21 @@ class PartRule:
 
     Attributes:
         name: template of its stored name.
-        dtype: safetensors name of the stored dtype when it differs from the scheme's: the same bytes, and the
-            last axis longer or shorter where the width differs (F4 ``[N, K]`` is U8 ``[N, K / 2]``, U8
-            ``[N, K / 2]`` is I32 ``[N, K / 8]``); else None.
-        layout: ``"rows"`` (row-major), ``"swizzled"`` (128x4 tiles, zero-padded) or ``"packed_rows"`` (eight
-            rows of 4-bit numbers in a 32-bit word, the first lowest, zero-padded: I8 ``[N, G]`` is I32
-            ``[cdiv(N, 8), G]``; 8 is added to each, as in ``offset``).
-        packing: which nibble of a byte holds the even column: ``"low_first"`` or ``"high_first"``.
-        reciprocal: whether the stored value is one divided by the scheme's.
-        offset: what is added to each code so that none is negative: 8 to 4-bit codes, 128 to 8-bit ones.
-        shape: shape of the one number of a whole tensor where the consumer wants another than ``[]``, else
-            None.
-        squeeze: whether a last axis of one element is left out (``[N, 1]`` is ``[N]``).
-        split: bytes of the last axis when rows are stored as two axes (U8 ``[.., K / 2]`` is ``[.., K / 2 /
-            split, split]``), else None.
+        codecs: what its bytes go through, in order; none where they are stored as the scheme has them.
     """
 
     name: Template
-    dtype: str | None = None
-    layout: str = "rows"
-    packing: str = "low_first"
-    reciprocal: bool = False
-    offset: int = 0
-    shape: tuple[int, ...] | None = None
-    squeeze: bool = False
-    split: int | None = None
+    codecs: tuple[Codec, ...] = ()
+
+    @property
+    def dtype(self) -> str | None:
+        """Safetensors name of the dtype that the rule says it is stored under, None where it says none."""
+        return next((one.dtype for one in reversed(self.codecs) if isinstance(one, View)), None)
+
+    @property
+    def moves(self) -> tuple[Codec, ...]:
+        """The codecs that change bytes; the others only call them by another dtype or shape."""
+        return tuple(one for one in self.codecs if one.moves)
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,11 @@ from . import strict
 from .convention import CONFIGS, Convention, Files, Marker, PartRule, SchemeRule
 from .folders import find, listing
 from .limits import limit, partly
-from .template import Template
+from .parts import part_rules, template
 
 __all__ = ["convention", "conventions", "load_convention"]
 
 _LAYOUTS = ("single_file", "by_block", "chunked")
-_ORDERS = ("rows", "swizzled", "packed_rows")
-_OFFSETS = (0, 8, 128)
 
 
 def conventions() -> list[str]:
@@ -52,7 +50,7 @@ def load_convention(path: Path) -> Convention:
     if name != path.stem:
         raise node.error(f"{name!r} is not the name of the file", f"call it {path.stem!r}")
     title = top.need("title").string()
-    shared = top.get("parts", _parts, _NO_PARTS)
+    shared = top.get("parts", part_rules, _NO_PARTS)
     schemes = {
         key: _scheme(key, child, shared)
         for key, child in top.get("schemes", lambda child: child.mapping().items(), ())
@@ -74,7 +72,7 @@ def load_convention(path: Path) -> Convention:
         joins=top.get("joins", strict.Node.boolean, False),
         pads=top.get("pads", strict.Node.boolean, False),
         methods=top.get("methods", _strings, ()),
-        inputs=top.get("inputs", lambda child: tuple(map(_template, child.sequence())), ()),
+        inputs=top.get("inputs", lambda child: tuple(map(template, child.sequence())), ()),
         cache=top.get("cache", _strings, ()),
         unwritten=top.get("unwritten", strict.Node.string, None),
     )
@@ -92,7 +90,7 @@ _NO_PARTS: dict[str, PartRule] = {}
 
 def _scheme(name: str, node: strict.Node, shared: dict[str, PartRule]) -> SchemeRule:
     top = node.mapping()
-    parts = {**shared, **top.get("parts", _parts, _NO_PARTS)}
+    parts = {**shared, **top.get("parts", part_rules, _NO_PARTS)}
     stored = top.get("stores", strict.Node.strings, list(parts))
     for role in stored:
         if role not in parts:
@@ -109,7 +107,7 @@ def _scheme(name: str, node: strict.Node, shared: dict[str, PartRule]) -> Scheme
         partly=tuple(partly(child) for child in top.get("partly", strict.Node.sequence, ())),
         parts={role: parts[role] for role in stored},
         also=tuple(
-            {**{role: parts[role] for role in stored}, **_parts(child)}
+            {**{role: parts[role] for role in stored}, **part_rules(child)}
             for child in top.get("also", strict.Node.sequence, ())
         ),
         markers=tuple(_marker(child) for child in top.get("markers", strict.Node.sequence, ())),
@@ -138,52 +136,13 @@ def _plain(node: strict.Node) -> dict[str, Any]:
     return {key: child.plain() for key, child in node.mapping().items()}
 
 
-def _parts(node: strict.Node) -> dict[str, PartRule]:
-    return {role: _part(child) for role, child in node.mapping().items()}
-
-
-def _part(node: strict.Node) -> PartRule:
-    if node.kind == "text":
-        return PartRule(_template(node))
-    top = node.mapping()
-    rule = PartRule(
-        name=_template(top.need("name")),
-        dtype=top.get("dtype", lambda child: child.choice(DTYPES), None),
-        layout=top.get("layout", lambda child: child.choice(_ORDERS), "rows"),
-        packing=top.get("packing", lambda child: child.choice(("low_first", "high_first")), "low_first"),
-        reciprocal=top.get("reciprocal", strict.Node.boolean, False),
-        offset=top.get("offset", lambda child: child.integer(0), 0),
-        shape=top.get("shape", _shape, None),
-        squeeze=top.get("squeeze", strict.Node.boolean, False),
-        split=top.get("split", lambda child: child.integer(1), None),
-    )
-    top.reject_unknown()
-    if rule.shape is not None and prod(rule.shape) != 1:
-        raise top.need("shape").error(f"only one element can be reshaped, {list(rule.shape)} holds more")
-    codecs = {
-        f"layout: {rule.layout}": rule.layout != "rows", f"offset: {rule.offset}": bool(rule.offset),
-        f"packing: {rule.packing}": rule.packing != "low_first", "reciprocal: true": rule.reciprocal,
-    }  # fmt: skip
-    if len(said := [codec for codec, used in codecs.items() if used]) > 1:
-        raise node.error(
-            f"{' and '.join(said)} cannot be combined: only one of them would be done", "say one"
-        )
-    if rule.offset not in _OFFSETS:
-        raise top.need("offset").error(f"{rule.offset} is not half the range of 4-bit or 8-bit codes")
-    return rule
-
-
-def _template(node: strict.Node) -> Template:
-    return node.at(lambda: Template(node.string()))
-
-
 def _shape(node: strict.Node) -> tuple[int, ...]:
     return tuple(child.integer(0) for child in node.sequence())
 
 
 def _marker(node: strict.Node) -> Marker:
     top = node.mapping()
-    name = _template(top.need("name"))
+    name = template(top.need("name"))
     when = top.get("when", _plain, _NO_OPTIONS)
     content = top.find("json")
     if content is not None:

@@ -9,7 +9,18 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["pack4", "pack6", "pack_rows", "swap_nibbles", "unpack4", "unpack6", "unpack_rows"]
+__all__ = [
+    "AWQ",
+    "AWQ_BACK",
+    "pack4",
+    "pack6",
+    "pack_rows",
+    "reorder_nibbles",
+    "swap_nibbles",
+    "unpack4",
+    "unpack6",
+    "unpack_rows",
+]
 
 Bytes = NDArray[np.uint8]
 
@@ -43,6 +54,21 @@ def swap_nibbles(packed: Bytes, out: Bytes | None = None) -> Bytes:
     low = packed << 4
     out = np.right_shift(packed, 4, out=out)
     out |= low
+    return out
+
+
+AWQ = (0, 2, 4, 6, 1, 3, 5, 7)
+"""Which of eight columns each nibble of a word holds, the lowest first (AutoAWQ, ``AWQ_ORDER``)."""
+
+AWQ_BACK = (0, 4, 1, 5, 2, 6, 3, 7)
+"""The inverse of :data:`AWQ`."""
+
+
+def reorder_nibbles(words: NDArray[np.uint32], order: tuple[int, ...]) -> NDArray[np.uint32]:
+    """Words whose nibble ``i``, the lowest being 0, is nibble ``order[i]`` of ``words``."""
+    out = np.zeros_like(words)
+    for place, source in enumerate(order):
+        out |= (words >> np.uint32(4 * source) & np.uint32(15)) << np.uint32(4 * place)
     return out
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
 from typing import ClassVar
 
 import numpy as np
@@ -14,10 +13,11 @@ from ..core.expr import Piece
 from ..core.scratch import Scratch
 from ..core.spec import Part, Spec
 from ..numerics.minifloat import FORMATS, Minifloat
+from ..numerics.powers import powers_of_two
 from .base import Array, Base, choose
 from .packed import code_bytes, unpacked
 
-__all__ = ["FORMS", "MODES", "Mxfp4", "Mxfp6", "Mxfp8", "powers_of_two"]
+__all__ = ["FORMS", "MODES", "Mxfp4", "Mxfp6", "Mxfp8"]
 
 MODES = ("rceil", "floor", "even", "ceil")
 
@@ -100,14 +100,6 @@ class _Mx(Base):
         codes = unpacked(parts["codes"], stop - start, self.kind.bits)
         scales = powers_of_two()[np.asarray(parts["scale"]).view(np.uint8).reshape(spec.rows, -1)[start:stop]]
         by_table(codes, self.kind.values(), 1, _BLOCK, scales, np.zeros_like(scales), out)
-
-
-@cache
-def powers_of_two() -> Array:
-    """Value of each E8M0 code, float32 ``[256]``: byte 0 is 2**-127, as for CUDA; 255 is NaN."""
-    powers = np.ldexp(np.ones(256), np.arange(256) - 127)
-    powers[255] = np.nan
-    return powers.astype(np.float32)
 
 
 @dataclass(frozen=True)

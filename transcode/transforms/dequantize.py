@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import catalog
+from ..codecs import chain
 from ..core import small_json
 from ..core.context import Context
 from ..core.dtypes import DType
@@ -230,6 +231,7 @@ def _decode(
         for role, part in parts.items()
         if role != "codes"
     )
+    apart = chain.apart(reading.rules["codes"].codecs, parts["codes"].spec)
     out_spec = Spec(target, shape)
     value = Decoding(
         name, StoredPart(codes, reading.rules["codes"], parts["codes"]), small, scheme, spec, out_spec,
@@ -237,7 +239,8 @@ def _decode(
     )  # fmt: skip
     made = plain(name, out_spec, value, source=codes.source, fate=codes.fate)
     return made.evolve(
-        grain=scheme.grain(spec), did=f"dequantize {scheme.name} -> {target.name}: as {convention} stores it"
+        grain=scheme.grain(spec) if apart else spec.rows,
+        did=f"dequantize {scheme.name} -> {target.name}: as {convention} stores it",
     )
 
 
@@ -278,12 +281,15 @@ class Decoding(Expr):
         spec, out_spec, target, name = self.spec, self.out, self.out.dtype, self.name
         whole = context.run.scales.get(self, self._others)
         tensor, rule, part = self.codes
+        apart = chain.apart(rule.codecs, part.spec)
         # Where bytes of a row are stored as two axes, a row of the tensor is several stored ones.
         stored_rows = tensor.spec.rows // max(spec.rows, 1)
-        (piece,) = tensor.read(start * stored_rows, stop * stored_rows, context)
+        stored_range = (start * stored_rows, stop * stored_rows) if apart else (0, tensor.spec.rows)
+        (piece,) = tensor.read(*stored_range, context)
+        count = stop - start if apart else spec.rows
         # Not by the columns of the codes: bytes hold two of F4.
-        stored = piece.data.reshape(stop - start, -1)
-        rows = canonical(stored, "codes", rule, part)
+        rows = canonical(piece.data.reshape(count, -1), "codes", rule, part)
+        rows = rows if apart else rows[start:stop]
         values = context.take((stop - start, spec.columns), np.float32)
         with np.errstate(over="ignore", invalid="ignore"):
             self.scheme.decode({"codes": rows, **whole}, spec, start, stop, values)

@@ -9,6 +9,7 @@ from math import prod
 
 from ..catalog import SHAPE, Convention, PartRule, SchemeRule
 from ..catalog.template import Template
+from ..codecs import chain
 from ..core.dtypes import DTYPES
 from ..core.scheme import Scheme
 from ..core.spec import Part, Spec
@@ -62,11 +63,7 @@ class Reading:
         return (
             self.codes,
             _arithmetic(self.scheme, self.spec),
-            frozenset(
-                (self.stored[role], rule.layout, rule.packing, rule.reciprocal, rule.offset)
-                for role in roles
-                for rule in (self.rules[role],)
-            ),
+            frozenset((self.stored[role], self.rules[role].moves) for role in roles),
         )
 
 
@@ -223,7 +220,7 @@ def _fits(
         except PlanError:  # no layout for stacks
             continue
         fit = min(
-            _likeness(made[role], specs[role], rules[role], _bytes_of(wanted[role], powers))
+            _likeness(made[role], specs[role], rules[role], wanted[role], _bytes_of(wanted[role], powers))
             for role in wanted
         )
         if fit:
@@ -241,13 +238,13 @@ def _bytes_of(part: Part, powers: bool) -> tuple[str, ...]:
     return (part.spec.dtype.name, "U8") if part.spec.dtype.bits == 8 else ()
 
 
-def _likeness(expected: Spec, found: Spec, rule: PartRule, also: tuple[str, ...]) -> int:
+def _likeness(expected: Spec, found: Spec, rule: PartRule, part: Part, also: tuple[str, ...]) -> int:
     """2 where the facts are the same, 1 where only axes of one element differ, 0 where they do not fit."""
     if expected.dtype != found.dtype and found.dtype.name not in also:
         return 0
     if expected.shape == found.shape:
         return 2
-    if rule.layout != "rows" or prod(expected.shape) != prod(found.shape):
+    if not chain.apart(rule.codecs, part.spec) or prod(expected.shape) != prod(found.shape):
         return 0
     return int(_bare(expected.shape) == _bare(found.shape))
 
@@ -264,17 +261,17 @@ def _bare(shape: tuple[int, ...]) -> tuple[int, ...]:
 def _logical(codes: Spec, rule: PartRule, scheme: Scheme) -> Spec | None:
     """Facts of the tensor that stored codes stand for, if the scheme made them."""
     bits = _bits(scheme)
-    shape = codes.shape
-    if rule.split is not None:
-        if len(shape) < 3 or shape[-1] != rule.split:
-            return None
-        shape = (*shape[:-2], shape[-2] * shape[-1])
-    if len(shape) < 2 or shape[-1] * codes.dtype.bits % bits:
+    found = chain.logical(rule.codecs, codes, _smallest_codes(scheme).dtype)
+    if found is None or len(found.shape) < 2 or found.shape[-1] * found.dtype.bits % bits:
         return None
-    return Spec(DTYPES["F32"], (*shape[:-1], shape[-1] * codes.dtype.bits // bits))
+    return Spec(DTYPES["F32"], (*found.shape[:-1], found.shape[-1] * found.dtype.bits // bits))
 
 
 def _bits(scheme: Scheme) -> int:
     """Width of a code. Not that of the dtype: a byte of int4's holds two codes."""
     least = Spec(DTYPES["F32"], scheme.multiple)
-    return scheme.parts(least)[0].spec.nbytes * 8 // least.numel
+    return _smallest_codes(scheme).nbytes * 8 // least.numel
+
+
+def _smallest_codes(scheme: Scheme) -> Spec:
+    return scheme.parts(Spec(DTYPES["F32"], scheme.multiple))[0].spec

@@ -1,0 +1,69 @@
+"""How the bytes of a part are laid out in a file: one codec to a module, and the table of them.
+
+The table says which names and values a convention may use, what they do, and what the laws of codecs are
+tried on. Nothing here loads numpy before bytes flow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..core.codec import Codec
+from ..errors import RecipeError
+from . import chain
+from .base import Base
+from .nibbles import Nibbles
+from .numbers import Powers, Reciprocal
+from .offset import Offset
+from .rows_int32 import RowsInt32
+from .shapes import Reshape, Split, Squeeze, View
+from .swizzle import Swizzle
+from .transposed import Transposed
+
+__all__ = [
+    "CODECS",
+    "Nibbles",
+    "Offset",
+    "Powers",
+    "Reciprocal",
+    "Reshape",
+    "RowsInt32",
+    "Split",
+    "Squeeze",
+    "Swizzle",
+    "Transposed",
+    "View",
+    "chain",
+    "from_config",
+]
+
+CODECS: Mapping[str, type[Base]] = {
+    one.name: one
+    for one in (
+        View, Offset, Nibbles, Transposed, Swizzle, RowsInt32, Reciprocal, Powers, Split, Squeeze, Reshape,
+    )
+}  # fmt: skip
+"""Name -> codec."""
+
+
+def from_config(config: Mapping[str, Any]) -> Codec:
+    """The codec of which that is the :meth:`~transcode.core.codec.Codec.config`.
+
+    Raises:
+        RecipeError: no such codec, or option, or value.
+    """
+    options = dict(config)
+    name = options.pop("codec", None)
+    if not isinstance(name, str) or name not in CODECS:
+        raise RecipeError(f"there is no codec {name!r}", hint=f"use one of {', '.join(CODECS)}")
+    kind = CODECS[name]
+    for option in options:
+        if option not in kind.options:
+            known = ", ".join(kind.options) or "none"
+            raise RecipeError(f"codec {name} has no option {option!r}", hint=f"it has {known}")
+    try:
+        return kind(**options)
+    except TypeError:
+        needed = ", ".join(kind.options)
+        raise RecipeError(f"codec {name} lacks an option", hint=f"it needs {needed}") from None

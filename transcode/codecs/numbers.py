@@ -1,0 +1,91 @@
+"""Scales that are stored as another number."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ..core.dtypes import DTYPES
+from ..core.expr import Piece
+from ..core.scratch import Scratch
+from ..core.spec import Spec
+from ..errors import DataError
+from .base import Base
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Powers", "Reciprocal"]
+
+
+@dataclass(frozen=True)
+class Reciprocal(Base):
+    """One over each number, rounded to float32; there and back is within one rounding of the number."""
+
+    name: ClassVar[str] = "reciprocal"
+    summary: ClassVar[str] = "one over the scheme's number"
+    exact: ClassVar[bool] = False
+    takes: ClassVar[tuple[str, ...]] = ("F32",)
+
+    def encode(self, piece: Piece, spec: Spec, scratch: Scratch) -> Piece:
+        """See :class:`Codec`. Raises DataError where number or reciprocal is zero or not finite."""
+        import numpy as np
+
+        out = _inverted(piece.data, scratch.take(piece.data.shape, np.float32))
+        wrong = ~np.isfinite(out) | (out == 0)
+        if wrong.any():
+            bad = piece.data.reshape(-1)[int(np.argmax(wrong))]
+            raise DataError(f"its {piece.role} holds {bad}, and one over it is zero or not finite in float32")
+        return Piece(piece.role, piece.offset, out)
+
+    def decode(self, stored: NDArray[Any], spec: Spec) -> NDArray[Any]:
+        """See :class:`Codec`; zero comes back as infinity."""
+        import numpy as np
+
+        return _inverted(stored, np.empty(stored.shape, np.float32))
+
+
+def _inverted(numbers: NDArray[Any], out: NDArray[Any]) -> NDArray[Any]:
+    import numpy as np
+
+    with np.errstate(divide="ignore", over="ignore"):
+        np.divide(np.float32(1), numbers, out=out)
+    return out
+
+
+@dataclass(frozen=True)
+class Powers(Base):
+    """F32 powers of two as their exponents, F8_E8M0 (OCP Microscaling Formats 1.0): byte ``b`` is
+    ``2**(b - 127)``, 255 is NaN.
+    """
+
+    name: ClassVar[str] = "powers"
+    summary: ClassVar[str] = "powers of two as their exponents (E8M0)"
+    takes: ClassVar[tuple[str, ...]] = ("F32",)
+
+    def spec(self, spec: Spec) -> Spec:
+        """The same shape, F8_E8M0. Raises PlanError for another dtype than F32."""
+        return replace(super().spec(spec), dtype=DTYPES["F8_E8M0"])
+
+    def encode(self, piece: Piece, spec: Spec, scratch: Scratch) -> Piece:
+        """See :class:`Codec`. Raises DataError for numbers that are no power of two, or out of its range."""
+        import numpy as np
+
+        from ..numerics.powers import exponents, powers_of_two
+
+        numbers = piece.data
+        out = exponents(numbers)
+        wrong = (powers_of_two()[out] != numbers) & ~np.isnan(numbers)
+        if wrong.any():
+            bad = numbers.reshape(-1)[int(np.argmax(wrong))]
+            raise DataError(f"its {piece.role} holds {bad}, which is no power of two that E8M0 has")
+        return Piece(piece.role, piece.offset // 4, out)
+
+    def decode(self, stored: NDArray[Any], spec: Spec) -> NDArray[Any]:
+        """See :class:`Codec`."""
+        import numpy as np
+
+        from ..numerics.powers import powers_of_two
+
+        decoded: NDArray[np.float32] = powers_of_two()[stored.view(np.uint8)]
+        return decoded
