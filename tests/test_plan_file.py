@@ -133,7 +133,7 @@ def test_an_input_that_changed_since_is_refused_before_anything_is_written(saved
 def test_it_does_not_write_over_its_source(saved, tmp_path):
     plan = replace(plan_file.load(saved), destination=tmp_path / "m.safetensors")
     plan_file.save(plan, saved)
-    with pytest.raises(PlanError, match="source"):
+    with pytest.raises(PlanError, match="is read by this run"):
         check(plan_file.load(saved), force=True)
     assert load_file(tmp_path / "m.safetensors")["w"][1, 1] == 5
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from transcode.codecs import Swizzle
 from transcode.core import values
 from transcode.core.dtypes import DTYPES
 from transcode.core.expr import Constant
@@ -23,7 +24,7 @@ EVERYTHING = [
     None, True, 7, -1, 2**70, 0.1, 1e-310, float("inf"), "", "ü\n\x1b", (), (1, (2, ())), b"",
     bytes(range(256)), Path("/a/b"), Path("x"), np.float32(0.1), {"a": (1, b"2"), "": SPEC}, ["x", 1],
     SPEC, Part("codes", SPEC), *DTYPES.values(), plain("w", SPEC, Constant(SPEC, bytes(24)), fate=("a", "b")),
-    *(make(name) for name in SCHEMES), make("fp8", granularity="block", block=[32, 64]),
+    *(make(name) for name in SCHEMES), Swizzle(), make("fp8", granularity="block", block=[32, 64]),
 ]  # fmt: skip
 
 

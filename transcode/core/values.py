@@ -88,7 +88,7 @@ class _Writer:
         return self._object(value, kind)
 
     def _object(self, value: Any, kind: type) -> dict[str, int]:
-        entry = [self._type(kind), *(self.field(getattr(value, name)) for name in _names(kind))]
+        entry = [self._type(kind), *(self.field(getattr(value, name)) for name in _names(kind) or ())]
         key = json.dumps(entry)
         place = self._equal.get(key)
         if place is None:
@@ -101,7 +101,7 @@ class _Writer:
     def _type(self, kind: type) -> int:
         if kind not in self._numbers:
             package, _, module = kind.__module__.partition(".")
-            if package != _PACKAGE or not _names(kind):
+            if package != _PACKAGE or _names(kind) is None:
                 raise TypeError(f"{kind.__module__}.{kind.__qualname__} is no value of {_PACKAGE}")
             self._numbers[kind] = len(self.types)
             self.types.append(f"{module}:{kind.__name__}")
@@ -142,11 +142,12 @@ class _Reader:
 
 
 @cache
-def _names(kind: type) -> tuple[str, ...]:
-    """Names of the fields of a dataclass or of a named tuple; none of other classes."""
+def _names(kind: type) -> tuple[str, ...] | None:
+    """Names of the fields of a dataclass or of a named tuple; None of other classes."""
     if is_dataclass(kind):
         return tuple(field.name for field in fields(kind))
-    return tuple(getattr(kind, "_fields", ()))
+    found: tuple[str, ...] | None = getattr(kind, "_fields", None)
+    return found
 
 
 def _class(name: str) -> Callable[[list[Any]], Any]:
@@ -155,8 +156,9 @@ def _class(name: str) -> Callable[[list[Any]], Any]:
         raise ValueError(f"{name!r} names no class")
     module, _, called = name.partition(":")
     kind = getattr(importlib.import_module(f"{_PACKAGE}.{module}"), called)
-    names = _names(kind) if isinstance(kind, type) and kind.__module__ == f"{_PACKAGE}.{module}" else ()
-    if not names:
+    ours = isinstance(kind, type) and kind.__module__ == f"{_PACKAGE}.{module}"
+    names = _names(kind) if ours else None
+    if names is None:
         raise ValueError(f"{name} is no value")
     if issubclass(kind, tuple):
         return lambda held: kind._make(held)
