@@ -50,8 +50,8 @@ def test_the_package_keeps_its_layers():
             "recipe": "",
         },
         {
-            "storage__map": "import mmap\nfrom fcntl import flock",
-            "storage__pickle": "def f():\n    import torch",
+            "io__map": "import mmap\nfrom fcntl import flock",
+            "containers__torch__pickle": "def f():\n    import torch",
         },
         {"numerics__kernels": "import numba"},
         {
@@ -99,8 +99,8 @@ def test_legal(tmp_path, sources):
         ({"misc": ""}, "misc.py:1", "misc is in no layer"),
         (
             {
-                "storage__a": "from ..catalog.b import X",
-                "catalog__b": "def f():\n    from ..storage.a import Y",
+                "schemes__a": "from ..catalog.b import X",
+                "catalog__b": "def f():\n    from ..schemes.a import Y",
             },
             "transcode",
             "in a circle: ",
@@ -113,7 +113,7 @@ def test_legal(tmp_path, sources):
         ({"api": "import click"}, "api.py:1", "imports click: only cli may"),
         ({"storage__a": "def f():\n    import rich"}, "a.py:2", "imports rich: only cli may"),
         ({"schemes__a": "from numba import njit"}, "a.py:1", "imports numba: only numerics may"),
-        ({"core__a": "import mmap"}, "a.py:1", "imports mmap: only storage may"),
+        ({"core__a": "import mmap"}, "a.py:1", "imports mmap: only io may"),
         ({"storage__a": "import safetensors.torch"}, "a.py:1", "imports safetensors: the package must not"),
         ({"storage__a": "import torch"}, "a.py:1", "loads torch with the module"),
         ({"storage__a": "class A:\n    import torch.nn"}, "a.py:2", "loads torch with the module"),

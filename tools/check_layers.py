@@ -1,6 +1,7 @@
 """Check that imports inside ``transcode`` only go down its layers, and costly packages stay in their places.
 
-    errors <- core <- numerics <- schemes, storage, catalog <- transforms <- api, recipe <- cli
+    errors <- core <- numerics, io <- schemes, catalog <- containers <- storage, transforms
+           <- api, recipe <- cli
 
 Four rules, read off the source without running it:
 
@@ -28,9 +29,10 @@ ROOT = "transcode"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("core",),
-    ("numerics",),
-    ("schemes", "storage", "catalog"),
-    ("transforms",),
+    ("numerics", "io"),
+    ("schemes", "catalog"),
+    ("containers",),
+    ("storage", "transforms"),
     ("api", "recipe"),
     ("cli",),
     ("__init__", "__main__"),
@@ -41,8 +43,8 @@ RESTRICTED: Mapping[str, tuple[str, ...]] = {
     "rich": ("cli",),
     "numba": ("numerics",),
     "llvmlite": ("numerics",),
-    "mmap": ("storage",),
-    "fcntl": ("storage",),
+    "mmap": ("io",),
+    "fcntl": ("io",),
     "safetensors": (),
 }
 """Packages that only these parts may import, at any time."""

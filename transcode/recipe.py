@@ -28,10 +28,10 @@ import yaml
 
 from . import catalog, schemes
 from .catalog import strict
+from .containers.source import open_source
 from .core.flow import Chain, Flow, Transform
 from .core.performance import Performance, parse_size
 from .errors import RecipeError
-from .storage.source import open_source
 from .transforms.calibrate import Calibrate
 from .transforms.cast import Cast
 from .transforms.convert import Convert

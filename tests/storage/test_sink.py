@@ -18,8 +18,9 @@ from safetensors.torch import load_file
 
 import transcode as tc
 from transcode.errors import FormatError, PlanError, TranscodeError
-from transcode.storage import staging, system
-from transcode.storage.mapping import MappedFile
+from transcode.io import system
+from transcode.io.local import MappedFile
+from transcode.storage import staging
 
 CHILD = """
 import signal

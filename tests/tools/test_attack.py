@@ -22,11 +22,11 @@ sys.exit(attack.main({args!r}))
 """
 
 NO_SYNC = """
-from transcode.storage.directory import Directory
+from transcode.io.directory import Directory
 Directory.sync = lambda self: None
 """
 LAX = """
-from transcode.storage import header
+from transcode.containers.safetensors import header
 header._check_offsets = lambda entries, size, file: None
 """
 

@@ -153,8 +153,8 @@ _REASONS = (
 def _headers(root: Path, dice: random.Random, count: int, until: float, tally: Tally) -> None:
     import safetensors
 
+    from transcode.containers.safetensors import header
     from transcode.errors import TranscodeError
-    from transcode.storage import header
 
     path = root / "m.safetensors"
     seed = dice.random()
@@ -252,8 +252,8 @@ def _bombs() -> list[bytes]:
 
 
 def _pickles(root: Path, dice: random.Random, count: int, until: float, tally: Tally) -> None:
+    from transcode.containers.source import open_source
     from transcode.errors import TranscodeError
-    from transcode.storage.source import open_source
 
     try:
         raw = _torch_file(root)
@@ -312,7 +312,7 @@ def _inspected(path: Path, tally: Tally, where: str) -> str:
 
 
 def _undo(root: Path, dice: random.Random, count: int, until: float, tally: Tally) -> None:
-    from transcode.storage import undo
+    from transcode.containers.safetensors.edit import undo
 
     save(root / "s", 1)
     whole = root / "s" / "model.safetensors"
@@ -365,7 +365,7 @@ def _undo(root: Path, dice: random.Random, count: int, until: float, tally: Tall
 def _commits(root: Path, dice: random.Random, count: int, until: float, tally: Tally) -> None:
     import zlib
 
-    from transcode.storage import commit
+    from transcode.io import commit
 
     save(root / "new", 1)
     out, outside = root / "out", root / "outside.safetensors"

@@ -7,9 +7,9 @@ from difflib import SequenceMatcher
 from os import PathLike
 from pathlib import Path
 
+from ..containers.discover import PICKLES, WEIGHTS
 from ..errors import PlanError
-from .discover import PICKLES, WEIGHTS
-from .urls import instead, remote
+from ..io.urls import instead, remote
 
 __all__ = ["refuse_destination"]
 

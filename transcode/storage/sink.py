@@ -8,7 +8,7 @@ from pathlib import Path
 from ..core.homes import real
 from ..core.plan import Plan
 from ..errors import PlanError
-from . import commit, system
+from ..io import commit, system
 from .staging import leftover, targets
 
 __all__ = ["check_destination"]

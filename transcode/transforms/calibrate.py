@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from .. import catalog
+from ..containers.torch.pickle import read_pickle
 from ..core.dtypes import DTYPES
 from ..core.flow import Transform
 from ..core.given import path
@@ -18,7 +19,6 @@ from ..core.scratch import Scratch
 from ..core.spec import Part, Spec
 from ..core.tensor import LazyTensor, Piece
 from ..errors import FormatError, PlanError
-from ..storage.pickle import read_pickle
 
 __all__ = ["Calibrate"]
 

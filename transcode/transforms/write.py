@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import catalog
+from ..containers.safetensors import header
 from ..core import given
 from ..core import layout as cutting
 from ..core.flow import Flow, Source
@@ -22,7 +23,6 @@ from ..core.spec import Spec
 from ..core.tensor import LazyTensor
 from ..errors import FormatError, Interrupted, PlanError, RecipeError, TranscodeError
 from ..numerics.notice import compiling
-from ..storage import header
 from ..storage.location import refuse_destination
 from ..storage.sink import check_destination
 from ..storage.staging import Staging
