@@ -58,7 +58,7 @@ def test_the_package_keeps_its_layers():
             "core__t": "import typing as t\nif t.TYPE_CHECKING:\n    import torch\n    from .s import S",
             "core__s": "from .t import T",
         },
-        {"storage__a": "from .b import X", "storage__b": "def f():\n    from .a import Y"},
+        {"transforms__a": "from .b import X", "transforms__b": "def f():\n    from .a import Y"},
         {"numerics__gpu__kernels": "import torch"},
         {"api": "from .recipe import X", "recipe": ""},
     ],
@@ -109,6 +109,24 @@ def test_legal(tmp_path, sources):
             {"core__a": "from .b import X", "core__b": "from . import c", "core__c": "from .a import Y"},
             ".py:1",
             "modules load each other in a circle: ",
+        ),
+        (
+            {"containers__a": "from .b import X", "containers__b": "def f():\n    from .a import Y"},
+            ".py:1",
+            "modules need each other in a circle: ",
+        ),
+        (
+            {
+                "io__a": "from .b import X",
+                "io__b": "import typing\nif typing.TYPE_CHECKING:\n    from . import a",
+            },
+            ".py:1",
+            "modules need each other in a circle: ",
+        ),
+        (
+            {"containers__x": "from ..storage import y", "storage__y": ""},
+            "x.py:1",
+            "transcode.storage.y, which lies",
         ),
         ({"api": "import click"}, "api.py:1", "imports click: only cli may"),
         ({"storage__a": "def f():\n    import rich"}, "a.py:2", "imports rich: only cli may"),

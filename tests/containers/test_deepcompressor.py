@@ -8,10 +8,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from transcode.containers.deepcompressor import is_checkpoint, open_checkpoint
+from transcode.containers.deepcompressor import DeepCompressor, open_checkpoint
 from transcode.containers.joined import join_sources
 from transcode.containers.source import open_source
 from transcode.errors import FormatError
+from transcode.io.folder import LocalFolder
 
 
 def write(folder: Path, **files: object) -> Path:
@@ -58,7 +59,7 @@ def test_optional_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize("missing", ["model", "scale"])
 def test_required_files(tmp_path: Path, missing: str) -> None:
     write(tmp_path, **{name: {"a.weight": torch.ones(2)} for name in ("model", "scale") if name != missing})
-    assert not is_checkpoint(tmp_path)
+    assert not DeepCompressor().holds(LocalFolder(tmp_path))
     with pytest.raises(FormatError, match=rf"{missing}\.pt: is missing"):
         open_checkpoint(tmp_path)
 

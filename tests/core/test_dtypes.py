@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import _SIZE, _TYPES, load_file, save_file
 
+from transcode.containers.safetensors.container import ORDER
 from transcode.core.dtypes import DTYPES, FLOATS, DType, dtype
 
 TORCH = {name: kind for name, kind in _TYPES.items() if name in DTYPES}
@@ -103,8 +104,8 @@ def test_ranks_order_a_file_as_the_reference_library_does(tmp_path):
     header = json.loads(raw[8 : 8 + struct.unpack("<Q", raw[:8])[0]])
     order = [entry["dtype"] for entry in header.values()]
     assert len(order) == len(tensors) > 15
-    assert order == sorted(order, key=lambda name: -DTYPES[name].rank)
-    assert sorted(kind.rank for kind in DTYPES.values()) == list(range(len(DTYPES)))
+    assert order == sorted(order, key=lambda name: -ORDER.index(name))
+    assert sorted(ORDER) == sorted(DTYPES)
 
 
 @pytest.mark.parametrize("kind", [*TORCH.values()], ids=str)
@@ -135,7 +136,7 @@ def test_what_is_no_dtype_is_refused(said):
 def test_plain_floats_and_printing():
     assert FLOATS == ("F64", "F32", "F16", "BF16")
     assert str(DTYPES["BF16"]) == "BF16"
-    assert DType("BF16", 16, "float", "uint16", DTYPES["BF16"].rank, "bfloat16") == DTYPES["BF16"]
+    assert DType("BF16", 16, "float", "uint16", "bfloat16") == DTYPES["BF16"]
 
 
 def test_the_table_needs_no_numpy():

@@ -14,7 +14,7 @@ from .meta_common import warn
 from .options import Group, debug_option, pair, performance_options, report_options
 
 if TYPE_CHECKING:
-    from ..containers.source import Source
+    from ..containers.checkpoint import Source
     from ..core.flow import Flow
     from ..core.performance import Performance
     from ..transforms.write import Write

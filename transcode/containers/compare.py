@@ -14,7 +14,9 @@ from typing import Any, BinaryIO
 from ..core import small_json
 from ..core.spec import Spec
 from ..errors import FormatError
-from .discover import PICKLES, discover
+from ..io.folder import locate
+from . import table
+from .discover import discover
 from .safetensors.edit import undo
 from .safetensors.edit.splice import common_prefix, stringify
 from .safetensors.header import Entry, NotText
@@ -88,13 +90,17 @@ def files_of(path: str | PathLike[str]) -> tuple[Path, ...]:
     Raises:
         FormatError: none, or files that hold no metadata.
     """
-    found = discover(path).files
-    for file in found:
-        if file.suffix in PICKLES:
+    files = []
+    for file in discover(locate(path)).files:
+        container = table.of_name(file.name)
+        if container is not None and container.metadata is None:
             raise FormatError(
-                "PyTorch files hold no safetensors metadata", file=file, hint="convert it first"
+                f"{container.title} files hold no safetensors metadata",
+                file=file.url,
+                hint="convert it first",
             )
-    return found
+        files.append(Path(file.url))
+    return tuple(files)
 
 
 def look(path: str | PathLike[str], *, lenient: bool = False) -> View:

@@ -11,63 +11,77 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ..core.dtypes import DTYPES
 from ..core.scratch import Scratch
 from ..core.spec import Spec
 from ..core.tensor import LazyTensor, Piece, plain
 from ..errors import FormatError
-from ..io.local import MappedFile
-from .source import Source, SourceFile
+from ..io.bytes import Bytes
+from ..io.folder import Folder, LocalFolder
+from .checkpoint import Source, SourceFile
+from .container import FolderContainer
 
-__all__ = ["BRANCH", "MODEL", "SCALE", "SMOOTH", "is_checkpoint", "open_checkpoint"]
+__all__ = ["BRANCH", "MODEL", "SCALE", "SMOOTH", "DeepCompressor", "open_checkpoint"]
 
 MODEL, SCALE, SMOOTH, BRANCH = "model.pt", "scale.pt", "smooth.pt", "branch.pt"
 """The files of the folder."""
 
 
-def is_checkpoint(path: str | PathLike[str]) -> bool:
-    """Whether a path is a folder with the two files that every such checkpoint has."""
-    return all((Path(path) / name).is_file() for name in (MODEL, SCALE))
+class DeepCompressor(FolderContainer):
+    """The folder that DeepCompressor saved to, as an entry of the table."""
+
+    name: ClassVar[str] = "DeepCompressor"
+
+    def holds(self, folder: Folder) -> bool:
+        return all(folder.size(name) is not None for name in (MODEL, SCALE))
+
+    def open(self, folder: Folder, *, mmap: bool = True, drop_cache: bool = False) -> Source:
+        from .torch.pickle import read_object, read_tensors  # most checkpoints are no pickles
+
+        def opened(name: str) -> Bytes:
+            try:
+                return folder.open(name, mmap=mmap, drop_cache=drop_cache)
+            except OSError as error:
+                raise FormatError(f"cannot be read: {error.strerror}", file=folder.at(name).url) from None
+
+        for name in (MODEL, SCALE):
+            if folder.size(name) is None:
+                raise FormatError(
+                    "is missing",
+                    file=folder.at(name).url,
+                    hint="point at the folder that DeepCompressor saved to",
+                )
+        model = opened(MODEL)
+        weights, _, notes = read_tensors(model)
+        tensors = list(weights)
+        files = [SourceFile(Path(model.url), model.size, len(weights), {})]
+        for name in (SCALE, SMOOTH, BRANCH):
+            if folder.size(name) is None:
+                notes.append(f"{name} is not there, which it need not be")
+                continue
+            file = opened(name)
+            value = read_object(file)
+            if not isinstance(value, Mapping):
+                raise FormatError(f"holds a {type(value).__name__}, not a dict", file=file.url)
+            found = list(_leaves(f"{name}/", value, file.url))
+            tensors += found
+            files.append(SourceFile(Path(file.url), file.size, len(found), {}))
+        path = Path(folder.url)
+        return Source(path, tuple(files), tuple(tensors), {}, (), path.name, tuple(notes), (model,))
 
 
 def open_checkpoint(path: str | PathLike[str], *, mmap: bool = True, drop_cache: bool = False) -> Source:
-    """Open the folder: no tensor is read.
+    """Open such a folder of the local file system: no tensor is read.
 
     Raises:
         FormatError: a file is missing or damaged.
     """
-    from .torch.pickle import read_pickle, read_tensors
-
-    folder = Path(path)
-    for name in (MODEL, SCALE):
-        if not (folder / name).is_file():
-            raise FormatError(
-                "is missing", file=folder / name, hint="point at the folder that DeepCompressor saved to"
-            )
-    try:
-        model = MappedFile(folder / MODEL, mmap=mmap, drop_cache=drop_cache)
-    except OSError as error:
-        raise FormatError(f"cannot be read: {error.strerror}", file=folder / MODEL) from None
-    weights, _, notes = read_tensors(model)
-    tensors = list(weights)
-    files = [SourceFile(model.path, model.size, len(weights), {})]
-    for name in (SCALE, SMOOTH, BRANCH):
-        file = folder / name
-        if not file.is_file():
-            notes.append(f"{name} is not there, which it need not be")
-            continue
-        value = read_pickle(file, mmap=mmap, drop_cache=drop_cache)
-        if not isinstance(value, Mapping):
-            raise FormatError(f"holds a {type(value).__name__}, not a dict", file=file)
-        found = list(_leaves(f"{name}/", value, file))
-        tensors += found
-        files.append(SourceFile(file, file.stat().st_size, len(found), {}))
-    return Source(folder, tuple(files), tuple(tensors), {}, (), folder.name, tuple(notes), (model,))
+    return DeepCompressor().open(LocalFolder(path), mmap=mmap, drop_cache=drop_cache)
 
 
-def _leaves(prefix: str, value: Mapping[Any, Any], file: Path) -> Iterator[LazyTensor]:
+def _leaves(prefix: str, value: Mapping[Any, Any], file: str) -> Iterator[LazyTensor]:
     for key, item in value.items():
         name = f"{prefix}{key}"
         if isinstance(item, Mapping):

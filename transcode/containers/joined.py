@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import FormatError
-from .source import Source
+from .checkpoint import Source
 
 __all__ = ["join_sources"]
 
@@ -42,5 +42,5 @@ def join_sources(sources: Sequence[Source]) -> Source:
         first.side_files,
         first.stem,
         tuple(notes),
-        tuple(file for source in sources for file in source._maps),
+        tuple(file for source in sources for file in source.opened),
     )

@@ -9,17 +9,20 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from ..errors import FormatError
+from ..io.folder import File, Folder
+from . import table
 
 __all__ = ["INDEX", "SHARD", "ModelSet", "check_complete", "choose", "is_standard", "model_sets", "names_of"]
 
 SHARD = re.compile(r"(?P<stem>.+?)-(?P<number>\d{5,})-of-(?P<count>\d{5,})(?:\.(?P<variant>\w+))?$")
 """The stem of a numbered file; Diffusers once put the variant behind the numbers."""
 
+_INDEXED = "|".join(re.escape(kind.indexed) for kind in table.FILES if kind.indexed is not None)
+
 INDEX = re.compile(
-    r"(?P<stem>.+?)(?P<suffix>\.safetensors|\.bin)(?:\.(?P<early>[^.]+))?\.index(?:\.(?P<late>[^.]+))?\.json$"
+    rf"(?P<stem>.+?)(?P<suffix>{_INDEXED})(?:\.(?P<early>[^.]+))?\.index(?:\.(?P<late>[^.]+))?\.json$"
 )
 """The name of an index; a variant stands behind the suffix or, since Diffusers 0.30, before ``.json``."""
 
@@ -48,27 +51,27 @@ class ModelSet:
         index: the index that lists the files.
     """
 
-    files: tuple[Path, ...]
+    files: tuple[File, ...]
     stem: str
     base: str
     variant: str | None = None
-    index: Path | None = None
+    index: File | None = None
 
     @property
-    def lead(self) -> Path:
+    def lead(self) -> File:
         """What to point at."""
         return self.index or self.files[0]
 
 
-def model_sets(weights: list[Path], indexes: Mapping[Path, set[Path]]) -> list[ModelSet]:
+def model_sets(weights: list[File], indexes: Mapping[File, set[File]]) -> list[ModelSet]:
     """Group the weight files of a folder.
 
     Args:
-        weights: all safetensors files, or all PyTorch files.
+        weights: files of one format.
         indexes: each index with the files that it lists; they may be missing.
     """
     sets: list[ModelSet] = []
-    listed: set[Path] = set()
+    listed: set[File] = set()
     for index, members in indexes.items():
         match = INDEX.match(index.name)
         assert match is not None
@@ -77,8 +80,8 @@ def model_sets(weights: list[Path], indexes: Mapping[Path, set[Path]]) -> list[M
         sets.append(ModelSet(tuple(sorted(members)), match["stem"], base, variant, index))
         listed |= members
     left = [path for path in weights if path not in listed]
-    numbered: dict[tuple[str, str, str | None, str], list[Path]] = {}
-    single: list[Path] = []
+    numbered: dict[tuple[str, str, str | None, str], list[File]] = {}
+    single: list[File] = []
     for path in left:
         shard = SHARD.match(path.stem)
         if shard is None:
@@ -92,15 +95,15 @@ def model_sets(weights: list[Path], indexes: Mapping[Path, set[Path]]) -> list[M
     return sets + _unnumbered(single)
 
 
-def _unnumbered(paths: list[Path]) -> list[ModelSet]:
+def _unnumbered(paths: list[File]) -> list[ModelSet]:
     sets: list[ModelSet] = []
-    series: dict[str, dict[int, Path]] = {}
+    series: dict[str, dict[int, File]] = {}
     for path in paths:
         match = _SERIES.match(path.stem)
-        if match is not None and path.suffix == ".safetensors":
+        if match is not None and not _is_loose(path):
             series.setdefault(match["stem"], {})[int(match["number"])] = path
-    left = {path.stem: path for path in paths if path.suffix == ".safetensors"}
-    others = [path for path in paths if path.suffix != ".safetensors"]
+    left = {path.stem: path for path in paths if not _is_loose(path)}
+    others = [path for path in paths if _is_loose(path)]
     for stem, found in series.items():
         rest = left.get("non_block") if stem == "block_" else None
         if len(found) < 2 and rest is None:
@@ -118,12 +121,17 @@ def _unnumbered(paths: list[Path]) -> list[ModelSet]:
     return sets + [ModelSet((path,), path.stem, *_split(path.stem)) for path in (*left.values(), *others)]
 
 
+def _is_loose(file: File) -> bool:
+    kind = table.of_name(file.name)
+    return kind is None or kind.loose
+
+
 def _split(stem: str) -> tuple[str, str | None]:
     match = _VARIANT.match(stem)
     return (match["stem"], match["variant"]) if match else (stem, None)
 
 
-def check_complete(files: Iterable[Path]) -> None:
+def check_complete(files: Iterable[File]) -> None:
     """Refuse numbered files of which some are missing.
 
     Raises:
@@ -140,22 +148,22 @@ def check_complete(files: Iterable[Path]) -> None:
         _complain(blocks[0], found, range(max(found)))
 
 
-def _complain(one: tuple[Path, re.Match[str]], found: set[int], wanted: Iterable[int]) -> None:
+def _complain(one: tuple[File, re.Match[str]], found: set[int], wanted: Iterable[int]) -> None:
     path, match = one
     for number in wanted:
         if number not in found:
             begin, end = match.span("number")
             width = end - begin if match.re is SHARD else 1
             name = f"{path.name[:begin]}{number:0{width}d}{path.name[end:]}"
-            raise FormatError("is missing", file=path.with_name(name), hint="is the download complete?")
+            raise FormatError("is missing", file=path.folder.at(name).url, hint="is the download complete?")
 
 
-def is_standard(path: Path) -> bool:
+def is_standard(path: File) -> bool:
     """Whether a file has the name that loaders look for beside config.json, whatever its precision."""
     return _STANDARD.fullmatch(_split(path.stem)[0]) is not None
 
 
-def choose(folder: Path, sets: list[ModelSet], below: list[str]) -> tuple[ModelSet, tuple[str, ...]]:
+def choose(folder: Folder, sets: list[ModelSet], below: list[str]) -> tuple[ModelSet, tuple[str, ...]]:
     """The model that a folder stands for, and notes on what is left.
 
     Not meant, where there is something else: adapters, variants of a model that is there, Mistral's own names
@@ -190,7 +198,7 @@ def choose(folder: Path, sets: list[ModelSet], below: list[str]) -> tuple[ModelS
     sets = without("a variant of the model", variants, [one for one in sets if one not in variants])
     standard = [one for one in sets if _STANDARD.fullmatch(one.base)]
     files = [file for one in sets for file in one.files]  # none of an index that names none
-    if len(sets) > 1 and standard and files and files[0].suffix != ".safetensors":
+    if len(sets) > 1 and standard and files and _is_loose(files[0]):
         sets = without("beside it", [one for one in sets if one not in standard], standard)
     if len(sets) > 1:
         raise _unclear(folder, sets, below)
@@ -201,21 +209,21 @@ def choose(folder: Path, sets: list[ModelSet], below: list[str]) -> tuple[ModelS
     return sets[0], tuple(notes)
 
 
-def _unclear(folder: Path, sets: list[ModelSet], below: list[str]) -> FormatError:
+def _unclear(folder: Folder, sets: list[ModelSet], below: list[str]) -> FormatError:
     indexed = [one for one in sets if one.index is not None]
     if len(indexed) == 1:
         stray = next(one for one in sets if one.index is None).files[0]
         index = indexed[0].lead
         return FormatError(
-            f"is an extra shard, which {index.name} does not name", file=stray,
+            f"is an extra shard, which {index.name} does not name", file=stray.url,
             hint=f"to ignore it, point SRC at {index}",
         )  # fmt: skip
     what = "several indexes, " if len(indexed) == len(sets) else ""
     shown = names_of(one.lead for one in sets) + (f", and weights in {', '.join(below)}" if below else "")
-    return FormatError(f"holds {what}{shown}", file=folder, hint="point SRC at one of them")
+    return FormatError(f"holds {what}{shown}", file=folder.url, hint="point SRC at one of them")
 
 
-def names_of(paths: Iterable[Path]) -> str:
+def names_of(paths: Iterable[File]) -> str:
     """The names of files, the first four of many."""
     names = [path.name for path in paths]
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")

@@ -14,9 +14,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 from ..errors import FormatError
+from ..io.folder import File, Folder
 
 __all__ = ["ZERO_TOOL", "check_parts", "check_rank_folders", "is_optimizer", "is_part_of_run"]
 
@@ -122,17 +122,17 @@ _MEGATRON_FOLDER = re.compile(r"mp_rank_(?P<rank>\d+)(_\d+)*")
 _OPTIMIZER = re.compile(r"(.*_)?(optim_states|distrib_optim)\.pt|(optim|extra_state)_world_size_.*\.pt")
 
 
-def is_part_of_run(path: Path) -> bool:
+def is_part_of_run(path: File) -> bool:
     """Whether the name is that of such a file, whole or not."""
     return any(kind.name.fullmatch(path.name) for kind in _KINDS)
 
 
-def is_optimizer(path: Path) -> bool:
+def is_optimizer(path: File) -> bool:
     """Whether it is a rank's state of the optimizer, which holds no weights as they are used."""
     return _OPTIMIZER.fullmatch(path.name) is not None
 
 
-def check_parts(asked: Path, paths: Iterable[Path], beside: Iterable[Path]) -> None:
+def check_parts(asked: File | Folder, paths: Iterable[File], beside: Iterable[File]) -> None:
     """Refuse files that are only a part of a model.
 
     Args:
@@ -162,14 +162,14 @@ def _is_one_of_several(match: re.Match[str]) -> bool:
     return int(groups.get("rank") or 0) > 0
 
 
-def _refusal(asked: Path, path: Path, kind: _Kind, mates: list[Path]) -> FormatError:
+def _refusal(asked: File | Folder, path: File, kind: _Kind, mates: list[File]) -> FormatError:
     if asked == path:
-        return FormatError(f"is one of the {kind.what}", file=asked, hint=kind.hint)
+        return FormatError(f"is one of the {kind.what}", file=asked.url, hint=kind.hint)
     shown = ", ".join(mate.name for mate in mates[:2]) + (f" and {len(mates) - 2} more" * (len(mates) > 2))
-    return FormatError(f"holds {shown}: {kind.what}", file=asked, hint=kind.hint)
+    return FormatError(f"holds {shown}: {kind.what}", file=asked.url, hint=kind.hint)
 
 
-def check_rank_folders(folder: Path, names: Iterable[str]) -> None:
+def check_rank_folders(folder: Folder, names: Iterable[str]) -> None:
     """Refuse a folder of which several inner ones are ranks of Megatron.
 
     Args:
@@ -182,21 +182,23 @@ def check_rank_folders(folder: Path, names: Iterable[str]) -> None:
     if len(ranks) > 1:
         raise FormatError(
             f"holds {len(ranks)} ranks of Megatron, {ranks[0]} and others, each with a part of every tensor",
-            file=folder,
+            file=folder.url,
             hint=_MEGATRON_TOOL,
         )
 
 
-def _check_megatron(asked: Path, paths: Iterable[Path]) -> None:
+def _check_megatron(asked: File | Folder, paths: Iterable[File]) -> None:
     """Megatron saves each rank into a folder: ``mp_rank_00``, with pipelines ``mp_rank_00_000``."""
-    for folder in {path.absolute().parent for path in paths}:
+    for folder in {path.folder.url: path.folder for path in paths}.values():
         match = _MEGATRON_FOLDER.fullmatch(folder.name)
         if match is None:
             continue
-        ranks = [other for other in folder.parent.iterdir() if _MEGATRON_FOLDER.fullmatch(other.name)]
+        outer = folder.outer()
+        beside = outer.folders() if outer is not None else []
+        ranks = [other for other in beside if _MEGATRON_FOLDER.fullmatch(other.name)]
         if len(ranks) > 1 or int(match["rank"]):
             raise FormatError(
                 f"is of {folder.name}, one of the ranks of Megatron, each with a part of every tensor",
-                file=asked,
+                file=asked.url,
                 hint=_MEGATRON_TOOL,
             )

@@ -1,86 +1,21 @@
-"""A checkpoint opened for reading: its facts at once, its bytes when asked."""
+"""The entrance to every checkpoint: what a path stands for, opened."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
 from os import PathLike
 from pathlib import Path
-from types import TracebackType
 
 from ..core.tensor import LazyTensor
 from ..errors import FormatError
-from ..io.local import MappedFile
-from .discover import PICKLES, Found, discover, side_files
+from ..io.bytes import Bytes
+from ..io.folder import File, Folder, locate
+from . import table
+from .checkpoint import Source, SourceFile
+from .discover import Found, discover, side_files
 from .ranks import ZERO_TOOL
-from .safetensors.edit import undo
-from .safetensors.header import foreign
-from .stored import stored
 
-__all__ = ["Source", "SourceFile", "open_source"]
-
-
-@dataclass(frozen=True, slots=True)
-class SourceFile:
-    """One file of a source.
-
-    Attributes:
-        path: as it was found; hub snapshots keep the names of their links.
-        size: bytes of the file.
-        tensors: how many it holds.
-        metadata: its own ``__metadata__``.
-    """
-
-    path: Path
-    size: int
-    tensors: int
-    metadata: Mapping[str, str]
-
-
-@dataclass(frozen=True, repr=False)
-class Source:
-    """The tensors of a checkpoint, whatever files hold them. Also a context manager.
-
-    Attributes:
-        path: what was opened.
-        files: the files read, by name.
-        tensors: by file, then offset.
-        metadata: of all files; where they disagree the first one's, and a note says so.
-        side_files: config, tokenizer and other small files that belong to the weights.
-        stem: prefix for the names of output files, such as ``model`` or ``diffusion_pytorch_model``.
-        notes: what a user should know of how it was read.
-    """
-
-    path: Path
-    files: tuple[SourceFile, ...]
-    tensors: tuple[LazyTensor, ...]
-    metadata: Mapping[str, str]
-    side_files: tuple[Path, ...]
-    stem: str
-    notes: tuple[str, ...]
-    _maps: tuple[MappedFile, ...] = ()
-
-    def __repr__(self) -> str:
-        return f"Source({str(self.path)!r}, {len(self.tensors)} tensors in {len(self.files)} files)"
-
-    def close(self) -> None:
-        """Close the files. What was read stays valid."""
-        for file in self._maps:
-            file.close()
-
-    def verify(self) -> None:
-        """See :meth:`.core.flow.Source.verify`."""
-        for file in self._maps:
-            file.verify()
-
-    def __enter__(self) -> Source:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+__all__ = ["open_place", "open_source"]
 
 
 def open_source(
@@ -99,39 +34,41 @@ def open_source(
     Raises:
         FormatError: the path holds no weights, or they are damaged, incomplete or ambiguous.
     """
-    from . import deepcompressor
+    return open_place(locate(path), root_key=root_key, mmap=mmap, drop_cache=drop_cache)
 
-    if root_key is None and deepcompressor.is_checkpoint(path):
-        return deepcompressor.open_checkpoint(path, mmap=mmap, drop_cache=drop_cache)
-    found = discover(path)
+
+def open_place(
+    place: File | Folder, *, root_key: str | None = None, mmap: bool = True, drop_cache: bool = False
+) -> Source:
+    """As :func:`open_source`, of a file or folder wherever it lies."""
+    if root_key is None and not isinstance(place, File):
+        for whole in table.FOLDERS:
+            if whole.holds(place):
+                return whole.open(place, mmap=mmap, drop_cache=drop_cache)
+    found = discover(place)
     files: list[SourceFile] = []
-    maps: list[MappedFile] = []
+    opened: list[Bytes] = []
     tensors: list[LazyTensor] = []
     notes = list(found.notes)
     for file in found.files:
-        kind = _sniff(file)
-        undo.repair(file)
+        container = table.sniff(file)
+        container.settle(file)
         try:
-            mapped = MappedFile(file, mmap=mmap, drop_cache=drop_cache)
-            if kind == "safetensors":
-                if root_key is not None:
-                    raise FormatError(
-                        f"has no root {root_key!r}: it is a safetensors file",
-                        file=file,
-                        hint="leave --root-key out",
-                    )
-                mine, metadata = _safetensors(mapped)
-            else:
-                from .torch.pickle import read_tensors
-
-                mine, metadata, more = read_tensors(mapped, root_key=root_key)
-                notes += more
+            raw = file.open(mmap=mmap, drop_cache=drop_cache)
+            if root_key is not None and not container.rooted:
+                raise FormatError(
+                    f"has no root {root_key!r}: it is a {container.name} file",
+                    file=file.url,
+                    hint="leave --root-key out",
+                )
+            contents = container.open(raw, root_key=root_key)
         except OSError as error:
-            raise FormatError(f"cannot be read: {error.strerror}", file=file) from None
-        files.append(SourceFile(file, mapped.size, len(mine), metadata))
-        maps.append(mapped)
-        tensors += mine
-    _check_lengths(tensors, path)
+            raise FormatError(f"cannot be read: {error.strerror}", file=file.url) from None
+        files.append(SourceFile(Path(file.url), raw.size, len(contents.tensors), contents.metadata))
+        opened.append(raw)
+        tensors += contents.tensors
+        notes += contents.notes
+    _check_lengths(tensors, place.url)
     _check_names(found, files, tensors)
     _check_filled(files, tensors)
     _check_total(found, tensors, notes)
@@ -140,49 +77,22 @@ def open_source(
         beside, remarks = side_files(found.folder)
         notes += remarks
     return Source(
-        Path(path),
+        Path(place.url),
         tuple(files),
         tuple(tensors),
         _merge(files, notes),
         beside,
         found.stem,
         tuple(notes),
-        tuple(maps),
+        tuple(opened),
     )
-
-
-def _safetensors(file: MappedFile) -> tuple[list[LazyTensor], Mapping[str, str]]:
-    parsed = undo.read(file.path)
-    tensors = [
-        stored(file, entry.name, entry.spec, parsed.data_start + entry.begin) for entry in parsed.entries
-    ]
-    return tensors, parsed.metadata
-
-
-def _sniff(path: Path) -> str:
-    """``"safetensors"`` or ``"pickle"``, by content first: files are misnamed often enough."""
-    try:
-        with open(path, "rb") as file:
-            head = file.read(64)
-            empty = os.fstat(file.fileno()).st_size == 0
-    except OSError as error:
-        raise FormatError(f"cannot be read: {error.strerror}", file=path) from None
-    if empty:
-        raise FormatError("is empty", file=path, hint="is the download complete?")
-    if head.startswith(b"PK\x03\x04"):
-        return "pickle"
-    if (told := foreign(head)) is not None:
-        raise FormatError(told[0], file=path, hint=told[1])
-    if head[8:9] == b"{":
-        return "safetensors"
-    return "pickle" if path.suffix in PICKLES else "safetensors"
 
 
 _LONGEST_NAME = 4096
 """Characters; patterns may take the square of it, and real names have up to 200."""
 
 
-def _check_lengths(tensors: Iterable[LazyTensor], path: str | PathLike[str]) -> None:
+def _check_lengths(tensors: Iterable[LazyTensor], path: str) -> None:
     for tensor in tensors:
         if len(tensor.name) > _LONGEST_NAME:
             raise FormatError(
@@ -217,7 +127,7 @@ def _check_names(found: Found, files: list[SourceFile], tensors: list[LazyTensor
         if name not in where:
             assert found.index is not None
             raise FormatError(
-                f"is not in {listed}, where weight_map says it is", file=found.index, tensor=name
+                f"is not in {listed}, where weight_map says it is", file=found.index.url, tensor=name
             )
 
 

@@ -11,7 +11,7 @@ from ..core.scratch import Scratch
 from ..core.spec import Spec
 from ..core.tensor import LazyTensor, Piece, plain
 from ..errors import FormatError
-from ..io.local import MappedFile
+from ..io.bytes import Bytes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,7 +24,7 @@ _SPAN = 8 << 20
 Shape = tuple[int, ...]
 
 
-def stored(file: MappedFile, name: str, spec: Spec, offset: int, *, shares: str | None = None) -> LazyTensor:
+def stored(file: Bytes, name: str, spec: Spec, offset: int, *, shares: str | None = None) -> LazyTensor:
     """The tensor whose row-major bytes begin at ``offset`` of a file."""
 
     def read(start: int, stop: int, scratch: Scratch) -> Iterator[Piece]:
@@ -46,7 +46,7 @@ def _naming(tensor: str) -> Iterator[None]:
 
 
 def strided(
-    file: MappedFile,
+    file: Bytes,
     name: str,
     spec: Spec,
     offset: int,
@@ -129,7 +129,7 @@ def _within(shape: Shape, index: int, begin: int, end: int) -> Iterator[tuple[Sh
         yield (index, *low), (1, *size)
 
 
-def _gather(file: MappedFile, at: int, steps: Shape, out: NDArray[Any], scratch: Scratch) -> None:
+def _gather(file: Bytes, at: int, steps: Shape, out: NDArray[Any], scratch: Scratch) -> None:
     span = extent(out.shape, steps) - 1 + out.itemsize
     if span <= _SPAN:
         scratch.reset()

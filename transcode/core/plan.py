@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import PlanError
-from .layout import Cut, Stored
 from .planning import Planning
 from .spec import Spec
 from .tensor import LazyTensor
 
-__all__ = ["Place", "Plan", "PlannedFile", "SideFile", "lay_out"]
+__all__ = ["Place", "Plan", "PlannedFile", "SideFile"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,47 +164,3 @@ class Plan:
             "tensors": tensors,
             "dropped": dropped,
         }
-
-
-Render = Callable[[Sequence[tuple[str, Spec, int, int]], int], bytes]
-"""Makes a file's header of its entries ``(name, spec, begin, end)`` and the bytes of its data section."""
-
-
-def lay_out(cut: Cut, tensors: Sequence[LazyTensor], render: Render) -> tuple[PlannedFile, ...]:
-    """Give every part its offset.
-
-    Parts are ordered as the reference serializer orders them: wide dtypes first, then by name. So every part
-    starts at a multiple of its item size without padding between parts, which the format forbids.
-
-    Raises:
-        PlanError: two tensors have one name, across all files.
-    """
-    owners: dict[str, int] = {}
-    for _, units in cut:
-        for unit in units:
-            for stored in unit.stored:
-                other = owners.setdefault(stored.name, unit.tensor)
-                if other != unit.tensor or _twice(stored.name, unit.stored):
-                    first, second = tensors[other].source, tensors[unit.tensor].source
-                    raise PlanError(
-                        f"{first!r} and {second!r} would both be stored under this name",
-                        tensor=stored.name,
-                        hint="change the rename rules, or drop one of them",
-                    )
-    files = []
-    for name, units in cut:
-        parts = [(stored, unit.tensor) for unit in units for stored in unit.stored]
-        parts.sort(key=lambda item: (-item[0].spec.dtype.rank, item[0].name.encode()))
-        places = []
-        at = 0
-        for stored, tensor in parts:
-            end = at + stored.spec.nbytes
-            places.append(Place(stored.name, stored.spec, tensor, stored.role, at, end))
-            at = end
-        header = render([(place.name, place.spec, place.begin, place.end) for place in places], at)
-        files.append(PlannedFile(name, header, tuple(places)))
-    return tuple(files)
-
-
-def _twice(name: str, stored: Sequence[Stored]) -> bool:
-    return sum(part.name == name for part in stored) > 1

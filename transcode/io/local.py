@@ -26,12 +26,13 @@ from dataclasses import dataclass
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from ..core.scratch import Scratch
 from ..core.spec import Spec
 from ..errors import FormatError
 from . import system
+from .bytes import Bytes, read_rows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
     from ..numerics.faults import Watch
 
-    Bytes = NDArray[np.uint8]
+    Raw = NDArray[np.uint8]
 
 __all__ = ["AHEAD", "BATCH", "MAX_OPEN", "MappedFile"]
 
@@ -216,7 +217,7 @@ def _merged(ranges: list[_Range]) -> Iterable[_Range]:
 _POOL = _Pool()
 
 
-class MappedFile:
+class MappedFile(Bytes):
     """A file whose bytes are read where they lie; opened at the first read, and closed when many are open.
 
     Thread-safe.
@@ -230,12 +231,17 @@ class MappedFile:
         OSError: there is no such file.
     """
 
+    path: Path
+    size: int
+    identity: tuple[int, ...]
+
     def __init__(self, path: str | PathLike[str], *, mmap: bool = True, drop_cache: bool = False) -> None:
         self.path = Path(path)
+        self.url = str(self.path)
         self._mmap = mmap
         self._drop_cache = drop_cache
-        self._seen = _identity(os.stat(path))
-        self.size = self._seen[0]
+        self.identity = _identity(os.stat(path))
+        self.size = self.identity[0]
         self._lost = ctypes.c_uint64()  # not 0 once a page was gone when it was looked at
         self._turn = threading.Lock()
         self._key = object()
@@ -243,6 +249,10 @@ class MappedFile:
 
     def __repr__(self) -> str:
         return f"MappedFile({str(self.path)!r})"
+
+    def open(self) -> IO[bytes]:
+        """A reader of its own at the first byte, of whatever has the name now."""
+        return open(self.path, "rb")
 
     def close(self) -> None:
         """Close the file. Views of it stay valid; a later read opens it again."""
@@ -254,7 +264,7 @@ class MappedFile:
             now = _identity(os.stat(self.path))
         except OSError as error:
             raise FormatError(f"cannot be read any more: {error.strerror}", file=self.path) from None
-        if now != self._seen:
+        if now != self.identity:
             raise FormatError("was changed while it was being read", file=self.path, hint="start again")
         self._check_lost()
 
@@ -266,7 +276,7 @@ class MappedFile:
                 hint="start again",
             )
 
-    def bytes(self, begin: int, end: int, scratch: Scratch, *, view: bool = True) -> Bytes:
+    def bytes(self, begin: int, end: int, scratch: Scratch, *, view: bool = True) -> Raw:
         """Bytes ``begin`` to ``end`` of the file: a read-only view if allowed, or a copy in ``scratch``.
 
         Raises:
@@ -277,7 +287,7 @@ class MappedFile:
         assert 0 <= begin <= end
         if begin == end:
             return np.frombuffer(b"", np.uint8)
-        open = _POOL.get(self._key, self._open)
+        open = _POOL.get(self._key, self._reopen)
         # The tensors behind a cut are gone, whatever these bytes are.
         size = os.fstat(open.fd).st_size
         if size < max(end, self.size):
@@ -298,35 +308,21 @@ class MappedFile:
         return self._copy(open, begin, end, scratch)  # which says what is wrong, or gets around it
 
     def rows(self, offset: int, spec: Spec, start: int, stop: int, scratch: Scratch) -> NDArray[Any]:
-        """Rows ``start`` to ``stop`` of a row-major tensor that begins at byte ``offset`` of the file.
-
-        Returns:
-            ``[stop - start, columns]`` in the carrier dtype, C-contiguous, aligned and read-only; sub-byte
-            dtypes as their bytes, 1-D. A view of the map, or a copy in ``scratch`` where the map is not used
-            or the tensor does not lie at a multiple of its item size.
-        """
-        import numpy as np  # as above
-
-        begin, end = offset + spec.row_offset(start), offset + spec.row_offset(stop)
-        if spec.dtype.packed:
-            return self.bytes(begin, end, scratch)
-        # Maps begin at a page, and scratch at a cache line.
-        aligned = begin % np.dtype(spec.dtype.carrier).itemsize == 0
-        rows = self.bytes(begin, end, scratch, view=aligned).view(spec.dtype.carrier)
-        return rows.reshape(stop - start, spec.columns)
+        """See :func:`.bytes.read_rows`."""
+        return read_rows(self, offset, spec, start, stop, scratch)
 
     def _survives(self, map: _Map, address: int) -> bool:
         with self._turn:
             return map.survives(address, self._lost)
 
-    def _open(self) -> _Open:
+    def _reopen(self) -> _Open:
         try:
             fd = os.open(self.path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
         except OSError as error:
             raise FormatError(f"cannot be read: {error.strerror}", file=self.path) from None
         mapped: _Map | None = None
         try:
-            if _identity(os.fstat(fd)) != self._seen:
+            if _identity(os.fstat(fd)) != self.identity:
                 raise FormatError("was changed since its header was read", file=self.path, hint="start again")
             if self._mmap:
                 mapped = _map(fd)
@@ -335,8 +331,8 @@ class MappedFile:
             raise
         return _Open(fd, mapped, self._drop_cache)
 
-    def _copy(self, open: _Open, begin: int, end: int, scratch: Scratch) -> Bytes:
-        out: Bytes = scratch.take((end - begin,), "u1")
+    def _copy(self, open: _Open, begin: int, end: int, scratch: Scratch) -> Raw:
+        out: Raw = scratch.take((end - begin,), "u1")
         view = memoryview(out)  # type: ignore[arg-type]  # numpy arrays are buffers, before 3.12 unknown to typing
         done = 0
         while done < end - begin:

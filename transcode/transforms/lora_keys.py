@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from ..catalog.lora import LoraNames
-from ..containers.source import Source, open_source
+from ..containers.checkpoint import Source
+from ..containers.source import open_source
 from ..core.dtypes import FLOATS
 from ..core.tensor import LazyTensor
 from ..errors import PlanError

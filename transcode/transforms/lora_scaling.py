@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..containers.source import Source
+from ..containers.checkpoint import Source
 from ..core.small_json import parse_object, read
 from ..errors import FormatError, PlanError
 from .lora_patterns import Patterns

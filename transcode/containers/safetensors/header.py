@@ -15,15 +15,28 @@ from dataclasses import dataclass
 from itertools import pairwise
 from operator import attrgetter
 from os import PathLike
-from typing import Any
+from typing import IO, Any
 
 from ...core.dtypes import DTYPES, DType
 from ...core.spec import Spec
 from ...errors import FormatError, PlanError
+from ...io.bytes import Bytes
+from ..foreign import foreign
 from . import headertext
 from .headertext import Doubled, kind_of
 
-__all__ = ["MAX_HEADER", "PAGE", "Entry", "Header", "NotText", "foreign", "parse", "read", "render"]
+__all__ = [
+    "MAX_HEADER",
+    "PAGE",
+    "Entry",
+    "Header",
+    "NotText",
+    "is_text",
+    "parse",
+    "read",
+    "read_from",
+    "render",
+]
 
 MAX_HEADER = 100_000_000
 """Longest JSON that readers accept, in bytes (reference implementation, on reading and on writing)."""
@@ -87,32 +100,35 @@ def read(path: str | PathLike[str], *, lenient: bool = False) -> Header:
         OSError: it cannot be read.
     """
     with open(path, "rb", buffering=0) as file:
-        size = os.fstat(file.fileno()).st_size
-        prefix = file.read(8)
-        if (told := foreign(prefix + file.read(56))) is not None:
-            raise FormatError(told[0], file=path, hint=told[1])
-        file.seek(8)
-        n = _length(prefix, size, path)
-        raw = file.read(n)
-        while len(raw) < n:  # an unbuffered read may return less than it was asked for
-            more = file.read(n - len(raw))
-            if not more:
-                raise FormatError(f"the file ends inside its header, after {8 + len(raw)} bytes", file=path)
-            raw += more
+        return _read(file, path, lenient)
+
+
+def read_from(file: Bytes, *, lenient: bool = False) -> Header:
+    """As :func:`read`, of bytes wherever they lie.
+
+    Raises:
+        FormatError: they are no valid safetensors file.
+        OSError: they cannot be read.
+    """
+    with file.open() as reader:
+        return _read(reader, file.url, lenient)
+
+
+def _read(file: IO[bytes], path: str | PathLike[str], lenient: bool) -> Header:
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    prefix = file.read(8)
+    if (told := foreign(prefix + file.read(56))) is not None:
+        raise FormatError(told[0], file=path, hint=told[1])
+    file.seek(8)
+    n = _length(prefix, size, path)
+    raw = file.read(n)
+    while len(raw) < n:  # an unbuffered read may return less than it was asked for
+        more = file.read(n - len(raw))
+        if not more:
+            raise FormatError(f"the file ends inside its header, after {8 + len(raw)} bytes", file=path)
+        raw += more
     return parse(raw, file_size=size, file=path, lenient=lenient)
-
-
-def foreign(head: bytes) -> tuple[str, str] | None:
-    """What a file is that begins like this and is not safetensors, and what to do; None if it may be."""
-    if head.startswith(b"version https://git-lfs"):
-        return "is a Git LFS pointer, not the file itself", "run `git lfs pull`"
-    if head[8:9] == b"{":
-        return None
-    if head.startswith((b"GGUF", b"\x89HDF")):
-        return "is a GGUF or HDF5 file, which transcode does not read", "convert a safetensors file"
-    if head.lstrip()[:1] == b"<":
-        return "is a web page, not weights", "download it again"
-    return None
 
 
 def _length(prefix: bytes, file_size: int, file: str | PathLike[str]) -> int:
@@ -207,7 +223,7 @@ def _metadata(found: Any, file: str | PathLike[str]) -> dict[str, str]:
             told = f"__metadata__: {key!r} is {value!r:.60}, not a string"
             raise FormatError(told, file=file, hint=_repair(key))
         for text in (key, value):
-            if not _is_text(text):
+            if not is_text(text):
                 raise FormatError(
                     f"__metadata__: {text!r} holds half of a surrogate pair", file=file, hint=_repair(key)
                 )
@@ -225,19 +241,20 @@ def _lenient(found: Any, file: str | PathLike[str]) -> dict[str, str]:
     doubled = found.key if isinstance(found, Doubled) else None
     made: dict[str, str] = {}
     for key, value in found.items():
-        fine = isinstance(value, str) and _is_text(key) and _is_text(value) and key != doubled
-        name = key if _is_text(key) else json.dumps(key)[1:-1]
+        fine = isinstance(value, str) and is_text(key) and is_text(value) and key != doubled
+        name = key if is_text(key) else json.dumps(key)[1:-1]
         made[name] = value if fine else NotText(json.dumps(value))
     return made
 
 
-def _is_text(text: str) -> bool:
+def is_text(text: str) -> bool:
+    """Whether UTF-8 can write a text."""
     # JSON escapes can spell half of a surrogate pair, which is no text and cannot be written again.
     return text.isascii() or _SURROGATE.search(text) is None
 
 
 def _check_text(text: str, file: str | PathLike[str]) -> None:
-    if not _is_text(text):
+    if not is_text(text):
         raise FormatError(f"{text!r} holds half of a surrogate pair", file=file)
 
 

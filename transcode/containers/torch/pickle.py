@@ -20,12 +20,13 @@ import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from os import PathLike
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import IO, Any
 
 from ...core.spec import Spec
 from ...core.tensor import LazyTensor
 from ...errors import FormatError
+from ...io.bytes import Bytes
 from ...io.local import MappedFile
 from ..ranks import ZERO_TOOL
 from ..stored import contiguous, extent, stored, strided
@@ -34,7 +35,7 @@ from .names import NAMES, Storage, Tensor, persistent
 from .roots import ASK, Leaf, find_root, flatten, transform
 from .unpickle import Unpickler
 
-__all__ = ["LEGACY_MAGIC", "read_pickle", "read_tensors"]
+__all__ = ["LEGACY_MAGIC", "read_object", "read_pickle", "read_tensors"]
 
 LEGACY_MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 """A pickle of the magic number, with which files of the old container begin."""
@@ -51,7 +52,7 @@ class _Contents:
 
 
 def read_tensors(
-    file: MappedFile, *, root_key: str | None = None
+    file: Bytes, *, root_key: str | None = None
 ) -> tuple[list[LazyTensor], dict[str, str], list[str]]:
     """The tensors of a checkpoint's state dict, by offset; metadata (there is none); notes.
 
@@ -61,17 +62,29 @@ def read_tensors(
     Raises:
         FormatError: the file is damaged, wants to run code, or it is not clear where its tensors lie.
     """
-    contents = _load(file.path)
-    root, notes = find_root(contents.value, root_key, file.path)
-    leaves, more = flatten(root, file.path)
-    _check_not_partitioned(contents.value, leaves, file.path)
+    contents = _load(file)
+    root, notes = find_root(contents.value, root_key, file.url)
+    leaves, more = flatten(root, file.url)
+    _check_not_partitioned(contents.value, leaves, file.url)
     make = _Maker(file, contents, leaves.values())
     made = [make(name, leaf) for name, leaf in leaves.items()]
     made.sort(key=lambda item: item[0])
-    return [tensor for _, tensor in made], {}, [f"{file.path.name}: {note}" for note in (*notes, *more)]
+    return (
+        [tensor for _, tensor in made],
+        {},
+        [f"{PurePosixPath(file.url).name}: {note}" for note in (*notes, *more)],
+    )
 
 
-def read_pickle(path: str | PathLike[str], *, mmap: bool = True, drop_cache: bool = False) -> Any:
+def read_pickle(path: str | PathLike[str]) -> Any:
+    """As :func:`read_object`, of a local file."""
+    try:
+        return read_object(MappedFile(path))
+    except OSError as error:
+        raise FormatError(f"cannot be read: {error.strerror}", file=path) from None
+
+
+def read_object(file: Bytes) -> Any:
     """The object of a PyTorch file: nested dicts, lists, tuples and scalars with LazyTensor leaves.
 
     A tensor is named by the keys that lead to it, joined by dots. Nothing of a tensor is read.
@@ -79,21 +92,17 @@ def read_pickle(path: str | PathLike[str], *, mmap: bool = True, drop_cache: boo
     Raises:
         FormatError: the file is damaged or wants to run code.
     """
-    try:
-        file = MappedFile(path, mmap=mmap, drop_cache=drop_cache)
-    except OSError as error:
-        raise FormatError(f"cannot be read: {error.strerror}", file=path) from None
-    contents = _load(file.path)
+    contents = _load(file)
     found: list[Leaf] = []
-    transform(contents.value, lambda name, leaf: found.append(leaf), path)
+    transform(contents.value, lambda name, leaf: found.append(leaf), file.url)
     make = _Maker(file, contents, found)
-    return transform(contents.value, lambda name, leaf: make(name, leaf)[1], path)
+    return transform(contents.value, lambda name, leaf: make(name, leaf)[1], file.url)
 
 
 # tensors
 
 
-def _check_not_partitioned(value: Any, leaves: dict[str, Leaf], path: Path) -> None:
+def _check_not_partitioned(value: Any, leaves: dict[str, Leaf], path: str) -> None:
     """Refuse what a rank of DeepSpeed's ZeRO stage 3 saves: every weight empty, its shape said beside."""
     shapes = value.get("param_shapes") if isinstance(value, dict) else None
     groups = [group for group in shapes if isinstance(group, dict)] if isinstance(shapes, list) else []
@@ -113,7 +122,7 @@ def _check_not_partitioned(value: Any, leaves: dict[str, Leaf], path: Path) -> N
 class _Maker:
     """Makes lazy tensors of a file, knowing which of them overlap."""
 
-    def __init__(self, file: MappedFile, contents: _Contents, leaves: Iterable[Leaf]) -> None:
+    def __init__(self, file: Bytes, contents: _Contents, leaves: Iterable[Leaf]) -> None:
         self._file = file
         self._places = contents.places
         self._shared = _overlaps([leaf for leaf in leaves if isinstance(leaf, Tensor)])
@@ -125,7 +134,7 @@ class _Maker:
         assert isinstance(tensor, Tensor)
 
         def wrong(what: str, hint: str | None = None) -> FormatError:
-            return FormatError(what, file=self._file.path, tensor=name, hint=hint)
+            return FormatError(what, file=self._file.url, tensor=name, hint=hint)
 
         if tensor.refused is not None:
             raise wrong(tensor.refused, "save it as an ordinary tensor")
@@ -151,7 +160,7 @@ class _Maker:
         begin = at + tensor.offset * size if 0 not in shape else at
         shares = self._shared.get(tensor)
         if shares is not None:
-            shares = f"{self._file.path}:{shares}"
+            shares = f"{self._file.url}:{shares}"
         if contiguous(tensor.shape, tensor.strides):
             return begin, stored(self._file, name, spec, begin, shares=shares)
         return begin, strided(
@@ -185,9 +194,10 @@ def _overlaps(tensors: list[Tensor]) -> dict[Tensor, str]:
 # containers
 
 
-def _load(path: Path) -> _Contents:
+def _load(opened: Bytes) -> _Contents:
+    path = opened.url
     try:
-        with open(path, "rb") as file:
+        with opened.open() as file:
             head = file.read(512)
             file.seek(0)
             if head.startswith(b"PK\x03\x04"):
@@ -204,7 +214,7 @@ def _load(path: Path) -> _Contents:
     raise FormatError("is not a PyTorch checkpoint", file=path, hint="is the download complete?")
 
 
-def _load_zip(file: IO[bytes], path: Path) -> _Contents:
+def _load_zip(file: IO[bytes], path: str) -> _Contents:
     def wrong(what: str, hint: str | None = None) -> FormatError:
         return FormatError(what, file=path, hint=hint)
 
@@ -243,7 +253,7 @@ def _load_zip(file: IO[bytes], path: Path) -> _Contents:
     return _Contents(value, places)
 
 
-def _locate(file: IO[bytes], member: zipfile.ZipInfo, path: Path, limit: int) -> int:
+def _locate(file: IO[bytes], member: zipfile.ZipInfo, path: str, limit: int) -> int:
     """Byte at which the bytes of a stored member begin (APPNOTE.TXT 4.3.7)."""
 
     def wrong(what: str, hint: str | None = None) -> FormatError:
@@ -275,25 +285,32 @@ def _locate(file: IO[bytes], member: zipfile.ZipInfo, path: Path, limit: int) ->
     return begin
 
 
-def _member(file: IO[bytes], member: zipfile.ZipInfo, path: Path) -> bytes:
+def _size(file: IO[bytes]) -> int:
+    at = file.tell()
+    size = file.seek(0, os.SEEK_END)
+    file.seek(at)
+    return size
+
+
+def _member(file: IO[bytes], member: zipfile.ZipInfo, path: str) -> bytes:
     """The bytes of a small member, checked against its checksum."""
     if member.file_size > _LONGEST_PICKLE:
         raise FormatError(f"its member {member.filename!r} has {member.file_size} bytes", file=path)
-    file.seek(_locate(file, member, path, os.fstat(file.fileno()).st_size))
+    file.seek(_locate(file, member, path, _size(file)))
     raw = file.read(member.file_size)
     if member.CRC and zlib.crc32(raw) != member.CRC:  # torch can be told to leave checksums out
         raise FormatError(f"its member {member.filename!r} does not match its checksum", file=path)
     return raw
 
 
-def _load_legacy(file: IO[bytes], path: Path) -> _Contents:
+def _load_legacy(file: IO[bytes], path: str) -> _Contents:
     def wrong(what: str) -> FormatError:
         return FormatError(what, file=path, hint="is the download complete?")
 
     def load(resolve: Callable[[Any], Any] = persistent) -> Any:
         return Unpickler(file, NAMES, resolve, path).load()
 
-    size = os.fstat(file.fileno()).st_size
+    size = _size(file)
     file.seek(len(LEGACY_MAGIC))
     if (version := load()) != _LEGACY_VERSION:
         shown = version if isinstance(version, int) else f"a {type(version).__name__}"

@@ -23,6 +23,7 @@ import os
 import stat
 import struct
 import zlib
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from os import PathLike
@@ -48,6 +49,7 @@ __all__ = [
     "repair",
     "roll_back",
     "settle",
+    "steadily",
     "undo_path",
 ]  # fmt: skip
 
@@ -356,11 +358,20 @@ def read(path: str | PathLike[str], *, lenient: bool = False) -> header.Header:
     Raises:
         As :func:`transcode.containers.safetensors.header.read` and :func:`repair`.
     """
+    return steadily(path, lambda: header.read(path, lenient=lenient))
+
+
+def steadily(path: str | PathLike[str], read: Callable[[], header.Header]) -> header.Header:
+    """What ``read`` says of the header of a local file while nobody is in the middle of changing it.
+
+    Raises:
+        As ``read`` and :func:`repair`.
+    """
     real = os.path.realpath(path)
     while True:
         repair(path)
         try:
-            found = header.read(path, lenient=lenient)
+            found = read()
         except FormatError:
             if not _is_there(real):
                 raise
