@@ -40,7 +40,7 @@ class DeepCompressor(FolderContainer):
     def open(self, folder: Folder, *, mmap: bool = True, drop_cache: bool = False) -> Source:
         from .torch.pickle import read_object, read_tensors  # most checkpoints are no pickles
 
-        def opened(name: str) -> Bytes:
+        def open_file(name: str) -> Bytes:
             try:
                 return folder.open(name, mmap=mmap, drop_cache=drop_cache)
             except OSError as error:
@@ -53,23 +53,25 @@ class DeepCompressor(FolderContainer):
                     file=folder.at(name).url,
                     hint="point at the folder that DeepCompressor saved to",
                 )
-        model = opened(MODEL)
+        model = open_file(MODEL)
         weights, _, notes = read_tensors(model)
         tensors = list(weights)
         files = [SourceFile(Path(model.url), model.size, len(weights), {})]
+        opened = [model]
         for name in (SCALE, SMOOTH, BRANCH):
             if folder.size(name) is None:
                 notes.append(f"{name} is not there, which it need not be")
                 continue
-            file = opened(name)
+            file = open_file(name)
             value = read_object(file)
             if not isinstance(value, Mapping):
                 raise FormatError(f"holds a {type(value).__name__}, not a dict", file=file.url)
             found = list(_leaves(f"{name}/", value, file.url))
             tensors += found
             files.append(SourceFile(Path(file.url), file.size, len(found), {}))
+            opened.append(file)
         path = Path(folder.url)
-        return Source(path, tuple(files), tuple(tensors), {}, (), path.name, tuple(notes), (model,))
+        return Source(path, tuple(files), tuple(tensors), {}, (), path.name, tuple(notes), tuple(opened))
 
 
 def open_checkpoint(path: str | PathLike[str], *, mmap: bool = True, drop_cache: bool = False) -> Source:
