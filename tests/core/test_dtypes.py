@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import struct
 import subprocess
 import sys
 
@@ -11,9 +9,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import _SIZE, _TYPES, load_file, save_file
+from safetensors.torch import _SIZE, _TYPES
 
-from transcode.containers.safetensors.container import ORDER
 from transcode.core.dtypes import DTYPES, FLOATS, DType, dtype
 
 TORCH = {name: kind for name, kind in _TYPES.items() if name in DTYPES}
@@ -88,24 +85,6 @@ def test_sub_byte_formats_are_packed_and_come_as_bytes():
     for name, bits in packed.items():
         kind = getattr(ml_dtypes, DTYPES[name].ml_dtype)
         assert ml_dtypes.finfo(kind).bits == bits
-
-
-def test_ranks_order_a_file_as_the_reference_library_does(tmp_path):
-    """One element of each dtype, saved by the reference: the order of its header is that of the ranks."""
-    tensors = {
-        f"t{number:02d}": torch.zeros(8, dtype=torch.uint8).view(kind)[:1].clone()
-        for number, (name, kind) in enumerate(TORCH.items())
-        if name != "F4"
-    }
-    path = tmp_path / "all.safetensors"
-    save_file(tensors, path)
-    assert load_file(path).keys() == tensors.keys()
-    raw = path.read_bytes()
-    header = json.loads(raw[8 : 8 + struct.unpack("<Q", raw[:8])[0]])
-    order = [entry["dtype"] for entry in header.values()]
-    assert len(order) == len(tensors) > 15
-    assert order == sorted(order, key=lambda name: -ORDER.index(name))
-    assert sorted(ORDER) == sorted(DTYPES)
 
 
 @pytest.mark.parametrize("kind", [*TORCH.values()], ids=str)

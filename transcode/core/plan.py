@@ -28,16 +28,23 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class PlannedFile:
-    """One output file, known to the byte but for its tensors' values."""
+    """One output file, known to the byte but for its tensors' values.
+
+    Attributes:
+        header: what stands before the data section.
+        places: in the order of their bytes. Between them a format may leave gaps, which are zero.
+        tail: what stands behind the data section.
+    """
 
     name: str
     header: bytes
     places: tuple[Place, ...]
+    tail: bytes = b""
 
     @property
     def size(self) -> int:
         """Bytes of the whole file."""
-        return len(self.header) + (self.places[-1].end if self.places else 0)
+        return len(self.header) + (self.places[-1].end if self.places else 0) + len(self.tail)
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,6 +131,7 @@ class Staging:
                 try:
                     system.reserve(fd, file.size, self._staged.path / file.name)
                     system.write_at(fd, memoryview(file.header), 0)
+                    system.write_at(fd, memoryview(file.tail), file.size - len(file.tail))
                 finally:
                     os.close(fd)
             # First, not last: one that cannot be read is no reason to find out after hours.

@@ -8,9 +8,11 @@ import struct
 import numpy as np
 import pytest
 import safetensors
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save
+from safetensors.torch import _TYPES, load_file, save_file
 
 from transcode.containers.safetensors.container import ORDER, Safetensors
 from transcode.core.dtypes import DTYPES
@@ -19,6 +21,7 @@ from transcode.core.plan import PlannedFile
 from transcode.core.spec import Spec
 from transcode.errors import PlanError
 
+TORCH = {name: kind for name, kind in _TYPES.items() if name in DTYPES}
 WHOLE = [name for name, kind in DTYPES.items() if kind.bits >= 8]
 
 
@@ -55,6 +58,24 @@ def test_parts_lie_aligned_without_gaps_widest_first(parts):
     assert file.size == len(file.header) + at
     order = [(-ORDER.index(place.spec.dtype.name), place.name.encode()) for place in file.places]
     assert order == sorted(order)
+
+
+def test_every_dtype_lies_where_the_reference_puts_it(tmp_path):
+    """One element of each dtype, saved by the reference: the order of its header is that of the ranks."""
+    tensors = {
+        f"t{number:02d}": torch.zeros(8, dtype=torch.uint8).view(kind)[:1].clone()
+        for number, (name, kind) in enumerate(TORCH.items())
+        if name != "F4"
+    }
+    path = tmp_path / "all.safetensors"
+    save_file(tensors, path)
+    assert load_file(path).keys() == tensors.keys()
+    raw = path.read_bytes()
+    header = json.loads(raw[8 : 8 + struct.unpack("<Q", raw[:8])[0]])
+    order = [entry["dtype"] for entry in header.values()]
+    assert len(order) == len(tensors) > 15
+    assert order == sorted(order, key=lambda name: -ORDER.index(name))
+    assert sorted(ORDER) == sorted(DTYPES)
 
 
 @pytest.mark.parametrize("shapes", [[(3,), (2, 2), (), (5,)], [(0,), (1,), (7, 1), (4,)]])
