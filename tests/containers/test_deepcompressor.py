@@ -8,7 +8,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from transcode.containers.deepcompressor import DeepCompressor, open_checkpoint
+from transcode.containers.deepcompressor.container import DeepCompressor
+from transcode.containers.deepcompressor.reading import open_checkpoint
 from transcode.containers.joined import join_sources
 from transcode.containers.source import open_source
 from transcode.errors import FormatError

@@ -99,7 +99,7 @@ FOREIGN = {
 
 
 def everything() -> list[str]:
-    return [entry.name for entry in (*table.FILES, *table.FOLDERS)]
+    return [entry.name for entry in (*table.FILES, *table.folders())]
 
 
 def saved(folder: Path, files: Mapping[str, bytes]) -> Path:
@@ -271,7 +271,7 @@ class TestSniffing:
         assert table.of_name("model.gguf") is None
 
 
-@pytest.mark.parametrize("entry", table.FOLDERS, ids=lambda entry: entry.name)
+@pytest.mark.parametrize("entry", table.folders(), ids=lambda entry: entry.name)
 def test_a_folder_of_another_format_is_not_taken(entry: FolderContainer, tmp_path: Path) -> None:
     for number, sample in enumerate(SAMPLES.values()):
         folder = LocalFolder(saved(tmp_path / str(number), sample.files()))

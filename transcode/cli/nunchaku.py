@@ -94,7 +94,7 @@ def convert(quant_path: str, output_root: str | None, model_name: str, **values:
     and beside model.pt; without one a warning is given and the conversion goes on.
     """
     from ..catalog.nunchaku import modules_for
-    from ..containers.deepcompressor import open_checkpoint
+    from ..containers.deepcompressor.reading import open_checkpoint
     from ..errors import RecipeError
     from ..transforms.nunchaku import Nunchaku
     from ..transforms.write import Write

@@ -7,22 +7,21 @@ files are named and recognised, the rules by which tensors lie in a file, what m
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from os import PathLike
-from typing import ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
 
-from ..core.layout import Unit
-from ..core.plan import PlannedFile
-from ..core.tensor import LazyTensor
-from ..io.bytes import Bytes
-from ..io.folder import File, Folder
-from .checkpoint import Source
+if TYPE_CHECKING:  # commands that look at metadata alone do without
+    from ..core.layout import Unit
+    from ..core.plan import PlannedFile
+    from ..core.tensor import LazyTensor
+    from ..io.bytes import Bytes
+    from ..io.folder import File, Folder
+    from .checkpoint import Source
 
 __all__ = ["Container", "Contents", "FolderContainer", "MetadataLimits", "Writable"]
 
 
-@dataclass(frozen=True, slots=True)
-class Contents:
+class Contents(NamedTuple):
     """What a file holds.
 
     Attributes:
@@ -36,8 +35,7 @@ class Contents:
     notes: Sequence[str] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class MetadataLimits:
+class MetadataLimits(NamedTuple):
     """How much metadata, text by key, a file holds.
 
     Attributes:

@@ -6,15 +6,18 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..core import small_json
 from ..errors import FormatError
-from ..io.folder import File, Folder
+from ..io.folder import File
 from . import foreign, table
-from .container import Container
 from .modelsets import INDEX, SHARD, check_complete, choose, is_standard, model_sets, names_of
 from .ranks import check_parts, check_rank_folders, is_optimizer, is_part_of_run
+
+if TYPE_CHECKING:
+    from ..io.folder import Folder
+    from .container import Container
 
 __all__ = ["WEIGHTS", "Found", "discover", "side_files"]
 

@@ -42,7 +42,7 @@ def open_place(
 ) -> Source:
     """As :func:`open_source`, of a file or folder wherever it lies."""
     if root_key is None and not isinstance(place, File):
-        for whole in table.FOLDERS:
+        for whole in table.folders():
             if whole.holds(place):
                 return whole.open(place, mmap=mmap, drop_cache=drop_cache)
     found = discover(place)

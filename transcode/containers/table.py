@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from ..errors import FormatError, PlanError
-from ..io.folder import File
 from .container import Container, FolderContainer, Writable
-from .deepcompressor import DeepCompressor
 from .foreign import foreign
 from .safetensors.container import Safetensors
 from .torch.container import Torch
 
-__all__ = ["FILES", "FOLDERS", "WRITABLE", "listed", "of_name", "sniff", "writer", "written"]
+if TYPE_CHECKING:
+    from ..io.folder import File
+
+__all__ = ["FILES", "WRITABLE", "folders", "listed", "of_name", "sniff", "writer", "written"]
 
 _SAFETENSORS = Safetensors()
 
@@ -22,10 +24,14 @@ FILES: tuple[Container, ...] = (_SAFETENSORS, Torch())
 WRITABLE: tuple[Writable, ...] = (_SAFETENSORS,)
 """Those that are written; the first where nothing says which is meant."""
 
-FOLDERS: tuple[FolderContainer, ...] = (DeepCompressor(),)
-"""Formats of whole folders."""
-
 _HEAD = 64
+
+
+def folders() -> tuple[FolderContainer, ...]:
+    """Formats of whole folders."""
+    from .deepcompressor.container import DeepCompressor  # commands that look at metadata alone do without
+
+    return (DeepCompressor(),)
 
 
 def of_name(name: str) -> Container | None:

@@ -9,12 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
-from ..core.scratch import Scratch
-from ..core.spec import Spec
-
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from ..core.scratch import Scratch
+    from ..core.spec import Spec
 
     Raw = NDArray[np.uint8]
 

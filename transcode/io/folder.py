@@ -7,17 +7,17 @@ way wherever a folder lies.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ..errors import FormatError
 from . import commit
-from .bytes import Bytes
 from .links import leads_out
-from .local import MappedFile
 from .urls import refuse_url
+
+if TYPE_CHECKING:
+    from .bytes import Bytes
 
 __all__ = ["File", "Folder", "LocalFolder", "locate"]
 
@@ -81,9 +81,8 @@ class Folder(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True, order=True)
 class File:
-    """A name in a folder. It compares by where it is.
+    """A name in a folder; a value, which compares by where it is.
 
     Attributes:
         url: as messages name it.
@@ -91,12 +90,27 @@ class File:
         folder: what knows of it.
     """
 
-    url: str
-    name: str
-    folder: Folder = field(compare=False, repr=False)
+    __slots__ = ("folder", "name", "url")
+
+    def __init__(self, url: str, name: str, folder: Folder) -> None:
+        self.url = url
+        self.name = name
+        self.folder = folder
+
+    def __repr__(self) -> str:
+        return f"File({self.url!r})"
 
     def __str__(self) -> str:
         return self.url
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, File) and self.url == other.url
+
+    def __hash__(self) -> int:
+        return hash(self.url)
+
+    def __lt__(self, other: File) -> bool:
+        return self.url < other.url
 
     @property
     def stem(self) -> str:
@@ -179,6 +193,8 @@ class LocalFolder(Folder):
         return None if target is None else str(target)
 
     def open(self, name: str, *, mmap: bool = True, drop_cache: bool = False) -> Bytes:
+        from .local import MappedFile  # commands that look at metadata alone do without
+
         return MappedFile(self.path / name, mmap=mmap, drop_cache=drop_cache)
 
 

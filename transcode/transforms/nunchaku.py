@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ..catalog.nunchaku import Layer, modules
-from ..containers.deepcompressor import BRANCH, SCALE, SMOOTH
+from ..containers.deepcompressor.names import BRANCH, SCALE, SMOOTH
 from ..core.flow import Transform
 from ..core.planning import Planning
 from ..core.tensor import LazyTensor

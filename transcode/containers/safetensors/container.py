@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 from os import PathLike
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from ...core.layout import Unit
-from ...core.plan import Place, PlannedFile
 from ...errors import PlanError
-from ...io.bytes import Bytes
-from ...io.folder import File
 from ..container import Contents, MetadataLimits, Writable
-from ..stored import stored
 from . import header, headertext
 from .edit import undo
+
+if TYPE_CHECKING:  # commands that look at metadata alone do without
+    from ...core.layout import Unit
+    from ...core.plan import PlannedFile
+    from ...io.bytes import Bytes
+    from ...io.folder import File
 
 __all__ = ["ORDER", "Safetensors"]
 
@@ -48,6 +49,8 @@ class Safetensors(Writable):
             undo.repair(file.path)
 
     def open(self, file: Bytes, *, root_key: str | None = None) -> Contents:
+        from ..stored import stored
+
         read = partial(header.read_from, file)
         parsed = read() if file.path is None else undo.steadily(file.path, read)
         tensors = [
@@ -68,6 +71,8 @@ class Safetensors(Writable):
         So every part starts at a multiple of its item size without padding between parts, which the format
         forbids.
         """
+        from ...core.plan import Place, PlannedFile
+
         _check_metadata(metadata, file)
         parts = [(part, unit.tensor) for unit in units for part in unit.stored]
         for part, _ in parts:

@@ -15,15 +15,17 @@ from dataclasses import dataclass
 from itertools import pairwise
 from operator import attrgetter
 from os import PathLike
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from ...core.dtypes import DTYPES, DType
 from ...core.spec import Spec
 from ...errors import FormatError, PlanError
-from ...io.bytes import Bytes
 from ..foreign import foreign
 from . import headertext
 from .headertext import Doubled, kind_of
+
+if TYPE_CHECKING:
+    from ...io.bytes import Bytes
 
 __all__ = [
     "MAX_HEADER",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from ...io.bytes import Bytes
-from ...io.folder import File
 from ..container import Container, Contents, MetadataLimits
+
+if TYPE_CHECKING:
+    from ...io.bytes import Bytes
+    from ...io.folder import File
 
 __all__ = ["Torch"]
 
