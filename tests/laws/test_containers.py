@@ -178,6 +178,8 @@ class TestReading:
         source = open_place(place)
         assert contents(source) == expected(sample)
         source.verify()
+        beside = "config.json is left out: only local files are taken along"
+        assert (beside in source.notes) == (sample.kind != "DeepCompressor")
         local = open_source(saved(tmp_path / "in", {**sample.files(), "config.json": b"{}"}))
         for name, made in (("there", source), ("here", local)):
             Flow(made) | tc.write(tmp_path / f"{name}.safetensors")

@@ -1,4 +1,4 @@
-"""The dtypes that a safetensors header can name.
+"""The dtypes of stored tensors, under safetensors' names.
 
 Names and widths are those of the reference serializer (``safetensors/src/tensor.rs``, enum ``Dtype``).
 """
