@@ -34,12 +34,12 @@ from typing import Any
 import numpy as np
 
 from transcode import schemes
+from transcode.containers.safetensors import header
 from transcode.core.dtypes import DTYPES
 from transcode.core.performance import parse_size
 from transcode.core.scratch import Scratch
 from transcode.core.spec import Spec
 from transcode.numerics import backend
-from transcode.storage import header
 
 Array = np.ndarray[Any, Any]
 Case = tuple[str, dict[str, Any]]

@@ -22,9 +22,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from transcode.containers.safetensors.header import Entry, read, render
 from transcode.core.dtypes import dtype
 from transcode.core.spec import Spec
-from transcode.storage.header import Entry, read, render
 
 __all__ = ["Row", "main"]
 

@@ -18,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transcode import schemes
+from transcode.containers.source import open_source
 from transcode.core.context import Context
 from transcode.core.dtypes import DTYPES
 from transcode.core.scheme import Scheme
 from transcode.core.spec import Spec
 from transcode.core.tensor import LazyTensor
-from transcode.storage.source import open_source
 
 __all__ = ["VARIANTS", "matrices", "sqnr"]
 

@@ -28,10 +28,11 @@ import yaml
 
 from . import catalog, schemes
 from .catalog import strict
+from .containers import table as containers
+from .containers.source import open_source
 from .core.flow import Chain, Flow, Transform
 from .core.performance import Performance, parse_size
 from .errors import RecipeError
-from .storage.source import open_source
 from .transforms.calibrate import Calibrate
 from .transforms.cast import Cast
 from .transforms.convert import Convert
@@ -650,13 +651,13 @@ def _output(node: strict.Node, target: _Target, remarks: list[str] | None) -> Wr
     layout = target.layout
     limited = target.max_shard_size is not None or target.max_tensors is not None
     copy = section.get("copy_metadata", strict.Node.boolean, None)
-    if remarks is not None and name is not None and not path.endswith(".safetensors"):
+    if remarks is not None and name is not None and containers.written(path) is None:
         if layout is None and not limited:
             layout = "single_file"
         if layout == "single_file" and not copy:
             # The file itself, so that it may lie among other models.
-            path, name = str(Path(path) / f"{name}.safetensors"), None
-    if copy and path.endswith(".safetensors"):
+            path, name = str(Path(path) / f"{name}{containers.WRITABLE[0].suffixes[0]}"), None
+    if copy and containers.written(path) is not None:
         told = "copy_metadata does nothing for a single file: side files are written into a folder"
         if remarks is None:
             raise section.need("copy_metadata").error(told, "name a folder, or leave it out")

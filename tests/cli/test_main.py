@@ -120,7 +120,7 @@ def test_a_fault_of_our_own_is_one_line_that_says_so(cli, wan, monkeypatch):
     def broken(path):
         raise ZeroDivisionError("division\nby zero")
 
-    monkeypatch.setattr("transcode.storage.source.discover", broken)
+    monkeypatch.setattr("transcode.containers.source.discover", broken)
     result = cli("inspect", wan, code=2)
     assert result.err.startswith("transcode: error: ZeroDivisionError: division; ")
     assert "report it" in result.err

@@ -14,7 +14,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from transcode.storage import front, undo
+from transcode.containers.safetensors.edit import undo
+from transcode.io import front
 
 ROOT = Path(__file__).parents[2]
 TENSORS = {"x.weight": torch.arange(64.0).reshape(8, 8).bfloat16(), "x.bias": torch.ones(8)}

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 import transcode as tc
 from transcode.core.flow import nearest
 from transcode.errors import PlanError, TranscodeError
-from transcode.storage.mapping import MappedFile
+from transcode.io.local import MappedFile
 
 
 def test_joining_is_associative(wan, tmp_path, digests):

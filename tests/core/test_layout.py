@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from transcode.core.dtypes import dtype
-from transcode.core.layout import Stored, Unit, apart, by_block, chunked, single_file
+from transcode.core.layout import Stored, Unit, apart, by_block, check_names, chunked, single_file
 from transcode.core.spec import Spec
+from transcode.core.tensor import LazyTensor, plain
 from transcode.errors import PlanError
 
 
@@ -64,3 +65,25 @@ def test_apart_follows_the_names_a_consumer_knows() -> None:
     units = [unit(0, 1), unit(1, 2), unit(2, 3, 4)]
     cut = apart(units, lambda name: "odd.s" if name.startswith("t1.") else "even.s")
     assert shape(cut) == [("even.s", [0, 2]), ("odd.s", [1])]
+
+
+def named(number: int, *names: str) -> Unit:
+    return Unit(number, tuple(Stored(name, "values", Spec(dtype("F32"), (1,))) for name in names))
+
+
+def tensors(number: int) -> list[LazyTensor]:
+    return [plain(f"t{i}", Spec(dtype("F32"), (1,)), lambda *_: iter(())) for i in range(number)]
+
+
+def test_one_name_in_two_files_is_a_collision() -> None:
+    with pytest.raises(PlanError, match="'t0' and 't1'"):
+        check_names([("a", [named(0, "x")]), ("b", [named(1, "x")])], tensors(2))
+
+
+def test_one_name_for_two_parts_of_a_tensor_is_a_collision() -> None:
+    with pytest.raises(PlanError, match="x"):
+        check_names([("a", [named(0, "x", "x")])], tensors(1))
+
+
+def test_different_names_are_none() -> None:
+    check_names([("a", [named(0, "x", "y")]), ("b", [named(1, "z")])], tensors(2))

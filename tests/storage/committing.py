@@ -19,10 +19,10 @@ from attacks.engine import fork, kill_at
 from safetensors.numpy import load_file, save_file
 
 import transcode as tc
+from transcode.containers.source import open_source
 from transcode.core.run import execute
 from transcode.errors import TranscodeError
 from transcode.storage import staging
-from transcode.storage.source import open_source
 
 NAMES = [f"blocks.{number}.weight" for number in range(4)]
 INDEX = "model.safetensors.index.json"

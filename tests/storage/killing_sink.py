@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import transcode as tc
-from transcode.storage import system
+from transcode.io import system
 
 CALLS = ("open", "close", "fsync", "rename", "replace", "unlink", "mkdir", "rmdir")
 TENSORS = 4

@@ -46,6 +46,9 @@ def test_suffixes_of_other_files(suffix, wan, tmp_path, refused):
         told = refused("run", wan, tmp_path / f"x.{suffix}", "--layout", layout)
         assert f"{tmp_path}/x.safetensors for one file" in told
         assert f"{tmp_path}/x.{suffix}/ if a folder" in told
+        if suffix in OTHERS:
+            whose = "PyTorch's" if suffix in ("pth", "pt", "bin", "ckpt") else "another format"
+            assert f"x.{suffix}: .{suffix.lower()} is {whose}, transcode writes safetensors; " in told
     assert list(tmp_path.iterdir()) == []
 
 

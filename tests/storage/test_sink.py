@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,11 @@ import torch
 from safetensors.torch import load_file
 
 import transcode as tc
+from transcode.containers.safetensors.container import Safetensors
 from transcode.errors import FormatError, PlanError, TranscodeError
-from transcode.storage import staging, system
-from transcode.storage.mapping import MappedFile
+from transcode.io import system
+from transcode.io.local import MappedFile
+from transcode.storage import staging
 
 CHILD = """
 import signal
@@ -423,3 +426,19 @@ def test_threads_of_one_process_exclude_each_other(big, tmp_path):
     assert len(errors) == 3
     assert load_file(tmp_path / "o.safetensors").keys() == load_file(big).keys()
     assert tree(tmp_path) == ["o.safetensors", "src", "src/model.safetensors"]
+
+
+def test_a_format_may_end_in_a_tail(wan, tmp_path, monkeypatch):
+    """A directory behind the data, say: planned with the rest, and written where the data ends."""
+    tc.open(wan) | tc.write(tmp_path / "plain.safetensors")
+    lay_out = Safetensors.lay_out
+    tail = bytes(range(200))
+    monkeypatch.setattr(
+        Safetensors, "lay_out", lambda *args, **more: replace(lay_out(*args, **more), tail=tail)
+    )
+    flow = tc.open(wan)
+    planned = flow.plan(tc.write(tmp_path / "o.safetensors"))
+    flow | tc.write(tmp_path / "o.safetensors")
+    raw = (tmp_path / "o.safetensors").read_bytes()
+    assert raw == (tmp_path / "plain.safetensors").read_bytes() + tail
+    assert planned.file_bytes == len(raw)

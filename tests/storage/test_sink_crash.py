@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import transcode as tc
-from transcode.storage import system
+from transcode.io import system
 
 ROOT = Path(__file__).parents[2]
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")

@@ -22,7 +22,7 @@ sys.exit(attack.main({args!r}))
 """
 
 NO_SYNC = """
-from transcode.storage.directory import Directory
+from transcode.io.directory import Directory
 Directory.sync = lambda self: None
 """
 DEEP = """
@@ -37,7 +37,7 @@ real = undo.begin
 undo.begin = lambda *args: (real(*args), os.unlink(undo.undo_path(args[0])))[0]
 """
 LAX = """
-from transcode.storage import header
+from transcode.containers.safetensors import header
 header._check_offsets = lambda entries, size, file: None
 """
 

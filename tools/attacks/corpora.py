@@ -154,8 +154,8 @@ def compared(raw: bytes, path: Path) -> str:
     """What becomes of a file of these bytes, here and in the reference reader; behind ``WRONG``, why."""
     import safetensors
 
+    from transcode.containers.safetensors import header
     from transcode.errors import TranscodeError
-    from transcode.storage import header
 
     path.write_bytes(raw)
     try:
@@ -257,8 +257,8 @@ def _bombs() -> list[bytes]:
 
 
 def _pickles(root: Path, dice: random.Random, count: int, until: float, tally: Tally) -> None:
+    from transcode.containers.source import open_source
     from transcode.errors import TranscodeError
-    from transcode.storage.source import open_source
 
     try:
         raw = _torch_file(root)
@@ -317,7 +317,7 @@ def _inspected(path: Path, tally: Tally, where: str) -> str:
 
 
 def _undo(root: Path, dice: random.Random, count: int, until: float, tally: Tally) -> None:
-    from transcode.storage import undo
+    from transcode.containers.safetensors.edit import undo
 
     save(root / "s", 1)
     whole = root / "s" / "model.safetensors"
@@ -370,7 +370,7 @@ def _undo(root: Path, dice: random.Random, count: int, until: float, tally: Tall
 def _commits(root: Path, dice: random.Random, count: int, until: float, tally: Tally) -> None:
     import zlib
 
-    from transcode.storage import commit
+    from transcode.io import commit
 
     save(root / "new", 1)
     out, outside = root / "out", root / "outside.safetensors"

@@ -114,7 +114,7 @@ class Injection:
 
     def install(self) -> None:
         """Patch this process, for good."""
-        from transcode.storage import system
+        from transcode.io import system
 
         for name in CALLS:
             if hasattr(os, name):

@@ -116,7 +116,7 @@ def torn(stage: Stage, dice: random.Random, count: int, until: float, tally: Tal
         number, part = 1 + trial % 12, dice.random()
 
         def install(number: int = number, part: float = part) -> None:
-            from transcode.storage import system
+            from transcode.io import system
 
             seen = 0
 
@@ -147,10 +147,10 @@ def real_calls(root: Path, what: str, mode: str, tally: Tally) -> None:
     import json
 
     repo = Path(__file__).parents[2]
-    program = "committing.py" if what == "commit" else "killing.py"
+    program = "storage/committing.py" if what == "commit" else "containers/safetensors/killing.py"
     args = [mode] if what == "commit" else [what, mode]
     done = subprocess.run(
-        [sys.executable, str(repo / "tests" / "storage" / program), str(root), *args],
+        [sys.executable, str(repo / "tests" / program), str(root), *args],
         env={**os.environ, "PYTHONPATH": f"{repo}:{repo / 'tools'}"},
         capture_output=True,
         text=True,

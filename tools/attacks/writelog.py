@@ -180,7 +180,7 @@ def recorded(stage: Stage) -> Record:
 
             return call
 
-        from transcode.storage import front, system
+        from transcode.io import front, system
 
         for name in {*CALLS, "fdatasync"} - {
             "stat",

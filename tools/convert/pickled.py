@@ -9,10 +9,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from transcode.containers.safetensors import header
 from transcode.core.dtypes import DType
 from transcode.core.plan import Plan
 from transcode.errors import TranscodeError
-from transcode.storage import header
 
 __all__ = ["check", "save"]
 

@@ -9,8 +9,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from transcode.containers.safetensors.header import read
 from transcode.errors import TranscodeError
-from transcode.storage.header import read
 
 from .command import call
 

@@ -29,7 +29,7 @@ def inspect(
     PATTERNs select tensors: globs over whole name components, or re:REGEX.
     """
     from .. import catalog
-    from ..storage.source import open_source
+    from ..containers.source import open_source
     from ..transforms.select import Patterns
     from . import show
     from .table import count, print_table, size

@@ -70,7 +70,7 @@ def get(
     as_json: bool,
 ) -> None:
     """Print metadata: all of it, or some keys. Exit code 1 if a key is absent."""
-    from ..storage.compare import look, open_json
+    from ..containers.compare import look, open_json
 
     files, keys = split(arguments)
     keys += more
@@ -140,7 +140,7 @@ def set_(arguments: tuple[str, ...], source: str | None, no_format: bool, **sett
 
     A file without any metadata also gets format=pt, because loaders refuse metadata that lacks it.
     """
-    from ..storage.compare import load_json
+    from ..containers.compare import load_json
 
     files, items = split(arguments, is_item=lambda text: "=" in text)
     values: Metadata = {}
@@ -164,7 +164,7 @@ def set_(arguments: tuple[str, ...], source: str | None, no_format: bool, **sett
 
 
 def _assignment(text: str) -> tuple[str, str]:
-    from ..storage.compare import read_text
+    from ..containers.compare import read_text
 
     key, equals, value = text.partition("=")
     if not equals or not key:
@@ -238,8 +238,8 @@ def clear(files: tuple[str, ...], **settings: Any) -> None:
 @debug_option
 def backup(files: tuple[str, ...], full: bool, follow_links: bool, as_json: bool) -> None:
     """Save the header (kilobytes) as FILE.header-backup, which `restore` brings back."""
-    from ..storage import edit
-    from ..storage.compare import files_of
+    from ..containers.compare import files_of
+    from ..containers.safetensors.edit import edit
 
     saved: dict[str, str] = {}
     with progress("copying") as update:
@@ -264,8 +264,8 @@ def backup(files: tuple[str, ...], full: bool, follow_links: bool, as_json: bool
 @edit_options
 def restore(files: tuple[str, ...], source: str | None, full: bool, **settings: Any) -> None:
     """Bring the old header back. What it replaces becomes the backup, so restoring twice undoes it."""
-    from ..storage import edit
-    from ..storage.compare import files_of
+    from ..containers.compare import files_of
+    from ..containers.safetensors.edit import edit
 
     found = [one for argument in files for one in files_of(argument)]
     options = edit.Options(
@@ -295,7 +295,7 @@ def restore(files: tuple[str, ...], source: str | None, full: bool, **settings: 
 
 def _demand(files: list[str], keys: list[str]) -> None:
     """Refuse keys that are in none of the files."""
-    from ..storage.compare import look
+    from ..containers.compare import look
 
     known = {key for file in files for found in look(file, lenient=True).files.values() for key in found}
     for key in keys:

@@ -17,8 +17,8 @@ from .options import debug_option
 from .say import echo, echo_json, notice
 
 if TYPE_CHECKING:
-    from ..storage.compare import Change
-    from ..storage.edit import Edited
+    from ..containers.compare import Change
+    from ..containers.safetensors.edit.edit import Edited
 
 __all__ = [
     "edit_all",
@@ -93,8 +93,8 @@ def edit_all(
         change: makes the change for one file.
         settings: values of :func:`edit_options`.
     """
-    from ..storage import edit
-    from ..storage.compare import files_of
+    from ..containers.compare import files_of
+    from ..containers.safetensors.edit import edit
 
     files = [file for argument in arguments for file in files_of(argument)]
     with progress("copying") as update:
@@ -139,7 +139,7 @@ _WOULD = {
 
 def show_edits(done: Sequence[Edited], settings: dict[str, Any]) -> None:
     """Say of each file which way its edit took, and what changed."""
-    from ..storage.compare import compare_metadata
+    from ..containers.compare import compare_metadata
 
     if settings["as_json"]:
         show_json({"dry_run": settings["dry_run"], "files": [_edit_json(one) for one in done]})

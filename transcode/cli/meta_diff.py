@@ -11,7 +11,7 @@ from .options import command, debug_option
 from .say import echo
 
 if TYPE_CHECKING:
-    from ..storage.compare import Change
+    from ..containers.compare import Change
 
 __all__ = ["as_json_object", "diff"]
 
@@ -29,7 +29,7 @@ def diff(ctx: click.Context, a: str, b: str, tensors: bool, data: bool, as_json:
 
     JSON in values is compared by structure. How a folder is cut into shards makes no difference.
     """
-    from ..storage.compare import compare_data, compare_metadata, compare_tensors, look
+    from ..containers.compare import compare_data, compare_metadata, compare_tensors, look
 
     views = look(a), look(b)
     for view in views:

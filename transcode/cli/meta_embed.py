@@ -47,9 +47,9 @@ def embed(
     from ..catalog import svdquant
     from ..catalog.model_config import find_config
     from ..catalog.profiles import profile
+    from ..containers.compare import look
+    from ..containers.safetensors.edit.splice import stringify
     from ..core.small_json import read_object
-    from ..storage.compare import look
-    from ..storage.splice import stringify
 
     nunchaku = profile("nunchaku")
     if not (config_file or model_path or recipe):

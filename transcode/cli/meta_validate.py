@@ -37,7 +37,7 @@ def validate(
 ) -> None:
     """Check header, metadata and what it says of the tensors. Exit code 1 if a file is not valid."""
     from ..catalog.profiles import profile
-    from ..storage.compare import look
+    from ..containers.compare import look
 
     wanted = None if name is None else profile(name)
     compared = None if other is None else look(other)
@@ -58,7 +58,7 @@ def validate(
 def _report(file: str, profile: Any, verbose: bool, compared: Any) -> dict[str, Any]:
     from ..catalog.validation import Finding
     from ..catalog.validation import validate as check
-    from ..storage.compare import compare_metadata, look
+    from ..containers.compare import compare_metadata, look
 
     report: dict[str, Any] = {"file": file, "valid": False, "errors": [], "warnings": []}
     try:

@@ -14,9 +14,9 @@ from .meta_common import warn
 from .options import Group, debug_option, pair, performance_options, report_options
 
 if TYPE_CHECKING:
+    from ..containers.checkpoint import Source
     from ..core.flow import Flow
     from ..core.performance import Performance
-    from ..storage.source import Source
     from ..transforms.write import Write
 
 __all__ = ["nunchaku"]
@@ -94,8 +94,8 @@ def convert(quant_path: str, output_root: str | None, model_name: str, **values:
     and beside model.pt; without one a warning is given and the conversion goes on.
     """
     from ..catalog.nunchaku import modules_for
+    from ..containers.deepcompressor.reading import open_checkpoint
     from ..errors import RecipeError
-    from ..storage.svdquant import open_checkpoint
     from ..transforms.nunchaku import Nunchaku
     from ..transforms.write import Write
     from . import build
@@ -136,7 +136,7 @@ def merge(sources: tuple[str, ...], out: str, **values: Any) -> None:
 
     config.json is looked for as `transcode meta embed` does, and beside A. Metadata of the files stays.
     """
-    from ..storage.source import open_source
+    from ..containers.source import open_source
     from . import build
 
     if not out.endswith(".safetensors"):
@@ -156,8 +156,8 @@ def merge(sources: tuple[str, ...], out: str, **values: Any) -> None:
 @debug_option
 def split(file: str, folder: str, **values: Any) -> None:
     """Split FILE into transformer_blocks.safetensors and unquantized_layers.safetensors in OUTDIR."""
+    from ..containers.source import open_source
     from ..errors import PlanError
-    from ..storage.source import open_source
     from . import build
 
     if folder.endswith(".safetensors"):
@@ -183,8 +183,8 @@ class _Job:
 
     def flow(self) -> Flow:
         """Open the sources and join the stages."""
+        from ..containers.joined import join_sources
         from ..core.flow import Flow
-        from ..storage.joined import join_sources
 
         return Flow(join_sources([opener() for opener in self.openers]), self.steps)
 
@@ -216,8 +216,8 @@ def _embedded(job: _Job, values: dict[str, Any], beside: Path) -> _Job:
     """The job with the metadata that a loader wants; what cannot be embedded is a warning, unless strict."""
     from ..catalog import svdquant
     from ..catalog.profiles import profile
+    from ..containers.safetensors.edit.splice import stringify
     from ..errors import PlanError, TranscodeError
-    from ..storage.splice import stringify
 
     flow = job.flow()
     held = flow.source.metadata

@@ -74,8 +74,8 @@ def _then(step: Transform) -> None:
 def open(src: str, root_key: str | None, no_mmap: bool) -> None:
     """Begin a pipe with the checkpoint SRC."""
     from ..errors import FormatError
+    from ..io.urls import refuse_url
     from ..recipe import Recipe, SourceOptions
-    from ..storage.urls import refuse_url
 
     refuse_url(src)
     if not os.path.exists(src):

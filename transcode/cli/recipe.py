@@ -52,10 +52,10 @@ def show(words: tuple[str, ...]) -> None:
 
 
 def _recorded(path: str) -> tuple[dict[str, Any], str]:
+    from ..containers.source import open_source
     from ..core.small_json import parse_object
     from ..errors import FormatError
-    from ..storage.source import open_source
-    from ..storage.urls import refuse_url
+    from ..io.urls import refuse_url
     from ..transforms import record
 
     refuse_url(path)

@@ -138,6 +138,7 @@ def _carry_out_plan(values: dict[str, Any]) -> None:
 
 def recipe_of(context: click.Context, values: dict[str, Any]) -> Any:
     """The recipe that a command line of ``run`` describes."""
+    from ..containers import table
     from ..recipe import Recipe, SourceOptions, load
     from . import build
 
@@ -163,11 +164,7 @@ def recipe_of(context: click.Context, values: dict[str, Any]) -> Any:
             if not values[stage] and (idle := build.given(context, options)):
                 flag = "--" + stage
                 raise click.UsageError(f"{idle[0]} does nothing without {flag}: give both, or neither")
-        if (
-            dst.endswith(".safetensors")
-            and values["copy_metadata"]
-            and build.given(context, {"copy_metadata"})
-        ):
+        if values["copy_metadata"] and build.given(context, {"copy_metadata"}) and table.written(dst):
             raise click.UsageError("--copy-metadata does nothing for a single file: name a folder")
         if not (values["scheme"] or values["dequantize"]) and build.given(context, {"on_nonfinite"}):
             raise click.UsageError(

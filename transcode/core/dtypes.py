@@ -1,7 +1,6 @@
-"""The dtypes that a safetensors header can name.
+"""The dtypes of stored tensors, under safetensors' names.
 
-Names, widths and the order of the table are those of the reference serializer
-(``safetensors/src/tensor.rs``, enum ``Dtype``): the order decides where a tensor lies in a file.
+Names and widths are those of the reference serializer (``safetensors/src/tensor.rs``, enum ``Dtype``).
 """
 
 from __future__ import annotations
@@ -27,7 +26,6 @@ class DType:
         kind: what the bits mean.
         carrier: name of the numpy dtype in which arrays of it travel through the flow. Formats that numpy
             lacks travel as unsigned integers of their width, packed sub-byte formats as bytes.
-        rank: position in the reference serializer's order; files hold higher ranks first.
         ml_dtype: name in ``ml_dtypes`` of the type that a user's array gets, where numpy has none.
     """
 
@@ -35,7 +33,6 @@ class DType:
     bits: int
     kind: Kind
     carrier: str
-    rank: int
     ml_dtype: str | None = None
 
     @property
@@ -93,10 +90,7 @@ def _table() -> dict[str, DType]:
         ("I64", 64, "int", "int64", None),
         ("U64", 64, "uint", "uint64", None),
     ]
-    return {
-        name: DType(name, bits, kind, carrier, rank, ml)
-        for rank, (name, bits, kind, carrier, ml) in enumerate(rows)
-    }
+    return {name: DType(name, bits, kind, carrier, ml) for name, bits, kind, carrier, ml in rows}
 
 
 DTYPES: dict[str, DType] = _table()

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from ..errors import PlanError
 from .spec import Spec
+from .tensor import LazyTensor
 
-__all__ = ["Cut", "Stored", "Unit", "apart", "by_block", "chunked", "single_file"]
+__all__ = ["Cut", "Stored", "Unit", "apart", "by_block", "check_names", "chunked", "single_file"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,3 +106,30 @@ def chunked(
     if len(chunks) <= 1:
         return [(alone, chunks[0] if chunks else [])]
     return [(pattern.format(i=j + 1, j=j, n=len(chunks)), chunk) for j, chunk in enumerate(chunks)]
+
+
+def check_names(cut: Cut, tensors: Sequence[LazyTensor]) -> None:
+    """Refuse two parts of one name, across all files.
+
+    Args:
+        tensors: of the flow, by the numbers that units have.
+
+    Raises:
+        PlanError: there are two.
+    """
+    owners: dict[str, int] = {}
+    for _, units in cut:
+        for unit in units:
+            for stored in unit.stored:
+                other = owners.setdefault(stored.name, unit.tensor)
+                if other != unit.tensor or _twice(stored.name, unit.stored):
+                    first, second = tensors[other].source, tensors[unit.tensor].source
+                    raise PlanError(
+                        f"{first!r} and {second!r} would both be stored under this name",
+                        tensor=stored.name,
+                        hint="change the rename rules, or drop one of them",
+                    )
+
+
+def _twice(name: str, stored: Sequence[Stored]) -> bool:
+    return sum(part.name == name for part in stored) > 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from operator import attrgetter
@@ -12,12 +12,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from .. import __version__
-from ..errors import PlanError
-from .layout import Cut, Stored
 from .spec import Spec
 from .tensor import LazyTensor
 
-__all__ = ["Input", "Log", "Place", "Plan", "PlannedFile", "SideFile", "lay_out"]
+__all__ = ["Input", "Log", "Place", "Plan", "PlannedFile", "SideFile"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,27 +32,34 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class PlannedFile:
-    """One output file, known to the byte but for its tensors' values."""
+    """One output file, known to the byte but for its tensors' values.
+
+    Attributes:
+        header: what stands before the data section.
+        places: in the order of their bytes. Between them a format may leave gaps, which are zero.
+        tail: what stands behind the data section.
+    """
 
     name: str
     header: bytes
     places: tuple[Place, ...]
+    tail: bytes = b""
 
     def __reduce__(self) -> tuple[Any, ...]:
         # By columns: a model of experts has hundreds of thousands of places.
-        return _planned, (self.name, self.header, *zip(*map(_FIELDS, self.places), strict=True))
+        return _planned, (self.name, self.header, self.tail, *zip(*map(_FIELDS, self.places), strict=True))
 
     @property
     def size(self) -> int:
         """Bytes of the whole file."""
-        return len(self.header) + (self.places[-1].end if self.places else 0)
+        return len(self.header) + (self.places[-1].end if self.places else 0) + len(self.tail)
 
 
 _FIELDS = attrgetter("name", "spec", "tensor", "role", "begin", "end")
 
 
-def _planned(name: str, header: bytes, *columns: tuple[Any, ...]) -> PlannedFile:
-    return PlannedFile(name, header, tuple(map(Place, *columns)) if columns else ())
+def _planned(name: str, header: bytes, tail: bytes, *columns: tuple[Any, ...]) -> PlannedFile:
+    return PlannedFile(name, header, tuple(map(Place, *columns)) if columns else (), tail)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +74,15 @@ class Input(Protocol):
     """A file that a run reads, as it was when it was opened."""
 
     @property
-    def path(self) -> Path:
-        """Where it is."""
+    def url(self) -> str:
+        """Where it is, as messages name it."""
 
     @property
-    def identity(self) -> tuple[int, ...]:
+    def path(self) -> Path | None:
+        """The local file; None where there is none."""
+
+    @property
+    def identity(self) -> tuple[int | str, ...]:
         """By what it is known to be the same."""
 
     def verify(self) -> None:
@@ -132,7 +141,7 @@ class Plan:
         facts = {
             "version": __version__,
             "recipe": self.summary.get("digest"),
-            "inputs": [[str(one.path), *one.identity] for one in self.inputs],
+            "inputs": [[one.url, *one.identity] for one in self.inputs],
             "files": [[file.name, hashlib.sha256(file.header).hexdigest()] for file in self.files],
         }
         whole.update(json.dumps(facts, sort_keys=True).encode())
@@ -233,47 +242,3 @@ class Plan:
             "tensors": tensors,
             "dropped": dropped,
         }
-
-
-Render = Callable[[Sequence[tuple[str, Spec, int, int]], int], bytes]
-"""Makes a file's header of its entries ``(name, spec, begin, end)`` and the bytes of its data section."""
-
-
-def lay_out(cut: Cut, tensors: Sequence[LazyTensor], render: Render) -> tuple[PlannedFile, ...]:
-    """Give every part its offset.
-
-    Parts are ordered as the reference serializer orders them: wide dtypes first, then by name. So every part
-    starts at a multiple of its item size without padding between parts, which the format forbids.
-
-    Raises:
-        PlanError: two tensors have one name, across all files.
-    """
-    owners: dict[str, int] = {}
-    for _, units in cut:
-        for unit in units:
-            for stored in unit.stored:
-                other = owners.setdefault(stored.name, unit.tensor)
-                if other != unit.tensor or _twice(stored.name, unit.stored):
-                    first, second = tensors[other].source, tensors[unit.tensor].source
-                    raise PlanError(
-                        f"{first!r} and {second!r} would both be stored under this name",
-                        tensor=stored.name,
-                        hint="change the rename rules, or drop one of them",
-                    )
-    files = []
-    for name, units in cut:
-        parts = [(stored, unit.tensor) for unit in units for stored in unit.stored]
-        parts.sort(key=lambda item: (-item[0].spec.dtype.rank, item[0].name.encode()))
-        places = []
-        at = 0
-        for stored, tensor in parts:
-            end = at + stored.spec.nbytes
-            places.append(Place(stored.name, stored.spec, tensor, stored.role, at, end))
-            at = end
-        header = render([(place.name, place.spec, place.begin, place.end) for place in places], at)
-        files.append(PlannedFile(name, header, tuple(places)))
-    return tuple(files)
-
-
-def _twice(name: str, stored: Sequence[Stored]) -> bool:
-    return sum(part.name == name for part in stored) > 1

@@ -12,11 +12,11 @@ import re
 import stat
 from collections import Counter
 from os import PathLike
-from typing import Any
+from typing import IO, Any
 
 from ..errors import FormatError, TranscodeError
 
-__all__ = ["object_or_none", "parse", "parse_object", "read", "read_object", "spell"]
+__all__ = ["object_or_none", "parse", "parse_object", "read", "read_object", "spell", "take"]
 
 _LONGEST = 64 << 20
 """Bytes; the indexes of the largest models have 30 MB."""
@@ -123,11 +123,21 @@ def read(path: File, error: type[TranscodeError] = FormatError) -> bytes:
         with open(path, "rb", opener=_opened) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise error("is no regular file", file=path)
-            raw = file.read(_LONGEST + 1)
+            return take(file, file=path, error=error)
     except OSError as told:
         raise error(f"cannot be read: {told.strerror or told}", file=path) from None
+
+
+def take(reader: IO[bytes], *, file: File, error: type[TranscodeError] = FormatError) -> bytes:
+    """The bytes of a small file that is open.
+
+    Raises:
+        TranscodeError: it is longer than 64 MiB.
+        OSError: it cannot be read.
+    """
+    raw = reader.read(_LONGEST + 1)
     if len(raw) > _LONGEST:
-        raise error(f"is longer than the {_LONGEST} bytes that are read", file=path)
+        raise error(f"is longer than the {_LONGEST} bytes that are read", file=file)
     return raw
 
 

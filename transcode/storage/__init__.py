@@ -1,1 +1,1 @@
-"""Files: the only place that maps, reads, writes, grows or renames them."""
+"""The writing side: outputs under temporary names until they are whole."""

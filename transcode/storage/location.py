@@ -7,21 +7,24 @@ from difflib import SequenceMatcher
 from os import PathLike
 from pathlib import Path
 
+from ..containers import table
+from ..containers.discover import WEIGHTS
 from ..errors import PlanError
-from .discover import PICKLES, WEIGHTS
-from .urls import instead, remote
+from ..io.urls import instead, remote
 
 __all__ = ["refuse_destination"]
 
-_SUFFIX = ".safetensors"
+_SUFFIXES = tuple(kind.suffixes[0] for kind in table.WRITABLE)
 _ALIKE = 0.85
 """From here on two suffixes are one and a mistake: a letter lost, doubled, swapped or replaced."""
 
-_CONTAINERS = (WEIGHTS - {_SUFFIX}) | {
+_WRITTEN = " and ".join(kind.name for kind in table.WRITABLE)
+
+_OTHERS = WEIGHTS | {
     ".sft", ".hdf5", ".keras", ".pickle", ".pdparams", ".nemo", ".mlpackage", ".trt", ".plan", ".ggjt",
     ".tar", ".tgz", ".gz", ".zst", ".zip", ".7z", ".json", ".yaml", ".yml",
 }  # fmt: skip
-"""Suffixes of files that hold, pack or list weights in other ways than safetensors."""
+"""Suffixes of files that hold, pack or list weights; those that are written are looked for before."""
 
 
 def refuse_destination(path: str | PathLike[str]) -> None:
@@ -49,13 +52,13 @@ def refuse_destination(path: str | PathLike[str]) -> None:
     if text.endswith(("/", os.sep)):
         return
     name = Path(text).name
-    if name.endswith(_SUFFIX):
+    if table.written(name) is not None:
         return
     stem, what = _other(name)
     if what is None:
         return
     folder = f"write {text}/ if a folder of that name is meant"
-    file = Path(text).with_name(f"{stem}{_SUFFIX}")
+    file = Path(text).with_name(f"{stem}{_SUFFIXES[0]}")
     raise PlanError(what, file=text, hint=f"name {file} for one file, {folder}")
 
 
@@ -65,12 +68,14 @@ def _other(name: str) -> tuple[str, str | None]:
     suffix = f".{last.lower()}"
     if not stem or not dot:
         return name, None
-    if (at := name.lower().find(_SUFFIX)) > 0:
-        return name[:at], f"does not end in {_SUFFIX}, so a folder would be made of it"
-    if suffix in PICKLES:
-        return stem, f"{suffix} is PyTorch's, transcode writes safetensors"
-    if suffix in _CONTAINERS:
-        return stem, f"{suffix} is another format, transcode writes safetensors"
-    if SequenceMatcher(None, suffix, _SUFFIX).ratio() >= _ALIKE:
-        return stem, f".{last} is not {_SUFFIX}, so a folder would be made of it"
+    for meant in _SUFFIXES:
+        if (at := name.lower().find(meant)) > 0:
+            return name[:at], f"does not end in {meant}, so a folder would be made of it"
+    if (kind := table.of_name(f"{stem}{suffix}")) is not None:
+        return stem, f"{suffix} is {kind.title}'s, transcode writes {_WRITTEN}"
+    if suffix in _OTHERS:
+        return stem, f"{suffix} is another format, transcode writes {_WRITTEN}"
+    for meant in _SUFFIXES:
+        if SequenceMatcher(None, suffix, meant).ratio() >= _ALIKE:
+            return stem, f".{last} is not {meant}, so a folder would be made of it"
     return name, None

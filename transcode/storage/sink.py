@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from ..containers import table
 from ..core.homes import real
 from ..core.plan import Plan
 from ..errors import PlanError
-from . import commit, system
+from ..io import commit, system
 from .staging import leftover, targets
 
 __all__ = ["check_destination"]
@@ -48,10 +49,11 @@ def check_destination(plan: Plan, *, force: bool, inputs: set[Path]) -> None:
         raise PlanError(f"exists already{more}", file=existing[0], hint="pass --force to replace it")
     if plan.folder and plan.destination.is_dir():
         ours = {target.name for target in placed}
+        beside = tuple(f"{kind.suffixes[0]}{end}" for kind in table.WRITABLE for end in ("", ".index.json"))
         strangers = sorted(
             path.name
             for path in plan.destination.iterdir()
-            if path.name.endswith((".safetensors", ".safetensors.index.json")) and path.name not in ours
+            if path.name.endswith(beside) and path.name not in ours
         )
         if strangers:
             # Loaders glob *.safetensors or trust an index: old weights beside new ones would be mixed up.

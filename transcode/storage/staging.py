@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from ..core.plan import Plan, SideFile
 from ..errors import PlanError, TranscodeError
-from . import commit, system
-from .commit import FILES, LOCK, PART
-from .directory import Directory, claim
+from ..io import commit, system
+from ..io.commit import FILES, LOCK, PART
+from ..io.directory import Directory, claim
 
 __all__ = ["Staging", "hidden_folder", "leftover", "targets"]
 
@@ -131,6 +131,7 @@ class Staging:
                 try:
                     system.reserve(fd, file.size, self._staged.path / file.name)
                     system.write_at(fd, memoryview(file.header), 0)
+                    system.write_at(fd, memoryview(file.tail), file.size - len(file.tail))
                 finally:
                     os.close(fd)
             # First, not last: one that cannot be read is no reason to find out after hours.
@@ -170,7 +171,7 @@ class Staging:
         """Make everything durable, then put it under its own name.
 
         A file and a new folder appear whole, by one rename. In a folder that existed, files are replaced as
-        :mod:`.commit` says. Signals wait until the renames are done.
+        :mod:`transcode.io.commit` says. Signals wait until the renames are done.
 
         Raises:
             PlanError: the destination has appeared since the run began.

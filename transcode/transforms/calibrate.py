@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from .. import catalog
+from ..containers.torch.pickle import read_pickle
 from ..core.context import Context
 from ..core.dtypes import DTYPES
 from ..core.expr import Expr, Piece
@@ -19,7 +20,6 @@ from ..core.planning import Planning
 from ..core.spec import Part, Spec
 from ..core.tensor import LazyTensor
 from ..errors import FormatError, PlanError
-from ..storage.pickle import read_pickle
 
 __all__ = ["Calibrate", "Calibrating"]
 

@@ -28,7 +28,9 @@ def check(plan: Plan, *, force: bool) -> None:
         PlanError: see :func:`.storage.sink.check_destination`.
     """
     _verify(plan.inputs)
-    check_destination(plan, force=force, inputs={real(one.path) for one in plan.inputs})
+    check_destination(
+        plan, force=force, inputs={real(one.path) for one in plan.inputs if one.path is not None}
+    )
 
 
 def carry_out(
@@ -106,5 +108,5 @@ def _prepare(plan: Plan, used: devices.Devices) -> None:
 def _verify(inputs: Sequence[Input], error: TranscodeError | None = None) -> None:
     """Refuse inputs that are not what they were, unless the error that led here tells of that very file."""
     for one in inputs:
-        if not (isinstance(error, FormatError) and error.file == str(one.path)):
+        if not (isinstance(error, FormatError) and error.file == one.url):
             one.verify()

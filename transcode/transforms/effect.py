@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ..catalog.lora import lora_names
+from ..containers import table
 from ..core.planning import Planning
 from ..core.tensor import LazyTensor
 from ..errors import PlanError
@@ -87,5 +88,5 @@ def _is_adapter(source: Path | None) -> bool:
         return False
     if not source.is_dir():
         return source.name.startswith("adapter_")
-    files = [name for name in os.listdir(folder) if name.endswith((".safetensors", ".bin", ".pt"))]
+    files = [name for name in os.listdir(folder) if table.of_name(name) is not None]
     return bool(files) and all(name.startswith("adapter_") for name in files)

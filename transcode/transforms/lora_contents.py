@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..storage.source import Source
+from ..containers.checkpoint import Source
 from .lora_delta import Added, LowRank
 from .lora_places import Tokens, Whole
 from .lora_stacked import Stacked

@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from ..catalog.lora import LoraNames
+from ..containers.checkpoint import Source
+from ..containers.source import open_source
 from ..core.dtypes import FLOATS
 from ..core.tensor import LazyTensor
 from ..errors import PlanError
-from ..storage.source import Source, open_source
 from .lora_contents import Change, Contents, count
 from .lora_delta import Added, Delta, Difference, LowRank, Mix
 from .lora_kinds import Gathered, Product, decompose, gather

@@ -7,9 +7,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ..containers.checkpoint import Source
 from ..core.small_json import parse_object, read
 from ..errors import FormatError, PlanError
-from ..storage.source import Source
 from .lora_patterns import Patterns
 
 __all__ = ["Options", "Scaling", "read_scaling"]

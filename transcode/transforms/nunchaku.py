@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ..catalog.nunchaku import Layer, modules
+from ..containers.deepcompressor.names import BRANCH, SCALE, SMOOTH
 from ..core.flow import Transform
 from ..core.planning import Planning
 from ..core.tensor import LazyTensor
 from ..errors import PlanError
-from ..storage.svdquant import BRANCH, SCALE, SMOOTH
 from .nunchaku_adanorm import AdaNorm
 from .nunchaku_linear import Encoded, Linear
 from .nunchaku_rows import Joined, Level, join, level
@@ -26,8 +26,8 @@ _FILES = (f"{SCALE}/", f"{SMOOTH}/", f"{BRANCH}/")
 class Nunchaku(Transform):
     """Turn an SVDQuant checkpoint into nunchaku's layers.
 
-    The flow must come from a DeepCompressor folder (:mod:`~transcode.storage.svdquant`). While planning, one
-    flag of ``smooth.pt`` is read, and nothing else.
+    The flow must come from a DeepCompressor folder (:mod:`~transcode.containers.deepcompressor`). While
+    planning, one flag of ``smooth.pt`` is read, and nothing else.
 
     Args:
         float_point: FP4 with E4M3 scales of 16 columns, instead of INT4 with 16-bit scales of 64.

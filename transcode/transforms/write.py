@@ -10,18 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from .. import catalog
+from ..containers import table as containers
 from ..core import given
 from ..core import layout as cutting
 from ..core.flow import Flow
 from ..core.homes import real
 from ..core.performance import Performance
-from ..core.plan import Log, Plan, SideFile, lay_out
+from ..core.plan import Log, Plan, SideFile
 from ..core.planning import Planning
 from ..core.run import Progress, Report
-from ..core.spec import Spec
 from ..core.tensor import LazyTensor
 from ..errors import PlanError, RecipeError
-from ..storage import header
 from ..storage.location import refuse_destination
 from . import beside, devices, record
 from .carry import carry_out, check, fitted
@@ -118,7 +117,7 @@ class Write:
     @property
     def folder(self) -> bool:
         """Whether the destination is a folder."""
-        return not str(self.dst).endswith(".safetensors")
+        return containers.written(str(self.dst)) is None
 
     def plan(self, flow: Flow) -> Plan:
         """Resolve the flow; nothing is written. See :class:`core.plan.Plan`.
@@ -174,11 +173,10 @@ class Write:
         made = record.make(flow.steps, layout, convention.name, schemes, said)
         metadata = self._metadata(flow, made, convention, planning)
 
-        def render(entries: Sequence[tuple[str, Spec, int, int]], size: int) -> bytes:
-            made = [header.Entry(*entry) for entry in entries]
-            return header.render(made, metadata, room=_room(size), file=self.dst)
-
-        files = lay_out(cut, tensors, render)
+        cutting.check_names(cut, tensors)
+        files = tuple(
+            containers.writer(name).lay_out(name, held, metadata, file=self.dst) for name, held in cut
+        )
         side: list[SideFile] = []
         if self.folder and self.copy_metadata:
             side += beside.side_files(flow, tensors, {file.name for file in files}, planning)
@@ -345,8 +343,3 @@ def _bears_name(layout: str, convention: catalog.Convention) -> bool:
     elif layout == "chunked":
         names += [convention.chunk_file(mark), convention.alone_file(mark)]
     return any(mark in name for name in names)
-
-
-def _room(data_size: int) -> int:
-    """Spare header bytes to leave: enough for a model's config in a big file, little in a small one."""
-    return min(max(data_size >> 12, 512), 64 << 10)

@@ -1,0 +1,277 @@
+"""What differs between two checkpoints: metadata, facts of tensors, bytes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ..core import small_json
+from ..core.spec import Spec
+from ..errors import FormatError
+from ..io.folder import locate
+from . import table
+from .discover import discover
+from .safetensors.edit import undo
+from .safetensors.edit.splice import common_prefix, stringify
+from .safetensors.header import Entry, NotText
+
+__all__ = [
+    "Change",
+    "Stored",
+    "View",
+    "compare_data",
+    "compare_metadata",
+    "compare_tensors",
+    "files_of",
+    "look",
+]
+
+_CHUNK = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Where a tensor's bytes lie: from byte ``start`` of a file on."""
+
+    file: Path
+    start: int
+    entry: Entry
+
+    @property
+    def spec(self) -> Spec:
+        return self.entry.spec
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """The headers of a checkpoint, all its files together.
+
+    Attributes:
+        path: as given.
+        files: all files, with their own metadata.
+        metadata: of all files; where they disagree the first one's, and a note says so.
+        tensors: by name; empty for a JSON file.
+        notes: what a user should know.
+    """
+
+    path: Path
+    files: Mapping[Path, Mapping[str, str]]
+    metadata: Mapping[str, str]
+    tensors: Mapping[str, Stored]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One difference.
+
+    Attributes:
+        key: the metadata key or tensor name.
+        a: what the first side has; None when it has nothing of that name.
+        b: what the second side has.
+        inside: where both are JSON, the paths at which they differ, as ``path: a -> b``.
+    """
+
+    key: str
+    a: str | None
+    b: str | None
+    inside: tuple[str, ...] = field(default=())
+
+
+def files_of(path: str | PathLike[str]) -> tuple[Path, ...]:
+    """The safetensors files that a path stands for: itself, the shards of an index, those of a folder.
+
+    Raises:
+        FormatError: none, or files that hold no metadata.
+    """
+    files = []
+    for file in discover(locate(path)).files:
+        container = table.of_name(file.name)
+        if container is not None and container.metadata is None:
+            raise FormatError(
+                f"{container.title} files hold no safetensors metadata",
+                file=file.url,
+                hint="convert it first",
+            )
+        files.append(Path(file.url))
+    return tuple(files)
+
+
+def look(path: str | PathLike[str], *, lenient: bool = False) -> View:
+    """Read the headers of a checkpoint; or a JSON file, as metadata.
+
+    Args:
+        lenient: see :func:`.header.parse`; notes tell which values are no text, and how to repair them.
+
+    Raises:
+        FormatError: a file is not valid, or a tensor is in two of them.
+    """
+    path = Path(path)
+    if path.suffix == ".json" and not path.name.endswith(".index.json"):
+        metadata = load_json(path)
+        return View(path, {path: metadata}, metadata, {})
+    files: dict[Path, Mapping[str, str]] = {}
+    merged: dict[str, str] = {}
+    tensors: dict[str, Stored] = {}
+    notes: list[str] = []
+    for file in files_of(path):
+        head = undo.read(file, lenient=lenient)
+        if odd := [key for key, value in head.metadata.items() if isinstance(value, NotText)]:
+            notes.append(
+                f"{file}: {', '.join(map(repr, odd))}: not text, so no loader takes the file; repair it with"
+                f" `transcode meta set {file} {odd[0]}=VALUE`, `meta del` or `meta clear`"
+            )
+        files[file] = head.metadata
+        for key, value in head.metadata.items():
+            if merged.setdefault(key, value) != value:
+                notes.append(f"{file}: {key!r} differs from the value in the files before it, which is taken")
+        for entry in head.entries:
+            if entry.name in tensors:
+                raise FormatError(f"is also in {tensors[entry.name].file}", file=file, tensor=entry.name)
+            tensors[entry.name] = Stored(file, head.data_start + entry.begin, entry)
+    return View(path, files, merged, tensors, tuple(notes))
+
+
+def load_json(path: str | PathLike[str]) -> dict[str, str]:
+    """Metadata from a JSON object; values that are not strings become such (:func:`.splice.stringify`).
+
+    Raises:
+        FormatError: it cannot be read, is not a JSON object, or a key appears twice.
+    """
+    table = small_json.parse_object(read_text(path), file=path)
+    return {key: stringify(value) for key, value in table.items()}
+
+
+def read_text(path: str | PathLike[str]) -> str:
+    """A whole text file; ``-`` is standard input.
+
+    Raises:
+        FormatError: it cannot be read or is not UTF-8.
+    """
+    try:
+        raw = sys.stdin.buffer.read() if str(path) == "-" else Path(path).read_bytes()
+        return raw.decode("utf-8")
+    except OSError as error:
+        raise FormatError(f"cannot be read: {error.strerror}", file=path) from None
+    except UnicodeDecodeError as error:
+        raise FormatError(f"is not UTF-8 text at byte {error.start}", file=path) from None
+
+
+def compare_metadata(a: Mapping[str, str], b: Mapping[str, str]) -> list[Change]:
+    """Differences by key, sorted. Two values that are JSON objects or arrays are compared by structure."""
+    found = []
+    for key in sorted({*a, *b}):
+        left, right = a.get(key), b.get(key)
+        if left == right:
+            continue
+        inside: tuple[str, ...] = ()
+        if left is not None and right is not None:
+            opened = open_json(left), open_json(right)
+            if opened[0] is not None and opened[1] is not None:
+                inside = tuple(_differences("", *opened))
+                if not inside:
+                    continue
+        found.append(Change(key, left, right, inside))
+    return found
+
+
+def open_json(text: str) -> Any | None:
+    """The object or array that a string holds as JSON; None if it holds something else."""
+    if not text.lstrip(" \t\r\n").startswith(("{", "[")):
+        return None
+    try:
+        return small_json.parse(text)
+    except FormatError:
+        return None
+
+
+def _differences(path: str, a: Any, b: Any) -> Iterator[str]:
+    if isinstance(a, dict) and isinstance(b, dict):
+        for key in dict.fromkeys([*a, *b]):
+            inner = f"{path}.{key}" if path else key
+            if key not in a:
+                yield f"{inner}: only in B: {_dump(b[key])}"
+            elif key not in b:
+                yield f"{inner}: only in A: {_dump(a[key])}"
+            else:
+                yield from _differences(inner, a[key], b[key])
+    elif isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
+        for i, (left, right) in enumerate(zip(a, b, strict=True)):
+            yield from _differences(f"{path}[{i}]", left, right)
+    elif _dump(a) != _dump(b):  # as text, because to Python 1, 1.0 and True are equal
+        yield f"{path or '(all)'}: {_dump(a)} -> {_dump(b)}"
+
+
+def _dump(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False)
+
+
+def compare_tensors(a: View, b: View) -> list[Change]:
+    """Differences of names, dtypes and shapes, sorted by name."""
+    found = []
+    for name in sorted({*a.tensors, *b.tensors}):
+        left, right = (str(view.tensors[name].spec) if name in view.tensors else None for view in (a, b))
+        if left != right:
+            found.append(Change(name, left, right))
+    return found
+
+
+def compare_data(a: View, b: View, progress: Callable[[int, int], None]) -> list[Change]:
+    """Tensors of equal name, dtype and shape whose bytes differ, with the first byte that does.
+
+    Streams both sides in constant memory.
+    """
+    names = [name for name in a.tensors if name in b.tensors and a.tensors[name].spec == b.tensors[name].spec]
+    total = sum(a.tensors[name].spec.nbytes for name in names)
+    done = 0
+    found = []
+    left, right = bytearray(_CHUNK), bytearray(_CHUNK)
+    with ExitStack() as stack:
+        files: dict[Path, BinaryIO] = {}
+
+        def file(path: Path) -> BinaryIO:
+            if path not in files:
+                files[path] = stack.enter_context(open(path, "rb", buffering=0))
+            return files[path]
+
+        for name in sorted(names):
+            one, two = a.tensors[name], b.tensors[name]
+            at = _first_difference(
+                file(one.file), one.start, file(two.file), two.start, one.spec.nbytes, left, right
+            )
+            if at is not None:
+                found.append(Change(name, str(one.spec), str(two.spec), (f"byte {at} of {one.spec.nbytes}",)))
+            done += one.spec.nbytes
+            progress(done, total)
+    return found
+
+
+def _first_difference(
+    a: BinaryIO, a_start: int, b: BinaryIO, b_start: int, size: int, left: bytearray, right: bytearray
+) -> int | None:
+    for offset in range(0, size, _CHUNK):
+        length = min(_CHUNK, size - offset)
+        _fill(a, a_start + offset, memoryview(left)[:length])
+        _fill(b, b_start + offset, memoryview(right)[:length])
+        if length < _CHUNK:
+            same = bytes(memoryview(left)[:length]) == bytes(memoryview(right)[:length])
+        else:
+            same = left == right
+        if not same:
+            return offset + common_prefix(bytes(left[:length]), bytes(right[:length]))
+    return None
+
+
+def _fill(file: BinaryIO, offset: int, into: memoryview) -> None:
+    file.seek(offset)
+    while into:
+        count = file.readinto(into)  # type: ignore[attr-defined]
+        if not count:
+            raise FormatError("the file ends early", file=file.name)
+        into = into[count:]

@@ -1,0 +1,135 @@
+"""What a format of weight files is to the rest: an entry of the table, see :mod:`.table`.
+
+A new format is one class and its line there. What one has that others lack stands in its class alone: how its
+files are named and recognised, the rules by which tensors lie in a file, what metadata fits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
+
+if TYPE_CHECKING:  # commands that look at metadata alone do without
+    from ..core.layout import Unit
+    from ..core.plan import PlannedFile
+    from ..core.tensor import LazyTensor
+    from ..io.bytes import Bytes
+    from ..io.folder import File, Folder
+    from .checkpoint import Source
+
+__all__ = ["Container", "Contents", "FolderContainer", "MetadataLimits", "Writable"]
+
+
+class Contents(NamedTuple):
+    """What a file holds.
+
+    Attributes:
+        tensors: in the order of their bytes.
+        metadata: text by key; empty where the format has none.
+        notes: what a user should know of how it was read.
+    """
+
+    tensors: Sequence[LazyTensor]
+    metadata: Mapping[str, str]
+    notes: Sequence[str] = ()
+
+
+class MetadataLimits(NamedTuple):
+    """How much metadata, text by key, a file holds.
+
+    Attributes:
+        keys: most keys.
+        nbytes: most bytes of the part of the file in which they stand, with all else that stands there.
+    """
+
+    keys: int
+    nbytes: int
+
+
+class Container(Protocol):
+    """A format of single files.
+
+    Attributes:
+        name: what messages call it.
+        title: whose format it is, or what it is.
+        suffixes: of its files; the first is that of files that are written.
+        indexed: the suffix behind which the name of an index goes on (``model.safetensors.index.json``); None
+            where the format has no indexes.
+        loose: whether its files stand for themselves unless their names say otherwise. A folder may then hold
+            states of a training and parts that ranks saved, and numbers in names are steps, not parts.
+        rooted: whether the tensors may lie anywhere in what a file holds, which a root key then says.
+        metadata: what of it a file holds; None if it holds none.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    suffixes: ClassVar[tuple[str, ...]]
+    indexed: ClassVar[str | None]
+    loose: ClassVar[bool]
+    rooted: ClassVar[bool]
+    metadata: ClassVar[MetadataLimits | None]
+
+    def begins(self, head: bytes) -> bool:
+        """Whether a file that begins with these up to 64 bytes is one, whatever its name.
+
+        A format whose files have no beginning of their own says no, and is known by its suffixes.
+        """
+
+    def settle(self, file: File) -> None:
+        """Put in order what an editor of the format that was killed left; before the file is opened."""
+
+    def open(self, file: Bytes, *, root_key: str | None = None) -> Contents:
+        """The contents of a file: no tensor is read.
+
+        Args:
+            root_key: where the tensors lie; for formats that are ``rooted``.
+
+        Raises:
+            FormatError: it is damaged, incomplete or ambiguous.
+            OSError: it cannot be read.
+        """
+
+
+class Writable(Container, Protocol):
+    """A format of single files that can be written, too."""
+
+    def lay_out(
+        self,
+        name: str,
+        units: Sequence[Unit],
+        metadata: Mapping[str, str],
+        *,
+        file: str | PathLike[str] | None = None,
+    ) -> PlannedFile:
+        """Give every part of a file its offset, by the format's own rules.
+
+        Args:
+            name: of the file.
+            units: what goes into it, in the order of the flow.
+            metadata: all of it.
+            file: name for errors.
+
+        Raises:
+            PlanError: a dtype, a name or the metadata does not fit into the format.
+        """
+
+
+class FolderContainer(Protocol):
+    """A format of folders whose files are one checkpoint only together.
+
+    Attributes:
+        name: what messages call it.
+    """
+
+    name: ClassVar[str]
+
+    def holds(self, folder: Folder) -> bool:
+        """Whether a folder is one, by the names in it."""
+
+    def open(self, folder: Folder, *, mmap: bool = True, drop_cache: bool = False) -> Source:
+        """The checkpoint: no tensor is read.
+
+        Raises:
+            FormatError: a file is missing or damaged.
+        """

@@ -1,0 +1,1 @@
+"""DeepCompressor's checkpoint folders."""

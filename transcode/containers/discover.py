@@ -1,0 +1,287 @@
+"""Which files a path stands for: one file, the shards of an index, a folder, a Diffusers folder."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from ..core import small_json
+from ..errors import FormatError
+from ..io.folder import File
+from . import foreign, table
+from .modelsets import INDEX, SHARD, check_complete, choose, is_standard, model_sets, names_of
+from .ranks import check_parts, check_rank_folders, is_optimizer, is_part_of_run
+
+if TYPE_CHECKING:
+    from ..io.folder import Folder
+    from .container import Container
+
+__all__ = ["WEIGHTS", "Found", "discover", "side_files"]
+
+WEIGHTS = foreign.SUFFIXES | {suffix for kind in table.FILES for suffix in kind.suffixes}
+"""Suffixes of files that hold weights; they never come along as side files."""
+
+MAX_SIDE_FILE = 64 << 20
+"""Bytes; larger files beside the weights are not taken for side files. The largest tokenizers have half."""
+
+_PARTIAL = (".incomplete", ".part", ".partial", ".crdownload", ".aria2")
+_TRAINING = re.compile(
+    r"(training_args|optimizer|scheduler|scaler|rng_state.*|random_states.*|trainer_state)$"
+)
+_COMPONENTS = ("transformer", "unet", "transformer_2")
+_SIDE_SUFFIXES = frozenset({
+    ".json", ".txt", ".model", ".jinja", ".jinja2", ".py", ".md", ".yaml", ".yml", ".vocab", ".bpe", ".spm",
+    ".tiktoken",
+})  # fmt: skip
+_SIDE_NAMES = ("tokenizer", "merges", "vocab", "license", "notice", "readme", "use_policy", "copying")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The weight files of a source, sorted by name, and what their folder says about them.
+
+    Attributes:
+        files: one or more, all of one format.
+        stem: prefix for the names of output files.
+        folder: where side files lie; None when files that happen to lie there need not belong to the weights.
+        index: the index file that listed them.
+        weight_map: tensor name to file name, as the index says.
+        total_size: what the index claims, in bytes of tensors.
+        notes: what a user should know of how they were found.
+    """
+
+    files: tuple[File, ...]
+    stem: str
+    folder: Folder | None
+    index: File | None = None
+    weight_map: Mapping[str, str] = field(default_factory=dict)
+    total_size: int | None = None
+    notes: tuple[str, ...] = ()
+
+
+def discover(place: File | Folder) -> Found:
+    """Find the weights that a folder or a file stands for, without opening them.
+
+    Raises:
+        FormatError: there are none, or it is not clear which are meant.
+    """
+    if not isinstance(place, File):
+        return _folder(place)
+    if _is_index(place.name):
+        return _indexed(place)
+    if place.suffix == ".json":
+        raise FormatError("is JSON but not named like an index (*.safetensors.index.json)", file=place.url)
+    return _single(place)
+
+
+def _single(file: File) -> Found:
+    files = file.folder.files()
+    check_parts(file, [file], files)
+    others = [p for p in files if p.name != file.name and p.suffix in WEIGHTS]
+    shard = SHARD.match(file.stem)
+    notes = [f"{file.name} is one of {int(shard['count'])} shards; only this one is read"] if shard else []
+    # A lone file may lie among strangers (a downloads folder): a config beside it is its own if there are no
+    # other weights, or if its name is the one that loaders look for.
+    mine = file.folder.size("config.json") is not None
+    if mine and (shard or (others and not is_standard(file))):
+        mine = False
+        notes.append(
+            f"config.json and what else lies beside {file.name} is not taken along: other weights lie there"
+        )
+    return Found((file,), file.stem, file.folder if mine else None, notes=tuple(notes))
+
+
+def _is_index(name: str) -> bool:
+    return INDEX.match(name) is not None
+
+
+def _below(folder: Folder) -> list[str]:
+    """The folders in a folder that hold weights, with a slash."""
+    return [
+        f"{inner.name}/"
+        for inner in folder.folders()
+        if any(_is_weights(p) or is_part_of_run(p) for p in inner.files())
+    ]
+
+
+def _is_weights(file: File) -> bool:
+    return table.of_name(file.name) is not None
+
+
+def _folder(folder: Folder) -> Found:
+    files = folder.files()
+    component = _component(folder)
+    weights = [p for p in files if _is_weights(p)]
+    if component is not None and (not weights or folder.exists("model_index.json")):
+        notes = [f"reads {component.name}/ of the Diffusers folder {folder.url}"]
+        if weights:
+            notes.append(f"does not read {names_of(weights)} beside {component.name}/")
+        found = _folder(component)
+        return replace(found, notes=(*notes, *found.notes))
+    _check_whole(folder, files)
+    below = _below(folder)
+    kinds = [(kind, *_of_kind(kind, files)) for kind in table.FILES]
+    for number, (kind, weights, indexes) in enumerate(kinds):
+        if kind.loose:
+            check_parts(folder, [p for p in files if p.suffix == ".distcp"], files)
+            check_rank_folders(folder, below)
+            if not weights:
+                check_parts(folder, [p for p in files if is_optimizer(p)], files)
+        if weights or indexes:
+            found = _one_kind(folder, weights, indexes, below)
+            for _, others, _ in kinds[number + 1 :]:
+                if others:
+                    note = f"does not read {names_of(others)} beside {kind.name}"
+                    found = replace(found, notes=(*found.notes, note))
+            return found
+    if below:
+        raise FormatError(
+            f"holds weights in {', '.join(below)}", file=folder.url, hint="point SRC at one of them"
+        )
+    other = [p for p in files if p.suffix in WEIGHTS]
+    if other:
+        raise FormatError(
+            f"holds {names_of(other)}, which transcode does not read", file=folder.url,
+            hint=f"it reads {table.listed(table.FILES, 'and')}",
+        )  # fmt: skip
+    raise FormatError(f"no weights found: no {table.listed(table.FILES, 'or')} file in it", file=folder.url)
+
+
+def _check_whole(folder: Folder, files: list[File]) -> None:
+    """Refuse a folder of which something has not arrived yet."""
+    for p in files:
+        if p.suffix in _PARTIAL or (p.suffix == ".lock" and not folder.exists(p.stem)):
+            if p.name.removesuffix(p.suffix).endswith((*WEIGHTS, ".json")) or p.suffix == ".incomplete":
+                raise FormatError(
+                    "is a download in progress or broken off", file=p.url, hint="finish the download"
+                )
+        elif (target := folder.dangling(p.name)) is not None:
+            raise FormatError(
+                f"is a link to {target}, which does not exist",
+                file=p.url,
+                hint="is the download complete?",
+            )
+
+
+def _of_kind(kind: Container, files: list[File]) -> tuple[list[File], list[File]]:
+    """The weights of a format in a folder, and the indexes of such."""
+    weights = [p for p in files if p.name.endswith(kind.suffixes)]
+    if kind.loose:
+        weights = [p for p in weights if not _TRAINING.match(p.stem) and not is_optimizer(p)]
+    indexes = [p for p in files if (match := INDEX.match(p.name)) and match["suffix"] == kind.indexed]
+    return weights, indexes
+
+
+def _component(folder: Folder) -> Folder | None:
+    """The denoiser's folder of a Diffusers pipeline."""
+    held = []
+    for name in _COMPONENTS:
+        inner = folder.inner(name)
+        if inner is not None and any(map(_is_weights, inner.files())):
+            held.append(inner)
+    if len(held) > 1:
+        names = " and ".join(f"{p.name}/" for p in held)
+        raise FormatError(f"holds weights in {names}", file=folder.url, hint="point SRC at one of them")
+    return held[0] if held else None
+
+
+def _one_kind(folder: Folder, weights: list[File], indexes: list[File], below: list[str]) -> Found:
+    """The model among the files of a folder that are all of one format."""
+    parts = [p for p in weights if is_part_of_run(p)]
+    remarks: tuple[str, ...] = ()
+    if any(map(is_standard, weights)) and parts:
+        remarks = (f"does not read {names_of(parts)}, parts of a parallel run",)
+        weights = [p for p in weights if p not in parts]
+    else:
+        check_parts(folder, parts, folder.files())
+    members = {index: {folder.at(name) for name in _weight_map(index).values()} for index in indexes}
+    chosen, notes = choose(folder, model_sets(weights, members), below)
+    notes = (*remarks, *notes)
+    check_parts(folder, chosen.files, folder.files())  # for that of the folder itself
+    if chosen.index is not None:
+        found = _indexed(chosen.index)
+        return replace(found, notes=(*notes, *found.notes))
+    check_complete(chosen.files)
+    return Found(chosen.files, chosen.stem, folder, notes=notes)
+
+
+def _weight_map(index: File) -> dict[str, str]:
+    """What an index says, as far as it says anything: :func:`_indexed` is the one that complains."""
+    table = _read_index(index).get("weight_map")
+    return {k: v for k, v in table.items() if isinstance(v, str) and v} if isinstance(table, dict) else {}
+
+
+def _indexed(index: File) -> Found:
+    table = _read_index(index)
+    weight_map = table.get("weight_map")
+    if not isinstance(weight_map, dict):
+        raise FormatError("has no object weight_map", file=index.url)
+    for name, file in weight_map.items():
+        if not isinstance(file, str):
+            raise FormatError(f"weight_map names {file!r}, not a file", file=index.url, tensor=name)
+        # A file name from elsewhere must not lead out of the folder.
+        if file != PurePosixPath(file).name or file in ("", ".", "..") or "\\" in file:
+            raise FormatError(
+                f"weight_map names {file!r}, which is not a file of this folder", file=index.url, tensor=name
+            )
+    files = [index.folder.at(name) for name in sorted(set(weight_map.values()))]
+    if not files:
+        raise FormatError("weight_map is empty", file=index.url)
+    for p in files:
+        if not p.exists():
+            raise FormatError(
+                f"is missing, {index.name} names it", file=p.url, hint="is the download complete?"
+            )
+    match = INDEX.match(index.name)
+    assert match is not None
+    metadata = table.get("metadata")
+    total = metadata.get("total_size") if isinstance(metadata, dict) else None
+    return Found(
+        tuple(files), match["stem"], index.folder, index, weight_map,
+        int(total) if isinstance(total, (int, float)) and total == total and abs(total) < 2**63 else None,
+    )  # fmt: skip
+
+
+def _read_index(index: File) -> dict[str, Any]:
+    if index.size is None:
+        raise FormatError("is no regular file", file=index.url)  # a pipe would be waited for
+    try:
+        with index.open().open() as reader:
+            raw = small_json.take(reader, file=index.url)
+    except OSError as error:
+        raise FormatError(f"cannot be read: {error.strerror}", file=index.url) from None
+    if raw.startswith(b"version https://git-lfs"):
+        raise FormatError(
+            "is a Git LFS pointer, not the file itself", file=index.url, hint="run `git lfs pull`"
+        )
+    return small_json.parse_object(raw, file=index.url)
+
+
+def side_files(folder: Folder) -> tuple[tuple[Path, ...], tuple[str, ...]]:
+    """Small files beside the weights that belong to the model: config, tokenizer, licence, and notes.
+
+    Never weights, indexes of weights, hidden files, nor what links lead to elsewhere. They are copied as
+    they are, so there are none of a folder that is not a local one.
+    """
+    kept: list[Path] = []
+    notes: list[str] = []
+    for file in folder.files():
+        size = file.size
+        if file.suffix in WEIGHTS or re.search(r"\.index(\.[^.]+)?\.json$", file.name) or size is None:
+            continue
+        if file.suffix.lower() not in _SIDE_SUFFIXES and not file.name.lower().startswith(_SIDE_NAMES):
+            continue
+        if (target := folder.outside(file.name)) is not None:
+            notes.append(f"{file.name} is left out: it is a link out of the folder, to {target}")
+            continue
+        if size > MAX_SIDE_FILE:
+            notes.append(f"{file.name} is no side file: it has {size} bytes")
+            continue
+        if file.path is None:
+            notes.append(f"{file.name} is left out: only local files are taken along")
+            continue
+        kept.append(file.path)
+    return tuple(kept), tuple(notes)

@@ -1,0 +1,1 @@
+"""Safetensors: a header of JSON, then the bytes of the tensors."""

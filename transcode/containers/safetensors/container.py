@@ -1,0 +1,122 @@
+"""Safetensors as an entry of the table: how its files are recognised, opened and laid out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from os import PathLike
+from typing import TYPE_CHECKING, ClassVar
+
+from ...errors import PlanError
+from ..container import Contents, MetadataLimits, Writable
+from . import header, headertext
+from .edit import undo
+
+if TYPE_CHECKING:  # commands that look at metadata alone do without
+    from ...core.layout import Unit
+    from ...core.plan import PlannedFile
+    from ...io.bytes import Bytes
+    from ...io.folder import File
+
+__all__ = ["ORDER", "Safetensors"]
+
+ORDER = (
+    "BOOL", "F4", "F6_E2M3", "F6_E3M2", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0", "F8_E4M3FNUZ",
+    "F8_E5M2FNUZ", "I16", "U16", "F16", "BF16", "I32", "U32", "F32", "C64", "F64", "I64", "U64",
+)  # fmt: skip
+"""The dtypes that a header can name, as the reference serializer orders them (``safetensors/src/tensor.rs``,
+enum ``Dtype``): files hold the last first."""
+
+_RANK = {name: rank for rank, name in enumerate(ORDER)}
+
+
+class Safetensors(Writable):
+    """The format of Hugging Face."""
+
+    name: ClassVar[str] = "safetensors"
+    title: ClassVar[str] = "safetensors"
+    suffixes: ClassVar[tuple[str, ...]] = (".safetensors",)
+    indexed: ClassVar[str | None] = ".safetensors"
+    loose: ClassVar[bool] = False
+    rooted: ClassVar[bool] = False
+    metadata: ClassVar[MetadataLimits | None] = MetadataLimits(headertext.MOST_KEYS, header.MAX_HEADER)
+
+    def begins(self, head: bytes) -> bool:
+        return head[8:9] == b"{"
+
+    def settle(self, file: File) -> None:
+        if file.path is not None:
+            undo.repair(file.path)
+
+    def open(self, file: Bytes, *, root_key: str | None = None) -> Contents:
+        from ..stored import stored
+
+        read = partial(header.read_from, file)
+        parsed = read() if file.path is None else undo.steadily(file.path, read)
+        tensors = [
+            stored(file, entry.name, entry.spec, parsed.data_start + entry.begin) for entry in parsed.entries
+        ]
+        return Contents(tensors, parsed.metadata)
+
+    def lay_out(
+        self,
+        name: str,
+        units: Sequence[Unit],
+        metadata: Mapping[str, str],
+        *,
+        file: str | PathLike[str] | None = None,
+    ) -> PlannedFile:
+        """Order parts as the reference serializer does: wide dtypes first, then by name.
+
+        So every part starts at a multiple of its item size without padding between parts, which the format
+        forbids.
+        """
+        from ...core.plan import Place, PlannedFile
+
+        _check_metadata(metadata, file)
+        parts = [(part, unit.tensor) for unit in units for part in unit.stored]
+        for part, _ in parts:
+            if not header.is_text(part.name):
+                raise PlanError(
+                    "its name holds half of a surrogate pair",
+                    file=file,
+                    tensor=ascii(part.name),
+                    hint="rename it",
+                )
+            if part.spec.dtype.name not in _RANK:
+                raise PlanError(
+                    f"its dtype {part.spec.dtype} is none that safetensors can name",
+                    file=file,
+                    tensor=part.name,
+                    hint="cast it",
+                )
+        parts.sort(key=lambda item: (-_RANK[item[0].spec.dtype.name], item[0].name.encode()))
+        places = []
+        at = 0
+        for part, tensor in parts:
+            end = at + part.spec.nbytes
+            places.append(Place(part.name, part.spec, tensor, part.role, at, end))
+            at = end
+        entries = [header.Entry(place.name, place.spec, place.begin, place.end) for place in places]
+        return PlannedFile(name, header.render(entries, metadata, room=_room(at), file=file), tuple(places))
+
+
+def _check_metadata(metadata: Mapping[str, str], file: str | PathLike[str] | None) -> None:
+    if len(metadata) > headertext.MOST_KEYS:
+        raise PlanError(
+            f"metadata has {len(metadata)} keys, more than the {headertext.MOST_KEYS} that are read",
+            file=file,
+        )
+    for pair in metadata.items():
+        for text in pair:
+            if not header.is_text(text):
+                raise PlanError(
+                    f"metadata {pair[0]!r:.80}: {text!r:.80} holds half of a surrogate pair",
+                    file=file,
+                    hint="use another text",
+                )
+
+
+def _room(data_size: int) -> int:
+    """Spare header bytes to leave: enough for a model's config in a big file, little in a small one."""
+    return min(max(data_size >> 12, 512), 64 << 10)

@@ -1,0 +1,380 @@
+"""What makes an edit in place safe: the old header is on disk before the first byte changes.
+
+An undo record beside the file holds the bytes before the data section. It is written and synced before an
+edit, and goes when the edit is synced; whoever finds one whose editor is dead puts the old header back. The
+same record, kept under another name, is the backup that ``restore`` reads.
+
+Layout, little-endian: 4 bytes magic, u32 CRC-32 of all that follows, u64 size of the file before the edit,
+u64 bytes that the edit inserts at the front, u64 bytes of the old header as kept below, u64 length field of
+the new header, u64 bytes that the JSON of both shares at its beginning and u64 at its end; then the old
+header from byte 0 of the file, and what stands between the shared parts in the new one. The spaces at the
+ends of headers are left out: their length fields tell how many there were. Records of version 0.1 (magic
+``TCU1``) have the first two numbers and the old header alone.
+
+A record is believed only where the file begins with a mixture of both headers, as an edit that was cut short
+leaves it: a file that has taken the name since, a new download of the same tensors say, is left alone. Nor is
+anything believed that is no regular file of the file's owner, of root or of ourselves.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import struct
+import zlib
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+
+from ....errors import FormatError, TranscodeError
+from ....io import commit, front
+from ....io.lock import Busy, locked
+from ....io.system import sync_folder, write_at
+from .. import header
+from .splice import common_prefix
+
+__all__ = [
+    "Record",
+    "backup_path",
+    "begin",
+    "finish",
+    "full_backup_path",
+    "load_backup",
+    "new_path",
+    "read",
+    "read_at",
+    "repair",
+    "roll_back",
+    "settle",
+    "steadily",
+    "undo_path",
+]  # fmt: skip
+
+_MAGIC = b"TCU2"
+_FIXED = struct.Struct("<4sIQQQQQQ")
+_MAGIC_1 = b"TCU1"
+_FIXED_1 = struct.Struct("<4sIQQ")
+_UNKNOWN = (1 << 64) - 1
+_MOST = _FIXED.size + 2 * (8 + header.MAX_HEADER)
+_WAIT = 30.0
+_BINARY = getattr(os, "O_BINARY", 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """The state of a file before an edit.
+
+    Attributes:
+        size: bytes of the whole file.
+        inserted: bytes that the edit inserts before the first one; 0 if it only overwrites.
+        head: the bytes before the data section.
+        new: those that the edit writes; None if it is not known, as in records of version 0.1.
+    """
+
+    size: int
+    inserted: int
+    head: bytes
+    new: bytes | None = None
+
+    def pack(self) -> bytes:
+        """The record as it is stored."""
+        kept = self.head.rstrip(b" ")
+        length, prefix, suffix, middle = _UNKNOWN, 0, 0, b""
+        if self.new is not None:
+            old, new = kept[8:], self.new[8:].rstrip(b" ")
+            length = len(self.new) - 8
+            prefix = common_prefix(old, new)
+            suffix = common_prefix(old[prefix:][::-1], new[prefix:][::-1])
+            middle = new[prefix : len(new) - suffix]
+        numbers = (self.size, self.inserted, len(kept), length, prefix, suffix)
+        body = _FIXED.pack(_MAGIC, 0, *numbers)[8:] + kept + middle
+        return _MAGIC + struct.pack("<I", zlib.crc32(body)) + body
+
+    @classmethod
+    def unpack(cls, raw: bytes) -> Record | None:
+        """The inverse of :meth:`pack`; None if the bytes are no whole record."""
+        fixed = _FIXED_1 if raw.startswith(_MAGIC_1) else _FIXED
+        if len(raw) < fixed.size + 8:
+            return None
+        magic, crc, size, inserted, *numbers = fixed.unpack_from(raw)
+        if magic not in (_MAGIC, _MAGIC_1) or crc != zlib.crc32(raw[8:]) or max(size, inserted) >= 1 << 63:
+            return None
+        end, length, prefix, suffix = numbers or (len(raw), _UNKNOWN, 0, 0)
+        kept, middle = raw[fixed.size :][:end], raw[fixed.size :][end:]
+        head = _padded(kept)
+        if head is None or prefix + suffix > len(kept) - 8:
+            return None
+        if length == _UNKNOWN:
+            return cls(size, inserted, head)
+        text = kept[8 : 8 + prefix] + middle + kept[len(kept) - suffix :]
+        new = _padded(length.to_bytes(8, "little") + text)
+        return None if new is None else cls(size, inserted, head, new)
+
+    def header(self, file: str | PathLike[str]) -> header.Header:
+        """The old header, parsed."""
+        return header.parse(self.head[8:], file_size=self.size, file=file, lenient=True)
+
+
+def _padded(kept: bytes) -> bytes | None:
+    """A header with the spaces at its end again; None if it is none."""
+    length = 8 + int.from_bytes(kept[:8], "little")
+    return kept.ljust(length) if 8 <= len(kept) <= length <= 8 + header.MAX_HEADER else None
+
+
+def undo_path(path: str) -> str:
+    """Where the record lies during an edit."""
+    return _beside(path, ".{}.transcode-undo")
+
+
+def new_path(path: str) -> str:
+    """Where a file grows that will replace this one."""
+    return _beside(path, ".{}.transcode-new")
+
+
+def backup_path(path: str) -> str:
+    """Where the header that the last edit replaced is kept."""
+    return _beside(path, "{}.header-backup")
+
+
+def full_backup_path(path: str) -> str:
+    """Where a copy of the whole file is kept."""
+    return _beside(path, "{}.backup")
+
+
+def _beside(path: str, pattern: str) -> str:
+    folder, name = os.path.split(path)
+    return os.path.join(folder, pattern.format(name))
+
+
+def begin(path: str, record: Record) -> int:
+    """Put the record on disk; from then on the file may be changed. Returns the bytes written."""
+    raw = record.pack()
+    mode = os.stat(path).st_mode & 0o666
+    # Not over what has this name: that may be a link to anything.
+    try:
+        fd = os.open(undo_path(path), os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, mode)
+    except FileExistsError:
+        raise TranscodeError(
+            "has the name of the record that makes an edit safe, and is none",
+            file=undo_path(path),
+            hint="remove it",
+        ) from None
+    try:
+        try:
+            write_at(fd, memoryview(raw), 0)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        sync_folder(Path(path).parent)
+    except BaseException:
+        os.unlink(undo_path(path))
+        raise
+    return len(raw)
+
+
+def finish(path: str, *, keep: bool) -> None:
+    """The edit is on disk: drop the record, or keep it as the backup."""
+    if keep:
+        os.replace(undo_path(path), backup_path(path))
+    else:
+        os.unlink(undo_path(path))
+    sync_folder(Path(path).parent)
+
+
+def roll_back(fd: int, path: str, record: Record) -> None:
+    """Put the header before an edit back, whatever the edit had done; safe to be cut short and done again.
+
+    Raises:
+        FormatError: the record does not belong to what the file is now, and the file is broken.
+    """
+    size = os.fstat(fd).st_size
+    before = record.header(path)
+    fits = size in (record.size, record.size + record.inserted)
+    ours = fits and _is_mixture(fd, record, inserted=size != record.size)
+    try:
+        now = _read(fd, path)
+        # A mixture may be a healthy header by chance, with a name of letters of both.
+        if not ours or (record.new is None and now.entries != before.entries):
+            return  # a healthy file, but another one: it has taken the name since
+    except FormatError:
+        pass  # what a half-written header is like
+    if not ours:
+        what = "of another one" if fits else f"of a file of {record.size} bytes, not {size}"
+        raise FormatError(
+            f"the header is broken, and its undo record is {what}",
+            file=path,
+            hint=f"get the file again and delete {undo_path(path)}",
+        )
+    if size != record.size and front.remove(fd, record.inserted):
+        size = record.size
+    start = size - before.data_size
+    write_at(fd, memoryview(_spread(record.head, start)), 0)
+    os.fsync(fd)
+
+
+def _is_mixture(fd: int, record: Record, *, inserted: bool) -> bool:
+    """Whether each byte at the front of a file is one that the edit, or its undoing, may have left there."""
+    if record.new is None:
+        return True
+    states = [record.head, record.new[record.inserted :]]  # the latter once an insertion has been undone
+    if inserted:  # zeros and the old header, the new one over them, the old one with more spaces over that
+        states = [bytes(record.inserted) + record.head, record.new, _spread(record.head, len(record.new))]
+    size = len(states[0])
+    now = read_at(fd, size, 0)
+    if any(len(state) != size for state in (now, *states)):
+        return False
+    return now in states or all(byte in choice for byte, *choice in zip(now, *states, strict=True))
+
+
+def _spread(head: bytes, length: int) -> bytes:
+    """A header with other spaces at its end."""
+    text = head[8:].rstrip(b" ").ljust(length - 8)
+    return struct.pack("<Q", len(text)) + text
+
+
+def _read(fd: int, path: str) -> header.Header:
+    # By descriptor, because the file must not be opened anew under a lease.
+    size = os.fstat(fd).st_size
+    prefix = int.from_bytes(read_at(fd, 8, 0), "little")
+    if not 0 < prefix <= min(header.MAX_HEADER, size - 8):
+        raise FormatError(f"the header claims {prefix} bytes", file=path)
+    return header.parse(read_at(fd, prefix, 8), file_size=size, file=path, lenient=True)
+
+
+def read_at(fd: int, size: int, offset: int) -> bytes:
+    """Exactly ``size`` bytes of a file, or what there is before its end."""
+    found = bytearray()
+    os.lseek(fd, offset, os.SEEK_SET)
+    while len(found) < size:
+        more = os.read(fd, size - len(found))
+        if not more:
+            break
+        found += more
+    return bytes(found)
+
+
+def repair(path: str | PathLike[str]) -> bool:
+    """Clean up after an editor that was killed; to be called before a file's header is read.
+
+    The renames of a run that died among them are finished, too. Costs three look-ups of a name where there is
+    nothing to do. If an editor is at work it waits for it, except
+    for one that is still copying, whose old file is good to read. Returns whether anything was cleaned up.
+
+    Raises:
+        Busy: an editor did not finish in time.
+        TranscodeError: the file is half-edited, and may not be written to.
+    """
+    real = os.path.realpath(path)
+    finished = commit.settle(os.path.dirname(real))
+    undo = _is_there(real)
+    if not undo and not os.path.lexists(new_path(real)):
+        return finished
+    try:
+        with locked(real, wait=_WAIT if undo else 0) as fd:
+            return settle(fd, real)
+    except Busy:
+        if undo:
+            raise
+        return False
+    except OSError as error:
+        if not undo or error.errno == errno.ENOENT:
+            return False
+        raise TranscodeError(
+            f"an edit of this file was cut short and cannot be undone: {error.strerror}",
+            file=path,
+            hint="run any transcode command on it as a user who may write to the file and its folder",
+        ) from None
+
+
+def settle(fd: int, path: str) -> bool:
+    """:func:`repair` under the lock: undo what a dead editor left half done."""
+    undo, new = undo_path(path), new_path(path)
+    found = False
+    if _is_there(path):
+        record = _load(undo)
+        if record is not None:
+            roll_back(fd, path, record)
+        else:
+            # Cut short while it was written: the edit had not begun. Should the header be bad all the same,
+            # this raises and the record stays as evidence.
+            _read(fd, path)
+        os.unlink(undo)
+        found = True
+    with suppress(FileNotFoundError):
+        os.unlink(new)
+        found = True
+    if found:
+        sync_folder(Path(path).parent)
+    return found
+
+
+def _is_there(path: str) -> bool:
+    """Whether there is an undo record of a file that can be one of ours."""
+    try:
+        known = os.lstat(undo_path(path))
+    except OSError:
+        return False
+    if not stat.S_ISREG(known.st_mode):
+        return False
+    trusted = not hasattr(os, "geteuid") or known.st_uid in (os.geteuid(), 0, os.stat(path).st_uid)
+    return trusted and known.st_size <= _MOST
+
+
+def _load(path: str) -> Record | None:
+    # Without waiting for whoever would write into a pipe.
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _BINARY
+    fd = os.open(path, flags)
+    try:
+        known = os.fstat(fd)
+        if not stat.S_ISREG(known.st_mode) or known.st_size > _MOST:
+            return None
+        return Record.unpack(read_at(fd, known.st_size, 0))
+    finally:
+        os.close(fd)
+
+
+def load_backup(path: str) -> Record:
+    """Read a kept record.
+
+    Raises:
+        FormatError: it is damaged.
+        OSError: it cannot be read.
+    """
+    record = _load(path)
+    if record is None:
+        raise FormatError("this is not a whole header backup", file=path)
+    return record
+
+
+def read(path: str | PathLike[str], *, lenient: bool = False) -> header.Header:
+    """Read a header that nobody is in the middle of changing, after repairing what a killed editor left.
+
+    Args:
+        lenient: see :func:`transcode.containers.safetensors.header.parse`.
+
+    Raises:
+        As :func:`transcode.containers.safetensors.header.read` and :func:`repair`.
+    """
+    return steadily(path, lambda: header.read(path, lenient=lenient))
+
+
+def steadily(path: str | PathLike[str], read: Callable[[], header.Header]) -> header.Header:
+    """What ``read`` says of the header of a local file while nobody is in the middle of changing it.
+
+    Raises:
+        As ``read`` and :func:`repair`.
+    """
+    real = os.path.realpath(path)
+    while True:
+        repair(path)
+        try:
+            found = read()
+        except FormatError:
+            if not _is_there(real):
+                raise
+            continue
+        if not _is_there(real):
+            return found

@@ -1,0 +1,165 @@
+"""The entrance to every checkpoint: what a path stands for, opened."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from os import PathLike
+from pathlib import Path
+
+from ..core.tensor import LazyTensor
+from ..errors import FormatError
+from ..io.bytes import Bytes
+from ..io.folder import File, Folder, locate
+from . import table
+from .checkpoint import Source, SourceFile
+from .discover import Found, discover, side_files
+from .ranks import ZERO_TOOL
+
+__all__ = ["open_place", "open_source"]
+
+
+def open_source(
+    path: str | PathLike[str], *, root_key: str | None = None, mmap: bool = True, drop_cache: bool = False
+) -> Source:
+    """Open a checkpoint: only headers are read, no tensor.
+
+    Args:
+        path: a safetensors file; an index (``*.safetensors.index.json``); a folder of either; a Diffusers
+            folder; a PyTorch file (``.pt``, ``.pth``, ``.bin``, ``.ckpt``) or a folder of them; the folder
+            of a DeepCompressor checkpoint, see :mod:`.deepcompressor`.
+        root_key: where the tensors of a PyTorch file lie (``generator_ema``, ``a.b``).
+        mmap: map files; else read them.
+        drop_cache: keep what was read out of the page cache.
+
+    Raises:
+        FormatError: the path holds no weights, or they are damaged, incomplete or ambiguous.
+    """
+    return open_place(locate(path), root_key=root_key, mmap=mmap, drop_cache=drop_cache)
+
+
+def open_place(
+    place: File | Folder, *, root_key: str | None = None, mmap: bool = True, drop_cache: bool = False
+) -> Source:
+    """As :func:`open_source`, of a file or folder wherever it lies."""
+    if root_key is None and not isinstance(place, File):
+        for whole in table.folders():
+            if whole.holds(place):
+                return whole.open(place, mmap=mmap, drop_cache=drop_cache)
+    found = discover(place)
+    files: list[SourceFile] = []
+    inputs: list[Bytes] = []
+    tensors: list[LazyTensor] = []
+    notes = list(found.notes)
+    for file in found.files:
+        container = table.sniff(file)
+        container.settle(file)
+        try:
+            raw = file.open(mmap=mmap, drop_cache=drop_cache)
+            if root_key is not None and not container.rooted:
+                raise FormatError(
+                    f"has no root {root_key!r}: it is a {container.name} file",
+                    file=file.url,
+                    hint="leave --root-key out",
+                )
+            contents = container.open(raw, root_key=root_key)
+        except OSError as error:
+            raise FormatError(f"cannot be read: {error.strerror}", file=file.url) from None
+        files.append(SourceFile(Path(file.url), raw.size, len(contents.tensors), contents.metadata))
+        inputs.append(raw)
+        tensors += contents.tensors
+        notes += contents.notes
+    _check_lengths(tensors, place.url)
+    _check_names(found, files, tensors)
+    _check_filled(files, tensors)
+    _check_total(found, tensors, notes)
+    beside: tuple[Path, ...] = ()
+    if found.folder is not None:
+        beside, remarks = side_files(found.folder)
+        notes += remarks
+    return Source(
+        Path(place.url),
+        tuple(files),
+        tuple(tensors),
+        _merge(files, notes),
+        beside,
+        found.stem,
+        tuple(notes),
+        tuple(inputs),
+    )
+
+
+_LONGEST_NAME = 4096
+"""Characters; patterns may take the square of it, and real names have up to 200."""
+
+
+def _check_lengths(tensors: Iterable[LazyTensor], path: str) -> None:
+    for tensor in tensors:
+        if len(tensor.name) > _LONGEST_NAME:
+            raise FormatError(
+                f"has a tensor whose name of {len(tensor.name)} characters begins {tensor.name[:80]!r},"
+                f" longer than the {_LONGEST_NAME} that are read",
+                file=path,
+            )
+
+
+def _check_names(found: Found, files: list[SourceFile], tensors: list[LazyTensor]) -> None:
+    """Every name once, and just where the index says."""
+    where: dict[str, Path] = {}
+    at = iter(tensors)
+    for file in files:
+        for _ in range(file.tensors):
+            name = next(at).name
+            if name in where:
+                raise FormatError(
+                    f"is also in {where[name].name}", file=file.path, tensor=name,
+                    hint="if they are different models, point SRC at one file",
+                )  # fmt: skip
+            where[name] = file.path
+            if found.index is not None:
+                listed = found.weight_map.get(name)
+                if listed is None:
+                    raise FormatError(f"{found.index.name} does not name it", file=file.path, tensor=name)
+                if listed != file.path.name:
+                    raise FormatError(
+                        f"{found.index.name} says it is in {listed}", file=file.path, tensor=name
+                    )
+    for name, listed in found.weight_map.items():
+        if name not in where:
+            assert found.index is not None
+            raise FormatError(
+                f"is not in {listed}, where weight_map says it is", file=found.index.url, tensor=name
+            )
+
+
+def _check_filled(files: list[SourceFile], tensors: list[LazyTensor]) -> None:
+    """No weight without elements in one dimension: what a rank saves of parameters that others hold."""
+    at = iter(tensors)
+    for file in files:
+        for _ in range(file.tensors):
+            tensor = next(at)
+            if tensor.spec.shape == (0,) and tensor.name.endswith(".weight"):
+                raise FormatError(
+                    "is empty: its parameters were partitioned (ZeRO stage 3, FSDP) and not gathered",
+                    file=file.path,
+                    tensor=tensor.name,
+                    hint=f"join the ranks: {ZERO_TOOL}",
+                )
+
+
+def _check_total(found: Found, tensors: list[LazyTensor], notes: list[str]) -> None:
+    held = sum(tensor.nbytes for tensor in tensors)
+    if found.index is not None and found.total_size is not None and found.total_size != held:
+        notes.append(
+            f"{found.index.name} claims a total_size of {found.total_size} bytes, the tensors have {held}"
+        )
+
+
+def _merge(files: list[SourceFile], notes: list[str]) -> dict[str, str]:
+    merged: dict[str, str] = {}
+    for file in files:
+        for key, value in file.metadata.items():
+            if merged.setdefault(key, value) != value:
+                notes.append(
+                    f"metadata {key!r} of {file.path.name} differs from the first shard's and is left out"
+                )
+    return merged

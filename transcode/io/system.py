@@ -1,0 +1,232 @@
+"""System calls that Python's standard library lacks, with what to do where they are missing."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import mmap
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..errors import PlanError
+
+__all__ = [
+    "clone",
+    "drop_cache",
+    "free_space",
+    "populate",
+    "reserve",
+    "start_writeback",
+    "sync_folder",
+    "sync_names",
+    "try_lock",
+    "undisturbed",
+    "write_at",
+]
+
+_SYNC_FILE_RANGE_WAIT_BEFORE = 1
+_SYNC_FILE_RANGE_WRITE = 2
+_SYNC_FILE_RANGE_WAIT_AFTER = 4
+
+_UNKNOWN = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
+"""What file systems answer that lack a call."""
+
+
+def _libc_function(name: str, *types: type) -> Callable[..., int] | None:
+    if not sys.platform.startswith("linux"):
+        return None
+    try:
+        function = getattr(ctypes.CDLL(None, use_errno=True), name)
+    except (AttributeError, OSError):
+        return None
+    function.argtypes = types
+    function.restype = ctypes.c_int
+    found: Callable[..., int] = function
+    return found
+
+
+_fallocate = _libc_function("fallocate", ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+_sync_file_range = _libc_function(
+    "sync_file_range", ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint
+)
+
+
+_madvise = _libc_function("madvise", ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+_POPULATE_READ = 22  # linux/mman.h, since 5.14
+_PAGE = mmap.PAGESIZE
+_FICLONE = 0x40049409  # linux/fs.h
+
+
+def populate(address: int, size: int) -> bool:
+    """Bring pages of a map into memory, as touching them would, but with an error where that would kill.
+
+    Not by Python's own ``mmap.madvise``, which holds the GIL while the disk is at work.
+
+    Returns:
+        False where the system cannot do that; then nothing was touched.
+
+    Raises:
+        OSError: the file ends before these pages, or its device cannot read them.
+    """
+    if _madvise is None:
+        return False
+    begin = address - address % _PAGE
+    while _madvise(begin, address + size - begin, _POPULATE_READ) != 0:
+        code = ctypes.get_errno()
+        if code == errno.EINVAL:
+            return False
+        if code not in (errno.EINTR, errno.EAGAIN):
+            raise OSError(code, os.strerror(code))
+    return True
+
+
+def reserve(fd: int, size: int, path: Path) -> None:
+    """Give an empty file its full size, with disk blocks behind it where the file system can do that.
+
+    A full disk is found here, before any work is done; and writing into reserved blocks is faster.
+
+    Raises:
+        PlanError: the disk is too full.
+    """
+    if size == 0:
+        return
+    if _fallocate is not None:
+        if _fallocate(fd, 0, 0, size) == 0:
+            return
+        code = ctypes.get_errno()
+        if code in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
+            raise PlanError(
+                f"no room for {size} bytes, the file system has {free_space(path.parent)} left",
+                file=path,
+                hint="free some space or choose another destination",
+            )
+        # Any other answer means that this file system cannot reserve: fall back to a sparse file.
+    os.ftruncate(fd, size)
+
+
+def start_writeback(fd: int, offset: int, size: int) -> None:
+    """Ask the kernel to begin writing a range to disk, without waiting for it.
+
+    Without this, dirty pages pile up and the final sync waits for all of them.
+    """
+    if _sync_file_range is not None:
+        _sync_file_range(fd, offset, size, _SYNC_FILE_RANGE_WRITE)
+
+
+def drop_cache(fd: int, offset: int, size: int, *, written: bool = False) -> None:
+    """Take a range out of the page cache; with ``written``, wait first until it is on disk."""
+    if written and _sync_file_range is not None:
+        flags = _SYNC_FILE_RANGE_WAIT_BEFORE | _SYNC_FILE_RANGE_WRITE | _SYNC_FILE_RANGE_WAIT_AFTER
+        _sync_file_range(fd, offset, size, flags)
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(fd, offset, size, os.POSIX_FADV_DONTNEED)
+
+
+def clone(fd: int, out: int) -> bool:
+    """Make a file share the blocks of another (reflink); False where the file system cannot do that."""
+    try:
+        import fcntl
+
+        fcntl.ioctl(out, _FICLONE, fd)
+    except (ImportError, OSError):
+        return False
+    return True
+
+
+def free_space(folder: Path) -> int:
+    """Bytes that an ordinary user may still write to the file system of a folder."""
+    import shutil
+
+    return shutil.disk_usage(folder).free
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable, where folders can be synced."""
+    if os.name != "posix":
+        return
+    try:
+        fd = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # one may write to it, but not list it
+        return
+    try:
+        sync_names(fd)
+    finally:
+        os.close(fd)
+
+
+def sync_names(fd: int) -> None:
+    """:func:`sync_folder` of an open folder. Network shares and FUSE may know no such thing."""
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno not in _UNKNOWN:
+            raise
+
+
+def try_lock(fd: int) -> bool:
+    """Take an exclusive advisory lock on an open file, without waiting; released when it is closed.
+
+    Where the file system knows no locks there is nobody to be kept out by one: taken.
+    """
+    if os.name != "posix":
+        return True
+    import fcntl
+
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in _UNKNOWN:
+            raise
+    return True
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """A block that Ctrl-C, SIGTERM and SIGHUP do not cut short: what they raise comes behind it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # handlers run in the main thread alone
+        return
+    held: list[int] = []
+    handlers = {}
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and callable(signal.getsignal(number)):
+            handlers[number] = signal.signal(number, lambda number, frame: held.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    if held:
+        signal.raise_signal(held[0])
+
+
+_WRITE = 1 << 20
+"""Bytes of one write. Larger ones make the kernel look for larger runs of free memory for its page cache,
+which costs several times as much once memory is full of cache.
+"""
+
+
+def write_at(fd: int, data: memoryview, offset: int) -> None:
+    """Write all of ``data`` at an offset; from several threads at once if need be."""
+    while data:
+        written = _pwrite(fd, data[:_WRITE], offset)
+        data = data[written:]
+        offset += written
+
+
+def _seek_and_write(fd: int, data: memoryview, offset: int) -> int:
+    with _seek_lock:
+        os.lseek(fd, offset, os.SEEK_SET)
+        return os.write(fd, data)
+
+
+_seek_lock = threading.Lock()
+_pwrite: Callable[[int, memoryview, int], int] = getattr(os, "pwrite", _seek_and_write)  # Windows has none
