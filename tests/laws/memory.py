@@ -15,7 +15,7 @@ from transcode.io.bytes import Bytes, read_rows
 from transcode.io.folder import File, Folder
 
 
-class MemoryBytes(Bytes):
+class MemoryBytes:
     """A file of a :class:`MemoryFolder`."""
 
     path = None

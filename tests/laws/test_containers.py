@@ -177,7 +177,8 @@ class TestReading:
         place = MemoryFolder("mem://store/model", {**sample.files(), "config.json": b"{}"})
         source = open_place(place)
         assert contents(source) == expected(sample)
-        source.verify()
+        for one in source.inputs:
+            one.verify()
         beside = "config.json is left out: only local files are taken along"
         assert (beside in source.notes) == (sample.kind != "DeepCompressor")
         local = open_source(saved(tmp_path / "in", {**sample.files(), "config.json": b"{}"}))
@@ -187,7 +188,8 @@ class TestReading:
         for name, data in sample.files().items():
             place.put(name, b"other")
             with pytest.raises(FormatError, match=rf"^mem://store/model/{name}: was changed"):
-                source.verify()
+                for one in source.inputs:
+                    one.verify()
             place.put(name, data)
 
 
