@@ -150,6 +150,11 @@ def test_no_two_entries_claim_the_same() -> None:
 
 
 @pytest.mark.parametrize("sample", SAMPLES.values(), ids=SAMPLES)
+def _verify(source) -> None:
+    for one in source.inputs:
+        one.verify()
+
+
 class TestReading:
     """What is read is what the format's own library wrote."""
 
@@ -177,8 +182,7 @@ class TestReading:
         place = MemoryFolder("mem://store/model", {**sample.files(), "config.json": b"{}"})
         source = open_place(place)
         assert contents(source) == expected(sample)
-        for one in source.inputs:
-            one.verify()
+        _verify(source)
         beside = "config.json is left out: only local files are taken along"
         assert (beside in source.notes) == (sample.kind != "DeepCompressor")
         local = open_source(saved(tmp_path / "in", {**sample.files(), "config.json": b"{}"}))
@@ -188,8 +192,7 @@ class TestReading:
         for name, data in sample.files().items():
             place.put(name, b"other")
             with pytest.raises(FormatError, match=rf"^mem://store/model/{name}: was changed"):
-                for one in source.inputs:
-                    one.verify()
+                _verify(source)
             place.put(name, data)
 
 

@@ -13,12 +13,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import transcode as tc
+from transcode.containers.safetensors import header
 from transcode.core.dtypes import DTYPES
 from transcode.core.performance import Performance, parse_size
 from transcode.core.run import execute
 from transcode.core.spec import Spec
 from transcode.errors import DataError, PlanError, RecipeError
-from transcode.storage import header
 
 
 @pytest.mark.parametrize(

@@ -168,7 +168,7 @@ def _headers(st: Any, root: Path) -> tuple[Strategy, Read]:
 
 def _pickles(st: Any, root: Path) -> tuple[Strategy, Read]:
     """Programs of opcodes with arguments that fit them, and pickles of any values."""
-    from transcode.storage.source import open_source
+    from transcode.containers.source import open_source
 
     names = ["torch._utils _rebuild_tensor_v2", "torch FloatStorage", "collections OrderedDict", "torch Size",
              "torch device", "builtins eval", "os system", "torch._utils _rebuild_parameter"]  # fmt: skip
@@ -226,7 +226,7 @@ def _recipes(st: Any, root: Path) -> tuple[Strategy, Read]:
 
 
 def _indexes(st: Any, root: Path) -> tuple[Strategy, Read]:
-    from transcode.storage.source import open_source
+    from transcode.containers.source import open_source
 
     source = root / "source"
     save(source, 1)
