@@ -289,6 +289,9 @@ def cases(maker: Maker) -> Iterator[Case]:
                 source = quantized(scheme, options, convention)
                 known = f"{scheme}{told(options)} of {convention}"
                 yield case(f"{known}: dequantize", one, source, lambda: tc.dequantize("BF16"))
+                for other in taking(scheme):
+                    if other != convention:
+                        yield case(f"{known}: repack for {other}", "", source, convention=other)
                 if not options:
                     yield case(f"{known}: copy", "", source)
                     yield case(f"{known}: dequantize F32", "", source, lambda: tc.dequantize("F32"))

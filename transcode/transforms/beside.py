@@ -100,7 +100,8 @@ def _say_quantized(
         found.pop(MODELOPT, None)
         if config is not None:
             found[CONFIG] = _json(CONFIG, without_claims(config), indent=2)
-        planning.note(f"{CONFIG}: {KEY} of the source is left out, its tensors are decoded")
+        what = "stored otherwise" if any(tensor.scheme is not None for tensor in tensors) else "decoded"
+        planning.note(f"{CONFIG}: {KEY} of the source is left out, its tensors are {what}")
 
 
 def _say_some(

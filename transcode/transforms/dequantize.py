@@ -32,7 +32,7 @@ from .readings import Reading
 from .select import Patterns
 from .spell import canonical
 
-__all__ = ["Decoding", "Dequantize", "StoredPart"]
+__all__ = ["Decoding", "Dequantize", "StoredPart", "forget", "whole_part"]
 
 _F32 = "F32"
 _STATED = ("quantization_config", "compression_config")
@@ -117,7 +117,7 @@ class Dequantize(Transform):
                 yield tensor
         planning.decoded |= {table[codes].source for codes in readings}
         planning.coded |= {table[codes].source for codes in left}
-        _rewrite_metadata(planning, [reading.name for reading in readings.values()], bool(left))
+        forget(planning, [reading.name for reading in readings.values()], some_left=bool(left))
         if bare := plain_fp8(tensors, stored):
             planning.warn(
                 f"{len(bare)} tensors are {bare[0].spec.dtype.name} and have no scale, so they stay as they"
@@ -195,8 +195,8 @@ class Dequantize(Transform):
         return config
 
 
-def _rewrite_metadata(planning: Planning, decoded: Sequence[str], some_left: bool) -> None:
-    """What metadata says of quantized layers, without those that are decoded."""
+def forget(planning: Planning, decoded: Sequence[str], *, some_left: bool = False) -> None:
+    """Leave out of metadata what it says of tensors that are decoded, or stored in another way."""
     for key in _STATED:
         if key in planning.metadata:
             if some_left:
@@ -304,10 +304,13 @@ class Decoding(Expr):
         yield Piece("values", out_spec.row_offset(start), out)
 
     def _others(self) -> dict[str, NDArray[Any]]:
-        return {
-            part.role: canonical(_carried(tensor), part.role, rule, part, powers=self.powers)
-            for tensor, rule, part in self.others
-        }
+        return {one.part.role: whole_part(one, self.powers) for one in self.others}
+
+
+def whole_part(stored: StoredPart, powers: bool) -> NDArray[Any]:
+    """All of a small part as the scheme makes it; ``powers``: see :class:`Decoding`."""
+    tensor, rule, part = stored
+    return canonical(_carried(tensor), part.role, rule, part, powers=powers)
 
 
 def _check_finite(values: NDArray[Any], name: str, start: int) -> None:

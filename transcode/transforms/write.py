@@ -25,6 +25,7 @@ from ..storage.location import refuse_destination
 from . import beside, devices, record
 from .carry import carry_out, check, fitted
 from .markers import marked
+from .repack import repack
 from .spell import spell
 
 __all__ = ["LAYOUTS", "Write"]
@@ -139,6 +140,8 @@ class Write:
         tensors = flow.tensors(planning)
         if not tensors:
             raise PlanError("no tensor is left to write", file=flow.source.path)
+        if self.convention is not None:
+            tensors = repack(tensors, convention, planning)
         tensors = marked(tensors, convention, planning)
         fitting = fitted(self.performance, tensors)
         if fitting.threads < self.performance.threads:
