@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from .. import __version__
 from ..errors import PlanError
+from .event import Event, Remark
 from .layout import Cut, Stored
 from .spec import Spec
 from .tensor import LazyTensor
@@ -90,9 +91,9 @@ class Log:
         dropped: tensors that left the flow, and why.
     """
 
-    notes: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-    dropped: tuple[tuple[LazyTensor, str], ...] = ()
+    notes: tuple[Remark, ...] = ()
+    warnings: tuple[Remark, ...] = ()
+    dropped: tuple[tuple[LazyTensor, Event], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -202,7 +203,7 @@ class Plan:
                 "name": tensor.name,
                 "dtype": self.before(tensor).dtype.name,
                 "shape": list(self.before(tensor).shape),
-                "fate": list(tensor.fate) or ["keep"],
+                "fate": list(map(str, tensor.fate)) or ["keep"],
                 "stored": stored.get(number, []),
             }
             for number, tensor in enumerate(self.tensors)
@@ -212,7 +213,7 @@ class Plan:
                 "source": tensor.source,
                 "dtype": self.before(tensor).dtype.name,
                 "shape": list(self.before(tensor).shape),
-                "fate": [*tensor.fate, why],
+                "fate": list(map(str, (*tensor.fate, why))),
                 "stored": [],
             }
             for tensor, why in self.log.dropped
@@ -228,8 +229,8 @@ class Plan:
                 {"name": file.name, "size": file.size, "tensors": len(file.places)} for file in self.files
             ],
             "side_files": [side.name for side in self.side_files],
-            "notes": list(self.log.notes),
-            "warnings": list(self.log.warnings),
+            "notes": list(map(str, self.log.notes)),
+            "warnings": list(map(str, self.log.warnings)),
             "tensors": tensors,
             "dropped": dropped,
         }
