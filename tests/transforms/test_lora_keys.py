@@ -143,7 +143,9 @@ def test_differences_of_modulation_in_the_other_spelling(wan, save):
     lora = save("lora", {"blocks.1.diff_m": torch.ones(1, 6, 64)})
     assert changed(wan, lora) == {"blocks.1.modulation"}
     flow = tc.open(wan) | tc.convert("diffusers") | tc.lora(lora)
-    assert [t.name for t in flow if any(did.kind == "lora" for did in t.fate)] == ["blocks.1.scale_shift_table"]
+    assert [t.name for t in flow if any(did.kind == "lora" for did in t.fate)] == [
+        "blocks.1.scale_shift_table"
+    ]
 
 
 def test_keys_cannot_be_converted_for_strangers(save):
