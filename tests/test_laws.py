@@ -104,7 +104,7 @@ def touched(stages, tensors) -> None:
     quantized = {tensor.name for tensor in tensors if tensor.scheme is not None}
     assert bool(quantized) == ("quantize" in kinds)
     if "cast" in kinds:
-        assert any(fate.startswith("cast") for tensor in tensors for fate in tensor.fate)
+        assert any(event.kind == "cast" for tensor in tensors for event in tensor.fate)
     for stage in stages:
         if stage.kind == "quantize":
             assert {t.scheme.name for t in tensors if t.scheme is not None} == {stage.scheme}

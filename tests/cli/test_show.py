@@ -83,3 +83,81 @@ def test_a_second_look_reads_twice(src, tmp_path, cli):
     report = cli("run", src, tmp_path / "o.safetensors", *options).json
     assert report["bytes_in"] == stored(src)
     assert report["bytes_read"] == stored(src) + 4 * 40_000
+
+
+@pytest.fixture
+def odd(save):
+    """80 matrices of 24 columns and 2 of 40, that nvfp4 does not take (blocks of 16), and one that fits."""
+    tensors = {f"blocks.{i}.ffn.weight": torch.randn(4, 24) for i in range(80)}
+    tensors |= {f"blocks.{i}.attn.weight": torch.randn(4, 40) for i in range(2)}
+    return save(tensors | {"blocks.0.out.weight": torch.randn(16, 32)})
+
+
+NVFP4 = ("--scheme", "nvfp4", "--convention", "neutral", "-n")
+
+
+def warnings(result) -> list[str]:
+    lines = result.err.splitlines()
+    return [line.partition("warning: ")[2] for line in lines if "warning: " in line]
+
+
+def refused(name: str, columns: int) -> str:
+    return f"{name}: not quantized: {columns} columns are not a multiple of 16"
+
+
+def test_warnings_that_are_alike_share_a_line(odd, tmp_path, cli):
+    said = warnings(cli("run", odd, tmp_path / "o.safetensors", *NVFP4))
+    assert sorted(said) == [
+        "2 times: not quantized: 40 columns are not a multiple of 16"
+        " (blocks.0.attn.weight, blocks.1.attn.weight)",
+        "80 times: not quantized: 24 columns are not a multiple of 16"
+        " (blocks.0.ffn.weight, blocks.1.ffn.weight, blocks.10.ffn.weight and 77 more)",
+    ]
+
+
+def test_verbose_and_json_list_every_warning(odd, tmp_path, cli):
+    every = {refused(f"blocks.{i}.ffn.weight", 24) for i in range(80)}
+    every |= {refused(f"blocks.{i}.attn.weight", 40) for i in range(2)}
+    said = warnings(cli("run", odd, tmp_path / "o.safetensors", *NVFP4, "-v"))
+    assert (len(said), set(said)) == (82, every)
+    listed = cli("run", odd, tmp_path / "o.safetensors", *NVFP4, "--json").json["warnings"]
+    assert (len(listed), set(listed)) == (82, every)
+
+
+def test_a_warning_that_is_alone_is_told_as_it_is(save, tmp_path, cli):
+    src = save({"blocks.0.a.weight": torch.ones(4, 24), "blocks.0.b.weight": torch.ones(16, 32)})
+    said = warnings(cli("run", src, tmp_path / "o.safetensors", *NVFP4))
+    assert said == [refused("blocks.0.a.weight", 24)]
+
+
+def test_what_is_not_shown_is_counted_by_warnings(save, tmp_path, cli):
+    """12 groups of 2 are 12 lines, of which 10 are shown; the 4 warnings of the others are counted."""
+    tensors = {f"blocks.{i}.m{n}.weight": torch.ones(4, 16 * n + 1) for i in range(2) for n in range(1, 13)}
+    src = save(tensors | {"blocks.0.out.weight": torch.randn(16, 32)})
+    said = warnings(cli("run", src, tmp_path / "o.safetensors", *NVFP4))
+    assert len(said) == 11
+    assert all(line.startswith("2 times: ") for line in said[:10])
+    assert said[10] == "... and 4 more; -v shows them"
+
+
+def test_notes_that_are_alike_share_a_line(tmp_path, cli):
+    tied = {}
+    for i in range(5):
+        tied[f"blocks.{i}.a"] = tied[f"blocks.{i}.b"] = torch.randn(3, 3)
+    src = tmp_path / "m.pt"
+    torch.save(tied, src)
+    told = "blocks.0.a, blocks.0.b share their bytes in the source; each is written in full"
+    line = f"5 times: {told} (blocks.0.a, blocks.1.a, blocks.2.a and 2 more)"
+    out = tmp_path / "o.safetensors"
+    assert re.search(rf"(?m)^note +{re.escape(line)}$", cli("run", src, out, "-n").out)
+    every = [line for line in cli("run", src, out, "-n", "-v").out.splitlines() if "share their" in line]
+    assert len(every) == 5
+    report = cli("run", src, out, "--json").json
+    assert len([note for note in report["notes"] if "share their" in note]) == 5
+    assert line in cli("run", src, out, "--force").out.splitlines()
+
+
+def test_a_pattern_may_say_what_it_likes(src, tmp_path, cli):
+    """Which tensors went into others is not told by the words of the reason."""
+    said = cli("run", src, tmp_path / "o.safetensors", "--drop", "re:bias|went into", "--force")
+    assert table(said.out)["drop"] == ["4", "1.6 kB", "0 B"]

@@ -204,11 +204,11 @@ def test_it_computes_what_the_model_computes_or_is_refused(
         return
     decoded = decode(out, convention)
     assert decoded
-    if not any("not by vLLM" in text for text in plan.log.warnings):
+    if not any("not by vLLM" in text for text in map(str, plan.log.warnings)):
         read_by_vllm(out, blocks=convention == "deepseek" or options.get("granularity") == "block")
     inputs = {"fp8": 0.0015, "int8": 0.0005}.get(scheme, 0) if convention == "compressed_tensors" else 0
     least = bound(source, decoded, inputs=inputs)
-    said = [text for text in plan.log.warnings if re.search(r"experts .* by vLLM, not by", text)]
+    said = [text for text in map(str, plan.log.warnings) if re.search(r"experts .* by vLLM, not by", text)]
     assert not said or name in MOE
     found = []
     if convention == "modelopt" or said:
@@ -221,7 +221,8 @@ def test_it_computes_what_the_model_computes_or_is_refused(
         found.append(log_probabilities(loaded(out, quantization_config=how)))
         if scheme == "int4" and options.get("symmetric") is False:
             assert any(
-                "transformers with CompressedTensorsConfig(dequantize=True)" in w for w in plan.log.warnings
+                "transformers with CompressedTensorsConfig(dequantize=True)" in w
+                for w in map(str, plan.log.warnings)
             )
         else:
             found.append(log_probabilities(loaded(out)))

@@ -6,6 +6,7 @@ import pytest
 
 from tests.expressions import NOTHING
 from transcode.core.dtypes import DTYPES
+from transcode.core.event import Event, Remark
 from transcode.core.planning import Planning
 from transcode.core.spec import Spec
 from transcode.core.tensor import plain
@@ -17,16 +18,25 @@ def test_remarks_are_made_once_and_in_order():
     for text in ("b", "a", "b", "c", "a"):
         planning.note(text)
         planning.warn(text.upper())
-    assert planning.notes == ["b", "a", "c"]
-    assert planning.warnings == ["B", "A", "C"]
+    assert list(planning.notes) == [Remark("b"), Remark("a"), Remark("c")]
+    assert list(planning.warnings) == [Remark("B"), Remark("A"), Remark("C")]
+
+
+def test_remarks_on_tensors_say_which_and_of_what_kind():
+    planning = Planning()
+    for name in ("v", "w", "v"):
+        planning.warn(f"{name}: is odd", tensor=name, kind="odd")
+        planning.note(f"{name} is even", tensor=name, kind="even")
+    assert list(planning.warnings) == [Remark("v: is odd", "v", "odd"), Remark("w: is odd", "w", "odd")]
+    assert list(planning.notes) == [Remark("v is even", "v", "even"), Remark("w is even", "w", "even")]
 
 
 def test_what_is_dropped_is_remembered_with_its_reason():
     planning = Planning()
     tensor = plain("a", Spec(DTYPES["F32"], (2,)), NOTHING)
-    planning.drop(tensor, "drop: a")
-    planning.drop(tensor, "drop: a")
-    assert planning.dropped == [(tensor, "drop: a")] * 2
+    planning.drop(tensor, Event("drop", "a"))
+    planning.drop(tensor, Event("drop", "a"))
+    assert planning.dropped == [(tensor, Event("drop", "a"))] * 2
 
 
 def test_plans_share_nothing():
@@ -35,7 +45,7 @@ def test_plans_share_nothing():
     one.warn("y")
     one.dropped.append(None)  # type: ignore[arg-type]
     one.inputs.append(None)  # type: ignore[arg-type]
-    assert (other.notes, other.warnings, other.dropped, other.inputs) == ([], [], [], [])
+    assert (other.notes, other.warnings, other.dropped, other.inputs) == ({}, {}, [], [])
 
 
 def test_one_rule_that_matches_nothing():
@@ -58,11 +68,11 @@ def test_several_rules_and_many_names():
 def test_allowed_it_is_a_warning():
     planning = Planning(allow_unmatched=True)
     planning.unmatched("drop", ["a"], ["n"])
-    assert planning.warnings == ["drop: 'a' matches no tensor (names look like 'n')"]
+    assert list(map(str, planning.warnings)) == ["drop: 'a' matches no tensor (names look like 'n')"]
 
 
 @pytest.mark.parametrize("allowed", [True, False])
 def test_rules_that_all_matched_are_nothing_to_tell(allowed):
     planning = Planning(allow_unmatched=allowed)
     planning.unmatched("drop", [], ["n"])
-    assert planning.warnings == []
+    assert not planning.warnings

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tests.expressions import NOTHING, By
 from transcode.core.context import Context
 from transcode.core.dtypes import DTYPES
+from transcode.core.event import Event
 from transcode.core.spec import Part, Spec
 from transcode.core.tensor import LazyTensor, Piece, plain
 
@@ -153,9 +154,10 @@ def test_packed_values_come_as_bytes():
 
 def test_evolving_leaves_the_old_one_as_it_was():
     tensor = over(np.ones((2, 2), np.float32))
-    other = tensor.evolve(name="b", did="rename: a -> b").evolve(did="cast")
+    other = tensor.evolve(name="b", did=Event("rename", "a -> b")).evolve(did=Event("cast"))
     assert (tensor.name, tensor.fate) == ("a.weight", ())
-    assert (other.name, other.source, other.fate) == ("b", "a.weight", ("rename: a -> b", "cast"))
+    assert (other.name, other.source) == ("b", "a.weight")
+    assert other.fate == (Event("rename", "a -> b"), Event("cast"))
     assert other.evolve().fate == other.fate
 
 

@@ -12,6 +12,7 @@ import pytest
 from transcode.codecs import Swizzle
 from transcode.core import values
 from transcode.core.dtypes import DTYPES
+from transcode.core.event import Event, Remark
 from transcode.core.expr import Constant
 from transcode.core.spec import Part, Spec
 from transcode.core.tensor import plain
@@ -23,7 +24,9 @@ SPEC = Spec(DTYPES["F32"], (2, 3))
 EVERYTHING = [
     None, True, 7, -1, 2**70, 0.1, 1e-310, float("inf"), "", "ü\n\x1b", (), (1, (2, ())), b"",
     bytes(range(256)), Path("/a/b"), Path("x"), np.float32(0.1), {"a": (1, b"2"), "": SPEC}, ["x", 1],
-    SPEC, Part("codes", SPEC), *DTYPES.values(), plain("w", SPEC, Constant(SPEC, bytes(24)), fate=("a", "b")),
+    SPEC, Part("codes", SPEC), *DTYPES.values(),
+    plain("w", SPEC, Constant(SPEC, bytes(24)), fate=(Event("keep"), Event("lora", "a x 1", "b"))),
+    Remark("a"), Remark("w: a", "w", "b"),
     *(make(name) for name in SCHEMES), Swizzle(), make("fp8", granularity="block", block=[32, 64]),
 ]  # fmt: skip
 

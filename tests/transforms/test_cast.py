@@ -100,3 +100,11 @@ def test_only_floats_and_only_what_is_named(save, tmp_path, wan):
 def test_no_float_dtype(to):
     with pytest.raises(RecipeError, match="not a float dtype"):
         tc.cast(to)
+
+
+def test_a_cast_behind_another_that_did_all_is_not_without_effect(save, tmp_path):
+    """The warning is for sources that have the dtype already, not for what an earlier stage cast to it."""
+    for dtype, idle in ((torch.float32, False), (torch.bfloat16, True)):
+        flow = tc.open(save({"a": torch.ones(2, 2, dtype=dtype)})) | tc.cast("bf16") | tc.cast("bf16")
+        plan = flow.plan(tc.write(tmp_path / "o.safetensors"))
+        assert any("no tensor is changed" in str(remark) for remark in plan.log.warnings) == idle, dtype

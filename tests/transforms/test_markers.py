@@ -13,6 +13,7 @@ from tests.expressions import NOTHING
 from transcode import catalog, schemes
 from transcode.core.context import Context
 from transcode.core.dtypes import DTYPES
+from transcode.core.event import Event
 from transcode.core.spec import Spec
 from transcode.core.tensor import LazyTensor, plain
 from transcode.errors import PlanError, RecipeError
@@ -38,7 +39,7 @@ def test_one_for_each_quantized_tensor() -> None:
     for one in made:
         assert one.spec.dtype.name == "U8"
         assert one.plain
-        assert one.fate == ("add: a marker of comfyui",)
+        assert one.fate == (Event("add", "a marker of comfyui"),)
 
 
 def test_one_for_all() -> None:

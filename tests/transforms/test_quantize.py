@@ -210,7 +210,7 @@ def test_the_plan_tells_what_a_stack_shares(scheme, options, said, save, tmp_pat
     flow = tc.open(save({"experts.weight": torch.ones(2, 3, 64)}))
     flow = flow | tc.quantize(scheme, include=["experts"], **options)
     (tensor,) = flow.plan(tc.write(tmp_path / "o.safetensors", convention="neutral")).tensors
-    assert f"3-D: a stack of 2 matrices, {said}" in "; ".join(tensor.fate)
+    assert f"3-D: a stack of 2 matrices, {said}" in "; ".join(map(str, tensor.fate))
     # shared is what is stored once
     assert any(part.spec.shape == () for part in tensor.parts) == ("one scale" in said)
 
@@ -223,7 +223,7 @@ def test_a_stack_is_quantized_matrix_by_matrix(save, tmp_path):
     ):
         path = save({"experts.weight": stack})
         flow = tc.open(path) | tc.quantize(scheme, include=["experts"], **options)
-        fate = " ".join(next(iter(flow)).fate)
+        fate = " ".join(map(str, next(iter(flow)).fate))
         assert "3-D" in fate
         assert "3 matrices" in fate
         flow | tc.write(tmp_path / "o.safetensors", convention="neutral", force=True)

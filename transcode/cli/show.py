@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from math import inf
 
+from ..core.event import Event, Remark
 from ..core.plan import Plan
 from ..core.quality import Loss
 from ..core.run import Report, by_scheme
@@ -17,6 +18,10 @@ __all__ = ["NUMBER", "show_json", "show_plan", "show_report", "show_warnings"]
 
 NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
 _WARNINGS = 10
+_EXAMPLES = 3
+_TELLING = ("quantize", "dequantize", "cast", "lora", "pack")
+"""Kinds of events that make a tensor another one."""
+
 _WORST = 10
 
 
@@ -26,11 +31,12 @@ def show_json(value: object) -> None:
 
 
 def show_warnings(plan: Plan, *, verbose: bool = False) -> None:
-    """Print warnings on standard error."""
-    shown = plan.log.warnings if verbose else plan.log.warnings[:_WARNINGS]
-    for text in shown:
-        notice(f"warning: {text}")
-    if rest := len(plan.log.warnings) - len(shown):
+    """Print warnings on standard error; what is alike shares a line unless verbose."""
+    groups = _alike(plan.log.warnings, verbose=verbose)
+    shown = groups if verbose else groups[:_WARNINGS]
+    for group in shown:
+        notice(f"warning: {_line(group)}")
+    if rest := sum(map(len, groups[len(shown) :])):
         notice(f"warning: ... and {rest} more; -v shows them")
 
 
@@ -40,12 +46,12 @@ def show_plan(plan: Plan, *, verbose: bool) -> None:
     echo(f"destination  {plan.destination}")
     for key, value in plan.summary.items():
         echo(f"{key:<12} {', '.join(value) if isinstance(value, list) else value}")
-    for note in plan.log.notes:
-        echo(f"note         {note}")
+    for group in _alike(plan.log.notes, verbose=verbose):
+        echo(f"note         {_line(group)}")
     echo()
-    rows = [(t.source, str(plan.before(t)), _becomes(t), "; ".join(t.fate) or "keep") for t in plan.tensors]
+    rows = [(t.source, str(plan.before(t)), _becomes(t), _story(t.fate) or "keep") for t in plan.tensors]
     dropped = plan.log.dropped
-    rows += [(t.source, str(plan.before(t)), "-", "; ".join((*t.fate, why))) for t, why in dropped]
+    rows += [(t.source, str(plan.before(t)), "-", _story((*t.fate, why))) for t, why in dropped]
     header = ("tensor", "stored", "becomes", "fate")
     if verbose:
         print_table(header, rows)
@@ -70,15 +76,15 @@ def show_report(report: Report, *, verbose: bool) -> None:
     if verbose:
         show_plan(plan, verbose=True)
     else:
-        for note in plan.log.notes:
-            echo(note)
+        for group in _alike(plan.log.notes, verbose=False):
+            echo(_line(group))
         fates: dict[str, tuple[int, int, int]] = {}
         for tensor in plan.tensors:
-            key = _verb(tensor.fate)
+            key = _label(tensor.fate)
             number, before, after = fates.get(key, (0, 0, 0))
             fates[key] = (number + 1, before + plan.before(tensor).nbytes, after + tensor.nbytes)
         for tensor, why in plan.log.dropped:
-            key = "into others" if "went into" in why else "drop"
+            key = "into others" if why.kind == "absorb" else "drop"
             number, before, after = fates.get(key, (0, 0, 0))
             fates[key] = (number + 1, before + plan.before(tensor).nbytes, after)
         print_table(
@@ -128,14 +134,34 @@ def _totals(plan: Plan) -> str:
     )
 
 
-def _verb(fate: Sequence[str]) -> str:
+def _story(fate: Sequence[Event]) -> str:
+    return "; ".join(map(str, fate))
+
+
+def _label(fate: Sequence[Event]) -> str:
     """The last thing that made a tensor another one, without its reason."""
-    verbs = [entry.partition(":")[0] for entry in fate]
-    telling = [
-        verb for verb in verbs if verb.split(" ")[0] in ("quantize", "dequantize", "cast", "lora", "pack")
-    ]
-    renamed = ["rename"] if "rename" in verbs else ["keep"]
-    return (telling or renamed)[-1]
+    telling = [event.label for event in fate if event.kind in _TELLING]
+    renamed = any(event.kind == "rename" for event in fate)
+    return telling[-1] if telling else "rename" if renamed else "keep"
+
+
+def _alike(remarks: Iterable[Remark], *, verbose: bool) -> list[list[Remark]]:
+    """Remarks, those of one kind together that differ only in the tensor, and in numbers of names."""
+    groups: dict[object, list[Remark]] = {}
+    for remark in remarks:
+        alone = verbose or remark.kind is None or remark.tensor is None
+        key = remark if alone else (remark.kind, NUMBER.sub("*", remark.rest))
+        groups.setdefault(key, []).append(remark)
+    return list(groups.values())
+
+
+def _line(group: Sequence[Remark]) -> str:
+    """Remarks that are alike in one line: the text of the first, how many there are, and some tensors."""
+    if len(group) == 1:
+        return str(group[0])
+    names = [str(remark.tensor) for remark in group[:_EXAMPLES]]
+    rest = len(group) - len(names)
+    return f"{len(group)} times: {group[0].rest} ({', '.join(names)}{f' and {rest} more' if rest else ''})"
 
 
 def _becomes(tensor: LazyTensor) -> str:

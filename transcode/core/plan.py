@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from .. import __version__
+from .event import Event, Remark
 from .spec import Spec
 from .tensor import LazyTensor
 
@@ -99,9 +100,9 @@ class Log:
         dropped: tensors that left the flow, and why.
     """
 
-    notes: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-    dropped: tuple[tuple[LazyTensor, str], ...] = ()
+    notes: tuple[Remark, ...] = ()
+    warnings: tuple[Remark, ...] = ()
+    dropped: tuple[tuple[LazyTensor, Event], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -211,7 +212,7 @@ class Plan:
                 "name": tensor.name,
                 "dtype": self.before(tensor).dtype.name,
                 "shape": list(self.before(tensor).shape),
-                "fate": list(tensor.fate) or ["keep"],
+                "fate": list(map(str, tensor.fate)) or ["keep"],
                 "stored": stored.get(number, []),
             }
             for number, tensor in enumerate(self.tensors)
@@ -221,7 +222,7 @@ class Plan:
                 "source": tensor.source,
                 "dtype": self.before(tensor).dtype.name,
                 "shape": list(self.before(tensor).shape),
-                "fate": [*tensor.fate, why],
+                "fate": list(map(str, (*tensor.fate, why))),
                 "stored": [],
             }
             for tensor, why in self.log.dropped
@@ -237,8 +238,8 @@ class Plan:
                 {"name": file.name, "size": file.size, "tensors": len(file.places)} for file in self.files
             ],
             "side_files": [side.name for side in self.side_files],
-            "notes": list(self.log.notes),
-            "warnings": list(self.log.warnings),
+            "notes": list(map(str, self.log.notes)),
+            "warnings": list(map(str, self.log.warnings)),
             "tensors": tensors,
             "dropped": dropped,
         }

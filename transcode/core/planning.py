@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import PlanError
+from .event import Event, Remark
 from .spec import Spec
 from .tensor import LazyTensor
+from .value import interned
 
 if TYPE_CHECKING:
     from .flow import Source
@@ -35,8 +37,8 @@ class Planning:
         workers: threads that a stage may use if it must look at bytes while planning.
         measure: what quantizing loses is to be measured.
         dropped: tensors that left the flow, and why.
-        notes: remarks on the whole, such as which family was recognised.
-        warnings: what the user should look at.
+        notes: remarks, such as which family was recognised; each once, in order (the values are None).
+        warnings: what the user should look at; likewise.
         on_scan: called with a text and a fraction in 0..1 while bytes are looked at during planning.
     """
 
@@ -52,9 +54,9 @@ class Planning:
     inputs: list[Source] = field(default_factory=list)
     workers: int = 1
     measure: bool = False
-    dropped: list[tuple[LazyTensor, str]] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
+    dropped: list[tuple[LazyTensor, Event]] = field(default_factory=list)
+    notes: dict[Remark, None] = field(default_factory=dict)
+    warnings: dict[Remark, None] = field(default_factory=dict)
     on_scan: Callable[[str, float], None] | None = None
     _numbers: int = 0
 
@@ -63,19 +65,17 @@ class Planning:
         self._numbers += 1
         return self._numbers
 
-    def drop(self, tensor: LazyTensor, why: str) -> None:
+    def drop(self, tensor: LazyTensor, why: Event) -> None:
         """Record that a tensor leaves the flow."""
-        self.dropped.append((tensor, why))
+        self.dropped.append((tensor, interned(why)))
 
-    def note(self, text: str) -> None:
-        """Say something about the whole, once."""
-        if text not in self.notes:
-            self.notes.append(text)
+    def note(self, text: str, *, tensor: str | None = None, kind: str | None = None) -> None:
+        """Say something, once; see :class:`.event.Remark`."""
+        self.notes[Remark(text, tensor, kind)] = None
 
-    def warn(self, text: str) -> None:
-        """Say something the user should look at, once."""
-        if text not in self.warnings:
-            self.warnings.append(text)
+    def warn(self, text: str, *, tensor: str | None = None, kind: str | None = None) -> None:
+        """Say something the user should look at, once; see :class:`.event.Remark`."""
+        self.warnings[Remark(text, tensor, kind)] = None
 
     def unmatched(self, stage: str, rules: Iterable[str], names: Iterable[str] = ()) -> None:
         """Complain of rules that matched no tensor.

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from .context import Context
+from .event import Event
 from .expr import Expr, Piece
 from .spec import Part, Spec
 from .statistic import Statistic
@@ -57,7 +58,7 @@ class LazyTensor(Value):
     source: str = ""
     scheme: Encoding | None = None
     needs: tuple[Statistic[Any], ...] = ()
-    fate: tuple[str, ...] = ()
+    fate: tuple[Event, ...] = ()
     shares: str | None = None
     measured: int | None = None
     cost: int = 1
@@ -85,10 +86,10 @@ class LazyTensor(Value):
                 return part
         raise KeyError(role)
 
-    def evolve(self, *, did: str | None = None, **changes: Any) -> LazyTensor:
+    def evolve(self, *, did: Event | None = None, **changes: Any) -> LazyTensor:
         """A copy with some attributes changed, and ``did`` added to its fate."""
         if did is not None:
-            changes["fate"] = (*self.fate, did)
+            changes["fate"] = (*self.fate, interned(did))
         return replace(self, **changes)
 
     def read(self, start: int, stop: int, context: Context) -> Iterator[Piece]:

@@ -13,6 +13,7 @@ from .. import catalog
 from ..containers.torch.pickle import read_pickle
 from ..core.context import Context
 from ..core.dtypes import DTYPES
+from ..core.event import Event
 from ..core.expr import Expr, Piece
 from ..core.flow import Transform
 from ..core.given import path
@@ -95,7 +96,9 @@ class Calibrate(Transform):
             parts.append(Part("alpha", _SCALAR))
 
         value = Calibrating(tensor.value, np.float32(_REACH / peak), self.keep_global_scale, with_alpha)
-        return tensor.evolve(parts=tuple(parts), value=value, did=f"calibrate: inputs up to {peak:g}")
+        return tensor.evolve(
+            parts=tuple(parts), value=value, did=Event("calibrate", f"inputs up to {peak:g}")
+        )
 
     def config(self) -> dict[str, Any]:
         """The path, and the option where it differs from the default."""

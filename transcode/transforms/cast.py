@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..core.context import Context
 from ..core.dtypes import FLOATS, DType, dtype
+from ..core.event import Event
 from ..core.expr import Expr, Piece
 from ..core.flow import Transform
 from ..core.given import text, texts
@@ -93,19 +94,19 @@ class Cast(Transform):
             if not self._takes(tensor, patterns):
                 yield tensor
             elif not tensor.plain:
-                yield tensor.evolve(did="keep: quantized already, cast does not apply")
+                yield tensor.evolve(did=Event("keep", "quantized already, cast does not apply"))
             elif tensor.name in stored.parts:
                 kept.append(tensor)
                 if match is not None and tensor.name in codes:
                     raise _quantized(tensor, stored, planning)
-                yield tensor.evolve(did="keep: part of a quantized tensor, cast does not apply")
+                yield tensor.evolve(did=Event("keep", "part of a quantized tensor, cast does not apply"))
             elif kind.startswith("F8") and is_marker(tensor.name):
-                yield tensor.evolve(did="keep: a marker, cast does not apply")
+                yield tensor.evolve(did=Event("keep", "a marker, cast does not apply"))
             elif kind not in _TARGETS:
-                yield tensor.evolve(did=f"keep: {kind} is not a float that can be cast")
+                yield tensor.evolve(did=Event("keep", f"{kind} is not a float that can be cast"))
             else:
                 able += 1
-                done += kind != target.name or any(step.startswith("cast: ") for step in tensor.fate)
+                done += kind != target.name or any(event.kind == "cast" for event in tensor.fate)
                 yield cast_tensor(tensor, target, saturate=self.saturate)
         planning.unmatched("cast", patterns.unused(), [tensor.name for tensor in tensors])
         held = [tensor for tensor in kept if tensor.name in codes]
@@ -156,7 +157,7 @@ def cast_tensor(tensor: LazyTensor, to: DType, *, saturate: bool = False, why: s
     return made.evolve(
         cost=tensor.cost,
         grain=lcm(tensor.grain, spec.grain),
-        did=f"cast: {source.name} -> {to.name}{why and ', ' + why}",
+        did=Event("cast", f"{source.name} -> {to.name}{why and ', ' + why}"),
     )
 
 

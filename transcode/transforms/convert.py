@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from .. import catalog
+from ..core.event import Event
 from ..core.flow import Transform
 from ..core.given import text
 from ..core.planning import Planning
@@ -56,11 +57,11 @@ class Convert(Transform):
             new = tensor.name if family.spelling == self.to else family.convert(tensor.name, self.to)
             if new is None:
                 unknown.append(tensor.name)
-                yield tensor.evolve(did="convert: no rule knows this name")
+                yield tensor.evolve(did=Event("convert", "no rule knows this name"))
             elif new == tensor.name:
                 yield tensor
             else:
-                yield tensor.evolve(name=new, did=f"rename: {tensor.name} -> {new}")
+                yield tensor.evolve(name=new, did=Event("rename", f"{tensor.name} -> {new}"))
         if unknown:
             told = f"convert: no rule of {family.name} knows {', '.join(unknown[:5])}"
             told += f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""

@@ -14,6 +14,7 @@ from ..codecs import chain
 from ..core import small_json
 from ..core.context import Context
 from ..core.dtypes import DType
+from ..core.event import Event
 from ..core.expr import Expr, Piece
 from ..core.flow import Transform
 from ..core.given import text, texts
@@ -145,22 +146,26 @@ class Dequantize(Transform):
         readings: Mapping[str, Reading],
         left: Mapping[str, str],
         companions: Companions,
-    ) -> dict[str, str]:
+    ) -> dict[str, Event]:
         """Stored names that leave with the decoded tensors, and why."""
-        going: dict[str, str] = {}
+        going: dict[str, Event] = {}
         for codes, reading in readings.items():
             going |= {
-                part: "drop: went into the tensor that it belongs to"
+                part: Event("absorb", "went into the tensor that it belongs to")
                 for part in reading.stored.values()
                 if part != codes
             }
             inputs, marks = companions.of(reading)
-            going |= dict.fromkeys(inputs, "drop: a scale of its inputs, which are quantized no longer")
-            going |= dict.fromkeys(marks, f"drop: a marker of {conventions[0].name}")
+            going |= dict.fromkeys(
+                inputs, Event("drop", "a scale of its inputs, which are quantized no longer")
+            )
+            going |= dict.fromkeys(marks, Event("drop", f"a marker of {conventions[0].name}"))
         if not left:
-            going |= dict.fromkeys(companions.cache(), "drop: a scale of the cache of keys and values")
+            going |= dict.fromkeys(
+                companions.cache(), Event("drop", "a scale of the cache of keys and values")
+            )
             going |= {
-                name: f"drop: a marker of {conventions[0].name}"
+                name: Event("drop", f"a marker of {conventions[0].name}")
                 for name in table
                 if name not in going and any(one.is_marker(name) for one in conventions)
             }
@@ -240,7 +245,7 @@ def _decode(
     made = plain(name, out_spec, value, source=codes.source, fate=codes.fate)
     return made.evolve(
         grain=scheme.grain(spec) if apart else spec.rows,
-        did=f"dequantize {scheme.name} -> {target.name}: as {convention} stores it",
+        did=Event("dequantize", f"as {convention} stores it", f"{scheme.name} -> {target.name}"),
     )
 
 

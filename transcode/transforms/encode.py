@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import lcm
 
 from ..core.context import Context
+from ..core.event import Event
 from ..core.expr import Expr, Piece
 from ..core.scheme import Scheme
 from ..core.spec import Spec
@@ -106,13 +107,13 @@ def encode_tensor(
         measured: decode what was encoded, and note what is lost under this number.
     """
     spec = tensor.spec
-    said = f"quantize {scheme.name}: {why}"
+    said = why
     if len(spec.shape) > 2:
         shared = any(not part.spec.shape for part in scheme.parts(spec))
         said += f"; {len(spec.shape)}-D: a stack of {spec.rows // spec.shape[-2]} matrices, "
         said += "all with one scale of the tensor" if shared else "each for itself"
     return tensor.evolve(
-        did=said,
+        did=Event("quantize", said, scheme.name),
         parts=tuple(map(interned, scheme.parts(spec))),
         value=Encoding(tensor, scheme, tuple(needs), measured),
         grain=_grain(tensor, scheme),

@@ -89,12 +89,15 @@ def alike(
         if lost is not None:
             for number in quantized:
                 why = f"{decided[lost][0].name}, which it is joined with, is not: {spared[lost]}"
-                planning.warn(f"{decided[number][0].name}: not quantized: {why}")
+                name = decided[number][0].name
+                planning.warn(f"{name}: not quantized: {why}", tensor=name, kind="joined")
                 made[number] = (decided[number][0], None, why)
         elif quantized and len({repr(decided[number][1]) for number in members}) > 1:
             planning.warn(
                 f"{consumer.name}: loaders that join {_listed(decided[n][0].name for n in members)} refuse"
-                " them unless all are quantized alike"
+                " them unless all are quantized alike",
+                tensor=decided[members[0]][0].name,
+                kind="not alike",
             )
     return made
 

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from ..catalog.lora import lora_names
+from ..core.event import Event
 from ..core.flow import Transform
 from ..core.given import number
 from ..core.given import path as path_of
 from ..core.planning import Planning
 from ..core.spec import Spec
 from ..core.tensor import LazyTensor
+from ..core.value import interned
 from ..errors import PlanError, RecipeError
 from .lora_delta import Added, Difference
 from .lora_homes import KEYS, Homes
@@ -148,7 +150,7 @@ class Lora(Transform):
         shapes = {tensor.name: tensor.spec.shape for tensor in tensors}
         homes = Homes(shapes, names, self.keys, self.prefix)
         added: dict[str, list[Added]] = defaultdict(list)
-        told: dict[str, list[str]] = defaultdict(list)
+        told: dict[str, list[Event]] = defaultdict(list)
         for path, strength, alpha in self.files:
             contents = read(path, strength, alpha, names)
             planning.inputs.append(contents.source)
@@ -156,7 +158,7 @@ class Lora(Transform):
             refuse_untied(contents, made, table, planning)
             for name, change, what in made:
                 added[name].append(change)
-                told[name].append(f"lora: {contents.path.name} x {strength:g}, {what}")
+                told[name].append(interned(Event("lora", f"{contents.path.name} x {strength:g}, {what}")))
         for tensor in tensors:
             if tensor.name not in added:
                 yield tensor

@@ -7,10 +7,12 @@ from collections.abc import Iterable
 from ..catalog import Convention
 from ..catalog.convention import Marker
 from ..core.dtypes import DTYPES
+from ..core.event import Event
 from ..core.expr import Constant
 from ..core.planning import Planning
 from ..core.spec import Spec
 from ..core.tensor import LazyTensor, plain
+from ..core.value import interned
 
 __all__ = ["marked", "markers"]
 
@@ -27,7 +29,7 @@ def marked(tensors: Iterable[LazyTensor], convention: Convention, planning: Plan
     kept = []
     for tensor in tensors:
         if tensor.plain and ours.get(tensor.name) == tensor.spec:
-            planning.drop(tensor, f"drop: {convention.name} marks the output with one of its own")
+            planning.drop(tensor, Event("drop", f"{convention.name} marks the output with one of its own"))
         else:
             kept.append(tensor)
     return kept + made
@@ -51,4 +53,5 @@ def markers(tensors: Iterable[LazyTensor], convention: Convention) -> list[LazyT
 
 def _constant(name: str, marker: Marker, convention: str) -> LazyTensor:
     spec = Spec(DTYPES[marker.dtype], marker.shape)
-    return plain(name, spec, Constant(spec, marker.data), fate=(f"add: a marker of {convention}",))
+    added = interned(Event("add", f"a marker of {convention}"))
+    return plain(name, spec, Constant(spec, marker.data), fate=(added,))

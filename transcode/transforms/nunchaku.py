@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from ..catalog.nunchaku import Layer, modules
 from ..containers.deepcompressor.names import BRANCH, SCALE, SMOOTH
+from ..core.event import Event
 from ..core.flow import Transform
 from ..core.planning import Planning
 from ..core.tensor import LazyTensor
@@ -72,9 +73,9 @@ class Nunchaku(Transform):
             if name in made:
                 yield from made[name]
             elif name in packer.used:
-                planning.drop(tensor, f"drop: went into {packer.used[name]}")
+                planning.drop(tensor, Event("absorb", f"went into {packer.used[name]}"))
             elif name.startswith(_FILES) or tuple(name.split(".")[:2]) in blocks:
-                planning.drop(tensor, "drop: nunchaku has no place for it")
+                planning.drop(tensor, Event("drop", "nunchaku has no place for it"))
             else:
                 yield tensor
         _complain([name for name in table if name not in packer.used], blocks, planning)
@@ -163,7 +164,7 @@ class _Packer:
                 raise PlanError("has two levels of scales, there can be one", tensor=first)
             norm = AdaNorm(found.weight, levels[0], found.bias, layer.splits)
             norm.check()
-            return [norm.lazy(name, f"pack: w4a16 of {told}, {layer.splits} projections")]
+            return [norm.lazy(name, Event("pack", f"w4a16 of {told}, {layer.splits} projections"))]
         ones = Level(None, found.weight.rows, 1, False)
         coarse = levels[0] if len(levels) > 1 else ones
         fused = layer.fuses_smooth and self._fuses
@@ -171,11 +172,11 @@ class _Packer:
             self._encoded, found.weight, coarse, levels[-1], found.bias, smooth, down, up, found.shift, fused
         )  # fmt: skip
         packed.check()
-        facts = [f"pack: {self._encoded.name} of {told}"]
+        facts = [f"{self._encoded.name} of {told}"]
         facts += ["smoothed by the layer before" if fused else "smoothed"] if smooth else []
         facts += [f"rank {down.spec.shape[0]}"] if down else []
         facts += ["shifted"] if found.shift and down else []
-        return [packed.lazy(name, ", ".join(facts))]
+        return [packed.lazy(name, Event("pack", ", ".join(facts)))]
 
     def _sources(self, block: str, layer: Layer, name: str) -> _Sources:
         modules = [f"{block}.{module}" for module in layer.of]
@@ -198,7 +199,9 @@ class _Packer:
             if joined is not None:
                 first = joined.tensors[0].spec.shape
                 told = " + ".join(tensor.source for tensor in joined.tensors)
-                did = f"rename: {told} -> {name}.{suffix}" if len(joined.rows) == 1 else f"join: {told}"
+                did = Event("join", told)
+                if len(joined.rows) == 1:
+                    did = Event("rename", f"{told} -> {name}.{suffix}")
                 made.append(joined.plain(f"{name}.{suffix}", (joined.count, *first[1:]), did))
         return made
 

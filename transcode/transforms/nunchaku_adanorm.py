@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ..core.context import Context
 from ..core.dtypes import DTYPES, DType
+from ..core.event import Event
 from ..core.expr import Expr, Piece
 from ..core.spec import Part, Spec
 from ..core.tensor import LazyTensor
@@ -54,7 +55,7 @@ class AdaNorm(Expr):
     bias: Joined | None
     splits: int
 
-    def lazy(self, name: str, did: str) -> LazyTensor:
+    def lazy(self, name: str, did: Event) -> LazyTensor:
         """The packed tensor."""
         return LazyTensor(
             name, Spec(self.weight.dtype, (self.weight.count, self.weight.columns)), self.parts(), self,

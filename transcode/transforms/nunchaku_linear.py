@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ..core.context import Context
 from ..core.dtypes import DTYPES, DType
+from ..core.event import Event
 from ..core.expr import Expr, Piece
 from ..core.spec import Part, Spec
 from ..core.tensor import LazyTensor
@@ -91,7 +92,7 @@ class Linear(Expr):
     shift: LazyTensor | None = None
     fused: bool = False
 
-    def lazy(self, name: str, did: str) -> LazyTensor:
+    def lazy(self, name: str, did: Event) -> LazyTensor:
         """The packed tensor. Rows are read in 128s."""
         return LazyTensor(
             name, Spec(self.dtype, (self.weight.count, self.weight.columns)), self.parts(), self, _WARP,

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..core.context import Context
 from ..core.dtypes import DType
+from ..core.event import Event
 from ..core.expr import Expr, Piece
 from ..core.spec import Spec
 from ..core.tensor import LazyTensor, plain
@@ -79,7 +80,7 @@ class Joined:
         (piece,) = self.tensors[number].read(begin * per, end * per, context)
         return piece.data.reshape(end - begin, self.columns)
 
-    def plain(self, name: str, shape: tuple[int, ...], did: str) -> LazyTensor:
+    def plain(self, name: str, shape: tuple[int, ...], did: Event) -> LazyTensor:
         """The joined values as a tensor of their own."""
         spec = Spec(self.dtype, shape)
         return plain(name, spec, Joining(self, spec), source=self.tensors[0].source, fate=(did,))

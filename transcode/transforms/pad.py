@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..core.context import Context
+from ..core.event import Event
 from ..core.expr import Expr, Piece
 from ..core.spec import Spec
 from ..core.tensor import LazyTensor, plain
@@ -27,7 +28,7 @@ def pad_tensor(tensor: LazyTensor, rows: int, columns: int) -> LazyTensor:
         grain=tensor.grain,
         cost=tensor.cost,
         unpadded=tensor.unpadded or tensor.spec.shape,
-        did=f"pad: {tensor.spec} -> {spec}",
+        did=Event("pad", f"{tensor.spec} -> {spec}"),
     )
 
 

@@ -127,7 +127,9 @@ def _by_prefix(layers: _Layers, planning: Planning) -> list[str]:
         at = bisect_left(names, module)
         if at < len(names) and names[at].startswith(module):
             planning.warn(
-                f"{KEY}: {module} is not listed as unquantized, its name is the beginning of {names[at]}"
+                f"{KEY}: {module} is not listed as unquantized, its name is the beginning of {names[at]}",
+                tensor=module,
+                kind="hidden",
             )
         else:
             kept.append(module)

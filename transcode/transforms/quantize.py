@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from .. import catalog
 from ..core.dtypes import DType
+from ..core.event import Event
 from ..core.flow import Transform
 from ..core.given import pairs, text, texts
 from ..core.planning import Planning
@@ -200,9 +201,9 @@ class Quantize(Transform):
                     tensor, action, why, looks, measured=planning.number() if planning.measure else None
                 )
             elif self.keep_dtype is not None and tensor.name not in stored and choice.may_cast(tensor):
-                yield cast_tensor(tensor.evolve(did=f"keep: {why}"), float_dtype(self.keep_dtype))
+                yield cast_tensor(tensor.evolve(did=Event("keep", why)), float_dtype(self.keep_dtype))
             else:
-                yield tensor.evolve(did=f"keep: {why}")
+                yield tensor.evolve(did=Event("keep", why))
 
     def _decide(
         self, tensors: list[LazyTensor], choice: Choice, spared: dict[int, str], planning: Planning
@@ -272,7 +273,7 @@ class Quantize(Transform):
             padded = pad_tensor(tensor, *size)
             if padded.spec.numel and misfit(padded, scheme, consumer, followed=followed) is None:
                 return padded, scheme, why
-        planning.warn(f"{tensor.name}: not quantized: {refusal}")
+        planning.warn(f"{tensor.name}: not quantized: {refusal}", tensor=tensor.name, kind="misfit")
         return refusal
 
     def _needs(
@@ -370,7 +371,9 @@ def _spare_nonfinite(decided: list[Decision], found: dict[int, str], planning: P
         for (number, tensor, _), problem in zip(todo, problems, strict=True):
             done += tensor.spec.nbytes
             if problem is not None:
-                planning.warn(f"{tensor.name}: not quantized: {problem}")
+                planning.warn(
+                    f"{tensor.name}: not quantized: {problem}", tensor=tensor.name, kind="not finite"
+                )
                 spared[number] = (tensor, None, problem)
                 found[number] = problem
             if planning.on_scan is not None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from ..core.event import Event
 from ..core.flow import Transform
 from ..core.given import pairs
 from ..core.patterns import check_length
@@ -82,7 +83,7 @@ class Rename(Transform):
                     if count:
                         used.add(pattern.pattern)
             renamed += new != name
-            yield tensor if new == name else tensor.evolve(name=new, did=f"rename: {name} -> {new}")
+            yield tensor if new == name else tensor.evolve(name=new, did=Event("rename", f"{name} -> {new}"))
         rest = [rule for rule, _ in (*self.rules, *self.names) if rule not in used]
         planning.unmatched("rename", rest, seen)
         if not renamed and not rest:

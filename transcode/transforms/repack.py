@@ -13,6 +13,7 @@ from .. import catalog
 from ..codecs import chain
 from ..core.context import Context
 from ..core.dtypes import DTYPES, FLOATS, DType
+from ..core.event import Event
 from ..core.expr import Expr, Piece
 from ..core.planning import Planning
 from ..core.scheme import Scheme
@@ -61,20 +62,22 @@ def repack(tensors: Sequence[LazyTensor], target: catalog.Convention, planning: 
     kind = _dtype(tensors, stored.parts)
     source = conventions[0]
     made: dict[str, LazyTensor] = {}
-    going: dict[str, str] = {}
+    left_out: list[str] = []
+    going: dict[str, Event] = {}
     for codes, reading in readings.items():
         made[codes] = _grouped(reading, companions.shape(reading), table, kind, source, target)
         parts = (part for part in reading.stored.values() if part != codes)
-        going |= dict.fromkeys(parts, "drop: went into the tensor that it belongs to")
+        going |= dict.fromkeys(parts, Event("absorb", "went into the tensor that it belongs to"))
         inputs, marks = companions.of(reading)
-        going |= dict.fromkeys(inputs, f"drop: a scale of its inputs, as {source.name} has it")
-        going |= dict.fromkeys(marks, f"drop: a marker of {source.name}")
-    _tell(readings, source, target, [name for name, why in going.items() if "inputs" in why], planning)
+        going |= dict.fromkeys(inputs, Event("drop", f"a scale of its inputs, as {source.name} has it"))
+        left_out += inputs
+        going |= dict.fromkeys(marks, Event("drop", f"a marker of {source.name}"))
+    _tell(readings, source, target, left_out, planning)
     planning.decoded |= {table[codes].source for codes in readings}
     forget(planning, [reading.name for reading in readings.values()])
     for name in table.keys() - going.keys() - made.keys():
         if any(one.is_marker(name) for one in conventions):
-            going[name] = f"drop: a marker of {source.name}"
+            going[name] = Event("drop", f"a marker of {source.name}")
     for name in table:
         if name in going:
             planning.drop(table[name], going[name])
@@ -155,7 +158,7 @@ def _grouped(
         value=Grouping(name, stored("codes"), others, reading.powers),
         grain=scheme.grain(spec) if apart else max(spec.rows, 1),
         unpadded=None if shape == spec.shape else shape,
-        did=f"repack {scheme.name}: the codes and scales of {source.name}, as they are",
+        did=Event("repack", f"the codes and scales of {source.name}, as they are", scheme.name),
     )
 
 

@@ -62,10 +62,10 @@ def note_again(decided: Iterable[tuple[LazyTensor, object, str]], planning: Plan
     """Say which tensors are decoded and encoded anew, as this loses once more."""
     kinds: Counter[tuple[str, str, str]] = Counter()
     for tensor, action, _ in decided:
-        before = next((step for step in tensor.fate if step.startswith("dequantize ")), None)
-        if before is not None and action is not None and not isinstance(action, DType):
+        decoded = next((event for event in tensor.fate if event.kind == "dequantize"), None)
+        if decoded is not None and action is not None and not isinstance(action, DType):
             name = getattr(action, "name", "")
-            kinds[before.removeprefix("dequantize "), name, tensor.spec.dtype.name] += 1
+            kinds[f"{decoded.what}: {decoded.text}", name, tensor.spec.dtype.name] += 1
     for (before, after, between), count in kinds.items():
         spared = ""
         if between in _ROUNDED:

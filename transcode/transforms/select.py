@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
+from ..core.event import Event
 from ..core.flow import Transform
 from ..core.given import texts
 from ..core.patterns import Pattern
@@ -56,7 +57,7 @@ class _Select(Transform):
                 planning.drop(tensor, why)
         planning.unmatched(self.kind, patterns.unused(), seen)
 
-    def _leaves(self, match: str | None) -> str | None:
+    def _leaves(self, match: str | None) -> Event | None:
         raise NotImplementedError
 
     def config(self) -> list[str]:
@@ -76,8 +77,8 @@ class Keep(_Select):
         if len(planning.dropped) == dropped:
             planning.warn(f"keep: {', '.join(self.patterns)}: every tensor matches, none is left out")
 
-    def _leaves(self, match: str | None) -> str | None:
-        return "drop: matches no pattern of keep" if match is None else None
+    def _leaves(self, match: str | None) -> Event | None:
+        return Event("drop", "matches no pattern of keep") if match is None else None
 
 
 @dataclass(frozen=True)
@@ -86,5 +87,5 @@ class Drop(_Select):
 
     kind: ClassVar[str] = "drop"
 
-    def _leaves(self, match: str | None) -> str | None:
-        return None if match is None else f"drop: {match}"
+    def _leaves(self, match: str | None) -> Event | None:
+        return None if match is None else Event("drop", match)

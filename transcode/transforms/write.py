@@ -135,8 +135,10 @@ class Write:
             measure=self.performance.measure,
             on_scan=self._scan,
         )
-        planning.notes.extend(flow.source.notes)
-        planning.warnings.extend(self.remarks)
+        for text in flow.source.notes:
+            planning.note(text)
+        for text in self.remarks:
+            planning.warn(text)
         tensors = flow.tensors(planning)
         if not tensors:
             raise PlanError("no tensor is left to write", file=flow.source.path)
@@ -326,7 +328,11 @@ def _note_shared(tensors: Sequence[LazyTensor], planning: Planning) -> None:
             owners.setdefault(tensor.shares, []).append(tensor.name)
     for names in owners.values():
         if len(names) > 1:
-            planning.note(f"{', '.join(names)} share their bytes in the source; each is written in full")
+            planning.note(
+                f"{', '.join(names)} share their bytes in the source; each is written in full",
+                tensor=names[0],
+                kind="shared",
+            )
 
 
 def _default_convention(flow: Flow) -> str:

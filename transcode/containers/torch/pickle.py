@@ -23,6 +23,7 @@ from os import PathLike
 from pathlib import PurePosixPath
 from typing import IO, Any
 
+from ...core.event import Event
 from ...core.spec import Spec
 from ...core.tensor import LazyTensor
 from ...errors import FormatError
@@ -165,7 +166,7 @@ class _Maker:
             return begin, stored(self._file, name, spec, begin, shares=shares)
         return begin, strided(
             self._file, name, spec, begin, tensor.shape, tensor.strides, shares=shares
-        ).evolve(did="gathered: it was not contiguous")  # fmt: skip
+        ).evolve(did=Event("gather", "it was not contiguous"))  # fmt: skip
 
 
 def _overlaps(tensors: list[Tensor]) -> dict[Tensor, str]:

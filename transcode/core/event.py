@@ -1,0 +1,68 @@
+"""What happened to a tensor, and what planning has to say: with a kind, so that no code reads their texts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from .value import Value
+
+__all__ = ["Event", "Kind", "Remark"]
+
+Kind = Literal[
+    "absorb", "add", "calibrate", "cast", "convert", "dequantize", "drop", "gather", "join", "keep", "lora",
+    "pack", "pad", "quantize", "rename", "repack",
+]  # fmt: skip
+"""What can happen to a tensor. ``absorb``: it left the flow, its values went into another; ``convert``: names
+are respelled, which did not change its own; ``gather``: its elements did not lie in order in the source.
+"""
+
+_HEADS = {"absorb": "drop", "gather": "gathered"}
+"""How kinds are spoken of that are not their own word."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event(Value):
+    """Something that happened to a tensor. Its ``str`` is for people and JSON: ``quantize int8: why``.
+
+    Attributes:
+        kind: what it was.
+        text: how or why; None where there is no more to say.
+        what: what it was done with, where a kind has several: the scheme, ``int8`` or ``int8 -> BF16``.
+    """
+
+    kind: Kind
+    text: str | None = None
+    what: str | None = None
+
+    @property
+    def label(self) -> str:
+        """The kind, and with what: the same for all tensors to which the same was done."""
+        head = _HEADS.get(self.kind, self.kind)
+        return head if self.what is None else f"{head} {self.what}"
+
+    def __str__(self) -> str:
+        return self.label if self.text is None else f"{self.label}: {self.text}"
+
+
+@dataclass(frozen=True, slots=True)
+class Remark(Value):
+    """Something that planning has to say. Its ``str`` is the text.
+
+    Attributes:
+        text: the whole line. Where it begins with the tensor's name, a colon follows.
+        tensor: name of the tensor that it is about (of several, the first); None for the whole.
+        kind: one word or two for all that say the same of different tensors; None where it is alone.
+    """
+
+    text: str
+    tensor: str | None = None
+    kind: str | None = None
+
+    @property
+    def rest(self) -> str:
+        """The text without the tensor's name at its beginning."""
+        return self.text if self.tensor is None else self.text.removeprefix(f"{self.tensor}: ")
+
+    def __str__(self) -> str:
+        return self.text
