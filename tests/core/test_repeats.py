@@ -15,7 +15,7 @@ from transcode.transforms.rename import Rename
 
 EXPONENTIAL = [
     "(a+)+b", "(a|aa)*b", "((a*)b)+", "(?:x(?:a|b)c){2,}", "(a?a)+b", "((?(1)a*|b))*c", "(?x:(a+) +)b",
-    "(?P<n>(?:a*))*b", "(?:(?P<n>a)(?P=n)*)*b", "a" * 1001,
+    "(.*\\.)+x", r"([^.]+\.?)+x", "(?P<n>(?:a*))*b", "(?:(?P<n>a)(?P=n)*)*b", "a" * 1001,
 ]  # fmt: skip
 LIGHT = {  # expression -> (repeats, choices)
     r"\.weight$": (0, 1),
@@ -31,6 +31,8 @@ LIGHT = {  # expression -> (repeats, choices)
     r"(ab)*c": (1, 1),
     r"[*+|(]x": (0, 1),
     r"(\w+)\1": (2, 1),
+    r"(?:[^.]+\.)+x": (1, 1),  # each time in one way, so often as there are dots
+    r"^(?:[^.]+\.){2}(?:self_attn|ffn)(?:\.|$)": (1, 4),
 }
 
 

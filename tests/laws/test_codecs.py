@@ -53,7 +53,7 @@ PARTS = [
 
 def content(part: Spec) -> Bytes:
     """Bytes of a part that any codec for its dtype can hold: small I8, F32 that are powers of two."""
-    random = np.random.default_rng(part.numel + part.dtype.rank)
+    random = np.random.default_rng(part.numel + list(DTYPES).index(part.dtype.name))
     if part.dtype.name == "I8":
         return random.integers(-8, 8, part.numel, np.int8).view(np.uint8)
     if part.dtype.name == "F32":

@@ -48,6 +48,11 @@ def dumped(value: object, **how: object) -> bytes:
     return out.getvalue()
 
 
+def _verify(source) -> None:
+    for one in source.inputs:
+        one.verify()
+
+
 @dataclass(frozen=True)
 class Sample:
     """Files as a format's own library writes them.
@@ -150,11 +155,6 @@ def test_no_two_entries_claim_the_same() -> None:
 
 
 @pytest.mark.parametrize("sample", SAMPLES.values(), ids=SAMPLES)
-def _verify(source) -> None:
-    for one in source.inputs:
-        one.verify()
-
-
 class TestReading:
     """What is read is what the format's own library wrote."""
 

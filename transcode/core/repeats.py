@@ -1,7 +1,7 @@
 """How long an expression may take on a name: what of it repeats, and in how many ways it can fit.
 
 A backtracking matcher tries all ways in which the parts of an expression can share a text out among them.
-What repeats something that itself repeats or branches has exponentially many. Else ``k`` repeats can share
+What repeats something that itself fits in several ways has exponentially many. Else ``k`` repeats can share
 out ``n`` characters, from any beginning, in at most ``binomial(n + k + 1, k + 1)`` ways, and each option or
 alternative multiplies them. A repeat of one character does not count where what follows is one that it
 cannot be: ``\\d+\\.`` fits in one way.
@@ -59,7 +59,7 @@ def weigh(expression: str) -> Weight:
     tokens = [match[0] for match in _TOKEN.finditer(expression)]
     why: str | None = None
     repeats, choices, refers = 0, 1, False
-    groups = [False]  # for each open group: whether it repeats or branches inside
+    groups = [False]  # for each open group: whether it can fit a text in several ways
     branches = [1]
     closed: bool | None = None  # whether the group that has just been closed does
     for number, token in enumerate(tokens):
@@ -83,8 +83,9 @@ def weigh(expression: str) -> Weight:
         elif _REPEAT.fullmatch(token):
             if closed:
                 why = why or "repeats what repeats or branches"
-            groups[-1] = True
-            repeats += not _one_way(before, token, tokens[number + 1 :])
+            several = not _one_way(before, token, tokens[number + 1 :])
+            groups[-1] = groups[-1] or several  # not by ``[^.]+\.``, which fits in one
+            repeats += several
             closed = None
         elif token == "?" and not (before == "?" or _REPEAT.fullmatch(before)):
             groups[-1] = True
