@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import transcode as tc
 from transcode.containers.safetensors.container import Safetensors
@@ -46,8 +46,16 @@ main(sys.argv[1:])
 """
 
 
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory) -> None:
+    """The kernels are in the cache of the disk: a child that still compiles hears of a signal late."""
+    folder = tmp_path_factory.mktemp("compiled")
+    save_file({"blocks.0.ffn.weight": torch.ones(4, 64)}, folder / "m.safetensors")
+    tc.open(folder / "m.safetensors") | tc.quantize("int8") | tc.write(folder / "o.safetensors")
+
+
 @pytest.fixture
-def slow(tmp_path):
+def slow(tmp_path, compiled):
     """Begin a run in a process of its own that takes some seconds; returns when it writes."""
     begun: list[subprocess.Popen[str]] = []
 
