@@ -399,6 +399,16 @@ def test_misnamed_files_are_read_by_their_content(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_a_length_that_looks_like_another_format(tmp_path):
+    """A header of 60 bytes begins with ``<``, as web pages do."""
+    text = b'   {"w":{"dtype":"U8","shape":[2],"data_offsets":[0,2]}}'
+    path = tmp_path / "m.safetensors"
+    path.write_bytes((60).to_bytes(8, "little") + text.ljust(60) + b"xy")
+    assert safe_open(path, "np").keys() == ["w"]
+    with open_source(path) as source:
+        assert [tensor.name for tensor in source.tensors] == ["w"]
+
+
 def test_a_thousand_shards_open_by_their_headers_alone(tmp_path, monkeypatch):
     weight_map = {}
     for i in range(1, 1001):

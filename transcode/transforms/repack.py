@@ -21,6 +21,7 @@ from ..core.spec import Spec
 from ..core.tensor import LazyTensor
 from ..core.value import interned
 from ..errors import PlanError
+from ..schemes import SCHEMES
 from .cast import cast_values
 from .companions import Companions
 from .dequantize import StoredPart, forget, whole_part
@@ -51,6 +52,8 @@ def repack(tensors: Sequence[LazyTensor], target: catalog.Convention, planning: 
     stored = stored_quantized(tensors)
     if not stored or not target.schemes:
         return tensors
+    if stored.foreign and not target.schemes.keys() & SCHEMES.keys():
+        return tensors  # nunchaku's, which nothing here decodes: split and joined as they are
     conventions, readings = decipher(tensors, planning)
     if any(one.name == target.name for one in conventions):
         return tensors
