@@ -515,14 +515,16 @@ def test_few_rows_of_the_source_are_read_at_a_time(save, name, monkeypatch):
     _, model, adapter = files(save, case)
     most = []
 
+    merge = lora_merge.merge
+
     def watched(tensor, added):
         def read(start, stop, context):
             most.append((stop - start) * tensor.spec.columns)
             return tensor.read(start, stop, context)
 
-        return lora_merge.merge(tensor.evolve(value=By(read)), added)
+        return merge(tensor.evolve(value=By(read)), added)
 
-    monkeypatch.setattr("transcode.transforms.lora.merge", watched)
+    monkeypatch.setattr("transcode.transforms.lora_merge.merge", watched)
     tensor = (tc.open(model) | tc.lora(adapter))["net.q.weight"]
     tensor.matrix(0, tensor.spec.rows, Context())
     assert 0 < max(most) <= 4 * prod(case.shape[1:])

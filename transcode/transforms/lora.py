@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from ..catalog.lora import lora_names
 from ..core.event import Event
@@ -21,14 +21,9 @@ from ..core.spec import Spec
 from ..core.tensor import LazyTensor
 from ..core.value import interned
 from ..errors import PlanError, RecipeError
-from .lora_delta import Added, Difference
-from .lora_homes import KEYS, Homes
-from .lora_keys import read
-from .lora_merge import merge
-from .lora_places import Whole
-from .lora_placing import placements
-from .lora_stacked import Stacked
-from .lora_tied import refuse_untied
+
+if TYPE_CHECKING:
+    from .lora_delta import Added
 
 __all__ = ["Lora", "LoraFile", "parse_lora"]
 
@@ -132,6 +127,8 @@ class Lora(Transform):
         object.__setattr__(self, "files", _files(self.files))
         if not self.files:
             raise RecipeError("lora: no file is named")
+        from .lora_homes import KEYS
+
         if self.keys not in KEYS:
             raise RecipeError(f"lora: keys: {self.keys!r} is not one of {', '.join(KEYS)}")
         for path, strength, alpha in self.files:
@@ -144,6 +141,13 @@ class Lora(Transform):
 
     def apply(self, tensors: Iterable[LazyTensor], planning: Planning) -> Iterator[LazyTensor]:
         """Find each key's tensor from names and shapes; deltas are computed tile by tile."""
+        # Most runs merge nothing, and the start of each would load all that merging needs.
+        from .lora_homes import Homes
+        from .lora_keys import read
+        from .lora_merge import merge
+        from .lora_placing import placements
+        from .lora_tied import refuse_untied
+
         tensors = list(tensors)
         table = {tensor.name: tensor for tensor in tensors}
         names = lora_names()
@@ -189,6 +193,10 @@ class Lora(Transform):
 
 def _as_rows(tensor: LazyTensor, added: list[Added]) -> LazyTensor:
     """A stack of matrices as one of all their rows, so that tiles need not hold whole ones."""
+    from .lora_delta import Difference
+    from .lora_places import Whole
+    from .lora_stacked import Stacked
+
     if not any(isinstance(one.delta, Stacked) for one in added):
         return tensor
     for one in added:
