@@ -35,6 +35,7 @@ __all__ = [
     "fork",
     "kill_at",
     "ptrace_works",
+    "tear",
 ]
 
 CALLS = (
@@ -286,6 +287,23 @@ def ptrace_works() -> bool:
         return not kill_at(1 << 30, lambda: None)
     except (AssertionError, OSError):
         return False
+
+
+def tear(number: int, part: float) -> None:
+    """From now on the N-th write of this process stops after a part of its bytes, and the process with it."""
+    from transcode.io import system
+
+    seen = 0
+
+    def write(fd: int, data: memoryview, offset: int) -> int:
+        nonlocal seen
+        seen += 1
+        if seen == number:
+            os.pwrite(fd, data[: int(len(data) * part)], offset)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return os.pwrite(fd, data, offset)
+
+    system._pwrite = write
 
 
 def fork(action: Callable[[], object]) -> int:

@@ -11,10 +11,11 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .engine import Injection, Outcome, Tally, dying, failing, ptrace_works, spread
+from .engine import Injection, Outcome, Tally, dying, failing, ptrace_works, spread, tear
 from .scenarios import Stage
 
 __all__ = ["ERRORS", "SIGNALS", "errors", "kill_calls", "kill_random", "real_calls", "signals", "torn"]
@@ -115,22 +116,7 @@ def torn(stage: Stage, dice: random.Random, count: int, until: float, tally: Tal
             break
         number, part = 1 + trial % 12, dice.random()
 
-        def install(number: int = number, part: float = part) -> None:
-            from transcode.io import system
-
-            seen = 0
-
-            def write(fd: int, data: memoryview, offset: int) -> int:
-                nonlocal seen
-                seen += 1
-                if seen == number:
-                    os.pwrite(fd, data[: int(len(data) * part)], offset)
-                    os.kill(os.getpid(), signal.SIGKILL)
-                return os.pwrite(fd, data, offset)
-
-            system._pwrite = write
-
-        outcome = stage.play(install)
+        outcome = stage.play(partial(tear, number, part))
         if outcome.code == 0:  # there were fewer writes
             continue
         tally.add("trials")

@@ -1,7 +1,7 @@
 """Knowledge as data: families, conventions and how they are loaded from ``formats/``."""
 
 from .convention import SHAPE, Convention, PartRule, SchemeRule
-from .conventions import convention, conventions
+from .conventions import convention, conventions, every_convention, is_marker
 from .families import detect, families, family, generic_family
 from .family import Family, Spelling
 from .limits import experts_of, holds
@@ -18,9 +18,11 @@ __all__ = [
     "convention",
     "conventions",
     "detect",
+    "every_convention",
     "experts_of",
     "families",
     "family",
     "generic_family",
     "holds",
+    "is_marker",
 ]

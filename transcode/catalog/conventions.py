@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from functools import lru_cache
 from math import prod
 from pathlib import Path
@@ -17,7 +18,7 @@ from .folders import find, listing
 from .limits import limit, partly
 from .parts import part_rules, template
 
-__all__ = ["convention", "conventions", "load_convention"]
+__all__ = ["convention", "conventions", "every_convention", "is_marker", "load_convention"]
 
 _LAYOUTS = ("single_file", "by_block", "chunked")
 
@@ -36,6 +37,20 @@ def convention(name: str) -> Convention:
     path = find("conventions", name)
     facts = path.stat()
     return _parsed(path, (facts.st_mtime_ns, facts.st_size))
+
+
+def every_convention() -> list[Convention]:
+    """All conventions, sorted by name. Looks at each file: ask once, not for each tensor.
+
+    Raises:
+        RecipeError: a mistake in a file.
+    """
+    return [convention(name) for name in conventions()]
+
+
+def is_marker(stored: str, among: Iterable[Convention]) -> bool:
+    """Whether a stored name is that of a marker of one of some conventions."""
+    return any(one.is_marker(stored) for one in among)
 
 
 def load_convention(path: Path) -> Convention:

@@ -60,7 +60,7 @@ def conventions(words: tuple[str, ...], as_json: bool) -> None:
 
     if name := _shown(words):
         return _show(catalog.convention(name).file, as_json=as_json)
-    found = [catalog.convention(name) for name in catalog.conventions()]
+    found = catalog.every_convention()
     if as_json:
         return show_json([{"name": c.name, "title": c.title, "schemes": list(c.schemes)} for c in found])
     return print_table(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from operator import attrgetter
 from pathlib import Path
@@ -56,7 +56,7 @@ class PlannedFile:
         return len(self.header) + (self.places[-1].end if self.places else 0) + len(self.tail)
 
 
-_FIELDS = attrgetter("name", "spec", "tensor", "role", "begin", "end")
+_FIELDS = attrgetter(*(one.name for one in fields(Place)))
 
 
 def _planned(name: str, header: bytes, tail: bytes, *columns: tuple[Any, ...]) -> PlannedFile:

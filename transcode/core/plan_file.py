@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .. import __version__
 from ..errors import FormatError
-from . import small_json, values
+from . import values
 from .plan import Plan
 
 __all__ = ["load", "save"]
@@ -53,8 +53,8 @@ def load(path: str | PathLike[str]) -> Plan:
         told = getattr(error, "strerror", None) or "not UTF-8"
         raise FormatError(f"cannot be read: {told}", file=path) from None
     try:
-        data = small_json.parse_object(text, what="a plan") if len(text) < 1 << 16 else json.loads(text)
-    except (ValueError, RecursionError, FormatError):
+        data = json.loads(text)
+    except (ValueError, RecursionError):
         data = None
     if not isinstance(data, dict) or data.get("kind") != _KIND:
         raise FormatError(

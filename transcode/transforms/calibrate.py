@@ -76,12 +76,13 @@ class Calibrate(Transform):
             planning.note(
                 f"calibrate: {idle} of {len(peaks)} entries belong to tensors that are not quantized"
             )
+        consumer = None if planning.convention is None else catalog.convention(planning.convention)
         for tensor in tensors:
             key = keys.get(tensor.name)
             if key is None:
                 yield tensor
             else:
-                yield self._calibrated(tensor, peaks[key], with_alpha=_takes_alpha(tensor, planning))
+                yield self._calibrated(tensor, peaks[key], with_alpha=_takes_alpha(tensor, consumer))
 
     def _calibrated(self, tensor: LazyTensor, peak: np.float32, *, with_alpha: bool) -> LazyTensor:
         if not with_alpha and not self.keep_global_scale:
@@ -143,10 +144,10 @@ class Calibrating(Expr):
                 yield Piece("alpha", 0, np.float32(1) / (given * piece.data.reshape(1)))
 
 
-def _takes_alpha(tensor: LazyTensor, planning: Planning) -> bool:
-    if planning.convention is None or tensor.scheme is None:
+def _takes_alpha(tensor: LazyTensor, consumer: catalog.Convention | None) -> bool:
+    if consumer is None or tensor.scheme is None:
         return True
-    rule = catalog.convention(planning.convention).schemes.get(tensor.scheme.name)
+    rule = consumer.schemes.get(tensor.scheme.name)
     # Who stores neither is left to refuse both, by name.
     return rule is None or "alpha" in rule.parts or "input_global_scale" not in rule.parts
 

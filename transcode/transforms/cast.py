@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import catalog
 from ..core.context import Context
 from ..core.dtypes import FLOATS, DType, dtype
 from ..core.event import Event
@@ -21,7 +22,7 @@ from ..core.scratch import Scratch
 from ..core.spec import Spec
 from ..core.tensor import LazyTensor, plain
 from ..errors import DataError, PlanError, RecipeError
-from .orphans import is_marker, refuse_scaled
+from .orphans import refuse_scaled
 from .quantized import Stored, plain_fp8, stored_quantized
 from .select import Patterns
 
@@ -88,6 +89,7 @@ class Cast(Transform):
         refuse_scaled(bare, tensors, stored, planning)
         kept: list[LazyTensor] = []
         able = done = 0
+        conventions = catalog.every_convention()
         for tensor in tensors:
             match = patterns.first(tensor.name)
             kind = tensor.spec.dtype.name
@@ -100,7 +102,7 @@ class Cast(Transform):
                 if match is not None and tensor.name in codes:
                     raise _quantized(tensor, stored, planning)
                 yield tensor.evolve(did=Event("keep", "part of a quantized tensor, cast does not apply"))
-            elif kind.startswith("F8") and is_marker(tensor.name):
+            elif kind.startswith("F8") and catalog.is_marker(tensor.name, conventions):
                 yield tensor.evolve(did=Event("keep", "a marker, cast does not apply"))
             elif kind not in _TARGETS:
                 yield tensor.evolve(did=Event("keep", f"{kind} is not a float that can be cast"))

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from math import prod
 
-from ..catalog import SHAPE, Convention
+from ..catalog import SHAPE, Convention, is_marker
 from ..core.tensor import LazyTensor
 from ..errors import PlanError
 from .fit import multiple
@@ -56,7 +56,7 @@ class Companions:
                 continue
             if other in inputs:
                 dropped.append(other)
-            elif any(convention.is_marker(other) for convention in self._conventions):
+            elif is_marker(other, self._conventions):
                 marks.append(other)
             elif not (other in self._quantized or self._harmless(other)):
                 unknown.append(other)

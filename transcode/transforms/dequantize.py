@@ -33,7 +33,7 @@ from .readings import Reading
 from .select import Patterns
 from .spell import canonical
 
-__all__ = ["Decoding", "Dequantize", "StoredPart", "forget", "whole_part"]
+__all__ = ["Decoding", "Dequantize", "StoredPart", "forget", "leaving", "stored_parts"]
 
 _F32 = "F32"
 _STATED = ("quantization_config", "compression_config")
@@ -106,7 +106,12 @@ class Dequantize(Transform):
         left = {codes: name for codes, name in stored.tensors.items() if codes not in readings}
         quantized = {part for one in readings.values() for part in one.stored.values()} | left.keys()
         companions = Companions(table, conventions, quantized)
-        going = self._going(table, conventions, readings, left, companions)
+        inputs = Event("drop", "a scale of its inputs, which are quantized no longer")
+        going = leaving(table, conventions, readings, companions, inputs, everywhere=not left)
+        if not left:
+            going |= dict.fromkeys(
+                companions.cache(), Event("drop", "a scale of the cache of keys and values")
+            )
         made = self._made(table, readings, conventions, companions)
         self._tell(conventions, readings, planning)
         for name, tensor in table.items():
@@ -139,38 +144,6 @@ class Dequantize(Transform):
             for codes, reading in readings.items()
         }
 
-    def _going(
-        self,
-        table: Mapping[str, LazyTensor],
-        conventions: Sequence[catalog.Convention],
-        readings: Mapping[str, Reading],
-        left: Mapping[str, str],
-        companions: Companions,
-    ) -> dict[str, Event]:
-        """Stored names that leave with the decoded tensors, and why."""
-        going: dict[str, Event] = {}
-        for codes, reading in readings.items():
-            going |= {
-                part: Event("absorb", "went into the tensor that it belongs to")
-                for part in reading.stored.values()
-                if part != codes
-            }
-            inputs, marks = companions.of(reading)
-            going |= dict.fromkeys(
-                inputs, Event("drop", "a scale of its inputs, which are quantized no longer")
-            )
-            going |= dict.fromkeys(marks, Event("drop", f"a marker of {conventions[0].name}"))
-        if not left:
-            going |= dict.fromkeys(
-                companions.cache(), Event("drop", "a scale of the cache of keys and values")
-            )
-            going |= {
-                name: Event("drop", f"a marker of {conventions[0].name}")
-                for name in table
-                if name not in going and any(one.is_marker(name) for one in conventions)
-            }
-        return going
-
     def _tell(
         self,
         conventions: Sequence[catalog.Convention],
@@ -198,6 +171,36 @@ class Dequantize(Transform):
         if self.on_nonfinite != "error":
             config["on_nonfinite"] = self.on_nonfinite
         return config
+
+
+def leaving(
+    table: Mapping[str, LazyTensor],
+    conventions: Sequence[catalog.Convention],
+    readings: Mapping[str, Reading],
+    companions: Companions,
+    inputs: Event,
+    *,
+    everywhere: bool,
+) -> dict[str, Event]:
+    """Stored names that leave when the tensors they belong to are no longer stored so, and why.
+
+    Args:
+        conventions: those that read the tensors; the first names them.
+        inputs: what becomes of scales of inputs.
+        everywhere: markers that are for no tensor in particular leave too.
+    """
+    mark = Event("drop", f"a marker of {conventions[0].name}")
+    going: dict[str, Event] = {}
+    for codes, reading in readings.items():
+        parts = (part for part in reading.stored.values() if part != codes)
+        going |= dict.fromkeys(parts, Event("absorb", "went into the tensor that it belongs to"))
+        scales, marks = companions.of(reading)
+        going |= dict.fromkeys(scales, inputs)
+        going |= dict.fromkeys(marks, mark)
+    if everywhere:
+        others = (name for name in table if name not in going and name not in readings)
+        going |= {name: mark for name in others if catalog.is_marker(name, conventions)}
+    return going
 
 
 def forget(planning: Planning, decoded: Sequence[str], *, some_left: bool = False) -> None:
@@ -229,22 +232,13 @@ def _decode(
     convention: str,
 ) -> LazyTensor:
     name, scheme, spec = reading.name, reading.scheme, reading.spec
-    codes = table[reading.codes]
-    parts = {part.role: part for part in scheme.parts(spec)}
-    small = tuple(
-        StoredPart(table[reading.stored[role]], reading.rules[role], part)
-        for role, part in parts.items()
-        if role != "codes"
-    )
-    apart = chain.apart(reading.rules["codes"].codecs, parts["codes"].spec)
+    parts = stored_parts(reading, table)
+    codes = parts.pop("codes")
     out_spec = Spec(target, shape)
-    value = Decoding(
-        name, StoredPart(codes, reading.rules["codes"], parts["codes"]), small, scheme, spec, out_spec,
-        reading.powers, keep,
-    )  # fmt: skip
-    made = plain(name, out_spec, value, source=codes.source, fate=codes.fate)
+    value = Decoding(name, codes, tuple(parts.values()), scheme, spec, out_spec, reading.powers, keep)
+    made = plain(name, out_spec, value, source=codes.tensor.source, fate=codes.tensor.fate)
     return made.evolve(
-        grain=scheme.grain(spec) if apart else spec.rows,
+        grain=scheme.grain(spec) if codes.apart else spec.rows,
         did=Event("dequantize", f"as {convention} stores it", f"{scheme.name} -> {target.name}"),
     )
 
@@ -255,6 +249,35 @@ class StoredPart(NamedTuple):
     tensor: LazyTensor
     rule: catalog.PartRule
     part: Part
+
+    @property
+    def apart(self) -> bool:
+        """Whether each of its rows is stored by itself."""
+        return chain.apart(self.rule.codecs, self.part.spec)
+
+    def rows(self, start: int, stop: int, context: Context) -> NDArray[Any]:
+        """Some of its rows as the scheme makes them, 2-D."""
+        count = self.part.spec.rows
+        # Where bytes of a row are stored as two axes, a row of the part is several stored ones.
+        per = self.tensor.spec.rows // max(count, 1)
+        wanted = (start * per, stop * per) if self.apart else (0, self.tensor.spec.rows)
+        (piece,) = self.tensor.read(*wanted, context)
+        # Not by the stored columns: bytes hold two of F4.
+        stored = piece.data.reshape(stop - start if self.apart else count, -1)
+        rows = canonical(stored, self.part.role, self.rule, self.part)
+        return rows if self.apart else rows.reshape(count, -1)[start:stop]
+
+    def whole(self, powers: bool) -> NDArray[Any]:
+        """All of it as the scheme makes it; ``powers``: see :class:`Decoding`."""
+        return canonical(_carried(self.tensor), self.part.role, self.rule, self.part, powers=powers)
+
+
+def stored_parts(reading: Reading, table: Mapping[str, LazyTensor]) -> dict[str, StoredPart]:
+    """The parts of a tensor as they are stored, by role, in the order of the scheme."""
+    return {
+        part.role: StoredPart(table[reading.stored[part.role]], reading.rules[part.role], part)
+        for part in reading.scheme.parts(reading.spec)
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,16 +308,7 @@ class Decoding(Expr):
         """See :meth:`.core.expr.Expr.read`."""
         spec, out_spec, target, name = self.spec, self.out, self.out.dtype, self.name
         whole = context.run.scales.get(self, self._others)
-        tensor, rule, part = self.codes
-        apart = chain.apart(rule.codecs, part.spec)
-        # Where bytes of a row are stored as two axes, a row of the tensor is several stored ones.
-        stored_rows = tensor.spec.rows // max(spec.rows, 1)
-        stored_range = (start * stored_rows, stop * stored_rows) if apart else (0, tensor.spec.rows)
-        (piece,) = tensor.read(*stored_range, context)
-        count = stop - start if apart else spec.rows
-        # Not by the columns of the codes: bytes hold two of F4.
-        rows = canonical(piece.data.reshape(count, -1), "codes", rule, part)
-        rows = rows if apart else rows[start:stop]
+        rows = self.codes.rows(start, stop, context)
         values = context.take((stop - start, spec.columns), np.float32)
         with np.errstate(over="ignore", invalid="ignore"):
             self.scheme.decode({"codes": rows, **whole}, spec, start, stop, values)
@@ -309,13 +323,7 @@ class Decoding(Expr):
         yield Piece("values", out_spec.row_offset(start), out)
 
     def _others(self) -> dict[str, NDArray[Any]]:
-        return {one.part.role: whole_part(one, self.powers) for one in self.others}
-
-
-def whole_part(stored: StoredPart, powers: bool) -> NDArray[Any]:
-    """All of a small part as the scheme makes it; ``powers``: see :class:`Decoding`."""
-    tensor, rule, part = stored
-    return canonical(_carried(tensor), part.role, rule, part, powers=powers)
+        return {one.part.role: one.whole(self.powers) for one in self.others}
 
 
 def _check_finite(values: NDArray[Any], name: str, start: int) -> None:

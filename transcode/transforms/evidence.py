@@ -92,8 +92,7 @@ def layers(metadata: Mapping[str, str]) -> dict[str, Json]:
 
 def _marked(names: Iterable[str]) -> list[Claim]:
     found: dict[frozenset[str], str] = {}
-    known = [catalog.convention(name) for name in catalog.conventions()]
-    known = [one for one in known if any(rule.markers for rule in one.schemes.values())]
+    known = [one for one in catalog.every_convention() if any(rule.markers for rule in one.schemes.values())]
     markers = [marker.name for one in known for rule in one.schemes.values() for marker in rule.markers]
     endings = tuple({template.after or template.text for template in markers})
     for name in names:
@@ -123,11 +122,10 @@ def _claim(where: str, config: Json) -> Claim | None:
 
 def _answering(method: str) -> frozenset[str]:
     """Conventions that are meant by a ``quant_method``."""
-    known = (catalog.convention(name) for name in catalog.conventions())
     wanted = method.lower().replace("_", "-")
     return frozenset(
         one.name
-        for one in known
+        for one in catalog.every_convention()
         if any(other.replace("_", "-") == wanted for other in (one.config or "", *one.methods))
     )
 

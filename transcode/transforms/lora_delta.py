@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
@@ -25,6 +26,7 @@ __all__ = [
     "F32Array",
     "LowRank",
     "Mix",
+    "OneForOne",
     "Step",
     "bare",
     "elements",
@@ -199,8 +201,8 @@ class LowRank:
 
 
 @dataclass(frozen=True)
-class Difference:
-    """A whole tensor of differences.
+class OneForOne(ABC):
+    """A tensor of an adapter whose elements are for those of the model's, one for one.
 
     Attributes:
         file: where it comes from, for errors.
@@ -212,28 +214,51 @@ class Difference:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the differences."""
+        """Of the tensor."""
         return self.values.spec.shape
 
+    @abstractmethod
     def told(self) -> str:
-        return "difference"
+        """See :class:`Adapter`."""
+
+    @abstractmethod
+    def misfit(self, spec: Spec) -> str:
+        """In words: it has another shape than a tensor."""
+
+    @abstractmethod
+    def change(self, elements: F32Array, by: F32Array, scale: np.float32) -> None:
+        """Change some elements by those that are for them."""
 
     def refuses(self, spec: Spec) -> str | None:
-        if bare(spec.shape) != bare(self.shape):
-            return f"a difference {self.values.spec} does not fit {spec}"
-        return None
+        """See :class:`Adapter`."""
+        return None if bare(spec.shape) == bare(self.shape) else self.misfit(spec)
 
     def open(self, first: int, last: int, block: int, scale: np.float32, context: Context) -> Step:
-        from ..numerics.lora import add
-
+        """See :class:`Delta`."""
         buffer = context.take((block,), np.float32)
 
         def step(row: int, out: F32Array) -> None:
             begin, end = row * out.shape[1], min(last, row + out.shape[0]) * out.shape[1]
             load(self.file, self.values, begin, end, buffer, context)
-            add(buffer[: end - begin], scale, out.reshape(-1)[: end - begin])
+            self.change(out.reshape(-1)[: end - begin], buffer[: end - begin], scale)
 
         return step
+
+
+@dataclass(frozen=True)
+class Difference(OneForOne):
+    """A whole tensor of differences."""
+
+    def told(self) -> str:
+        return "difference"
+
+    def misfit(self, spec: Spec) -> str:
+        return f"a difference {self.values.spec} does not fit {spec}"
+
+    def change(self, elements: F32Array, by: F32Array, scale: np.float32) -> None:
+        from ..numerics.lora import add
+
+        add(by, scale, elements)
 
 
 def bare(shape: tuple[int, ...]) -> tuple[int, ...]:

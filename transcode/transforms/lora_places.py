@@ -14,7 +14,7 @@ import numpy as np
 from ..core.context import Context
 from ..core.spec import Spec
 from ..core.tensor import LazyTensor
-from .lora_delta import Delta, Difference, F32Array, LowRank, Mix, Step, bare, load
+from .lora_delta import Delta, Difference, F32Array, LowRank, Mix, OneForOne, Step, bare
 from .lora_products import Hadamard, Kronecker
 from .lora_spellings import Move
 
@@ -22,49 +22,27 @@ __all__ = ["Moved", "Placed", "Tokens", "Whole", "adds", "by_rows"]
 
 
 @dataclass(frozen=True)
-class Whole:
+class Whole(OneForOne):
     """A tensor that was trained whole: it takes the place of the model's.
 
     At a strength ``s`` the model's goes so far of the way: ``W = s * new + (1 - s) * W`` in float32; at 1 it
     is the new one, bit for bit but for the rounding to the tensor's own dtype.
-
-    Attributes:
-        file: where it comes from, for errors.
-        values: of the tensor's shape, but for trailing ones.
     """
-
-    file: Path
-    values: LazyTensor
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of the tensor."""
-        return self.values.spec.shape
 
     def told(self) -> str:
         return "replaced"
 
-    def refuses(self, spec: Spec) -> str | None:
-        if bare(spec.shape) != bare(self.shape):
-            return f"a whole tensor {self.values.spec} does not take the place of {spec}"
-        return None
+    def misfit(self, spec: Spec) -> str:
+        return f"a whole tensor {self.values.spec} does not take the place of {spec}"
 
-    def open(self, first: int, last: int, block: int, scale: np.float32, context: Context) -> Step:
+    def change(self, elements: F32Array, by: F32Array, scale: np.float32) -> None:
         from ..numerics.lora import add
 
-        buffer = context.take((block,), np.float32)
-
-        def step(row: int, out: F32Array) -> None:
-            begin, end = row * out.shape[1], min(last, row + out.shape[0]) * out.shape[1]
-            load(self.file, self.values, begin, end, buffer, context)
-            flat = out.reshape(-1)[: end - begin]
-            if scale == 1:
-                flat[...] = buffer[: end - begin]
-                return
-            flat *= np.float32(1) - scale
-            add(buffer[: end - begin], scale, flat)
-
-        return step
+        if scale == 1:
+            elements[...] = by
+            return
+        elements *= np.float32(1) - scale
+        add(by, scale, elements)
 
 
 class Moved(NamedTuple):

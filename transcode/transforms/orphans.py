@@ -14,7 +14,7 @@ from .evidence import claims
 from .quantized import Stored, plain_fp8
 from .readings import CODED
 
-__all__ = ["is_marker", "refuse_bare_fp8", "refuse_orphans", "refuse_scaled"]
+__all__ = ["refuse_bare_fp8", "refuse_orphans", "refuse_scaled"]
 
 _WEIGHT = ".weight"
 
@@ -125,9 +125,10 @@ def refuse_scaled(
     if not cast:
         return
     refuse_bare_fp8(cast, planning, [tensor.name for tensor in tensors])
+    conventions = catalog.every_convention()
     below: dict[str, list[str]] = defaultdict(list)
     for tensor in tensors:
-        if (marked := _marked(tensor.name, cast, stored)) is not None:
+        if (marked := _marked(tensor.name, cast, stored, conventions)) is not None:
             raise PlanError(
                 f"marks {marked.name!r} as quantized, which is {marked.spec.dtype.name} and has no scale that"
                 " is known",
@@ -151,17 +152,14 @@ def refuse_scaled(
             )
 
 
-def is_marker(name: str) -> bool:
-    """Whether a stored name is that of a marker of some convention."""
-    return any(catalog.convention(one).is_marker(name) for one in catalog.conventions())
-
-
-def _marked(name: str, cast: Iterable[LazyTensor], stored: Stored) -> LazyTensor | None:
+def _marked(
+    name: str, cast: Iterable[LazyTensor], stored: Stored, conventions: Iterable[Convention]
+) -> LazyTensor | None:
     """The first of some tensors that a marker of this name speaks of.
 
     One for all layers of a part of the model speaks of those that have scales, where there are some.
     """
-    for convention in map(catalog.convention, catalog.conventions()):
+    for convention in conventions:
         for marker in (one for rule in convention.schemes.values() for one in rule.markers):
             if marker.everywhere:
                 owner = marker.name.unspell(name)

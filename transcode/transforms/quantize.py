@@ -177,16 +177,16 @@ class Quantize(Transform):
         stored = refuse_quantized(tensors, planning)
         choice = Choice(self.model, self.targets, self.include, self.exclude, tensors, planning)
         spared: dict[int, str] = {}
-        decided = self._decide(tensors, choice, spared, planning)
+        consumer = None if planning.convention is None else catalog.convention(planning.convention)
+        decided = self._decide(tensors, choice, spared, consumer, planning)
         choice.complain()
         note_again(decided, planning)
         if self.on_nonfinite == "keep":
             decided = _spare_nonfinite(decided, spared, planning)
-        consumer = None if planning.convention is None else catalog.convention(planning.convention)
         decided = alike(decided, spared, choice.group_of, consumer, planning)
         if all(action is None or isinstance(action, DType) for _, action, _ in decided):
             refuse_nothing(self.scheme, [(tensor, why) for tensor, _, why in decided], planning)
-        needs = self._needs(decided, choice, planning)
+        needs = self._needs(decided, choice, consumer, planning)
         if self.keep_dtype is not None and not any(
             action is None and choice.may_cast(tensor) and tensor.spec.dtype.name != self.keep_dtype
             for tensor, action, _ in decided
@@ -206,11 +206,15 @@ class Quantize(Transform):
                 yield tensor.evolve(did=Event("keep", why))
 
     def _decide(
-        self, tensors: list[LazyTensor], choice: Choice, spared: dict[int, str], planning: Planning
+        self,
+        tensors: list[LazyTensor],
+        choice: Choice,
+        spared: dict[int, str],
+        consumer: catalog.Convention | None,
+        planning: Planning,
     ) -> list[Decision]:
         """What happens to each tensor; ``spared`` gets those that were chosen and do not fit, and why."""
         default, actions = self._actions(planning.convention)
-        consumer = None if planning.convention is None else catalog.convention(planning.convention)
         overrides = Patterns(rule for rule, _ in self.overrides)
         won: set[str | None] = set()
         decided: list[Decision] = []
@@ -277,14 +281,17 @@ class Quantize(Transform):
         return refusal
 
     def _needs(
-        self, decided: list[Decision], choice: Choice, planning: Planning
+        self,
+        decided: list[Decision],
+        choice: Choice,
+        consumer: catalog.Convention | None,
+        planning: Planning,
     ) -> dict[int, tuple[Peak, ...]]:
         """The looks that each tensor's encoding waits for: its own, or those of all its group."""
         own: dict[int, Peak] = {}
         groups: dict[object, list[int]] = {}
         shared: dict[str, set[int]] = {}
         fused = self._fused()
-        consumer = None if planning.convention is None else catalog.convention(planning.convention)
         for number, (tensor, action, _) in enumerate(decided):
             if action is None or isinstance(action, DType) or not action.observes:
                 continue

@@ -55,7 +55,7 @@ class Stored:
 def stored_quantized(tensors: Iterable[LazyTensor]) -> Stored:
     """What is quantized among tensors as they were read; reads names, dtypes and shapes."""
     names = Names(_specs(tensors))
-    known = coded(names, [catalog.convention(name) for name in catalog.conventions()])
+    known = coded(names, catalog.every_convention())
     return _stored(names, known)
 
 
@@ -78,14 +78,14 @@ def _stored(names: Names, known: Mapping[str, tuple[str, set[str], set[str]]]) -
 
 def plain_fp8(tensors: Iterable[LazyTensor], stored: Stored) -> list[LazyTensor]:
     """Tensors of FP8 that no scale belongs to."""
-    marked = [catalog.convention(name) for name in catalog.conventions()]
+    marked = catalog.every_convention()
     return [
         tensor
         for tensor in tensors
         if tensor.plain
         and tensor.spec.dtype.name in ("F8_E4M3", "F8_E5M2")
         and tensor.name not in stored.parts
-        and not any(one.is_marker(tensor.name) for one in marked)
+        and not catalog.is_marker(tensor.name, marked)
     ]
 
 
@@ -114,7 +114,7 @@ def decipher(
     """
     table = {tensor.name: tensor for tensor in tensors}
     names = Names(_specs(tensors))
-    known = coded(names, [catalog.convention(name) for name in catalog.conventions()])
+    known = coded(names, catalog.every_convention())
     stored = _stored(names, known)
     said = claims(planning.metadata, planning.side_files, table)
     if stored.foreign:

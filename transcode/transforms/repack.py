@@ -24,12 +24,11 @@ from ..errors import PlanError
 from ..schemes import SCHEMES
 from .cast import cast_values
 from .companions import Companions
-from .dequantize import StoredPart, forget, whole_part
+from .dequantize import StoredPart, forget, leaving, stored_parts
 from .fit import misfit
 from .orphans import refuse_orphans
 from .quantized import decipher, stored_quantized
 from .readings import Reading
-from .spell import canonical
 
 __all__ = ["Grouping", "repack"]
 
@@ -64,23 +63,15 @@ def repack(tensors: Sequence[LazyTensor], target: catalog.Convention, planning: 
     )
     kind = _dtype(tensors, stored.parts)
     source = conventions[0]
-    made: dict[str, LazyTensor] = {}
-    left_out: list[str] = []
-    going: dict[str, Event] = {}
-    for codes, reading in readings.items():
-        made[codes] = _grouped(reading, companions.shape(reading), table, kind, source, target)
-        parts = (part for part in reading.stored.values() if part != codes)
-        going |= dict.fromkeys(parts, Event("absorb", "went into the tensor that it belongs to"))
-        inputs, marks = companions.of(reading)
-        going |= dict.fromkeys(inputs, Event("drop", f"a scale of its inputs, as {source.name} has it"))
-        left_out += inputs
-        going |= dict.fromkeys(marks, Event("drop", f"a marker of {source.name}"))
-    _tell(readings, source, target, left_out, planning)
+    made = {
+        codes: _grouped(reading, companions.shape(reading), table, kind, source, target)
+        for codes, reading in readings.items()
+    }
+    inputs = Event("drop", f"a scale of its inputs, as {source.name} has it")
+    going = leaving(table, conventions, readings, companions, inputs, everywhere=True)
+    _tell(readings, source, target, [name for name, why in going.items() if why == inputs], planning)
     planning.decoded |= {table[codes].source for codes in readings}
     forget(planning, [reading.name for reading in readings.values()])
-    for name in table.keys() - going.keys() - made.keys():
-        if any(one.is_marker(name) for one in conventions):
-            going[name] = Event("drop", f"a marker of {source.name}")
     for name in table:
         if name in going:
             planning.drop(table[name], going[name])
@@ -105,22 +96,14 @@ class Grouping(Expr):
 
     def read(self, start: int, stop: int, context: Context) -> Iterator[Piece]:
         """See :meth:`.core.expr.Expr.read`."""
-        tensor, rule, part = self.codes
-        rows = part.spec.rows
-        per = tensor.spec.rows / max(rows, 1)
-        apart = chain.apart(rule.codecs, part.spec)
-        wanted = (round(start * per), round(stop * per)) if apart else (0, tensor.spec.rows)
-        (piece,) = tensor.read(*wanted, context)
-        count = stop - start if apart else rows
-        codes = canonical(piece.data.reshape(count, -1), "codes", rule, part)
-        codes = np.ascontiguousarray(codes if apart else codes.reshape(rows, -1)[start:stop])
-        yield Piece("codes", part.spec.row_offset(start), codes)
+        codes = np.ascontiguousarray(self.codes.rows(start, stop, context))
+        yield Piece("codes", self.codes.part.spec.row_offset(start), codes)
         if start == 0:
             for stored, to in self.others:
                 yield Piece(stored.part.role, 0, self._other(stored, to, context))
 
     def _other(self, stored: StoredPart, to: DType, context: Context) -> Any:
-        whole = whole_part(stored, self.powers)
+        whole = stored.whole(self.powers)
         kind = stored.part.spec.dtype
         if kind == to:
             return whole
@@ -138,7 +121,7 @@ def _grouped(
 ) -> LazyTensor:
     name = reading.name
     scheme = _taken(reading.scheme, target)
-    found = {part.role: part for part in reading.scheme.parts(reading.spec)}
+    found = stored_parts(reading, table)
     spec = Spec(kind, reading.spec.shape)
     parts = tuple(map(interned, scheme.parts(spec)))
     refusal = _refusal(reading, parts, found, shape, source, target)
@@ -151,15 +134,10 @@ def _grouped(
             tensor=name,
             hint=_ANEW.format(scheme.name),
         )
-
-    def stored(role: str) -> StoredPart:
-        return StoredPart(table[reading.stored[role]], reading.rules[role], found[role])
-
-    others = tuple((stored(part.role), part.spec.dtype) for part in parts if part.role != "codes")
-    apart = chain.apart(reading.rules["codes"].codecs, found["codes"].spec)
+    others = tuple((found[part.role], part.spec.dtype) for part in parts if part.role != "codes")
     return tensor.evolve(
-        value=Grouping(name, stored("codes"), others, reading.powers),
-        grain=scheme.grain(spec) if apart else max(spec.rows, 1),
+        value=Grouping(name, found["codes"], others, reading.powers),
+        grain=scheme.grain(spec) if found["codes"].apart else max(spec.rows, 1),
         unpadded=None if shape == spec.shape else shape,
         did=Event("repack", f"the codes and scales of {source.name}, as they are", scheme.name),
     )

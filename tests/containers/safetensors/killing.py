@@ -14,17 +14,16 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import struct
 import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from attacks.engine import fork, kill_at
+from attacks.engine import fork, kill_at, tear
 
 from transcode.containers.safetensors.edit import edit, undo
-from transcode.io import front, system
+from transcode.io import front
 
 DATA = bytes(range(256)) * 40 + b"odd"
 OLD = {"format": "pt", "a": "old"}
@@ -33,18 +32,9 @@ SHORT, LONG = "n", "n" * 9000
 
 def torn(number: int, part: float, action: Callable[[], object]) -> bool:
     """Run an action in a child whose N-th write stops after a part of its bytes, and kills it there."""
-    seen = 0
-
-    def write(fd: int, data: memoryview, offset: int) -> int:
-        nonlocal seen
-        seen += 1
-        if seen == number:
-            os.pwrite(fd, data[: int(len(data) * part)], offset)
-            os.kill(os.getpid(), signal.SIGKILL)
-        return os.pwrite(fd, data, offset)
 
     def patched() -> None:
-        system._pwrite = write
+        tear(number, part)
         action()
 
     _, status = os.waitpid(fork(patched), 0)
