@@ -73,6 +73,7 @@ def test_what_is_alive_is_no_value(value):
         {"types": ["core.values:Path"], "objects": [[0, "x"]], "root": {"o": 0}},
         {"types": ["core.spec:Spec"], "objects": [[0, {"dtype": "F32"}]], "root": {"o": 0}},
         {"types": ["core.spec:Spec"], "objects": [[0, {"dtype": "F99"}, []]], "root": {"o": 0}},
+        {"types": ["core.plan:Spec"], "objects": [[0, {"dtype": "F32"}, [2]]], "root": {"o": 0}},
         {"types": ["core.spec:Nobody"], "objects": [], "root": None},
         {"types": ["core.nowhere:Spec"], "objects": [], "root": None},
         {"types": ["core.plan_file:load"], "objects": [[0, "x"]], "root": {"o": 0}},

@@ -21,6 +21,8 @@ __all__ = ["object_or_none", "parse", "parse_object", "read", "read_object", "sp
 _LONGEST = 64 << 20
 """Bytes; the indexes of the largest models have 30 MB."""
 
+_CHUNK = 1 << 16
+
 _MOST_CONTAINERS = 1 << 20
 _MOST_LEVELS = 100
 _MOST_DIGITS = 100
@@ -135,10 +137,15 @@ def take(reader: IO[bytes], *, file: File, error: type[TranscodeError] = FormatE
         TranscodeError: it is longer than 64 MiB.
         OSError: it cannot be read.
     """
-    raw = reader.read(_LONGEST + 1)
-    if len(raw) > _LONGEST:
+    # Asked for all at once, that much memory would be taken for the smallest file.
+    chunks: list[bytes] = []
+    left = _LONGEST + 1
+    while left and (chunk := reader.read(min(left, _CHUNK))):
+        chunks.append(chunk)
+        left -= len(chunk)
+    if not left:
         raise error(f"is longer than the {_LONGEST} bytes that are read", file=file)
-    return raw
+    return b"".join(chunks)
 
 
 def _opened(path: str, flags: int) -> int:
