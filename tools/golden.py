@@ -223,7 +223,7 @@ def cases(maker: Maker) -> Iterator[Case]:
     """All of the matrix."""
     import transcode as tc
     from transcode import catalog
-    from transcode.transforms.write import LAYOUTS
+    from transcode.run.write import LAYOUTS
 
     def flow(source: Path, *stages: Any) -> Any:
         made = tc.open(source)
@@ -422,7 +422,7 @@ def carry_out(case: Case, folder: Path) -> Result:
 def _version() -> Iterator[None]:
     """The same in every record, whatever it is."""
     import transcode
-    from transcode.transforms import quantization_config, record
+    from transcode.consumers import quantization_config, record
 
     # Each has a name of its own for it, whenever it was loaded.
     named = [vars(module) for module in (transcode, record, quantization_config)]

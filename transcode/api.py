@@ -14,18 +14,18 @@ from typing import Any
 from .core import given
 from .core.flow import Chain, Flow
 from .core.performance import Performance, parse_size
-from .core.run import Progress
 from .recipe import Recipe, SourceOptions
-from .transforms.calibrate import Calibrate
-from .transforms.cast import Cast
-from .transforms.convert import Convert
-from .transforms.dequantize import Dequantize
-from .transforms.lora import Lora
-from .transforms.nunchaku import Nunchaku
-from .transforms.quantize import Quantize
-from .transforms.rename import Rename
-from .transforms.select import Drop, Keep
-from .transforms.write import Write
+from .run.execute import Progress
+from .run.write import Write
+from .stages.calibrate import Calibrate
+from .stages.cast import Cast
+from .stages.convert import Convert
+from .stages.dequantize import Dequantize
+from .stages.lora.stage import Lora
+from .stages.nunchaku.stage import Nunchaku
+from .stages.quantize.stage import Quantize
+from .stages.rename import Rename
+from .stages.select import Drop, Keep
 
 __all__ = [
     "calibrate",
@@ -121,7 +121,7 @@ def lora(
     keys: str = "auto",
     prefix: str | None = None,
 ) -> Lora:
-    """Merge LoRAs into plain float tensors; see :class:`~transcode.transforms.lora.Lora`.
+    """Merge LoRAs into plain float tensors; see :class:`~transcode.stages.lora.stage.Lora`.
 
     Args:
         path: one LoRA; or several, as ``(path, strength, alpha)`` tuples of which only the path is needed:
@@ -146,7 +146,7 @@ def quantize(scheme: str, **options: Any) -> Quantize:
 
     Args:
         scheme: name of a scheme, e.g. ``"int8"``.
-        options: arguments of :class:`~transcode.transforms.quantize.Quantize` (``model``, ``targets``,
+        options: arguments of :class:`~transcode.stages.quantize.stage.Quantize` (``model``, ``targets``,
             ``include``, ``exclude``, ``overrides``, ``keep_dtype``, ``on_nonfinite``); all others are the
             scheme's own, such as ``granularity="tensor"``.
     """
@@ -189,8 +189,8 @@ def write(
         measure: also find out what quantizing loses; see the report's ``losses()``.
         on_progress: called about ten times a second.
 
-    The other arguments are those of :class:`~transcode.transforms.write.Write` and
-    :class:`~transcode.transforms.write.Performance`.
+    The other arguments are those of :class:`~transcode.run.write.Write` and
+    :class:`~transcode.run.write.Performance`.
     """
     return Write(
         dst=given.path("write", dst),

@@ -33,17 +33,17 @@ from .containers.source import open_source
 from .core.flow import Chain, Flow, Transform
 from .core.performance import Performance, parse_size
 from .errors import RecipeError
-from .transforms.calibrate import Calibrate
-from .transforms.cast import Cast
-from .transforms.convert import Convert
-from .transforms.dequantize import Dequantize
-from .transforms.devices import known
-from .transforms.lora import Lora, LoraFile, parse_lora
-from .transforms.nunchaku import Nunchaku
-from .transforms.quantize import Quantize
-from .transforms.rename import Rename
-from .transforms.select import Drop, Keep
-from .transforms.write import LAYOUTS, Write
+from .plan.devices import known
+from .run.write import LAYOUTS, Write
+from .stages.calibrate import Calibrate
+from .stages.cast import Cast
+from .stages.convert import Convert
+from .stages.dequantize import Dequantize
+from .stages.lora.stage import Lora, LoraFile, parse_lora
+from .stages.nunchaku.stage import Nunchaku
+from .stages.quantize.stage import Quantize
+from .stages.rename import Rename
+from .stages.select import Drop, Keep
 
 __all__ = ["STEPS", "Recipe", "SourceOptions", "TargetOptions", "dump", "load", "parse"]
 
@@ -85,7 +85,7 @@ class SourceOptions:
 
 @dataclass(frozen=True)
 class TargetOptions:
-    """How to write, while it is not known where to. See :class:`.transforms.write.Write`."""
+    """How to write, while it is not known where to. See :class:`.run.write.Write`."""
 
     convention: str | None = None
     layout: str | None = None

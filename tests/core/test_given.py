@@ -8,9 +8,9 @@ import pytest
 
 import transcode as tc
 from transcode.errors import RecipeError
-from transcode.transforms.lora import Lora
-from transcode.transforms.quantize import Quantize
-from transcode.transforms.select import Drop
+from transcode.stages.lora.stage import Lora
+from transcode.stages.quantize.stage import Quantize
+from transcode.stages.select import Drop
 
 SAME = [
     (lambda: tc.quantize("int8", targets="ffn"), lambda: tc.quantize("int8", targets=["ffn"])),

@@ -11,7 +11,7 @@ import pytest
 from transcode.core.patterns import Pattern
 from transcode.core.repeats import weigh
 from transcode.errors import RecipeError
-from transcode.transforms.rename import Rename
+from transcode.stages.rename import Rename
 
 EXPONENTIAL = [
     "(a+)+b", "(a|aa)*b", "((a*)b)+", "(?:x(?:a|b)c){2,}", "(a?a)+b", "((?(1)a*|b))*c", "(?x:(a+) +)b",

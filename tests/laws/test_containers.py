@@ -21,7 +21,7 @@ from transcode.containers.compare import files_of
 from transcode.containers.container import FolderContainer
 from transcode.containers.source import open_place, open_source
 from transcode.core.flow import Flow
-from transcode.core.layout import Stored, Unit
+from transcode.core.output import Stored, Unit
 from transcode.core.scratch import Scratch
 from transcode.errors import FormatError, PlanError, TranscodeError
 from transcode.io.folder import LocalFolder

@@ -361,8 +361,8 @@ def test_problem_of_a_gpu_that_does_not_work():
 
 def test_auto_takes_a_gpu_only_for_searches(monkeypatch):
     from transcode.core.tensor import plain
-    from transcode.transforms.devices import choose
-    from transcode.transforms.encode import encode_tensor
+    from transcode.plan.devices import choose
+    from transcode.stages.quantize.encode import encode_tensor
 
     monkeypatch.setattr(backend, "available", lambda: ["cuda:1", "cuda:0"])
     big = plain("w", Spec(DTYPES["BF16"], (1 << 18, 1 << 14)), lambda *_: iter(()))
@@ -378,7 +378,7 @@ def test_auto_takes_a_gpu_only_for_searches(monkeypatch):
 
 
 def test_gpus_are_kept_busy_by_few_workers(gpus, monkeypatch):
-    from transcode.transforms.devices import choose
+    from transcode.plan.devices import choose
 
     monkeypatch.setattr(Performance, "threads", property(lambda self: self.workers or 32))
     for wanted, workers in (("cpu", 32), ("cuda", 4), ("cuda:0,cuda:1", 4)):

@@ -6,15 +6,7 @@ import pytest
 from transcode.numerics.jit import kernel
 from transcode.numerics.lanes import bits
 from transcode.numerics.packing import pack4, pack6
-from transcode.numerics.vectors import (
-    columns16,
-    columns32,
-    peak16,
-    peak32,
-    total,
-    values16,
-    values32,
-)
+from transcode.numerics.vectors import columns16, columns32, peak16, peak32, total, values16, values32
 from transcode.numerics.vectors import pack4 as store4
 from transcode.numerics.vectors import pack6 as store6
 from transcode.numerics.vectors import pack8 as store8

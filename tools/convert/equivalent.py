@@ -12,12 +12,12 @@ from transcode.cli import main
 from transcode.cli.run import recipe_of, run
 from transcode.core.flow import Transform
 from transcode.recipe import Recipe, dump
-from transcode.transforms.cast import Cast
-from transcode.transforms.convert import Convert
-from transcode.transforms.lora import Lora
-from transcode.transforms.quantize import Quantize
-from transcode.transforms.select import Drop
-from transcode.transforms.write import Write
+from transcode.run.write import Write
+from transcode.stages.cast import Cast
+from transcode.stages.convert import Convert
+from transcode.stages.lora.stage import Lora
+from transcode.stages.quantize.stage import Quantize
+from transcode.stages.select import Drop
 
 __all__ = ["arguments", "call", "carry_out", "say"]
 

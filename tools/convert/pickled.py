@@ -11,8 +11,8 @@ from typing import Any
 
 from transcode.containers.safetensors import header
 from transcode.core.dtypes import DType
-from transcode.core.plan import Plan
 from transcode.errors import TranscodeError
+from transcode.plan.plan import Plan
 
 __all__ = ["check", "save"]
 

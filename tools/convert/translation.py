@@ -11,14 +11,14 @@ from transcode.core.flow import Transform
 from transcode.core.performance import Performance
 from transcode.core.planning import Planning
 from transcode.errors import RecipeError
+from transcode.plan.devices import known
 from transcode.recipe import Recipe, SourceOptions
-from transcode.transforms.cast import Cast
-from transcode.transforms.convert import Convert
-from transcode.transforms.devices import known
-from transcode.transforms.lora import Lora, LoraFile
-from transcode.transforms.quantize import Quantize
-from transcode.transforms.select import Drop, Patterns
-from transcode.transforms.write import Write
+from transcode.run.write import Write
+from transcode.stages.cast import Cast
+from transcode.stages.convert import Convert
+from transcode.stages.lora.stage import Lora, LoraFile
+from transcode.stages.quantize.stage import Quantize
+from transcode.stages.select import Drop, Patterns
 
 from . import keys
 

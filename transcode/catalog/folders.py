@@ -6,7 +6,7 @@ import os
 from difflib import get_close_matches
 from pathlib import Path
 
-from ..core.homes import expanded, home
+from ..core.paths import expanded, home
 from ..errors import RecipeError
 
 __all__ = ["find", "folders", "listing"]

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..core.homes import expanded, home
+from ..core.paths import expanded, home
 from ..errors import PlanError
 from .strict import load
 

@@ -10,8 +10,9 @@ import click
 from ..core.performance import Performance
 from ..errors import RecipeError
 from ..recipe import Recipe, TargetOptions
-from ..transforms.quantize import Quantize, parse_scheme, parse_value
-from ..transforms.write import Write
+from ..run.write import Write
+from ..schemes.text import parse_scheme, parse_value
+from ..stages.quantize.stage import Quantize
 
 __all__ = ["ended", "given", "performance", "quantize", "split", "with_output_flags", "write"]
 

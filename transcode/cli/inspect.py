@@ -30,7 +30,7 @@ def inspect(
     """
     from .. import catalog
     from ..containers.source import open_source
-    from ..transforms.select import Patterns
+    from ..stages.select import Patterns
     from . import show
     from .table import count, print_table, size
 

@@ -88,7 +88,7 @@ def open(src: str, root_key: str | None, no_mmap: bool) -> None:
 @debug_option
 def rename(rules: tuple[str, ...]) -> None:
     """Rename tensors by pairs of a regular expression and its replacement, applied in order."""
-    from ..transforms.rename import Rename
+    from ..stages.rename import Rename
 
     if len(rules) % 2:
         raise click.UsageError("every regular expression needs its replacement")
@@ -100,7 +100,7 @@ def rename(rules: tuple[str, ...]) -> None:
 @debug_option
 def keep(patterns: tuple[str, ...]) -> None:
     """Let only tensors go on that match a PATTERN: a glob over whole name components, or re:REGEX."""
-    from ..transforms.select import Keep
+    from ..stages.select import Keep
 
     _then(Keep(patterns))
 
@@ -110,7 +110,7 @@ def keep(patterns: tuple[str, ...]) -> None:
 @debug_option
 def drop(patterns: tuple[str, ...]) -> None:
     """Take away tensors that match a PATTERN: a glob over whole name components, or re:REGEX."""
-    from ..transforms.select import Drop
+    from ..stages.select import Drop
 
     _then(Drop(patterns))
 
@@ -122,7 +122,7 @@ def drop(patterns: tuple[str, ...]) -> None:
 @debug_option
 def convert(to: str, source: str | None, model: str | None) -> None:
     """Spell the tensors of an architecture as another program does: diffusers, lightx2v, ..."""
-    from ..transforms.convert import Convert
+    from ..stages.convert import Convert
 
     _then(Convert(to, source, model))
 
@@ -142,7 +142,7 @@ def convert(to: str, source: str | None, model: str | None) -> None:
 @debug_option
 def lora(loras: tuple[str, ...], keys: str, prefix: str | None) -> None:
     """Merge LoRAs, each STRENGTH times (1); ALPHA for those that do not say theirs."""
-    from ..transforms.lora import Lora, parse_lora
+    from ..stages.lora.stage import Lora, parse_lora
 
     _then(Lora(tuple(map(parse_lora, loras)), keys, prefix))
 
@@ -157,7 +157,7 @@ def lora(loras: tuple[str, ...], keys: str, prefix: str | None) -> None:
 @debug_option
 def cast(to: str, only: tuple[str, ...], saturate: bool, dtypes: tuple[str, ...]) -> None:
     """Cast float tensors to DTYPE: F32, F16, BF16, ..."""
-    from ..transforms.cast import Cast
+    from ..stages.cast import Cast
 
     _then(Cast(to, only, saturate, dtypes))
 
@@ -176,7 +176,7 @@ def dequantize(
     to: str, convention: str | None, only: tuple[str, ...], scheme: str | None, on_nonfinite: str
 ) -> None:
     """Decode quantized tensors."""
-    from ..transforms.dequantize import Dequantize
+    from ..stages.dequantize import Dequantize
 
     _then(Dequantize(to, convention, only, scheme, on_nonfinite))
 
@@ -198,7 +198,7 @@ def quantize(scheme: str, **values: Any) -> None:
 @debug_option
 def calibrate(path: str, drop_global_scale: bool) -> None:
     """Add the scales of inputs, from the calibration PATH, to tensors quantized to nvfp4."""
-    from ..transforms.calibrate import Calibrate
+    from ..stages.calibrate import Calibrate
 
     _then(Calibrate(path, not drop_global_scale))
 

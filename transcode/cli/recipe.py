@@ -52,11 +52,11 @@ def show(words: tuple[str, ...]) -> None:
 
 
 def _recorded(path: str) -> tuple[dict[str, Any], str]:
+    from ..consumers import record
     from ..containers.source import open_source
     from ..core.small_json import parse_object
     from ..errors import FormatError
     from ..io.urls import refuse_url
-    from ..transforms import record
 
     refuse_url(path)
     if not os.path.exists(path):

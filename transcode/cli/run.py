@@ -17,8 +17,8 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from ..core.plan import Plan
-    from ..core.run import Report
+    from ..plan.plan import Plan
+    from ..run.execute import Report
 
 __all__ = ["carry_out", "recipe_of", "run"]
 
@@ -119,9 +119,9 @@ def _refuse_beside_plan(context: click.Context) -> None:
 
 def _carry_out_plan(values: dict[str, Any]) -> None:
     """Run a plan from a file, or show it."""
-    from ..core import plan_file
-    from ..transforms.carry import carry_out as run_plan
-    from ..transforms.carry import check
+    from ..plan import file as plan_file
+    from ..run.carry import carry_out as run_plan
+    from ..run.carry import check
     from . import build
     from .interrupt import insisting
     from .progress import progress
@@ -182,13 +182,13 @@ def recipe_of(context: click.Context, values: dict[str, Any]) -> Any:
 
 def _steps(values: dict[str, Any]) -> list[Any]:
     from ..core.dtypes import FLOATS
-    from ..transforms.calibrate import Calibrate
-    from ..transforms.cast import Cast, float_dtype
-    from ..transforms.convert import Convert
-    from ..transforms.dequantize import Dequantize
-    from ..transforms.lora import Lora, parse_lora
-    from ..transforms.rename import Rename
-    from ..transforms.select import Drop, Keep
+    from ..stages.calibrate import Calibrate
+    from ..stages.cast import Cast, float_dtype
+    from ..stages.convert import Convert
+    from ..stages.dequantize import Dequantize
+    from ..stages.lora.stage import Lora, parse_lora
+    from ..stages.rename import Rename
+    from ..stages.select import Drop, Keep
     from . import build
 
     steps: list[Any] = []
@@ -238,7 +238,7 @@ def carry_out(recipe: Any, values: dict[str, Any]) -> None:
             plan = sink.plan(flow)
         sink.check(plan)
         if plan_out is not None and not values["dry_run"]:
-            from ..core import plan_file
+            from ..plan import file as plan_file
 
             plan_file.save(plan, plan_out)
         _show_planned(plan, values)

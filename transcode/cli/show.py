@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from math import inf
 
 from ..core.event import Event, Remark
-from ..core.plan import Plan
 from ..core.quality import Loss
-from ..core.run import Report, by_scheme
 from ..core.tensor import LazyTensor
+from ..plan.plan import Plan
+from ..run.execute import Report, by_scheme
 from .say import echo, echo_json, notice
 from .table import count, print_table, size
 

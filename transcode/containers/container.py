@@ -11,8 +11,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
 
 if TYPE_CHECKING:  # commands that look at metadata alone do without
-    from ..core.layout import Unit
-    from ..core.plan import PlannedFile
+    from ..core.output import PlannedFile, Unit
     from ..core.tensor import LazyTensor
     from ..io.bytes import Bytes
     from ..io.folder import File, Folder

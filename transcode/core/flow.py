@@ -3,64 +3,19 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, overload
+from typing import Any, ClassVar, Protocol, TypeVar, overload
 
 from ..errors import PlanError
 from .planning import Planning
+from .source import Source
 from .tensor import LazyTensor
 
-if TYPE_CHECKING:
-    from .plan import Input, Plan
-    from .run import Report
+__all__ = ["Chain", "Flow", "Sink", "Transform", "nearest"]
 
-__all__ = ["Chain", "Flow", "Sink", "Source", "Transform", "nearest"]
-
-
-class SourceFile(Protocol):
-    """One weight file of a source."""
-
-    @property
-    def path(self) -> Path:
-        """Where it is."""
-
-
-class Source(Protocol):
-    """What a flow starts from."""
-
-    @property
-    def path(self) -> Path:
-        """What the user named."""
-
-    @property
-    def tensors(self) -> Sequence[LazyTensor]:
-        """All tensors, in the order in which their bytes are best read."""
-
-    @property
-    def metadata(self) -> Mapping[str, str]:
-        """The source's own metadata."""
-
-    @property
-    def files(self) -> Sequence[SourceFile]:
-        """The weight files."""
-
-    @property
-    def inputs(self) -> Sequence[Input]:
-        """The weight files, as they were when they were opened."""
-
-    @property
-    def side_files(self) -> Sequence[Path]:
-        """Small files beside the weights that belong to the model: config, tokenizer..."""
-
-    @property
-    def stem(self) -> str:
-        """What the names of the weight files begin with."""
-
-    @property
-    def notes(self) -> Sequence[str]:
-        """Remarks on how the source was read."""
+P = TypeVar("P", covariant=True)
+R = TypeVar("R", covariant=True)
 
 
 class Transform:
@@ -88,8 +43,8 @@ class Transform:
     @overload
     def __or__(self, other: Transform | Chain) -> Chain: ...
     @overload
-    def __or__(self, other: Sink) -> Chain: ...
-    def __or__(self, other: Transform | Chain | Sink) -> Chain:
+    def __or__(self, other: Sink[Any, Any]) -> Chain: ...
+    def __or__(self, other: Transform | Chain | Sink[Any, Any]) -> Chain:
         return Chain((self,)) | other
 
 
@@ -98,9 +53,9 @@ class Chain:
     """Stages without a source: can be kept and joined to any flow."""
 
     steps: tuple[Transform, ...]
-    sink: Sink | None = None
+    sink: Sink[Any, Any] | None = None
 
-    def __or__(self, other: Transform | Chain | Sink) -> Chain:
+    def __or__(self, other: Transform | Chain | Sink[Any, Any]) -> Chain:
         if self.sink is not None:
             raise TypeError("nothing can follow write()")
         if isinstance(other, Chain):
@@ -110,13 +65,13 @@ class Chain:
         return Chain(self.steps, other)
 
 
-class Sink(Protocol):
-    """What ends a flow."""
+class Sink(Protocol[P, R]):
+    """What ends a flow: it makes a plan ``P`` of it, and a report ``R`` of carrying that out."""
 
-    def plan(self, flow: Flow) -> Plan:
+    def plan(self, flow: Flow) -> P:
         """Resolve the flow into files, offsets and jobs; refuse what cannot be done. Writes nothing."""
 
-    def run(self, flow: Flow) -> Report:
+    def run(self, flow: Flow) -> R:
         """Plan, then write."""
 
     def config(self) -> dict[str, Any]:
@@ -139,10 +94,10 @@ class Flow:
     @overload
     def __or__(self, other: Transform) -> Flow: ...
     @overload
-    def __or__(self, other: Chain) -> Flow | Report: ...
+    def __or__(self, other: Chain) -> Any: ...
     @overload
-    def __or__(self, other: Sink) -> Report: ...
-    def __or__(self, other: Transform | Chain | Sink) -> Flow | Report:
+    def __or__(self, other: Sink[P, R]) -> R: ...
+    def __or__(self, other: Transform | Chain | Sink[P, R]) -> Any:
         if isinstance(other, Transform):
             return Flow(self.source, (*self.steps, other))
         if isinstance(other, Chain):
@@ -161,7 +116,7 @@ class Flow:
             tensors = _distinct(step.apply(tensors, planning), step.kind)
         return list(tensors)
 
-    def plan(self, sink: Sink) -> Plan:
+    def plan(self, sink: Sink[P, R]) -> P:
         """What ``flow | sink`` would do, without doing it."""
         return sink.plan(self)
 

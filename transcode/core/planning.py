@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..errors import PlanError
 from .event import Event, Remark
+from .source import Source
 from .spec import Spec
 from .tensor import LazyTensor
 from .value import interned
-
-if TYPE_CHECKING:
-    from .flow import Source
 
 __all__ = ["Planning"]
 

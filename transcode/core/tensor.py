@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from .context import Context
+from .context import Context, Statistic
 from .event import Event
 from .expr import Expr, Piece
 from .spec import Part, Spec
-from .statistic import Statistic
 from .value import Value, interned
 
 _ELEMENTS = 4096

@@ -34,7 +34,11 @@ def dispatched(function: F) -> F:
     @wraps(function, updated=())
     def call(*arguments: Any) -> Any:
         worker: Worker | None = getattr(_here, "worker", None)
-        return function(*arguments) if worker is None else worker.call(name, arguments)
+        if worker is None:
+            return function(*arguments)
+        from .gpu import table
+
+        return table.call(worker, name, arguments)
 
     return call  # type: ignore[return-value]
 

@@ -16,7 +16,7 @@ import numba
 import numba.extending
 from numba.core import event
 
-from ..core.homes import home
+from ..core.paths import home
 from .kernel_cache import checked
 from .notice import compile_starts, trouble
 

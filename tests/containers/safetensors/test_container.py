@@ -16,8 +16,7 @@ from safetensors.torch import _TYPES, load_file, save_file
 
 from transcode.containers.safetensors.container import ORDER, Safetensors
 from transcode.core.dtypes import DTYPES
-from transcode.core.layout import Stored, Unit
-from transcode.core.plan import PlannedFile
+from transcode.core.output import PlannedFile, Stored, Unit
 from transcode.core.spec import Spec
 from transcode.errors import PlanError
 

@@ -13,8 +13,7 @@ from . import header, headertext
 from .edit import undo
 
 if TYPE_CHECKING:  # commands that look at metadata alone do without
-    from ...core.layout import Unit
-    from ...core.plan import PlannedFile
+    from ...core.output import PlannedFile, Unit
     from ...io.bytes import Bytes
     from ...io.folder import File
 
@@ -71,7 +70,7 @@ class Safetensors(Writable):
         So every part starts at a multiple of its item size without padding between parts, which the format
         forbids.
         """
-        from ...core.plan import Place, PlannedFile
+        from ...core.output import Place, PlannedFile
 
         _check_metadata(metadata, file)
         parts = [(part, unit.tensor) for unit in units for part in unit.stored]

@@ -8,8 +8,9 @@ from typing import Any
 from .floats import scaled
 from .integer import integers, symmetric, with_zero
 from .micro import mx, nv
+from .worker import Worker
 
-__all__ = ["KERNELS"]
+__all__ = ["KERNELS", "call"]
 
 KERNELS: Mapping[str, Callable[..., Any]] = {
     "symmetric": symmetric,
@@ -19,3 +20,8 @@ KERNELS: Mapping[str, Callable[..., Any]] = {
     "mx": mx,
     "nv": nv,
 }
+
+
+def call(worker: Worker, name: str, arguments: tuple[Any, ...]) -> Any:
+    """Run the kernel of that name on a worker's device."""
+    return KERNELS[name](worker, *arguments)

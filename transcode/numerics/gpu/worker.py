@@ -76,12 +76,6 @@ class Worker:
             self._constants.clear()
             self._context.close()
 
-    def call(self, name: str, arguments: tuple[Any, ...]) -> Any:
-        """Run the kernel of that name."""
-        from .table import KERNELS
-
-        return KERNELS[name](self, *arguments)
-
     def number(self, value: float) -> torch.Tensor:
         """A float32 on the device, 0-D: what to divide by, see the package."""
         return torch.full((), float(value), dtype=torch.float32, device=self.device)

@@ -1,0 +1,132 @@
+"""Where a plan runs: the GPUs that were asked for, or one where it pays; and how workers share them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from transcode.core.context import Context
+from transcode.core.dtypes import DTYPES
+from transcode.core.performance import Performance
+from transcode.core.spec import Spec
+from transcode.core.tensor import LazyTensor, plain
+from transcode.errors import PlanError
+from transcode.numerics import backend
+from transcode.plan.devices import Devices, choose
+from transcode.schemes import make
+from transcode.stages.quantize.encode import encode_tensor
+
+
+def tensor(gigabytes: float, scheme: str | None = None, **options: object) -> LazyTensor:
+    spec = Spec(DTYPES["BF16"], (round(gigabytes * 1e9) // (2 * 4096), 4096))
+    one = plain("a.weight", spec, lambda *_: iter(()))
+    return one if scheme is None else encode_tensor(one, make(scheme, **options), "", ())
+
+
+@pytest.fixture
+def gpus(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Two GPUs that work, as far as can be told without one."""
+    names = ["cuda:1", "cuda:0"]
+    monkeypatch.setattr(backend, "available", lambda: names)
+
+    def devices(wanted: str) -> tuple[str, ...]:
+        return () if wanted == "cpu" else tuple("cuda:0" if n == "cuda" else n for n in wanted.split(","))
+
+    monkeypatch.setattr(backend, "devices", devices)
+    return names
+
+
+def test_the_processor_unless_a_gpu_is_asked_for(gpus):
+    performance = Performance(workers=7)
+    assert choose(performance, [tensor(100, "int4", optimize="mse")]) == Devices((), performance)
+
+
+@pytest.mark.parametrize(
+    ("device", "names"),
+    [("cuda", ("cuda:0",)), ("cuda:1", ("cuda:1",)), ("cuda:0,cuda:1", ("cuda:0", "cuda:1"))],
+)
+def test_those_that_are_named(device, names, gpus):
+    assert choose(Performance(device=device), [tensor(0.001, "int8")]).names == names
+
+
+def test_a_gpu_that_is_not_there_is_an_error(monkeypatch):
+    monkeypatch.setattr(backend, "find_spec", lambda name: None)
+    with pytest.raises(PlanError, match="device cuda: torch is not installed"):
+        choose(Performance(device="cuda"), [])
+
+
+@pytest.mark.parametrize(
+    ("gigabytes", "workers", "scheme", "options", "pays"),
+    [
+        (20, 8, "int4", {"optimize": "mse"}, True),
+        (20, 2, "nvfp4", {"optimize": "mse"}, True),
+        (0.01, 2, "int4", {"optimize": "mse"}, False),  # the start takes longer
+        (20, 64, "nvfp4", {"optimize": "mse"}, False),  # as many processors are as fast
+        (100, 2, "int4", {"optimize": "none"}, False),  # nothing is searched
+        (100, 2, "int8", {}, False),
+        (100, 2, None, {}, False),
+    ],
+)
+def test_auto_takes_one_where_it_pays(gigabytes, workers, scheme, options, pays, gpus):
+    found = choose(Performance(device="auto", workers=workers), [tensor(gigabytes, scheme, **options)])
+    assert found.names == (("cuda:1",) if pays else ())  # the first: it has the most free memory
+
+
+def test_auto_weighs_the_detour_of_all_that_is_quantized(gpus):
+    """What is quantized without a search goes over the GPU too; plain tensors do not."""
+    search = [tensor(2.4, "int4", optimize="mse")]
+    performance = Performance(device="auto", workers=2)
+    assert choose(performance, search).names
+    assert choose(performance, [*search, tensor(1000)]).names
+    assert not choose(performance, [*search, tensor(1000, "int8")]).names
+
+
+def test_auto_without_any_gpu(monkeypatch):
+    monkeypatch.setattr(backend, "available", list)
+    assert choose(Performance(device="auto"), [tensor(100, "int4", optimize="mse")]).names == ()
+
+
+@pytest.mark.parametrize(
+    ("device", "threads", "workers"),
+    [
+        ("cuda", 32, 4),
+        ("cuda", 3, 3),
+        ("cuda:0,cuda:1", 32, 4),
+        ("cuda:0,cuda:1,cuda:2", 32, 6),
+        ("cpu", 32, 32),
+    ],
+)
+def test_a_few_workers_keep_gpus_busy(device, threads, workers, gpus, monkeypatch):
+    monkeypatch.setattr(Performance, "threads", property(lambda self: self.workers or threads))
+    assert choose(Performance(device=device), []).performance.threads == workers
+    assert choose(Performance(device=device, workers=9), []).performance.threads == 9
+
+
+@pytest.mark.parametrize(
+    ("names", "workers", "share"),
+    [
+        (("cuda:0",), 4, 250),
+        (("cuda:0", "cuda:1"), 4, 500),
+        (("cuda:0", "cuda:1"), 5, 333),
+        (("a", "b", "c"), 1, 1000),
+    ],
+)
+def test_workers_take_turns_and_share_memory(names, workers, share, monkeypatch):
+    """All workers of one GPU together stay within its memory, also where they cannot be dealt out evenly."""
+    seen = []
+    monkeypatch.setattr(backend, "working", lambda device, memory=0: seen.append((device, memory)))
+    devices = Devices(names, Performance(workers=workers, device="cuda", device_memory=1000))
+    for number in range(workers):
+        devices.surroundings(number)
+    assert [device for device, _ in seen] == [names[n % len(names)] for n in range(workers)]
+    assert {memory for _, memory in seen} == {share}
+    for name in names:
+        assert sum(memory for device, memory in seen if device == name) <= 1000
+
+
+def test_without_a_gpu_a_worker_has_scratch_of_its_own():
+    devices = Devices((), Performance())
+    with devices.surroundings(0) as one, devices.surroundings(1) as other:
+        assert isinstance(one, Context)
+        assert one is not other
+        assert not np.shares_memory(one.take((8,), np.uint8), other.take((8,), np.uint8))

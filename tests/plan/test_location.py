@@ -1,0 +1,128 @@
+"""Names of outputs and sources that cannot be meant are refused, with what to do; a folder keeps its name."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from transcode.errors import PlanError
+from transcode.plan.location import refuse_destination
+
+URLS = ["s3://bucket/x", "https://host/x.safetensors", "hf://org/name", "hf:org/name", "gs://b/x", "S3://b/x"]
+OTHERS = ["gguf", "pth", "pt", "bin", "ckpt", "onnx", "h5", "npz", "GGUF", "sft", "zip", "yaml"]
+MISSPELLED = [
+    "safetensor", "safetensors.", "SAFETENSORS", "Safetensors", "saftensors", "safetesnors", "safetensorss",
+    "safetensors.index.json", "safetensors.gz", "safetensors.tmp",
+]  # fmt: skip
+FOLDERS = ["out", "Wan2.1-I2V-14B", "models.v1", "v1.5", "x.fp8", "a.b.c", ".hidden", "model-00001", "x.int8"]
+
+
+@pytest.mark.parametrize("url", URLS)
+def test_urls(url, wan, tmp_path, refused, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    told = refused("run", wan, url)
+    assert f"{url}: is a URL" in told
+    assert "write to a local path" in told
+    for words in (["run", url, "out"], ["inspect", url], ["open", url], ["recipe", "show", url]):
+        assert "is a URL, and only local files and folders are read" in refused(*words)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_urls_of_files_and_standard_streams(wan, tmp_path, refused, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "write the path, /data/x" in refused("run", wan, "file:///data/x")
+    assert "write the path, /data/x" in refused("inspect", "file:///data/x")
+    assert "cannot write to standard output" in refused("run", wan, "-")
+    assert "standard input" in refused("inspect", "-")
+    assert "is a URL" in refused("run", wan, "o.safetensors", "--lora", "https://host/x.safetensors:0.5")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("suffix", [*OTHERS, *MISSPELLED])
+def test_suffixes_of_other_files(suffix, wan, tmp_path, refused):
+    for layout in ("single_file", "by_block"):
+        told = refused("run", wan, tmp_path / f"x.{suffix}", "--layout", layout)
+        assert f"{tmp_path}/x.safetensors for one file" in told
+        assert f"{tmp_path}/x.{suffix}/ if a folder" in told
+        if suffix in OTHERS:
+            whose = "PyTorch's" if suffix in ("pth", "pt", "bin", "ckpt") else "another format"
+            assert f"x.{suffix}: .{suffix.lower()} is {whose}, transcode writes safetensors; " in told
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_a_folder_may_be_called_anything(wan, tmp_path, cli):
+    (tmp_path / "x.gguf").mkdir()
+    cli("run", wan, tmp_path / "x.gguf", "--layout", "by_block")
+    assert (tmp_path / "x.gguf" / "non_block.safetensors").exists()
+    cli("run", wan, f"{tmp_path}/y.bin/")
+    assert (tmp_path / "y.bin").is_dir()
+    colon = tmp_path / "hf:local"
+    colon.mkdir()
+    refuse_destination(colon)
+    assert len(cli("inspect", colon, code=2).err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_usual_names_of_folders(name, tmp_path):
+    refuse_destination(tmp_path / name)
+    refuse_destination(name)
+
+
+@pytest.mark.parametrize("name", ["x.safetensors", "a.b.safetensors", "x.bin.safetensors"])
+def test_files(name, tmp_path):
+    refuse_destination(tmp_path / name)
+
+
+def test_path_objects_lose_a_slash():
+    with pytest.raises(PlanError, match="is a URL"):
+        refuse_destination(Path("s3://bucket/x"))
+
+
+class TestSource:
+    """The source is never written to, whatever the name by which the destination leads there."""
+
+    @pytest.fixture
+    def src(self, wan, tmp_path):
+        folder = tmp_path / "src"
+        folder.mkdir()
+        for path in wan.iterdir():
+            (folder / path.name).write_bytes(path.read_bytes())
+        return folder
+
+    def told(self, refused, src, dst, digests, *more):
+        before = digests(src)
+        told = refused("run", src, dst, *more)
+        assert digests(src) == before
+        # Neither forcing nor removing is the way out.
+        assert "--force" not in told
+        assert "remove" not in told
+        return told
+
+    @pytest.mark.parametrize("more", [[], ["--force"], ["--layout", "by_block", "--force"]])
+    def test_the_folder_itself(self, src, tmp_path, refused, digests, more):
+        (tmp_path / "link").symlink_to(src)
+        for dst in (src, tmp_path / "link", f"{src}/../src"):
+            assert "is the folder of the source" in self.told(refused, src, dst, digests, *more)
+
+    def test_the_folder_of_a_file_or_an_index(self, src, refused, digests):
+        (index,) = src.glob("*.index.json")
+        before = digests(src)
+        for path in (index, next(src.glob("*.safetensors"))):
+            assert "is the folder of the source" in refused("run", path, src, "--force")
+        assert digests(src) == before
+
+    @pytest.mark.parametrize("link", [os.link, os.symlink])
+    def test_other_names_of_its_files(self, src, tmp_path, refused, digests, link):
+        shard = next(src.glob("*.safetensors"))
+        other = tmp_path / "other"
+        other.mkdir()
+        link(shard, other / "x.safetensors")
+        told = self.told(refused, src, other / "x.safetensors", digests, "--force")
+        assert "is read by this run" in told
+        assert "x.safetensors" in self.told(refused, src, other, digests, "--force")
+
+    def test_below_it_is_a_model_for_itself(self, src, cli):
+        cli("run", src, src / "fp32", "--cast", "F32")
+        assert (src / "fp32").is_dir()

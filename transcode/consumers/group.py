@@ -1,0 +1,277 @@
+"""Stored names, dtypes and shapes taken back to the tensors and schemes that they stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Hashable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+
+from ..catalog import SHAPE, Convention, PartRule, SchemeRule
+from ..catalog.template import Template
+from ..codecs import chain
+from ..core.dtypes import DTYPES
+from ..core.scheme import Scheme
+from ..core.spec import Part, Spec
+from ..errors import PlanError
+from .declared import Told
+from .spell import stored_part
+
+__all__ = ["CODED", "Names", "Reading", "coded", "readings"]
+
+CODED = frozenset(
+    ("I8", "U8", "I32", "U32", "F4", "F6_E2M3", "F6_E3M2", "F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ")
+)
+"""Dtypes that codes are stored in."""
+
+_POWERS = ("F8_E8M0", "U8")
+"""Dtypes of scales that are exponents."""
+
+_BESIDES = {"input_global_scale", "alpha", SHAPE}
+"""Parts that are not the scheme's: those that concern the inputs of a layer, and the shape."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the stored parts of one tensor are read.
+
+    Attributes:
+        name: of the tensor.
+        stored: role -> stored name.
+        rules: role -> how it is stored.
+        scheme: how it is decoded.
+        spec: facts of the tensor as float32, in which it is decoded.
+        powers: scales of an ``fp8`` tensor are stored as exponents (E8M0) instead of floats.
+    """
+
+    name: str
+    stored: Mapping[str, str]
+    rules: Mapping[str, PartRule]
+    scheme: Scheme
+    spec: Spec
+    powers: bool = False
+
+    @property
+    def codes(self) -> str:
+        """Stored name of the codes."""
+        return self.stored["codes"]
+
+    @cached_property
+    def meaning(self) -> Hashable:
+        """Equal for two readings that decode to the same values."""
+        roles = {part.role for part in self.scheme.parts(self.spec)}
+        return (
+            self.codes,
+            _arithmetic(self.scheme, self.spec),
+            frozenset((self.stored[role], self.rules[role].moves) for role in roles),
+        )
+
+
+def _arithmetic(scheme: Scheme, spec: Spec) -> Hashable:
+    """What of a scheme and its options concerns decoding."""
+    rows, columns = spec.shape[-2:]
+    form = getattr(scheme, "format", None)
+    if (blocks := getattr(scheme, "blocks", None)) is not None:
+        found = blocks(spec)
+        size = min(found.height, rows), min(found.width, columns)
+        return form or scheme.name, *size, getattr(scheme, "zeroed", False)
+    if scheme.name == "mxfp8":
+        return form, 1, min(32, columns), False
+    return scheme.name, form, getattr(scheme, "group_size", None), getattr(scheme, "symmetric", None)
+
+
+class Names:
+    """The stored names of a file, looked up by the templates that may have made them."""
+
+    def __init__(self, specs: Mapping[str, Spec]) -> None:
+        self.specs = specs
+        self._found: dict[str, list[str]] = {}
+
+    def unspell(self, template: Template) -> list[str]:
+        """Names of the tensors that have a part of that spelling."""
+        if template.text not in self._found:
+            after = template.after
+            self._found[template.text] = [
+                name
+                for stored in self.specs
+                if stored.endswith(after) and (name := template.unspell(stored)) is not None
+            ]
+        return self._found[template.text]
+
+    @cached_property
+    def any_codes(self) -> bool:
+        """Whether there is any tensor that could be codes."""
+        return any(spec.dtype.name in CODED for spec in self.specs.values())
+
+
+def _candidates(
+    names: Names, convention: Convention
+) -> Iterator[tuple[str, SchemeRule, Mapping[str, PartRule]]]:
+    """Tensors that have codes and a scale of a convention's spelling: name, scheme, how parts are stored."""
+    from ..schemes import SCHEMES
+
+    for rule in convention.schemes.values():
+        if rule.scheme not in SCHEMES:
+            continue
+        for parts in rule.readings:
+            codes, scale = parts["codes"].name, parts["scale"].name
+            for name in names.unspell(scale):
+                if codes.placeholder == "stem" and not name.endswith(".weight"):
+                    continue
+                spec = names.specs.get(codes.spell(name))
+                if spec is not None and spec.dtype.name in CODED and len(spec.shape) >= 2:
+                    yield name, rule, parts
+
+
+def coded(names: Names, conventions: Collection[Convention]) -> dict[str, tuple[str, set[str], set[str]]]:
+    """The tensors that any convention would take for quantized.
+
+    Returns:
+        Stored name of the codes -> name of the tensor, stored names of all its parts, and the conventions.
+    """
+    found: dict[str, tuple[str, set[str], set[str]]] = {}
+    if not names.any_codes:
+        return found
+    for convention in conventions:
+        for name, _, parts in _candidates(names, convention):
+            spelled = {part.name.spell(name) for part in parts.values() if _takes(part.name, name)}
+            _, all_parts, by = found.setdefault(parts["codes"].name.spell(name), (name, set(), set()))
+            all_parts |= spelled & names.specs.keys()
+            by.add(convention.name)
+    return found
+
+
+def readings(names: Names, convention: Convention, told: Told) -> dict[str, list[Reading]]:
+    """How a convention reads what a file holds.
+
+    Returns:
+        Stored name of the codes -> its readings, one for each scheme that fits; mostly one. Small tensors can
+        fit several, as padding makes their scales alike.
+    """
+    found: dict[str, list[Reading]] = {}
+    if not names.any_codes:
+        return found
+    inputs = convention.inputs
+    spelled: dict[str, set[str]] = {}
+    fitting: list[Reading] = []
+    known_fits: dict[Hashable, list[tuple[Scheme, Spec, bool]]] = {}  # layers are alike
+    for name, rule, parts in _candidates(names, convention):
+        stored = {
+            role: text
+            for role, part in parts.items()
+            if _takes(part.name, name) and (text := part.name.spell(name)) in names.specs
+        }
+        spelled.setdefault(name, set()).update(stored.values())
+        specs = {role: names.specs[text] for role, text in stored.items()}
+        key = rule.scheme, id(parts), tuple(specs.items())
+        if key not in known_fits:
+            known_fits[key] = _fits(specs, name, rule, parts, told)
+        fitting += [
+            Reading(name, stored, parts, scheme, spec, powers) for scheme, spec, powers in known_fits[key]
+        ]
+    for reading in sorted(fitting, key=lambda one: one.powers):  # by a scheme of its own, where there is one
+        beside = {template.spell(reading.name) for template in inputs if _takes(template, reading.name)}
+        if spelled[reading.name] - beside <= set(reading.stored.values()):
+            known = found.setdefault(reading.codes, [])
+            if reading.meaning not in [other.meaning for other in known]:
+                known.append(reading)
+    return found
+
+
+def _takes(template: Template, name: str) -> bool:
+    return template.placeholder != "stem" or name.endswith(".weight")
+
+
+def _fits(
+    specs: Mapping[str, Spec], name: str, rule: SchemeRule, rules: Mapping[str, PartRule], told: Told
+) -> list[tuple[Scheme, Spec, bool]]:
+    """Schemes whose parts the convention would store with these facts; those with just these shapes first."""
+    from ..schemes.recognise import variants
+
+    scale = specs["scale"]
+    powers = rule.scheme == "fp8" and rules["scale"].dtype is None and scale.dtype.name in _POWERS
+    formats = None
+    if rules["codes"].dtype is not None:  # stored under a dtype that does not tell the format
+        formats = told.formats.get(rule.scheme) or rule.reads.get("format")
+    close = []
+    for scheme in variants(
+        rule.scheme,
+        rule.options,
+        "F32" if powers else scale.dtype.name,
+        groups=told.groups,
+        blocks=told.blocks,
+    ):
+        if formats and getattr(scheme, "format", None) not in (None, *formats):
+            continue
+        if powers and getattr(scheme, "granularity", None) != "block":
+            continue
+        if told.symmetric == {False} and getattr(scheme, "symmetric", False):
+            continue  # its zero points are not there
+        if told.bits and _bits(scheme) < specs["codes"].dtype.bits and _bits(scheme) not in told.bits:
+            continue  # several codes are in one number, by a width that is another
+        spec = _logical(specs["codes"], rules["codes"], scheme)
+        if spec is None or scheme.refuses(spec) is not None:
+            continue
+        wanted = {one.role: one for one in scheme.parts(spec)}
+        if not wanted.keys() <= specs.keys() <= wanted.keys() | _BESIDES:
+            continue
+        try:
+            made = {role: stored_part(one, rules[role], name).spec for role, one in wanted.items()}
+        except PlanError:  # no layout for stacks
+            continue
+        fit = min(
+            _likeness(made[role], specs[role], rules[role], wanted[role], _bytes_of(wanted[role], powers))
+            for role in wanted
+        )
+        if fit:
+            close.append((fit, (scheme, spec, powers)))
+    best = max((fit for fit, _ in close), default=0)
+    return [one for fit, one in close if fit == best]
+
+
+def _bytes_of(part: Part, powers: bool) -> tuple[str, ...]:
+    """Further dtypes that the bytes of a part may be stored under: scales of 8 bits, or exponents."""
+    if part.role != "scale":
+        return ()
+    if powers:
+        return _POWERS
+    return (part.spec.dtype.name, "U8") if part.spec.dtype.bits == 8 else ()
+
+
+def _likeness(expected: Spec, found: Spec, rule: PartRule, part: Part, also: tuple[str, ...]) -> int:
+    """2 where the facts are the same, 1 where only axes of one element differ, 0 where they do not fit."""
+    if expected.dtype != found.dtype and found.dtype.name not in also:
+        return 0
+    if expected.shape == found.shape:
+        return 2
+    if not chain.apart(rule.codecs, part.spec) or prod(expected.shape) != prod(found.shape):
+        return 0
+    return int(_bare(expected.shape) == _bare(found.shape))
+
+
+def _bare(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A shape without axes that say nothing: of one element at its end, and between ModelOpt's blocks."""
+    if len(shape) == 4 and shape[1] == shape[3] == 1:
+        shape = shape[::2]
+    while shape and shape[-1] == 1:
+        shape = shape[:-1]
+    return shape if prod(shape) != 1 else ()
+
+
+def _logical(codes: Spec, rule: PartRule, scheme: Scheme) -> Spec | None:
+    """Facts of the tensor that stored codes stand for, if the scheme made them."""
+    bits = _bits(scheme)
+    found = chain.logical(rule.codecs, codes, _smallest_codes(scheme).dtype)
+    if found is None or len(found.shape) < 2 or found.shape[-1] * found.dtype.bits % bits:
+        return None
+    return Spec(DTYPES["F32"], (*found.shape[:-1], found.shape[-1] * found.dtype.bits // bits))
+
+
+def _bits(scheme: Scheme) -> int:
+    """Width of a code. Not that of the dtype: a byte of int4's holds two codes."""
+    least = Spec(DTYPES["F32"], scheme.multiple)
+    return _smallest_codes(scheme).nbytes * 8 // least.numel
+
+
+def _smallest_codes(scheme: Scheme) -> Spec:
+    return scheme.parts(Spec(DTYPES["F32"], scheme.multiple))[0].spec

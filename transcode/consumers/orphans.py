@@ -1,0 +1,175 @@
+"""Codes without a scale, scales without codes: what a decode would leave, and a cast make wrong."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+from .. import catalog
+from ..catalog import Convention
+from ..core.planning import Planning
+from ..core.tensor import LazyTensor
+from ..errors import PlanError
+from .evidence import claims
+from .group import CODED
+from .recognise import Stored, plain_fp8
+
+__all__ = ["refuse_bare_fp8", "refuse_orphans", "refuse_scaled"]
+
+_WEIGHT = ".weight"
+
+_INTEGERS = ("I8", "U8", "I32", "U32")
+"""Dtypes of codes that are no values by themselves, as FP8 can be."""
+
+_ELSEWHERE = "if it is in another shard, point at the whole model; else take this away with --drop"
+
+
+def refuse_orphans(
+    tensors: Sequence[LazyTensor], stored: Stored, conventions: Sequence[Convention], planning: Planning
+) -> None:
+    """Stop where all is to be decoded, and codes or scales would be left beside what is.
+
+    Args:
+        tensors: all of a source.
+        stored: what of it is quantized.
+        conventions: those that read it.
+
+    Raises:
+        PlanError: a matrix of integers that is named like a weight has no scale, or FP8 has none though
+            config.json says that it is quantized; a scale has no codes, or some that are no matrix.
+    """
+    table = {tensor.name: tensor for tensor in tensors if tensor.plain}
+    for name, tensor in table.items():
+        if (
+            name.endswith((_WEIGHT, f"{_WEIGHT}_packed"))
+            and name not in stored.parts
+            and tensor.spec.dtype.name in _INTEGERS
+            and len(tensor.spec.shape) > 1
+        ):
+            raise PlanError(
+                f"holds {tensor.spec}, to which no scale belongs: it cannot be decoded",
+                tensor=name,
+                hint=_ELSEWHERE,
+            )
+    refuse_bare_fp8(plain_fp8(tensors, stored), planning, table)
+    idle = []
+    for name in table:
+        owner = None if name in stored.parts else _owner(name, conventions)
+        if owner is None:
+            continue
+        if owner not in table:
+            raise PlanError(f"is a scale of {owner!r}, which is not there", tensor=name, hint=_ELSEWHERE)
+        spec = table[owner].spec
+        if spec.dtype.name in CODED:
+            raise PlanError(
+                f"holds {spec}, to which {name!r} belongs: only matrices are decoded",
+                tensor=owner,
+                hint="decode it with the program that made it, or choose others with --dequantize-only",
+            )
+        idle.append(name)
+    if idle:
+        planning.warn(
+            f"{len(idle)} scales belong to tensors that are not quantized, and stay ({idle[0]} ...)"
+        )
+
+
+def _owner(name: str, conventions: Iterable[Convention]) -> str | None:
+    """The weight that a name is a scale of, as one of the conventions spells it."""
+    for convention in conventions:
+        for rule in convention.schemes.values():
+            for parts in rule.readings:
+                # Not {stem}.scale, which norms have for a name of their own.
+                template = parts["scale"].name
+                owner = template.unspell(name) if "weight" in template.spell(f"x{_WEIGHT}") else None
+                if owner is not None and owner.endswith(_WEIGHT) and template.after != ".scale":
+                    return parts["codes"].name.spell(owner)
+    return None
+
+
+def refuse_bare_fp8(bare: Sequence[LazyTensor], planning: Planning, names: Iterable[str]) -> None:
+    """Stop where FP8 has no scale, but config.json says that there is one.
+
+    Args:
+        bare: tensors of FP8 without a scale.
+        names: of all tensors.
+
+    Raises:
+        PlanError: it is so; the codes are no values then.
+    """
+    for claim in claims(planning.metadata, planning.side_files, names) if bare else ():
+        known = [catalog.convention(name) for name in claim.conventions]
+        if not known or any(one.config is not None for one in known):
+            raise PlanError(
+                f"is {bare[0].spec.dtype.name} and has no scale, though {claim.said}: its values are not"
+                " certain",
+                tensor=bare[0].name,
+                hint="if the scale is in another shard, point at the whole model; if there is none, take out"
+                " what says so",
+            )
+
+
+def refuse_scaled(
+    cast: Sequence[LazyTensor], tensors: Sequence[LazyTensor], stored: Stored, planning: Planning
+) -> None:
+    """Stop before FP8 is cast whose values are perhaps not those of its codes alone.
+
+    Args:
+        cast: tensors of FP8 that no scale of any known convention belongs to.
+        tensors: all.
+        stored: what of them is quantized.
+
+    Raises:
+        PlanError: a marker says that one of them is quantized, or something named like a scale stands beside
+            it; or config.json says that they have scales.
+    """
+    if not cast:
+        return
+    refuse_bare_fp8(cast, planning, [tensor.name for tensor in tensors])
+    conventions = catalog.every_convention()
+    below: dict[str, list[str]] = defaultdict(list)
+    for tensor in tensors:
+        if (marked := _marked(tensor.name, cast, stored, conventions)) is not None:
+            raise PlanError(
+                f"marks {marked.name!r} as quantized, which is {marked.spec.dtype.name} and has no scale that"
+                " is known",
+                tensor=tensor.name,
+                hint="if it has none, take the markers away with --drop, and cast it then",
+            )
+        if "scale" in tensor.name.rpartition(".")[2]:
+            for end, letter in enumerate(tensor.name):
+                if letter in "._":
+                    below[tensor.name[:end]].append(tensor.name)
+    for tensor in cast:
+        module = tensor.name.removesuffix(_WEIGHT)
+        found = [name for name in below[tensor.name] if name != tensor.name]
+        if module != tensor.name:
+            found += [name for name in below[module] if name.rpartition(".")[0] in (module, tensor.name)]
+        if found:
+            raise PlanError(
+                f"is {tensor.spec.dtype.name}, and {found[0]!r} stands beside it, which may be its scale",
+                tensor=tensor.name,
+                hint="decode it with the program that made it; or take that away with --drop if it is none",
+            )
+
+
+def _marked(
+    name: str, cast: Iterable[LazyTensor], stored: Stored, conventions: Iterable[Convention]
+) -> LazyTensor | None:
+    """The first of some tensors that a marker of this name speaks of.
+
+    One for all layers of a part of the model speaks of those that have scales, where there are some.
+    """
+    for convention in conventions:
+        for marker in (one for rule in convention.schemes.values() for one in rule.markers):
+            if marker.everywhere:
+                owner = marker.name.unspell(name)
+                meant = [tensor for tensor in cast if tensor.name == owner]
+            elif f".{name}".endswith(f".{marker.name.text}"):
+                part = name.removesuffix(marker.name.text)
+                scaled = any(other.startswith(part) for other in stored.tensors)
+                meant = [] if scaled else [one for one in cast if one.name.startswith(part)]
+            else:
+                continue
+            if meant:
+                return meant[0]
+    return None

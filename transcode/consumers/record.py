@@ -1,0 +1,117 @@
+"""The record of how a file was made, kept in its metadata."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from .. import __version__
+from ..core import small_json
+from ..core.flow import Transform
+
+__all__ = ["KEY", "dumps", "make", "options", "recipe", "schemes", "stored"]
+
+KEY = "transcode"
+"""Metadata key of the record."""
+
+
+def make(
+    steps: Iterable[Transform],
+    layout: str,
+    convention: str,
+    schemes: Iterable[str],
+    limits: Mapping[str, int] | None = None,
+) -> dict[str, Any]:
+    """Version, schemes that the file holds, convention, and the recipe with its digest.
+
+    Nothing in it differs between two runs of one recipe on two machines: no path, no date.
+
+    Args:
+        limits: of the layout, where they were given: ``max_shard_size``, ``max_tensors``.
+    """
+    recipe = {
+        "convention": convention,
+        "layout": layout,
+        **(limits or {}),
+        "steps": [{step.kind: step.recorded()} for step in steps],
+    }
+    return {
+        "version": __version__,
+        "schemes": sorted(schemes),
+        "convention": convention,
+        "digest": "sha256:" + hashlib.sha256(_canonical(recipe).encode()).hexdigest(),
+        "recipe": recipe,
+    }
+
+
+def dumps(made: Mapping[str, Any], *, before: str | None, still: bool = False) -> str:
+    """The record as metadata; it names the digest of the record that the source carried, if any.
+
+    Args:
+        still: what the source holds quantized goes along as it is stored there; the record keeps saying so.
+    """
+    earlier = _read(before)
+    more: dict[str, Any] = {}
+    if isinstance(earlier.get("digest"), str):
+        more["from"] = earlier["digest"]
+    if still and not made["schemes"] and (kept := _stored(earlier)) is not None:
+        more["stored"] = {"convention": kept[0], "schemes": kept[1]}
+    return _canonical({**made, **more})
+
+
+def stored(metadata: Mapping[str, str]) -> tuple[str, list[str]] | None:
+    """Convention and schemes of what a file holds quantized, if its record tells of any."""
+    return _stored(_read(metadata.get(KEY)))
+
+
+def _stored(record: Mapping[str, Any]) -> tuple[str, list[str]] | None:
+    told = record.get("stored", record)
+    if not isinstance(told, dict):
+        return None
+    convention, schemes = told.get("convention"), told.get("schemes")
+    if not isinstance(convention, str) or not isinstance(schemes, list):
+        return None
+    names = [name for name in schemes if isinstance(name, str)]
+    return (convention, names) if names else None
+
+
+def recipe(record: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The recipe that a record tells, as recipe files have it; None where it tells none."""
+    found = record.get("recipe")
+    if not isinstance(found, dict) or not isinstance(found.get("steps"), list):
+        return None
+    return {"steps": found["steps"], "target": {key: found[key] for key in found if key != "steps"}}
+
+
+def schemes(metadata: Mapping[str, str]) -> list[str]:
+    """Names of the schemes that a file holds, as far as its record tells."""
+    told = stored(metadata)
+    return told[1] if told is not None else []
+
+
+def options(metadata: Mapping[str, str]) -> list[tuple[str, Mapping[str, Any]]]:
+    """The schemes that a file was made with, each with the options that the recipe gave it."""
+    from ..schemes.text import parse_scheme
+
+    made = recipe(_read(metadata.get(KEY)))
+    found: list[tuple[str, Mapping[str, Any]]] = []
+    for step in made["steps"] if made is not None else ():
+        quantize = step.get("quantize") if isinstance(step, dict) else None
+        if not isinstance(quantize, dict) or not isinstance(quantize.get("scheme"), str):
+            continue
+        given = quantize.get("options")
+        found.append((quantize["scheme"], given if isinstance(given, dict) else {}))
+        for override in quantize.get("overrides", ()):
+            if isinstance(override, list) and len(override) == 2 and ":" in str(override[1]):
+                name, more = parse_scheme(str(override[1]))
+                found.append((name, dict(more)))
+    return found
+
+
+def _read(record: str | None) -> dict[str, Any]:
+    return small_json.object_or_none(record) or {}
+
+
+def _canonical(value: Any) -> str:
+    return small_json.spell(value, compact=True)

@@ -1,0 +1,102 @@
+"""Markers of layers as a source has them: what they say of a tensor must be understood, all of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..catalog import Convention
+from ..catalog.convention import Marker
+from ..core.small_json import object_or_none
+from ..core.tensor import LazyTensor
+from .evidence import layers
+from .group import Reading
+
+__all__ = ["Marks"]
+
+_MOST = 1 << 20
+"""Bytes of the longest marker that is read."""
+
+
+class Marks:
+    """The markers of a source, in tensors or in metadata.
+
+    Args:
+        table: tensors by name; those that are markers are read.
+        metadata: that of the source.
+    """
+
+    def __init__(self, table: Mapping[str, LazyTensor], metadata: Mapping[str, str]) -> None:
+        self._table = table
+        self._layers = layers(metadata)
+
+    def fitting(
+        self, readings: Sequence[Reading], convention: Convention
+    ) -> tuple[list[Reading], str | None]:
+        """The readings of one tensor that its marker allows; or none, and why.
+
+        A consumer that marks layers takes those without a marker for plain.
+        """
+        marked = [one for one in readings if convention.scheme(one.scheme.name).marked]
+        if not marked:
+            return list(readings), None
+        name = marked[0].name
+        templates = {
+            marker.name.text: marker
+            for one in marked
+            for marker in convention.scheme(one.scheme.name).markers
+            if marker.everywhere
+        }
+        said, where = None, ""
+        for marker in templates.values():
+            said, where = self._said(name, marker)
+            if said is not None:
+                break
+        if said is None:
+            expected = next(iter(templates.values())).name.spell(name)
+            return [], f"has no {expected!r}, without which {convention.name} takes it for plain"
+        kept, unknown = [], []
+        for one in marked:
+            for marker in convention.scheme(one.scheme.name).markers_for(one.scheme):
+                wanted = json.loads(marker.data) if marker.dtype == "U8" else {}
+                if any(said.get(key) != value for key, value in wanted.items()):
+                    continue
+                more = [
+                    key for key, value in said.items() if key not in wanted and value not in (None, False)
+                ]
+                more = [key for key in more if key not in marker.silent]
+                if more:
+                    unknown += more
+                elif one not in kept:
+                    kept.append(one)
+        if kept:
+            return kept, None
+        if unknown:
+            shown = ", ".join(f"{key}={said[key]!r}" for key in dict.fromkeys(unknown))
+            return [], f"{where} says {shown}, which transcode does not decode"
+        return (
+            [],
+            f"{where} says {said.get('format', said)!r}, which is not decoded from such parts",
+        )
+
+    def _said(self, name: str, marker: Marker) -> tuple[dict[str, Any] | None, str]:
+        spelled = marker.name.spell(name)
+        tensor = self._table.get(spelled)
+        where = repr(spelled)
+        if tensor is None:
+            layer = name.removesuffix(".weight")
+            found, where = self._layers.get(layer), f"_quantization_metadata of {layer!r}"
+            if found is None:
+                return None, where
+        else:
+            found = _json(tensor) or {}
+        nested = found.get("params")
+        flat = {key: value for key, value in found.items() if key != "params"}
+        return {**flat, **(nested if isinstance(nested, dict) else {})}, where
+
+
+def _json(tensor: LazyTensor) -> dict[str, Any] | None:
+    if tensor.spec.nbytes > _MOST:
+        return None
+    return object_or_none(tensor.numpy().tobytes().rstrip(b"\0"))

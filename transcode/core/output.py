@@ -1,0 +1,93 @@
+"""What becomes of tensors: parts under their final names, the files that they go into, and where in them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+from .spec import Spec
+
+__all__ = ["Place", "PlannedFile", "SideFile", "Stored", "Unit"]
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A part under its final name."""
+
+    name: str
+    role: str
+    spec: Spec
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """What must stay in one file: all parts of one tensor.
+
+    Attributes:
+        tensor: index of the tensor in the flow.
+        stored: its parts under their final names.
+        block: number of the block it belongs to, None outside blocks.
+    """
+
+    tensor: int
+    stored: tuple[Stored, ...]
+    block: int | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all parts."""
+        return sum(part.spec.nbytes for part in self.stored)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where one part goes: ``[begin, end)`` in the data section of a file."""
+
+    name: str
+    spec: Spec
+    tensor: int
+    role: str
+    begin: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedFile:
+    """One output file, known to the byte but for its tensors' values.
+
+    Attributes:
+        header: what stands before the data section.
+        places: in the order of their bytes. Between them a format may leave gaps, which are zero.
+        tail: what stands behind the data section.
+    """
+
+    name: str
+    header: bytes
+    places: tuple[Place, ...]
+    tail: bytes = b""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By columns: a model of experts has hundreds of thousands of places.
+        return _planned, (self.name, self.header, self.tail, *zip(*map(_FIELDS, self.places), strict=True))
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole file."""
+        return len(self.header) + (self.places[-1].end if self.places else 0) + len(self.tail)
+
+
+_FIELDS = attrgetter(*(one.name for one in fields(Place)))
+
+
+def _planned(name: str, header: bytes, tail: bytes, *columns: tuple[Any, ...]) -> PlannedFile:
+    return PlannedFile(name, header, tuple(map(Place, *columns)) if columns else (), tail)
+
+
+@dataclass(frozen=True, slots=True)
+class SideFile:
+    """A small file beside the weights: written from ``content``, or copied."""
+
+    name: str
+    content: bytes | Path

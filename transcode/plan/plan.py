@@ -1,0 +1,175 @@
+"""A plan: every output file, header, offset and job, with no tensor byte read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..core.event import Event, Remark
+from ..core.output import PlannedFile, SideFile
+from ..core.source import Input
+from ..core.spec import Spec
+from ..core.tensor import LazyTensor
+
+__all__ = ["Log", "Plan"]
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """What planning has to say.
+
+    Attributes:
+        notes: remarks on the whole, such as which family was recognised.
+        warnings: what the user should look at.
+        dropped: tensors that left the flow, and why.
+    """
+
+    notes: tuple[Remark, ...] = ()
+    warnings: tuple[Remark, ...] = ()
+    dropped: tuple[tuple[LazyTensor, Event], ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A recipe resolved against a source.
+
+    Attributes:
+        source: what is read.
+        destination: the file or folder that appears when the run succeeds.
+        folder: whether the destination is a folder.
+        tensors: the tensors of the flow, in the order in which they are read.
+        files: weight files, in the order in which they appear.
+        side_files: index, config, tokenizer...; the index comes last.
+        log: notes, warnings, and what was dropped.
+        inputs: the files that are read, the source's first.
+        stored: dtype and shape of each of the source's tensors, by its name in the source.
+        summary: facts of the recipe for people and JSON: scheme, convention, family, layout, digest.
+    """
+
+    source: Path
+    destination: Path
+    folder: bool
+    tensors: tuple[LazyTensor, ...]
+    files: tuple[PlannedFile, ...]
+    side_files: tuple[SideFile, ...]
+    log: Log
+    inputs: tuple[Input, ...] = ()
+    stored: Mapping[str, Spec] = field(default_factory=dict)
+    summary: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of all that decides the output: version and recipe, the inputs and what they are known by,
+        every header, every small file. Where the output goes and how it is computed are no part of it.
+        """
+        whole = hashlib.sha256()
+        facts = {
+            "version": __version__,
+            "recipe": self.summary.get("digest"),
+            "inputs": [[one.url, *one.identity] for one in self.inputs],
+            "files": [[file.name, hashlib.sha256(file.header).hexdigest()] for file in self.files],
+        }
+        whole.update(json.dumps(facts, sort_keys=True).encode())
+        for side in self.side_files:
+            content = side.content if isinstance(side.content, bytes) else str(side.content).encode()
+            whole.update(f"\0{side.name}\0".encode() + content)
+        return whole.hexdigest()
+
+    @property
+    def bytes_in(self) -> int:
+        """Bytes of all the source's tensors, as it stores them; headers are not counted."""
+        if self.stored:
+            return sum(spec.nbytes for spec in self.stored.values())
+        tensors = [*self.tensors, *(tensor for tensor, _ in self.log.dropped)]
+        return sum(tensor.spec.nbytes for tensor in tensors)
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes of the source's tensors that the run reads: those that are left, and once more where a look
+        at the whole tensor comes first.
+        """
+        return sum(self.before(t).nbytes * (2 if t.needs else 1) for t in self.tensors)
+
+    @property
+    def bytes_out(self) -> int:
+        """Bytes of all tensors in the weight files, markers included."""
+        return sum(place.spec.nbytes for file in self.files for place in file.places)
+
+    @property
+    def file_bytes(self) -> int:
+        """Bytes of all weight files, with their headers."""
+        return sum(file.size for file in self.files)
+
+    def before(self, tensor: LazyTensor) -> Spec:
+        """Dtype and shape that a tensor has in the source, before any stage changed it."""
+        return self.stored.get(tensor.source, tensor.spec)
+
+    def destinations(self) -> dict[tuple[int, str], tuple[int, int]]:
+        """``(tensor, role) -> (file, byte in that file)``."""
+        return {
+            (place.tensor, place.role): (number, len(file.header) + place.begin)
+            for number, file in enumerate(self.files)
+            for place in file.places
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it, for scripts: each tensor's fate, each file's entries.
+
+        ``dtype`` and ``shape`` of a tensor are those in the source; what it becomes is ``stored``.
+        """
+        stored: dict[int, list[dict[str, Any]]] = {}
+        for file in self.files:
+            for place in file.places:
+                stored.setdefault(place.tensor, []).append(
+                    {
+                        "name": place.name,
+                        "role": place.role,
+                        "dtype": place.spec.dtype.name,
+                        "shape": list(place.spec.shape),
+                        "file": file.name,
+                        "offset": len(file.header) + place.begin,
+                    }
+                )
+        tensors = [
+            {
+                "source": tensor.source,
+                "name": tensor.name,
+                "dtype": self.before(tensor).dtype.name,
+                "shape": list(self.before(tensor).shape),
+                "fate": list(map(str, tensor.fate)) or ["keep"],
+                "stored": stored.get(number, []),
+            }
+            for number, tensor in enumerate(self.tensors)
+        ]
+        dropped = [
+            {
+                "source": tensor.source,
+                "dtype": self.before(tensor).dtype.name,
+                "shape": list(self.before(tensor).shape),
+                "fate": list(map(str, (*tensor.fate, why))),
+                "stored": [],
+            }
+            for tensor, why in self.log.dropped
+        ]
+        return {
+            "source": str(self.source),
+            "destination": str(self.destination),
+            **self.summary,
+            "bytes_in": self.bytes_in,
+            "bytes_out": self.bytes_out,
+            "file_bytes": self.file_bytes,
+            "files": [
+                {"name": file.name, "size": file.size, "tensors": len(file.places)} for file in self.files
+            ],
+            "side_files": [side.name for side in self.side_files],
+            "notes": list(map(str, self.log.notes)),
+            "warnings": list(map(str, self.log.warnings)),
+            "tensors": tensors,
+            "dropped": dropped,
+        }

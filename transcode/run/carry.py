@@ -1,0 +1,113 @@
+"""Carry out a plan: on so many workers, with such devices, into files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from ..core.paths import real
+from ..core.performance import MIN_TILE, Performance
+from ..core.source import Input
+from ..core.tensor import LazyTensor
+from ..errors import FormatError, Interrupted, PlanError, TranscodeError
+from ..numerics.notice import compiling
+from ..plan import devices
+from ..plan.plan import Plan
+from .destination import check_destination
+from .execute import Progress, Report, execute
+from .staging import Staging
+
+__all__ = ["carry_out", "check", "fitted"]
+
+
+def check(plan: Plan, *, force: bool) -> None:
+    """Refuse a plan that cannot be carried out: inputs that changed, a destination that cannot be written.
+
+    Raises:
+        FormatError: an input is not what it was when the plan was made.
+        PlanError: see :func:`.run.destination.check_destination`.
+    """
+    _verify(plan.inputs)
+    check_destination(
+        plan, force=force, inputs={real(one.path) for one in plan.inputs if one.path is not None}
+    )
+
+
+def carry_out(
+    plan: Plan, performance: Performance, on_progress: Callable[[Progress], None] | None = None
+) -> Report:
+    """Read, convert and write all tensors of a plan whose destination was checked.
+
+    Raises:
+        TranscodeError: see its leaves; nothing appears under the destination's name.
+    """
+    began = time.monotonic()
+
+    def tell(stage: str, done: int) -> None:
+        if on_progress is not None:
+            on_progress(Progress(done, done, stage, 0.0))
+
+    staging = Staging(plan, drop_cache=performance.drop_cache)
+    try:
+        with compiling(lambda: tell("compile", 0)), staging:
+            used = devices.choose(fitted(performance, plan.tensors), plan.tensors)
+            _prepare(plan, used)
+            try:
+                report = execute(
+                    plan,
+                    staging,
+                    workers=used.performance.threads,
+                    tile_bytes=used.performance.tile_bytes,
+                    surroundings=used.surroundings,
+                    on_progress=on_progress,
+                )
+            except TranscodeError as error:
+                # Of a source that changes under way anything may come, a failed write of its map too.
+                _verify(plan.inputs, error)
+                raise
+            tell("sync", report.bytes_read)
+            _verify(plan.inputs)
+            staging.commit()
+    except KeyboardInterrupt:
+        what = (
+            "interrupted when the output was complete"
+            if staging.committed
+            else "interrupted; nothing was written"
+        )
+        raise Interrupted(what, file=plan.destination) from None
+    return replace(report, seconds=time.monotonic() - began)
+
+
+def fitted(performance: Performance, tensors: Sequence[LazyTensor]) -> Performance:
+    """The performance options, with no more workers than have the memory for the widest rows."""
+    most, memory = performance.threads, performance.memory
+    for tensor in tensors:
+        least = tensor.cut(MIN_TILE).least
+        if least <= MIN_TILE:
+            continue
+        most = min(most, memory // (2 * least))
+        if most < 1:
+            raise PlanError(
+                f"{tensor.grain} rows of it need {2 * least} bytes at a time, more than {memory} in all",
+                tensor=tensor.name,
+                hint="raise --memory",
+            )
+    return performance if most == performance.threads else replace(performance, workers=most)
+
+
+def _prepare(plan: Plan, used: devices.Devices) -> None:
+    """Compile the kernels that the plan needs, once, before workers would all wait for it."""
+    wanted = {(tensor.scheme, tensor.spec.dtype) for tensor in plan.tensors}
+    kernels = [(scheme, dtype) for scheme, dtype in wanted if scheme is not None]
+    if kernels:
+        with used.surroundings(0):
+            for scheme, dtype in kernels:
+                scheme.prepare(dtype)
+
+
+def _verify(inputs: Sequence[Input], error: TranscodeError | None = None) -> None:
+    """Refuse inputs that are not what they were, unless the error that led here tells of that very file."""
+    for one in inputs:
+        if not (isinstance(error, FormatError) and error.file == one.url):
+            one.verify()

@@ -1,0 +1,124 @@
+"""Whether a plan's destination can be written."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ..containers import table
+from ..core.paths import real
+from ..errors import PlanError
+from ..io import commit, system
+from ..plan.plan import Plan
+from .staging import leftover, targets
+
+__all__ = ["check_destination"]
+
+
+def check_destination(plan: Plan, *, force: bool, inputs: set[Path]) -> None:
+    """Refuse a destination that exists, is read by the run, or has too little room.
+
+    Args:
+        force: what exists may be replaced.
+        inputs: resolved paths of the files that are read.
+
+    Raises:
+        PlanError: with the path and what to do.
+    """
+    if plan.folder:
+        commit.settle(plan.destination)
+    placed = targets(plan)
+    _refuse_source(plan, placed, inputs)
+    if plan.folder and plan.destination.exists() and not plan.destination.is_dir():
+        raise PlanError("is a file, not a folder", file=plan.destination, hint="write elsewhere")
+    if plan.folder and plan.destination.is_symlink() and not plan.destination.exists():
+        # A rename cannot give a folder the name of a link, and would be the last thing that the run does.
+        raise PlanError(
+            f"is a link to {os.readlink(plan.destination)}, which does not exist",
+            file=plan.destination,
+            hint="make that folder, or remove the link",
+        )
+    if not plan.folder and plan.destination.is_dir():
+        raise PlanError("is a folder", file=plan.destination, hint="name the file inside it")
+    for target in placed:
+        if target.is_dir():
+            raise PlanError("is a folder", file=target, hint="remove it")
+    existing = [target for target in placed if target.exists()]
+    if existing and not force:
+        more = f" (and {len(existing) - 1} more)" if len(existing) > 1 else ""
+        raise PlanError(f"exists already{more}", file=existing[0], hint="pass --force to replace it")
+    if plan.folder and plan.destination.is_dir():
+        ours = {target.name for target in placed}
+        beside = tuple(f"{kind.suffixes[0]}{end}" for kind in table.WRITABLE for end in ("", ".index.json"))
+        strangers = sorted(
+            path.name
+            for path in plan.destination.iterdir()
+            if path.name.endswith(beside) and path.name not in ours
+        )
+        if strangers:
+            # Loaders glob *.safetensors or trust an index: old weights beside new ones would be mixed up.
+            raise PlanError(
+                f"holds other weights ({', '.join(strangers[:3])}{', ...' if len(strangers) > 3 else ''})",
+                file=plan.destination,
+                hint="remove them or choose another folder",
+            )
+    parent = _existing_parent(plan.destination if plan.folder else plan.destination.absolute().parent)
+    if not parent.is_dir():
+        raise PlanError(f"{parent} is a file, not a folder", file=plan.destination, hint="write elsewhere")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise PlanError(f"{parent}: Permission denied", file=plan.destination, hint="write elsewhere")
+    left = leftover(plan)
+    free = system.free_space(parent) + left
+    if free < plan.file_bytes:
+        more = f", with the {left} that an unfinished run to the same place holds" if left else ""
+        raise PlanError(
+            f"needs {plan.file_bytes} bytes, the file system has {free} left{more}",
+            file=plan.destination,
+            hint="free some space or choose another destination",
+        )
+
+
+def _refuse_source(plan: Plan, placed: list[Path], inputs: set[Path]) -> None:
+    """Refuse to write over, or among, the files that are read, by whatever names they go.
+
+    Links, hard links and mounts give a file several names; device and inode are the same for all of them.
+    """
+    destination = plan.destination
+    read = {_identity(path): path for path in inputs if path.exists()}
+    whole = plan.folder and _same(destination, plan.source)
+    found = [target for target in placed if real(target) in inputs or _identity(target) in read]
+    if plan.folder and destination.is_dir():
+        found += [path for path in destination.iterdir() if path.is_file() and _identity(path) in read]
+    held = read.get(_identity(found[0]), found[0]) if found else destination
+    if whole or (found and plan.folder and _same(destination, held.parent)):
+        raise PlanError(
+            "is the folder of the source, which is never written to", file=destination,
+            hint="write to another folder",
+        )  # fmt: skip
+    if found:
+        other = "" if real(held) == real(found[0]) else f" as {held}"
+        raise PlanError(
+            f"is read by this run{other}, and never overwritten", file=found[0], hint="write elsewhere"
+        )
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Device and inode, None where there is no such file."""
+    try:
+        facts = path.stat()
+    except OSError:
+        return None
+    return facts.st_dev, facts.st_ino
+
+
+def _same(first: Path, second: Path) -> bool:
+    """Whether two paths lead to one existing file or folder."""
+    one = _identity(first)
+    return one is not None and one == _identity(second)
+
+
+def _existing_parent(path: Path) -> Path:
+    path = path.absolute()
+    while not path.exists():
+        path = path.parent
+    return path

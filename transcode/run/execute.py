@@ -1,0 +1,275 @@
+"""Carrying out a plan: tiles of rows through the transforms to their offsets, on any number of workers."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..core.context import Abandoned, Context, Observation, Run, Statistic
+from ..core.quality import Loss, total
+from ..core.tensor import LazyTensor
+from ..errors import TranscodeError
+from ..plan.plan import Plan
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["Progress", "Report", "Writer", "by_scheme", "execute"]
+
+
+class Writer(Protocol):
+    """Places bytes in the files of a plan; safe to call from any thread."""
+
+    def write(self, file: int, offset: int, data: NDArray[np.uint8]) -> None:
+        """Write ``data`` at a byte of a file, given by its number in the plan."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is: bytes of values dealt with, of all; what is going on; seconds since it began."""
+
+    done: int
+    total: int
+    stage: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a run did."""
+
+    plan: Plan
+    seconds: float
+    bytes_read: int
+    """Bytes of the source's tensors read, observation passes included."""
+    bytes_written: int
+    """Bytes of the weight files written, headers included."""
+
+    measured: Mapping[str, tuple[str, Loss]] = field(default_factory=dict)
+
+    def losses(self) -> dict[str, tuple[str, Loss]]:
+        """Scheme and loss of every tensor that was measured, by its name."""
+        return dict(self.measured)
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan's facts and the run's figures, for scripts; losses where they were measured."""
+        told = self.plan.to_json()
+        losses = self.losses()
+        for entry in told["tensors"]:
+            if entry["name"] in losses:
+                entry["loss"] = losses[entry["name"]][1].to_json()
+        if losses:
+            told["losses"] = {scheme: loss.to_json() for scheme, (_, loss) in by_scheme(losses).items()}
+        return {
+            **told,
+            "seconds": round(self.seconds, 3),
+            "bytes_read": self.bytes_read,
+            "bytes_written": self.bytes_written,
+        }
+
+
+def by_scheme(losses: Mapping[str, tuple[str, Loss]]) -> dict[str, tuple[int, Loss]]:
+    """For each scheme how many tensors were measured, and what was lost of all of them together."""
+    groups: dict[str, list[Loss]] = {}
+    for scheme, loss in losses.values():
+        groups.setdefault(scheme, []).append(loss)
+    return {scheme: (len(group), joined) for scheme, group in groups.items() if (joined := total(group))}
+
+
+Job = Callable[[Context], int]
+"""One tile's work; returns the source bytes it dealt with."""
+
+
+class _Jobs:
+    """The jobs of a plan in reading order, handed to whichever worker asks next.
+
+    A tensor's observation tiles come one tensor ahead of its encoding, so that a worker rarely waits for
+    the last tile of a look that another one still has in hand. Such a wait cannot deadlock: what is waited
+    for was handed out before, and observing waits for nothing.
+    """
+
+    def __init__(self, plan: Plan, writer: Writer, tile_bytes: int, run: Run) -> None:
+        self._plan = plan
+        self._writer = writer
+        self._tile_bytes = tile_bytes
+        self._run = run
+        self._places = plan.destinations()
+        self._lock = threading.Lock()
+        self._jobs = self._generate()
+        self.observations: list[Observation[Any]] = []
+
+    def next(self) -> Job | None:
+        with self._lock:
+            return next(self._jobs, None)
+
+    def _generate(self) -> Iterator[Job]:
+        seen: set[Statistic[Any]] = set()
+        waiting: deque[tuple[int, LazyTensor]] = deque()
+        for number, tensor in enumerate(self._plan.tensors):
+            for statistic in tensor.needs:
+                if statistic not in seen:
+                    seen.add(statistic)
+                    yield from self._looks(self._run.observation(statistic))
+            waiting.append((number, tensor))
+            if len(waiting) > 1:
+                yield from self._tiles(*waiting.popleft())
+        while waiting:
+            yield from self._tiles(*waiting.popleft())
+
+    def _looks(self, observation: Observation[Any]) -> Iterator[Job]:
+        spec = observation.statistic.spec
+        tiles = list(observation.statistic.tiles(self._tile_bytes))
+        observation.schedule(len(tiles))
+        self.observations.append(observation)
+        for start, stop in tiles:
+
+            def job(context: Context, start: int = start, stop: int = stop) -> int:
+                observation.see(start, stop, context)
+                return spec.row_offset(stop) - spec.row_offset(start)
+
+            yield job
+
+    def _tiles(self, number: int, tensor: LazyTensor) -> Iterator[Job]:
+        places = {part.role: self._places[number, part.role] for part in tensor.parts}
+        tensor = tensor.cut(self._tile_bytes)
+        for start, stop in tensor.tiles(self._tile_bytes):
+
+            def job(context: Context, start: int = start, stop: int = stop) -> int:
+                context.untouched = tensor.untouched
+                for piece in tensor.read(start, stop, context):
+                    file, base = places[piece.role]
+                    raw = piece.data.reshape(-1).view("u1")
+                    self._writer.write(file, base + piece.offset, raw)
+                return tensor.spec.row_offset(stop) - tensor.spec.row_offset(start)
+
+            yield job
+
+
+def _total_bytes(plan: Plan) -> int:
+    """What tiles count: values of every tensor once, and once more where an observation comes first."""
+    observed = {one: one.spec.nbytes for tensor in plan.tensors for one in tensor.needs}
+    return sum(tensor.spec.nbytes for tensor in plan.tensors) + sum(observed.values())
+
+
+def _losses(plan: Plan, run: Run) -> dict[str, tuple[str, Loss]]:
+    found = {}
+    for tensor in plan.tensors:
+        loss = None if tensor.measured is None else run.loss(tensor.measured).total()
+        if loss is not None and tensor.scheme is not None:
+            found[tensor.name] = tensor.scheme.name, loss
+    return found
+
+
+def execute(
+    plan: Plan,
+    writer: Writer,
+    *,
+    workers: int = 1,
+    tile_bytes: int = 8 << 20,
+    surroundings: Callable[[int], AbstractContextManager[Context]] | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Report:
+    """Read, convert and write all tensors of a plan.
+
+    The number of workers and the size of tiles change nothing but time. The first error of a worker stops
+    all of them and is raised here; so is KeyboardInterrupt.
+
+    Args:
+        workers: threads.
+        tile_bytes: about how many source bytes a worker deals with at a time.
+        surroundings: what a worker, given by its number, enters in its own thread for as long as it works;
+            yields the memory that it works in.
+        on_progress: called about ten times a second from the calling thread, and once at the end.
+    """
+    began = time.monotonic()
+    run = Run()
+    jobs = _Jobs(plan, writer, tile_bytes, run)
+    lock = threading.Lock()
+    finished = threading.Event()
+    stop = threading.Event()
+    errors: list[BaseException] = []
+    state = {"done": 0, "alive": workers}
+
+    def work(number: int) -> None:
+        try:
+            with nullcontext(Context()) if surroundings is None else surroundings(number) as context:
+                context.run = run
+                while not stop.is_set() and (job := jobs.next()) is not None:
+                    context.reset()
+                    done = job(context)
+                    with lock:
+                        state["done"] += done
+        except BaseException as error:
+            with lock:
+                errors.append(error)
+            stop.set()
+            for observation in list(jobs.observations):
+                observation.cancel()
+        finally:
+            with lock:
+                state["alive"] -= 1
+                if state["alive"] == 0:
+                    finished.set()
+
+    threads = [
+        threading.Thread(target=work, args=(n,), name=f"worker-{n}", daemon=True) for n in range(workers)
+    ]
+    total = _total_bytes(plan)
+
+    def tell(stage: str) -> None:
+        if on_progress is not None:
+            on_progress(Progress(state["done"], total, stage, time.monotonic() - began))
+
+    try:
+        started = _start(threads)
+        with lock:
+            state["alive"] -= workers - started
+            if state["alive"] == 0:
+                finished.set()
+        while not finished.wait(0.1):
+            tell("convert")
+    finally:
+        # Reached with an interrupt too: no thread may touch the output after this.
+        stop.set()
+        if not finished.is_set():
+            for observation in list(jobs.observations):
+                observation.cancel()
+        _join([thread for thread in threads if thread.ident is not None])
+    if errors:
+        # Who waited for a look at a tensor may have noted its end before the one who failed noted why.
+        raise next((error for error in errors if not isinstance(error, Abandoned)), errors[0])
+    tell("convert")
+    return Report(plan, time.monotonic() - began, plan.bytes_read, plan.file_bytes, _losses(plan, run))
+
+
+def _start(threads: list[threading.Thread]) -> int:
+    """Start as many as the system allows; returns how many. Fewer workers change nothing but time."""
+    for number, thread in enumerate(threads):
+        try:
+            thread.start()
+        except RuntimeError as error:
+            if number == 0:
+                raise TranscodeError(
+                    f"no thread can be started: {error}", hint="raise the limit of processes (ulimit -u)"
+                ) from None
+            return number
+    return len(threads)
+
+
+def _join(threads: list[threading.Thread]) -> None:
+    """Wait for threads that were told to stop, even if the user is impatient: they hold open files."""
+    impatient: KeyboardInterrupt | None = None
+    while any(thread.is_alive() for thread in threads):
+        try:
+            for thread in threads:
+                thread.join()
+        except KeyboardInterrupt as error:
+            impatient = error
+    if impatient is not None:
+        raise impatient

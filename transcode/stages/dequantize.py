@@ -1,0 +1,360 @@
+"""Turn codes and scales back into plain tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import catalog
+from ..codecs import chain
+from ..consumers.companions import Companions
+from ..consumers.evidence import LAYERS
+from ..consumers.group import Reading
+from ..consumers.orphans import refuse_orphans
+from ..consumers.recognise import decipher, plain_fp8, stored_quantized
+from ..consumers.spell import canonical
+from ..core import small_json
+from ..core.context import Context
+from ..core.dtypes import DType
+from ..core.event import Event
+from ..core.expr import Expr, Piece
+from ..core.flow import Transform
+from ..core.given import text, texts
+from ..core.planning import Planning
+from ..core.scheme import Scheme
+from ..core.scratch import Scratch
+from ..core.spec import Part, Spec
+from ..core.tensor import LazyTensor, plain
+from ..errors import DataError, PlanError, RecipeError
+from .cast import cast_values, float_dtype
+from .select import Patterns
+
+__all__ = ["Decoding", "Dequantize", "StoredPart", "forget", "leaving", "stored_parts"]
+
+_F32 = "F32"
+_STATED = ("quantization_config", "compression_config")
+"""Keys of metadata that say what config.json says."""
+
+
+@dataclass(frozen=True)
+class Dequantize(Transform):
+    """Decode quantized tensors, stored as a convention stores them.
+
+    The convention is found: by the record of how the file was made, config.json, metadata, markers, and the
+    names, dtypes and shapes of parts. Where these contradict each other, or what is given here, it is an
+    error; likewise a way to quantize that is not known, and anything beside a tensor of which it is not known
+    what it does to the values. The scheme of each tensor is told by the dtypes and shapes of its parts; where
+    they fit several, by its marker or the record.
+
+    Markers of tensors are read while planning, and their shapes where they are stored.
+
+    Args:
+        to: float dtype of the result.
+        convention: whose names and layouts the source follows; None to find it.
+        only: patterns; without any, everything that is quantized is decoded.
+        scheme: the scheme, where facts and record leave more than one possible.
+        on_nonfinite: ``"error"`` stops the run at the first value that is NaN or infinite (a NaN among codes
+            or scales, or a product that is too large for float32 or ``to``); ``"keep"`` writes it.
+    """
+
+    kind: ClassVar[str] = "dequantize"
+
+    to: str = "BF16"
+    convention: str | None = None
+    only: tuple[str, ...] = ()
+    scheme: str | None = None
+    on_nonfinite: str = "error"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "to", float_dtype(self.to).name)
+        if self.convention is not None:
+            text("dequantize: convention", self.convention)
+        object.__setattr__(self, "only", texts("dequantize: only", self.only))
+        Patterns(self.only)
+        if self.on_nonfinite not in ("error", "keep"):
+            raise RecipeError(f"on_nonfinite: {self.on_nonfinite!r} is not one of error, keep")
+
+    def apply(self, tensors: Iterable[LazyTensor], planning: Planning) -> Iterator[LazyTensor]:
+        """Join the stored parts of each tensor; they are decoded tile by tile when they are read.
+
+        Raises:
+            PlanError: nothing is decoded, or it is not certain how.
+        """
+        tensors = list(tensors)
+        if self.convention is not None:
+            catalog.convention(self.convention)  # a slip is told before anything else
+        table = {tensor.name: tensor for tensor in tensors}
+        stored = stored_quantized(tensors)
+        patterns = Patterns(self.only)
+        wanted = None
+        if self.only:
+            wanted = {name for name in stored.tensors.values() if patterns.first(name) is not None}
+            planning.unmatched("dequantize", patterns.unused(), list(stored.tensors.values()))
+        if wanted is not None and not wanted and stored.tensors:
+            planning.warn("dequantize: no quantized tensor is chosen")
+            yield from tensors
+            return
+        conventions, readings = decipher(
+            tensors, planning, convention=self.convention, scheme=self.scheme, wanted=wanted
+        )
+        if wanted is None:
+            refuse_orphans(tensors, stored, conventions, planning)
+        left = {codes: name for codes, name in stored.tensors.items() if codes not in readings}
+        quantized = {part for one in readings.values() for part in one.stored.values()} | left.keys()
+        companions = Companions(table, conventions, quantized)
+        inputs = Event("drop", "a scale of its inputs, which are quantized no longer")
+        going = leaving(table, conventions, readings, companions, inputs, everywhere=not left)
+        if not left:
+            going |= dict.fromkeys(
+                companions.cache(), Event("drop", "a scale of the cache of keys and values")
+            )
+        made = self._made(table, readings, conventions, companions)
+        self._tell(conventions, readings, planning)
+        for name, tensor in table.items():
+            if name in made:
+                yield made[name]
+            elif name in going:
+                planning.drop(tensor, going[name])
+            else:
+                yield tensor
+        planning.decoded |= {table[codes].source for codes in readings}
+        planning.coded |= {table[codes].source for codes in left}
+        forget(planning, [reading.name for reading in readings.values()], some_left=bool(left))
+        if bare := plain_fp8(tensors, stored):
+            planning.warn(
+                f"{len(bare)} tensors are {bare[0].spec.dtype.name} and have no scale, so they stay as they"
+                f" are ({bare[0].name} ...); --cast casts them"
+            )
+
+    def _made(
+        self,
+        table: Mapping[str, LazyTensor],
+        readings: Mapping[str, Reading],
+        conventions: Sequence[catalog.Convention],
+        companions: Companions,
+    ) -> dict[str, LazyTensor]:
+        target = float_dtype(self.to)
+        keep = self.on_nonfinite == "keep"
+        return {
+            codes: _decode(reading, companions.shape(reading), table, target, keep, conventions[0].name)
+            for codes, reading in readings.items()
+        }
+
+    def _tell(
+        self,
+        conventions: Sequence[catalog.Convention],
+        readings: Mapping[str, Reading],
+        planning: Planning,
+    ) -> None:
+        schemes = " and ".join(sorted({reading.scheme.name for reading in readings.values()}))
+        whose = " or ".join(one.name for one in conventions)
+        alike = " (they decode alike)" if len(conventions) > 1 else ""
+        planning.note(f"the source holds {schemes} as {whose} stores it{alike}")
+        if any(one.name == "gpt_oss" for one in conventions):
+            planning.warn(
+                "experts come out as they are stored, [experts, out, in]; files of transformers in BF16 have"
+                " them transposed, [experts, in, out]"
+            )
+
+    def config(self) -> dict[str, Any]:
+        """Target, and the rest where it differs from the default."""
+        config: dict[str, Any] = {"to": self.to}
+        for key in ("convention", "scheme"):
+            if (value := getattr(self, key)) is not None:
+                config[key] = value
+        if self.only:
+            config["only"] = list(self.only)
+        if self.on_nonfinite != "error":
+            config["on_nonfinite"] = self.on_nonfinite
+        return config
+
+
+def leaving(
+    table: Mapping[str, LazyTensor],
+    conventions: Sequence[catalog.Convention],
+    readings: Mapping[str, Reading],
+    companions: Companions,
+    inputs: Event,
+    *,
+    everywhere: bool,
+) -> dict[str, Event]:
+    """Stored names that leave when the tensors they belong to are no longer stored so, and why.
+
+    Args:
+        conventions: those that read the tensors; the first names them.
+        inputs: what becomes of scales of inputs.
+        everywhere: markers that are for no tensor in particular leave too.
+    """
+    mark = Event("drop", f"a marker of {conventions[0].name}")
+    going: dict[str, Event] = {}
+    for codes, reading in readings.items():
+        parts = (part for part in reading.stored.values() if part != codes)
+        going |= dict.fromkeys(parts, Event("absorb", "went into the tensor that it belongs to"))
+        scales, marks = companions.of(reading)
+        going |= dict.fromkeys(scales, inputs)
+        going |= dict.fromkeys(marks, mark)
+    if everywhere:
+        others = (name for name in table if name not in going and name not in readings)
+        going |= {name: mark for name in others if catalog.is_marker(name, conventions)}
+    return going
+
+
+def forget(planning: Planning, decoded: Sequence[str], *, some_left: bool = False) -> None:
+    """Leave out of metadata what it says of tensors that are decoded, or stored in another way."""
+    for key in _STATED:
+        if key in planning.metadata:
+            if some_left:
+                raise PlanError(
+                    f"its metadata has a {key} that cannot say that some tensors are decoded",
+                    hint="dequantize all of them",
+                )
+            planning.replaced[key] = None
+    text = planning.metadata.get(LAYERS)
+    if text is not None:
+        stated = small_json.parse_object(text, what=f"its metadata {LAYERS}")
+        kept = stated.get("layers", {})
+        kept = kept if isinstance(kept, dict) else {}
+        kept = {name: said for name, said in kept.items() if f"{name}.weight" not in decoded}
+        some = some_left and kept
+        planning.replaced[LAYERS] = small_json.spell({**stated, "layers": kept}) if some else None
+
+
+def _decode(
+    reading: Reading,
+    shape: tuple[int, ...],
+    table: Mapping[str, LazyTensor],
+    target: DType,
+    keep: bool,
+    convention: str,
+) -> LazyTensor:
+    name, scheme, spec = reading.name, reading.scheme, reading.spec
+    parts = stored_parts(reading, table)
+    codes = parts.pop("codes")
+    out_spec = Spec(target, shape)
+    value = Decoding(name, codes, tuple(parts.values()), scheme, spec, out_spec, reading.powers, keep)
+    made = plain(name, out_spec, value, source=codes.tensor.source, fate=codes.tensor.fate)
+    return made.evolve(
+        grain=scheme.grain(spec) if codes.apart else spec.rows,
+        did=Event("dequantize", f"as {convention} stores it", f"{scheme.name} -> {target.name}"),
+    )
+
+
+class StoredPart(NamedTuple):
+    """A part as it is stored: its tensor, its rule, and the part as the scheme makes it."""
+
+    tensor: LazyTensor
+    rule: catalog.PartRule
+    part: Part
+
+    @property
+    def apart(self) -> bool:
+        """Whether each of its rows is stored by itself."""
+        return chain.apart(self.rule.codecs, self.part.spec)
+
+    def rows(self, start: int, stop: int, context: Context) -> NDArray[Any]:
+        """Some of its rows as the scheme makes them, 2-D."""
+        count = self.part.spec.rows
+        # Where bytes of a row are stored as two axes, a row of the part is several stored ones.
+        per = self.tensor.spec.rows // max(count, 1)
+        wanted = (start * per, stop * per) if self.apart else (0, self.tensor.spec.rows)
+        (piece,) = self.tensor.read(*wanted, context)
+        # Not by the stored columns: bytes hold two of F4.
+        stored = piece.data.reshape(stop - start if self.apart else count, -1)
+        rows = canonical(stored, self.part.role, self.rule, self.part)
+        return rows if self.apart else rows.reshape(count, -1)[start:stop]
+
+    def whole(self, powers: bool) -> NDArray[Any]:
+        """All of it as the scheme makes it; ``powers``: see :class:`Decoding`."""
+        return canonical(_carried(self.tensor), self.part.role, self.rule, self.part, powers=powers)
+
+
+def stored_parts(reading: Reading, table: Mapping[str, LazyTensor]) -> dict[str, StoredPart]:
+    """The parts of a tensor as they are stored, by role, in the order of the scheme."""
+    return {
+        part.role: StoredPart(table[reading.stored[part.role]], reading.rules[part.role], part)
+        for part in reading.scheme.parts(reading.spec)
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding(Expr):
+    """A quantized tensor as plain values.
+
+    Attributes:
+        name: of the tensor, for errors.
+        codes: whose rows are read.
+        others: the small parts, which are held whole while the tensor is read.
+        scheme: what decodes them.
+        spec: facts of the tensor as float32, in which it is decoded.
+        out: those of the result, which has fewer rows and columns where zeros were added before.
+        powers: scales are stored as exponents (E8M0).
+        keep: values that are not finite are written.
+    """
+
+    name: str
+    codes: StoredPart
+    others: tuple[StoredPart, ...]
+    scheme: Scheme
+    spec: Spec
+    out: Spec
+    powers: bool
+    keep: bool
+
+    def read(self, start: int, stop: int, context: Context) -> Iterator[Piece]:
+        """See :meth:`.core.expr.Expr.read`."""
+        spec, out_spec, target, name = self.spec, self.out, self.out.dtype, self.name
+        whole = context.run.scales.get(self, self._others)
+        rows = self.codes.rows(start, stop, context)
+        values = context.take((stop - start, spec.columns), np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):
+            self.scheme.decode({"codes": rows, **whole}, spec, start, stop, values)
+        if out_spec.columns < spec.columns:  # it was padded
+            padded, values = values, context.take((stop - start, out_spec.columns), np.float32)
+            values[:] = padded[:, : out_spec.columns]
+        if self.keep:
+            out = _kept(values, target, context, name, start)
+        else:
+            _check_finite(values, name, start)
+            out = cast_values(values, float_dtype(_F32), target, context, name, start)
+        yield Piece("values", out_spec.row_offset(start), out)
+
+    def _others(self) -> dict[str, NDArray[Any]]:
+        return {one.part.role: one.whole(self.powers) for one in self.others}
+
+
+def _check_finite(values: NDArray[Any], name: str, start: int) -> None:
+    from ..numerics import NonFinite
+    from ..numerics.rows import peak
+
+    try:
+        peak(values, float_dtype(_F32))
+    except NonFinite as error:
+        raise DataError(
+            f"decodes to {error.value!r} at row {start + error.row}, column {error.column}: its codes or"
+            " scales hold NaN, or their product is too large for float32",
+            tensor=name,
+            hint="repair the source, or let such values through with --on-nonfinite keep",
+        ) from None
+
+
+def _kept(values: NDArray[Any], target: DType, scratch: Scratch, name: str, start: int) -> NDArray[Any]:
+    """Values in their target dtype; those that are too large for it become infinite."""
+    largest = _LARGEST.get(target.name)
+    if largest is not None:
+        over = np.abs(values) >= largest
+        values[over] = np.copysign(np.float32(np.inf), values[over])
+    return cast_values(values, float_dtype(_F32), target, scratch, name, start)
+
+
+_LARGEST = {"BF16": float(np.uint32(0x7F7F8000).view(np.float32)), "F16": 65520.0, "F8_E5M2": 61440.0}
+"""Least magnitude that rounds to infinity."""
+
+
+def _carried(tensor: LazyTensor) -> NDArray[Any]:
+    """All of a small part, in its carrier dtype."""
+    spec = tensor.spec
+    return tensor.numpy().view(spec.dtype.carrier).reshape(spec.shape)

@@ -1,0 +1,1 @@
+"""Merging adapters into the weights that they were trained for."""

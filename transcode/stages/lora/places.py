@@ -1,0 +1,171 @@
+"""Changes that concern some rows of a tensor only, and tensors that are replaced as a whole."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import NamedTuple, TypeGuard
+
+import numpy as np
+
+from ...core.context import Context
+from ...core.spec import Spec
+from ...core.tensor import LazyTensor
+from .delta import Delta, Difference, F32Array, LowRank, Mix, OneForOne, Step, bare
+from .products import Hadamard, Kronecker
+from .spellings import Move
+
+__all__ = ["Moved", "Placed", "Tokens", "Whole", "adds", "by_rows"]
+
+
+@dataclass(frozen=True)
+class Whole(OneForOne):
+    """A tensor that was trained whole: it takes the place of the model's.
+
+    At a strength ``s`` the model's goes so far of the way: ``W = s * new + (1 - s) * W`` in float32; at 1 it
+    is the new one, bit for bit but for the rounding to the tensor's own dtype.
+    """
+
+    def told(self) -> str:
+        return "replaced"
+
+    def misfit(self, spec: Spec) -> str:
+        return f"a whole tensor {self.values.spec} does not take the place of {spec}"
+
+    def change(self, elements: F32Array, by: F32Array, scale: np.float32) -> None:
+        from ...numerics.lora import add
+
+        if scale == 1:
+            elements[...] = by
+            return
+        elements *= np.float32(1) - scale
+        add(by, scale, elements)
+
+
+class Moved(NamedTuple):
+    """A change, and which of its rows lie where in a tensor."""
+
+    delta: Delta
+    moves: tuple[Move, ...]
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Changes of rows: what each says of a row is done to that row, wherever it lies; others stay.
+
+    Attributes:
+        parts: no two of them are for one row.
+        shape: of the tensor, flattened to rows where each has as many elements as those of the parts.
+    """
+
+    parts: tuple[Moved, ...]
+    shape: tuple[int, ...]
+
+    def told(self) -> str:
+        """What it is, for the report."""
+        return self.parts[0].delta.told()
+
+    def refuses(self, spec: Spec) -> str | None:
+        """The parts were looked at when they were placed."""
+        if bare(spec.shape) != bare(self.shape):
+            return f"rows of {list(self.shape)} do not lie in {spec}"
+        return None
+
+    def open(self, first: int, last: int, block: int, scale: np.float32, context: Context) -> Step:
+        from ...numerics.lora import padded
+
+        width = prod(self.shape[1:])
+        # The rows of a part are computed in bands that begin where they do for it, not where they lie here.
+        rows = padded(block // max(width, 1)) + padded(1)
+        work = context.take((rows, width), np.float32)
+        opened: list[tuple[Sequence[Move], int, Step]] = []
+        for delta, moves in self.parts:
+            inside = _overlapping(moves, first, last)
+            if not inside:
+                continue
+            begin = min(move.source + max(first - move.target, 0) for move in inside)
+            end = max(move.source + min(last - move.target, move.count) for move in inside)
+            opened.append((inside, begin, delta.open(begin, end, work.size, scale, context)))
+
+        def step(row: int, out: F32Array) -> None:
+            stop = min(row + out.shape[0], last)
+            for moves, begin, inner in opened:
+                for move in _overlapping(moves, row, stop):
+                    low, high = max(row, move.target), min(stop, move.target + move.count)
+                    source = move.source + low - move.target
+                    skip = (source - begin) % padded(1)
+                    some = work[: padded(skip + high - low)]
+                    some[:skip] = 0
+                    some[skip + high - low :] = 0
+                    some[skip : skip + high - low] = out[low - row : high - row]
+                    inner(source - skip, some)
+                    out[low - row : high - row] = some[skip : skip + high - low]
+
+        return step
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Rows of an embedding that were trained by themselves: they take the place of the model's.
+
+    PEFT's trainable tokens (``peft/tuners/trainable_tokens/layer.py``; whole rows, though named "delta"). A
+    strength other than 1 means what it does for :class:`Whole`.
+
+    Attributes:
+        file: where they come from, for errors.
+        values: ``[count, D]``.
+        rows: which rows of the embedding they are; all differ.
+    """
+
+    file: Path
+    values: LazyTensor
+    rows: tuple[int, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the rows."""
+        return self.values.spec.shape
+
+    def told(self) -> str:
+        """What it is, for the report."""
+        return f"{len(self.rows)} rows replaced"
+
+    def refuses(self, spec: Spec) -> str | None:
+        """Why they are no rows of such a tensor; None if they are."""
+        if len(spec.shape) != 2 or spec.shape[1:] != self.shape[1:]:
+            return f"rows {self.values.spec} are none of {spec}"
+        if max(self.rows) >= spec.shape[0]:
+            return f"there is no row {max(self.rows)} (the vocabulary was enlarged) in {spec}"
+        return None
+
+    def open(self, first: int, last: int, block: int, scale: np.float32, context: Context) -> Step:
+        """See :class:`Delta`."""
+        order = sorted(range(len(self.rows)), key=self.rows.__getitem__)
+        moves = tuple(Move(at, self.rows[at], 1) for at in order)
+        parts = (Moved(Whole(self.file, self.values), moves),)
+        return Placed(parts, (self.rows[order[-1]] + 1, self.shape[1])).open(
+            first, last, block, scale, context
+        )
+
+
+def adds(delta: Delta | Mix) -> bool:
+    """Whether a change only adds, whatever the tensor holds: such changes may come in any order."""
+    return isinstance(delta, LowRank | Difference | Hadamard | Kronecker)
+
+
+def by_rows(delta: Delta | Mix) -> TypeGuard[Delta]:
+    """Whether rows of a change stand for themselves, so that they can lie elsewhere."""
+    return adds(delta) or isinstance(delta, Whole)
+
+
+def _overlapping(moves: Sequence[Move], first: int, last: int) -> Sequence[Move]:
+    """Those of some moves, sorted by their targets, that concern rows ``first`` to ``last``."""
+    at = bisect_right(moves, first, key=lambda move: move.target)
+    low = at - 1 if at and moves[at - 1].target + moves[at - 1].count > first else at
+    high = low
+    while high < len(moves) and moves[high].target < last:
+        high += 1
+    return moves[low:high]

@@ -1,0 +1,1 @@
+"""Packing DeepCompressor checkpoints as nunchaku reads them."""

@@ -1,0 +1,1 @@
+"""Choosing tensors and encoding them in a scheme."""

@@ -1,0 +1,127 @@
+"""Which tensors are quantized, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from ... import catalog
+from ...core.dtypes import FLOATS
+from ...core.planning import Planning
+from ...core.tensor import LazyTensor
+from ..select import Patterns
+
+__all__ = ["Choice"]
+
+_OTHER_MODELS = ("never: vae", "never: text encoder", "never: other model")
+"""Why the generic family keeps what belongs to another model of an all-in-one file."""
+
+
+class Choice:
+    """Decides tensor by tensor, first by the user's patterns, then by the family.
+
+    Args:
+        model: name of the family; None to recognise it.
+        targets, include, exclude: patterns, see :class:`.quantize.Quantize`.
+        tensors: all tensors of the flow.
+    """
+
+    def __init__(
+        self,
+        model: str | None,
+        targets: Sequence[str],
+        include: Sequence[str],
+        exclude: Sequence[str],
+        tensors: Sequence[LazyTensor],
+        planning: Planning,
+    ) -> None:
+        self._planning = planning
+        self._names = [tensor.name for tensor in tensors]
+        self._matrices: list[str] = []
+        self._include = Patterns(include)
+        self._exclude = Patterns(exclude)
+        self._targets = Patterns(targets)
+        self._use_targets = bool(targets)
+        self._others: set[str] = set()
+        self._family, self._key = self._recognise(model, tensors)
+        if self._use_targets:
+            planning.note(f"targets as given: {', '.join(targets)}")
+
+    def _recognise(
+        self, model: str | None, tensors: Sequence[LazyTensor]
+    ) -> tuple[catalog.Family, Callable[[LazyTensor], str]]:
+        def current(tensor: LazyTensor) -> str:
+            return tensor.name
+
+        def original(tensor: LazyTensor) -> str:
+            return tensor.source
+
+        # A family is known by its own names. Where a rename has changed them already, the names of the
+        # source still tell it: so renaming before quantizing chooses the same tensors as renaming after.
+        for key in (current, original):
+            names = [key(tensor) for tensor in tensors]
+            if model is not None:
+                family = catalog.family(model)
+                fit = family.fit(names)
+                if fit is not None or key is original:
+                    self._planning.note(f"family {family.name}, as given")
+                    return (family, current) if fit is None else (fit, key)
+            elif (found := catalog.detect(names)) is not None:
+                self._planning.note(f"family {found.name}, recognised from tensor names")
+                return found, key
+        if not self._use_targets:
+            self._planning.note(
+                "unknown family: float matrices of numbered blocks whose names end in .weight are quantized,"
+                " but not embeddings, norms, modulation, routers and heads"
+            )
+        return catalog.generic_family([tensor.name for tensor in tensors]), current
+
+    def __call__(self, tensor: LazyTensor) -> tuple[bool, str]:
+        excluded = self._exclude.first(tensor.name)
+        included = target = None
+        if not tensor.plain or (tensor.spec.dtype.name in FLOATS and len(tensor.spec.shape) >= 2):
+            # A pattern that names a module means its matrices: one that finds only a bias finds nothing.
+            self._matrices.append(tensor.name)
+            included = self._include.first(tensor.name)
+            target = self._targets.first(tensor.name)
+        if not tensor.plain:
+            return False, "quantized already"
+        if excluded is not None:
+            return False, f"exclude {excluded}"
+        if tensor.spec.dtype.name not in FLOATS:
+            return False, f"{tensor.spec.dtype.name} is not a plain float"
+        if included is not None:
+            return True, f"include {included}"
+        if len(tensor.spec.shape) < 2:
+            return False, f"{len(tensor.spec.shape)}-D"
+        if self._use_targets:
+            if target is None:
+                return False, "matches no target"
+            if not tensor.name.endswith(".weight"):
+                return False, "not a .weight"
+            return True, f"target {target}"
+        name = self._key(tensor)
+        take, why = self._family.is_target(name, tensor.spec.shape, self._planning.convention)
+        if why in _OTHER_MODELS:
+            self._others.add(name.split(".", 1)[0])
+        return take, why
+
+    def may_cast(self, tensor: LazyTensor) -> bool:
+        """Whether a tensor that stays may take another dtype."""
+        plain = tensor.plain and tensor.spec.dtype.name in FLOATS
+        return plain and not self._family.is_adapter(self._key(tensor))
+
+    def group_of(self, tensor: LazyTensor) -> str | None:
+        """Key of the fused group that a tensor belongs to in its family, None outside such groups."""
+        return self._family.group_of(self._key(tensor))
+
+    def is_followed(self, tensor: LazyTensor) -> bool:
+        """Whether another tensor of its fused group stands behind it where a consumer joins them."""
+        return self._family.is_followed(self._key(tensor))
+
+    def complain(self) -> None:
+        """Tell of patterns that matched nothing, and of other models in the file, which stay as they are."""
+        if self._others:
+            self._planning.note(f"keeps the other models of the file: {', '.join(sorted(self._others))}")
+        self._planning.unmatched("targets", self._targets.unused(), self._matrices)
+        self._planning.unmatched("include", self._include.unused(), self._matrices)
+        self._planning.unmatched("exclude", self._exclude.unused(), self._names)

@@ -1,0 +1,147 @@
+"""Wrap a tensor in a scheme: its rows are encoded as they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import lcm
+
+from ...core.context import Context, Statistic
+from ...core.event import Event
+from ...core.expr import Expr, Piece
+from ...core.scheme import Scheme
+from ...core.spec import Spec
+from ...core.tensor import LazyTensor
+from ...core.value import interned
+from ...errors import DataError
+from ...numerics import NonFinite, Overflow
+from .measure import measure
+
+__all__ = ["Encoding", "Peak", "encode_tensor", "first_nonfinite"]
+
+_SCAN_TILE = 8 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Peak(Statistic[float]):
+    """What a scheme must know of all rows of a tensor before it can encode the first."""
+
+    tensor: LazyTensor
+    scheme: Scheme
+
+    @property
+    def spec(self) -> Spec:
+        """Of the tensor."""
+        return self.tensor.spec
+
+    def tiles(self, nbytes: int) -> Iterator[tuple[int, int]]:
+        """As they are encoded."""
+        return self.tensor.evolve(grain=_grain(self.tensor, self.scheme)).tiles(nbytes)
+
+    def look(self, start: int, stop: int, context: Context) -> float:
+        """Raises DataError where a value is not finite."""
+        try:
+            return self.scheme.observe(self.tensor.matrix(start, stop, context), self.tensor.spec.dtype)
+        except NonFinite as error:
+            raise _blame(self.tensor, error, start) from None
+
+    def merge(self, one: float, other: float) -> float:
+        """The larger one."""
+        return max(one, other)
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding(Expr):
+    """A plain tensor as the parts of a scheme.
+
+    Attributes:
+        tensor: plain floats.
+        scheme: what encodes them.
+        peaks: of the tensor, or of all that share a scale with it; the largest counts.
+        measured: the number under which losses are noted, or None.
+    """
+
+    tensor: LazyTensor
+    scheme: Scheme
+    peaks: tuple[Peak, ...]
+    measured: int | None
+
+    def read(self, start: int, stop: int, context: Context) -> Iterator[Piece]:
+        """See :meth:`.core.expr.Expr.read`."""
+        tensor, scheme, spec = self.tensor, self.scheme, self.tensor.spec
+        stats = max(map(context.value, self.peaks), default=None)
+        rows = tensor.matrix(start, stop, context)
+        try:
+            pieces = scheme.encode(rows, spec, start, stats, context)
+            if self.measured is not None:
+                pieces = iter(made := list(pieces))
+                loss = measure(scheme, rows, spec, start, stats, made)
+                context.run.loss(self.measured).add(start, loss)
+            yield from pieces
+        except NonFinite as error:
+            raise _blame(tensor, error, start) from None
+        except Overflow as error:
+            raise DataError(
+                f"{error.value!r} at row {start + error.row}, column {error.column} needs a scale that"
+                " F16 cannot hold",
+                tensor=tensor.source or tensor.name,
+                hint="store scales as F32 or BF16 (--scale-dtype)",
+            ) from None
+
+
+def encode_tensor(
+    tensor: LazyTensor,
+    scheme: Scheme,
+    why: str,
+    needs: Sequence[Peak],
+    *,
+    measured: int | None = None,
+) -> LazyTensor:
+    """The tensor as the scheme's parts.
+
+    Args:
+        tensor: plain floats of facts that the scheme takes.
+        why: the reason, for the plan.
+        needs: of which the largest is given to the scheme; its own, or those of a whole group.
+        measured: decode what was encoded, and note what is lost under this number.
+    """
+    spec = tensor.spec
+    said = why
+    if len(spec.shape) > 2:
+        shared = any(not part.spec.shape for part in scheme.parts(spec))
+        said += f"; {len(spec.shape)}-D: a stack of {spec.rows // spec.shape[-2]} matrices, "
+        said += "all with one scale of the tensor" if shared else "each for itself"
+    return tensor.evolve(
+        did=Event("quantize", said, scheme.name),
+        parts=tuple(map(interned, scheme.parts(spec))),
+        value=Encoding(tensor, scheme, tuple(needs), measured),
+        grain=_grain(tensor, scheme),
+        scheme=scheme,
+        needs=(*tensor.needs, *needs),
+        measured=measured,
+    )
+
+
+def first_nonfinite(tensor: LazyTensor, scheme: Scheme) -> str | None:
+    """Where a tensor first holds NaN or Inf, in words, or None. Reads all of it."""
+    context = Context()
+    for start, stop in tensor.tiles(_SCAN_TILE):
+        context.reset()
+        try:
+            scheme.observe(tensor.matrix(start, stop, context), tensor.spec.dtype)
+        except NonFinite as error:
+            return f"holds {error.value!r} at row {start + error.row}, column {error.column}"
+    return None
+
+
+def _grain(tensor: LazyTensor, scheme: Scheme) -> int:
+    # What comes before may be read in grains of its own, a dequantized tensor for one.
+    return lcm(tensor.grain, scheme.grain(tensor.spec))
+
+
+def _blame(tensor: LazyTensor, error: NonFinite, start: int) -> DataError:
+    return DataError(
+        f"{error.value!r} at row {start + error.row}, column {error.column}",
+        tensor=tensor.source or tensor.name,
+        hint="repair the source, exclude the tensor, or keep such tensors with --on-nonfinite keep",
+    )

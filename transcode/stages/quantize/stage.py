@@ -1,0 +1,356 @@
+"""Choose the tensors to quantize and wrap them in a scheme."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from ... import catalog
+from ...consumers.fit import Action, Decision, alike, misfit, multiple
+from ...core.dtypes import DType
+from ...core.event import Event
+from ...core.flow import Transform
+from ...core.given import pairs, text, texts
+from ...core.planning import Planning
+from ...core.scheme import Scheme
+from ...core.tensor import LazyTensor
+from ...errors import PlanError, RecipeError
+from ...schemes.text import Options, parse_scheme
+from ..cast import cast_tensor, float_dtype
+from ..select import Patterns
+from .choice import Choice
+from .effect import refuse_adapter, refuse_nothing
+from .encode import Peak, encode_tensor, first_nonfinite
+from .pad import pad_tensor
+from .requantize import note_again, refuse_quantized
+
+__all__ = ["Quantize"]
+
+
+def _groups(given: Any) -> tuple[tuple[str, ...], ...]:
+    """Groups of modules: lists, or texts with commas."""
+    if isinstance(given, str):
+        given = (given,)
+    if not isinstance(given, Iterable):
+        raise RecipeError(f"quantize: share_scale: {given!r} is not a list of groups")
+    groups = tuple(
+        tuple(part.strip() for part in one.split(",")) if isinstance(one, str) else texts("share_scale", one)
+        for one in given
+    )
+    for group in groups:
+        if len(group) < 2:
+            raise RecipeError(
+                f"quantize: share_scale: {', '.join(group)!r} is one module, which shares with nobody",
+                hint='name those that share one scale, as "q,k,v"',
+            )
+    return groups
+
+
+@dataclass(frozen=True)
+class Quantize(Transform):
+    """Quantize the tensors that matter, keep the others.
+
+    A tensor is chosen in this order: what ``exclude`` matches stays; what ``include`` matches is taken; then
+    ``targets`` decide, or without them the family's own, or for an unknown family a general rule. A chosen
+    tensor takes the first of ``overrides`` that matches it, else ``scheme``.
+
+    Args:
+        scheme: name of the scheme.
+        options: its options; what is not said is left to the convention, then to the scheme.
+        model: name of the family; without it, it is recognised from the names.
+        targets: patterns (runs of name components) that replace the family's targets.
+        include: patterns of more tensors to take, whatever the family says; any float matrix.
+        exclude: patterns of tensors to leave; wins over everything.
+        overrides: ``(pattern, scheme)`` pairs; instead of a scheme, a float dtype casts and ``keep`` keeps.
+        keep_dtype: float dtype for the plain float tensors that are not quantized; as they are without.
+        on_nonfinite: ``"error"`` stops the run at the first NaN or Inf in a chosen tensor; ``"keep"`` looks
+            for them while planning, which reads all chosen tensors once, and keeps such tensors.
+        on_bad_shape: what to do with a chosen tensor whose shape the scheme or the consumer cannot take:
+            ``"keep"`` it as it is, ``"error"``, or ``"pad"`` it with zeros where the consumer takes that.
+            What a consumer joins with a tensor that is kept is kept too.
+        share_scale: groups of modules (runs of components) whose tensors share one global scale; a scheme
+            without global scales ignores them. Without any, the family's groups, if the convention wants
+            them.
+    """
+
+    kind: ClassVar[str] = "quantize"
+
+    scheme: str
+    options: Options = ()
+    model: str | None = None
+    targets: tuple[str, ...] = ()
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    overrides: tuple[tuple[str, str], ...] = ()
+    keep_dtype: str | None = None
+    on_nonfinite: str = "error"
+    on_bad_shape: str = "keep"
+    share_scale: tuple[tuple[str, ...], ...] = ()
+
+    def __post_init__(self) -> None:
+        for key in ("targets", "include", "exclude"):
+            object.__setattr__(self, key, texts(f"quantize: {key}", getattr(self, key)))
+        object.__setattr__(self, "overrides", pairs("quantize: overrides", self.overrides, sign="="))
+        object.__setattr__(self, "share_scale", _groups(self.share_scale))
+        for patterns in (self.targets, self.include, self.exclude, [rule for rule, _ in self.overrides]):
+            Patterns(patterns)
+        for option, allowed in (
+            ("on_nonfinite", ("error", "keep")),
+            ("on_bad_shape", ("keep", "error", "pad")),
+        ):
+            if (value := getattr(self, option)) not in allowed:
+                raise RecipeError(f"{option}: {value!r} is not one of {', '.join(allowed)}")
+        for option in ("model", "keep_dtype"):
+            if (value := getattr(self, option)) is not None:
+                text(f"quantize: {option}", value)
+        if self.keep_dtype is not None:
+            object.__setattr__(self, "keep_dtype", float_dtype(self.keep_dtype).name)
+        self._fused()
+        self._actions(None)
+
+    def config(self) -> dict[str, Any]:
+        """The scheme, and what differs from the defaults."""
+        config: dict[str, Any] = {"scheme": self.scheme}
+        if self.options:
+            config["options"] = dict(self.options)
+        for key in ("model", "keep_dtype"):
+            if (value := getattr(self, key)) is not None:
+                config[key] = value
+        for key in ("targets", "include", "exclude"):
+            if value := getattr(self, key):
+                config[key] = list(value)
+        for key in ("overrides", "share_scale"):
+            if value := getattr(self, key):
+                config[key] = [list(entry) for entry in value]
+        for key, default in (("on_nonfinite", "error"), ("on_bad_shape", "keep")):
+            if (value := getattr(self, key)) != default:
+                config[key] = value
+        return config
+
+    def apply(self, tensors: Iterable[LazyTensor], planning: Planning) -> Iterator[LazyTensor]:
+        """Decide each tensor's fate from facts; bytes are read only for ``on_nonfinite="keep"``."""
+        tensors = list(tensors)
+        if not self.include:
+            refuse_adapter(tensors, planning)
+        stored = refuse_quantized(tensors, planning)
+        choice = Choice(self.model, self.targets, self.include, self.exclude, tensors, planning)
+        spared: dict[int, str] = {}
+        consumer = None if planning.convention is None else catalog.convention(planning.convention)
+        decided = self._decide(tensors, choice, spared, consumer, planning)
+        choice.complain()
+        note_again(decided, planning)
+        if self.on_nonfinite == "keep":
+            decided = _spare_nonfinite(decided, spared, planning)
+        decided = alike(decided, spared, choice.group_of, consumer, planning)
+        if all(action is None or isinstance(action, DType) for _, action, _ in decided):
+            refuse_nothing(self.scheme, [(tensor, why) for tensor, _, why in decided], planning)
+        needs = self._needs(decided, choice, consumer, planning)
+        if self.keep_dtype is not None and not any(
+            action is None and choice.may_cast(tensor) and tensor.spec.dtype.name != self.keep_dtype
+            for tensor, action, _ in decided
+        ):
+            planning.warn(f"quantize: keep_dtype {self.keep_dtype}: no tensor that is kept has another dtype")
+        for number, (tensor, action, why) in enumerate(decided):
+            if isinstance(action, DType):
+                yield cast_tensor(tensor, action, why=why)
+            elif action is not None:
+                looks = needs.get(number, ())
+                yield encode_tensor(
+                    tensor, action, why, looks, measured=planning.number() if planning.measure else None
+                )
+            elif self.keep_dtype is not None and tensor.name not in stored and choice.may_cast(tensor):
+                yield cast_tensor(tensor.evolve(did=Event("keep", why)), float_dtype(self.keep_dtype))
+            else:
+                yield tensor.evolve(did=Event("keep", why))
+
+    def _decide(
+        self,
+        tensors: list[LazyTensor],
+        choice: Choice,
+        spared: dict[int, str],
+        consumer: catalog.Convention | None,
+        planning: Planning,
+    ) -> list[Decision]:
+        """What happens to each tensor; ``spared`` gets those that were chosen and do not fit, and why."""
+        default, actions = self._actions(planning.convention)
+        overrides = Patterns(rule for rule, _ in self.overrides)
+        won: set[str | None] = set()
+        decided: list[Decision] = []
+        taken = []
+        for number, tensor in enumerate(tensors):
+            take, why = choice(tensor)
+            action: Action = None
+            if take:
+                taken.append(tensor.name)
+                rule = overrides.first(tensor.name)
+                won.add(rule)
+                action = default if rule is None else actions[rule]
+                if rule is not None:
+                    why = f"override {rule}"
+            # Not isinstance(action, Scheme): for a protocol that looks at all members, every time.
+            if action is not None and not isinstance(action, DType):
+                fitting = self._fitting(tensor, action, why, choice.is_followed(tensor), consumer, planning)
+                if isinstance(fitting, str):
+                    spared[number] = fitting
+                    fitting = (tensor, None, f"{fitting} ({why})")
+                decided.append(fitting)
+            else:
+                decided.append((tensor, action, why))
+        planning.unmatched("override", overrides.unused(), taken)
+        unmatched = overrides.unused()
+        for rule, _ in self.overrides:
+            if rule not in won and rule not in unmatched:
+                planning.warn(f"override {rule!r} does nothing: earlier ones match first wherever it does")
+        return decided
+
+    def _fitting(
+        self,
+        tensor: LazyTensor,
+        scheme: Scheme,
+        why: str,
+        followed: bool,
+        consumer: catalog.Convention | None,
+        planning: Planning,
+    ) -> Decision | str:
+        """A chosen tensor with its scheme, if it can be; else why not, or an error if that is wanted."""
+        refusal = misfit(tensor, scheme, consumer, followed=followed)
+        if refusal is None:
+            return tensor, scheme, why
+        if self.on_bad_shape == "error":
+            raise PlanError(
+                f"cannot become {scheme.name}: {refusal}",
+                tensor=tensor.name,
+                hint="exclude it, or pass --on-bad-shape keep",
+            )
+        if self.on_bad_shape == "pad" and len(tensor.spec.shape) == 2:
+            if consumer is not None and not consumer.pads:
+                raise PlanError(
+                    f"cannot be padded: {consumer.name} knows the model's shapes, and compares",
+                    tensor=tensor.name,
+                    hint="pass --on-bad-shape keep; only --convention neutral takes padded tensors",
+                )
+            size = (
+                -(-n // m) * m for n, m in zip(tensor.spec.shape, multiple(scheme, consumer), strict=True)
+            )
+            padded = pad_tensor(tensor, *size)
+            if padded.spec.numel and misfit(padded, scheme, consumer, followed=followed) is None:
+                return padded, scheme, why
+        planning.warn(f"{tensor.name}: not quantized: {refusal}", tensor=tensor.name, kind="misfit")
+        return refusal
+
+    def _needs(
+        self,
+        decided: list[Decision],
+        choice: Choice,
+        consumer: catalog.Convention | None,
+        planning: Planning,
+    ) -> dict[int, tuple[Peak, ...]]:
+        """The looks that each tensor's encoding waits for: its own, or those of all its group."""
+        own: dict[int, Peak] = {}
+        groups: dict[object, list[int]] = {}
+        shared: dict[str, set[int]] = {}
+        fused = self._fused()
+        for number, (tensor, action, _) in enumerate(decided):
+            if action is None or isinstance(action, DType) or not action.observes:
+                continue
+            own[number] = Peak(tensor, action)
+            key: object = number
+            if any(part.role == "global_scale" for part in action.parts(tensor.spec)):
+                key = self._group(tensor, action, choice, fused, consumer) or number
+                if isinstance(key, str):
+                    shared.setdefault(key, set()).add(number)
+            groups.setdefault((key, action), []).append(number)
+        idle = [
+            ",".join(group.members)
+            for group in fused
+            if not any(
+                len({n for n in members if group.key(decided[n][0].name) == key}) > 1
+                for key, members in shared.items()
+            )
+        ]
+        if idle:
+            told = f"share_scale: no two tensors with a global scale are those of {' or of '.join(idle)}"
+            if not planning.allow_unmatched:
+                raise PlanError(told, hint="correct it, leave it out, or pass --allow-unmatched")
+            planning.warn(told)
+        return {
+            number: tuple(own[member] for member in members)
+            for members in groups.values()
+            for number in members
+        }
+
+    def _group(
+        self,
+        tensor: LazyTensor,
+        scheme: Scheme,
+        choice: Choice,
+        fused: tuple[catalog.Fused, ...],
+        consumer: catalog.Convention | None,
+    ) -> str | None:
+        if fused:
+            return next((key for group in fused if (key := group.key(tensor.name)) is not None), None)
+        wanted = consumer is not None and consumer.scheme(scheme.name).shares_scales
+        return choice.group_of(tensor) if wanted else None
+
+    def _fused(self) -> tuple[catalog.Fused, ...]:
+        return tuple(catalog.Fused(members) for members in self.share_scale)
+
+    def _actions(self, convention: str | None) -> tuple[Scheme, dict[str, Action]]:
+        """The scheme, and what each override does: a scheme, a dtype to cast to, None to keep."""
+
+        def make(name: str, options: Options) -> Scheme:
+            from ... import schemes
+
+            given = {} if convention is None else catalog.convention(convention).scheme_options(name)
+            scheme = schemes.make(name, **{**given, **dict(options)})
+            if convention is not None:  # which may say the other half
+                schemes.refuse_idle(scheme, dict(options))
+            return scheme
+
+        actions: dict[str, Action] = {}
+        for rule, scheme in self.overrides:
+            name, options = parse_scheme(scheme)
+            if rule in actions:
+                raise RecipeError(f"override: the pattern {rule!r} is given twice")
+            if name == "keep":
+                actions[rule] = None
+            elif not options and _is_dtype(name):
+                actions[rule] = float_dtype(name)
+            else:
+                actions[rule] = make(name, options)
+        return make(self.scheme, self.options), actions
+
+
+def _spare_nonfinite(decided: list[Decision], found: dict[int, str], planning: Planning) -> list[Decision]:
+    """Keep the chosen tensors that hold NaN or Inf, and say so in ``found``. Reads all chosen tensors."""
+    todo = [
+        (number, tensor, action)
+        for number, (tensor, action, _) in enumerate(decided)
+        if action is not None and not isinstance(action, DType)
+    ]
+    total = sum(tensor.spec.nbytes for _, tensor, _ in todo) or 1
+    spared = list(decided)
+    done = 0
+    with ThreadPoolExecutor(planning.workers) as pool:
+        problems = pool.map(lambda job: first_nonfinite(job[1], job[2]), todo)
+        for (number, tensor, _), problem in zip(todo, problems, strict=True):
+            done += tensor.spec.nbytes
+            if problem is not None:
+                planning.warn(
+                    f"{tensor.name}: not quantized: {problem}", tensor=tensor.name, kind="not finite"
+                )
+                spared[number] = (tensor, None, problem)
+                found[number] = problem
+            if planning.on_scan is not None:
+                planning.on_scan("looking for NaN and Inf", done / total)
+    return spared
+
+
+def _is_dtype(name: str) -> bool:
+    try:
+        float_dtype(name)
+    except RecipeError:
+        return False
+    return True

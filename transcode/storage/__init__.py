@@ -1,1 +1,0 @@
-"""The writing side: outputs under temporary names until they are whole."""

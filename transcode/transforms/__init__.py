@@ -1,1 +1,0 @@
-"""The stages of a flow, one in each module."""
