@@ -34,7 +34,8 @@ from .core.flow import Chain, Flow, Transform
 from .core.performance import Performance, parse_size
 from .errors import RecipeError
 from .plan.devices import known
-from .run.write import LAYOUTS, Write
+from .plan.request import LAYOUTS
+from .run.write import Write
 from .stages.calibrate import Calibrate
 from .stages.cast import Cast
 from .stages.convert import Convert

@@ -41,7 +41,7 @@ def side_files(
     found = {
         path.name: SideFile(path.name, path) for path in flow.source.side_files if path.name not in taken
     }
-    if any(step.kind == "convert" for step in flow.steps):
+    if any(step.respells for step in flow.steps):
         given = found.pop(CONFIG, None)
         made = _derived(tensors, None if given is None else _read(given.content))
         if made is not None:
@@ -128,7 +128,7 @@ def _say_dtype(
     That is where all float matrices that are not quantized have one dtype. A config that says none stays so.
     """
     side = found.get(CONFIG)
-    if side is None or not any(step.kind in ("cast", "dequantize", "quantize") for step in flow.steps):
+    if side is None or not any(step.retypes for step in flow.steps):
         return
     if planning.convention is not None and computes(tensors, catalog.convention(planning.convention)):
         return  # that dtype is said already, whatever the weights that are kept have

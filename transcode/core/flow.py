@@ -27,6 +27,17 @@ class Transform:
 
     kind: ClassVar[str]
     """Name of the stage in recipes."""
+    encodes: ClassVar[bool] = False
+    """Whether tensors leave it in parts of a quantized format."""
+    respells: ClassVar[bool] = False
+    """Whether it takes names to another spelling of the architecture."""
+    retypes: ClassVar[bool] = False
+    """Whether it may change the dtype that a model computes in."""
+
+    @property
+    def consumer(self) -> str | None:
+        """The consumer, or the spelling, that its tensors are meant for, where it names one."""
+        return None
 
     def apply(self, tensors: Iterable[LazyTensor], planning: Planning) -> Iterator[LazyTensor]:
         """Rewrite the facts of a flow."""

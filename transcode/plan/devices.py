@@ -1,4 +1,4 @@
-"""On which GPUs a plan runs, if any, and what each of its workers has of them."""
+"""On how many workers and which GPUs a plan runs, and what each worker has of them."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 from ..core.context import Context
-from ..core.performance import Performance
+from ..core.performance import MIN_TILE, Performance
 from ..core.scheme import Scheme
 from ..core.tensor import LazyTensor
-from ..errors import TranscodeError
+from ..errors import PlanError, TranscodeError
 from ..numerics import backend
 
-__all__ = ["Devices", "choose", "known"]
+__all__ = ["Devices", "choose", "fitted", "known"]
 
 _WORKERS = 4
 """Threads that keep GPUs busy, two at least for each: more only wait for each other, over smaller tiles."""
@@ -58,6 +58,23 @@ def known(device: str, remarks: list[str]) -> str:
     except TranscodeError as error:
         remarks.append(f"{error.what}: runs on the CPU, which gives the same bytes")
         return "cpu"
+
+
+def fitted(performance: Performance, tensors: Sequence[LazyTensor]) -> Performance:
+    """The performance options, with no more workers than have the memory for the widest rows."""
+    most, memory = performance.threads, performance.memory
+    for tensor in tensors:
+        least = tensor.cut(MIN_TILE).least
+        if least <= MIN_TILE:
+            continue
+        most = min(most, memory // (2 * least))
+        if most < 1:
+            raise PlanError(
+                f"{tensor.grain} rows of it need {2 * least} bytes at a time, more than {memory} in all",
+                tensor=tensor.name,
+                hint="raise --memory",
+            )
+    return performance if most == performance.threads else replace(performance, workers=most)
 
 
 def choose(performance: Performance, tensors: Sequence[LazyTensor]) -> Devices:

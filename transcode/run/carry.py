@@ -7,10 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from ..core.paths import real
-from ..core.performance import MIN_TILE, Performance
+from ..core.performance import Performance
 from ..core.source import Input
-from ..core.tensor import LazyTensor
-from ..errors import FormatError, Interrupted, PlanError, TranscodeError
+from ..errors import FormatError, Interrupted, TranscodeError
 from ..numerics.notice import compiling
 from ..plan import devices
 from ..plan.plan import Plan
@@ -18,7 +17,7 @@ from .destination import check_destination
 from .execute import Progress, Report, execute
 from .staging import Staging
 
-__all__ = ["carry_out", "check", "fitted"]
+__all__ = ["carry_out", "check"]
 
 
 def check(plan: Plan, *, force: bool) -> None:
@@ -51,7 +50,7 @@ def carry_out(
     staging = Staging(plan, drop_cache=performance.drop_cache)
     try:
         with compiling(lambda: tell("compile", 0)), staging:
-            used = devices.choose(fitted(performance, plan.tensors), plan.tensors)
+            used = devices.choose(devices.fitted(performance, plan.tensors), plan.tensors)
             _prepare(plan, used)
             try:
                 report = execute(
@@ -77,23 +76,6 @@ def carry_out(
         )
         raise Interrupted(what, file=plan.destination) from None
     return replace(report, seconds=time.monotonic() - began)
-
-
-def fitted(performance: Performance, tensors: Sequence[LazyTensor]) -> Performance:
-    """The performance options, with no more workers than have the memory for the widest rows."""
-    most, memory = performance.threads, performance.memory
-    for tensor in tensors:
-        least = tensor.cut(MIN_TILE).least
-        if least <= MIN_TILE:
-            continue
-        most = min(most, memory // (2 * least))
-        if most < 1:
-            raise PlanError(
-                f"{tensor.grain} rows of it need {2 * least} bytes at a time, more than {memory} in all",
-                tensor=tensor.name,
-                hint="raise --memory",
-            )
-    return performance if most == performance.threads else replace(performance, workers=most)
 
 
 def _prepare(plan: Plan, used: devices.Devices) -> None:

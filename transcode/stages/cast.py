@@ -57,6 +57,7 @@ class Cast(Transform):
     """
 
     kind: ClassVar[str] = "cast"
+    retypes: ClassVar[bool] = True
 
     to: str
     only: tuple[str, ...] = ()

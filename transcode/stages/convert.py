@@ -31,6 +31,7 @@ class Convert(Transform):
     """
 
     kind: ClassVar[str] = "convert"
+    respells: ClassVar[bool] = True
 
     to: str
     source: str | None = None
@@ -42,6 +43,11 @@ class Convert(Transform):
                 text(f"convert: {key}", getattr(self, key))
         if self.model is not None:
             catalog.family(self.model).spelled(self.to)
+
+    @property
+    def consumer(self) -> str:
+        """Whose spelling it is."""
+        return self.to
 
     def apply(self, tensors: Iterable[LazyTensor], planning: Planning) -> Iterator[LazyTensor]:
         """Rename. A name that no rule knows is an error, or goes on unchanged if unmatched is allowed."""

@@ -62,6 +62,7 @@ class Dequantize(Transform):
     """
 
     kind: ClassVar[str] = "dequantize"
+    retypes: ClassVar[bool] = True
 
     to: str = "BF16"
     convention: str | None = None

@@ -32,12 +32,18 @@ class Nunchaku(Transform):
     """
 
     kind: ClassVar[str] = "nunchaku"
+    encodes: ClassVar[bool] = True
 
     float_point: bool = False
     model: str = "flux"
 
     def __post_init__(self) -> None:
         modules(self.model)
+
+    @property
+    def consumer(self) -> str:
+        """nunchaku alone reads these parts."""
+        return "nunchaku"
 
     @property
     def scheme(self) -> str:

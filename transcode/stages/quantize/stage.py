@@ -76,6 +76,8 @@ class Quantize(Transform):
     """
 
     kind: ClassVar[str] = "quantize"
+    encodes: ClassVar[bool] = True
+    retypes: ClassVar[bool] = True
 
     scheme: str
     options: Options = ()

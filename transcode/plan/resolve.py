@@ -1,0 +1,317 @@
+"""From a request and a flow to a plan: a row of steps, each of which knows a little more.
+
+Facts of tensors first, then their parts under a convention's names, then files and offsets, then what stands
+in headers and beside the weights. Nothing is written, and no byte of a tensor is read unless a stage must.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .. import catalog
+from ..consumers import record, side_files
+from ..consumers.markers import marked
+from ..consumers.spell import spell
+from ..containers import table as containers
+from ..core.flow import Flow
+from ..core.output import PlannedFile, SideFile, Stored, Unit
+from ..core.paths import real
+from ..core.planning import Planning
+from ..core.tensor import LazyTensor
+from ..errors import PlanError
+from ..stages.repack import repack
+from . import devices
+from . import layout as cutting
+from .location import refuse_destination
+from .plan import Log, Plan
+from .request import Request, bears_name
+
+__all__ = ["resolve"]
+
+_DEFAULT_SHARD = 5_000_000_000
+_ENCODED = "lightx2v"
+"""The convention of what is quantized, where neither the user nor a stage names one."""
+
+
+def resolve(request: Request, flow: Flow, on_scan: Callable[[str, float], None] | None = None) -> Plan:
+    """The plan of what ``flow`` becomes under ``request``.
+
+    Args:
+        on_scan: called with a text and a fraction in 0..1 while a stage looks at bytes.
+
+    Raises:
+        TranscodeError: anything that can be known to fail.
+    """
+    refuse_destination(request.dst)
+    convention = catalog.convention(request.convention or _default_convention(flow))
+    planning = Planning(
+        convention=convention.name,
+        allow_unmatched=request.allow_unmatched,
+        workers=request.performance.threads,
+        measure=request.performance.measure,
+        on_scan=on_scan,
+    )
+    draft = Draft(request, flow, convention, planning)
+    for step in STEPS:
+        step(draft)
+    return draft.plan()
+
+
+@dataclass
+class Draft:
+    """What is known of a plan so far.
+
+    Attributes:
+        tensors: from facts of the source to facts of the output; with stored parts from ``spell_parts`` on.
+        units: what must stay together, in the order of the tensors.
+        layout, stem: how the output is cut, and what its file names begin with.
+        cut: names of weight files, each with what goes into it.
+        record: of how the output was made.
+        metadata: of every weight file.
+        files: weight files, to the byte.
+        side: small files; the index comes last.
+    """
+
+    request: Request
+    flow: Flow
+    convention: catalog.Convention
+    planning: Planning
+    tensors: list[LazyTensor] = field(default_factory=list)
+    units: list[Unit] = field(default_factory=list)
+    layout: str = "single_file"
+    stem: str = ""
+    cut: cutting.Cut = field(default_factory=list)
+    record: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, str] = field(default_factory=dict)
+    files: tuple[PlannedFile, ...] = ()
+    side: list[SideFile] = field(default_factory=list)
+
+    def plan(self) -> Plan:
+        """All of it, as a value."""
+        planning, source = self.planning, self.flow.source
+        return Plan(
+            source=source.path,
+            destination=Path(self.request.dst),
+            folder=self.request.folder,
+            tensors=tuple(self.tensors),
+            files=self.files,
+            side_files=tuple(self.side),
+            log=Log(tuple(planning.notes), tuple(planning.warnings), tuple(planning.dropped)),
+            inputs=tuple(file for read in (source, *planning.inputs) for file in read.inputs),
+            stored=planning.stored,
+            summary={
+                "layout": self.layout,
+                **{key: self.record[key] for key in ("convention", "schemes", "digest")},
+            },
+        )
+
+
+def say_remarks(draft: Draft) -> None:
+    """What the source and the reader of the recipe have to say."""
+    for text in draft.flow.source.notes:
+        draft.planning.note(text)
+    for text in draft.request.remarks:
+        draft.planning.warn(text)
+
+
+def apply_stages(draft: Draft) -> None:
+    """The facts after the last stage."""
+    draft.tensors = draft.flow.tensors(draft.planning)
+    if not draft.tensors:
+        raise PlanError("no tensor is left to write", file=draft.flow.source.path)
+
+
+def repack_quantized(draft: Draft) -> None:
+    """What came in quantized goes out as the convention that was asked for stores it."""
+    if draft.request.convention is not None:
+        draft.tensors = repack(draft.tensors, draft.convention, draft.planning)
+
+
+def add_markers(draft: Draft) -> None:
+    """The tensors by which a consumer tells how the others are quantized."""
+    draft.tensors = marked(draft.tensors, draft.convention, draft.planning)
+
+
+def choose_workers(draft: Draft) -> None:
+    """Say on what the plan would run here, and refuse rows that the memory cannot hold."""
+    wanted, planning = draft.request.performance, draft.planning
+    performance = devices.fitted(wanted, draft.tensors)
+    if performance.threads < wanted.threads:
+        planning.note(
+            f"{performance.threads} of {wanted.threads} workers run: the widest rows leave"
+            f" {wanted.memory} bytes of memory too few for more (--memory)"
+        )
+    gpus = devices.choose(performance, draft.tensors).names
+    if gpus:
+        planning.note(f"schemes are computed on {', '.join(gpus)}")
+
+
+def say_idle(draft: Draft) -> None:
+    """Which performance options do nothing in this plan."""
+    performance, planning = draft.request.performance, draft.planning
+    if any(tensor.scheme is not None for tensor in draft.tensors):
+        return
+    if performance.measure:
+        planning.warn("measure: nothing is quantized, so there is nothing to measure")
+    if performance.device not in ("cpu", "auto"):
+        planning.warn(f"device {performance.device}: only schemes are computed there, none is used")
+
+
+def spell_parts(draft: Draft) -> None:
+    """Names, dtypes and layouts of stored parts, as the convention has them."""
+    block_of = _numbering(draft.tensors)
+    for number, tensor in enumerate(draft.tensors):
+        spelled, names = spell(tensor, draft.convention, draft.planning)
+        parts = tuple(Stored(names[part.role], part.role, part.spec) for part in spelled.parts)
+        draft.units.append(Unit(number, parts, block_of(tensor)))
+        draft.tensors[number] = spelled
+
+
+def say_shared(draft: Draft) -> None:
+    """Which tensors are one in the source: a safetensors file holds each of them in full."""
+    owners: dict[str, list[str]] = {}
+    for tensor in draft.tensors:
+        if tensor.shares is not None:
+            owners.setdefault(tensor.shares, []).append(tensor.name)
+    for names in owners.values():
+        if len(names) > 1:
+            draft.planning.note(
+                f"{', '.join(names)} share their bytes in the source; each is written in full",
+                tensor=names[0],
+                kind="shared",
+            )
+
+
+def say_place(draft: Draft) -> None:
+    """That a file would stand among those of the source. A folder below it is a model for itself."""
+    request, source = draft.request, draft.flow.source.path
+    among = not request.folder and real(request.dst).parent == real(source)
+    if among and source.is_dir():
+        draft.planning.warn(
+            f"{request.dst} lies among the source's files, so that folder will hold two models"
+        )
+
+
+def cut_files(draft: Draft) -> None:
+    """Which tensors go into which file."""
+    request, convention = draft.request, draft.convention
+    draft.layout, draft.stem = _layout(request, draft.flow), request.name or draft.flow.source.stem
+    if request.name is not None and not bears_name(draft.layout, convention):
+        idle = (
+            f"name: {request.name!r} does nothing: {convention.name} has its own names for the layout"
+            f" {draft.layout}"
+        )
+        if not request.tolerant:
+            raise PlanError(idle, hint="leave the name out")
+        draft.planning.warn(idle)
+    draft.cut = _cut(request, draft.units, draft.layout, draft.stem, convention)
+    cutting.check_names(draft.cut, draft.tensors)
+
+
+def make_record(draft: Draft) -> None:
+    """How the output was made, with the digest of the recipe."""
+    request = draft.request
+    schemes = {tensor.scheme.name for tensor in draft.tensors if tensor.scheme is not None}
+    limits = {"max_shard_size": request.max_shard_size, "max_tensors": request.max_tensors}
+    given = {key: value for key, value in limits.items() if value is not None}
+    draft.record = record.make(draft.flow.steps, draft.layout, draft.convention.name, schemes, given)
+
+
+def merge_metadata(draft: Draft) -> None:
+    """The source's as far as it is still true, the convention's, the user's, the record: later ones win."""
+    planning, carried = draft.planning, draft.flow.source.metadata
+    still = bool(planning.coded) or not planning.decoded
+    draft.metadata = {
+        **{key: value for key, value in {**carried, **planning.replaced}.items() if value is not None},
+        **draft.convention.metadata,
+        "format": "pt",  # loaders of transformers refuse metadata without it
+        **dict(draft.request.metadata),
+        record.KEY: record.dumps(draft.record, before=carried.get(record.KEY), still=still),
+    }
+
+
+def lay_out_files(draft: Draft) -> None:
+    """Headers and offsets, by the rules of the container."""
+    draft.files = tuple(
+        containers.writer(name).lay_out(name, units, draft.metadata, file=draft.request.dst)
+        for name, units in draft.cut
+    )
+
+
+def add_side_files(draft: Draft) -> None:
+    """Config, tokenizer and others beside the weights, or what a single file cannot have; the index last."""
+    names = {file.name for file in draft.files}
+    if draft.request.folder and draft.request.copy_metadata:
+        draft.side += side_files.side_files(draft.flow, draft.tensors, names, draft.planning)
+    else:
+        side_files.note_config(draft.tensors, draft.convention, draft.planning)
+    if draft.request.folder:
+        draft.side += side_files.index(draft.files, draft.layout, draft.stem, draft.convention)
+
+
+STEPS: tuple[Callable[[Draft], None], ...] = (
+    say_remarks,
+    apply_stages,
+    repack_quantized,
+    add_markers,
+    choose_workers,
+    say_idle,
+    spell_parts,
+    say_shared,
+    say_place,
+    cut_files,
+    make_record,
+    merge_metadata,
+    lay_out_files,
+    add_side_files,
+)
+"""In this order: what a step needs was found by those before it."""
+
+
+def _default_convention(flow: Flow) -> str:
+    """That of the last stage which encodes for one consumer, or of the last spelling, where it has one."""
+    encoding = [step for step in flow.steps if step.encodes]
+    if encoding:
+        return next((step.consumer for step in reversed(encoding) if step.consumer is not None), _ENCODED)
+    spellings = [step.consumer for step in flow.steps if step.consumer is not None]
+    return spellings[-1] if spellings and spellings[-1] in catalog.conventions() else "plain"
+
+
+def _numbering(tensors: Sequence[LazyTensor]) -> Callable[[LazyTensor], int | None]:
+    """Which block each tensor belongs to, by its name, or by that in the source where it was changed."""
+    if (family := catalog.detect([tensor.name for tensor in tensors])) is not None:
+        return lambda tensor: family.block_of(tensor.name)
+    if (original := catalog.detect([tensor.source for tensor in tensors])) is not None:
+        return lambda tensor: original.block_of(tensor.source)
+    generic = catalog.generic_family()
+    return lambda tensor: generic.block_of(tensor.name)
+
+
+def _layout(request: Request, flow: Flow) -> str:
+    """How the output is cut, where nobody says so: as the source is."""
+    if request.layout is not None:
+        return request.layout
+    if request.max_shard_size is not None or request.max_tensors is not None:
+        return "chunked"
+    return "chunked" if request.folder and len(flow.source.files) > 1 else "single_file"
+
+
+def _cut(
+    request: Request, units: Sequence[Unit], layout: str, stem: str, convention: catalog.Convention
+) -> cutting.Cut:
+    if not request.folder:
+        return cutting.single_file(units, Path(request.dst).name)
+    if layout == "single_file":
+        return cutting.single_file(units, convention.single_file(stem))
+    if layout == "by_block":
+        return cutting.by_block(units, *convention.block_files)
+    if layout == "apart":
+        return cutting.apart(units, convention.file_of)
+    size = request.max_shard_size
+    if size is None and request.max_tensors is None:
+        size = _DEFAULT_SHARD
+    pattern, alone = convention.chunk_file(stem), convention.alone_file(stem)
+    return cutting.chunked(units, pattern, alone, max_bytes=size, max_tensors=request.max_tensors)
