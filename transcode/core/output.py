@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from operator import attrgetter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .spec import Spec
+from .value import Value, pack, unpack
 
 __all__ = ["Place", "PlannedFile", "SideFile", "Stored", "Unit"]
 
@@ -42,7 +42,7 @@ class Unit:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Place(Value):
     """Where one part goes: ``[begin, end)`` in the data section of a file."""
 
     name: str
@@ -69,8 +69,7 @@ class PlannedFile:
     tail: bytes = b""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # By columns: a model of experts has hundreds of thousands of places.
-        return _planned, (self.name, self.header, self.tail, *zip(*map(_FIELDS, self.places), strict=True))
+        return _planned, (self.name, self.header, self.tail, pack(self.places))
 
     @property
     def size(self) -> int:
@@ -78,11 +77,8 @@ class PlannedFile:
         return len(self.header) + (self.places[-1].end if self.places else 0) + len(self.tail)
 
 
-_FIELDS = attrgetter(*(one.name for one in fields(Place)))
-
-
-def _planned(name: str, header: bytes, tail: bytes, *columns: tuple[Any, ...]) -> PlannedFile:
-    return PlannedFile(name, header, tuple(map(Place, *columns)) if columns else (), tail)
+def _planned(name: str, header: bytes, tail: bytes, places: Any) -> PlannedFile:
+    return PlannedFile(name, header, tuple(unpack(places)), tail)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from array import array
+from collections.abc import Callable, Sequence
 from dataclasses import fields
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from operator import attrgetter
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-__all__ = ["Value", "interned"]
+__all__ = ["Value", "interned", "pack", "unpack"]
 
 T = TypeVar("T")
 
@@ -34,6 +35,47 @@ def interned(value: T) -> T:
     return found
 
 
+class Columns(NamedTuple):
+    """Objects of one class, field by field."""
+
+    kind: type
+    count: int
+    columns: tuple[Any, ...]
+
+
+_FEW = 256
+_LONG = range(-(1 << 63), 1 << 63)
+
+
+def pack(values: Sequence[Any]) -> Any:
+    """Many values as pickles hold them in little time: objects of one class by columns, integers as an array.
+
+    Objects that mostly stand several times remain themselves, as pickles name what they had before.
+    """
+    kinds = set(map(type, values))
+    kind = kinds.pop() if len(kinds) == 1 else None
+    if len(values) < _FEW or kind is None:
+        return tuple(values)
+    if kind is int and min(values) in _LONG and max(values) in _LONG:
+        return array("q", values)
+    if issubclass(kind, Value) and 2 * len(set(map(id, values))) > len(values):
+        return Columns(kind, len(values), tuple(pack([*map(get, values)]) for get in _getters(kind)))
+    return tuple(values)
+
+
+def unpack(packed: Any) -> Sequence[Any]:
+    """The values that were packed."""
+    if not isinstance(packed, Columns):
+        return packed  # type: ignore[no-any-return]
+    kind, count, columns = packed
+    make = partial(object.__new__, kind)
+    values = [make() for _ in range(count)]
+    for set_field, column in zip(_setters(kind), columns, strict=True):
+        for value, held in zip(values, unpack(column), strict=True):
+            set_field(value, held)
+    return values
+
+
 def _made(kind: type, *held: Any) -> Any:
     """An object from its fields, without its constructor."""
     made: Any = object.__new__(kind)
@@ -49,6 +91,11 @@ def _fields(kind: type) -> Callable[[Any], tuple[Any, ...]]:
         (name,) = names
         return lambda one: (getattr(one, name),)
     return attrgetter(*names)
+
+
+@cache
+def _getters(kind: type) -> tuple[Callable[[Any], Any], ...]:
+    return tuple(attrgetter(field.name) for field in fields(kind))
 
 
 @cache

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from ..core.output import PlannedFile, SideFile
 from ..core.source import Input
 from ..core.spec import Spec
 from ..core.tensor import LazyTensor
+from ..core.value import pack, unpack
 
 __all__ = ["Log", "Plan"]
 
@@ -62,6 +63,10 @@ class Plan:
     inputs: tuple[Input, ...] = ()
     stored: Mapping[str, Spec] = field(default_factory=dict)
     summary: Mapping[str, Any] = field(default_factory=dict)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        held = {one.name: getattr(self, one.name) for one in fields(self)}
+        return _plan, (pack(held.pop("tensors")), held)
 
     @cached_property
     def digest(self) -> str:
@@ -173,3 +178,7 @@ class Plan:
             "tensors": tensors,
             "dropped": dropped,
         }
+
+
+def _plan(tensors: Any, held: Mapping[str, Any]) -> Plan:
+    return Plan(tensors=tuple(unpack(tensors)), **held)
