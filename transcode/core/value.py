@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import fields
-from functools import cache, lru_cache, partial
+from functools import cache, lru_cache
 from operator import attrgetter
 from typing import Any, NamedTuple, TypeVar
 
@@ -39,7 +39,7 @@ class Columns(NamedTuple):
     """Objects of one class, field by field."""
 
     kind: type
-    count: int
+    length: int
     columns: tuple[Any, ...]
 
 
@@ -53,7 +53,7 @@ def pack(values: Sequence[Any]) -> Any:
     Objects that mostly stand several times remain themselves, as pickles name what they had before.
     """
     kinds = set(map(type, values))
-    kind = kinds.pop() if len(kinds) == 1 else None
+    kind: Any = kinds.pop() if len(kinds) == 1 else None
     if len(values) < _FEW or kind is None:
         return tuple(values)
     if kind is int and min(values) in _LONG and max(values) in _LONG:
@@ -67,9 +67,8 @@ def unpack(packed: Any) -> Sequence[Any]:
     """The values that were packed."""
     if not isinstance(packed, Columns):
         return packed  # type: ignore[no-any-return]
-    kind, count, columns = packed
-    make = partial(object.__new__, kind)
-    values = [make() for _ in range(count)]
+    kind, length, columns = packed
+    values: list[Any] = [object.__new__(kind) for _ in range(length)]
     for set_field, column in zip(_setters(kind), columns, strict=True):
         for value, held in zip(values, unpack(column), strict=True):
             set_field(value, held)
