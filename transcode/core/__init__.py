@@ -1,1 +1,1 @@
-"""Facts, lazy tensors, the flow that joins transforms, plans and their execution: no files, no formats."""
+"""Facts, expressions, lazy tensors, and the flow that joins stages: no files, no formats."""
