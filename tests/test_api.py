@@ -187,3 +187,16 @@ def test_planning_writes_nothing(wan, tmp_path):
     assert not list(tmp_path.iterdir())
     with pytest.raises(PlanError):
         (tc.open(wan) | tc.drop("*")).plan(tc.write(tmp_path / "o.safetensors"))
+
+
+def test_no_module_takes_the_name_of_what_is_public():
+    """A package ``transcode.run`` would stand where the function is, once anything imports it."""
+    code = (
+        "import importlib, pkgutil, transcode\n"
+        "for module in pkgutil.walk_packages(transcode.__path__, 'transcode.'):\n"
+        "    if not module.name.endswith(('__main__', 'search_triton')):\n"
+        "        importlib.import_module(module.name)\n"
+        "print([name for name in transcode.__all__ if not callable(getattr(transcode, name))])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stderr

@@ -1,7 +1,7 @@
 """Check that imports inside ``transcode`` only go down its layers, and costly packages stay in their places.
 
     errors <- core <- numerics, io <- codecs <- schemes, catalog <- containers <- consumers <- stages
-           <- plan <- run <- api, recipe <- cli
+           <- plan <- execution <- api, recipe <- cli
 
 Four rules, read off the source without running it:
 
@@ -36,7 +36,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("consumers",),
     ("stages",),
     ("plan",),
-    ("run",),
+    ("execution",),
     ("api", "recipe"),
     ("cli",),
     ("__init__", "__main__"),

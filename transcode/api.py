@@ -14,9 +14,9 @@ from typing import Any
 from .core import given
 from .core.flow import Chain, Flow
 from .core.performance import Performance, parse_size
+from .execution.execute import Progress
+from .execution.write import Write
 from .recipe import Recipe, SourceOptions
-from .run.execute import Progress
-from .run.write import Write
 from .stages.calibrate import Calibrate
 from .stages.cast import Cast
 from .stages.convert import Convert
@@ -189,8 +189,8 @@ def write(
         measure: also find out what quantizing loses; see the report's ``losses()``.
         on_progress: called about ten times a second.
 
-    The other arguments are those of :class:`~transcode.run.write.Write` and
-    :class:`~transcode.run.write.Performance`.
+    The other arguments are those of :class:`~transcode.execution.write.Write` and
+    :class:`~transcode.execution.write.Performance`.
     """
     return Write(
         dst=given.path("write", dst),

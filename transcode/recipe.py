@@ -33,9 +33,9 @@ from .containers.source import open_source
 from .core.flow import Chain, Flow, Transform
 from .core.performance import Performance, parse_size
 from .errors import RecipeError
+from .execution.write import Write
 from .plan.devices import known
 from .plan.request import LAYOUTS
-from .run.write import Write
 from .stages.calibrate import Calibrate
 from .stages.cast import Cast
 from .stages.convert import Convert
@@ -86,7 +86,7 @@ class SourceOptions:
 
 @dataclass(frozen=True)
 class TargetOptions:
-    """How to write, while it is not known where to. See :class:`.run.write.Write`."""
+    """How to write, while it is not known where to. See :class:`.execution.write.Write`."""
 
     convention: str | None = None
     layout: str | None = None

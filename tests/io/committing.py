@@ -21,8 +21,8 @@ from safetensors.numpy import load_file, save_file
 import transcode as tc
 from transcode.containers.source import open_source
 from transcode.errors import TranscodeError
-from transcode.run import staging
-from transcode.run.execute import execute
+from transcode.execution import staging
+from transcode.execution.execute import execute
 
 NAMES = [f"blocks.{number}.weight" for number in range(4)]
 INDEX = "model.safetensors.index.json"

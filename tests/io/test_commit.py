@@ -17,9 +17,9 @@ from safetensors.torch import load_file, save_file
 
 import transcode as tc
 from transcode.errors import Interrupted, PlanError, TranscodeError
+from transcode.execution import staging
 from transcode.io import commit, system
 from transcode.io.directory import Directory, claim
-from transcode.run import staging
 
 ROOT = Path(__file__).parents[2]
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ptrace(2) is Linux's")

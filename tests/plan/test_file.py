@@ -19,8 +19,8 @@ from safetensors.torch import load_file, save_file
 import transcode as tc
 from transcode.core import values
 from transcode.errors import FormatError, PlanError
+from transcode.execution.carry import carry_out, check
 from transcode.plan import file as plan_file
-from transcode.run.carry import carry_out, check
 
 ROOT = Path(__file__).parents[2]
 

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from transcode.cli import main
 from transcode.cli.run import recipe_of, run
 from transcode.core.flow import Transform
+from transcode.execution.write import Write
 from transcode.recipe import Recipe, dump
-from transcode.run.write import Write
 from transcode.stages.cast import Cast
 from transcode.stages.convert import Convert
 from transcode.stages.lora.stage import Lora

@@ -11,9 +11,9 @@ from transcode.core.flow import Transform
 from transcode.core.performance import Performance
 from transcode.core.planning import Planning
 from transcode.errors import RecipeError
+from transcode.execution.write import Write
 from transcode.plan.devices import known
 from transcode.recipe import Recipe, SourceOptions
-from transcode.run.write import Write
 from transcode.stages.cast import Cast
 from transcode.stages.convert import Convert
 from transcode.stages.lora.stage import Lora, LoraFile

@@ -9,8 +9,8 @@ import click
 
 from ..core.performance import Performance
 from ..errors import RecipeError
+from ..execution.write import Write
 from ..recipe import Recipe, TargetOptions
-from ..run.write import Write
 from ..schemes.text import parse_scheme, parse_value
 from ..stages.quantize.stage import Quantize
 

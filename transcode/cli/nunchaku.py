@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..containers.checkpoint import Source
     from ..core.flow import Flow
     from ..core.performance import Performance
-    from ..run.write import Write
+    from ..execution.write import Write
 
 __all__ = ["nunchaku"]
 
@@ -96,7 +96,7 @@ def convert(quant_path: str, output_root: str | None, model_name: str, **values:
     from ..catalog.nunchaku import modules_for
     from ..containers.deepcompressor.reading import open_checkpoint
     from ..errors import RecipeError
-    from ..run.write import Write
+    from ..execution.write import Write
     from ..stages.nunchaku.stage import Nunchaku
     from . import build
 
@@ -194,7 +194,7 @@ class _Job:
 
 
 def _plain(dst: str, layout: str, values: dict[str, Any]) -> Write:
-    from ..run.write import Write
+    from ..execution.write import Write
 
     return Write(
         dst=dst,

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from ..run.execute import Progress
+from ..execution.execute import Progress
 from .say import notice
 from .table import size
 

@@ -17,8 +17,8 @@ from .options import (
 )
 
 if TYPE_CHECKING:
+    from ..execution.execute import Report
     from ..plan.plan import Plan
-    from ..run.execute import Report
 
 __all__ = ["carry_out", "recipe_of", "run"]
 
@@ -119,9 +119,9 @@ def _refuse_beside_plan(context: click.Context) -> None:
 
 def _carry_out_plan(values: dict[str, Any]) -> None:
     """Run a plan from a file, or show it."""
+    from ..execution.carry import carry_out as run_plan
+    from ..execution.carry import check
     from ..plan import file as plan_file
-    from ..run.carry import carry_out as run_plan
-    from ..run.carry import check
     from . import build
     from .interrupt import insisting
     from .progress import progress

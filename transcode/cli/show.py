@@ -9,8 +9,8 @@ from math import inf
 from ..core.event import Event, Remark
 from ..core.quality import Loss
 from ..core.tensor import LazyTensor
+from ..execution.execute import Report, by_scheme
 from ..plan.plan import Plan
-from ..run.execute import Report, by_scheme
 from .say import echo, echo_json, notice
 from .table import count, print_table, size
 

@@ -20,9 +20,9 @@ from safetensors.torch import load_file, save_file
 import transcode as tc
 from transcode.containers.safetensors.container import Safetensors
 from transcode.errors import FormatError, PlanError, TranscodeError
+from transcode.execution import staging
 from transcode.io import system
 from transcode.io.local import MappedFile
-from transcode.run import staging
 
 CHILD = """
 import signal
@@ -30,7 +30,7 @@ import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 import sys, time
-from transcode.run import execute as run
+from transcode.execution import execute as run
 from transcode.cli import main
 
 # A slow disk: every tile takes a while.

@@ -12,7 +12,7 @@ import torch
 import transcode as tc
 from transcode.core.context import Observation
 from transcode.errors import DataError, Interrupted, TranscodeError
-from transcode.run.execute import execute
+from transcode.execution.execute import execute
 
 
 class Recorder:

@@ -25,7 +25,7 @@ def check(plan: Plan, *, force: bool) -> None:
 
     Raises:
         FormatError: an input is not what it was when the plan was made.
-        PlanError: see :func:`.run.destination.check_destination`.
+        PlanError: see :func:`.execution.destination.check_destination`.
     """
     _verify(plan.inputs)
     check_destination(

@@ -18,7 +18,7 @@ from transcode.core.dtypes import DTYPES
 from transcode.core.performance import Performance, parse_size
 from transcode.core.spec import Spec
 from transcode.errors import DataError, PlanError, RecipeError
-from transcode.run.execute import execute
+from transcode.execution.execute import execute
 
 
 @pytest.mark.parametrize(
