@@ -270,3 +270,30 @@ def test_room_gives_way_to_the_limit():
     assert 8 + header.MAX_HEADER - 4096 < len(raw) <= 8 + header.MAX_HEADER
     with pytest.raises(PlanError, match="more than the format's 100000000"):
         header.render([], {"k": "x" * header.MAX_HEADER})
+
+
+@pytest.mark.parametrize(
+    ("more", "accepted"),
+    [
+        (r'"\ud800":1', False),
+        (r'"a\udfff":[26]', False),
+        (r'"\ud83d\ude00":1', True),  # a whole pair
+        (r'"other":"\ud800"', False),
+        (r'"other":{"\ud800":1}', False),
+        (r'"other":[["\udc00"]]', False),
+        (r'"other":1', True),
+    ],
+)
+def test_what_else_stands_in_an_entry_is_text(more, accepted, tmp_path):
+    text = f'{{"a":{{"dtype":"U8","shape":[2],{more},"data_offsets":[0,2]}}}}'.encode()
+    raw = struct.pack("<Q", len(text)) + text + b"xy"
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(raw)
+    if accepted:
+        assert reference(raw).keys() == {"a"}
+        assert [entry.name for entry in header.read(path).entries] == ["a"]
+        return
+    with pytest.raises(Exception, match="Error while deserializing"):
+        reference(raw)
+    with pytest.raises(FormatError, match="surrogate"):
+        header.read(path)

@@ -277,6 +277,9 @@ def _entry(
         raise wrong(f"the entry is a JSON {kind_of(fields)}, not an object")
     if isinstance(fields, Doubled):
         raise wrong(f"the entry names {fields.key!r} twice")
+    if len(fields) > 3 and not is_text(json.dumps(fields, ensure_ascii=False)):
+        # What else stands in an entry means nothing, but the reference reads it.
+        raise wrong("the entry holds half of a surrogate pair")
     try:
         kind, shape, offsets = fields["dtype"], fields["shape"], fields["data_offsets"]
     except KeyError as error:
