@@ -71,11 +71,11 @@ class Powers(Base):
         """See :class:`Codec`. Raises DataError for numbers that are no power of two, or out of its range."""
         import numpy as np
 
-        from ..numerics.powers import exponents, powers_of_two
+        from ..numerics.minifloat import FORMATS, to_e8m0
 
         numbers = piece.data
-        out = exponents(numbers)
-        wrong = (powers_of_two()[out] != numbers) & ~np.isnan(numbers)
+        out = to_e8m0(numbers)
+        wrong = (FORMATS["e8m0fnu"].values()[out] != numbers) & ~np.isnan(numbers)
         if wrong.any():
             bad = numbers.reshape(-1)[int(np.argmax(wrong))]
             raise DataError(f"its {piece.role} holds {bad}, which is no power of two that E8M0 has")
@@ -85,7 +85,7 @@ class Powers(Base):
         """See :class:`Codec`."""
         import numpy as np
 
-        from ..numerics.powers import powers_of_two
+        from ..numerics.minifloat import FORMATS
 
-        decoded: NDArray[np.float32] = powers_of_two()[stored.view(np.uint8)]
+        decoded: NDArray[np.float32] = FORMATS["e8m0fnu"].values()[stored.view(np.uint8)]
         return decoded
