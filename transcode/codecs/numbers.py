@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from ..core.dtypes import DTYPES
 from ..core.expr import Piece
 from ..core.scratch import Scratch
 from ..core.spec import Spec
+from ..core.types import Array
 from ..errors import DataError
 from .base import Base
 
@@ -38,14 +39,14 @@ class Reciprocal(Base):
             raise DataError(f"its {piece.role} holds {bad}, and one over it is zero or not finite in float32")
         return Piece(piece.role, piece.offset, out)
 
-    def decode(self, stored: NDArray[Any], spec: Spec) -> NDArray[Any]:
+    def decode(self, stored: Array, spec: Spec) -> Array:
         """See :class:`Codec`; zero comes back as infinity."""
         import numpy as np
 
         return _inverted(stored, np.empty(stored.shape, np.float32))
 
 
-def _inverted(numbers: NDArray[Any], out: NDArray[Any]) -> NDArray[Any]:
+def _inverted(numbers: Array, out: Array) -> Array:
     import numpy as np
 
     with np.errstate(divide="ignore", over="ignore"):
@@ -81,7 +82,7 @@ class Powers(Base):
             raise DataError(f"its {piece.role} holds {bad}, which is no power of two that E8M0 has")
         return Piece(piece.role, piece.offset // 4, out)
 
-    def decode(self, stored: NDArray[Any], spec: Spec) -> NDArray[Any]:
+    def decode(self, stored: Array, spec: Spec) -> Array:
         """See :class:`Codec`."""
         import numpy as np
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
 
 from .spec import Spec
 
@@ -68,7 +67,7 @@ class PlannedFile:
     places: tuple[Place, ...]
     tail: bytes = b""
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         # By columns: a model of experts has hundreds of thousands of places.
         return _planned, (self.name, self.header, self.tail, *zip(*map(_FIELDS, self.places), strict=True))
 
@@ -81,7 +80,7 @@ class PlannedFile:
 _FIELDS = attrgetter(*(one.name for one in fields(Place)))
 
 
-def _planned(name: str, header: bytes, tail: bytes, *columns: tuple[Any, ...]) -> PlannedFile:
+def _planned(name: str, header: bytes, tail: bytes, *columns: tuple[object, ...]) -> PlannedFile:
     return PlannedFile(name, header, tuple(map(Place, *columns)) if columns else (), tail)
 
 

@@ -18,13 +18,13 @@ class Value:
 
     __slots__ = ()
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         kind = type(self)
         return _made, (kind, *_fields(kind)(self))  # type: ignore[arg-type]
 
 
 @lru_cache(maxsize=1 << 14)
-def _first(value: Any) -> Any:
+def _first(value: object) -> Any:
     return value
 
 
@@ -34,16 +34,16 @@ def interned(value: T) -> T:
     return found
 
 
-def _made(kind: type, *held: Any) -> Any:
+def _made(kind: type, *held: object) -> object:
     """An object from its fields, without its constructor."""
-    made: Any = object.__new__(kind)
+    made: object = object.__new__(kind)
     for set_field, one in zip(_setters(kind), held, strict=True):
         set_field(made, one)
     return made
 
 
 @cache
-def _fields(kind: type) -> Callable[[Any], tuple[Any, ...]]:
+def _fields(kind: type) -> Callable[[object], tuple[object, ...]]:
     names = [field.name for field in fields(kind)]
     if len(names) == 1:
         (name,) = names
@@ -52,8 +52,8 @@ def _fields(kind: type) -> Callable[[Any], tuple[Any, ...]]:
 
 
 @cache
-def _setters(kind: type) -> tuple[Callable[[Any, Any], None], ...]:
-    def setter(name: str) -> Callable[[Any, Any], None]:
+def _setters(kind: type) -> tuple[Callable[[object, object], None], ...]:
+    def setter(name: str) -> Callable[[object, object], None]:
         slot = kind.__dict__.get(name)
         if hasattr(slot, "__set__"):  # of a class with slots: not what a frozen one forbids
             return slot.__set__  # type: ignore[no-any-return, union-attr]
