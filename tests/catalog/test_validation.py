@@ -171,3 +171,8 @@ def test_layers_must_exist() -> None:
         "error _quantization_metadata: names the layer 'z', which has no weight"
     ]
     assert layers(a="nonsense") == []
+
+
+@pytest.mark.parametrize("form", [None, 7, ["nvfp4"], {"nvfp4": 1}])
+def test_a_format_that_is_no_text_is_none_that_is_known(form: object) -> None:
+    assert layers(a={"format": form}) == []

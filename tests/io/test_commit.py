@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import pytest
@@ -170,6 +171,18 @@ def test_what_makes_a_loader_believe_in_the_whole_comes_last(tmp_path):
 def test_records_come_back():
     record = commit.Record(("a", "b.index.json"), {"a": (3, 4), "b.index.json": None})
     assert commit.Record.unpack(record.pack()) == record
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["{", "[]", "{}", '{"names": "a", "old": {"a": null}}', '{"names": ["a"], "old": {}}',
+     '{"names": ["a"], "old": []}', '{"names": [1], "old": {"1": null}}',
+     '{"names": ["a"], "old": {"a": [1]}}',
+     '{"names": ["a"], "old": {"a": [1, "2"]}}', '{"names": ["a"], "old": {"a": 3}}'],
+)  # fmt: skip
+def test_what_is_no_record_is_none(body):
+    raw = body.encode()
+    assert commit.Record.unpack(b"%08x\n" % zlib.crc32(raw) + raw) is None
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

@@ -26,8 +26,8 @@ def run(values, kind, *, height=1, width=None, stored="F32", given=0.0):
     bits = np.ascontiguousarray(values).view(np.uint32 if values.dtype == F else np.uint16)
     bits.setflags(write=False)
     fine = scaled(
-        bits, height, width, STORED[stored], F(given), F(form.top), form.least_bits, form.drop, form.ruler,
-        codes, scales,
+        bits, height, width, STORED[stored], F(given),
+        F(form.max), form.normal_bits, form.mantissa_shift, form.magic, codes, scales,
     )  # fmt: skip
     return (codes, scales) if fine else None
 

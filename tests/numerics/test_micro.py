@@ -57,24 +57,24 @@ def test_scale_bytes_of_every_peak(kind, mode):
     """OCP Microscaling Formats 1.0, section 6.3, and its variants, in exact arithmetic on exponents."""
     form = FORMATS[kind]
     peaks = every_peak()
-    for limit in (form.top, form.top * 2.0**-3):
+    for limit in (form.max, form.max * 2.0**-3):
         near = np.array([limit], F).view(U)[0] + np.arange(-50, 50)
         peaks = np.concatenate([peaks, near.astype(U).view(F)])
     out = np.empty(peaks.size, U)
-    scale_bytes(peaks, micro.MODES[mode], F(form.top), U(form.power), form.drop, out)
+    scale_bytes(peaks, micro.MODES[mode], F(form.max), U(form.emax), form.mantissa_shift, out)
     size = peaks.astype(np.float64)
     fraction, power = np.frexp(size)
     low, exact = power - 1, fraction == 0.5
     if mode == "rceil":
-        wanted = (peaks / F(form.top)).astype(np.float64)
+        wanted = (peaks / F(form.max)).astype(np.float64)
         fraction, power = np.frexp(wanted)
         result = np.where(wanted > 0, np.where(fraction == 0.5, power - 1, power), -127)
     elif mode == "floor":
-        result = low - form.power
+        result = low - form.emax
     elif mode == "ceil":
-        result = low + ~exact - form.power
+        result = low + ~exact - form.emax
     else:  # rounded half up to the mantissa of the elements: what carries goes to the next power
-        result = low + (size >= np.ldexp(2 - 2.0 ** -(form.mantissa + 1), low)) - form.power
+        result = low + (size >= np.ldexp(2 - 2.0 ** -(form.nmant + 1), low)) - form.emax
     np.testing.assert_array_equal(out, np.clip(result, -127, 127) + 127)
     assert len(np.unique(out)) > 230
 
@@ -88,10 +88,10 @@ def test_the_modes_keep_their_promises(kind):
     found = {}
     for mode in micro.MODES:
         out = np.empty(peaks.size, U)
-        scale_bytes(peaks, micro.MODES[mode], F(form.top), U(form.power), form.drop, out)
+        scale_bytes(peaks, micro.MODES[mode], F(form.max), U(form.emax), form.mantissa_shift, out)
         found[mode] = np.exp2(out.astype(np.float64) - 127)
-    assert (peaks / found["rceil"] <= form.top).all()
-    assert (peaks / found["rceil"] * 2 > form.top * (1 - 1e-6)).all()
+    assert (peaks / found["rceil"] <= form.max).all()
+    assert (peaks / found["rceil"] * 2 > form.max * (1 - 1e-6)).all()
     assert (found["floor"] <= found["even"]).all()
     assert (found["even"] <= found["ceil"]).all()
     assert set(np.unique(found["ceil"] / found["floor"])) == {1.0, 2.0}
@@ -149,7 +149,7 @@ def test_mx_under_given_scales(kind):
     steps = form.values()[: 1 << (form.bits - 1)]
     steps = steps[np.isfinite(steps)]
     ties = (steps[1:].astype(np.float64) + steps[:-1]) / 2
-    probes = np.concatenate([steps, ties, np.nextafter(ties, 0), np.nextafter(ties, 1e9), [form.top * 1.2]])
+    probes = np.concatenate([steps, ties, np.nextafter(ties, 0), np.nextafter(ties, 1e9), [form.max * 1.2]])
     probes = np.concatenate([probes, -probes])
     probes = np.resize(probes, -(-probes.size // 32) * 32)
     codes_of_scales = np.arange(30, 225, dtype=np.uint8)  # so that all products are normal numbers
@@ -158,12 +158,12 @@ def test_mx_under_given_scales(kind):
     before = scales.copy()
     out = np.empty(values.size * form.bits // 8, np.uint8)
     assert micro.mx(
-        bits_of(values), 0, True, form.bits, F(form.top), U(form.power), form.least_bits, form.drop,
-        form.ruler, *micro.work(Scratch()), out, scales,
+        bits_of(values), 0, True, form.bits, F(form.max), U(form.emax), form.normal_bits, form.mantissa_shift,
+        form.magic, *micro.work(Scratch()), out, scales,
     )  # fmt: skip
     np.testing.assert_array_equal(scales, before)
     quotient = np.ldexp(values.astype(np.float64), 127 - codes_of_scales[:, None].astype(int))
-    wanted = np.clip(quotient, -form.top, form.top).astype(F).astype(KINDS[kind]).view(np.uint8)
+    wanted = np.clip(quotient, -form.max, form.max).astype(F).astype(KINDS[kind]).view(np.uint8)
     np.testing.assert_array_equal(unpacked(out, form.bits), wanted.reshape(-1))
 
 
@@ -195,9 +195,9 @@ def test_of_scales_that_are_as_good_the_plain_one_is_kept(kind):
     values[2, 0] = 1
     plain, best = np.empty(3, np.uint8), np.empty(3, np.uint8)
     out = np.empty(96 * form.bits // 8, np.uint8)
-    rest = (F(form.top), U(form.power), form.least_bits, form.drop)
+    rest = (F(form.max), U(form.emax), form.normal_bits, form.mantissa_shift)
     assert micro.mx(
-        bits_of(values), 1, False, form.bits, *rest, form.ruler, *micro.work(Scratch()), out, plain
+        bits_of(values), 1, False, form.bits, *rest, form.magic, *micro.work(Scratch()), out, plain
     )
     assert micro.mx_search(bits_of(values), 1, *rest, *micro.search_work(Scratch()), best)
     np.testing.assert_array_equal(best, plain)
@@ -210,9 +210,9 @@ def test_what_is_not_finite_is_told_wherever_it_is(bad, at):
     values[at] = bad
     form = FORMATS["e2m1"]
     codes, scales = np.empty(2048, np.uint8), np.empty(256, np.uint8)
-    rest = (F(form.top), U(form.power), form.least_bits, form.drop)
+    rest = (F(form.max), U(form.emax), form.normal_bits, form.mantissa_shift)
     bits = bits_of(values)
-    assert not micro.mx(bits, 0, False, 4, *rest, form.ruler, *micro.work(Scratch()), codes, scales[:128])
+    assert not micro.mx(bits, 0, False, 4, *rest, form.magic, *micro.work(Scratch()), codes, scales[:128])
     assert not micro.mx_search(bits, 0, *rest, *micro.search_work(Scratch()), scales[:128])
     assert not micro.nv(bits, F(1), False, *micro.work(Scratch()), codes, scales)
     assert not micro.nv_search(bits, F(1), 4, 6, *micro.search_work(Scratch()), scales)

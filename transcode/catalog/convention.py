@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from ..codecs import View
 from ..core.codec import Codec
@@ -66,7 +65,7 @@ class Marker:
     dtype: str
     shape: tuple[int, ...]
     data: bytes = field(repr=False)
-    when: Mapping[str, Any] = field(default_factory=dict)
+    when: Mapping[str, object] = field(default_factory=dict)
     silent: tuple[str, ...] = ()
 
     @property
@@ -96,8 +95,8 @@ class SchemeRule:
     """
 
     scheme: str
-    options: Mapping[str, Any] = field(default_factory=dict)
-    reads: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    options: Mapping[str, object] = field(default_factory=dict)
+    reads: Mapping[str, tuple[object, ...]] = field(default_factory=dict)
     partly: tuple[Partly, ...] = ()
     parts: Mapping[str, PartRule] = field(default_factory=dict)
     also: tuple[Mapping[str, PartRule], ...] = ()
@@ -113,7 +112,7 @@ class SchemeRule:
         found = (one.of(scheme) for one in self.limits)
         return Limit(self.rows, self.columns), *(one for one in found if one is not None)
 
-    def unread(self, scheme: object) -> dict[str, Any]:
+    def unread(self, scheme: object) -> dict[str, object]:
         """The options of a scheme, with their values, that the consumer does not read."""
         given = {option: plain(getattr(scheme, option, None)) for option in self.reads}
         return {option: value for option, value in given.items() if value not in self.reads[option]}
@@ -220,7 +219,7 @@ class Convention:
                 hint=f"{known}; choose another with --convention",
             ) from None
 
-    def scheme_options(self, scheme: str) -> Mapping[str, Any]:
+    def scheme_options(self, scheme: str) -> Mapping[str, object]:
         """Options of a scheme that this consumer needs, unless the user sets them. Raises RecipeError."""
         return self.scheme(scheme).options
 

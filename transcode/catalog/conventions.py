@@ -8,7 +8,6 @@ from functools import lru_cache
 from math import prod
 from pathlib import Path
 from string import Formatter
-from typing import Any
 
 from ..core.dtypes import DTYPES
 from ..core.patterns import Pattern
@@ -140,14 +139,14 @@ def _scheme(name: str, node: strict.Node, shared: dict[str, PartRule]) -> Scheme
     return rule
 
 
-_NO_OPTIONS: dict[str, Any] = {}
+_NO_OPTIONS: dict[str, object] = {}
 
 
 def _strings(node: strict.Node) -> tuple[str, ...]:
     return tuple(node.strings())
 
 
-def _plain(node: strict.Node) -> dict[str, Any]:
+def _plain(node: strict.Node) -> dict[str, object]:
     return {key: child.plain() for key, child in node.mapping().items()}
 
 

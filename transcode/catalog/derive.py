@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from . import strict
 from .policy import Block
@@ -30,10 +29,10 @@ class Known:
     """
 
     shapes: Shapes
-    given: Mapping[str, Any]
+    given: Mapping[str, object]
 
 
-Value = Callable[[Known], Any]
+Value = Callable[[Known], object]
 
 
 class Derivation:
@@ -46,7 +45,7 @@ class Derivation:
     def __init__(self, values: Mapping[str, Value]) -> None:
         self.values = dict(values)
 
-    def __call__(self, shapes: Shapes, given: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
+    def __call__(self, shapes: Shapes, given: Mapping[str, object] | None = None) -> dict[str, object] | None:
         """The configuration, None when one of its values cannot be told.
 
         Args:
@@ -94,7 +93,7 @@ def _value(node: strict.Node) -> Value:
     drop = top.get("absent", lambda child: child.choice(("drop",)), None) is not None
     top.reject_unknown()
 
-    def value(known: Known) -> Any:
+    def value(known: Known) -> object:
         found = rule(known)
         if found is None and drop:
             return _ABSENT
@@ -103,7 +102,7 @@ def _value(node: strict.Node) -> Value:
     return value
 
 
-def _divided(whole: Any, by: Any) -> int:
+def _divided(whole: object, by: object) -> int:
     if not isinstance(whole, int) or not isinstance(by, int) or by < 1 or whole % by:
         raise NotDerivable
     return whole // by
@@ -120,7 +119,7 @@ def _shape(top: strict.Mapping) -> Value:
     if (axis is None) == (start is None):
         raise top.node.error("needs either 'axis' or 'from'")
 
-    def value(known: Known) -> Any:
+    def value(known: Known) -> object:
         if name not in known.shapes:
             return None
         shape = known.shapes[name]
@@ -142,7 +141,7 @@ def _count(top: strict.Mapping) -> Value:
 def _spread(top: strict.Mapping) -> Value:
     few, many = _numbers(top.need("spread")), _numbers(top.need("among"))
 
-    def value(known: Known) -> Any:
+    def value(known: Known) -> object:
         chosen, all_of_them = len(few(known.shapes)), len(many(known.shapes))
         if not chosen:
             return None
@@ -161,7 +160,7 @@ def _has(top: strict.Mapping) -> Value:
         raise top.node.error("'axis' and 'is' go together")
     yes, no = top.get("then", _value, _nothing), top.get("else", _value, _nothing)
 
-    def value(known: Known) -> Any:
+    def value(known: Known) -> object:
         shape = known.shapes.get(name)
         if shape is not None and axis is not None:
             return (yes if axis < len(shape) and shape[axis] == length else no)(known)
@@ -174,7 +173,7 @@ def _given(top: strict.Mapping) -> Value:
     key = top.need("given").string()
     yes, no = top.get("then", _value, None), top.get("else", _value, _nothing)
 
-    def value(known: Known) -> Any:
+    def value(known: Known) -> object:
         if known.given.get(key) is None:
             return no(known)
         return known.given[key] if yes is None else yes(known)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from ..errors import RecipeError
 from .derive import Derivation
@@ -154,8 +153,8 @@ class Family:
         )
 
     def config(
-        self, shapes: Mapping[str, tuple[int, ...]], given: Mapping[str, Any] | None = None
-    ) -> dict[str, Any] | None:
+        self, shapes: Mapping[str, tuple[int, ...]], given: Mapping[str, object] | None = None
+    ) -> dict[str, object] | None:
         """The ``config.json`` that belongs to these tensors; None when it cannot be told.
 
         Args:

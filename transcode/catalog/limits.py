@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from . import strict
 
@@ -22,12 +21,12 @@ def experts_of(name: str) -> str | None:
     return None if match is None else match[1]
 
 
-def holds(when: Mapping[str, Any], scheme: object) -> bool:
+def holds(when: Mapping[str, object], scheme: object) -> bool:
     """Whether a scheme has all of these options."""
     return all(plain(getattr(scheme, option, None)) == value for option, value in when.items())
 
 
-def plain(value: Any) -> Any:
+def plain(value: object) -> object:
     """An option as YAML would have it: lists for tuples."""
     return list(value) if isinstance(value, tuple) else value
 
@@ -50,7 +49,7 @@ class Limit:
     columns: int | str = 1
     fused_rows: int = 1
     experts: bool = True
-    when: Mapping[str, Any] = field(default_factory=dict)
+    when: Mapping[str, object] = field(default_factory=dict)
     why: str = "which the consumer's kernel needs"
 
     def of(self, scheme: object) -> Limit | None:
@@ -72,7 +71,7 @@ class Partly:
         experts: whether it is the experts of a mixture that only some of them read.
     """
 
-    when: Mapping[str, Any]
+    when: Mapping[str, object]
     by: str
     experts: bool = False
 
@@ -104,5 +103,5 @@ def partly(node: strict.Node) -> Partly:
     return found
 
 
-def _options(node: strict.Node | None) -> Mapping[str, Any]:
+def _options(node: strict.Node | None) -> Mapping[str, object]:
     return {} if node is None else {key: child.plain() for key, child in node.mapping().items()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from ..codecs import (
     CODECS,
@@ -111,7 +110,7 @@ _NONE: list[Codec] = []
 def _codec(node: strict.Node) -> Codec:
     """A codec by its name, or ``{codec: NAME, OPTION: VALUE}``."""
     if node.kind == "text":
-        name, config = node.choice(CODECS), dict[str, Any]()
+        name, config = node.choice(CODECS), dict[str, object]()
     else:
         top = node.mapping()
         name = top.need("codec").choice(CODECS)

@@ -44,7 +44,7 @@ def quantization_config(tensors: Mapping[str, Spec], model: str = "") -> dict[st
         return None
     fp4 = any(spec.dtype.name.startswith("F8_") for spec in tensors.values())
     kind, group = ("fp4_e2m1_all", 16) if fp4 else ("int4", 64)
-    made: dict[str, Any] = {
+    made: dict[str, object] = {
         "method": "svdquant",
         "weight": {
             "dtype": kind,
@@ -67,7 +67,7 @@ def rank(tensors: Mapping[str, Spec]) -> int:
     return _DEFAULT_RANK
 
 
-def model_class(config: Mapping[str, Any], profile: Profile) -> str:
+def model_class(config: Mapping[str, object], profile: Profile) -> str:
     """nunchaku's class for the model that ``config.json`` describes.
 
     Raises:
@@ -84,7 +84,7 @@ def model_class(config: Mapping[str, Any], profile: Profile) -> str:
     return profile.default_class
 
 
-def comfy_config(config: Mapping[str, Any]) -> dict[str, Any]:
+def comfy_config(config: Mapping[str, Any]) -> dict[str, object]:
     """What ComfyUI's nunchaku node builds its Flux model from; empty for other models, which it detects.
 
     ComfyUI counts latent channels before the 2 x 2 patches are folded, Diffusers after.
@@ -118,7 +118,10 @@ def comfy_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def config_metadata(
-    config: Mapping[str, Any], tensors: Mapping[str, Spec], model: str, comfy: Mapping[str, Any] | None = None
+    config: Mapping[str, object],
+    tensors: Mapping[str, Spec],
+    model: str,
+    comfy: Mapping[str, object] | None = None,
 ) -> dict[str, Any]:
     """All keys to embed, with values yet to be turned into strings.
 
@@ -128,7 +131,7 @@ def config_metadata(
         model: nunchaku's class for the model.
         comfy: the content of comfy_config.json, where there is one.
     """
-    made: dict[str, Any] = {field: config[field] for field in FIELDS if field in config}
+    made: dict[str, object] = {field: config[field] for field in FIELDS if field in config}
     whole = _compact(config)
     made["full_config"] = whole
     made |= SOURCE
@@ -144,5 +147,5 @@ def config_metadata(
     return made
 
 
-def _compact(value: Any) -> str:
+def _compact(value: object) -> str:
     return json.dumps(value, separators=(",", ":"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from ..core import small_json
 from ..core.spec import Spec
@@ -77,7 +77,7 @@ def _json(key: Key, value: str) -> Iterator[Finding]:
         yield _error(key.name, f"is a JSON {type(opened).__name__}, must be an {key.json}")
         return
     for path in key.fields:
-        at: Any = opened
+        at: object = opened
         for part in path.split("."):
             at = at.get(part, _ABSENT) if isinstance(at, dict) else _ABSENT
         if at is _ABSENT:
@@ -146,7 +146,7 @@ def _comfy(name: str, metadata: Mapping[str, str], tensors: Tensors) -> Iterator
             yield _error(name, f"names the layer {layer!r}, which has no weight")
             continue
         form = said.get("format") if isinstance(said, dict) else None
-        allowed = _COMFY_DTYPES.get(form or "")
+        allowed = _COMFY_DTYPES.get(form) if isinstance(form, str) else None
         if allowed is not None and weight.dtype.name not in allowed:
             yield _error(name, f"says {form} of {layer!r}, whose weight is {weight.dtype}")
 

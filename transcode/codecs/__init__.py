@@ -7,7 +7,6 @@ tried on. Nothing here loads numpy before bytes flow.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from ..core.codec import Codec
 from ..errors import RecipeError
@@ -47,7 +46,7 @@ CODECS: Mapping[str, type[Base]] = {
 """Name -> codec."""
 
 
-def from_config(config: Mapping[str, Any]) -> Codec:
+def from_config(config: Mapping[str, object]) -> Codec:
     """The codec of which that is the :meth:`~transcode.core.codec.Codec.config`.
 
     Raises:

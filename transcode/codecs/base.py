@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import ClassVar
 
 from ..core.codec import Legal
 from ..core.expr import Piece
 from ..core.scratch import Scratch
 from ..core.spec import Spec
+from ..core.types import Array
 from ..errors import PlanError, RecipeError
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Array = NDArray[Any]
 
 __all__ = ["Base", "first_row", "matrix", "only_matrices"]
 
@@ -37,7 +33,7 @@ class Base:
             if not legal.holds(list(value) if isinstance(value, tuple) else value):
                 raise RecipeError(f"{self.name}: {option} cannot be {value!r}", hint=f"it is {legal.said}")
 
-    def config(self) -> dict[str, Any]:
+    def config(self) -> dict[str, object]:
         """Name and options: JSON."""
         values = ((one.name, getattr(self, one.name)) for one in fields(self))  # type: ignore[arg-type]
         return {"codec": self.name} | {

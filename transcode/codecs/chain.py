@@ -7,19 +7,16 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
 from math import lcm, prod
-from typing import TYPE_CHECKING, Any
 
 from ..core.codec import Codec
 from ..core.dtypes import DTYPES, DType
 from ..core.expr import Piece
 from ..core.scratch import Scratch
 from ..core.spec import Spec
+from ..core.types import Array
 from ..errors import DataError, PlanError
 from .base import matrix
 from .shapes import Split
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 __all__ = [
     "Codecs",
@@ -104,7 +101,7 @@ def encode(piece: Piece, through: Sequence[Step], scratch: Scratch) -> Piece:
     return piece
 
 
-def decode(array: NDArray[Any], codecs: Codecs, spec: Spec) -> NDArray[Any]:
+def decode(array: Array, codecs: Codecs, spec: Spec) -> Array:
     """The inverse of :func:`encode`.
 
     Args:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import ClassVar
 
 from ..core.codec import Legal
 from ..core.expr import Piece
 from ..core.scratch import Scratch
 from ..core.spec import Spec
+from ..core.types import Array
 from ..errors import PlanError
 from .base import Base
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 __all__ = ["Nibbles"]
 
@@ -55,7 +53,7 @@ class Nibbles(Base):
         ordered = reorder_nibbles(piece.data.view("<u4"), AWQ)
         return Piece(piece.role, piece.offset, ordered.view(spec.dtype.carrier))
 
-    def decode(self, stored: NDArray[Any], spec: Spec) -> NDArray[Any]:
+    def decode(self, stored: Array, spec: Spec) -> Array:
         """See :class:`Codec`."""
         from ..numerics.packing import AWQ_BACK, reorder_nibbles, swap_nibbles
 

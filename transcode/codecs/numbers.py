@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from ..core.dtypes import DTYPES
 from ..core.expr import Piece
 from ..core.scratch import Scratch
 from ..core.spec import Spec
+from ..core.types import Array
 from ..errors import DataError
 from .base import Base
 
@@ -38,14 +39,14 @@ class Reciprocal(Base):
             raise DataError(f"its {piece.role} holds {bad}, and one over it is zero or not finite in float32")
         return Piece(piece.role, piece.offset, out)
 
-    def decode(self, stored: NDArray[Any], spec: Spec) -> NDArray[Any]:
+    def decode(self, stored: Array, spec: Spec) -> Array:
         """See :class:`Codec`; zero comes back as infinity."""
         import numpy as np
 
         return _inverted(stored, np.empty(stored.shape, np.float32))
 
 
-def _inverted(numbers: NDArray[Any], out: NDArray[Any]) -> NDArray[Any]:
+def _inverted(numbers: Array, out: Array) -> Array:
     import numpy as np
 
     with np.errstate(divide="ignore", over="ignore"):
@@ -71,21 +72,21 @@ class Powers(Base):
         """See :class:`Codec`. Raises DataError for numbers that are no power of two, or out of its range."""
         import numpy as np
 
-        from ..numerics.powers import exponents, powers_of_two
+        from ..numerics.minifloat import FORMATS, to_e8m0
 
         numbers = piece.data
-        out = exponents(numbers)
-        wrong = (powers_of_two()[out] != numbers) & ~np.isnan(numbers)
+        out = to_e8m0(numbers)
+        wrong = (FORMATS["e8m0fnu"].values()[out] != numbers) & ~np.isnan(numbers)
         if wrong.any():
             bad = numbers.reshape(-1)[int(np.argmax(wrong))]
             raise DataError(f"its {piece.role} holds {bad}, which is no power of two that E8M0 has")
         return Piece(piece.role, piece.offset // 4, out)
 
-    def decode(self, stored: NDArray[Any], spec: Spec) -> NDArray[Any]:
+    def decode(self, stored: Array, spec: Spec) -> Array:
         """See :class:`Codec`."""
         import numpy as np
 
-        from ..numerics.powers import powers_of_two
+        from ..numerics.minifloat import FORMATS
 
-        decoded: NDArray[np.float32] = powers_of_two()[stored.view(np.uint8)]
+        decoded: NDArray[np.float32] = FORMATS["e8m0fnu"].values()[stored.view(np.uint8)]
         return decoded

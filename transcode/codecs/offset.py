@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import ClassVar
 
 from ..core.codec import Legal
 from ..core.expr import Piece
 from ..core.scratch import Scratch
 from ..core.spec import Spec
+from ..core.types import Array
 from ..errors import PlanError
 from .base import Base
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 __all__ = ["Offset"]
 
@@ -55,7 +53,7 @@ class Offset(Base):
         out = np.bitwise_xor(codes, np.uint8(_TOP_BITS[self.by]), out=scratch.take(codes.shape, np.uint8))
         return Piece(piece.role, piece.offset, out.view(spec.dtype.carrier))
 
-    def decode(self, stored: NDArray[Any], spec: Spec) -> NDArray[Any]:
+    def decode(self, stored: Array, spec: Spec) -> Array:
         """See :class:`Codec`."""
         import numpy as np
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import ClassVar
 
 from ..core.dtypes import DTYPES
 from ..core.expr import Piece
 from ..core.scratch import Scratch
 from ..core.spec import Spec
+from ..core.types import Array
 from ..errors import DataError
 from .base import Base, first_row, only_matrices
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 __all__ = ["RowsInt32"]
 
@@ -55,7 +53,7 @@ class RowsInt32(Base):
         words = pack_rows(numbers)
         return Piece(piece.role, first_row(piece, spec) // _ROWS * words.shape[1] * words.itemsize, words)
 
-    def decode(self, stored: NDArray[Any], spec: Spec) -> NDArray[Any]:
+    def decode(self, stored: Array, spec: Spec) -> Array:
         """See :class:`Codec`; padding is left out."""
         from ..numerics.packing import unpack_rows
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import ClassVar
 
 from ..core.codec import Legal
 from ..core.dtypes import DTYPES
 from ..core.spec import Spec
+from ..core.types import Array
 from ..errors import PlanError
 from .base import Base, matrix
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 __all__ = ["Reshape", "Split", "Squeeze", "View"]
 
@@ -53,7 +51,7 @@ class View(Base):
             raise PlanError(f"{spec} cannot be viewed as {dtype}: its rows do not fill whole elements")
         return Spec(dtype, (*spec.shape[:-1], spec.shape[-1] * spec.dtype.bits // dtype.bits))
 
-    def decode(self, stored: NDArray[Any], spec: Spec) -> NDArray[Any]:
+    def decode(self, stored: Array, spec: Spec) -> Array:
         """See :class:`Codec`."""
         return matrix(stored, spec)
 
@@ -96,7 +94,7 @@ class Split(Base):
             return None
         return Spec(spec.dtype, (*stored.shape[:-2], stored.shape[-2] * self.size))
 
-    def decode(self, stored: NDArray[Any], spec: Spec) -> NDArray[Any]:
+    def decode(self, stored: Array, spec: Spec) -> Array:
         """See :class:`Codec`."""
         return matrix(stored, spec)
 

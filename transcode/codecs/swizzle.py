@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import ClassVar
 
 from ..core.expr import Piece
 from ..core.scratch import Scratch
 from ..core.spec import Spec
+from ..core.types import Array
 from .base import Base, first_row, only_matrices
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 __all__ = ["Swizzle"]
 
@@ -50,7 +48,7 @@ class Swizzle(Base):
         out = swizzle.swizzle(scales, scratch.take(shape, np.uint8))
         return Piece(piece.role, first_row(piece, spec) * shape[1], out)
 
-    def decode(self, stored: NDArray[Any], spec: Spec) -> NDArray[Any]:
+    def decode(self, stored: Array, spec: Spec) -> Array:
         """See :class:`Codec`; padding is left out."""
         from ..numerics import swizzle
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import ClassVar
 
 from ..core.codec import Legal
 from ..core.expr import Piece
 from ..core.scratch import Scratch
 from ..core.spec import Spec
+from ..core.types import Array
 from ..errors import PlanError
 from .base import Base
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 __all__ = ["Transposed"]
 
@@ -73,7 +71,7 @@ class Transposed(Base):
         out[...] = rows.T
         return Piece(piece.role, 0, out)
 
-    def decode(self, stored: NDArray[Any], spec: Spec) -> NDArray[Any]:
+    def decode(self, stored: Array, spec: Spec) -> Array:
         """See :class:`Codec`."""
         import numpy as np
 
@@ -94,7 +92,7 @@ _BLOCK = 256
 """Columns of bytes that are unpacked at a time: a matrix need not be held unpacked."""
 
 
-def _nibbles_transposed(packed: NDArray[Any], out: NDArray[Any]) -> NDArray[Any]:
+def _nibbles_transposed(packed: Array, out: Array) -> Array:
     """``[N, K / 2]`` bytes of two codes as ``[K, N / 2]``, the first code of each low."""
     from ..numerics.packing import pack4, unpack4
 

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from ..core import small_json
 from ..core.spec import Spec
@@ -181,7 +181,7 @@ def compare_metadata(a: Mapping[str, str], b: Mapping[str, str]) -> list[Change]
     return found
 
 
-def open_json(text: str) -> Any | None:
+def open_json(text: str) -> object:
     """The object or array that a string holds as JSON; None if it holds something else."""
     if not text.lstrip(" \t\r\n").startswith(("{", "[")):
         return None
@@ -191,7 +191,7 @@ def open_json(text: str) -> Any | None:
         return None
 
 
-def _differences(path: str, a: Any, b: Any) -> Iterator[str]:
+def _differences(path: str, a: object, b: object) -> Iterator[str]:
     if isinstance(a, dict) and isinstance(b, dict):
         for key in dict.fromkeys([*a, *b]):
             inner = f"{path}.{key}" if path else key
@@ -208,7 +208,7 @@ def _differences(path: str, a: Any, b: Any) -> Iterator[str]:
         yield f"{path or '(all)'}: {_dump(a)} -> {_dump(b)}"
 
 
-def _dump(value: Any) -> str:
+def _dump(value: object) -> str:
     return json.dumps(value, sort_keys=True, ensure_ascii=False)
 
 

@@ -6,9 +6,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..core import small_json
+from ..core.types import JsonObject
 from ..errors import FormatError
 from ..io.folder import File
 from . import foreign, table
@@ -216,10 +217,11 @@ def _weight_map(index: File) -> dict[str, str]:
 
 def _indexed(index: File) -> Found:
     table = _read_index(index)
-    weight_map = table.get("weight_map")
-    if not isinstance(weight_map, dict):
+    listed = table.get("weight_map")
+    if not isinstance(listed, dict):
         raise FormatError("has no object weight_map", file=index.url)
-    for name, file in weight_map.items():
+    weight_map: dict[str, str] = {}
+    for name, file in listed.items():
         if not isinstance(file, str):
             raise FormatError(f"weight_map names {file!r}, not a file", file=index.url, tensor=name)
         # A file name from elsewhere must not lead out of the folder.
@@ -227,6 +229,7 @@ def _indexed(index: File) -> Found:
             raise FormatError(
                 f"weight_map names {file!r}, which is not a file of this folder", file=index.url, tensor=name
             )
+        weight_map[name] = file
     files = [index.folder.at(name) for name in sorted(set(weight_map.values()))]
     if not files:
         raise FormatError("weight_map is empty", file=index.url)
@@ -245,7 +248,7 @@ def _indexed(index: File) -> Found:
     )  # fmt: skip
 
 
-def _read_index(index: File) -> dict[str, Any]:
+def _read_index(index: File) -> JsonObject:
     if index.size is None:
         raise FormatError("is no regular file", file=index.url)  # a pipe would be waited for
     try:

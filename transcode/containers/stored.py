@@ -6,18 +6,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import prod
-from typing import TYPE_CHECKING, Any
 
 from ..core.context import Context
 from ..core.expr import Expr, Piece
 from ..core.scratch import Scratch
 from ..core.spec import Spec
 from ..core.tensor import LazyTensor, plain
+from ..core.types import Array
 from ..errors import FormatError
 from ..io.bytes import Bytes
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 __all__ = ["Stored", "Strided", "contiguous", "extent", "stored", "strided"]
 
@@ -176,7 +173,7 @@ def _within(shape: Shape, index: int, begin: int, end: int) -> Iterator[tuple[Sh
         yield (index, *low), (1, *size)
 
 
-def _gather(file: Bytes, at: int, steps: Shape, out: NDArray[Any], scratch: Scratch) -> None:
+def _gather(file: Bytes, at: int, steps: Shape, out: Array, scratch: Scratch) -> None:
     span = extent(out.shape, steps) - 1 + out.itemsize
     if span <= _SPAN:
         scratch.reset()

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 from .expr import Piece
 from .scratch import Scratch
 from .spec import Spec
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from .types import Array
 
 __all__ = ["Codec", "Legal"]
 
@@ -27,11 +25,11 @@ class Legal:
     """
 
     said: str
-    cases: tuple[Any, ...]
-    holds: Callable[[Any], bool] = field(repr=False)
+    cases: tuple[object, ...]
+    holds: Callable[[object], bool] = field(repr=False)
 
     @classmethod
-    def among(cls, *values: Any) -> Legal:
+    def among(cls, *values: object) -> Legal:
         """Just these values."""
         said = " or ".join(str(value) for value in values)
         # 1 == True: the type is compared too.
@@ -55,7 +53,7 @@ class Codec(Protocol):
     exact: ClassVar[bool]
     """Whether decoding gives back every value that was encoded, to the bit."""
 
-    def config(self) -> dict[str, Any]:
+    def config(self) -> dict[str, object]:
         """Name and options: JSON."""
 
     def rows(self, spec: Spec) -> int:
@@ -76,7 +74,7 @@ class Codec(Protocol):
             DataError: values that it cannot hold.
         """
 
-    def decode(self, stored: NDArray[Any], spec: Spec) -> NDArray[Any]:
+    def decode(self, stored: Array, spec: Spec) -> Array:
         """The inverse of :meth:`encode`, in the carrier dtype of ``spec``.
 
         Args:

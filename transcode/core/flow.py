@@ -43,11 +43,11 @@ class Transform:
         """Rewrite the facts of a flow."""
         raise NotImplementedError
 
-    def config(self) -> Any:
+    def config(self) -> object:
         """Options, as JSON: what stands under the stage's name in a recipe."""
         raise NotImplementedError
 
-    def recorded(self) -> Any:
+    def recorded(self) -> object:
         """As :meth:`config`, without paths: what the record in an output file says of the stage."""
         return self.config()
 
@@ -85,7 +85,7 @@ class Sink(Protocol[P, R]):
     def run(self, flow: Flow) -> R:
         """Plan, then write."""
 
-    def config(self) -> dict[str, Any]:
+    def config(self) -> dict[str, object]:
         """The recipe's sections that concern the output."""
 
 

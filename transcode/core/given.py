@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from os import PathLike, fspath
-from typing import Any
 
 from ..errors import RecipeError
 
 __all__ = ["number", "pairs", "path", "text", "texts"]
 
 
-def text(what: str, value: Any) -> str:
+def text(what: str, value: object) -> str:
     """A text. Raises RecipeError, which names the option ``what``, for anything else."""
     if not isinstance(value, str):
         raise RecipeError(f"{what}: {value!r} is not a text")
     return value
 
 
-def texts(what: str, value: Any) -> tuple[str, ...]:
+def texts(what: str, value: object) -> tuple[str, ...]:
     """Texts: one, or several in a list, a tuple or the like.
 
     Raises:
@@ -31,7 +30,7 @@ def texts(what: str, value: Any) -> tuple[str, ...]:
     return tuple(text(what, one) for one in value)
 
 
-def pairs(what: str, value: Any, *, sign: str | None = None) -> tuple[tuple[str, str], ...]:
+def pairs(what: str, value: object, *, sign: str | None = None) -> tuple[tuple[str, str], ...]:
     """Pairs of texts: a mapping, a list of pairs, or with a sign between them ``"a=b"`` or a list of such.
 
     Raises:
@@ -46,7 +45,7 @@ def pairs(what: str, value: Any, *, sign: str | None = None) -> tuple[tuple[str,
     return tuple(_pair(what, one, sign) for one in value)
 
 
-def _pair(what: str, value: Any, sign: str | None) -> tuple[str, str]:
+def _pair(what: str, value: object, sign: str | None) -> tuple[str, str]:
     if isinstance(value, str):
         first, found, second = value.partition(sign) if sign else (value, "", "")
         if not found or not first:
@@ -60,14 +59,14 @@ def _pair(what: str, value: Any, sign: str | None) -> tuple[str, str]:
     return text(what, both[0]), text(what, both[1])
 
 
-def number(what: str, value: Any) -> float:
+def number(what: str, value: object) -> float:
     """A number. Raises RecipeError for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise RecipeError(f"{what}: {value!r} is not a number")
     return float(value)
 
 
-def path(what: str, value: Any) -> str:
+def path(what: str, value: object) -> str:
     """A path as text. Raises RecipeError for anything else."""
     if not isinstance(value, str | PathLike):
         raise RecipeError(f"{what}: {value!r} is not a path")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
-from typing import Any
 
 from ..errors import RecipeError
 
@@ -79,7 +78,7 @@ class Performance:
         if self.workers is not None and (type(self.workers) is not int or self.workers < 1):
             raise RecipeError(f"workers: {self.workers} is not a positive number")
 
-    def config(self) -> dict[str, Any]:
+    def config(self) -> dict[str, object]:
         """What differs from the defaults: the recipe's ``performance`` section."""
         plain = Performance()
         named = {"workers": "num_workers", "memory": "memory", "tile": "tile", "drop_cache": "drop_cache",

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
-
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from .dtypes import DType
 from .scratch import Scratch
 from .spec import Part, Spec
+from .types import Array
 
 if TYPE_CHECKING:
     from .expr import Piece
@@ -41,7 +40,7 @@ class Scheme(Encoding, Protocol):
     Schemes are frozen dataclasses whose fields are the options a recipe can set.
     """
 
-    def config(self) -> dict[str, Any]:
+    def config(self) -> dict[str, object]:
         """Options that differ from their defaults: JSON, and the constructor's keywords."""
 
     @property
@@ -61,11 +60,11 @@ class Scheme(Encoding, Protocol):
     def observes(self) -> bool:
         """Whether encode needs statistics of the whole tensor first."""
 
-    def observe(self, rows: NDArray[Any], dtype: DType) -> Stats:
+    def observe(self, rows: Array, dtype: DType) -> Stats:
         """Statistics of some rows; merged by ``max``. Raises ``NonFinite``."""
 
     def encode(
-        self, rows: NDArray[Any], spec: Spec, start: int, stats: Stats | None, scratch: Scratch
+        self, rows: Array, spec: Spec, start: int, stats: Stats | None, scratch: Scratch
     ) -> Iterator[Piece]:
         """Encode rows ``[r, K]`` (carrier dtype of ``spec``) that start at row ``start`` of the tensor.
 
@@ -73,9 +72,7 @@ class Scheme(Encoding, Protocol):
         with row 0. Raises ``NonFinite``.
         """
 
-    def decode(
-        self, parts: Mapping[str, NDArray[Any]], spec: Spec, start: int, stop: int, out: NDArray[Any]
-    ) -> None:
+    def decode(self, parts: Mapping[str, Array], spec: Spec, start: int, stop: int, out: Array) -> None:
         """Decode rows ``start`` to ``stop`` into ``out`` (float32 ``[stop - start, K]``).
 
         ``parts`` holds, by role, the codes of just those rows (carrier dtype) and the *whole* of every other

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from .types import Array
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,7 +48,7 @@ class Scratch:
         """Note what is to be called when arrays that were lent for this tile are not looked at any more."""
         self._borrowed.append(give_back)
 
-    def take(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+    def take(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
         """An uninitialised C-contiguous array, aligned to a cache line."""
         import numpy as np
 

@@ -12,9 +12,10 @@ import re
 import stat
 from collections import Counter
 from os import PathLike
-from typing import IO, Any
+from typing import IO
 
 from ..errors import FormatError, TranscodeError
+from .types import Json, JsonObject
 
 __all__ = ["object_or_none", "parse", "parse_object", "read", "read_object", "spell", "take"]
 
@@ -37,7 +38,7 @@ def parse(
     file: File | None = None,
     what: str = "",
     error: type[TranscodeError] = FormatError,
-) -> Any:
+) -> Json:
     """The value of a JSON text.
 
     ``NaN`` and ``Infinity`` are read, as Python and so the configurations of transformers write them.
@@ -55,7 +56,7 @@ def parse(
     def wrong(told: str) -> TranscodeError:
         return error(f"{what} {told}" if what else told, file=file)
 
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
         made = dict(pairs)
         if len(made) < len(pairs):
             counts = Counter(key for key, _ in pairs)
@@ -78,7 +79,7 @@ def parse(
         raise wrong(f"is JSON of more than {_MOST_CONTAINERS} lists and objects")
     deep = f"is not valid JSON: it nests deeper than {_MOST_LEVELS} levels"
     try:
-        found = json.loads(
+        found: Json = json.loads(
             raw,
             object_pairs_hook=unique,
             # A call for every number, so it is used only where there may be a long one.
@@ -99,7 +100,7 @@ def parse_object(
     file: File | None = None,
     what: str = "",
     error: type[TranscodeError] = FormatError,
-) -> dict[str, Any]:
+) -> JsonObject:
     """As :func:`parse`, of what must be an object.
 
     Raises:
@@ -152,7 +153,7 @@ def _opened(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # a pipe must not wait for its writer
 
 
-def object_or_none(raw: str | bytes | None) -> dict[str, Any] | None:
+def object_or_none(raw: str | bytes | None) -> JsonObject | None:
     """As :func:`parse_object`, of a text that may be anything, or missing."""
     try:
         return None if raw is None else parse_object(raw)
@@ -160,7 +161,7 @@ def object_or_none(raw: str | bytes | None) -> dict[str, Any] | None:
         return None
 
 
-def read_object(path: File) -> dict[str, Any]:
+def read_object(path: File) -> JsonObject:
     """The object of a JSON file.
 
     Raises:
@@ -169,7 +170,7 @@ def read_object(path: File) -> dict[str, Any]:
     return parse_object(read(path), file=path)
 
 
-def spell(value: Any, *, indent: int | None = None, compact: bool = False) -> str:
+def spell(value: object, *, indent: int | None = None, compact: bool = False) -> str:
     """JSON that UTF-8 can write: halves of surrogate pairs stay the escapes that they were read from.
 
     Args:
@@ -188,7 +189,7 @@ def spell(value: Any, *, indent: int | None = None, compact: bool = False) -> st
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def _levels(value: Any) -> int:
+def _levels(value: object) -> int:
     """How deep lists and objects nest."""
     level, depth = [value] if isinstance(value, list | dict) else [], 0
     while level:

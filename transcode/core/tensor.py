@@ -10,6 +10,7 @@ from .context import Context, Statistic
 from .event import Event
 from .expr import Expr, Piece
 from .spec import Part, Spec
+from .types import Array
 from .value import Value, interned
 
 _ELEMENTS = 4096
@@ -20,11 +21,9 @@ _WHOLE = 4 << 20
 
 if TYPE_CHECKING:
     import torch
-    from numpy.typing import NDArray
+    from numpy.typing import DTypeLike
 
     from .scheme import Encoding
-
-    Array = NDArray[Any]
 
 __all__ = ["LazyTensor", "plain"]
 
@@ -149,7 +148,7 @@ class LazyTensor(Value):
             return buffer
         return buffer.view(part.spec.dtype.numpy()).reshape(part.spec.shape)
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> Array:
         array = self.numpy()
         return array if dtype is None else array.astype(dtype)
 

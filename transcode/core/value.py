@@ -19,13 +19,13 @@ class Value:
 
     __slots__ = ()
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         kind = type(self)
         return _made, (kind, *_fields(kind)(self))  # type: ignore[arg-type]
 
 
 @lru_cache(maxsize=1 << 14)
-def _first(value: Any) -> Any:
+def _first(value: object) -> Any:
     return value
 
 
@@ -77,14 +77,14 @@ def unpack(packed: Any) -> Sequence[Any]:
 
 def _made(kind: type, *held: Any) -> Any:
     """An object from its fields, without its constructor."""
-    made: Any = object.__new__(kind)
+    made: object = object.__new__(kind)
     for set_field, one in zip(_setters(kind), held, strict=True):
         set_field(made, one)
     return made
 
 
 @cache
-def _fields(kind: type) -> Callable[[Any], tuple[Any, ...]]:
+def _fields(kind: type) -> Callable[[object], tuple[object, ...]]:
     names = [field.name for field in fields(kind)]
     if len(names) == 1:
         (name,) = names

@@ -30,7 +30,7 @@ _PACKAGE = __name__.partition(".")[0]
 _TYPE = re.compile(r"[a-z_0-9]+(?:\.[a-z_0-9]+)*:_?[A-Za-z0-9]+")
 
 
-def dump(value: Any) -> dict[str, Any]:
+def dump(value: object) -> dict[str, object]:
     """A value as JSON.
 
     Raises:
@@ -59,10 +59,10 @@ def load(data: Mapping[str, Any]) -> Any:
 class _Writer:
     def __init__(self) -> None:
         self.types: list[str] = []
-        self.objects: list[list[Any]] = []
+        self.objects: list[list[object]] = []
         self._numbers: dict[type, int] = {}
         self._seen: dict[int, dict[str, int]] = {}
-        self._keep: list[Any] = []  # an id is that of one object as long as that lives
+        self._keep: list[object] = []  # an id is that of one object as long as that lives
         self._equal: dict[str, dict[str, int]] = {}
 
     def field(self, value: Any) -> Any:
@@ -87,7 +87,7 @@ class _Writer:
             return {"list": [self.field(one) for one in value]}
         return self._object(value, kind)
 
-    def _object(self, value: Any, kind: type) -> dict[str, int]:
+    def _object(self, value: object, kind: type) -> dict[str, int]:
         entry = [self._type(kind), *(self.field(getattr(value, name)) for name in _names(kind) or ())]
         key = json.dumps(entry)
         place = self._equal.get(key)
@@ -109,9 +109,9 @@ class _Writer:
 
 
 class _Reader:
-    def __init__(self, types: list[Callable[[list[Any]], Any]]) -> None:
+    def __init__(self, types: list[Callable[[list[object]], Any]]) -> None:
         self._types = types
-        self._objects: list[Any] = []
+        self._objects: list[object] = []
 
     def add(self, entry: list[Any]) -> None:
         self._objects.append(self._types[entry[0]]([self.field(one) for one in entry[1:]]))
@@ -150,7 +150,7 @@ def _names(kind: type) -> tuple[str, ...] | None:
     return found
 
 
-def _class(name: str) -> Callable[[list[Any]], Any]:
+def _class(name: str) -> Callable[[list[object]], Any]:
     """What makes an object of a class from its fields, without its constructor."""
     if not isinstance(name, str) or not _TYPE.fullmatch(name):
         raise ValueError(f"{name!r} names no class")
@@ -164,7 +164,7 @@ def _class(name: str) -> Callable[[list[Any]], Any]:
         return lambda held: kind._make(held)
     state = getattr(kind, "__setstate__", None)
 
-    def make(held: list[Any]) -> Any:
+    def make(held: list[object]) -> Any:
         if len(held) != len(names):
             raise ValueError(f"{name} has {len(names)} fields, not {len(held)}")
         made = object.__new__(kind)

@@ -7,7 +7,9 @@ place of several from which the same tensors come.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Protocol
+from typing import IO, TYPE_CHECKING, Protocol
+
+from ..core.types import Array
 
 if TYPE_CHECKING:
     import numpy as np
@@ -59,7 +61,7 @@ class Bytes(Protocol):
             FormatError: they are not what they were, or not there any more.
         """
 
-    def rows(self, offset: int, spec: Spec, start: int, stop: int, scratch: Scratch) -> NDArray[Any]:
+    def rows(self, offset: int, spec: Spec, start: int, stop: int, scratch: Scratch) -> Array:
         """Rows of a row-major tensor that begins at byte ``offset``: see :func:`read_rows`."""
 
     def verify(self) -> None:
@@ -69,7 +71,7 @@ class Bytes(Protocol):
         """Let go of what is held open. Views stay valid; a later read opens again."""
 
 
-def read_rows(file: Bytes, offset: int, spec: Spec, start: int, stop: int, scratch: Scratch) -> NDArray[Any]:
+def read_rows(file: Bytes, offset: int, spec: Spec, start: int, stop: int, scratch: Scratch) -> Array:
     """Rows ``start`` to ``stop`` of a row-major tensor that begins at byte ``offset`` of a file.
 
     Returns:

@@ -73,15 +73,27 @@ class Record:
             return None
         try:
             table = parse_object(body)
-            names = tuple(table["names"])
-            old = {name: None if table["old"][name] is None else tuple(table["old"][name]) for name in names}
-        except (FormatError, KeyError, TypeError):
+        except FormatError:
             return None
-        if not all(isinstance(name, str) and name not in ("", ".", "..") for name in names):
+        listed, stood = table.get("names"), table.get("old")
+        if not isinstance(listed, list) or not isinstance(stood, dict):
             return None
-        if any("/" in name or os.sep in name or "\0" in name for name in names):
-            return None
-        return cls(names, old)
+        names: list[str] = []
+        old: dict[str, Identity | None] = {}
+        for name in listed:
+            if not isinstance(name, str) or name in ("", ".", "..") or name not in stood:
+                return None
+            if "/" in name or os.sep in name or "\0" in name:
+                return None
+            names.append(name)
+            match stood[name]:
+                case None:
+                    old[name] = None
+                case [int(size), int(modified)]:
+                    old[name] = size, modified
+                case _:
+                    return None
+        return cls(tuple(names), old)
 
 
 def decide(hidden: Directory, destination: Directory, names: Sequence[str]) -> Record:

@@ -26,10 +26,11 @@ from dataclasses import dataclass
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 from ..core.scratch import Scratch
 from ..core.spec import Spec
+from ..core.types import Array
 from ..errors import FormatError
 from . import system
 from .bytes import read_rows
@@ -355,7 +356,7 @@ class MappedFile:
                         return found
         return self._copy(open, begin, end, scratch)  # which says what is wrong, or gets around it
 
-    def rows(self, offset: int, spec: Spec, start: int, stop: int, scratch: Scratch) -> NDArray[Any]:
+    def rows(self, offset: int, spec: Spec, start: int, stop: int, scratch: Scratch) -> Array:
         """See :func:`.bytes.read_rows`."""
         return read_rows(self, offset, spec, start, stop, scratch)
 

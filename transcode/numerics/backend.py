@@ -79,20 +79,20 @@ def devices(wanted: str) -> tuple[str, ...]:
             f"device {wanted}: torch is not installed",
             hint="pip install 'tensor-transcode[torch]', or use --device cpu",
         )
-    from .gpu import devices as found
+    from .gpu import devices as gpus
 
     names = tuple("cuda:0" if name == "cuda" else name for name in wanted.split(","))
-    count = found.count()
+    count = gpus.count()
     if count == 0:
         raise PlanError(
-            f"device {wanted}: torch {found.version()} sees no GPU",
+            f"device {wanted}: torch {gpus.version()} sees no GPU",
             hint="check the driver, CUDA_VISIBLE_DEVICES and the build of torch, or use --device cpu",
         )
     for name in names:
         if int(name.partition(":")[2]) >= count:
             last = f" to cuda:{count - 1}" if count > 1 else ""
             raise PlanError(f"device {name}: torch sees {_gpus(count)}", hint=f"choose cuda:0{last}")
-        problem = found.problem(name)
+        problem = gpus.problem(name)
         if problem is not None:
             raise PlanError(f"device {name}: {problem}", hint="free it, or use another device")
     return names
@@ -102,9 +102,9 @@ def available() -> Sequence[str]:
     """The GPUs that work, the one with the most free memory first; none where torch is missing."""
     if find_spec("torch") is None:
         return ()
-    from .gpu import devices as found
+    from .gpu import devices as gpus
 
-    return found.free()
+    return gpus.free()
 
 
 def _gpus(count: int) -> str:

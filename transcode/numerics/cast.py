@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 from ..core.dtypes import FLOATS, DType
 from .errors import Overflow
-from .minifloat import FORMATS
+from .minifloat import FORMATS, PLAIN, FloatFormat
 from .rows import as_bits, as_float64
 
 __all__ = ["CODED", "cast"]
 
 Array = NDArray[Any]
 
-CODED = {kind.dtype: kind for kind in FORMATS.values() if kind.bits == 8}
+CODED = {kind.dtype: kind for kind in FORMATS.values() if kind.bits == 8 and kind.signed}
 """The 8-bit float dtypes."""
 
 
@@ -26,31 +26,37 @@ class _Target:
     """Where a dtype ends, as ``convert.narrow`` wants it.
 
     Attributes:
-        top: largest finite value.
-        least: smallest normal number.
-        mantissa: bits of the fraction.
-        limit: least float32 magnitude that rounds to more than ``top``. Half a step above ``top`` is a tie,
-            which
-            goes to the even code: above, where the code of ``top`` is odd; down to ``top``, where it is even.
-        infinity: code of infinity, 0 where there is none.
-        nan: code of NaN.
+        kind: the format.
+        nan: code of NaN, of those that the format has the one that torch writes.
     """
 
-    top: float
-    least: float
-    mantissa: int
-    limit: float
-    infinity: int
+    kind: FloatFormat
     nan: int
+
+    @property
+    def limit(self) -> float:
+        """Smallest float32 magnitude that rounds to more than the format's ``max``.
+
+        Half a step above ``max`` is a tie, which goes to the even code: above, where the code of ``max`` is
+        odd; down to ``max``, where it is even.
+        """
+        kind = self.kind
+        steps = int(kind.max / 2.0 ** (kind.emax - kind.nmant))
+        return kind.limit if steps % 2 else float(np.nextafter(np.float32(kind.limit), np.float32(np.inf)))
+
+    @property
+    def infinity(self) -> int:
+        """Code of infinity, 0 where there is none."""
+        return ((1 << self.kind.nexp) - 1) << self.kind.nmant if self.kind.infinite else 0
 
 
 _TARGETS = {
-    "F16": _Target(65504.0, 2.0**-14, 10, 65520.0, 0x7C00, 0x7E00),
-    "F8_E5M2": _Target(57344.0, 2.0**-14, 2, 61440.0, 0x7C, 0x7F),
-    "F8_E4M3": _Target(448.0, 2.0**-6, 3, float(np.nextafter(np.float32(464), np.float32(np.inf))), 0, 0x7F),
+    "F16": _Target(PLAIN["F16"], 0x7E00),
+    "F8_E5M2": _Target(FORMATS["e5m2"], 0x7F),
+    "F8_E4M3": _Target(FORMATS["e4m3fn"], 0x7F),
 }
-_BF16_LIMIT = float(np.uint32(0x7F7F8000).view(np.float32))
-_F32_LIMIT = 2.0**128 - 2.0**103
+_BF16_LIMIT = PLAIN["BF16"].limit
+_F32_LIMIT = PLAIN["F32"].limit
 
 
 def cast(rows: Array, source: DType, to: DType, out: Array, *, saturate: bool = False) -> None:
@@ -116,9 +122,9 @@ def _narrow(rows: Array, source: DType, to: DType, out: Array, saturate: bool) -
     target = _TARGETS[to.name]
     over = narrow(
         bits,
-        np.float32(target.top),
-        np.float32(target.least).view(np.uint32),
-        np.uint32(23 - target.mantissa),
+        np.float32(target.kind.max),
+        target.kind.normal_bits,
+        target.kind.mantissa_shift,
         np.float32(target.limit),
         np.uint32(target.infinity),
         np.uint32(target.nan),

@@ -14,9 +14,9 @@ __all__ = ["expand", "narrow", "to_bf16", "to_odd"]
 _U = np.uint32
 _SIZE = _U(0x7FFFFFFF)
 _INF = np.float32(np.inf)
-_MOST = np.finfo(np.float32).max
+_F32_MAX = np.finfo(np.float32).max
 _INF_BITS = _U(0x7F800000)
-_BF16_TOP = _U(0x7F7F)
+_BF16_MAX = _U(0x7F7F)
 _BF16_NAN = _U(0x7FC0)
 
 
@@ -32,15 +32,16 @@ def expand(rows: Any, out: Any) -> None:
 
 @kernel
 def narrow(
-    rows: Any, top: Any, least: Any, drop: Any, limit: Any, infinity: Any, nan: Any, out: Any
+    rows: Any, largest: Any, normal_bits: Any, mantissa_shift: Any, limit: Any, infinity: Any, nan: Any,
+    out: Any,
 ) -> bool:  # fmt: skip
     """Cast to a format that :func:`lanes.encode` knows.
 
     Args:
         rows: bits ``[R, K]``, see :func:`lanes.widen`.
-        top: largest finite value of the format.
-        least, drop: the format, see :func:`lanes.encode`.
-        limit: float32; magnitudes from here on are beyond ``top`` even after rounding, and get its code.
+        largest: largest finite value of the format.
+        normal_bits, mantissa_shift: the format, see :func:`lanes.encode`.
+        limit: float32; magnitudes from here on are beyond ``largest`` even after rounding, and get its code.
         infinity: code (uint32, without sign) for infinity, or 0 where the format has none.
         nan: code for NaN.
         out: codes, unsigned integers ``[R, K]``, written.
@@ -48,23 +49,23 @@ def narrow(
     Returns:
         Whether any value without a code of its own was beyond the limit.
     """
-    shift = _U(32 - 8 * out.itemsize)
-    sign = _U(_U(0x80000000) >> shift)
+    sign_shift = _U(32 - 8 * out.itemsize)
+    sign = _U(_U(0x80000000) >> sign_shift)
     over = _U(0)
-    ruler = np.float32(_U(1) << drop)
-    base = _U(shr(least, drop) + _U(drop << _U(23)))
-    most = _INF if infinity == _U(0) else _MOST
+    magic = np.float32(_U(1) << mantissa_shift)
+    base = _U(shr(normal_bits, mantissa_shift) + _U(mantissa_shift << _U(23)))
+    largest_checked = _INF if infinity == _U(0) else _F32_MAX
     for i in range(rows.shape[0]):
         row = rows[i]
         line = out[i]
         for j in range(row.shape[0]):
             x = widen(row[j])
             size = size_of(x)
-            code = _U(encode(size if size < top else top, least, drop, ruler) - base)
-            over |= _U(size >= limit) & _U(size <= most)
-            code = infinity if size > most else code
+            code = _U(encode(size if size < largest else largest, normal_bits, mantissa_shift, magic) - base)
+            over |= _U(size >= limit) & _U(size <= largest_checked)
+            code = infinity if size > largest_checked else code
             code = nan if size != size else code
-            line[j] = out.dtype.type(code | _U(shr(bits(x), shift) & sign))
+            line[j] = out.dtype.type(code | _U(shr(bits(x), sign_shift) & sign))
     return bool(over)
 
 
@@ -81,9 +82,9 @@ def to_bf16(rows: Any, saturate: bool, out: Any) -> bool:
             x = bits(widen(row[j]))
             size = _U(x & _SIZE)
             code = _U(_U(_U(size + _U(0x7FFF)) + _U(_U(size >> _U(16)) & _U(1))) >> _U(16))
-            large = code > _BF16_TOP and size < _INF_BITS
+            large = code > _BF16_MAX and size < _INF_BITS
             over |= _U(large)
-            code = _BF16_TOP if large and saturate else code
+            code = _BF16_MAX if large and saturate else code
             code = _BF16_NAN if size > _INF_BITS else code
             line[j] = np.uint16(code | _U(_U(x >> _U(16)) & _U(0x8000)))
     return bool(over)

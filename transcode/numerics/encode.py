@@ -22,7 +22,7 @@ Array = NDArray[Any]
 
 @dispatched
 def mx(
-    values: Array, kind: Minifloat, mode: str, best: bool, codes: Array, scales: Array, scratch: Scratch
+    values: Array, kind: Minifloat, mode: str, search: bool, codes: Array, scales: Array, scratch: Scratch
 ) -> bool:
     """Blocks of 32 under powers of two.
 
@@ -30,7 +30,7 @@ def mx(
         values: bits ``[n]``, n a multiple of 32, see :func:`.rows.as_bits`.
         kind: format of the codes.
         mode: one of :data:`.micro.MODES`.
-        best: whether to search, see :func:`.micro.mx_search`.
+        search: whether to search, see :func:`.micro.mx_search`.
         codes: uint8 ``[n * kind.bits / 8]``, written.
         scales: uint8 ``[n / 32]``, written: E8M0.
 
@@ -40,14 +40,16 @@ def mx(
     from . import micro
 
     number = micro.MODES[mode]
-    top, power = np.float32(kind.top), np.uint32(kind.power)
-    if best and not micro.mx_search(
-        values, number, top, power, kind.least_bits, kind.drop, *micro.search_work(scratch), scales
-    ):
+    largest, emax = np.float32(kind.max), np.uint32(kind.emax)
+    if search and not micro.mx_search(
+        values, number, largest, emax, kind.normal_bits, kind.mantissa_shift,
+        *micro.search_work(scratch), scales,
+    ):  # fmt: skip
         return False
     return bool(
         micro.mx(
-            values, number, best, kind.bits, top, power, kind.least_bits, kind.drop, kind.ruler,
+            values, number, search, kind.bits,
+            largest, emax, kind.normal_bits, kind.mantissa_shift, kind.magic,
             *micro.work(scratch), codes, scales,
         )
     )  # fmt: skip
@@ -104,7 +106,7 @@ def integers(
     from .pack import pack_nibbles
 
     wide = scratch.take(groups.shape, np.int8)
-    fine = with_zero(groups, groups.shape[1], stored, np.float32(15), wide, scales, zeros)
-    if fine:
+    finite = with_zero(groups, groups.shape[1], stored, np.float32(15), wide, scales, zeros)
+    if finite:
         pack_nibbles(wide.reshape(-1).view(np.uint16), codes)
-    return bool(fine)
+    return bool(finite)

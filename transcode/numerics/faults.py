@@ -166,10 +166,10 @@ def _install() -> bool:
         handler = _compiled(libc, ctypes.addressof(before))
         ours = _Action(handler=handler, flags=_SA_SIGINFO)
         _kept.append(before)
-        done: int = libc.sigaction(int(signal.SIGBUS), ctypes.byref(ours), ctypes.byref(before))
+        status: int = libc.sigaction(int(signal.SIGBUS), ctypes.byref(ours), ctypes.byref(before))
     except Exception:  # another llvmlite, memory that may not be executed: files are read instead
         return False
-    return done == 0
+    return status == 0
 
 
 def _compiled(libc: ctypes.CDLL, before: int) -> int:
@@ -177,9 +177,9 @@ def _compiled(libc: ctypes.CDLL, before: int) -> int:
     from llvmlite import binding
 
     def address(name: str) -> int:
-        found = ctypes.cast(getattr(libc, name), ctypes.c_void_p).value
-        assert found
-        return found
+        pointer = ctypes.cast(getattr(libc, name), ctypes.c_void_p).value
+        assert pointer
+        return pointer
 
     binding.initialize_native_target()
     binding.initialize_native_asmprinter()
@@ -202,5 +202,5 @@ def _compiled(libc: ctypes.CDLL, before: int) -> int:
     engine = binding.create_mcjit_compiler(module, machine)
     engine.finalize_object()
     _kept.append(engine)
-    found: int = engine.get_function_address("handle")
-    return found
+    entry: int = engine.get_function_address("handle")
+    return entry

@@ -22,57 +22,60 @@ _SIGN = _U(0x80)
 @dispatched
 @kernel
 def scaled(
-    rows: Any, height: int, width: int, stored: int, given: Any,
-    top: Any, least: Any, drop: Any, ruler: Any, codes: Any, scales: Any,
+    rows: Any, height: int, width: int, stored: int, tensor_scale: Any,
+    largest: Any, normal_bits: Any, mantissa_shift: Any, magic: Any, codes: Any, scales: Any,
 ) -> bool:  # fmt: skip
-    """``scale = amax / top``, ``code = rne(x / scale)`` saturating, from the scale as it is stored.
+    """``scale = amax / largest``, ``code = rne(x / scale)`` saturating, from the scale as it is stored.
 
     Args:
         rows: bits ``[R, K]``, see :func:`lanes.widen`.
         height, width: rows and columns of a block.
         stored: dtype of the stored scale, :data:`lanes.STORED`.
-        given: a scale for all blocks, float32, or 0 to compute one for each.
-        top: largest finite value of the format.
-        least, drop, ruler: the format, see :func:`lanes.encode`.
+        tensor_scale: a scale for all blocks, float32, or 0 to compute one for each.
+        largest: largest finite value of the format.
+        normal_bits, mantissa_shift, magic: the format, see :func:`lanes.encode`.
         codes: uint8 ``[R, K]``, written.
         scales: float32 ``[cdiv(R, height), cdiv(K, width)]``, written; holds values of the stored dtype.
 
     Returns:
         Whether all values were finite; otherwise the outputs are incomplete.
     """
-    limit = real(_U(bits(top) + _U(_U(1) << _U(drop - _U(1)))))  # half of the last step above the top
+    half_step = _U(_U(1) << _U(mantissa_shift - _U(1)))
+    limit = real(_U(bits(largest) + half_step))
     count, columns = rows.shape
     for head in range(0, count, height):
         foot = min(head + height, count)
         for left in range(0, columns, width):
             right = min(left + width, columns)
-            if given > _ZERO:
-                scale = given
+            if tensor_scale > _ZERO:
+                scale = tensor_scale
             else:
-                best = rows.dtype.type(0)
+                peak_bits = rows.dtype.type(0)
                 for i in range(head, foot):
                     row = rows[i, left:right]
                     for j in range(row.shape[0]):
-                        best = larger(best, row[j])
-                peak = widen(best)
+                        peak_bits = larger(peak_bits, row[j])
+                peak = widen(peak_bits)
                 if not peak < _INF:
                     return False
-                scale = fit(peak, top, limit, stored)
+                scale = fit(peak, largest, limit, stored)
             scales[head // height, left // width] = scale
-            plain = gentle(scale, stored)
+            quick = gentle(scale, stored)
             inverse = _ONE / scale
             for i in range(head, foot):
                 row = rows[i, left:right]
                 out = codes[i, left:right]
-                if plain:
+                if quick:
                     for j in range(row.shape[0]):
                         x = widen(row[j])
-                        code = encode(size_of(quotient(x, scale, inverse)), least, drop, ruler)
+                        code = encode(
+                            size_of(quotient(x, scale, inverse)), normal_bits, mantissa_shift, magic
+                        )
                         out[j] = np.uint8(code | _U(shr(bits(x), _U(24)) & _SIGN))
                 else:
                     for j in range(row.shape[0]):
                         x = widen(row[j])
                         size = size_of(x / scale)
-                        code = encode(size if size < top else top, least, drop, ruler)
+                        code = encode(size if size < largest else largest, normal_bits, mantissa_shift, magic)
                         out[j] = np.uint8(code | _U(shr(bits(x), _U(24)) & _SIGN))
     return True

@@ -41,48 +41,49 @@ _INF = np.float32(np.inf)
 @dispatched
 @kernel
 def symmetric(
-    rows: Any, height: int, width: int, stored: int, given: Any, top: Any, codes: Any, scales: Any
+    rows: Any, height: int, width: int, stored: int, tensor_scale: Any, largest: Any, codes: Any, scales: Any
 ) -> bool:
-    """``scale = amax / top``, ``code = clamp(rne(x / scale), -top, top)``, from the scale as it is stored.
+    """``scale = amax / largest``, ``code = clamp(rne(x / scale), -largest, largest)``, from the
+    scale as it is stored.
 
     Args:
         rows: bits ``[R, K]``, see :func:`lanes.widen`.
         height, width: rows and columns of a block.
         stored: dtype of the stored scale, :data:`lanes.STORED`.
-        given: a scale for all blocks, float32, or 0 to compute one for each.
-        top: largest code, float32: 127.
+        tensor_scale: a scale for all blocks, float32, or 0 to compute one for each.
+        largest: largest code, float32: 127.
         codes: int8 ``[R, K]``, written.
         scales: float32 ``[cdiv(R, height), cdiv(K, width)]``, written; holds values of the stored dtype.
 
     Returns:
         Whether all values were finite; otherwise the outputs are incomplete.
     """
-    low = np.int32(INTEGER_BITS - np.int32(top))
-    high = np.int32(INTEGER_BITS + np.int32(top))
+    low = np.int32(INTEGER_BITS - np.int32(largest))
+    high = np.int32(INTEGER_BITS + np.int32(largest))
     count, columns = rows.shape
     for head in range(0, count, height):
         foot = min(head + height, count)
         for left in range(0, columns, width):
             right = min(left + width, columns)
-            if given > _ZERO:
-                scale = given
+            if tensor_scale > _ZERO:
+                scale = tensor_scale
             else:
-                best = rows.dtype.type(0)
+                peak_bits = rows.dtype.type(0)
                 for i in range(head, foot):
                     row = rows[i, left:right]
                     for j in range(row.shape[0]):
-                        best = larger(best, row[j])
-                peak = widen(best)
+                        peak_bits = larger(peak_bits, row[j])
+                peak = widen(peak_bits)
                 if not peak < _INF:
                     return False
-                scale = fit(peak, top, top + _HALF, stored)
+                scale = fit(peak, largest, largest + _HALF, stored)
             scales[head // height, left // width] = scale
-            plain = gentle(scale, stored)
+            quick = gentle(scale, stored)
             inverse = _ONE / scale
             for i in range(head, foot):
                 row = rows[i, left:right]
                 out = codes[i, left:right]
-                if plain:
+                if quick:
                     for j in range(row.shape[0]):
                         out[j] = np.int8(signed(quotient(widen(row[j]), scale, inverse) + INTEGER))
                 else:
@@ -94,16 +95,16 @@ def symmetric(
 @dispatched
 @kernel
 def with_zero(rows: Any, width: int, stored: int, span: Any, codes: Any, scales: Any, zeros: Any) -> bool:
-    """``scale = (max - min) / span`` over a range that includes 0, ``zero = clamp(rne(floor - min /
-    scale))``, ``code = clamp(rne(x / scale) + zero)``, all clamped from ``floor = -(span + 1) / 2`` to
-    ``floor + span``.
+    """``scale = (max - min) / span`` over a range that includes 0, ``zero = clamp(rne(lowest_code - min /
+    scale))``, ``code = clamp(rne(x / scale) + zero)``, all clamped from ``lowest_code = -(span + 1) / 2`` to
+    ``lowest_code + span``.
 
     Arguments as for :func:`symmetric`, one row to a block; ``span`` is 255 or 15, float32; ``zeros`` is int8,
     shaped as ``scales``. Blocks of zeros get scale 1, zero point 0 and codes 0.
     """
-    floor = -(span + _ONE) * np.float32(0.5)
-    low_code = np.int32(INTEGER_BITS + np.int32(floor))
-    high_code = np.int32(INTEGER_BITS + np.int32(floor + span))
+    lowest_code = -(span + _ONE) * np.float32(0.5)
+    low_code = np.int32(INTEGER_BITS + np.int32(lowest_code))
+    high_code = np.int32(INTEGER_BITS + np.int32(lowest_code + span))
     count, columns = rows.shape
     for i in range(count):
         for left in range(0, columns, width):
@@ -114,27 +115,27 @@ def with_zero(rows: Any, width: int, stored: int, span: Any, codes: Any, scales:
                 key = order(row[j])
                 low = key if key < low else low
                 high = key if key > high else high
-            least = widen(disorder(low, row[0]))
-            most = widen(disorder(high, row[0]))
-            if not (most < _INF and least > -_INF):
+            lowest = widen(disorder(low, row[0]))
+            highest = widen(disorder(high, row[0]))
+            if not (highest < _INF and lowest > -_INF):
                 return False
-            reach = most - least
+            reach = highest - lowest
             if reach == _ZERO:
                 scale, zero = _ONE, _ZERO
             else:
                 # The difference of two large floats may be infinite, that of their shares is not.
-                scale = store(reach / span if reach < _INF else most / span - least / span, stored)
+                scale = store(reach / span if reach < _INF else highest / span - lowest / span, stored)
                 if coarse(scale, stored) and reach / scale > span + _HALF:  # see lanes.fit
                     scale = beyond(scale, stored)
-                zero = rne(min(max(floor - least / scale, floor), floor + span))
+                zero = rne(min(max(lowest_code - lowest / scale, lowest_code), lowest_code + span))
             scales[i, left // width] = scale
             zeros[i, left // width] = np.int8(zero)
-            plain = gentle(scale, stored)
+            quick = gentle(scale, stored)
             inverse = _ONE / scale
             shift = np.int32(zero)
             out = codes[i, left : left + row.shape[0]]
             for j in range(row.shape[0]):
                 x = widen(row[j])
-                y = quotient(x, scale, inverse) if plain else x / scale
+                y = quotient(x, scale, inverse) if quick else x / scale
                 out[j] = np.int8(clamp(np.int32(signed(y + INTEGER) + shift), low_code, high_code))
     return True

@@ -48,8 +48,8 @@ def lane(function: F) -> F:
 
 def instruction(function: Callable[..., Any]) -> Callable[..., Any]:
     """An operation of lanes and kernels that is given as LLVM instructions, as numba's ``intrinsic``."""
-    made: Callable[..., Any] = numba.extending.intrinsic(function)
-    return made
+    intrinsic: Callable[..., Any] = numba.extending.intrinsic(function)
+    return intrinsic
 
 
 class _Listener(event.Listener):  # type: ignore[misc]

@@ -20,12 +20,12 @@ class _Files(IndexDataCacheFile):  # type: ignore[misc]
 
     def _load_index(self) -> dict[Any, str]:
         try:
-            found = self._load_data(self._index_name)
+            index = self._load_data(self._index_name)
         except FileNotFoundError:
             return {}
-        if found is None:
+        if index is None:
             return {}
-        version, stamp, overloads = found
+        version, stamp, overloads = index
         table: dict[Any, str] = overloads
         return table if (version, stamp) == (self._version, self._source_stamp) else {}
 

@@ -15,6 +15,7 @@ from llvmlite import ir
 from numba import types
 
 from .jit import instruction, kernel, lane
+from .minifloat import PLAIN
 from .vectors import alike, constant, fused, shaped, widened, words
 
 __all__ = [
@@ -107,12 +108,12 @@ def size_of(context: Any, x: Any) -> Any:
 
 
 @instruction
-def at_most(context: Any, x: Any, top: Any) -> Any:
+def at_most(context: Any, x: Any, limit: Any) -> Any:
     """The smaller of two float32."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        x, top = alike(builder, args)
-        return builder.select(builder.fcmp_ordered("<", x, top), x, top)
+        x, limit = alike(builder, args)
+        return builder.select(builder.fcmp_ordered("<", x, limit), x, limit)
 
     kind = shaped(types.float32, x)
     return kind(kind, types.float32), generate
@@ -156,16 +157,16 @@ def shr(context: Any, x: Any, count: Any) -> Any:
 
 
 @instruction
-def larger(context: Any, best: Any, x: Any) -> Any:
-    """The larger of ``best`` and the magnitude of ``x``: floats without their signs compare as integers.
+def larger(context: Any, highest: Any, x: Any) -> Any:
+    """The larger of ``highest`` and the magnitude of ``x``: floats without their signs compare as integers.
 
     Infinity and NaN come out largest, so one look at the result tells of every non-finite value.
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        best, x = args
+        highest, x = args
         size = builder.and_(x, ir.Constant(x.type, (1 << (x.type.width - 1)) - 1))
-        return builder.select(builder.icmp_unsigned(">", best, size), best, size)
+        return builder.select(builder.icmp_unsigned(">", highest, size), highest, size)
 
     return x(x, x), generate
 
@@ -257,15 +258,15 @@ def rne(x: Any) -> Any:
     return (x + INTEGER) - INTEGER
 
 
-def _exponent(builder: Any, size: Any, least: Any) -> Any:
-    """Bits of the power of two at or below a magnitude, but no less than ``least``."""
+def _exponent(builder: Any, size: Any, normal_bits: Any) -> Any:
+    """Bits of the power of two at or below a magnitude, but no less than ``normal_bits``."""
     word = builder.bitcast(size, words(size.type))
-    power = builder.and_(word, constant(word.type, 0x7F800000))
-    return builder.select(builder.icmp_unsigned(">", power, least), power, least)
+    binade = builder.and_(word, constant(word.type, 0x7F800000))
+    return builder.select(builder.icmp_unsigned(">", binade, normal_bits), binade, normal_bits)
 
 
 @instruction
-def encode(context: Any, size: Any, least: Any, drop: Any, ruler: Any) -> Any:
+def encode(context: Any, size: Any, normal_bits: Any, mantissa_shift: Any, magic: Any) -> Any:
     """Code (without sign) of a magnitude in a small float format, whose largest value it must not exceed
     much.
 
@@ -275,36 +276,38 @@ def encode(context: Any, size: Any, least: Any, drop: Any, ruler: Any) -> Any:
 
     Args:
         size: float32, or a vector of them, not negative.
-        least: float32 bits of the format's smallest normal number.
-        drop: uint32, 23 minus the format's number of mantissa bits.
-        ruler: float32, ``2**drop`` plus an even number of its last places, by which the result grows: with
-            ``Minifloat.ruler`` the low 8 bits of the result are the code.
+        normal_bits: float32 bits of the format's smallest normal number.
+        mantissa_shift: uint32, 23 minus the format's number of mantissa bits.
+        magic: float32, ``2**mantissa_shift`` plus an even number of its last places, by which the result
+            grows: with ``Minifloat.magic`` the low 8 bits of the result are the code.
 
     Returns:
-        uint32, the code plus ``(least >> drop) + (drop << 23)`` and those places.
+        uint32, the code plus ``(normal_bits >> mantissa_shift) + (mantissa_shift << 23)`` and those places.
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        size, least, drop, ruler = alike(builder, args)
-        power = _exponent(builder, size, least)
-        rounded = fused(builder, builder.bitcast(power, size.type), ruler, size)
-        steps = builder.sub(builder.bitcast(rounded, power.type), power)
-        return builder.add(steps, builder.lshr(power, builder.and_(drop, constant(drop.type, 31))))
+        size, normal_bits, mantissa_shift, magic = alike(builder, args)
+        binade = _exponent(builder, size, normal_bits)
+        rounded = fused(builder, builder.bitcast(binade, size.type), magic, size)
+        steps = builder.sub(builder.bitcast(rounded, binade.type), binade)
+        return builder.add(
+            steps, builder.lshr(binade, builder.and_(mantissa_shift, constant(mantissa_shift.type, 31)))
+        )
 
     code, size = (shaped(dtype, size) for dtype in (types.uint32, types.float32))
     return code(size, types.uint32, types.uint32, types.float32), generate
 
 
 @instruction
-def to_step(context: Any, size: Any, least: Any, drop: Any) -> Any:
+def to_step(context: Any, size: Any, normal_bits: Any, mantissa_shift: Any) -> Any:
     """The value of the format nearest to a magnitude, as float32; arguments as for :func:`encode`."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        size, least, drop = alike(builder, args)
-        power = _exponent(builder, size, least)
-        ruler = builder.add(power, builder.shl(drop, constant(drop.type, 23)))
-        ruler = builder.bitcast(ruler, size.type)
-        return builder.fsub(builder.fadd(size, ruler), ruler)
+        size, normal_bits, mantissa_shift = alike(builder, args)
+        binade = _exponent(builder, size, normal_bits)
+        magic = builder.add(binade, builder.shl(mantissa_shift, constant(mantissa_shift.type, 23)))
+        magic = builder.bitcast(magic, size.type)
+        return builder.fsub(builder.fadd(size, magic), magic)
 
     kind = shaped(types.float32, size)
     return kind(kind, types.uint32, types.uint32), generate
@@ -316,14 +319,14 @@ STORED = {"F32": 0, "BF16": 1, "F16": 2}
 """How :func:`store` is told the dtype in which a scale is kept."""
 
 _TINY = np.float32(2.0**-60)
-_NORMAL = np.float32(2.0**-126)
-_F16_NORMAL = np.float32(2.0**-14)
-_F16_TOP = np.float32(65504)
-_F16_LEAST = _F16_NORMAL.view(_U)
-_F16_DROP = _U(13)
-_F16_TINY = np.float32(2.0**-24)
-_BF16_TINY = np.float32(2.0**-133)
-_F32_TINY = np.float32(2.0**-149)
+_NORMAL = np.float32(PLAIN["F32"].smallest_normal)
+_F16 = PLAIN["F16"]
+_F16_MAX = np.float32(_F16.max)
+_F16_NORMAL = np.float32(_F16.smallest_normal)
+_F16_NORMAL_BITS, _F16_SHIFT = _F16.normal_bits, _F16.mantissa_shift
+_F16_SUBNORMAL = np.float32(_F16.smallest_subnormal)
+_BF16_SUBNORMAL = np.float32(PLAIN["BF16"].smallest_subnormal)
+_F32_SUBNORMAL = np.float32(PLAIN["F32"].smallest_subnormal)
 
 
 @lane
@@ -332,11 +335,11 @@ def store(scale: Any, stored: Any) -> Any:
     if stored == 1:
         u = bits(scale)
         scale = real(_U(_U(u + _U(0x7FFF) + _U(_U(u >> _U(16)) & _U(1))) & _U(0xFFFF0000)))
-        return scale if scale > _BF16_TINY else _BF16_TINY
+        return scale if scale > _BF16_SUBNORMAL else _BF16_SUBNORMAL
     if stored == 2:
-        scale = to_step(scale if scale < _F16_TOP else _F16_TOP, _F16_LEAST, _F16_DROP)
-        return scale if scale > _F16_TINY else _F16_TINY
-    return scale if scale > _F32_TINY else _F32_TINY
+        scale = to_step(scale if scale < _F16_MAX else _F16_MAX, _F16_NORMAL_BITS, _F16_SHIFT)
+        return scale if scale > _F16_SUBNORMAL else _F16_SUBNORMAL
+    return scale if scale > _F32_SUBNORMAL else _F32_SUBNORMAL
 
 
 @lane
@@ -349,8 +352,8 @@ def coarse(scale: Any, stored: Any) -> Any:
 def beyond(scale: Any, stored: Any) -> Any:
     """The next larger number of the stored dtype, of a scale among its subnormal numbers."""
     if stored == 1:
-        return scale + _BF16_TINY
-    return scale + (_F16_TINY if stored == 2 else _F32_TINY)
+        return scale + _BF16_SUBNORMAL
+    return scale + (_F16_SUBNORMAL if stored == 2 else _F32_SUBNORMAL)
 
 
 @lane
@@ -360,24 +363,24 @@ def gentle(scale: Any, stored: Any) -> Any:
     That is not so where the stored scale is much smaller than the one that was computed: among subnormal
     numbers, and at the end of F16.
     """
-    return (scale >= (_F16_NORMAL if stored == 2 else _TINY)) and scale < _F16_TOP
+    return (scale >= (_F16_NORMAL if stored == 2 else _TINY)) and scale < _F16_MAX
 
 
 @lane
-def fit(peak: Any, top: Any, limit: Any, stored: Any) -> Any:
-    """Scale that maps magnitudes up to ``peak`` onto codes up to ``top``; 1 where all values are zero.
+def fit(peak: Any, largest: Any, limit: Any, stored: Any) -> Any:
+    """Scale that maps magnitudes up to ``peak`` onto codes up to ``largest``; 1 where all values are zero.
 
     It is the next one up where rounding it has made quotients reach beyond ``limit``, half a step above
-    ``top``. That happens where the stored dtype has few bits left, among its subnormal numbers: there the
+    ``largest``. That happens where the stored dtype has few bits left, among its subnormal numbers: there the
     largest values would lose up to a third.
     """
     if peak == np.float32(0):
         return _ONE
-    scale = store(peak / top, stored)
+    scale = store(peak / largest, stored)
     return beyond(scale, stored) if coarse(scale, stored) and peak / scale > limit else scale
 
 
 @kernel
-def fitted(peak: Any, top: Any, limit: Any, stored: Any) -> Any:
+def fitted(peak: Any, largest: Any, limit: Any, stored: Any) -> Any:
     """:func:`fit` for Python, which would compile a lane in every process; kernels are kept on disk."""
-    return fit(peak, top, limit, stored)
+    return fit(peak, largest, limit, stored)

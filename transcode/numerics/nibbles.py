@@ -33,18 +33,18 @@ def gap(x: Any, inverse: Any) -> Any:
 
 
 @lane
-def misfits(values: Any, start: Any, stop: Any, one: Any, other: Any, third: Any) -> Any:
+def misfits(values: Any, start: Any, stop: Any, first: Any, second: Any, third: Any) -> Any:
     """Squared errors of a group under three scales, each in units of its scale squared; float32.
 
     The scales are given by their reciprocals. Sixteen sums side by side, then halves added to halves: one
     order on every machine.
     """
     x = values16(values, start)
-    a, b, c = gap(x, one), gap(x, other), gap(x, third)
+    a, b, c = gap(x, first), gap(x, second), gap(x, third)
     a, b, c = a * a, b * b, c * c
     for j in range(start + 16, stop, 16):
         x = values16(values, j)
-        u, v, w = gap(x, one), gap(x, other), gap(x, third)
+        u, v, w = gap(x, first), gap(x, second), gap(x, third)
         a, b, c = a + u * u, b + v * v, c + w * w
     return total(a), total(b), total(c)
 
@@ -81,24 +81,26 @@ def nibbles(values: Any, size: int, stored: int, divisors: Any, codes: Any, scal
         scale = first
         if peak >= _SEARCHED:
             unit = _ONE / first
-            least = _INF
+            least_error = _INF
             for k in range(0, divisors.shape[0], 3):
                 a = first if k == 0 else store(peak / divisors[k], stored)
                 b = store(peak / divisors[k + 1], stored)
                 c = store(peak / divisors[k + 2], stored)
-                found, second, third = misfits(values, start, stop, _ONE / a, _ONE / b, _ONE / c)
-                for other, error in ((a, found), (b, second), (c, third)):
+                first_error, second_error, third_error = misfits(
+                    values, start, stop, _ONE / a, _ONE / b, _ONE / c
+                )
+                for other, error in ((a, first_error), (b, second_error), (c, third_error)):
                     share = other * unit
                     error = error * (share * share)
-                    better = error < least
-                    least = error if better else least
+                    better = error < least_error
+                    least_error = error if better else least_error
                     scale = other if better else scale  # no branch: which is better cannot be predicted
         scales[number] = scale
         inverse = _ONE / scale
-        plain = gentle(scale, stored)
+        quick = gentle(scale, stored)
         for j in range(start, stop, 32):
             even, odd = columns32(values, j)
-            if plain:
+            if quick:
                 low, high = quotient(even, scale, inverse), quotient(odd, scale, inverse)
             else:
                 low, high = even / scale, odd / scale

@@ -12,6 +12,7 @@ import numpy as np
 
 from .jit import kernel
 from .lanes import rne, widen
+from .minifloat import FORMATS
 
 __all__ = ["fp4", "int4", "with_offset"]
 
@@ -20,10 +21,11 @@ _INF = np.float32(np.inf)
 _LOW = np.float32(-8)
 _HIGH = np.float32(7)
 _OFFSET = np.float32(7)
-_TOP = np.float32(15)
+_LARGEST = np.float32(15)
 
-# Half-way points between the magnitudes 0, 0.5, 1, 1.5, 2, 3, 4, 6 of E2M1.
-_T1, _T2, _T3, _T4, _T5, _T6, _T7 = (np.float32(t) for t in (0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5.0))
+_MAGNITUDES = FORMATS["e2m1"].values()[:8]
+# Half-way points between them.
+_T1, _T2, _T3, _T4, _T5, _T6, _T7 = (_MAGNITUDES[1:] + _MAGNITUDES[:-1]) / np.float32(2)
 
 
 @kernel
@@ -111,7 +113,7 @@ def with_offset(rows: Any, outer: Any, inner: Any, codes: Any, first: int, step:
             for j in range(row.shape[0]):
                 x = widen(row[j])
                 y = rne((x + zero) / scale) if (x != _ZERO) | (scale != _ZERO) else _OFFSET
-                fits &= (y >= _ZERO) & (y <= _TOP)
+                fits &= (y >= _ZERO) & (y <= _LARGEST)
                 out[j] = np.uint8(np.int32(y))
         if not fits:
             return i

@@ -26,14 +26,14 @@ def cayley(skew: F64Array) -> F64Array:
 
     That is ``2 * inverse(I - Q) - I``. The inverse exists whatever Q is: its eigenvalues are imaginary.
     """
-    made = np.empty_like(skew)
-    one = np.eye(skew.shape[-1])
-    for matrix, rotation in zip(skew, made, strict=True):
-        rotation[...] = one - matrix
+    rotations = np.empty_like(skew)
+    identity = np.eye(skew.shape[-1])
+    for matrix, rotation in zip(skew, rotations, strict=True):
+        rotation[...] = identity - matrix
         _invert_blocks(rotation)
         rotation *= 2
-        rotation -= one
-    return made
+        rotation -= identity
+    return rotations
 
 
 def _invert_blocks(matrix: F64Array) -> None:
@@ -62,25 +62,25 @@ def neumann(skew: F64Array, terms: int) -> F64Array:
     ``I + 2 Q + 2 Q^2 + ... + Q^(terms - 1)``, the last once, and never less than the cube where there are
     three terms or more (``peft/tuners/oft/layer.py``, ``_cayley_batch``).
     """
-    made = np.empty_like(skew)
-    for matrix, rotation in zip(skew, made, strict=True):
+    rotations = np.empty_like(skew)
+    for matrix, rotation in zip(skew, rotations, strict=True):
         rotation[...] = np.eye(skew.shape[-1])
         if terms > 1:
             rotation += 2 * matrix
         if terms > 2:
-            power = _product(matrix, matrix)
-            rotation += 2 * power
+            matrix_power = _product(matrix, matrix)
+            rotation += 2 * matrix_power
             for _ in range(3, terms - 1):
-                power = _product(power, matrix)
-                rotation += 2 * power
-            rotation += _product(power, matrix)
-    return made
+                matrix_power = _product(matrix_power, matrix)
+                rotation += 2 * matrix_power
+            rotation += _product(matrix_power, matrix)
+    return rotations
 
 
 def _product(left: F64Array, right: F64Array) -> F64Array:
-    made = np.zeros_like(left)
-    _multiply(np.ascontiguousarray(left), np.ascontiguousarray(right), made)
-    return made
+    rotations = np.zeros_like(left)
+    _multiply(np.ascontiguousarray(left), np.ascontiguousarray(right), rotations)
+    return rotations
 
 
 @kernel
@@ -132,12 +132,12 @@ def _invert(matrix: Any, inverse: Any) -> None:
         for i in range(size):
             if i != p:
                 factor = matrix[i, p]
-                other = matrix[i]
-                made = inverse[i]
+                remaining = matrix[i]
+                inverse_row = inverse[i]
                 for j in range(p, size):
-                    other[j] -= factor * row[j]
+                    remaining[j] -= factor * row[j]
                 for j in range(p + 1):
-                    made[j] -= factor * solved[j]
+                    inverse_row[j] -= factor * solved[j]
 
 
 @kernel

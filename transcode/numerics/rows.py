@@ -58,7 +58,7 @@ def peak(rows: NDArray[Any], dtype: DType) -> float:
     """Largest magnitude among rows ``[R, K]``, in float32. Raises ``NonFinite``."""
     from .reduce import largest
 
-    found = float(largest(as_bits(rows, dtype)))
-    if not np.isfinite(found):
+    magnitude = float(largest(as_bits(rows, dtype)))
+    if not np.isfinite(magnitude):
         raise reject(rows, dtype)
-    return found
+    return magnitude

@@ -138,8 +138,8 @@ def _arithmetic(symbol: Callable[..., Any], step: str) -> None:
             return getattr(builder, step)(*alike(builder, args))
 
         result = a if isinstance(a, Vector) else b
-        one, other = (kind if isinstance(kind, Vector) else result.dtype for kind in (a, b))
-        return result(one, other), generate
+        left, right = (kind if isinstance(kind, Vector) else result.dtype for kind in (a, b))
+        return result(left, right), generate
 
     def typed(a: Any, b: Any) -> Any:
         return (lambda a, b: compute(a, b)) if isinstance(a, Vector) or isinstance(b, Vector) else None
@@ -219,15 +219,15 @@ def _values(count: int) -> Callable[..., Any]:
 def _columns(count: int) -> Callable[..., Any]:
     def columns(context: Any, row: Any, index: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            found = _load(context, builder, signature, args, count)
+            loaded = _load(context, builder, signature, args, count)
             if row.dtype == types.uint16:  # each is the upper half of a float32: no need to sort them
-                both = builder.bitcast(found, ir.VectorType(_I32, count // 2))
+                both = builder.bitcast(loaded, ir.VectorType(_I32, count // 2))
                 even = builder.shl(both, constant(both.type, 16))
                 odd = builder.and_(both, constant(both.type, 0xFFFF0000))
                 floats = ir.VectorType(_F32, count // 2)
                 pair = [builder.bitcast(side, floats) for side in (even, odd)]
             else:
-                sides = (_chosen(builder, found, range(first, count, 2)) for first in (0, 1))
+                sides = (_chosen(builder, loaded, range(first, count, 2)) for first in (0, 1))
                 pair = [widened(builder, side, row.dtype) for side in sides]
             return context.make_tuple(builder, signature.return_type, pair)
 

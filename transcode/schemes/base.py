@@ -12,6 +12,7 @@ from ..core.dtypes import DTYPES, FLOATS, DType
 from ..core.scratch import Scratch
 from ..core.spec import Spec
 from ..errors import RecipeError
+from ..numerics.minifloat import PLAIN
 
 __all__ = ["SCALE_DTYPES", "Array", "Base", "choose", "fitting", "narrowed", "stored_scale", "widened"]
 
@@ -98,7 +99,7 @@ def fitting(rows: Array, source: DType, scales: Array, kept: DType, top: float) 
             raise Overflow(index, column, float(exact[column]))
 
 
-_HALF, _NO_HALF = 65504.0, 65520.0
+_HALF, _NO_HALF = PLAIN["F16"].max, PLAIN["F16"].limit
 """Largest F16, and the least value that rounds to more."""
 
 

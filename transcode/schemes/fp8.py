@@ -71,7 +71,7 @@ class Fp8(Scaled):
         from ..numerics.lanes import fitted
 
         kind = self.kind
-        return float(fitted(np.float32(peak), np.float32(kind.top), np.float32(kind.limit), stored))
+        return float(fitted(np.float32(peak), np.float32(kind.max), np.float32(kind.limit), stored))
 
     def encode_block(
         self,
@@ -90,14 +90,14 @@ class Fp8(Scaled):
         return bool(
             scaled(
                 bits, blocks.height, blocks.width, stored, given,
-                np.float32(kind.top), kind.least_bits, kind.drop, kind.ruler, codes, scales,
+                np.float32(kind.max), kind.normal_bits, kind.mantissa_shift, kind.magic, codes, scales,
             )
         )  # fmt: skip
 
     @property
     def reach(self) -> float:
         """The largest value of the format."""
-        return float(self.kind.top)
+        return float(self.kind.max)
 
     def table(self) -> Array:
         """The format's values."""

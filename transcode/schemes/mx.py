@@ -13,7 +13,6 @@ from ..core.expr import Piece
 from ..core.scratch import Scratch
 from ..core.spec import Part, Spec
 from ..numerics.minifloat import FORMATS, Minifloat
-from ..numerics.powers import powers_of_two
 from .base import Array, Base, choose
 from .packed import code_bytes, unpacked
 
@@ -98,7 +97,9 @@ class _Mx(Base):
         from ..numerics.decode import by_table
 
         codes = unpacked(parts["codes"], stop - start, self.kind.bits)
-        scales = powers_of_two()[np.asarray(parts["scale"]).view(np.uint8).reshape(spec.rows, -1)[start:stop]]
+        scales = FORMATS["e8m0fnu"].values()[
+            np.asarray(parts["scale"]).view(np.uint8).reshape(spec.rows, -1)[start:stop]
+        ]
         by_table(codes, self.kind.values(), 1, _BLOCK, scales, np.zeros_like(scales), out)
 
 

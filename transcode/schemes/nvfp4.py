@@ -12,17 +12,17 @@ from ..core.dtypes import DTYPES, DType
 from ..core.expr import Piece
 from ..core.scratch import Scratch
 from ..core.spec import Part, Spec
-from ..numerics.minifloat import FORMATS
+from ..numerics.minifloat import FORMATS, PLAIN
 from .base import Array, Base, choose
 from .packed import code_bytes, unpacked
 
 __all__ = ["Nvfp4"]
 
 _BLOCK = 16
-_REACH = np.float32(2688)
+_REACH = np.float32(FORMATS["e2m1"].max * FORMATS["e4m3fn"].max)
 """6 * 448: the largest code under the largest block scale."""
 
-_BF16_MOST = np.uint32(0x7F7F0000).view(np.float32)
+_BF16_MAX = np.float32(PLAIN["BF16"].max)
 
 _SEARCH = {"four_over_six": (-1, 0), "mse": (4, 6)}
 """Scales to try below and above, see :func:`numerics.micro.nv_search`; half as much again is four or five
@@ -128,5 +128,5 @@ def _global(peak: np.float32, kept: str) -> tuple[np.float32, Array]:
             return max(peak / _REACH, np.float32(1) / most), np.array([divisor], np.float32)
         bits = int(divisor.view(np.uint32))  # a positive number, to nearest even
         rounded = np.uint32((bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000).view(np.float32)
-        divisor = min(rounded, _BF16_MOST)
+        divisor = min(rounded, _BF16_MAX)
         return np.float32(1) / divisor, np.array([divisor], np.float32)

@@ -12,7 +12,6 @@ import struct
 from collections.abc import Iterator, Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 from ...core.dtypes import DTYPES
 from ...core.expr import Constant
@@ -74,7 +73,7 @@ def open_folder(folder: Folder, *, mmap: bool = True, drop_cache: bool = False) 
     return Source(path, tuple(files), tuple(tensors), {}, (), path.name, tuple(notes), tuple(inputs))
 
 
-def _leaves(prefix: str, value: Mapping[Any, Any], file: str) -> Iterator[LazyTensor]:
+def _leaves(prefix: str, value: Mapping[object, object], file: str) -> Iterator[LazyTensor]:
     for key, item in value.items():
         name = f"{prefix}{key}"
         if isinstance(item, Mapping):

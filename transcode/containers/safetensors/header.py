@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from operator import attrgetter
 from os import PathLike
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 from ...core.dtypes import DTYPES, DType
 from ...core.spec import Spec
@@ -209,7 +209,7 @@ def _twice(name: str, file: str | PathLike[str]) -> FormatError:
     return FormatError("the header names this tensor twice", file=file, tensor=name)
 
 
-def _metadata(found: Any, file: str | PathLike[str]) -> dict[str, str]:
+def _metadata(found: object, file: str | PathLike[str]) -> dict[str, str]:
     if found is None:
         return {}
     if not isinstance(found, dict):
@@ -237,7 +237,7 @@ def _repair(key: str) -> str:
     return f"repair it: `transcode meta set FILE {shown}=VALUE`, `meta del FILE {shown}` or `meta clear FILE`"
 
 
-def _lenient(found: Any, file: str | PathLike[str]) -> dict[str, str]:
+def _lenient(found: object, file: str | PathLike[str]) -> dict[str, str]:
     if not isinstance(found, dict):
         return {}
     doubled = found.key if isinstance(found, Doubled) else None
@@ -262,7 +262,7 @@ def _check_text(text: str, file: str | PathLike[str]) -> None:
 
 def _entry(
     name: str,
-    fields: Any,
+    fields: object,
     file: str | PathLike[str],
     specs: dict[str, dict[tuple[int, ...], Spec]],
     before: int,
@@ -319,11 +319,11 @@ def _entry(
     return Entry(name, spec, before if begin == before else begin, end)
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     return f"{value!r:.200}"
 
 
-def _natural(value: Any) -> bool:
+def _natural(value: object) -> bool:
     return type(value) is int and value < _LIMIT
 
 
@@ -371,7 +371,7 @@ def render(
     Raises:
         PlanError: the header does not fit into ``size`` or into the format's limit.
     """
-    table: dict[str, Any] = {}
+    table: dict[str, object] = {}
     if metadata:
         table["__metadata__"] = dict(sorted(metadata.items()))
     for entry in entries:

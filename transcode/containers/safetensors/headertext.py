@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterator
 from json.decoder import JSONDecodeError
-from typing import Any
+from typing import NoReturn
 
 __all__ = ["METADATA", "Doubled", "Malformed", "kind_of", "members"]
 
@@ -32,7 +32,7 @@ class Malformed(ValueError):
     """The text is no JSON, or no header that a real file has."""
 
 
-class Doubled(dict[str, Any]):
+class Doubled(dict[str, object]):
     """A JSON object that names a key twice; which one, is told where the object's place is known."""
 
     key = ""
@@ -46,7 +46,7 @@ def _integer(text: str) -> int:
     return _Negative(text) if text[0] == "-" else int(text)
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     made = dict(pairs)
     if len(made) == len(pairs):
         return made
@@ -60,7 +60,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return doubled
 
 
-def _constant(text: str) -> Any:
+def _constant(text: str) -> NoReturn:
     raise Malformed(f"the header is malformed: {text} is not JSON")
 
 
@@ -69,13 +69,13 @@ _PLAIN = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant)
 _SIGNED = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant, parse_int=_integer)
 
 
-def kind_of(value: Any) -> str:
+def kind_of(value: object) -> str:
     """What a value is in the words of JSON."""
     names = {list: "array", str: "string", bool: "boolean", type(None): "null", dict: "object"}
     return names.get(type(value), "object" if isinstance(value, dict) else "number")
 
 
-def members(text: str) -> Iterator[tuple[str, Any]]:
+def members(text: str) -> Iterator[tuple[str, object]]:
     """The members of the object that a header is, in its order, one at a time.
 
     The metadata comes as a whole, as :class:`Doubled` where it names a key twice. Names that stand twice are
@@ -110,10 +110,11 @@ def members(text: str) -> Iterator[tuple[str, Any]]:
         raise _invalid("Extra data", text, at)
 
 
-def _metadata(text: str, at: int) -> tuple[dict[str, Any], int]:
+def _metadata(text: str, at: int) -> tuple[dict[str, object], int]:
     """The object of metadata that begins at ``at``, and its end. Texts may be of any length."""
-    made: dict[str, Any] = {}
+    made: dict[str, object] = {}
     doubled: str | None = None
+    value: object
     at = _skip(text, at + 1)
     if text[at : at + 1] == "}":
         return made, at + 1
@@ -167,7 +168,7 @@ def _string(text: str, at: int) -> tuple[str, int]:
     return value, end
 
 
-def _value(text: str, at: int) -> tuple[Any, int]:
+def _value(text: str, at: int) -> tuple[object, int]:
     """The value at ``at``, not longer than an entry can be, and its end."""
     # An entry ends at the first brace, unless it holds some itself: so mostly no more than it is cut out.
     end = text.find("}", at, at + LONGEST_ENTRY) + 1
@@ -195,7 +196,7 @@ def _value(text: str, at: int) -> tuple[Any, int]:
     )
 
 
-def _decoded(cut: str) -> tuple[Any, int]:
+def _decoded(cut: str) -> tuple[object, int]:
     decoder = _SIGNED if "-" in cut else _PLAIN
     try:
         return decoder.raw_decode(cut)

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ...core.context import Context
 from ...core.dtypes import DTYPES, DType
@@ -79,12 +79,12 @@ class _ArrayType(Placeholder):
 
     __slots__ = ("big", "code")
 
-    def __init__(self, code: Any) -> None:
+    def __init__(self, code: object) -> None:
         super().__init__("numpy.dtype")
         self.code = code if type(code) is str else ""
         self.big = False
 
-    def build(self, state: Any) -> None:
+    def build(self, state: object) -> None:
         if type(state) is tuple and len(state) > 3:
             self.big = state[1] == ">"
             if state[2] is not None or state[3] is not None:
@@ -100,16 +100,16 @@ class _Array(Placeholder):
         super().__init__("numpy.ndarray")
         self.tensor: Leaf | None = None
 
-    def build(self, state: Any) -> None:
+    def build(self, state: object) -> None:
         if type(state) is not tuple or len(state) != 5:
             raise TypeError("an array without a state")
         _, shape, dtype, fortran, raw = state
         self.fill(raw, dtype, shape, bool(fortran))
 
-    def fill(self, raw: Any, dtype: Any, shape: Any, fortran: bool) -> None:
+    def fill(self, raw: object, dtype: object, shape: object, fortran: bool) -> None:
         """Take the elements; whatever is not known as numbers is only remembered."""
         kind = _DTYPES.get(dtype.code) if isinstance(dtype, _ArrayType) else None
-        if kind is None or type(raw) is not bytes:
+        if not isinstance(dtype, _ArrayType) or kind is None or type(raw) is not bytes:
             self.absorb((raw,))
             return
         if type(shape) is not tuple or len(shape) > 64 or not all(type(n) is int and n >= 0 for n in shape):
@@ -119,16 +119,16 @@ class _Array(Placeholder):
         self.tensor = Values(dtype.code, DTYPES[kind], shape, raw, fortran, dtype.big)
 
 
-def _from_buffer(raw: Any, dtype: Any, shape: Any, order: Any = "C") -> _Array:
+def _from_buffer(raw: object, dtype: object, shape: object, order: object = "C") -> _Array:
     array = _Array()
     array.fill(raw, dtype, shape, order == "F")
     return array
 
 
-def _scalar(kind: Any, raw: Any = b"") -> Any:
+def _scalar(kind: object, raw: object = b"") -> object:
     """A scalar, as Python's own where that can be."""
     form = _SCALARS.get(kind.code) if isinstance(kind, _ArrayType) else None
-    if form is None:
+    if not isinstance(kind, _ArrayType) or form is None:
         return Placeholder("numpy.generic", raw)  # text, dates, complex numbers
     form = (">" if kind.big else "<") + form
     if type(raw) is not bytes or len(raw) != struct.calcsize(form):
@@ -136,7 +136,7 @@ def _scalar(kind: Any, raw: Any = b"") -> Any:
     return struct.unpack(form, raw)[0]
 
 
-ARRAY_NAMES: dict[str, Any] = {
+ARRAY_NAMES: dict[str, object] = {
     "numpy.dtype": Builder(lambda code="", *rest: _ArrayType(code)),
     "numpy.core.multiarray._reconstruct": Builder(lambda *arguments: _Array()),
     "numpy.core.numeric._frombuffer": Builder(_from_buffer),

@@ -73,18 +73,18 @@ class Tensor(Leaf):
     refused: str | None = None
 
 
-def _natural(*values: Any) -> bool:
+def _natural(*values: object) -> bool:
     return all(type(value) is int and 0 <= value < 1 << 62 for value in values)
 
 
 def _rebuild(
-    storage: Any,
-    offset: Any,
-    shape: Any,
-    strides: Any,
-    requires_grad: Any = False,
-    hooks: Any = None,
-    metadata: Any = None,
+    storage: object,
+    offset: object,
+    shape: object,
+    strides: object,
+    requires_grad: object = False,
+    hooks: object = None,
+    metadata: object = None,
 ) -> Tensor:
     if not isinstance(storage, Storage):
         raise TypeError("a tensor without a storage")
@@ -92,24 +92,26 @@ def _rebuild(
 
 
 def _rebuild_v3(
-    storage: Any,
-    offset: Any,
-    shape: Any,
-    strides: Any,
-    requires_grad: Any,
-    hooks: Any,
-    kind: Any,
-    metadata: Any = None,
+    storage: object,
+    offset: object,
+    shape: object,
+    strides: object,
+    requires_grad: object,
+    hooks: object,
+    kind: object,
+    metadata: object = None,
 ) -> Tensor:
     if not isinstance(storage, Storage) or not isinstance(kind, Kind):
         raise TypeError("a tensor without a storage or a dtype")
     return _describe(storage, kind, offset, shape, strides, metadata)
 
 
-def _describe(storage: Storage, kind: Kind, offset: Any, shape: Any, strides: Any, metadata: Any) -> Tensor:
+def _describe(
+    storage: Storage, kind: Kind, offset: object, shape: object, strides: object, metadata: object
+) -> Tensor:
     if type(shape) is not tuple or type(strides) is not tuple or len(shape) != len(strides):
         raise TypeError("a tensor whose shape and strides do not fit")
-    if len(shape) > 64 or not _natural(offset, *shape, *strides):
+    if type(offset) is not int or len(shape) > 64 or not _natural(offset, *shape, *strides):
         raise ValueError("a tensor whose shape, strides or offset are no natural numbers")
     refused = None
     if type(metadata) is dict:
@@ -120,11 +122,11 @@ def _describe(storage: Storage, kind: Kind, offset: Any, shape: Any, strides: An
     return Tensor(storage, kind, offset, shape, strides, refused)
 
 
-def _parameter(data: Any, *rest: Any) -> Any:
+def _parameter(data: object, *rest: object) -> object:
     return data
 
 
-def _from_type(function: Any, kind: Any, arguments: Any, state: Any) -> Any:
+def _from_type(function: object, kind: object, arguments: object, state: object) -> object:
     """A tensor of a class, which may keep its values elsewhere or read its bytes in a way of its own."""
     if type(arguments) is not tuple:
         raise TypeError("a tensor without arguments")
@@ -142,31 +144,31 @@ def _refuse(what: str) -> Builder:
     return Builder(lambda *arguments: refused)
 
 
-def _mapping(pairs: Any = ()) -> dict[Any, Any]:
+def _mapping(pairs: Any = ()) -> dict[object, object]:
     return {checked_key(key): value for key, value in (pairs.items() if type(pairs) is dict else pairs)}
 
 
-def _set(items: Any = ()) -> set[Any]:
+def _set(items: Any = ()) -> set[object]:
     return {checked_key(item) for item in items}
 
 
-def _bytearray(raw: Any = b"") -> bytes:
+def _bytearray(raw: object = b"") -> bytes:
     if type(raw) is not bytes:
         raise TypeError("a bytearray that is not made of bytes")
     return raw
 
 
-def _size(items: Any = ()) -> tuple[Any, ...]:
+def _size(items: Any = ()) -> tuple[object, ...]:
     return tuple(items)
 
 
-def _device(*arguments: Any) -> str:
+def _device(*arguments: object) -> str:
     if len(arguments) > 2 or any(isinstance(item, str) and len(item) > 64 for item in arguments):
         raise ValueError("a device whose name is none")
     return ":".join(str(item) for item in arguments if isinstance(item, (str, int)))
 
 
-def _encode(text: Any, encoding: Any = "latin1") -> bytes:
+def _encode(text: object, encoding: object = "latin1") -> bytes:
     if type(text) is not str or encoding != "latin1":
         raise TypeError("bytes that are not spelled as text")
     return text.encode("latin1")
@@ -176,7 +178,7 @@ _PLAIN = "an ordinary tensor"
 _MAKE_TENSORS = {_rebuild, _rebuild_v3, _parameter}
 """What may be called for a tensor of another class: nothing that copies its arguments."""
 
-NAMES: dict[str, Any] = {
+NAMES: dict[str, object] = {
     "torch._utils._rebuild_tensor": Builder(_rebuild),
     "torch._utils._rebuild_tensor_v2": Builder(_rebuild),
     "torch._utils._rebuild_tensor_v3": Builder(_rebuild_v3),
@@ -215,19 +217,19 @@ NAMES: dict[str, Any] = {
 }
 
 
-def persistent(found: Any) -> Any:
+def persistent(described: object) -> object:
     """What a persistent id describes.
 
     A storage is ``("storage", class, key, device, elements[, view])``. Files of the old container spell the
     classes of modules so too, ``("module", class, file, source code)``: of those it is the class.
     """
-    if type(found) is tuple and len(found) == 4 and found[0] == "module":
-        return found[1]
-    if type(found) is not tuple or not 5 <= len(found) <= 6 or found[0] != "storage":
+    if type(described) is tuple and len(described) == 4 and described[0] == "module":
+        return described[1]
+    if type(described) is not tuple or not 5 <= len(described) <= 6 or described[0] != "storage":
         raise ValueError("an unknown persistent object")
-    _, kind, key, _, count = found[:5]
+    _, kind, key, _, count = described[:5]
     if not isinstance(kind, Kind) or type(key) is not str or not _natural(count):
         raise ValueError("a storage that is not described as one")
-    if len(found) == 6 and found[5] is not None:
+    if len(described) == 6 and described[5] is not None:
         raise ValueError("a storage that is a view of another, as torch saved before version 0.4")
     return Storage(key, kind, count * kind.itemsize)

@@ -47,7 +47,7 @@ _LONGEST_PICKLE = 1 << 28
 
 @dataclass(frozen=True, slots=True)
 class _Contents:
-    value: Any
+    value: object
     places: dict[str, tuple[int, int]]
     """Byte of the file at which each storage begins, and its bytes."""
 
@@ -103,7 +103,7 @@ def read_object(file: Bytes) -> Any:
 # tensors
 
 
-def _check_not_partitioned(value: Any, leaves: dict[str, Leaf], path: str) -> None:
+def _check_not_partitioned(value: object, leaves: dict[str, Leaf], path: str) -> None:
     """Refuse what a rank of DeepSpeed's ZeRO stage 3 saves: every weight empty, its shape said beside."""
     shapes = value.get("param_shapes") if isinstance(value, dict) else None
     groups = [group for group in shapes if isinstance(group, dict)] if isinstance(shapes, list) else []
@@ -308,7 +308,7 @@ def _load_legacy(file: IO[bytes], path: str) -> _Contents:
     def wrong(what: str) -> FormatError:
         return FormatError(what, file=path, hint="is the download complete?")
 
-    def load(resolve: Callable[[Any], Any] = persistent) -> Any:
+    def load(resolve: Callable[[object], object] = persistent) -> Any:
         return Unpickler(file, NAMES, resolve, path).load()
 
     size = _size(file)
@@ -321,8 +321,8 @@ def _load_legacy(file: IO[bytes], path: str) -> _Contents:
         raise FormatError("its byte order is big, only little-endian files are read", file=path)
     storages: dict[str, Storage] = {}
 
-    def remember(found: Any) -> Any:
-        storage = persistent(found)
+    def remember(described: object) -> object:
+        storage = persistent(described)
         return storages.setdefault(storage.key, storage) if isinstance(storage, Storage) else storage
 
     value = load(remember)

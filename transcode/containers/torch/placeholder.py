@@ -8,7 +8,7 @@ is imported, looked up or called for it, whatever its name.
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Iterable
 
 __all__ = ["HOSTILE", "Atom", "Placeholder", "kind_of"]
 
@@ -44,12 +44,12 @@ class Placeholder(Atom):
 
     __slots__ = ("held", "name")
 
-    def __init__(self, name: str, *items: Any) -> None:
+    def __init__(self, name: str, *items: object) -> None:
         self.name = name
-        self.held: list[Any] | None = None
+        self.held: list[object] | None = None
         self.absorb(items)
 
-    def absorb(self, items: Any) -> None:
+    def absorb(self, items: Iterable[object]) -> None:
         """Remember items that were put into it."""
         kept = [item for item in items if not isinstance(item, _PLAIN)]
         if kept:
@@ -58,17 +58,17 @@ class Placeholder(Atom):
             else:
                 self.held += kept
 
-    def build(self, state: Any) -> None:
+    def build(self, state: object) -> None:
         """Take the attributes of an object."""
         self.absorb((state,))
 
-    def called(self, arguments: tuple[Any, ...]) -> Placeholder:
+    def called(self, arguments: tuple[object, ...]) -> Placeholder:
         """What a call of it gives, or an object of this class."""
         first = arguments[0] if arguments else None
         name = first.name if self.name in _CALLERS and isinstance(first, Placeholder) else self.name
         return Placeholder(name, *(() if self.held is None else (self,)), *arguments)
 
 
-def kind_of(item: Any) -> str:
+def kind_of(item: object) -> str:
     """The class of an object of a pickle, for messages."""
     return item.name if isinstance(item, Placeholder) else type(item).__name__

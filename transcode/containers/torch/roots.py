@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from os import PathLike
 from typing import Any
 
@@ -65,12 +65,12 @@ class Leaf(Bytes):
     shape: tuple[int, ...]
 
 
-def tensor_of(item: Any) -> Leaf | None:
+def tensor_of(item: object) -> Leaf | None:
     """What an object of a pickle is as a tensor: itself, or the numbers of an array; None for others."""
     return item if isinstance(item, Leaf) else getattr(item, "tensor", None)
 
 
-def find_root(value: Any, root_key: str | None, file: File) -> tuple[dict[Any, Any], list[str]]:
+def find_root(value: object, root_key: str | None, file: File) -> tuple[dict[object, object], list[str]]:
     """The dict that holds the tensors, and notes on how it was found.
 
     A root is either named, or found: a dict with tensors of its own is one; else the known key, or the only
@@ -106,7 +106,7 @@ def find_root(value: Any, root_key: str | None, file: File) -> tuple[dict[Any, A
         inner = [key for key in inner if key not in training]
         objects = [key for key in objects if key not in training]
         known = [key for key in inner if key in KNOWN]
-        steps: list[Any] = []
+        steps: list[object] = []
         if known and all(_is_training(key) or tensors.scalar(value[key]) for key in own):
             steps, own = own, []  # scalars beside a state dict count steps
         if not own and not inner:
@@ -139,11 +139,11 @@ def find_root(value: Any, root_key: str | None, file: File) -> tuple[dict[Any, A
     return value, notes
 
 
-def _is_training(key: Any) -> bool:
+def _is_training(key: object) -> bool:
     return isinstance(key, str) and _TRAINING.match(key) is not None
 
 
-def _spelled(key: Any) -> str:
+def _spelled(key: object) -> str:
     if type(key) is tuple:
         if len(key) > 16:
             return f"a tuple of {len(key)}"
@@ -158,7 +158,7 @@ class _Names:
         self._file = file
         self._left = _MOST_TEXT
 
-    def __call__(self, prefix: str, key: Any) -> str:
+    def __call__(self, prefix: str, key: object) -> str:
         name = f"{prefix}.{_spelled(key)}" if prefix else _spelled(key)
         self._left -= len(name)
         if len(name) > _LONGEST_NAME or self._left < 0:
@@ -168,7 +168,7 @@ class _Names:
         return name
 
 
-def _named(value: Any, root_key: str, file: File) -> dict[Any, Any]:
+def _named(value: object, root_key: str, file: File) -> dict[object, object]:
     rest = "" if root_key == "." else root_key
     while rest:
         if not isinstance(value, dict):
@@ -192,7 +192,7 @@ def _named(value: Any, root_key: str, file: File) -> dict[Any, Any]:
     return value
 
 
-def flatten(root: dict[Any, Any], file: File) -> tuple[dict[str, Leaf], list[str]]:
+def flatten(root: dict[object, object], file: File) -> tuple[dict[str, Leaf], list[str]]:
     """Tensors by name; nested dicts join their keys by dots. And notes on what is no tensor.
 
     Raises:
@@ -204,7 +204,7 @@ def flatten(root: dict[Any, Any], file: File) -> tuple[dict[str, Leaf], list[str
     join = _Names(file)
     clean: set[int] = set()
 
-    def visit(value: dict[Any, Any], prefix: str, depth: int) -> None:
+    def visit(value: dict[object, object], prefix: str, depth: int) -> None:
         nonlocal count
         for key, item in value.items():
             count += 1
@@ -233,7 +233,7 @@ def flatten(root: dict[Any, Any], file: File) -> tuple[dict[str, Leaf], list[str
 
 
 def _inside_object(
-    value: dict[Any, Any], prefix: str = "", depth: int = 0, clean: set[int] | None = None
+    value: dict[object, object], prefix: str = "", depth: int = 0, clean: set[int] | None = None
 ) -> str | None:
     """The first object in nested dicts that holds tensors, in words; ``clean`` has those without."""
     clean = set() if clean is None else clean
@@ -254,12 +254,12 @@ def _is_tensor(name: str, item: Placeholder, clean: set[int]) -> bool:
     return name.endswith((".weight", ".bias")) or _is_strange(item) or holds_tensors(item, clean)
 
 
-def _is_strange(item: Any) -> bool:
+def _is_strange(item: object) -> bool:
     """Whether an object, not only the name of its class, is a tensor of a class that is not known."""
     return isinstance(item, Placeholder) and item.held is not None and _REBUILT.match(item.name) is not None
 
 
-def holds_tensors(item: Any, clean: set[int] | None = None) -> bool:
+def holds_tensors(item: object, clean: set[int] | None = None) -> bool:
     """Whether an unknown object holds tensors, at any depth.
 
     Args:
@@ -277,7 +277,7 @@ def holds_tensors(item: Any, clean: set[int] | None = None) -> bool:
                 return True  # a scalar is a score, or counts steps
             continue
         if isinstance(inner, Placeholder):
-            items: Iterable[Any] = inner.held or ()
+            items: Iterable[object] = inner.held or ()
         elif isinstance(inner, dict):
             items = (*inner.keys(), *inner.values())
         else:
@@ -292,16 +292,16 @@ def holds_tensors(item: Any, clean: set[int] | None = None) -> bool:
     return False
 
 
-def transform(value: Any, leaf: Callable[[str, Leaf], Any], file: File) -> Any:
+def transform(value: object, leaf: Callable[[str, Leaf], Any], file: File) -> Any:
     """The same nested containers with every leaf replaced, each container once however often it occurs.
 
     Raises:
         FormatError: a container holds itself, or they nest too deep.
     """
-    done: dict[int, Any] = {}
+    done: dict[int, object] = {}
     names = _Names(file)
 
-    def visit(item: Any, name: str, depth: int) -> Any:
+    def visit(item: object, name: str, depth: int) -> Any:
         tensor = tensor_of(item)
         if tensor is not None:
             return leaf(name, tensor)
@@ -312,7 +312,7 @@ def transform(value: Any, leaf: Callable[[str, Leaf], Any], file: File) -> Any:
         if depth > _DEEPEST:
             raise FormatError("nests too deep", file=file)
         if isinstance(item, dict):
-            made: Any = {key: visit(inner, names(name, key), depth + 1) for key, inner in item.items()}
+            made: object = {key: visit(inner, names(name, key), depth + 1) for key, inner in item.items()}
         else:
             made = type(item)(visit(inner, names(name, i), depth + 1) for i, inner in enumerate(item))
         done[id(item)] = made
@@ -329,16 +329,16 @@ class _Tensors:
         self._arrays = arrays
         self._known: dict[int, bool] = {}
 
-    def one(self, item: Any) -> bool:
+    def one(self, item: object) -> bool:
         """Whether it is a tensor itself, be it of a kind that cannot be read."""
         return isinstance(item, Leaf) or _is_strange(item) or (self._arrays and tensor_of(item) is not None)
 
-    def scalar(self, item: Any) -> bool:
+    def scalar(self, item: object) -> bool:
         """Whether it is a single number."""
         leaf = tensor_of(item)
         return leaf is not None and not leaf.shape
 
-    def within(self, value: dict[Any, Any], depth: int = 0) -> bool:
+    def within(self, value: dict[object, object], depth: int = 0) -> bool:
         if depth > _DEEPEST:
             raise FormatError("nests too deep", file=self._file)
         known = self._known.get(id(value))
@@ -350,6 +350,6 @@ class _Tensors:
         return known
 
 
-def _listed(names: list[Any]) -> str:
+def _listed(names: Sequence[object]) -> str:
     shown = ", ".join(_spelled(name)[:80] for name in names[:_SHOWN])
     return shown + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")

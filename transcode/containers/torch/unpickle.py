@@ -78,16 +78,16 @@ class Unpickler:
     def __init__(
         self,
         stream: Stream,
-        names: Mapping[str, Any],
-        persistent: Callable[[Any], Any],
+        names: Mapping[str, object],
+        persistent: Callable[[object], object],
         file: str | PathLike[str],
     ) -> None:
         self._stream = stream
         self._names = names
         self._persistent = persistent
         self._file = file
-        self._stack: list[Any] = []
-        self._memo: dict[int, Any] = {}
+        self._stack: list[object] = []
+        self._memo: dict[int, object] = {}
         self._strangers: dict[str, Placeholder] = {}
         self._left = _ALLOWED
 
@@ -152,7 +152,7 @@ class Unpickler:
 
     # the stack
 
-    def _marked(self) -> list[Any]:
+    def _marked(self) -> list[object]:
         """Pop what lies above the topmost mark, and the mark."""
         for at in range(len(self._stack) - 1, -1, -1):
             if self._stack[at] is _MARK:
@@ -181,7 +181,7 @@ class Unpickler:
 
     # containers
 
-    def _absorbed(self, items: list[Any]) -> bool:
+    def _absorbed(self, items: list[object]) -> bool:
         """Whether what is on top is no container of Python's own, and has taken the items."""
         top = self._stack[-1]
         if not isinstance(top, Placeholder):
@@ -189,7 +189,7 @@ class Unpickler:
         top.absorb(items)
         return True
 
-    def _set_items(self, items: list[Any]) -> None:
+    def _set_items(self, items: list[object]) -> None:
         if len(items) % 2:
             raise _Broken("a key without a value")
         if self._absorbed(items):
@@ -209,7 +209,7 @@ class Unpickler:
     def _extend(self) -> None:
         self._extend_by(self._marked())
 
-    def _extend_by(self, items: list[Any]) -> None:
+    def _extend_by(self, items: list[object]) -> None:
         if not self._absorbed(items):
             self._top(list).extend(items)
 
@@ -219,7 +219,7 @@ class Unpickler:
             self._pay(_ENTRY * len(items) + sum(map(_key_cost, items)))
             self._top(set).update(map(checked_key, items))
 
-    def _frozen(self, items: list[Any]) -> frozenset[Any]:
+    def _frozen(self, items: list[object]) -> frozenset[object]:
         self._pay(_ENTRY * len(items) + sum(map(_key_cost, items)))
         return frozenset(map(checked_key, items))
 
@@ -294,7 +294,7 @@ class Unpickler:
         self._stack.append(self._persistent(self._pop()))
 
 
-def checked_key(key: Any) -> Any:
+def checked_key(key: object) -> object:
     """The key, if it may be one of a dict or a set."""
     # The hashes of integers beyond 61 bits are those of small ones, and keys of one hash take quadratic time.
     # Hashing a deep tuple recurses in C without a limit, so only flat ones may be keys.
@@ -306,20 +306,19 @@ def checked_key(key: Any) -> Any:
     return key
 
 
-def _key_cost(key: Any) -> int:
+def _key_cost(key: object) -> int:
     if type(key) is tuple:
         return _ODD_KEY + _SLOT * len(key)
     return _ODD_KEY if type(key) in (float, complex) else 0
 
 
-def _copy_cost(item: Any) -> int:
+def _copy_cost(item: object) -> int:
     """Bytes of what a call can make of one argument."""
-    kind = type(item)
-    if kind is str or kind is bytes:
+    if isinstance(item, (str, bytes)):
         return 4 * len(item)
-    if kind is dict or kind is set or kind is frozenset:
+    if isinstance(item, (dict, set, frozenset)):
         return (_ENTRY + _SLOT) * len(item)
-    if kind is list or kind is tuple:
+    if isinstance(item, (list, tuple)):
         # Of short ones, such as shapes, nothing but themselves is kept; pairs and keys are looked into.
         return _SLOT * len(item) if len(item) <= 8 else _ENTRY * len(item) + sum(map(_key_cost, item))
     return 0
@@ -357,7 +356,7 @@ _COSTS = {
 Step = Callable[[Unpickler], None]
 
 
-def _push(make: Callable[[Unpickler], Any]) -> Step:
+def _push(make: Callable[[Unpickler], object]) -> Step:
     return lambda self: self._stack.append(make(self))
 
 

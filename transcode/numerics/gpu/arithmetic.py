@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 import torch
 
-from ..minifloat import Minifloat
+from ..minifloat import PLAIN, Minifloat
 
 __all__ = [
     "bits",
@@ -25,7 +25,10 @@ __all__ = [
     "unblocked",
 ]
 
-_TOP_F16 = 65504.0
+_SUBNORMALS = tuple(
+    (kind.smallest_normal, kind.smallest_subnormal) for kind in (PLAIN["F32"], PLAIN["BF16"], PLAIN["F16"])
+)
+"""Smallest normal and subnormal number of each stored dtype, in the order of :data:`..lanes.STORED`."""
 
 
 def blocks(values: torch.Tensor, height: int, width: int) -> torch.Tensor:
@@ -70,36 +73,33 @@ def real(pattern: torch.Tensor) -> torch.Tensor:
 def store(scale: torch.Tensor, stored: int) -> torch.Tensor:
     """See :func:`..lanes.store`."""
     if stored == 1:
-        return scale.to(torch.bfloat16).float().clamp_min(2.0**-133)
+        return scale.to(torch.bfloat16).float().clamp_min(PLAIN["BF16"].smallest_subnormal)
     if stored == 2:
-        return scale.clamp_max(_TOP_F16).to(torch.float16).float().clamp_min(2.0**-24)
-    return scale.clamp_min(2.0**-149)
+        half = PLAIN["F16"]
+        return scale.clamp_max(half.max).to(torch.float16).float().clamp_min(half.smallest_subnormal)
+    return scale.clamp_min(PLAIN["F32"].smallest_subnormal)
 
 
 def next_up(scale: torch.Tensor, quotient: torch.Tensor, limit: float, stored: int) -> torch.Tensor:
     """The next larger number of the stored dtype, where a scale is among its subnormal numbers and a quotient
     by it is beyond a limit, see :func:`..lanes.fit`.
     """
-    least, tiny = _SUBNORMAL[stored]
-    return torch.where((scale < least) & (quotient > limit), scale + tiny, scale)
+    smallest_normal, smallest_subnormal = _SUBNORMALS[stored]
+    return torch.where((scale < smallest_normal) & (quotient > limit), scale + smallest_subnormal, scale)
 
 
-_SUBNORMAL = ((2.0**-126, 2.0**-149), (2.0**-126, 2.0**-133), (2.0**-14, 2.0**-24))
-"""Smallest normal and subnormal number of each stored dtype."""
-
-
-def fit(peak: torch.Tensor, top: torch.Tensor, limit: float, stored: int) -> torch.Tensor:
+def fit(peak: torch.Tensor, largest: torch.Tensor, limit: float, stored: int) -> torch.Tensor:
     """See :func:`..lanes.fit`."""
-    scale = store(peak / top, stored)
+    scale = store(peak / largest, stored)
     return torch.where(peak == 0, 1.0, next_up(scale, peak / scale, limit, stored))
 
 
 _EIGHT = {"e4m3fn": torch.float8_e4m3fn, "e5m2": torch.float8_e5m2}
 
 
-def encode8(quotients: torch.Tensor, kind: str, top: float) -> torch.Tensor:
+def encode8(quotients: torch.Tensor, kind: str, largest: float) -> torch.Tensor:
     """Codes (uint8) of an 8-bit format, saturating; changes its argument."""
-    return quotients.clamp_(-top, top).to(_EIGHT[kind]).view(torch.uint8)
+    return quotients.clamp_(-largest, largest).to(_EIGHT[kind]).view(torch.uint8)
 
 
 def short_codes(quotients: torch.Tensor, limits: torch.Tensor) -> torch.Tensor:

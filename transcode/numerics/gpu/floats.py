@@ -13,31 +13,31 @@ from .worker import Array, Worker
 __all__ = ["scaled"]
 
 _COST = 24
-_KINDS = {kind.top: kind for kind in FORMATS.values() if kind.bits == 8}
+_KINDS = {kind.max: kind for kind in FORMATS.values() if kind.bits == 8 and kind.signed}
 
 
 def scaled(
-    worker: Worker, rows: Array, height: int, width: int, stored: int, given: Any,
-    top: Any, least: Any, drop: Any, ruler: Any, codes: Array, scales: Array,
+    worker: Worker, rows: Array, height: int, width: int, stored: int, tensor_scale: Any,
+    largest: Any, normal_bits: Any, mantissa_shift: Any, magic: Any, codes: Array, scales: Array,
 ) -> bool:  # fmt: skip
     """See :func:`..floats.scaled`."""
-    whole = float(given) > 0
+    whole = float(tensor_scale) > 0
     if whole:
-        scales[...] = given
+        scales[...] = tensor_scale
         height, width = 1, rows.shape[1]
-    scale_of_all = worker.number(float(given))
-    divisor = worker.number(float(top))
-    kind = _KINDS[float(top)]
+    scale_of_all = worker.number(float(tensor_scale))
+    divisor = worker.number(float(largest))
+    kind = _KINDS[float(largest)]
 
     def compute(values: torch.Tensor) -> Any:
         cut = blocks(values, height, width)
         if whole:
-            scale, fine = scale_of_all, None
+            scale, finite = scale_of_all, None
         else:
             peak = peaks(cut)
-            fine = torch.isfinite(peak).all()
+            finite = torch.isfinite(peak).all()
             scale = fit(peak, divisor, kind.limit, stored)
-        made = unblocked(encode8(cut.float() / scale, kind.name, kind.top), *values.shape)
-        return fine, (made,) if whole else (made, scale[:, 0, :, 0])
+        encoded = unblocked(encode8(cut.float() / scale, kind.name, kind.max), *values.shape)
+        return finite, (encoded,) if whole else (encoded, scale[:, 0, :, 0])
 
     return worker.stream(rows, height, (codes,) if whole else (codes, scales), _COST, compute)

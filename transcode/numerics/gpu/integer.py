@@ -18,17 +18,17 @@ _COST = 24
 
 
 def symmetric(
-    worker: Worker, rows: Array, height: int, width: int, stored: int, given: Any, top: Any,
+    worker: Worker, rows: Array, height: int, width: int, stored: int, tensor_scale: Any, largest: Any,
     codes: Array, scales: Array,
 ) -> bool:  # fmt: skip
     """See :func:`..integer.symmetric`."""
-    limit = float(top)
+    limit = float(largest)
     divisor = worker.number(limit)
-    whole = float(given) > 0
+    whole = float(tensor_scale) > 0
     if whole:
-        scales[...] = given
+        scales[...] = tensor_scale
         height, width = 1, rows.shape[1]
-    scale_of_all = worker.number(float(given))
+    scale_of_all = worker.number(float(tensor_scale))
 
     def compute(values: torch.Tensor) -> Any:
         cut = blocks(values, height, width)
@@ -36,8 +36,8 @@ def symmetric(
             return None, (unblocked(_codes(cut, scale_of_all, -limit, limit), *values.shape),)
         peak = peaks(cut)
         scale = fit(peak, divisor, limit + 0.5, stored)
-        made = unblocked(_codes(cut, scale, -limit, limit), *values.shape)
-        return torch.isfinite(peak).all(), (made, scale[:, 0, :, 0])
+        encoded = unblocked(_codes(cut, scale, -limit, limit), *values.shape)
+        return torch.isfinite(peak).all(), (encoded, scale[:, 0, :, 0])
 
     return worker.stream(rows, height, (codes,) if whole else (codes, scales), _COST, compute)
 
@@ -50,8 +50,8 @@ def with_zero(
     divisor = worker.number(float(span))
 
     def compute(values: torch.Tensor) -> Any:
-        fine, made, scale, zero = _stretched(blocks(values, 1, width), divisor, float(span), stored)
-        return fine, (unblocked(made, *values.shape), scale[:, 0, :, 0], zero[:, 0, :, 0])
+        finite, encoded, scale, zero = _stretched(blocks(values, 1, width), divisor, float(span), stored)
+        return finite, (unblocked(encoded, *values.shape), scale[:, 0, :, 0], zero[:, 0, :, 0])
 
     return worker.stream(rows, 1, (codes, scales, zeros), _COST, compute)
 
@@ -70,15 +70,15 @@ def integers(
         rest: tuple[torch.Tensor, ...]
         if zeros is None:
             peak = peaks(cut)
-            fine = torch.isfinite(peak).all()
+            finite = torch.isfinite(peak).all()
             scale = _best(values, peak.view(-1), reach, stored, worker.number(1)).view(peak.shape)
-            made = _codes(cut, scale, LOW, HIGH)
+            encoded = _codes(cut, scale, LOW, HIGH)
             rest = (scale[:, 0, :, 0],)
         else:
-            fine, made, scale, zero = _stretched(cut, divisor, span, stored)
+            finite, encoded, scale, zero = _stretched(cut, divisor, span, stored)
             rest = (scale[:, 0, :, 0], zero[:, 0, :, 0])
-        nibbles = made.view(torch.uint8).bitwise_and_(15).view(values.shape)
-        return fine, (packed(nibbles, 4), *rest)
+        nibbles = encoded.view(torch.uint8).bitwise_and_(15).view(values.shape)
+        return finite, (packed(nibbles, 4), *rest)
 
     rows = codes.reshape(len(groups), -1)
     cost = search_cost(worker.device) if zeros is None else _COST
@@ -94,10 +94,10 @@ def _stretched(
     cut: torch.Tensor, divisor: torch.Tensor, span: float, stored: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Whether all are finite, codes, scales and zero points of blocks over a range that includes 0."""
-    floor = -(span + 1) * 0.5
+    lowest_code = -(span + 1) * 0.5
     low, high = extremes(cut)
     low, high = low.float().clamp_max(0), high.float().clamp_min(0)
-    fine = (torch.isfinite(low) & torch.isfinite(high)).all()
+    finite = (torch.isfinite(low) & torch.isfinite(high)).all()
     reach = high - low
     # The difference of two large floats may be infinite, that of their shares is not.
     apart = high / divisor - low / divisor
@@ -105,18 +105,20 @@ def _stretched(
     scale = next_up(scale, reach / scale, span + 0.5, stored)
     empty = reach == 0
     scale = torch.where(empty, 1.0, scale)
-    zero = torch.where(empty, 0.0, (floor - low / scale).clamp_(floor, floor + span).round_())
-    made = (cut.float() / scale).round_().add_(zero).clamp_(floor, floor + span).to(torch.int8)
-    return fine, made, scale, zero.to(torch.int8)
+    zero = torch.where(
+        empty, 0.0, (lowest_code - low / scale).clamp_(lowest_code, lowest_code + span).round_()
+    )
+    encoded = (cut.float() / scale).round_().add_(zero).clamp_(lowest_code, lowest_code + span).to(torch.int8)
+    return finite, encoded, scale, zero.to(torch.int8)
 
 
 def _best(
-    values: torch.Tensor, peak: torch.Tensor, divisors: torch.Tensor, stored: int, one: torch.Tensor
+    values: torch.Tensor, peak: torch.Tensor, divisors: torch.Tensor, stored: int, unity: torch.Tensor
 ) -> torch.Tensor:
     """Of the scales of each group, the first with the least squared error, see :func:`..nibbles.nibbles`."""
     first = fit(peak, divisors[0], HIGH + 0.5, stored)
     candidates = torch.cat([first[None], store(peak / divisors[1:], stored)])
-    shares = candidates * (one / first)
-    index = pick_integer(values, one / candidates, shares * shares, LOW, HIGH)
+    shares = candidates * (unity / first)
+    index = pick_integer(values, unity / candidates, shares * shares, LOW, HIGH)
     index = torch.where(peak >= SEARCHED, index, 0)
     return candidates.gather(0, index[None].long())[0]

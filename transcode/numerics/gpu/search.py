@@ -22,8 +22,9 @@ def search_cost(device: torch.device) -> int:
 
 
 def pick_float(
-    blocks: torch.Tensor, multipliers: torch.Tensor, weights: torch.Tensor, top: float, least: int, drop: int
-) -> torch.Tensor:
+    blocks: torch.Tensor, multipliers: torch.Tensor, weights: torch.Tensor,
+    largest: float, normal_bits: int, mantissa_shift: int,
+) -> torch.Tensor:  # fmt: skip
     """Number of the multiplier under which a block suits a float format best; int32 ``[n]``.
 
     The error is the float32 sum of squares, halves added to halves, times the weight (see
@@ -33,18 +34,20 @@ def pick_float(
         blocks: values in the source's dtype, ``[n, width]``; width is a power of two.
         multipliers: float32 ``[c, n]``; a NaN is never picked, unless it is the first.
         weights: likewise.
-        top: largest value of the format.
-        least, drop: see :func:`..lanes.to_step`.
+        largest: largest value of the format.
+        normal_bits, mantissa_shift: see :func:`..lanes.to_step`.
     """
     fused = _triton(blocks.device)
     if fused is not None:
-        picked: torch.Tensor = fused.pick_float(blocks, multipliers, weights, top, least, drop)
+        picked: torch.Tensor = fused.pick_float(
+            blocks, multipliers, weights, largest, normal_bits, mantissa_shift
+        )
         return picked
     values = blocks.float()
 
     def error(number: int) -> torch.Tensor:
         size = (values * multipliers[number][:, None]).abs_()
-        gap = size - _step(size.clamp_max(top), least, drop)
+        gap = size - _step(size.clamp_max(largest), normal_bits, mantissa_shift)
         return _halves(gap.mul_(gap)) * weights[number]
 
     return _first_least(error, multipliers.shape[0])
@@ -82,21 +85,21 @@ def pick_integer(
 
 
 def _first_least(error: Any, count: int) -> torch.Tensor:
-    least = error(0)
-    chosen = torch.zeros_like(least, dtype=torch.int32)
+    lowest_loss = error(0)
+    chosen = torch.zeros_like(lowest_loss, dtype=torch.int32)
     for number in range(1, count):
-        found = error(number)
-        better = found < least
+        loss = error(number)
+        better = loss < lowest_loss
         chosen.masked_fill_(better, number)
-        least = torch.where(better, found, least)
+        lowest_loss = torch.where(better, loss, lowest_loss)
     return chosen
 
 
-def _step(size: torch.Tensor, least: int, drop: int) -> torch.Tensor:
+def _step(size: torch.Tensor, normal_bits: int, mantissa_shift: int) -> torch.Tensor:
     """See :func:`..lanes.to_step`."""
-    exponent = (bits(size) & 0x7F800000).clamp_min_(least)
-    ruler = real(exponent + (drop << 23))
-    return (size + ruler) - ruler
+    exponent = (bits(size) & 0x7F800000).clamp_min_(normal_bits)
+    magic = real(exponent + (mantissa_shift << 23))
+    return (size + magic) - magic
 
 
 def _halves(terms: torch.Tensor) -> torch.Tensor:

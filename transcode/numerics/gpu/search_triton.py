@@ -16,14 +16,16 @@ _LANES = 128
 
 
 def pick_float(
-    blocks: torch.Tensor, multipliers: torch.Tensor, weights: torch.Tensor, top: float, least: int, drop: int
-) -> torch.Tensor:
+    blocks: torch.Tensor, multipliers: torch.Tensor, weights: torch.Tensor,
+    largest: float, normal_bits: int, mantissa_shift: int,
+) -> torch.Tensor:  # fmt: skip
     """See :func:`.search.pick_float`."""
     count, width = blocks.shape
     chosen = torch.empty(count, dtype=torch.int32, device=blocks.device)
     _float[(triton.cdiv(count, _LANES),)](
         blocks.contiguous(), multipliers.contiguous(), weights.contiguous(), chosen, count,
-        TRIES=multipliers.shape[0], WIDTH=width, TOP=top, LEAST=least, DROP=drop, LANES=_LANES,
+        TRIES=multipliers.shape[0], WIDTH=width, LARGEST=largest, NORMAL_BITS=normal_bits,
+        MANTISSA_SHIFT=mantissa_shift, LANES=_LANES,
         enable_fp_fusion=False,
     )  # fmt: skip
     return chosen
@@ -47,23 +49,23 @@ def pick_integer(
 @triton.jit  # type: ignore[untyped-decorator, unused-ignore]
 def _float(  # type: ignore[no-untyped-def]
     blocks, multipliers, weights, chosen, count,
-    TRIES: tl.constexpr, WIDTH: tl.constexpr, TOP: tl.constexpr,
-    LEAST: tl.constexpr, DROP: tl.constexpr, LANES: tl.constexpr,
+    TRIES: tl.constexpr, WIDTH: tl.constexpr, LARGEST: tl.constexpr,
+    NORMAL_BITS: tl.constexpr, MANTISSA_SHIFT: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
     lane = tl.program_id(0).to(tl.int64) * LANES + tl.arange(0, LANES)
     inside = lane < count
     place = lane[:, None] * WIDTH + tl.arange(0, WIDTH)[None, :]
     x = tl.load(blocks + place, mask=inside[:, None], other=0.0).to(tl.float32)
-    best = tl.zeros([LANES], tl.int32)
+    chosen_number = tl.zeros([LANES], tl.int32)
     lowest = tl.zeros([LANES], tl.float32)
     for number in range(TRIES):
         multiplier = tl.load(multipliers + number * count + lane, mask=inside, other=1.0)
         weight = tl.load(weights + number * count + lane, mask=inside, other=1.0)
         size = tl.abs(x * multiplier[:, None])
-        held = tl.where(size < TOP, size, TOP)
-        exponent = tl.maximum(held.to(tl.int32, bitcast=True) & 0x7F800000, LEAST)
-        ruler = (exponent + (DROP << 23)).to(tl.float32, bitcast=True)
-        gap = size - ((held + ruler) - ruler)
+        held = tl.where(size < LARGEST, size, LARGEST)
+        exponent = tl.maximum(held.to(tl.int32, bitcast=True) & 0x7F800000, NORMAL_BITS)
+        magic = (exponent + (MANTISSA_SHIFT << 23)).to(tl.float32, bitcast=True)
+        gap = size - ((held + magic) - magic)
         # Two terms have one order, however a sum is carried out.
         terms = gap * gap
         if WIDTH == 32:
@@ -73,9 +75,9 @@ def _float(  # type: ignore[no-untyped-def]
         terms = tl.sum(tl.reshape(terms, [LANES, 2, 2]), 1)
         total = tl.sum(terms, 1) * weight
         better = (total < lowest) | (number == 0)
-        best = tl.where(better, number, best)
+        chosen_number = tl.where(better, number, chosen_number)
         lowest = tl.where(better, total, lowest)
-    tl.store(chosen + lane, best, mask=inside)
+    tl.store(chosen + lane, chosen_number, mask=inside)
 
 
 @triton.jit  # type: ignore[untyped-decorator, unused-ignore]
@@ -86,7 +88,7 @@ def _integer(  # type: ignore[no-untyped-def]
     lane = tl.program_id(0).to(tl.int64) * LANES + tl.arange(0, LANES)
     inside = lane < count
     place = lane[:, None] * WIDTH + tl.arange(0, 16)[None, :]
-    best = tl.zeros([LANES], tl.int32)
+    chosen_number = tl.zeros([LANES], tl.int32)
     lowest = tl.zeros([LANES], tl.float32)
     for number in range(TRIES):
         multiplier = tl.load(multipliers + number * count + lane, mask=inside, other=1.0)
@@ -105,6 +107,6 @@ def _integer(  # type: ignore[no-untyped-def]
         sums = tl.sum(tl.reshape(sums, [LANES, 2, 2]), 1)
         total = tl.sum(sums, 1) * weight
         better = (total < lowest) | (number == 0)
-        best = tl.where(better, number, best)
+        chosen_number = tl.where(better, number, chosen_number)
         lowest = tl.where(better, total, lowest)
-    tl.store(chosen + lane, best, mask=inside)
+    tl.store(chosen + lane, chosen_number, mask=inside)

@@ -114,15 +114,15 @@ class Worker:
         """
         count, columns = rows.shape
         grain = columns * height
-        most = min(_STAGE // (grain * rows.itemsize), self._memory // (grain * cost))
-        step = max(most, 1) * height
-        fine: list[torch.Tensor] = []
+        bands = min(_STAGE // (grain * rows.itemsize), self._memory // (grain * cost))
+        step = max(bands, 1) * height
+        flags: list[torch.Tensor] = []
         start = 0
         turn = 0
         while start < count:
             stop = min(start + step, count)
             try:
-                seen = self._band(self._slots[turn % 2], rows[start:stop], start, height, outputs, compute)
+                finite = self._band(self._slots[turn % 2], rows[start:stop], start, height, outputs, compute)
             except torch.cuda.OutOfMemoryError:
                 full = True
             else:
@@ -131,12 +131,12 @@ class Worker:
             if full:
                 step = self._smaller(stop - start, height, columns * height)
                 continue
-            if seen is not None:
-                fine.append(seen)
+            if finite is not None:
+                flags.append(finite)
             start = stop
             turn += 1
         self._wait()
-        return not fine or bool(torch.stack(fine).all().item())
+        return not flags or bool(torch.stack(flags).all().item())
 
     def _band(
         self, slot: _Slot, rows: Array, start: int, height: int, outputs: Sequence[Array], compute: Compute
@@ -154,13 +154,13 @@ class Worker:
                 slot.busy.record()
             else:
                 values = values.clone()
-            seen, made = compute(values.view(_VALUES[rows.dtype]).view(rows.shape))
-            for out, tensor in zip(outputs, made, strict=True):
+            finite, results = compute(values.view(_VALUES[rows.dtype]).view(rows.shape))
+            for out, tensor in zip(outputs, results, strict=True):
                 first = start if len(tensor) == len(rows) else start // height
                 # By bytes: torch knows few of numpy's unsigned types, and float8 only by name.
                 target = torch.from_numpy(out[first : first + len(tensor)].reshape(-1).view(np.uint8))
                 target.copy_(tensor.contiguous().view(-1).view(torch.uint8), non_blocking=True)
-        return seen
+        return finite
 
     def _smaller(self, step: int, height: int, values: int) -> int:
         self._wait()
@@ -176,9 +176,9 @@ class Worker:
     def _wait(self) -> None:
         """Until all that was queued is done, without keeping a processor busy."""
         if self._gpu:
-            done = torch.cuda.Event(blocking=True)
-            done.record()
-            done.synchronize()
+            event = torch.cuda.Event(blocking=True)
+            event.record()
+            event.synchronize()
 
 
 class _Slot:

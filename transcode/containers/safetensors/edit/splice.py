@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from typing import Any
 
 from ..header import NotText
 
@@ -55,7 +54,7 @@ def _skip(text: str, at: int) -> int:
     return match.end()
 
 
-def stringify(value: Any) -> str:
+def stringify(value: object) -> str:
     """The string that stands for a JSON value in metadata.
 
     Strings stay, objects and arrays become JSON with default separators, everything else is ``str`` of it

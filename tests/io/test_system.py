@@ -1,0 +1,112 @@
+"""System calls and what stands in for them where they are missing."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+
+import pytest
+
+from transcode.errors import PlanError
+from transcode.io import system
+
+
+@pytest.mark.parametrize("size", [0, 1, (1 << 20) - 1, (3 << 20) + 5])
+@pytest.mark.parametrize("whole", [True, False])
+def test_all_is_written_at_its_offset_however_little_is_taken_at_once(size, whole, tmp_path, monkeypatch):
+    if not whole:
+        real = system._pwrite
+        monkeypatch.setattr(system, "_pwrite", lambda fd, data, at: real(fd, data[: len(data) // 2 + 1], at))
+    data = os.urandom(size)
+    path = tmp_path / "a"
+    with open(path, "w+b") as file:
+        system.write_at(file.fileno(), memoryview(data), 3)
+    assert path.read_bytes() == (b"\0" * 3 + data if size else b"")
+
+
+def test_without_positional_writes_the_place_is_sought(tmp_path, monkeypatch):
+    monkeypatch.setattr(system, "_pwrite", system._seek_and_write)
+    path = tmp_path / "a"
+    with open(path, "w+b") as file:
+        system.write_at(file.fileno(), memoryview(b"world"), 6)
+        system.write_at(file.fileno(), memoryview(b"hello "), 0)
+    assert path.read_bytes() == b"hello world"
+
+
+@pytest.mark.parametrize("call", ["real", "none", "unknown"])
+def test_a_file_gets_its_size_whether_or_not_blocks_can_be_reserved(call, tmp_path, monkeypatch):
+    if call == "none":
+        monkeypatch.setattr(system, "_fallocate", None)
+    elif call == "unknown":
+        monkeypatch.setattr(system, "_fallocate", lambda *arguments: -1)
+        monkeypatch.setattr(system.ctypes, "get_errno", lambda: errno.EOPNOTSUPP)
+    path = tmp_path / "a"
+    with open(path, "wb") as file:
+        system.reserve(file.fileno(), 12345, path)
+    assert path.stat().st_size == 12345
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_found_before_any_work(code, tmp_path, monkeypatch):
+    monkeypatch.setattr(system, "_fallocate", lambda *arguments: -1)
+    monkeypatch.setattr(system.ctypes, "get_errno", lambda: code)
+    with open(tmp_path / "a", "wb") as file, pytest.raises(PlanError, match="no room for 7 bytes"):
+        system.reserve(file.fileno(), 7, tmp_path / "a")
+    with open(tmp_path / "a", "wb") as file:
+        system.reserve(file.fileno(), 0, tmp_path / "a")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_a_signal_comes_behind_the_block_and_handlers_are_back(monkeypatch):
+    heard = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+    mine = signal.getsignal(signal.SIGTERM)
+    try:
+        with system.undisturbed():
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
+            assert heard == []
+        assert heard == [signal.SIGTERM]
+        assert signal.getsignal(signal.SIGTERM) is mine
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_pages_of_a_map_that_the_file_lost_are_an_error_not_a_death(tmp_path):
+    import ctypes
+    import mmap
+
+    path = tmp_path / "a"
+    path.write_bytes(b"x" * 4 * mmap.PAGESIZE)
+    with open(path, "r+b") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) as mapped:
+        view = ctypes.c_char.from_buffer(mapped)
+        address = ctypes.addressof(view)
+        if not system.populate(address + 5, mmap.PAGESIZE):
+            del view
+            pytest.skip("this kernel cannot bring pages into memory so")
+        os.ftruncate(file.fileno(), mmap.PAGESIZE)
+        with pytest.raises(OSError, match="address") as error:
+            system.populate(address, 4 * mmap.PAGESIZE)
+        assert error.value.errno == errno.EFAULT
+        del view
+
+
+@pytest.mark.parametrize(("code", "taken"), [(errno.ENOLCK, True), (errno.ENOSYS, True), (errno.EIO, None)])
+def test_where_there_are_no_locks_nobody_is_kept_out(code, taken, tmp_path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+
+    def flock(fd, how):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    if taken is None:
+        with pytest.raises(OSError, match=r"[Ii]nput/output"):
+            system.try_lock(0)
+    else:
+        assert system.try_lock(0) is taken
+
+
+def test_free_space_is_that_of_the_file_system(tmp_path):
+    facts = os.statvfs(tmp_path)
+    assert abs(system.free_space(tmp_path) - facts.f_bavail * facts.f_frsize) < 1 << 30
