@@ -270,6 +270,28 @@ def test_idle_options_do_nothing_and_are_refused() -> None:
 
 
 @each
+def test_options_that_are_not_idle_do_something(scheme: Any) -> None:
+    """But for searches, which may end where they began, whatever else is chosen."""
+    if scheme.without_search is not None:
+        return
+    idle = {option for option, _, _ in scheme.idle(scheme.options)}
+    for option, legal in scheme.options.items():
+        if option not in {*idle, "optimize"}:
+            others = [
+                replace(scheme, **{option: case}) for case in legal.cases if accepts(scheme, option, case)
+            ]
+            assert len(others) == 1 or any(changed(scheme, other) for other in others)
+
+
+def accepts(scheme: Any, option: str, value: Any) -> bool:
+    try:
+        replace(scheme, **{option: value})
+    except RecipeError:
+        return False
+    return True
+
+
+@each
 def test_without_search(scheme: Any) -> None:
     """The plain scales: the same facts and the same meaning, and nothing that loses less."""
     plain = scheme.without_search
@@ -301,6 +323,20 @@ def test_a_variant_decodes_what_it_made(scheme: Any) -> None:
     assert alike
     for one in alike:
         np.testing.assert_array_equal(decode(one, parts, SPEC), out)
+
+
+@pytest.mark.parametrize("form", ["e4m3fn", "e5m2"])
+def test_two_schemes_of_one_meaning_decode_alike(form):
+    """mxfp8 is fp8 in blocks of 32 columns whose scales are powers of two; no other is of its meaning."""
+    one = make("mxfp8", format=form)
+    parts = encoded(one)
+    powers = np.exp2(parts["scale"].astype(np.float64) - 127).astype(np.float32)
+    alike = [other for other in EVERY if other.meaning(SPEC) == one.meaning(SPEC)]
+    assert {other.name for other in alike} == {"mxfp8"}
+    other = make("fp8", format=form, granularity="block", block=(1, 32))
+    assert other.meaning(SPEC) == one.meaning(SPEC)
+    there = {"codes": parts["codes"], "scale": powers}
+    np.testing.assert_array_equal(decode(other, there, SPEC), decode(one, parts, SPEC))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
