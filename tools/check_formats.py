@@ -8,14 +8,14 @@ FOLDER is laid out like ``formats/`` (the default) and may be a user's own. Beyo
 - conventions: schemes take the options that the convention sets or reads, and codecs the parts of a matrix.
 
 Prints a line for each mistake, and exits with 1 if there is any. Schemes that only a convention knows (those
-of files that can be made another way) are no mistake, but told.
+of your own code, say) are no mistake, but told.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from transcode import catalog, schemes
@@ -26,7 +26,7 @@ from transcode.catalog.nunchaku import modules
 from transcode.catalog.profiles import profile
 from transcode.codecs import chain
 from transcode.core.dtypes import DTYPES
-from transcode.core.spec import Spec
+from transcode.core.spec import Part, Spec
 from transcode.errors import TranscodeError
 
 __all__ = ["check"]
@@ -48,6 +48,12 @@ def _family(name: str) -> Iterator[str]:
 
 def _convention(name: str) -> Iterator[str]:
     for scheme, rule in catalog.convention(name).schemes.items():
+        if scheme in schemes.CALIBRATED:
+            parts = schemes.CALIBRATED[scheme]().parts(_MATRIX)
+            for role in (part.role for part in parts if part.role not in rule.parts):
+                yield f"{scheme} has no name for its part {role!r}"
+            yield from _stored(rule, parts)
+            continue
         if scheme not in schemes.SCHEMES:
             print(f"note: convention {name}: quantize makes no {scheme!r}, so its options are not checked")
             continue
@@ -59,14 +65,17 @@ def _convention(name: str) -> Iterator[str]:
             if option not in known:
                 yield f"{scheme} has no option {option!r}; it has {', '.join(known)}"
         if all(option in known for option in rule.options):
-            made = schemes.make(scheme, **rule.options)
-            for part in made.parts(_MATRIX):
-                for parts in rule.readings:
-                    if part.role in parts:
-                        try:
-                            chain.stored(parts[part.role].codecs, part.spec)
-                        except TranscodeError as error:
-                            yield f"{scheme}: {part.role}: {error.what}"
+            yield from _stored(rule, schemes.make(scheme, **rule.options).parts(_MATRIX))
+
+
+def _stored(rule: catalog.SchemeRule, parts: Iterable[Part]) -> Iterator[str]:
+    for part in parts:
+        for rules in rule.readings:
+            if part.role in rules:
+                try:
+                    chain.stored(rules[part.role].codecs, part.spec)
+                except TranscodeError as error:
+                    yield f"{rule.scheme}: {part.role}: {error.what}"
 
 
 _MATRIX = Spec(DTYPES["BF16"], (1024, 1024))

@@ -114,7 +114,7 @@ def test_an_interrupt_that_got_lost_is_repeated(big, tmp_path):
     script = """
 import ctypes, os, signal, sys
 from transcode.core.scheme import Scheme
-from transcode.schemes import Int8
+from transcode.schemes.int8 import Int8
 from transcode.cli import main
 
 def prepare(self, dtype):

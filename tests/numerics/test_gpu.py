@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from tests.laws.test_schemes import CASES as LAWS
 from tests.schemes.helpers import SOURCES, encode, finite_bf16, peaks_and_values
-from tests.schemes.test_laws import CASES as LAWS
 from transcode.core.dtypes import DTYPES
 from transcode.core.performance import Performance
 from transcode.core.scratch import Scratch

@@ -41,7 +41,7 @@ class Reading:
         rules: role -> how it is stored.
         scheme: how it is decoded.
         spec: facts of the tensor as float32, in which it is decoded.
-        powers: scales of an ``fp8`` tensor are stored as exponents (E8M0) instead of floats.
+        powers: scales that are floats to the scheme are stored as exponents (E8M0).
     """
 
     name: str
@@ -62,22 +62,9 @@ class Reading:
         roles = {part.role for part in self.scheme.parts(self.spec)}
         return (
             self.codes,
-            _arithmetic(self.scheme, self.spec),
+            self.scheme.meaning(self.spec),
             frozenset((self.stored[role], self.rules[role].moves) for role in roles),
         )
-
-
-def _arithmetic(scheme: Scheme, spec: Spec) -> Hashable:
-    """What of a scheme and its options concerns decoding."""
-    rows, columns = spec.shape[-2:]
-    form = getattr(scheme, "format", None)
-    if (blocks := getattr(scheme, "blocks", None)) is not None:
-        found = blocks(spec)
-        size = min(found.height, rows), min(found.width, columns)
-        return form or scheme.name, *size, getattr(scheme, "zeroed", False)
-    if scheme.name == "mxfp8":
-        return form, 1, min(32, columns), False
-    return scheme.name, form, getattr(scheme, "group_size", None), getattr(scheme, "symmetric", None)
 
 
 class Names:
@@ -186,24 +173,16 @@ def _fits(
     specs: Mapping[str, Spec], name: str, rule: SchemeRule, rules: Mapping[str, PartRule], told: Told
 ) -> list[tuple[Scheme, Spec, bool]]:
     """Schemes whose parts the convention would store with these facts; those with just these shapes first."""
-    from ..schemes.recognise import variants
+    from ..schemes import SCHEMES
 
     scale = specs["scale"]
-    powers = rule.scheme == "fp8" and rules["scale"].dtype is None and scale.dtype.name in _POWERS
     formats = None
     if rules["codes"].dtype is not None:  # stored under a dtype that does not tell the format
         formats = told.formats.get(rule.scheme) or rule.reads.get("format")
     close = []
-    for scheme in variants(
-        rule.scheme,
-        rule.options,
-        "F32" if powers else scale.dtype.name,
-        groups=told.groups,
-        blocks=told.blocks,
-    ):
+    made_by = SCHEMES[rule.scheme]
+    for scheme in made_by.variants(rule.options, scale.dtype.name, groups=told.groups, blocks=told.blocks):
         if formats and getattr(scheme, "format", None) not in (None, *formats):
-            continue
-        if powers and getattr(scheme, "granularity", None) != "block":
             continue
         if told.symmetric == {False} and getattr(scheme, "symmetric", False):
             continue  # its zero points are not there
@@ -214,6 +193,9 @@ def _fits(
             continue
         wanted = {one.role: one for one in scheme.parts(spec)}
         if not wanted.keys() <= specs.keys() <= wanted.keys() | _BESIDES:
+            continue
+        powers = scale.dtype.name in _POWERS and wanted["scale"].spec.dtype.name == "F32"
+        if powers and rules["scale"].dtype is not None:
             continue
         try:
             made = {role: stored_part(one, rules[role], name).spec for role, one in wanted.items()}

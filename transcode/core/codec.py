@@ -2,38 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import ClassVar, Protocol
 
 from .expr import Piece
+from .legal import Legal
 from .scratch import Scratch
 from .spec import Spec
 from .types import Array
 
 __all__ = ["Codec", "Legal"]
-
-
-@dataclass(frozen=True)
-class Legal:
-    """The legal values of one option of a codec.
-
-    Attributes:
-        said: what they are, for people: ``"8 or 128"``.
-        cases: some of them; all where there are few.
-        holds: whether a value, as JSON or YAML would have it, is one.
-    """
-
-    said: str
-    cases: tuple[object, ...]
-    holds: Callable[[object], bool] = field(repr=False)
-
-    @classmethod
-    def among(cls, *values: object) -> Legal:
-        """Just these values."""
-        said = " or ".join(str(value) for value in values)
-        # 1 == True: the type is compared too.
-        return cls(said, values, lambda value: any(type(value) is type(x) and value == x for x in values))
 
 
 class Codec(Protocol):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from collections.abc import Collection, Hashable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, runtime_checkable
 
 from .dtypes import DType
+from .legal import Legal
 from .scratch import Scratch
 from .spec import Part, Spec
 from .types import Array
@@ -20,14 +21,25 @@ Stats = float
 
 
 class Encoding(Protocol):
-    """How codes and their companions stand for a tensor, as far as a sink must know.
+    """How codes and their companions stand for a tensor.
 
-    Some formats are more than a :class:`Scheme`: they come from a calibration and cannot be made of the rows.
+    Some are no :class:`Scheme`: they come from a calibration and cannot be made of the rows. Encodings are
+    frozen dataclasses; what cannot be told from the facts of a tensor are their fields.
     """
 
+    name: ClassVar[str]
+    """Name in conventions and recipes, e.g. ``"int8"``."""
+    summary: ClassVar[str]
+    """What it is, for people, in one line."""
+
+    def parts(self, spec: Spec) -> tuple[Part, ...]:
+        """What is stored of a tensor of these facts; codes first."""
+
     @property
-    def name(self) -> str:
-        """Name in conventions and recipes, e.g. ``"int8"``."""
+    def search_seconds(self) -> float:
+        """Seconds that one processor takes to search scales for the values of one GB, where that is so long
+        that a GPU may pay; 0 where encoding is about as fast as files are read and written.
+        """
 
     def prepare(self, dtype: DType) -> None:
         """Compile what encoding tensors of this dtype needs, if it is not compiled yet; may take seconds."""
@@ -35,10 +47,42 @@ class Encoding(Protocol):
 
 @runtime_checkable
 class Scheme(Encoding, Protocol):
-    """Numerics of one quantized format: knows arrays, not names.
+    """Numerics of one quantized format: knows arrays, not names. Its fields are the options of a recipe."""
 
-    Schemes are frozen dataclasses whose fields are the options a recipe can set.
-    """
+    options: ClassVar[Mapping[str, Legal]]
+    """Its options, which are its fields, with their legal values."""
+
+    @classmethod
+    def variants(
+        cls,
+        options: Mapping[str, Any],
+        scale: str,
+        *,
+        groups: Collection[int] = (),
+        blocks: Collection[tuple[int, int]] = (),
+    ) -> Iterator[Self]:
+        """Those that differ in dtypes or shapes of their parts, or in what bytes of codes mean: among them is
+        the one that made a file. Where several fit, the first does.
+
+        Args:
+            options: what a convention asks of the scheme.
+            scale: dtype of the stored scale.
+            groups, blocks: sizes that were used, where that is known; else those in use.
+        """
+
+    def meaning(self, spec: Spec) -> Hashable:
+        """Equal for two schemes, of any names, that decode the same parts of such a tensor to the same
+        values.
+        """
+
+    def idle(self, given: Collection[str]) -> Iterator[tuple[str, str, Any]]:
+        """Options among the given ones that do nothing: each with the option, and its value, that would give
+        it a meaning.
+        """
+
+    @property
+    def without_search(self) -> Self | None:
+        """The same with the plain scale of each block; None where nothing is searched."""
 
     def config(self) -> dict[str, object]:
         """Options that differ from their defaults: JSON, and the constructor's keywords."""
@@ -49,9 +93,6 @@ class Scheme(Encoding, Protocol):
 
     def refuses(self, spec: Spec) -> str | None:
         """Why a tensor of these facts cannot be encoded, or None."""
-
-    def parts(self, spec: Spec) -> tuple[Part, ...]:
-        """What is stored of a tensor of these facts; codes first."""
 
     def grain(self, spec: Spec) -> int:
         """Rows are encoded in multiples of this."""

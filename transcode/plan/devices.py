@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 
 from ..core.context import Context
 from ..core.performance import MIN_TILE, Performance
-from ..core.scheme import Scheme
 from ..core.tensor import LazyTensor
 from ..errors import PlanError, TranscodeError
 from ..numerics import backend
@@ -18,10 +17,6 @@ __all__ = ["Devices", "choose", "fitted", "known"]
 _WORKERS = 4
 """Threads that keep GPUs busy, two at least for each: more only wait for each other, over smaller tiles."""
 
-_SEARCH = {("int4", "mse"): 6.0, ("nvfp4", "mse"): 4.5}
-"""Seconds that one processor takes for the values of one GB, where schemes and their searches take long
-enough for a GPU to pay; all others run about as fast as files are read and written.
-"""
 _START = 6.0
 """Seconds to import torch and start a GPU."""
 _DETOUR = 0.4
@@ -95,10 +90,9 @@ def choose(performance: Performance, tensors: Sequence[LazyTensor]) -> Devices:
 
 def _pays(performance: Performance, tensors: Sequence[LazyTensor]) -> bool:
     """Whether searches take longer on the processors than the start of a GPU and the detour over it."""
-    search = 0.0
+    search = size = 0.0
     for tensor in tensors:
-        if isinstance(tensor.scheme, Scheme):
-            kind = (tensor.scheme.name, str(tensor.scheme.config().get("optimize")))
-            search += _SEARCH.get(kind, 0.0) * tensor.spec.nbytes / 1e9
-    size = sum(tensor.spec.nbytes for tensor in tensors if tensor.scheme is not None) / 1e9
+        if tensor.scheme is not None:
+            search += tensor.scheme.search_seconds * tensor.spec.nbytes / 1e9
+            size += tensor.spec.nbytes / 1e9
     return search / performance.threads > _START + _DETOUR * size

@@ -1,4 +1,8 @@
-"""Quantized formats: one scheme to a module, and the one table of them."""
+"""Quantized formats: one to a module, and the table of them.
+
+To add one, write its module (:class:`~transcode.core.scheme.Scheme` says what it must have,
+:class:`~.base.Base` has what most have alike) and its entry below; conventions name it in ``formats/``.
+"""
 
 from __future__ import annotations
 
@@ -8,30 +12,20 @@ from typing import Any
 
 from ..core.scheme import Scheme
 from ..errors import RecipeError
-from .fp8 import Fp8
-from .int4 import Int4
-from .int8 import Int8
-from .mx import Mxfp4, Mxfp6, Mxfp8
-from .nvfp4 import Nvfp4
+from . import fp8, int4, int8, mx, nvfp4, svdquant
 
-__all__ = [
-    "SCHEMES",
-    "Fp8",
-    "Int4",
-    "Int8",
-    "Mxfp4",
-    "Mxfp6",
-    "Mxfp8",
-    "Nvfp4",
-    "describe",
-    "make",
-    "refuse_idle",
-]
+__all__ = ["CALIBRATED", "SCHEMES", "describe", "make", "refuse_idle"]
 
 SCHEMES: dict[str, type[Any]] = {
-    scheme.name: scheme for scheme in (Int8, Fp8, Mxfp8, Mxfp6, Mxfp4, Nvfp4, Int4)
+    scheme.name: scheme
+    for scheme in (int8.Int8, fp8.Fp8, mx.Mxfp8, mx.Mxfp6, mx.Mxfp4, nvfp4.Nvfp4, int4.Int4)
 }
 """Every scheme by its name in recipes."""
+
+CALIBRATED: dict[str, type[Any]] = {
+    encoding.name: encoding for encoding in (svdquant.SvdqInt4, svdquant.SvdqFp4, svdquant.W4A16)
+}
+"""Every encoding that comes from a calibration alone, by its name in conventions."""
 
 
 def make(name: str, **options: Any) -> Scheme:
@@ -40,6 +34,10 @@ def make(name: str, **options: Any) -> Scheme:
     Raises:
         RecipeError: no such scheme, option or value; tells what there is.
     """
+    if name in CALIBRATED:
+        raise RecipeError(
+            f"{name} is not made of weights alone, but of a calibration", hint=CALIBRATED[name].made_by
+        )
     if name not in SCHEMES:
         raise RecipeError(f"unknown scheme {name!r}", hint=f"choose from {', '.join(SCHEMES)}")
     scheme = SCHEMES[name]
@@ -51,10 +49,6 @@ def make(name: str, **options: Any) -> Scheme:
     return made
 
 
-_TOGETHER = {"group_size": ("granularity", "group"), "block": ("granularity", "block")}
-"""Options that only one value of another option looks at."""
-
-
 def refuse_idle(scheme: Scheme, given: Collection[str]) -> None:
     """Refuse options that were asked for and that the scheme, as it is, does not look at.
 
@@ -64,12 +58,11 @@ def refuse_idle(scheme: Scheme, given: Collection[str]) -> None:
     Raises:
         RecipeError: with the option, and what would give it a meaning.
     """
-    for option, (other, value) in _TOGETHER.items():
-        if option in given and getattr(scheme, other, value) != value:
-            raise RecipeError(
-                f"{scheme.name}: {option} does nothing with {other}={getattr(scheme, other)}",
-                hint=f"add {other}={value}, or leave {option} out",
-            )
+    for option, other, value in scheme.idle(given):
+        raise RecipeError(
+            f"{scheme.name}: {option} does nothing with {other}={getattr(scheme, other)}",
+            hint=f"add {other}={value}, or leave {option} out",
+        )
 
 
 def describe(name: str) -> tuple[str, dict[str, Any]]:

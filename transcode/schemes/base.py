@@ -2,28 +2,61 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-from typing import Any
+from collections.abc import Collection, Hashable, Iterator, Mapping
+from dataclasses import fields, replace
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..core.dtypes import DTYPES, FLOATS, DType
+from ..core.legal import Legal
 from ..core.scratch import Scratch
 from ..core.spec import Spec
 from ..errors import RecipeError
 from ..numerics.minifloat import PLAIN
 
-__all__ = ["SCALE_DTYPES", "Array", "Base", "choose", "fitting", "narrowed", "stored_scale", "widened"]
+__all__ = [
+    "GROUPS",
+    "SCALE_DTYPES",
+    "SEARCH",
+    "Array",
+    "Base",
+    "fitting",
+    "narrowed",
+    "stored_scale",
+    "widened",
+]
 
 Array = NDArray[Any]
 
-SCALE_DTYPES = ("source", "F32", "BF16", "F16")
+SCALE_DTYPES = Legal.among("source", "F32", "BF16", "F16")
 """What ``scale_dtype`` may be."""
+
+SEARCH = Legal.among("none", "mse")
+"""What ``optimize`` may be."""
+
+GROUPS = (128, 64, 32, 256, 16, 512, 1024)
+"""Group sizes in use, the usual ones first: a ragged last group leaves more than one size possible."""
 
 
 class Base:
-    """What every scheme does alike; schemes are frozen dataclasses, their fields the options of a recipe."""
+    """What every scheme does alike; schemes are frozen dataclasses, their fields the options of a recipe.
+
+    Attributes:
+        options: legal values of each option.
+        only_with: options that do nothing but with one value of another: that other option, and the value.
+    """
+
+    name: ClassVar[str]
+    options: ClassVar[Mapping[str, Legal]]
+    only_with: ClassVar[Mapping[str, tuple[str, Any]]] = {}
+
+    def __post_init__(self) -> None:
+        for option, legal in self.options.items():
+            value = getattr(self, option)
+            if not legal.holds(value):
+                raise RecipeError(f"{self.name}: {option} cannot be {value!r}", hint=legal.advice)
 
     def config(self) -> dict[str, Any]:
         """Options that differ from their defaults: JSON, and the constructor's keywords."""
@@ -33,6 +66,44 @@ class Base:
             if value != field.default:
                 found[field.name] = list(value) if isinstance(value, tuple) else value
         return found
+
+    def idle(self, given: Collection[str]) -> Iterator[tuple[str, str, Any]]:
+        """See :meth:`.core.scheme.Scheme.idle`."""
+        for option, (other, value) in self.only_with.items():
+            if option in given and getattr(self, other) != value:
+                yield option, other, value
+
+    @classmethod
+    def variants(
+        cls,
+        options: Mapping[str, Any],
+        scale: str,
+        *,
+        groups: Collection[int] = (),
+        blocks: Collection[tuple[int, int]] = (),
+    ) -> Iterator[Self]:
+        """See :meth:`.core.scheme.Scheme.variants`: with these options, in each of its formats."""
+        first = cls(**options)
+        yield first
+        for form in cls.options["format"].cases if "format" in cls.options else ():
+            if form != getattr(first, "format", form):
+                yield cls(**{**options, "format": form})
+
+    @property
+    def search_seconds(self) -> float:
+        """Next to nothing."""
+        return 0.0
+
+    @property
+    def without_search(self) -> Self | None:
+        """With ``optimize="none"``, where that is an option and another value is chosen."""
+        if getattr(self, "optimize", "none") == "none":
+            return None
+        return replace(self, optimize="none")  # type: ignore[type-var]  # all are dataclasses
+
+    def meaning(self, spec: Spec) -> Hashable:
+        """Name and format: what else may be chosen concerns encoding alone."""
+        return self.name, getattr(self, "format", None)
 
     @property
     def multiple(self) -> tuple[int, int]:
@@ -57,14 +128,6 @@ class Base:
         from ..numerics.rows import peak
 
         return peak(rows, dtype)
-
-
-def choose(scheme: str, option: str, value: object, allowed: tuple[Any, ...]) -> None:
-    """Raise RecipeError unless an option has one of its values."""
-    # 1 == True: the type is compared too.
-    if not any(type(value) is type(one) and value == one for one in allowed):
-        said = ", ".join(str(one).lower() if isinstance(one, bool) else str(one) for one in allowed)
-        raise RecipeError(f"{scheme}: {option} cannot be {value!r}", hint=f"choose from {said}")
 
 
 def stored_scale(option: str, source: DType) -> DType:

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from ..core.dtypes import DTYPES, DType
+from ..core.legal import Legal
 from ..core.spec import Spec
-from ..errors import RecipeError
 from ..numerics.minifloat import FORMATS, Minifloat
-from .base import SCALE_DTYPES, Array, choose
+from .base import GROUPS, SCALE_DTYPES, Array
 from .blocks import Blocks
-from .scaled import Scaled
+from .scaled import KEPT, Scaled
 
 __all__ = ["Fp8"]
+
+_EXPONENTS = ("F8_E8M0", "U8")
+"""Dtypes under which some store the scales of blocks, as exponents."""
+
+
+def _is_block(value: Any) -> bool:
+    """Two lengths, as YAML or Python would have them."""
+    return isinstance(value, list | tuple) and [type(n) for n in value] == [int, int] and min(value) > 0
 
 
 @dataclass(frozen=True)
@@ -35,6 +44,13 @@ class Fp8(Scaled):
 
     name: ClassVar[str] = "fp8"
     summary: ClassVar[str] = "8-bit floats, one scale to a row, block or tensor"
+    options: ClassVar[Mapping[str, Legal]] = {
+        "format": Legal.among("e4m3fn", "e5m2"),
+        "granularity": Legal.among("channel", "tensor", "block"),
+        "scale_dtype": SCALE_DTYPES,
+        "block": Legal("rows and columns, e.g. [128, 128]", ((128, 128), (16, 32), (1, 64)), _is_block),
+    }
+    only_with: ClassVar[Mapping[str, tuple[str, Any]]] = {"block": ("granularity", "block")}
 
     format: str = "e4m3fn"
     granularity: str = "channel"
@@ -42,13 +58,33 @@ class Fp8(Scaled):
     scale_dtype: str = "source"
 
     def __post_init__(self) -> None:
-        choose(self.name, "format", self.format, ("e4m3fn", "e5m2"))
-        choose(self.name, "granularity", self.granularity, ("channel", "tensor", "block"))
-        choose(self.name, "scale_dtype", self.scale_dtype, SCALE_DTYPES)
-        size = self.block
-        if not isinstance(size, list | tuple) or [type(n) for n in size] != [int, int] or min(size) < 1:
-            raise RecipeError(f"fp8: block cannot be {size!r}", hint="give rows and columns, e.g. [128, 128]")
-        object.__setattr__(self, "block", tuple(size))
+        super().__post_init__()
+        object.__setattr__(self, "block", tuple(self.block))
+
+    @classmethod
+    def variants(
+        cls,
+        options: Mapping[str, Any],
+        scale: str,
+        *,
+        groups: Collection[int] = (),
+        blocks: Collection[tuple[int, int]] = (),
+    ) -> Iterator[Fp8]:
+        """Each format and granularity, and blocks of usual sizes; exponents are those of blocks alone."""
+        exponents = scale in _EXPONENTS
+        if not exponents and scale not in KEPT:
+            return
+        kept = "F32" if exponents else scale
+        for form in cls.options["format"].cases:
+            if not exponents:
+                yield cls(form, "tensor", scale_dtype=kept)
+                yield cls(form, "channel", scale_dtype=kept)
+            for side in GROUPS:
+                if not blocks:
+                    yield cls(form, "block", (side, side), kept)
+                yield cls(form, "block", (1, side), kept)
+            for block in sorted(blocks):
+                yield cls(form, "block", block, kept)
 
     @property
     def kind(self) -> Minifloat:

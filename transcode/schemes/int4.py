@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Hashable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from ..core.dtypes import DTYPES, DType
 from ..core.expr import Piece
+from ..core.legal import Legal
 from ..core.scratch import Scratch
 from ..core.spec import Part, Spec
 from ..errors import RecipeError
-from .base import SCALE_DTYPES, Array, Base, choose, fitting, narrowed, stored_scale, widened
+from .base import SCALE_DTYPES, SEARCH, Array, Base, fitting, narrowed, stored_scale, widened
 from .packed import unpacked
+from .scaled import KEPT
 
 __all__ = ["Int4"]
 
@@ -51,6 +53,12 @@ class Int4(Base):
     name: ClassVar[str] = "int4"
     summary: ClassVar[str] = "4-bit integers, one scale to a group of columns"
     observes: ClassVar[bool] = False
+    options: ClassVar[Mapping[str, Legal]] = {
+        "group_size": Legal.among(32, 64, 128),
+        "symmetric": Legal.among(True, False),
+        "scale_dtype": SCALE_DTYPES,
+        "optimize": SEARCH,
+    }
 
     group_size: int = 64
     symmetric: bool = True
@@ -58,15 +66,38 @@ class Int4(Base):
     optimize: str = "none"
 
     def __post_init__(self) -> None:
-        choose(self.name, "group_size", self.group_size, (32, 64, 128))
-        choose(self.name, "symmetric", self.symmetric, (True, False))
-        choose(self.name, "scale_dtype", self.scale_dtype, SCALE_DTYPES)
-        choose(self.name, "optimize", self.optimize, ("none", "mse"))
+        super().__post_init__()
         if self.optimize != "none" and not self.symmetric:
             raise RecipeError(
                 f"int4: optimize cannot be {self.optimize!r} of codes with a zero point",
                 hint="leave out one of optimize and asymmetric",
             )
+
+    @classmethod
+    def variants(
+        cls,
+        options: Mapping[str, Any],
+        scale: str,
+        *,
+        groups: Collection[int] = (),
+        blocks: Collection[tuple[int, int]] = (),
+    ) -> Iterator[Int4]:
+        """Each group size, with a zero point and without."""
+        if scale not in KEPT:
+            return
+        for symmetric in (True, False):
+            for size in cls.options["group_size"].cases:
+                if not groups or size in groups:
+                    yield cls(size, symmetric, scale)
+
+    @property
+    def search_seconds(self) -> float:
+        """Measured where 33 scales are tried."""
+        return 0.0 if self.optimize == "none" else 6.0
+
+    def meaning(self, spec: Spec) -> Hashable:
+        """Groups, and whether there is a zero point."""
+        return self.name, self.group_size, self.symmetric
 
     @property
     def multiple(self) -> tuple[int, int]:

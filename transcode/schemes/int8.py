@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from ..core.dtypes import DTYPES, DType
+from ..core.legal import Legal
 from ..core.spec import Spec
 from ..errors import RecipeError
-from .base import SCALE_DTYPES, Array, choose
+from .base import GROUPS, SCALE_DTYPES, Array
 from .blocks import Blocks
-from .scaled import Scaled
+from .scaled import KEPT, Scaled
 
 __all__ = ["Int8"]
 
@@ -41,6 +43,13 @@ class Int8(Scaled):
 
     name: ClassVar[str] = "int8"
     summary: ClassVar[str] = "8-bit integers, one scale to a row, group of columns or tensor"
+    options: ClassVar[Mapping[str, Legal]] = {
+        "granularity": Legal.among("channel", "tensor", "group"),
+        "symmetric": Legal.among(True, False),
+        "scale_dtype": SCALE_DTYPES,
+        "group_size": Legal("a number of columns", (128, 48, 32), lambda n: type(n) is int and n > 0),
+    }
+    only_with: ClassVar[Mapping[str, tuple[str, Any]]] = {"group_size": ("granularity", "group")}
 
     granularity: str = "channel"
     group_size: int = 128
@@ -48,18 +57,30 @@ class Int8(Scaled):
     scale_dtype: str = "source"
 
     def __post_init__(self) -> None:
-        choose(self.name, "granularity", self.granularity, ("channel", "tensor", "group"))
-        choose(self.name, "symmetric", self.symmetric, (True, False))
-        choose(self.name, "scale_dtype", self.scale_dtype, SCALE_DTYPES)
-        if type(self.group_size) is not int or self.group_size < 1:
-            raise RecipeError(
-                f"int8: group_size cannot be {self.group_size!r}", hint="give a number of columns"
-            )
+        super().__post_init__()
         if self.zeroed and self.observes:
             raise RecipeError(
                 "int8: a zero point for the whole tensor is not offered",
                 hint="use granularity channel or group",
             )
+
+    @classmethod
+    def variants(
+        cls,
+        options: Mapping[str, Any],
+        scale: str,
+        *,
+        groups: Collection[int] = (),
+        blocks: Collection[tuple[int, int]] = (),
+    ) -> Iterator[Int8]:
+        """Each granularity, with a zero point and without; groups of usual sizes."""
+        if scale not in KEPT:
+            return
+        yield cls("tensor", scale_dtype=scale)
+        for symmetric in (True, False):
+            yield cls("channel", symmetric=symmetric, scale_dtype=scale)
+            for size in sorted(groups) or GROUPS:
+                yield cls("group", size, symmetric, scale)
 
     @property
     def zeroed(self) -> bool:  # type: ignore[override]

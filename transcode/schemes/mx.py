@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,18 +10,16 @@ import numpy as np
 
 from ..core.dtypes import DTYPES, DType
 from ..core.expr import Piece
+from ..core.legal import Legal
 from ..core.scratch import Scratch
 from ..core.spec import Part, Spec
 from ..numerics.minifloat import FORMATS, Minifloat
-from .base import Array, Base, choose
+from .base import SEARCH, Array, Base
 from .packed import code_bytes, unpacked
 
-__all__ = ["FORMS", "MODES", "Mxfp4", "Mxfp6", "Mxfp8"]
+__all__ = ["Mxfp4", "Mxfp6", "Mxfp8"]
 
-MODES = ("rceil", "floor", "even", "ceil")
-
-FORMS = {"mxfp6": ("e2m3", "e3m2"), "mxfp8": ("e4m3fn", "e5m2")}
-"""Formats of the codes, where there are several."""
+_OPTIONS = {"scale_mode": Legal.among("rceil", "floor", "even", "ceil"), "optimize": SEARCH}
 
 _BLOCK = 32
 
@@ -34,7 +32,7 @@ class _Mx(Base):
     codes 0: kernels that divide zero by that scale and store NaN are not followed.
     """
 
-    name: ClassVar[str]
+    options: ClassVar[Mapping[str, Legal]] = _OPTIONS
     scale_mode: str
     optimize: str
 
@@ -44,10 +42,6 @@ class _Mx(Base):
     def kind(self) -> Minifloat:
         """The format of the codes."""
         raise NotImplementedError
-
-    def __post_init__(self) -> None:
-        choose(self.name, "scale_mode", self.scale_mode, MODES)
-        choose(self.name, "optimize", self.optimize, ("none", "mse"))
 
     @property
     def multiple(self) -> tuple[int, int]:
@@ -134,14 +128,11 @@ class Mxfp6(_Mx):
 
     name: ClassVar[str] = "mxfp6"
     summary: ClassVar[str] = "6-bit floats, a power of two to each 32 columns"
+    options: ClassVar[Mapping[str, Legal]] = {"format": Legal.among("e2m3", "e3m2"), **_OPTIONS}
 
     format: str = "e2m3"
     scale_mode: str = "even"
     optimize: str = "none"
-
-    def __post_init__(self) -> None:
-        choose(self.name, "format", self.format, FORMS[self.name])
-        super().__post_init__()
 
     @property
     def kind(self) -> Minifloat:
@@ -155,16 +146,17 @@ class Mxfp8(_Mx):
 
     name: ClassVar[str] = "mxfp8"
     summary: ClassVar[str] = "8-bit floats, a power of two to each 32 columns"
+    options: ClassVar[Mapping[str, Legal]] = {"format": Legal.among("e4m3fn", "e5m2"), **_OPTIONS}
 
     format: str = "e4m3fn"
     scale_mode: str = "rceil"
     optimize: str = "none"
 
-    def __post_init__(self) -> None:
-        choose(self.name, "format", self.format, FORMS[self.name])
-        super().__post_init__()
-
     @property
     def kind(self) -> Minifloat:
         """As chosen."""
         return FORMATS[self.format]
+
+    def meaning(self, spec: Spec) -> Hashable:
+        """That of fp8 in blocks of a row, whose scales are powers of two."""
+        return self.format, 1, min(_BLOCK, spec.columns), False

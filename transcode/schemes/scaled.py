@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 
 import numpy as np
 
@@ -14,7 +14,10 @@ from ..core.spec import Part, Spec
 from .base import Array, Base, fitting, narrowed, stored_scale, widened
 from .blocks import Blocks
 
-__all__ = ["Scaled"]
+__all__ = ["KEPT", "Scaled"]
+
+KEPT = ("F32", "BF16", "F16")
+"""Dtypes in which scales are stored."""
 
 
 class Scaled(Base):
@@ -76,6 +79,12 @@ class Scaled(Base):
         if self.observes:
             return Blocks(Spec(spec.dtype, (spec.rows, spec.columns)), spec.rows, spec.columns)
         return Blocks(spec, *self.extent(spec))
+
+    def meaning(self, spec: Spec) -> Hashable:
+        """What a code stands for, which of them share a scale, and whether there is a zero point."""
+        blocks = self.blocks(spec)
+        size = min(blocks.height, spec.shape[-2]), min(blocks.width, spec.columns)
+        return getattr(self, "format", self.name), *size, self.zeroed
 
     def parts(self, spec: Spec) -> tuple[Part, ...]:
         """Codes shaped as the tensor, and scales: ``[]``, or one for each block (and as many zero points)."""

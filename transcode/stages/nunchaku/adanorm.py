@@ -16,26 +16,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...core.context import Context
-from ...core.dtypes import DTYPES, DType
+from ...core.dtypes import DType
 from ...core.event import Event
 from ...core.expr import Expr, Piece
 from ...core.spec import Part, Spec
 from ...core.tensor import LazyTensor
 from ...errors import PlanError
 from ...numerics import nunchaku_layouts as layouts
-from .linear import Encoded, fill_codes
+from ...schemes.svdquant import W4A16
+from .linear import fill_codes
 from .rows import Joined, Level, narrow, padded
 
 __all__ = ["AdaNorm"]
 
 Array = NDArray[Any]
-
-_ENCODED = Encoded("w4a16")
-_GROUP = 64
-"""Columns that share a scale, which is all that nunchaku's kernel knows."""
-
-_GROUPS = 16
-"""Groups are stored in multiples of this, zeros beyond those of the weight."""
 
 
 @dataclass(frozen=True)
@@ -58,28 +52,26 @@ class AdaNorm(Expr):
     def lazy(self, name: str, did: Event) -> LazyTensor:
         """The packed tensor."""
         return LazyTensor(
-            name, Spec(self.weight.dtype, (self.weight.count, self.weight.columns)), self.parts(), self,
-            lcm(4, self.splits), self.weight.tensors[0].source, _ENCODED, fate=(did,),
+            name, self._spec, self.parts(), self, lcm(4, self.splits), self.weight.tensors[0].source,
+            self.stored, fate=(did,),
         )  # fmt: skip
+
+    @property
+    def stored(self) -> W4A16:
+        """How it is stored."""
+        return W4A16(self._bias_dtype.name)
+
+    @property
+    def _spec(self) -> Spec:
+        return Spec(self.weight.dtype, (self.weight.count, self.weight.columns))
 
     @property
     def _bias_dtype(self) -> DType:
         return self.weight.dtype if self.bias is None else self.bias.dtype
 
-    @property
-    def _stored(self) -> tuple[int, int]:
-        return self.scale.groups + -self.scale.groups % _GROUPS, self.weight.count
-
     def parts(self) -> tuple[Part, ...]:
         """What is stored; N is not padded."""
-        n, k = self.weight.count, self.weight.columns
-        scales = Spec(self.weight.dtype, self._stored)
-        return (
-            Part("codes", Spec(DTYPES["I32"], (n // 4, k // 2))),
-            Part("scale", scales),
-            Part("zero_point", scales),
-            Part("bias", Spec(self._bias_dtype, (n,))),
-        )
+        return self.stored.parts(self._spec)
 
     def read(self, start: int, stop: int, context: Context) -> Iterator[Piece]:
         """The parts of some packed rows; scales and bias come with row 0."""
@@ -92,7 +84,7 @@ class AdaNorm(Expr):
             first, last = split * channels + begin, split * channels + end
             rows = self.weight.read(first, last, context)
             scale = self.scale.read(first, last, context)
-            fill_codes(_ENCODED, self.weight, first, rows, (one, scale), codes, (split, self.splits))
+            fill_codes(self.stored, self.weight, first, rows, (one, scale), codes, (split, self.splits))
         yield Piece("codes", start * k // 2, layouts.pack_w4x16(codes))
         if start == 0:
             name = self.weight.tensors[0].source
@@ -104,7 +96,10 @@ class AdaNorm(Expr):
             yield Piece("bias", 0, self._bias(context))
 
     def _padded(self, values: Array, what: str, name: str) -> Array:
-        return padded(narrow(values, self.weight.dtype, what, name), self._stored)
+        return padded(
+            narrow(values, self.weight.dtype, what, name),
+            (W4A16().groups(self.scale.groups), self.weight.count),
+        )
 
     def _bias(self, context: Context) -> Array:
         n, dtype = self.weight.count, self._bias_dtype
@@ -129,9 +124,10 @@ class AdaNorm(Expr):
                 f"{self.weight.dtype} weights with {self._bias_dtype} biases are not what nunchaku reads",
                 tensor=first.source, hint="save them as BF16",
             )  # fmt: skip
-        if self.scale.whole or k // self.scale.groups != _GROUP:
+        if self.scale.whole or k // self.scale.groups != W4A16.group:
             raise PlanError(
-                f"one scale for {k // self.scale.groups} columns, an adaptive norm needs one for {_GROUP}",
+                f"one scale for {k // self.scale.groups} columns, an adaptive norm needs one for"
+                f" {W4A16.group}",
                 tensor=first.source,
                 hint="quantize with that group size",
             )

@@ -6,8 +6,8 @@ their orders are in :mod:`~transcode.numerics.nunchaku_layouts`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,47 +21,19 @@ from ...core.spec import Part, Spec
 from ...core.tensor import LazyTensor
 from ...errors import DataError, PlanError
 from ...numerics import nunchaku_layouts as layouts
+from ...schemes.svdquant import Calibrated, SvdqFp4, SvdqInt4
 from .rows import Joined, Level, elements, narrow, padded
 
-__all__ = ["Encoded", "Linear", "fill_codes"]
+__all__ = ["Linear", "fill_codes"]
 
 Array = NDArray[Any]
 
-_GROUP = {"svdq_int4": 64, "svdq_fp4": 16}
-"""Columns that share a scale, which is all that nunchaku's kernels know."""
-
-_OTHER = {16: "pass --float-point if it is FP4", 64: "leave out --float-point if it is INT4"}
+_OTHER = {
+    SvdqFp4.group: "pass --float-point if it is FP4",
+    SvdqInt4.group: "leave out --float-point if it is INT4",
+}
 
 _WARP = layouts.WARP
-_MICRO = 16
-_RANGE = {"svdq_int4": "-8..7", "svdq_fp4": "the finite numbers", "w4a16": "0..15"}
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """How nunchaku stores a layer: ``svdq_int4``, ``svdq_fp4`` or ``w4a16``."""
-
-    name: str
-
-    @property
-    def kernel(self) -> Callable[..., int]:
-        """What makes the codes, see :mod:`~transcode.numerics.nunchaku`."""
-        from ...numerics import nunchaku
-
-        made: Callable[..., int] = {
-            "svdq_int4": nunchaku.int4,
-            "svdq_fp4": nunchaku.fp4,
-            "w4a16": nunchaku.with_offset,
-        }[self.name]
-        return made
-
-    def prepare(self, dtype: DType) -> None:
-        """Compile the kernel for weights of this dtype."""
-        from ...numerics.rows import as_bits
-
-        one = np.ones((1, 1), np.float32)
-        rows = as_bits(np.zeros((1, 16), dtype.carrier), dtype)
-        self.kernel(rows, one, one, np.empty((1, 16), np.uint8), 0, 1)
 
 
 @dataclass(frozen=True)
@@ -69,7 +41,7 @@ class Linear(Expr):
     """A linear layer to be packed; all shapes have been checked against ``weight``, ``[N, K]``.
 
     Attributes:
-        encoded: ``svdq_int4`` or ``svdq_fp4``.
+        encoding: as it is asked for; :attr:`stored` has its levels of scales and its rank.
         weight: what the low-rank branch leaves of the weight, BF16 or F16.
         outer: first of two levels of scales, or ones.
         inner: the finer level, or the only one.
@@ -81,7 +53,7 @@ class Linear(Expr):
         fused: whether the layer before has taken the smoothing factors in.
     """
 
-    encoded: Encoded
+    encoding: SvdqInt4 | SvdqFp4
     weight: Joined
     outer: Level
     inner: Level
@@ -95,9 +67,19 @@ class Linear(Expr):
     def lazy(self, name: str, did: Event) -> LazyTensor:
         """The packed tensor. Rows are read in 128s."""
         return LazyTensor(
-            name, Spec(self.dtype, (self.weight.count, self.weight.columns)), self.parts(), self, _WARP,
-            self.weight.tensors[0].source, self.encoded, fate=(did,),
+            name, self._spec, self.parts(), self, _WARP, self.weight.tensors[0].source, self.stored,
+            fate=(did,),
         )  # fmt: skip
+
+    @property
+    def stored(self) -> SvdqInt4 | SvdqFp4:
+        """How it is stored."""
+        rank = 0 if self.down is None else self.down.spec.shape[0]
+        return replace(self.encoding, levels=tuple(role for role, _ in self._levels()), rank=rank)
+
+    @property
+    def _spec(self) -> Spec:
+        return Spec(self.dtype, (self.weight.count, self.weight.columns))
 
     @property
     def dtype(self) -> DType:
@@ -111,28 +93,12 @@ class Linear(Expr):
 
     def parts(self) -> tuple[Part, ...]:
         """What is stored: N padded to 128s, K to 128s, the rank to 16s."""
-        n, k = _up(self.weight.count, _WARP), _up(self.weight.columns, _WARP)
-        parts = [Part("codes", Spec(DTYPES["I8"], (n, k // 2)))]
-        for role, level in self._stored():
-            shape: tuple[int, ...] = (1,) if role == "global_scale" else (n,)
-            if role == "scale":
-                shape = (self._groups(level), n)
-            micro = role == "scale" and self._micro(level)
-            parts.append(Part(role, Spec(DTYPES["F8_E4M3"] if micro else self.dtype, shape)))
-        parts += [
-            Part(role, Spec(self.dtype, (m,))) for role, m in (("bias", n), ("smooth", k), ("smooth_orig", k))
-        ]
-        if self.rank:
-            parts += [
-                Part("lora_down", Spec(self.dtype, (k, self.rank))),
-                Part("lora_up", Spec(self.dtype, (n, self.rank))),
-            ]
-        return tuple(parts)
+        return self.stored.parts(self._spec)
 
     def read(self, start: int, stop: int, context: Context) -> Iterator[Piece]:
         """The parts of some rows; what goes by columns comes with row 0."""
         yield Piece("codes", start * _up(self.weight.columns, _WARP) // 2, self._codes(start, stop, context))
-        for role, level in self._stored():
+        for role, level in self._levels():
             if role == "global_scale":
                 if start == 0:
                     scale = level.read(0, 1, context).reshape(1)
@@ -140,7 +106,9 @@ class Linear(Expr):
             else:
                 data = self._scales(level, start, stop, context)
                 yield Piece(
-                    role, start * (self._groups(level) if role == "scale" else 1) * data.itemsize, data
+                    role,
+                    start * (self.encoding.groups(level.groups) if role == "scale" else 1) * data.itemsize,
+                    data,
                 )
         yield Piece("bias", start * 2, self._bias(start, stop, context))
         if self.up is not None:
@@ -159,7 +127,7 @@ class Linear(Expr):
         codes = context.take((_up(stop - start, _WARP), _up(self.weight.columns, _WARP)), np.uint8)
         codes[stop - start :] = 0
         codes[:, self.weight.columns :] = 0
-        fill_codes(self.encoded, self.weight, start, rows, (outer, inner), codes)
+        fill_codes(self.encoding, self.weight, start, rows, (outer, inner), codes)
         return layouts.pack_w4x4(codes)
 
     def _scales(self, level: Level, start: int, stop: int, context: Context) -> Array:
@@ -169,8 +137,8 @@ class Linear(Expr):
         one = narrow(np.ones(1, np.float32), self.dtype, "", "")[0]
         if level.groups == 1:
             return layouts.pack_vector(padded(scales.reshape(-1), (n,), one))
-        scales = padded(scales, (n, self._groups(level)), one)
-        if not self._micro(level):
+        scales = padded(scales, (n, self.encoding.groups(level.groups)), one)
+        if self.encoding.scale_dtype is None:
             return layouts.pack_scale(scales)
         numbers = scales.view(self.dtype.numpy()).astype(np.float32)
         if np.abs(numbers).max() > 448:
@@ -238,7 +206,7 @@ class Linear(Expr):
         made = narrow(rows, self.dtype, "the branch", self.up.source)
         return layouts.pack_lowrank(padded(made, (_up(stop - start, _WARP), self.rank)), down=False)
 
-    def _stored(self) -> list[tuple[str, Level]]:
+    def _levels(self) -> list[tuple[str, Level]]:
         """The levels of scales, each with its role."""
         return [(self._role(level), level) for level in (self.outer, self.inner) if level.tensors is not None]
 
@@ -246,13 +214,6 @@ class Linear(Expr):
         if level.whole and len(level.rows) == 1:
             return "global_scale"
         return "channel_scale" if level.groups == 1 else "scale"
-
-    def _micro(self, level: Level) -> bool:
-        return self.weight.columns == level.groups * _MICRO
-
-    def _groups(self, level: Level) -> int:
-        """Stored groups of a row: what a 64-column tile of FP4 or two of INT4 need."""
-        return _up(level.groups, 4 if self._micro(level) else 2)
 
     def _source(self, level: Level) -> str:
         return level.tensors[0].source if level.tensors else ""
@@ -271,10 +232,10 @@ class Linear(Expr):
                 tensor=first.source,
                 hint="save them as BF16",
             )
-        group, wanted = k // self.inner.groups, _GROUP[self.encoded.name]
+        group, wanted = k // self.inner.groups, self.encoding.group
         if group != wanted:
             raise PlanError(
-                f"one scale for {group} columns, {self.encoded.name} needs one for {wanted}",
+                f"one scale for {group} columns, {self.encoding.name} needs one for {wanted}",
                 tensor=first.source,
                 hint=_OTHER.get(group, "quantize with that group size"),
             )
@@ -304,7 +265,7 @@ class Linear(Expr):
 
 
 def fill_codes(
-    encoded: Encoded,
+    encoding: Calibrated,
     weight: Joined,
     start: int,
     rows: Array,
@@ -323,26 +284,18 @@ def fill_codes(
     """
     from ...numerics.rows import as_bits
 
-    bad = encoded.kernel(as_bits(rows, weight.dtype), *scales, codes, *places)
+    bad = encoding.kernel(as_bits(rows, weight.dtype), *scales, codes, *places)
     if bad < 0:
         return
     k = weight.columns
     outer, inner = (np.repeat(scale[bad], k // scale.shape[1]) for scale in scales)
     x = np.ascontiguousarray(rows[bad]).view(weight.dtype.numpy()).astype(np.float32)
-    with np.errstate(all="ignore"):
-        y = np.where(x == 0, np.float32(0), x / outer / inner)
-    if encoded.name == "w4a16":
-        fits = (np.rint(y) >= -7) & (np.rint(y) <= 8)
-        y = y + 7
-    elif encoded.name == "svdq_int4":
-        fits = (np.rint(y) >= -8) & (np.rint(y) <= 7)
-    else:
-        fits = np.isfinite(y)
+    y, fits = encoding.quotients(x, outer, inner)
     column = int(np.argmin(fits))
     tensor, row = weight.locate(start + bad)
     raise DataError(
         f"{float(x[column]):g} at row {row}, column {column} over its scale is {float(y[column]):g},"
-        f" not in {_RANGE[encoded.name]}",
+        f" not in {encoding.codes}",
         tensor=tensor.source,
         hint="are model.pt and scale.pt of one run?",
     )

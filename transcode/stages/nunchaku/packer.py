@@ -10,8 +10,9 @@ from ...containers.deepcompressor.names import BRANCH, SCALE, SMOOTH
 from ...core.event import Event
 from ...core.tensor import LazyTensor
 from ...errors import PlanError
+from ...schemes.svdquant import W4A16, SvdqFp4, SvdqInt4
 from .adanorm import AdaNorm
-from .linear import Encoded, Linear
+from .linear import Linear
 from .rows import Joined, Level, join, level
 
 __all__ = ["Packer"]
@@ -34,9 +35,9 @@ class _Sources:
 class Packer:
     """Finds what a layer is made of; remembers what was used, and for what."""
 
-    def __init__(self, table: dict[str, LazyTensor], encoded: Encoded) -> None:
+    def __init__(self, table: dict[str, LazyTensor], encoding: SvdqInt4 | SvdqFp4) -> None:
         self._table = table
-        self._encoded = encoded
+        self._encoding = encoding
         self.used: dict[str, str] = {}
         flag = self._take(_FUSED, "the choice of smoothing factors")
         self._fuses = flag is None or bool(flag.numpy())
@@ -67,15 +68,15 @@ class Packer:
                 raise PlanError("has two levels of scales, there can be one", tensor=first)
             norm = AdaNorm(found.weight, levels[0], found.bias, layer.splits)
             norm.check()
-            return [norm.lazy(name, Event("pack", f"w4a16 of {told}, {layer.splits} projections"))]
+            return [norm.lazy(name, Event("pack", f"{W4A16.name} of {told}, {layer.splits} projections"))]
         ones = Level(None, found.weight.rows, 1, False)
         coarse = levels[0] if len(levels) > 1 else ones
         fused = layer.fuses_smooth and self._fuses
         packed = Linear(
-            self._encoded, found.weight, coarse, levels[-1], found.bias, smooth, down, up, found.shift, fused
+            self._encoding, found.weight, coarse, levels[-1], found.bias, smooth, down, up, found.shift, fused
         )  # fmt: skip
         packed.check()
-        facts = [f"{self._encoded.name} of {told}"]
+        facts = [f"{self._encoding.name} of {told}"]
         facts += ["smoothed by the layer before" if fused else "smoothed"] if smooth else []
         facts += [f"rank {down.spec.shape[0]}"] if down else []
         facts += ["shifted"] if found.shift and down else []

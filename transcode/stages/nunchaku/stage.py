@@ -13,6 +13,7 @@ from ...core.flow import Transform
 from ...core.planning import Planning
 from ...core.tensor import LazyTensor
 from ...errors import PlanError
+from ...schemes.svdquant import SvdqFp4, SvdqInt4
 
 __all__ = ["Nunchaku"]
 
@@ -48,12 +49,15 @@ class Nunchaku(Transform):
     @property
     def scheme(self) -> str:
         """How linear layers are stored."""
-        return "svdq_fp4" if self.float_point else "svdq_int4"
+        return self._encoding.name
+
+    @property
+    def _encoding(self) -> SvdqInt4 | SvdqFp4:
+        return SvdqFp4() if self.float_point else SvdqInt4()
 
     def apply(self, tensors: Iterable[LazyTensor], planning: Planning) -> Iterator[LazyTensor]:
         """Join the tensors of every layer of every block; what is outside blocks goes on as it is."""
-        from .linear import Encoded  # most runs pack nothing
-        from .packer import Packer
+        from .packer import Packer  # most runs pack nothing
 
         table = {tensor.name: tensor for tensor in tensors}
         if not any(name.startswith(f"{SCALE}/") for name in table):
@@ -68,7 +72,7 @@ class Nunchaku(Transform):
         )
         if not blocks:
             raise PlanError(f"no tensor belongs to a block of {self.model} ({', '.join(layers)})")
-        packer = Packer(table, Encoded(self.scheme))
+        packer = Packer(table, self._encoding)
         made: dict[str, list[LazyTensor]] = {}
         for kind, number in blocks:
             for layer in layers[kind]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -38,7 +37,7 @@ def measure(
         stats: what encode was given.
         pieces: what encode made of them.
     """
-    simple = _without_search(scheme)
+    simple = scheme.without_search
     losses: list[Loss] = []
     cursor = {piece.role: 0 for piece in pieces}
     data = {piece.role: piece.data.reshape(-1).view(np.uint8) for piece in pieces}
@@ -105,10 +104,3 @@ def _losses(
 
 def _encoded(scheme: Scheme, rows: Array, spec: Spec, stats: float | None) -> dict[str, Array]:
     return {piece.role: piece.data.copy() for piece in scheme.encode(rows, spec, 0, stats, Scratch())}
-
-
-def _without_search(scheme: Scheme) -> Scheme | None:
-    """The same scheme with the plain scale of each block; None where it has no other."""
-    if getattr(scheme, "optimize", "none") == "none":
-        return None
-    return replace(scheme, optimize="none")  # type: ignore[type-var]  # all are dataclasses
