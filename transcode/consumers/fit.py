@@ -82,7 +82,7 @@ def alike(
         key = catalog.experts_of(tensor.name) or group_of(tensor)
         if key is not None and tensor.plain and len(tensor.spec.shape) > 1:
             groups.setdefault(key, []).append(number)
-    made = list(decided)
+    settled = list(decided)
     for members in groups.values():
         lost = next((number for number in members if number in spared), None)
         quantized = [number for number in members if _encoded(decided[number][1])]
@@ -91,7 +91,7 @@ def alike(
                 why = f"{decided[lost][0].name}, which it is joined with, is not: {spared[lost]}"
                 name = decided[number][0].name
                 planning.warn(f"{name}: not quantized: {why}", tensor=name, kind="joined")
-                made[number] = (decided[number][0], None, why)
+                settled[number] = (decided[number][0], None, why)
         elif quantized and len({repr(decided[number][1]) for number in members}) > 1:
             planning.warn(
                 f"{consumer.name}: loaders that join {_listed(decided[n][0].name for n in members)} refuse"
@@ -99,7 +99,7 @@ def alike(
                 tensor=decided[members[0]][0].name,
                 kind="not alike",
             )
-    return made
+    return settled
 
 
 def _encoded(action: Action) -> bool:
@@ -108,5 +108,5 @@ def _encoded(action: Action) -> bool:
 
 
 def _listed(names: Iterable[str]) -> str:
-    found = list(names)
-    return ", ".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
+    names = list(names)
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

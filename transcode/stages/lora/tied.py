@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from ... import catalog
-from ...consumers.evidence import CONFIG, read_json
+from ...consumers.config.stated import CONFIG, read_json
 from ...core.planning import Planning
 from ...core.tensor import LazyTensor
 from ...errors import PlanError
