@@ -7,6 +7,7 @@ from math import lcm
 
 from .. import catalog
 from ..core.dtypes import DType
+from ..core.event import Reason
 from ..core.planning import Planning
 from ..core.scheme import Scheme
 from ..core.tensor import LazyTensor
@@ -16,7 +17,7 @@ __all__ = ["Action", "Decision", "alike", "misfit", "multiple"]
 Action = Scheme | DType | None
 """What happens to a tensor: a scheme encodes it, a dtype is cast to, None leaves it."""
 
-Decision = tuple[LazyTensor, Action, str]
+Decision = tuple[LazyTensor, Action, Reason]
 """A tensor, what happens to it, and why."""
 
 
@@ -88,7 +89,9 @@ def alike(
         quantized = [number for number in members if _encoded(decided[number][1])]
         if lost is not None:
             for number in quantized:
-                why = f"{decided[lost][0].name}, which it is joined with, is not: {spared[lost]}"
+                why = Reason(
+                    "joined", f"{decided[lost][0].name}, which it is joined with, is not: {spared[lost]}"
+                )
                 name = decided[number][0].name
                 planning.warn(f"{name}: not quantized: {why}", tensor=name, kind="joined")
                 settled[number] = (decided[number][0], None, why)

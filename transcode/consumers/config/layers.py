@@ -64,7 +64,7 @@ def layers_of(tensors: Sequence[LazyTensor]) -> Layers:
     for tensor in tensors:
         module = tensor.name.removesuffix(_WEIGHT)
         if tensor.scheme is not None:
-            if _is_embedding(tensor, family):
+            if family.is_embedding(tensor.name, tensor.spec.shape):
                 raise PlanError(
                     f"an embedding cannot be {tensor.scheme.name} here: loaders quantize linear layers only",
                     tensor=tensor.name,
@@ -75,16 +75,12 @@ def layers_of(tensors: Sequence[LazyTensor]) -> Layers:
             tensor.name.endswith(_WEIGHT)
             and len(tensor.spec.shape) == 2
             and tensor.spec.dtype.name in FLOATS
-            and not _is_embedding(tensor, family)
+            and not family.is_embedding(tensor.name, tensor.spec.shape)
         ):
             kept.add(module)
     if not any(_is_head(module) for module in (*quantized, *kept)):
         kept.add(_HEAD)  # tied to the embedding it is stored nowhere, and a linear layer all the same
     return Layers(quantized, tuple(sorted(kept)))
-
-
-def _is_embedding(tensor: LazyTensor, family: catalog.Family) -> bool:
-    return family.is_target(tensor.name, tensor.spec.shape)[1] == "never: embedding"
 
 
 def _is_head(module: str) -> bool:
