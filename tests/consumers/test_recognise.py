@@ -124,3 +124,21 @@ def test_a_convention_that_marks_takes_what_is_not_marked_for_plain(tmp_path) ->
     marker = plain("a.comfy_quant", spec, Constant(spec, np.frombuffer(text, np.uint8).tobytes()))
     (first, *_), read = decipher([INT8[0], scale, marker], planning(tmp_path))
     assert (first.name, read["a.weight"].scheme.name) == ("comfyui", "int8")
+
+
+def test_two_conventions_that_mean_different_values(tmp_path, monkeypatch) -> None:
+    """The same names and facts, and nibbles in another order: the user knows whose they are."""
+    folder = tmp_path / "formats" / "conventions"
+    folder.mkdir(parents=True)
+    monkeypatch.setenv("TRANSCODE_FORMATS", str(folder.parent))
+    for name, packing in (("high", ", packing: high_first"), ("low", "")):
+        (folder / f"{name}.yaml").write_text(
+            f"convention: {name}\ntitle: mine\nschemes:\n  int4:\n    parts:\n"
+            f"      codes: {{name: '{{name}}.q'{packing}}}\n      scale: {{name: '{{name}}.s'}}\n"
+            "files: {}\n"
+        )
+    packed = tensors(**{"a.weight.q": ("U8", (8, 128)), "a.weight.s": ("BF16", (8, 4))})
+    with pytest.raises(PlanError, match="as high or low stores it, which decode to different values"):
+        decipher(packed, planning(tmp_path))
+    (only,), read = decipher(packed, planning(tmp_path), convention="low")
+    assert (only.name, read["a.weight.q"].scheme.name) == ("low", "int4")
