@@ -12,7 +12,7 @@ from ..core.planning import Planning
 from ..core.scheme import Scheme
 from ..core.tensor import LazyTensor
 
-__all__ = ["Action", "Decision", "alike", "misfit", "multiple"]
+__all__ = ["Action", "Decision", "alike", "misfit", "multiple", "odd_axis"]
 
 Action = Scheme | DType | None
 """What happens to a tensor: a scheme encodes it, a dtype is cast to, None leaves it."""
@@ -52,6 +52,15 @@ def multiple(scheme: Scheme, consumer: catalog.Convention | None) -> tuple[int, 
     limits = () if consumer is None else consumer.scheme(scheme.name).limits_for(scheme)
     rows, columns = scheme.multiple
     return lcm(rows, *(one.rows for one in limits)), lcm(columns, *(int(one.columns) for one in limits))
+
+
+def odd_axis(tensor: LazyTensor, scheme: Scheme, consumer: catalog.Convention | None) -> str | None:
+    """Which of ``rows`` and ``columns`` is no multiple of what scheme, else consumer, needs, if any."""
+    for steps in (scheme.multiple, multiple(scheme, consumer)):
+        for axis, count, step in zip(("rows", "columns"), tensor.spec.shape[-2:], steps, strict=False):
+            if count % step:
+                return axis
+    return None
 
 
 def _odd(tensor: LazyTensor, steps: tuple[int, int], why: str) -> str | None:

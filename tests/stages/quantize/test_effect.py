@@ -42,8 +42,7 @@ def test_misfits_that_differ_are_counted_together(save, tmp_path, refused):
     shapes = [(32, 65), (32, 65), (32, 33)]
     tensors = {f"blocks.{i}.ffn.weight": torch.ones(*shape) for i, shape in enumerate(shapes)}
     told = refused("run", save(tensors), tmp_path / "o.safetensors", "--scheme", "mxfp8")
-    assert "3 of 3 matrices: 65 columns are not a multiple of 32, " in told
-    assert told.count(", and the like") == 1
+    assert "3 of 3 matrices: 65 columns are not a multiple of 32" in told
 
 
 def test_a_quantized_source_is_not_quantized_again(wan, tmp_path, refused, cli):

@@ -58,8 +58,8 @@ def _counted(reasons: Sequence[Sequence[Reason]], tensors: str) -> str:
 
 
 def _shown(whys: Sequence[Reason]) -> str:
-    texts = Counter(why.text for why in whys)
-    return texts.most_common(1)[0][0] + (", and the like" if len(texts) > 1 else "")
+    """The words that most of them have."""
+    return Counter(why.text for why in whys).most_common(1)[0][0]
 
 
 def refuse_adapter(tensors: Sequence[LazyTensor], planning: Planning) -> None:

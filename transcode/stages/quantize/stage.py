@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ... import catalog
-from ...consumers.fit import Action, Decision, alike, misfit, multiple
+from ...consumers.fit import Action, Decision, alike, misfit, multiple, odd_axis
 from ...core.dtypes import DType
 from ...core.event import Event, Reason
 from ...core.flow import Transform
@@ -196,7 +196,11 @@ class Quantize(Transform):
                 fitting = self._fitting(tensor, action, why, choice.is_followed(tensor), consumer, planning)
                 if isinstance(fitting, str):
                     spared[number] = fitting
-                    fitting = (tensor, None, Reason("misfit", fitting, although=why))
+                    fitting = (
+                        tensor,
+                        None,
+                        Reason("misfit", fitting, odd_axis(tensor, action, consumer), why),
+                    )
                 decided.append(fitting)
             else:
                 decided.append((tensor, action, why))
