@@ -422,10 +422,11 @@ def carry_out(case: Case, folder: Path) -> Result:
 def _version() -> Iterator[None]:
     """The same in every record, whatever it is."""
     import transcode
-    from transcode.consumers import quantization_config, record
+    from transcode.consumers import record
+    from transcode.consumers.config import modelopt
 
     # Each has a name of its own for it, whenever it was loaded.
-    named = [vars(module) for module in (transcode, record, quantization_config)]
+    named = [vars(module) for module in (transcode, record, modelopt)]
     before = transcode.__version__
     for names in named:
         names["__version__"] = VERSION

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,12 @@ from hypothesis import strategies as st
 from transcode.catalog.policy import Block, Fused, Policy
 from transcode.core.patterns import Pattern
 from transcode.errors import RecipeError
+
+
+def said(owner: Policy, *of: Any) -> tuple[bool, str]:
+    """Whether a tensor is quantized, and the words for why."""
+    taken, why = owner.is_target(*of)
+    return taken, str(why)
 
 
 def patterns(*texts: str) -> tuple[Pattern, ...]:
@@ -25,7 +32,6 @@ POLICY = Policy(
     adapters=patterns("lora_A"),
     fused=(Fused(("q", "k", "v")), Fused(("gate_proj", "up_proj"))),
     dims=(2, 3),
-    drops=patterns("rope"),
     extras={"other": patterns("head")},
 )
 
@@ -58,16 +64,16 @@ POLICY = Policy(
     ],
 )
 def test_targets_and_their_reasons(name: str, taken: bool, why: str) -> None:
-    assert POLICY.is_target(name) == (taken, why)
+    assert said(POLICY, name) == (taken, why)
 
 
 def test_an_extra_is_taken_for_its_convention_only() -> None:
-    assert POLICY.is_target("head.weight", None, "other") == (True, "target head, for other")
-    assert POLICY.is_target("head.weight", None, "mine") == (False, "outside blocks")
+    assert said(POLICY, "head.weight", None, "other") == (True, "target head, for other")
+    assert said(POLICY, "head.weight", None, "mine") == (False, "outside blocks")
     # an extra wins over never, but is a weight and no adapter
     assert POLICY.is_target("gate.head.weight", None, "other")[0]
-    assert POLICY.is_target("head.bias", None, "other") == (False, "not a weight")
-    assert POLICY.is_target("head.lora_A.weight", None, "other") == (False, "adapter")
+    assert said(POLICY, "head.bias", None, "other") == (False, "not a weight")
+    assert said(POLICY, "head.lora_A.weight", None, "other") == (False, "adapter")
 
 
 @pytest.mark.parametrize(
@@ -75,7 +81,7 @@ def test_an_extra_is_taken_for_its_convention_only() -> None:
     [((4, 4), True), ((2, 4, 4), True), ((4,), False), ((1, 2, 3, 4), False), (None, True)],
 )
 def test_dimensions(shape: tuple[int, ...] | None, expected: bool) -> None:
-    taken, why = POLICY.is_target("blocks.0.ffn.weight", shape)
+    taken, why = said(POLICY, "blocks.0.ffn.weight", shape)
     assert taken == expected
     assert why == ("target ffn" if expected or shape is None else f"{len(shape)}-D")
     assert Policy(blocks=POLICY.blocks, targets=POLICY.targets).is_target("blocks.0.ffn.weight", (4,))[0]
@@ -83,21 +89,19 @@ def test_dimensions(shape: tuple[int, ...] | None, expected: bool) -> None:
 
 def test_everywhere_lifts_the_need_of_a_block() -> None:
     policy = Policy(targets=patterns("ffn"), everywhere=True)
-    assert policy.is_target("ffn.0.weight") == (True, "target ffn")
-    assert policy.is_target("mlp.0.weight") == (False, "not a target")
+    assert said(policy, "ffn.0.weight") == (True, "target ffn")
+    assert said(policy, "mlp.0.weight") == (False, "not a target")
 
 
 def test_what_is_a_weight_can_be_said_otherwise() -> None:
     policy = Policy(targets=patterns("*"), weights=patterns("kernel"), everywhere=True)
     assert policy.is_target("a.kernel")[0]
-    assert policy.is_target("a.weight") == (False, "not a weight")
+    assert said(policy, "a.weight") == (False, "not a weight")
 
 
-def test_adapters_and_drops() -> None:
+def test_adapters() -> None:
     assert POLICY.is_adapter("blocks.0.ffn.lora_A.weight")
     assert not POLICY.is_adapter("blocks.0.ffn.lora_AB.weight")
-    assert POLICY.is_dropped("rope.freqs")
-    assert not POLICY.is_dropped("ropes.freqs")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 import transcode as tc
 from transcode import catalog
-from transcode.consumers.declared import Told
+from transcode.consumers.declared import Declared
 from transcode.consumers.group import Names, readings
 from transcode.consumers.spell import canonical
 from transcode.errors import DataError, PlanError, RecipeError
@@ -391,7 +391,7 @@ def test_canonical_takes_off_what_spell_put_on(scheme, shape, rules, options, co
     specs = {role: plan[f"w.weight.{role}"].spec for role in roles}
     rule = catalog.convention(mine)
     names = Names({f"w.weight.{role}": spec for role, spec in specs.items()})
-    ((reading,),) = readings(names, rule, Told()).values()
+    ((reading,),) = readings(names, rule, Declared()).values()
     assert reading.scheme.name == scheme
     assert reading.spec.shape == shape
     parts = {part.role: part for part in reading.scheme.parts(reading.spec)}
@@ -410,10 +410,10 @@ def test_parts_are_read_only_where_their_shapes_fit():
     from transcode.core.spec import Spec
 
     fits = {"w.weight": Spec(DTYPES["I8"], (4, 64)), "w.weight_scale": Spec(DTYPES["F32"], (4, 1))}
-    ((reading,),) = readings(Names(fits), rule, Told()).values()
+    ((reading,),) = readings(Names(fits), rule, Declared()).values()
     assert (reading.scheme.name, reading.spec.shape) == ("int8", (4, 64))
     other = {**fits, "w.weight_scale": Spec(DTYPES["F32"], (5, 1))}
-    assert not readings(Names(other), rule, Told())
+    assert not readings(Names(other), rule, Declared())
 
 
 def test_a_part_without_a_place_is_refused(convention, save, tmp_path):

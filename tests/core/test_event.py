@@ -8,7 +8,7 @@ import pytest
 
 from transcode.core import values
 from transcode.core.dtypes import DTYPES
-from transcode.core.event import Event, Remark
+from transcode.core.event import Event, Reason, Remark
 from transcode.core.expr import Constant
 from transcode.core.spec import Spec
 from transcode.core.tensor import plain
@@ -61,3 +61,13 @@ def test_what_happens_to_many_is_held_once():
     ]
     assert len({id(event) for tensor in tensors for event in tensor.fate}) == 1
     assert pickle.dumps(tensors).count(b"a reason") == 1
+
+
+def test_reasons_are_told_apart_by_kind_and_label_and_read_in_full():
+    chosen = Reason("target", "target ffn", "ffn")
+    misfit = Reason("misfit", "65 columns are not a multiple of 32", although=chosen)
+    assert str(misfit) == "65 columns are not a multiple of 32 (target ffn)"
+    assert str(chosen) == "target ffn"
+    assert misfit.alike == Reason("misfit", "33 columns are not a multiple of 32").alike
+    assert chosen.alike != Reason("target", "target ffn", "attn").alike
+    assert pickle.loads(pickle.dumps(misfit)) == misfit

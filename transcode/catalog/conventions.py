@@ -58,11 +58,7 @@ def load_convention(path: Path) -> Convention:
     Raises:
         RecipeError: a mistake in it, with its line.
     """
-    top = strict.load(path).mapping()
-    node = top.need("convention")
-    name = node.string()
-    if name != path.stem:
-        raise node.error(f"{name!r} is not the name of the file", f"call it {path.stem!r}")
+    top = strict.catalog_file(path, "convention")
     title = top.need("title").string()
     shared = top.get("parts", part_rules, _NO_PARTS)
     schemes = {
@@ -75,7 +71,7 @@ def load_convention(path: Path) -> Convention:
     }
     config = top.get("config", lambda child: child.choice(CONFIGS), None)
     convention = Convention(
-        name,
+        path.stem,
         title,
         str(path),
         schemes,

@@ -84,11 +84,7 @@ def load_family(path: Path) -> Family:
     Raises:
         RecipeError: a mistake in it, with its line.
     """
-    top = strict.load(path).mapping()
-    node = top.need("family")
-    name = node.string()
-    if name != path.stem:
-        raise node.error(f"{name!r} is not the name of the file", f"call it {path.stem!r}")
+    top = strict.catalog_file(path, "family")
     title = top.need("title").string()
     refines = tuple(top.get("refines", strict.Node.strings, ()))
     fallback = top.get("fallback", strict.Node.boolean, False)
@@ -103,7 +99,7 @@ def load_family(path: Path) -> Family:
         if spelling.signature is None and not fallback:
             raise top.need("spellings").error(f"{spelling.name}: 'detect' is missing")
     return Family(
-        name, title, str(path), spellings, next(iter(spellings)), "", refines, fallback, conversions
+        path.stem, title, str(path), spellings, next(iter(spellings)), "", refines, fallback, conversions
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
+from ..core.event import Reason
 from ..errors import RecipeError
 from .derive import Derivation
 from .policy import Policy
@@ -94,19 +95,20 @@ class Family:
                 return self.spelled(spelling.name, prefix)
         return None
 
-    def recognises(self, names: Collection[str]) -> bool:
-        """Whether these are names of the family, in any of its spellings; :meth:`fit` says in which."""
-        return self.fit(names) is not None
-
     def block_of(self, name: str) -> int | None:
         """Number of the block that a tensor belongs to, None outside blocks."""
         return self.policy.block_of(name)
 
     def is_target(
         self, name: str, shape: tuple[int, ...] | None = None, convention: str | None = None
-    ) -> tuple[bool, str]:
+    ) -> tuple[bool, Reason]:
         """Whether a tensor is to be quantized, and why; see :meth:`Policy.is_target`."""
         return self.policy.is_target(name, shape, convention)
+
+    def is_embedding(self, name: str, shape: tuple[int, ...] | None = None) -> bool:
+        """Whether a tensor is never quantized because it is an embedding."""
+        _, why = self.is_target(name, shape)
+        return why.kind == "never" and why.label == "embedding"
 
     def is_adapter(self, name: str) -> bool:
         """Whether a tensor stays as it is, dtype included."""

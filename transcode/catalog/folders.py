@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from difflib import get_close_matches
 from pathlib import Path
 
 from ..core.paths import expanded, home
 from ..errors import RecipeError
 
-__all__ = ["find", "folders", "listing"]
+__all__ = ["find", "folders", "guess", "listing"]
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 
@@ -49,9 +50,14 @@ def find(kind: str, name: str) -> Path:
             return path
     known = listing(kind)
     one = {"families": "family", "conventions": "convention", "profiles": "profile"}.get(kind, kind)
-    close = get_close_matches(name, known, n=1)
-    guess = f" (did you mean {close[0]}?)" if close else ""
-    raise RecipeError(f"unknown {one} {name!r}", hint=f"known: {', '.join(known) or 'none'}{guess}")
+    hint = f"known: {', '.join(known) or 'none'}{guess(name, known)}"
+    raise RecipeError(f"unknown {one} {name!r}", hint=hint)
+
+
+def guess(word: str, known: Collection[str]) -> str:
+    """Which of some words may be meant by one that is none of them, in brackets; empty if none is near."""
+    close = get_close_matches(word, known, n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
 
 
 def _own() -> Path | None:

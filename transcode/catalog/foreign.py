@@ -74,10 +74,7 @@ def foreign() -> Foreign:
 
 @lru_cache(maxsize=8)
 def _parsed(path: Path, _version: tuple[int, int]) -> Foreign:
-    top = strict.load(path).mapping()
-    node = top.need("foreign")
-    if node.string() != path.stem:
-        raise node.error(f"{node.string()!r} is not the name of the file", f"call it {path.stem!r}")
+    top = strict.catalog_file(path, "foreign")
     table = Foreign(
         methods={key: child.string() for key, child in top.need("methods").mapping().items()},
         parts={

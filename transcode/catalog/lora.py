@@ -102,10 +102,7 @@ def lora_names() -> LoraNames:
 
 @lru_cache(maxsize=8)
 def _parsed(path: Path, _version: tuple[int, int]) -> LoraNames:
-    top = strict.load(path).mapping()
-    node = top.need("lora")
-    if node.string() != path.stem:
-        raise node.error(f"{node.string()!r} is not the name of the file", f"call it {path.stem!r}")
+    top = strict.catalog_file(path, "lora")
     text = top.need("text_encoder").mapping()
     names = LoraNames(
         styles=tuple(_style(key, child) for key, child in top.need("styles").mapping().items()),

@@ -74,10 +74,7 @@ def lora_tables() -> tuple[Table, ...]:
 
 @lru_cache(maxsize=64)
 def _parsed(path: Path, _version: tuple[int, int]) -> tuple[Table, ...]:
-    top = strict.load(path).mapping()
-    node = top.need("lora")
-    if node.string() != path.stem:
-        raise node.error(f"{node.string()!r} is not the name of the file", f"call it {path.stem!r}")
+    top = strict.catalog_file(path, "lora")
     title = top.need("title").string()
     when = {key: tuple(map(_run, child.sequence())) for key, child in top.need("when").mapping().items()}
     tables = tuple(_table(child, title, when) for child in top.need("tables").sequence())

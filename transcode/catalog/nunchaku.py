@@ -56,10 +56,7 @@ def modules(model: str) -> Modules:
         RecipeError: there is none, or a mistake in its file.
     """
     path = find("nunchaku", model)
-    top = strict.load(path).mapping()
-    node = top.need("model")
-    if node.string() != path.stem:
-        raise node.error(f"{node.string()!r} is not the name of the file", f"call it {path.stem!r}")
+    top = strict.catalog_file(path, "model")
     title = top.need("title").string()
     blocks = {
         block: tuple(_layer(name, layer) for name, layer in child.mapping().items())

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ..core.event import Reason
 from ..core.patterns import Pattern, glob_regex
 from ..errors import RecipeError
 
@@ -68,6 +69,16 @@ class Fused:
         return match is not None and Pattern(self.members[-1]).matches(match[0])
 
 
+_ADAPTER = Reason("adapter", "adapter")
+_NO_WEIGHT = Reason("not a weight", "not a weight")
+_OUTSIDE = Reason("outside blocks", "outside blocks")
+_NO_TARGET = Reason("not a target", "not a target")
+
+
+def _never(label: str) -> Reason:
+    return Reason("never", f"never: {label}", label)
+
+
 @dataclass(frozen=True)
 class Policy:
     """What to quantize, what never, what belongs together.
@@ -123,13 +134,9 @@ class Policy:
         """Whether it stays as it is, dtype included."""
         return any(pattern.matches(name) for pattern in self.adapters)
 
-    def is_dropped(self, name: str) -> bool:
-        """Whether the published converters leave it out."""
-        return any(pattern.matches(name) for pattern in self.drops)
-
     def is_target(
         self, name: str, shape: tuple[int, ...] | None = None, convention: str | None = None
-    ) -> tuple[bool, str]:
+    ) -> tuple[bool, Reason]:
         """Whether a tensor is to be quantized, and why.
 
         Args:
@@ -138,30 +145,30 @@ class Policy:
             convention: the one that is written; some quantize more than others.
         """
         if self.is_adapter(name):
-            return False, "adapter"
+            return False, _ADAPTER
         if not any(pattern.matches(name) for pattern in self.weights):
-            return False, "not a weight"
+            return False, _NO_WEIGHT
         for pattern in self.extras.get(convention or "", ()):
             if pattern.matches(name):
-                return True, f"target {pattern}, for {convention}"
+                return True, Reason("target", f"target {pattern}, for {convention}", str(pattern))
         for label, patterns in self.never.items():
             if any(pattern.matches(name) for pattern in patterns):
-                return False, f"never: {label}"
+                return False, _never(label)
         if (shape is None or len(shape) != 2 or shape[0] <= shape[1]) and any(
             pattern.matches(name) for pattern in self.routers
         ):
-            return False, "never: router"
+            return False, _never("router")
         chosen = next((pattern for pattern in self.also if pattern.matches(name)), None)
         if chosen is None:
             within = name if self.everywhere else self._behind(name)
             if within is None:
-                return False, "outside blocks"
+                return False, _OUTSIDE
             chosen = next((pattern for pattern in self.targets if pattern.matches(within)), None)
         if chosen is None:
-            return False, "not a target"
+            return False, _NO_TARGET
         if shape is not None and self.dims and len(shape) not in self.dims:
-            return False, f"{len(shape)}-D"
-        return True, f"target {chosen}"
+            return False, Reason("misfit", f"{len(shape)}-D", "dimensions")
+        return True, Reason("target", f"target {chosen}", str(chosen))
 
     def group_of(self, name: str) -> str | None:
         """Key of the fused group a tensor belongs to: equal for all its members, None for the others."""

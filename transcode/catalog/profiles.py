@@ -72,10 +72,7 @@ def profile(name: str) -> Profile:
         RecipeError: no such profile, or a mistake in its file.
     """
     path = find("profiles", name)
-    top = strict.load(path).mapping()
-    node = top.need("profile")
-    if node.string() != path.stem:
-        raise node.error(f"{node.string()!r} is not the name of the file", f"call it {path.stem!r}")
+    top = strict.catalog_file(path, "profile")
     title = top.need("title").string()
     keys = {key: _key(key, child) for key, child in top.need("keys").mapping().items()}
     pipelines = top.get("pipelines", _texts, {})

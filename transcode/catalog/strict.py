@@ -15,8 +15,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from os import PathLike
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import yaml
@@ -27,8 +27,9 @@ from yaml.nodes import Node as YamlNode
 
 from ..core import small_json
 from ..errors import RecipeError
+from .folders import guess
 
-__all__ = ["Mapping", "Node", "load", "parse"]
+__all__ = ["Mapping", "Node", "catalog_file", "load", "parse"]
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -101,7 +102,7 @@ class Node:
         found = self.string()
         if found not in allowed:
             raise self.error(
-                f"{found!r} is not allowed", f"use one of {', '.join(allowed)}{_nearest(found, allowed)}"
+                f"{found!r} is not allowed", f"use one of {', '.join(allowed)}{guess(found, allowed)}"
             )
         return found
 
@@ -239,7 +240,7 @@ class Mapping:
         for key in self._children:
             if key not in allowed:
                 raise self.key_error(
-                    key, f"unknown key {key!r}", f"known here: {', '.join(allowed)}{_nearest(key, allowed)}"
+                    key, f"unknown key {key!r}", f"known here: {', '.join(allowed)}{guess(key, allowed)}"
                 )
 
 
@@ -254,6 +255,19 @@ def load(path: str | PathLike[str]) -> Node:
     except UnicodeDecodeError as error:
         raise RecipeError(f"is not UTF-8 text: {error.reason} at byte {error.start}", file=path) from None
     return parse(text, str(path))
+
+
+def catalog_file(path: Path, kind: str) -> Mapping:
+    """The top of a file of the catalog, of which the key ``kind`` is the file's own name.
+
+    Raises:
+        RecipeError: as :func:`load`; or it has another name.
+    """
+    top = load(path).mapping()
+    node = top.need(kind)
+    if (name := node.string()) != path.stem:
+        raise node.error(f"{name!r} is not the name of the file", f"call it {path.stem!r}")
+    return top
 
 
 def parse(text: str, file: str) -> Node:
@@ -329,8 +343,3 @@ def _check(node: Node, sizes: dict[int, int], above: set[int]) -> int:
     above.discard(id(inner))
     sizes[id(inner)] = size
     return size
-
-
-def _nearest(word: str, allowed: Collection[str]) -> str:
-    close = get_close_matches(word, allowed, n=1)
-    return f" (did you mean {close[0]}?)" if close else ""

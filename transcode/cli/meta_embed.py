@@ -44,9 +44,9 @@ def embed(
     folder, else in the local hub cache. In a folder: transformer/config.json, config.json,
     transformer.config.json. Without one, the file stays as it was and the exit code is 2.
     """
-    from ..catalog import svdquant
     from ..catalog.model_config import find_config
     from ..catalog.profiles import profile
+    from ..consumers.config import svdquant
     from ..containers.compare import look
     from ..containers.safetensors.edit.splice import stringify
     from ..core.small_json import read_object

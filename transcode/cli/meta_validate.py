@@ -56,8 +56,8 @@ def validate(
 
 
 def _report(file: str, profile: Any, verbose: bool, compared: Any) -> dict[str, Any]:
-    from ..catalog.validation import Finding
-    from ..catalog.validation import validate as check
+    from ..consumers.validation import Finding
+    from ..consumers.validation import validate as check
     from ..containers.compare import compare_metadata, look
 
     report: dict[str, Any] = {"file": file, "valid": False, "errors": [], "warnings": []}

@@ -102,18 +102,18 @@ class Companions:
         shape = reading.spec.shape
         if SHAPE not in reading.stored:
             return shape
-        told = tuple(int(n) for n in self._table[reading.stored[SHAPE]].numpy().reshape(-1))
-        if told[-2:] == shape[-2:]:
+        stated = tuple(int(n) for n in self._table[reading.stored[SHAPE]].numpy().reshape(-1))
+        if stated[-2:] == shape[-2:]:
             return shape
         steps = multiple(reading.scheme, self._conventions[0])
-        padded = tuple(-(-n // step) * step for n, step in zip(told, steps, strict=False))
-        if not self._conventions[0].pads or len(told) != 2 or min(told) < 1 or padded != shape:
+        padded = tuple(-(-n // step) * step for n, step in zip(stated, steps, strict=False))
+        if not self._conventions[0].pads or len(stated) != 2 or min(stated) < 1 or padded != shape:
             raise PlanError(
-                f"has codes for {list(shape[-2:])}, but {reading.stored[SHAPE]!r} says {list(told)}",
+                f"has codes for {list(shape[-2:])}, but {reading.stored[SHAPE]!r} says {list(stated)}",
                 tensor=reading.name,
                 hint="they are packed by another width than 4 bits, or the file is damaged",
             )
-        return told
+        return stated
 
     def _check(self, reading: Reading) -> None:
         rows = self.shape(reading)[-2]

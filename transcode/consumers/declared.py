@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from . import record
-from .evidence import CONFIG, config_keys, read_json
+from .config.stated import CONFIG, read_json
+from .config.table import options
 
-__all__ = ["Told", "told"]
+__all__ = ["Declared", "declared"]
 
 
 @dataclass
-class Told:
+class Declared:
     """Options of schemes, as far as a source states them.
 
     A ragged last group or block leaves several sizes possible, and codes stored as bytes several formats.
@@ -38,9 +39,9 @@ class Told:
     @property
     def words(self) -> str:
         """What it says of codes, for errors; empty if nothing."""
-        said = [f"num_bits {bits}" for bits in sorted(self.bits)]
-        said += [f"symmetric {str(one).lower()}" for one in sorted(self.symmetric)]
-        return f" ({CONFIG} says {', '.join(said)})" if said else ""
+        words = [f"num_bits {bits}" for bits in sorted(self.bits)]
+        words += [f"symmetric {str(one).lower()}" for one in sorted(self.symmetric)]
+        return f" ({CONFIG} says {', '.join(words)})" if words else ""
 
     def add(self, options: Mapping[str, Any], scheme: str | None = None) -> None:
         """Take in options as a recipe or a config has them."""
@@ -58,24 +59,13 @@ class Told:
                 self.blocks.add((block[0], block[1]))
 
 
-def told(metadata: Mapping[str, str], side_files: Sequence[Path]) -> Told:
+def declared(metadata: Mapping[str, str], side_files: Sequence[Path]) -> Declared:
     """All that is stated, by the record first."""
-    found = Told(record.schemes(metadata))
-    for scheme, options in record.options(metadata):
-        found.add(options, scheme)
+    facts = Declared(record.schemes(metadata))
+    for scheme, chosen in record.options(metadata):
+        facts.add(chosen, scheme)
     for path in side_files:
         if path.name == CONFIG:
-            for holder, key in config_keys(read_json(path) or {}):
-                for options in _weights(holder[key]):
-                    found.add(options)
-    return found
-
-
-def _weights(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """The options of weights: of ``fp8`` at the top, of compressed-tensors in each of its groups."""
-    yield {key: config[key] for key in ("weight_block_size",) if key in config}
-    groups = config.get("config_groups")
-    for group in groups.values() if isinstance(groups, dict) else ():
-        weights = group.get("weights") if isinstance(group, dict) else None
-        if isinstance(weights, dict):
-            yield weights
+            for stated in options(read_json(path) or {}):
+                facts.add(stated)
+    return facts

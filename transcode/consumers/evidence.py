@@ -5,37 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from .. import catalog
 from ..catalog.foreign import foreign
-from ..core.small_json import object_or_none, read_object
-from ..errors import FormatError
+from ..core.small_json import object_or_none
 from . import record
+from .config.stated import CONFIG, KEYS, Json, read_json, statements
+from .config.table import BESIDE, speaker
 
-__all__ = [
-    "CONFIG",
-    "LAYERS",
-    "MODELOPT",
-    "Claim",
-    "beyond",
-    "claims",
-    "config_keys",
-    "layers",
-    "without_claims",
-]
-
-CONFIG = "config.json"
-MODELOPT = "hf_quant_config.json"
-"""Says the same as config.json does, in ModelOpt's own words."""
+__all__ = ["LAYERS", "Claim", "claims", "layers"]
 
 LAYERS = "_quantization_metadata"
 """Metadata key of ComfyUI: what its markers say, for all layers in one place."""
 
-_CONFIGS = ("quantization_config", "compression_config")
-"""Keys of config.json; the second is what early files of compressed-tensors have."""
-
-Json = dict[str, Any]
+_BITSANDBYTES = ("load_in_", "_load_in_", "bnb_")
+"""How its keys begin, which early files have without a ``quant_method``."""
 
 
 @dataclass(frozen=True)
@@ -55,26 +39,39 @@ class Claim:
 
 def claims(metadata: Mapping[str, str], side_files: Sequence[Path], names: Iterable[str]) -> list[Claim]:
     """All that is said, the most specific first."""
-    found = []
-    told = record.stored(metadata)
-    if told is not None:
-        found.append(Claim(f"the record in its metadata says {told[0]}", frozenset({told[0]})))
-    for path in side_files:
-        if path.name in (CONFIG, MODELOPT):
-            content = read_json(path)
-            for where, config in _stated(content, path.name):
-                if (claim := _claim(where, config)) is not None:
-                    found.append(claim)
-            if path.name == MODELOPT and content and "quantization" in content:
-                found.append(Claim(f"{MODELOPT} is beside it", _answering("modelopt")))
-            if path.name == CONFIG and _is_mlx((content or {}).get("quantization")):
-                found.append(Claim(f"{CONFIG} says quantization {{bits, group_size}}", frozenset(), "MLX"))
-    for key in _CONFIGS:
-        if (stated := object_or_none(metadata.get(key))) and (claim := _claim("its metadata says", stated)):
-            found.append(claim)
+    return [
+        *_of_record(metadata),
+        *(claim for path in side_files for claim in _of_side_file(path)),
+        *_of_metadata(metadata),
+        *_of_markers(names),
+    ]
+
+
+def _of_record(metadata: Mapping[str, str]) -> Iterator[Claim]:
+    if (recorded := record.stored(metadata)) is not None:
+        yield Claim(f"the record in its metadata says {recorded[0]}", frozenset({recorded[0]}))
+
+
+def _of_side_file(path: Path) -> Iterator[Claim]:
+    file = path.name
+    if file != CONFIG and file not in BESIDE:
+        return
+    content = read_json(path) or {}
+    for holder, key in statements(content):
+        yield from _of_statement(f"{file} says", holder[key], key)
+    if file == CONFIG and _is_mlx(content.get("quantization")):
+        yield Claim(f"{CONFIG} says quantization {{bits, group_size}}", frozenset(), "MLX")
+    if file in BESIDE:
+        dialect, side = BESIDE[file]
+        if side.key in content:
+            yield Claim(f"{file} is beside it", _answering(dialect.method))
+
+
+def _of_metadata(metadata: Mapping[str, str]) -> Iterator[Claim]:
+    for key in KEYS:
+        yield from _of_statement("its metadata says", object_or_none(metadata.get(key)) or {}, key)
     if layers(metadata):
-        found.append(Claim(f"its metadata has {LAYERS}", frozenset({"comfyui"})))
-    return found + _marked(names)
+        yield Claim(f"its metadata has {LAYERS}", frozenset({"comfyui"}))
 
 
 def _is_mlx(stated: object) -> bool:
@@ -83,41 +80,40 @@ def _is_mlx(stated: object) -> bool:
 
 def layers(metadata: Mapping[str, str]) -> dict[str, Json]:
     """What ``_quantization_metadata`` says of each layer."""
-    stated = object_or_none(metadata.get(LAYERS)) or {}
-    found = stated.get("layers")
-    if not isinstance(found, dict):
+    stated = (object_or_none(metadata.get(LAYERS)) or {}).get("layers")
+    if not isinstance(stated, dict):
         return {}
-    return {name: said for name, said in found.items() if isinstance(said, dict)}
+    return {name: marker for name, marker in stated.items() if isinstance(marker, dict)}
 
 
-def _marked(names: Iterable[str]) -> list[Claim]:
-    found: dict[frozenset[str], str] = {}
-    known = [one for one in catalog.every_convention() if any(rule.markers for rule in one.schemes.values())]
-    markers = [marker.name for one in known for rule in one.schemes.values() for marker in rule.markers]
+def _of_markers(names: Iterable[str]) -> list[Claim]:
+    """One claim for each set of conventions that a marker may be of."""
+    marking = [
+        one for one in catalog.every_convention() if any(rule.markers for rule in one.schemes.values())
+    ]
+    markers = [marker.name for one in marking for rule in one.schemes.values() for marker in rule.markers]
     endings = tuple({template.after or template.text for template in markers})
+    first: dict[frozenset[str], str] = {}
     for name in names:
-        if not name.endswith(endings):
-            continue
-        meant = frozenset(one.name for one in known if one.is_marker(name))
-        if meant:
-            found.setdefault(meant, name)
+        if name.endswith(endings) and (
+            conventions := frozenset(one.name for one in marking if one.is_marker(name))
+        ):
+            first.setdefault(conventions, name)
     return [
-        Claim(f"{name!r} is a marker of {' or '.join(sorted(meant))}", meant) for meant, name in found.items()
+        Claim(f"{name!r} is a marker of {' or '.join(sorted(conventions))}", conventions)
+        for conventions, name in first.items()
     ]
 
 
-def _claim(where: str, config: Json) -> Claim | None:
-    method = config.get("quant_method", config.get("method"))
-    if method is None and "quant_algo" in config:
-        method = "modelopt"
-    if method is None and any(key.startswith(("load_in_", "_load_in_", "bnb_")) for key in config):
+def _of_statement(where: str, statement: Json, key: str) -> Iterator[Claim]:
+    method = speaker(statement, key)
+    if method is None and any(name.startswith(_BITSANDBYTES) for name in statement):
         method = "bitsandbytes"
-    if not isinstance(method, str):
-        return None
-    said = f"{where} quant_method {method!r}"
-    if meant := _answering(method):
-        return Claim(said, meant)
-    return Claim(said, frozenset(), foreign().methods.get(method.lower(), method))
+    if statement and method is not None:
+        said = f"{where} quant_method {method!r}"
+        conventions = _answering(method)
+        title = "" if conventions else foreign().methods.get(method.lower(), method)
+        yield Claim(said, conventions, title)
 
 
 def _answering(method: str) -> frozenset[str]:
@@ -128,66 +124,3 @@ def _answering(method: str) -> frozenset[str]:
         for one in catalog.every_convention()
         if any(other.replace("_", "-") == wanted for other in (one.config or "", *one.methods))
     )
-
-
-def _stated(content: Json | None, file: str) -> Iterator[tuple[str, Json]]:
-    """Every ``quantization_config`` of a config, those of its sub-models too."""
-    for holder, key in config_keys(content or {}):
-        found = holder[key]
-        if isinstance(found, dict):
-            yield f"{file} says", found
-
-
-def config_keys(content: Json) -> list[tuple[Json, str]]:
-    """Where a config says how tensors are quantized: itself or the config of a sub-model, and the key."""
-    holders = [content, *(value for key, value in content.items() if key.endswith("_config"))]
-    return [
-        (holder, key)
-        for holder in holders
-        if isinstance(holder, dict)
-        for key in _CONFIGS
-        if isinstance(holder.get(key), dict)
-    ]
-
-
-def beyond(content: Json) -> str | None:
-    """What a config says of values beyond codes and scales, in words; None if nothing.
-
-    compressed-tensors rotates inputs as a model runs (``TransformLocation.is_online`` of its
-    ``transform/transform_args.py``), for which weights were rotated before they were rounded; and it leaves
-    zeros out (``sparsity_config``). Without these words tensors are not those of the model.
-    """
-    for holder, key in config_keys(content):
-        stated = holder[key]
-        for apply in _applied(stated.get("transform_config")):
-            if apply.get("location") not in ("weight_input", "weight_output"):
-                return f"transform_config with location {apply.get('location')!r}"
-        sparsity = stated.get("sparsity_config")
-        form = sparsity.get("format") if isinstance(sparsity, dict) else None
-        if form not in (None, "dense"):
-            return f"sparsity_config with format {form!r}"
-    return None
-
-
-def _applied(transforms: object) -> Iterator[Json]:
-    groups = transforms.get("config_groups") if isinstance(transforms, dict) else None
-    for group in groups.values() if isinstance(groups, dict) else ():
-        listed = group.get("apply") if isinstance(group, dict) else None
-        yield from (one for one in listed if isinstance(one, dict)) if isinstance(listed, list) else ()
-
-
-def without_claims(content: Json) -> Json:
-    """A config that says nothing of how tensors are quantized."""
-    found = {key: value for key, value in content.items() if key not in _CONFIGS}
-    for key, value in found.items():
-        if key.endswith("_config") and isinstance(value, dict):
-            found[key] = {inner: value[inner] for inner in value if inner not in _CONFIGS}
-    return found
-
-
-def read_json(path: Path) -> Json | None:
-    """A JSON object from a file; None where there is none that can be read."""
-    try:
-        return read_object(path)
-    except FormatError:
-        return None

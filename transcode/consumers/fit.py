@@ -7,16 +7,17 @@ from math import lcm
 
 from .. import catalog
 from ..core.dtypes import DType
+from ..core.event import Reason
 from ..core.planning import Planning
 from ..core.scheme import Scheme
 from ..core.tensor import LazyTensor
 
-__all__ = ["Action", "Decision", "alike", "misfit", "multiple"]
+__all__ = ["Action", "Decision", "alike", "misfit", "multiple", "odd_axis"]
 
 Action = Scheme | DType | None
 """What happens to a tensor: a scheme encodes it, a dtype is cast to, None leaves it."""
 
-Decision = tuple[LazyTensor, Action, str]
+Decision = tuple[LazyTensor, Action, Reason]
 """A tensor, what happens to it, and why."""
 
 
@@ -53,6 +54,15 @@ def multiple(scheme: Scheme, consumer: catalog.Convention | None) -> tuple[int, 
     return lcm(rows, *(one.rows for one in limits)), lcm(columns, *(int(one.columns) for one in limits))
 
 
+def odd_axis(tensor: LazyTensor, scheme: Scheme, consumer: catalog.Convention | None) -> str | None:
+    """Which of ``rows`` and ``columns`` is no multiple of what scheme, else consumer, needs, if any."""
+    for steps in (scheme.multiple, multiple(scheme, consumer)):
+        for axis, count, step in zip(("rows", "columns"), tensor.spec.shape[-2:], steps, strict=False):
+            if count % step:
+                return axis
+    return None
+
+
 def _odd(tensor: LazyTensor, steps: tuple[int, int], why: str) -> str | None:
     for what, count, step in zip(("rows", "columns"), tensor.spec.shape[-2:], steps, strict=True):
         if count % step:
@@ -82,16 +92,18 @@ def alike(
         key = catalog.experts_of(tensor.name) or group_of(tensor)
         if key is not None and tensor.plain and len(tensor.spec.shape) > 1:
             groups.setdefault(key, []).append(number)
-    made = list(decided)
+    settled = list(decided)
     for members in groups.values():
         lost = next((number for number in members if number in spared), None)
         quantized = [number for number in members if _encoded(decided[number][1])]
         if lost is not None:
             for number in quantized:
-                why = f"{decided[lost][0].name}, which it is joined with, is not: {spared[lost]}"
+                why = Reason(
+                    "joined", f"{decided[lost][0].name}, which it is joined with, is not: {spared[lost]}"
+                )
                 name = decided[number][0].name
                 planning.warn(f"{name}: not quantized: {why}", tensor=name, kind="joined")
-                made[number] = (decided[number][0], None, why)
+                settled[number] = (decided[number][0], None, why)
         elif quantized and len({repr(decided[number][1]) for number in members}) > 1:
             planning.warn(
                 f"{consumer.name}: loaders that join {_listed(decided[n][0].name for n in members)} refuse"
@@ -99,7 +111,7 @@ def alike(
                 tensor=decided[members[0]][0].name,
                 kind="not alike",
             )
-    return made
+    return settled
 
 
 def _encoded(action: Action) -> bool:
@@ -108,5 +120,5 @@ def _encoded(action: Action) -> bool:
 
 
 def _listed(names: Iterable[str]) -> str:
-    found = list(names)
-    return ", ".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
+    names = list(names)
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

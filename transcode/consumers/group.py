@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
 
@@ -14,10 +14,10 @@ from ..core.dtypes import DTYPES
 from ..core.scheme import Scheme
 from ..core.spec import Part, Spec
 from ..errors import PlanError
-from .declared import Told
+from .declared import Declared
 from .spell import stored_part
 
-__all__ = ["CODED", "Names", "Reading", "coded", "readings"]
+__all__ = ["CODED", "Coded", "Names", "Reading", "coded", "readings"]
 
 CODED = frozenset(
     ("I8", "U8", "I32", "U32", "F4", "F6_E2M3", "F6_E3M2", "F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ")
@@ -72,18 +72,18 @@ class Names:
 
     def __init__(self, specs: Mapping[str, Spec]) -> None:
         self.specs = specs
-        self._found: dict[str, list[str]] = {}
+        self._by_template: dict[str, list[str]] = {}
 
     def unspell(self, template: Template) -> list[str]:
         """Names of the tensors that have a part of that spelling."""
-        if template.text not in self._found:
+        if template.text not in self._by_template:
             after = template.after
-            self._found[template.text] = [
+            self._by_template[template.text] = [
                 name
                 for stored in self.specs
                 if stored.endswith(after) and (name := template.unspell(stored)) is not None
             ]
-        return self._found[template.text]
+        return self._by_template[template.text]
 
     @cached_property
     def any_codes(self) -> bool:
@@ -110,34 +110,45 @@ def _candidates(
                     yield name, rule, parts
 
 
-def coded(names: Names, conventions: Collection[Convention]) -> dict[str, tuple[str, set[str], set[str]]]:
-    """The tensors that any convention would take for quantized.
+@dataclass
+class Coded:
+    """A tensor that some conventions would take for quantized.
 
-    Returns:
-        Stored name of the codes -> name of the tensor, stored names of all its parts, and the conventions.
+    Attributes:
+        name: of the tensor.
+        parts: stored names of all its parts.
+        conventions: names of those.
     """
-    found: dict[str, tuple[str, set[str], set[str]]] = {}
+
+    name: str
+    parts: set[str] = field(default_factory=set)
+    conventions: set[str] = field(default_factory=set)
+
+
+def coded(names: Names, conventions: Collection[Convention]) -> dict[str, Coded]:
+    """The tensors that any convention would take for quantized, by the stored name of their codes."""
+    by_codes: dict[str, Coded] = {}
     if not names.any_codes:
-        return found
+        return by_codes
     for convention in conventions:
-        for name, _, parts in _candidates(names, convention):
-            spelled = {part.name.spell(name) for part in parts.values() if _takes(part.name, name)}
-            _, all_parts, by = found.setdefault(parts["codes"].name.spell(name), (name, set(), set()))
-            all_parts |= spelled & names.specs.keys()
-            by.add(convention.name)
-    return found
+        for name, _, rules in _candidates(names, convention):
+            spelled = {rule.name.spell(name) for rule in rules.values() if _takes(rule.name, name)}
+            one = by_codes.setdefault(rules["codes"].name.spell(name), Coded(name))
+            one.parts |= spelled & names.specs.keys()
+            one.conventions.add(convention.name)
+    return by_codes
 
 
-def readings(names: Names, convention: Convention, told: Told) -> dict[str, list[Reading]]:
+def readings(names: Names, convention: Convention, declared: Declared) -> dict[str, list[Reading]]:
     """How a convention reads what a file holds.
 
     Returns:
         Stored name of the codes -> its readings, one for each scheme that fits; mostly one. Small tensors can
         fit several, as padding makes their scales alike.
     """
-    found: dict[str, list[Reading]] = {}
+    by_codes: dict[str, list[Reading]] = {}
     if not names.any_codes:
-        return found
+        return by_codes
     inputs = convention.inputs
     spelled: dict[str, set[str]] = {}
     fitting: list[Reading] = []
@@ -152,17 +163,17 @@ def readings(names: Names, convention: Convention, told: Told) -> dict[str, list
         specs = {role: names.specs[text] for role, text in stored.items()}
         key = rule.scheme, id(parts), tuple(specs.items())
         if key not in known_fits:
-            known_fits[key] = _fits(specs, name, rule, parts, told)
+            known_fits[key] = _fits(specs, name, rule, parts, declared)
         fitting += [
             Reading(name, stored, parts, scheme, spec, powers) for scheme, spec, powers in known_fits[key]
         ]
     for reading in sorted(fitting, key=lambda one: one.powers):  # by a scheme of its own, where there is one
         beside = {template.spell(reading.name) for template in inputs if _takes(template, reading.name)}
         if spelled[reading.name] - beside <= set(reading.stored.values()):
-            known = found.setdefault(reading.codes, [])
+            known = by_codes.setdefault(reading.codes, [])
             if reading.meaning not in [other.meaning for other in known]:
                 known.append(reading)
-    return found
+    return by_codes
 
 
 def _takes(template: Template, name: str) -> bool:
@@ -170,7 +181,7 @@ def _takes(template: Template, name: str) -> bool:
 
 
 def _fits(
-    specs: Mapping[str, Spec], name: str, rule: SchemeRule, rules: Mapping[str, PartRule], told: Told
+    specs: Mapping[str, Spec], name: str, rule: SchemeRule, rules: Mapping[str, PartRule], declared: Declared
 ) -> list[tuple[Scheme, Spec, bool]]:
     """Schemes whose parts the convention would store with these facts; those with just these shapes first."""
     from ..schemes import SCHEMES
@@ -178,15 +189,17 @@ def _fits(
     scale = specs["scale"]
     formats = None
     if rules["codes"].dtype is not None:  # stored under a dtype that does not tell the format
-        formats = told.formats.get(rule.scheme) or rule.reads.get("format")
+        formats = declared.formats.get(rule.scheme) or rule.reads.get("format")
     close = []
     made_by = SCHEMES[rule.scheme]
-    for scheme in made_by.variants(rule.options, scale.dtype.name, groups=told.groups, blocks=told.blocks):
+    for scheme in made_by.variants(
+        rule.options, scale.dtype.name, groups=declared.groups, blocks=declared.blocks
+    ):
         if formats and getattr(scheme, "format", None) not in (None, *formats):
             continue
-        if told.symmetric == {False} and getattr(scheme, "symmetric", False):
+        if declared.symmetric == {False} and getattr(scheme, "symmetric", False):
             continue  # its zero points are not there
-        if told.bits and _bits(scheme) < specs["codes"].dtype.bits and _bits(scheme) not in told.bits:
+        if declared.bits and _bits(scheme) < specs["codes"].dtype.bits and _bits(scheme) not in declared.bits:
             continue  # several codes are in one number, by a width that is another
         spec = _logical(specs["codes"], rules["codes"], scheme)
         if spec is None or scheme.refuses(spec) is not None:
@@ -198,11 +211,11 @@ def _fits(
         if powers and rules["scale"].dtype is not None:
             continue
         try:
-            made = {role: stored_part(one, rules[role], name).spec for role, one in wanted.items()}
+            stored = {role: stored_part(one, rules[role], name).spec for role, one in wanted.items()}
         except PlanError:  # no layout for stacks
             continue
         fit = min(
-            _likeness(made[role], specs[role], rules[role], wanted[role], _bytes_of(wanted[role], powers))
+            _likeness(stored[role], specs[role], rules[role], wanted[role], _bytes_of(wanted[role], powers))
             for role in wanted
         )
         if fit:
@@ -220,15 +233,15 @@ def _bytes_of(part: Part, powers: bool) -> tuple[str, ...]:
     return (part.spec.dtype.name, "U8") if part.spec.dtype.bits == 8 else ()
 
 
-def _likeness(expected: Spec, found: Spec, rule: PartRule, part: Part, also: tuple[str, ...]) -> int:
+def _likeness(expected: Spec, stored: Spec, rule: PartRule, part: Part, also: tuple[str, ...]) -> int:
     """2 where the facts are the same, 1 where only axes of one element differ, 0 where they do not fit."""
-    if expected.dtype != found.dtype and found.dtype.name not in also:
+    if expected.dtype != stored.dtype and stored.dtype.name not in also:
         return 0
-    if expected.shape == found.shape:
+    if expected.shape == stored.shape:
         return 2
-    if not chain.apart(rule.codecs, part.spec) or prod(expected.shape) != prod(found.shape):
+    if not chain.apart(rule.codecs, part.spec) or prod(expected.shape) != prod(stored.shape):
         return 0
-    return int(_bare(expected.shape) == _bare(found.shape))
+    return int(_bare(expected.shape) == _bare(stored.shape))
 
 
 def _bare(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -243,10 +256,13 @@ def _bare(shape: tuple[int, ...]) -> tuple[int, ...]:
 def _logical(codes: Spec, rule: PartRule, scheme: Scheme) -> Spec | None:
     """Facts of the tensor that stored codes stand for, if the scheme made them."""
     bits = _bits(scheme)
-    found = chain.logical(rule.codecs, codes, _smallest_codes(scheme).dtype)
-    if found is None or len(found.shape) < 2 or found.shape[-1] * found.dtype.bits % bits:
+    canonical = chain.logical(rule.codecs, codes, _smallest_codes(scheme).dtype)
+    if canonical is None or len(canonical.shape) < 2:
         return None
-    return Spec(DTYPES["F32"], (*found.shape[:-1], found.shape[-1] * found.dtype.bits // bits))
+    *outer, last = canonical.shape
+    if last * canonical.dtype.bits % bits:
+        return None
+    return Spec(DTYPES["F32"], (*outer, last * canonical.dtype.bits // bits))
 
 
 def _bits(scheme: Scheme) -> int:

@@ -14,25 +14,27 @@ from ..core.spec import Spec
 from ..core.tensor import LazyTensor, plain
 from ..core.value import interned
 
-__all__ = ["marked", "markers"]
+__all__ = ["markers", "with_markers"]
 
 
-def marked(tensors: Iterable[LazyTensor], convention: Convention, planning: Planning) -> list[LazyTensor]:
+def with_markers(
+    tensors: Iterable[LazyTensor], convention: Convention, planning: Planning
+) -> list[LazyTensor]:
     """The tensors and, behind them, their markers: once, where the source brought the same along.
 
     Raises:
         As :func:`markers`.
     """
     tensors = list(tensors)
-    made = markers(tensors, convention)
-    ours = {marker.name: marker.spec for marker in made}
+    own = markers(tensors, convention)
+    ours = {marker.name: marker.spec for marker in own}
     kept = []
     for tensor in tensors:
         if tensor.plain and ours.get(tensor.name) == tensor.spec:
             planning.drop(tensor, Event("drop", f"{convention.name} marks the output with one of its own"))
         else:
             kept.append(tensor)
-    return kept + made
+    return kept + own
 
 
 def markers(tensors: Iterable[LazyTensor], convention: Convention) -> list[LazyTensor]:
@@ -42,13 +44,13 @@ def markers(tensors: Iterable[LazyTensor], convention: Convention) -> list[LazyT
         RecipeError: the convention has no place for the scheme of a tensor.
         PlanError: a marker cannot be spelled for a tensor's name.
     """
-    made: dict[str, LazyTensor] = {}
+    by_name: dict[str, LazyTensor] = {}
     for tensor in tensors:
         if tensor.scheme is not None:
             for marker in convention.scheme(tensor.scheme.name).markers_for(tensor.scheme):
                 name = marker.name.spell(tensor.name)
-                made.setdefault(name, _constant(name, marker, convention.name))
-    return list(made.values())
+                by_name.setdefault(name, _constant(name, marker, convention.name))
+    return list(by_name.values())
 
 
 def _constant(name: str, marker: Marker, convention: str) -> LazyTensor:

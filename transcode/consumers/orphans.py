@@ -128,9 +128,9 @@ def refuse_scaled(
     conventions = catalog.every_convention()
     below: dict[str, list[str]] = defaultdict(list)
     for tensor in tensors:
-        if (marked := _marked(tensor.name, cast, stored, conventions)) is not None:
+        if (owner := _marked_by(tensor.name, cast, stored, conventions)) is not None:
             raise PlanError(
-                f"marks {marked.name!r} as quantized, which is {marked.spec.dtype.name} and has no scale that"
+                f"marks {owner.name!r} as quantized, which is {owner.spec.dtype.name} and has no scale that"
                 " is known",
                 tensor=tensor.name,
                 hint="if it has none, take the markers away with --drop, and cast it then",
@@ -141,18 +141,18 @@ def refuse_scaled(
                     below[tensor.name[:end]].append(tensor.name)
     for tensor in cast:
         module = tensor.name.removesuffix(_WEIGHT)
-        found = [name for name in below[tensor.name] if name != tensor.name]
+        scales = [name for name in below[tensor.name] if name != tensor.name]
         if module != tensor.name:
-            found += [name for name in below[module] if name.rpartition(".")[0] in (module, tensor.name)]
-        if found:
+            scales += [name for name in below[module] if name.rpartition(".")[0] in (module, tensor.name)]
+        if scales:
             raise PlanError(
-                f"is {tensor.spec.dtype.name}, and {found[0]!r} stands beside it, which may be its scale",
+                f"is {tensor.spec.dtype.name}, and {scales[0]!r} stands beside it, which may be its scale",
                 tensor=tensor.name,
                 hint="decode it with the program that made it; or take that away with --drop if it is none",
             )
 
 
-def _marked(
+def _marked_by(
     name: str, cast: Iterable[LazyTensor], stored: Stored, conventions: Iterable[Convention]
 ) -> LazyTensor | None:
     """The first of some tensors that a marker of this name speaks of.

@@ -1,4 +1,4 @@
-"""How a source is quantized: found from what it says and from its parts, or refused by name."""
+"""How a source is quantized: recognised from what it says and from its parts, or refused by name."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from ..core.planning import Planning
 from ..core.spec import Spec
 from ..core.tensor import LazyTensor
 from ..errors import PlanError
-from .declared import Told, told
-from .evidence import CONFIG, Claim, beyond, claims, read_json
+from .config.stated import CONFIG, malformed, read_json
+from .config.table import beyond_codes
+from .declared import Declared, declared
+from .evidence import Claim, claims
 from .group import Names, Reading, coded, readings
-from .source_markers import Marks
+from .source_markers import SourceMarkers
 
 __all__ = ["Stored", "decipher", "plain_fp8", "stored_quantized"]
 
@@ -52,16 +54,29 @@ class Stored:
         return " or ".join(dict.fromkeys(titles)) or " or ".join(sorted(self.conventions))
 
 
+@dataclass(frozen=True)
+class _Unread:
+    """The first tensor that a convention does not read, and why.
+
+    Attributes:
+        undecided: it reads it in several ways, of which the user can say which.
+    """
+
+    tensor: str
+    why: str
+    undecided: bool = False
+
+
 def stored_quantized(tensors: Iterable[LazyTensor]) -> Stored:
     """What is quantized among tensors as they were read; reads names, dtypes and shapes."""
     names = Names(_specs(tensors))
+    return _stored(names)
+
+
+def _stored(names: Names) -> Stored:
     known = coded(names, catalog.every_convention())
-    return _stored(names, known)
-
-
-def _stored(names: Names, known: Mapping[str, tuple[str, set[str], set[str]]]) -> Stored:
     alien: dict[str, tuple[str, tuple[str, ...]]] = {}
-    parts = {part for _, mine, _ in known.values() for part in mine}
+    parts = {part for one in known.values() for part in one.parts}
     if names.any_codes or any(spec.dtype.name in ("I16", "U16") for spec in names.specs.values()):
         dtypes = {name: spec.dtype.name for name, spec in names.specs.items()}
         for module, (title, endings) in foreign().recognise(dtypes).items():
@@ -69,23 +84,23 @@ def _stored(names: Names, known: Mapping[str, tuple[str, set[str], set[str]]]) -
             parts |= {module + ending for ending in endings}
             parts |= {name for name in dtypes if name.startswith(f"{module}.weight.")}
     return Stored(
-        {codes: name for codes, (name, _, _) in known.items()},
+        {codes: one.name for codes, one in known.items()},
         frozenset(parts),
-        frozenset(convention for _, _, by in known.values() for convention in by),
+        frozenset(convention for one in known.values() for convention in one.conventions),
         alien,
     )
 
 
 def plain_fp8(tensors: Iterable[LazyTensor], stored: Stored) -> list[LazyTensor]:
     """Tensors of FP8 that no scale belongs to."""
-    marked = catalog.every_convention()
+    conventions = catalog.every_convention()
     return [
         tensor
         for tensor in tensors
         if tensor.plain
         and tensor.spec.dtype.name in ("F8_E4M3", "F8_E5M2")
         and tensor.name not in stored.parts
-        and not catalog.is_marker(tensor.name, marked)
+        and not catalog.is_marker(tensor.name, conventions)
     ]
 
 
@@ -114,53 +129,69 @@ def decipher(
     """
     table = {tensor.name: tensor for tensor in tensors}
     names = Names(_specs(tensors))
-    known = coded(names, catalog.every_convention())
-    stored = _stored(names, known)
-    said = claims(planning.metadata, planning.side_files, table)
+    stored = _stored(names)
+    statements = claims(planning.metadata, planning.side_files, table)
     if stored.foreign:
         raise _alien(stored)
-    for claim in said:
+    _refuse_undecodable(statements, planning)
+    if not stored.tensors:
+        raise _nothing(tensors, statements, stored)
+    allowed = _allowed(statements, convention)
+    markers = SourceMarkers(table, planning.metadata)
+    asked = {codes for codes, name in stored.tensors.items() if wanted is None or name in wanted}
+    facts = declared(planning.metadata, planning.side_files)
+    read: dict[str, dict[str, Reading]] = {}
+    unread: dict[str, _Unread] = {}
+    for name in allowed:
+        if len(allowed) > 1 and name not in stored.conventions:
+            continue
+        one = catalog.convention(name)
+        by_codes = _read_as(one, names, facts, scheme, asked, stored, markers)
+        if isinstance(by_codes, _Unread):
+            unread[name] = by_codes
+        else:
+            read[name] = by_codes
+    if not read:
+        raise _unread(unread, allowed, stored, names)
+    return _best(read)
+
+
+def _refuse_undecodable(statements: Sequence[Claim], planning: Planning) -> None:
+    """Stop where a source says of itself what is not decoded, or what nobody understands."""
+    for claim in statements:
         if not claim.conventions:
             raise PlanError(
                 f"{claim.said}, which is {claim.title}: transcode does not decode it",
                 hint="decode it with its own library, and save it in BF16",
             )
     for path in planning.side_files:
-        if path.name == CONFIG and (more := beyond(read_json(path) or {})):
+        if path.name != CONFIG:
+            continue
+        config = read_json(path) or {}
+        if (fault := malformed(config)) is not None:
             raise PlanError(
-                f"{CONFIG} says {more}: transcode does not decode it",
+                f"{CONFIG}: {fault}: how its tensors are quantized is not certain",
+                hint="let it say what is true; or take it out, if names and dtypes tell enough",
+            )
+        if (beyond := beyond_codes(config)) is not None:
+            raise PlanError(
+                f"{CONFIG} says {beyond}: transcode does not decode it",
                 hint="decode it with its own library, and save it in BF16",
             )
-    if not stored.tensors:
-        raise _nothing(tensors, said, stored)
-    allowed = _allowed(said, convention)
-    marks = Marks(table, planning.metadata)
-    asked = {codes for codes, name in stored.tensors.items() if wanted is None or name in wanted}
-    facts = told(planning.metadata, planning.side_files)
-    found: dict[str, dict[str, Reading]] = {}
-    unread: dict[str, tuple[str, str]] = {}
-    for name in allowed:
-        if len(allowed) > 1 and name not in stored.conventions:
-            continue
-        one = catalog.convention(name)
-        mine, why = _read_as(one, names, facts, scheme, asked, stored, marks)
-        if why is None:
-            found[name] = mine
-        else:
-            unread[name] = why
-    if not found:
-        raise _unread(unread, allowed, stored, names)
-    meanings = {name: frozenset(one.meaning for one in mine.values()) for name, mine in found.items()}
-    best, *rest = sorted(found, key=lambda name: (name == _LAST, name))
+
+
+def _best(read: Mapping[str, dict[str, Reading]]) -> tuple[list[Convention], dict[str, Reading]]:
+    """The conventions that read a source, all of which must mean the same, and what they read."""
+    meanings = {name: frozenset(one.meaning for one in by.values()) for name, by in read.items()}
+    best, *rest = sorted(read, key=lambda name: (name == _LAST, name))
     differing = [name for name in rest if meanings[name] != meanings[best]]
     if differing:
         raise PlanError(
             f"may be quantized as {_either([best, *differing])} stores it, which decode to different values",
-            tensor=next(iter(found[best].values())).name,
+            tensor=next(iter(read[best].values())).name,
             hint="say whose file it is with --from-convention",
         )
-    alike = [catalog.convention(name) for name in (best, *rest)]
-    return alike, found[best]
+    return [catalog.convention(name) for name in (best, *rest)], read[best]
 
 
 def _specs(tensors: Iterable[LazyTensor]) -> dict[str, Spec]:
@@ -177,7 +208,7 @@ def _alien(stored: Stored) -> PlanError:
     )
 
 
-def _nothing(tensors: Sequence[LazyTensor], said: Sequence[Claim], stored: Stored) -> PlanError:
+def _nothing(tensors: Sequence[LazyTensor], statements: Sequence[Claim], stored: Stored) -> PlanError:
     bare = plain_fp8(tensors, stored)
     if bare:
         return PlanError(
@@ -185,22 +216,22 @@ def _nothing(tensors: Sequence[LazyTensor], said: Sequence[Claim], stored: Store
             tensor=bare[0].name,
             hint="cast them instead: --cast bf16",
         )
-    though = f", though {said[0].said}" if said else ""
+    though = f", though {statements[0].said}" if statements else ""
     return PlanError(f"nothing to dequantize: no tensor is quantized{though}", hint="leave --dequantize out")
 
 
-def _allowed(said: Sequence[Claim], given: str | None) -> list[str]:
+def _allowed(statements: Sequence[Claim], asked: str | None) -> list[str]:
     """The conventions that are possible by what the source and the user say."""
-    allowed = catalog.conventions() if given is None else [catalog.convention(given).name]
+    allowed = catalog.conventions() if asked is None else [catalog.convention(asked).name]
     first: Claim | None = None
-    for claim in said:
+    for claim in statements:
         fitting = [name for name in allowed if name in claim.conventions]
         if fitting:
             allowed = fitting
             first = first or claim
-        elif given is not None:
+        elif asked is not None:
             raise PlanError(
-                f"{claim.said}, which is not {given}",
+                f"{claim.said}, which is not {asked}",
                 hint=f"leave --from-convention out, or say {_either(sorted(claim.conventions))}",
             )
         elif first is not None:
@@ -218,60 +249,57 @@ def _allowed(said: Sequence[Claim], given: str | None) -> list[str]:
 def _read_as(
     convention: Convention,
     names: Names,
-    facts: Told,
+    facts: Declared,
     scheme: str | None,
     asked: Collection[str],
     stored: Stored,
-    marks: Marks,
-) -> tuple[dict[str, Reading], tuple[str, str] | None]:
+    markers: SourceMarkers,
+) -> dict[str, Reading] | _Unread:
     """All asked tensors as one convention reads them; or the first that it does not read, and why."""
-    mine = readings(names, convention, facts)
-    found = {}
+    possible_by_codes = readings(names, convention, facts)
+    read = {}
     for codes, name in stored.tensors.items():
         if codes not in asked:
             continue
-        possible = mine.get(codes, [])
+        possible = possible_by_codes.get(codes, [])
         if not possible:
-            said = f"{_facts(codes, name, names)}: {convention.name} stores no scheme so{facts.words}"
-            return {}, (name, said)
-        possible, why = marks.fitting(possible, convention)
-        if why is not None:
-            return {}, (name, why)
+            why = f"{_facts(codes, name, names)}: {convention.name} stores no scheme so{facts.words}"
+            return _Unread(name, why)
+        possible, unfit = markers.fitting(possible, convention)
+        if unfit is not None:
+            return _Unread(name, unfit)
         if scheme is not None:
             possible = [one for one in possible if one.scheme.name == scheme]
             if not possible:
-                return {}, (
-                    name,
-                    f"{_facts(codes, name, names)}: {convention.name} does not store {scheme} so",
-                )
+                why = f"{_facts(codes, name, names)}: {convention.name} does not store {scheme} so"
+                return _Unread(name, why)
         if len(possible) > 1:
             possible = [one for one in possible if one.scheme.name in facts.schemes] or possible
         if len(possible) > 1:
             kinds = _either(dict.fromkeys(one.scheme.name for one in possible))
-            return {}, (name, f"{_facts(codes, name, names)} may be {kinds}; say which with --from-scheme")
-        found[codes] = possible[0]
-    return found, None
+            why = f"{_facts(codes, name, names)} may be {kinds}; say which with --from-scheme"
+            return _Unread(name, why, undecided=True)
+        read[codes] = possible[0]
+    return read
 
 
-def _unread(
-    unread: Mapping[str, tuple[str, str]], allowed: Sequence[str], stored: Stored, names: Names
-) -> PlanError:
+def _unread(unread: Mapping[str, _Unread], allowed: Sequence[str], stored: Stored, names: Names) -> PlanError:
     if len(unread) == 1:
-        ((tensor, why),) = unread.values()
-        return PlanError(f"cannot be decoded: {why}", tensor=tensor)
+        (only,) = unread.values()
+        return PlanError(f"cannot be decoded: {only.why}", tensor=only.tensor)
     if not unread:
         tensor = next(iter(stored.tensors.values()))
         return PlanError(f"cannot be decoded: its parts are not those of {_either(allowed)}", tensor=tensor)
-    telling = list(unread)
-    undecided = [one for name, one in unread.items() if name in telling and "--from-scheme" in one[1]]
-    tensor, why = undecided[0] if undecided else unread[telling[0]]
-    if not undecided:
-        codes = next(codes for codes, name in stored.tensors.items() if name == tensor)
-        why = (
-            f"{_facts(codes, tensor, names)}: no convention stores a scheme so"
-            f" (the names are those of {_either(telling)})"
-        )
-    return PlanError(f"cannot be decoded: {why}", tensor=tensor)
+    undecided = next((one for one in unread.values() if one.undecided), None)
+    if undecided is not None:
+        return PlanError(f"cannot be decoded: {undecided.why}", tensor=undecided.tensor)
+    tensor = next(iter(unread.values())).tensor
+    codes = next(codes for codes, name in stored.tensors.items() if name == tensor)
+    return PlanError(
+        f"cannot be decoded: {_facts(codes, tensor, names)}: no convention stores a scheme so"
+        f" (the names are those of {_either(unread)})",
+        tensor=tensor,
+    )
 
 
 def _facts(codes: str, name: str, names: Names) -> str:

@@ -45,7 +45,7 @@ def make(
     }
 
 
-def dumps(made: Mapping[str, Any], *, before: str | None, still: bool = False) -> str:
+def dumps(record: Mapping[str, Any], *, before: str | None, still: bool = False) -> str:
     """The record as metadata; it names the digest of the record that the source carried, if any.
 
     Args:
@@ -55,9 +55,9 @@ def dumps(made: Mapping[str, Any], *, before: str | None, still: bool = False) -
     more: dict[str, Any] = {}
     if isinstance(earlier.get("digest"), str):
         more["from"] = earlier["digest"]
-    if still and not made["schemes"] and (kept := _stored(earlier)) is not None:
+    if still and not record["schemes"] and (kept := _stored(earlier)) is not None:
         more["stored"] = {"convention": kept[0], "schemes": kept[1]}
-    return _canonical({**made, **more})
+    return _canonical({**record, **more})
 
 
 def stored(metadata: Mapping[str, str]) -> tuple[str, list[str]] | None:
@@ -66,10 +66,10 @@ def stored(metadata: Mapping[str, str]) -> tuple[str, list[str]] | None:
 
 
 def _stored(record: Mapping[str, Any]) -> tuple[str, list[str]] | None:
-    told = record.get("stored", record)
-    if not isinstance(told, dict):
+    holds = record.get("stored", record)
+    if not isinstance(holds, dict):
         return None
-    convention, schemes = told.get("convention"), told.get("schemes")
+    convention, schemes = holds.get("convention"), holds.get("schemes")
     if not isinstance(convention, str) or not isinstance(schemes, list):
         return None
     names = [name for name in schemes if isinstance(name, str)]
@@ -78,35 +78,36 @@ def _stored(record: Mapping[str, Any]) -> tuple[str, list[str]] | None:
 
 def recipe(record: Mapping[str, Any]) -> dict[str, Any] | None:
     """The recipe that a record tells, as recipe files have it; None where it tells none."""
-    found = record.get("recipe")
-    if not isinstance(found, dict) or not isinstance(found.get("steps"), list):
+    recorded = record.get("recipe")
+    if not isinstance(recorded, dict) or not isinstance(recorded.get("steps"), list):
         return None
-    return {"steps": found["steps"], "target": {key: found[key] for key in found if key != "steps"}}
+    target = {key: value for key, value in recorded.items() if key != "steps"}
+    return {"steps": recorded["steps"], "target": target}
 
 
 def schemes(metadata: Mapping[str, str]) -> list[str]:
     """Names of the schemes that a file holds, as far as its record tells."""
-    told = stored(metadata)
-    return told[1] if told is not None else []
+    holds = stored(metadata)
+    return [] if holds is None else holds[1]
 
 
 def options(metadata: Mapping[str, str]) -> list[tuple[str, Mapping[str, Any]]]:
     """The schemes that a file was made with, each with the options that the recipe gave it."""
     from ..schemes.text import parse_scheme
 
-    made = recipe(_read(metadata.get(KEY)))
-    found: list[tuple[str, Mapping[str, Any]]] = []
-    for step in made["steps"] if made is not None else ():
+    recorded = recipe(_read(metadata.get(KEY)))
+    used: list[tuple[str, Mapping[str, Any]]] = []
+    for step in recorded["steps"] if recorded is not None else ():
         quantize = step.get("quantize") if isinstance(step, dict) else None
         if not isinstance(quantize, dict) or not isinstance(quantize.get("scheme"), str):
             continue
-        given = quantize.get("options")
-        found.append((quantize["scheme"], given if isinstance(given, dict) else {}))
+        chosen = quantize.get("options")
+        used.append((quantize["scheme"], chosen if isinstance(chosen, dict) else {}))
         for override in quantize.get("overrides", ()):
             if isinstance(override, list) and len(override) == 2 and ":" in str(override[1]):
                 name, more = parse_scheme(str(override[1]))
-                found.append((name, dict(more)))
-    return found
+                used.append((name, dict(more)))
+    return used
 
 
 def _read(record: str | None) -> dict[str, Any]:

@@ -1,11 +1,15 @@
-"""The small files beside the weights: config, tokenizer and others of the source, and the index."""
+"""The small files beside the weights: config, tokenizer and others of the source, and the index.
+
+A row of steps, each of which lets them tell one thing that changed: of which class the model is, how its
+tensors are quantized, which dtype they have.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from .. import catalog
 from ..core import small_json
@@ -14,16 +18,11 @@ from ..core.output import PlannedFile, SideFile
 from ..core.planning import Planning
 from ..core.tensor import LazyTensor
 from ..errors import PlanError
-from .evidence import CONFIG, MODELOPT, beyond, config_keys, read_json, without_claims
-from .partial_config import partly, partly_modelopt
-from .quantization_config import KEY, computes, quantization_config
+from .config import dtype, table
+from .config.dialect import Statement
+from .config.stated import CONFIG, KEY, Json, malformed, read_json, statements, without_statements
 
 __all__ = ["index", "note_config", "side_files"]
-
-_DTYPES = ("dtype", "torch_dtype")
-"""Where config.json says in which dtype a model is loaded; the second is read by older releases too."""
-
-_TORCH = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
 def side_files(
@@ -36,24 +35,16 @@ def side_files(
     consumer; where they are no longer, it does not.
 
     Args:
+        tensors: those of the output.
         taken: names of the weight files.
     """
-    found = {
+    files = {
         path.name: SideFile(path.name, path) for path in flow.source.side_files if path.name not in taken
     }
-    if any(step.respells for step in flow.steps):
-        given = found.pop(CONFIG, None)
-        made = _derived(tensors, None if given is None else _read(given.content))
-        if made is not None:
-            text = json.dumps(made, indent=2, sort_keys=True)
-            found[CONFIG] = SideFile(CONFIG, f"{text}\n".encode())
-        else:
-            planning.warn(
-                f"no {CONFIG} is written: that of the source is another program's, and none can be derived"
-            )
-    _say_quantized(found, flow, tensors, planning)
-    _say_dtype(found, flow, tensors, planning)
-    return list(found.values())
+    folder = _Folder(files, flow, tensors, planning)
+    for step in (_derive_config, _state_quantization, _state_dtype):
+        step(folder)
+    return list(folder.files.values())
 
 
 def note_config(tensors: Sequence[LazyTensor], convention: catalog.Convention, planning: Planning) -> None:
@@ -65,129 +56,148 @@ def note_config(tensors: Sequence[LazyTensor], convention: catalog.Convention, p
         )
 
 
-def _say_quantized(
-    found: dict[str, SideFile], flow: Flow, tensors: Sequence[LazyTensor], planning: Planning
-) -> None:
+@dataclass
+class _Folder:
+    """What will stand beside the weights, so far, and what it must be true of."""
+
+    files: dict[str, SideFile]
+    flow: Flow
+    tensors: Sequence[LazyTensor]
+    planning: Planning
+
+    def json(self, name: str) -> Json | None:
+        """The content of a file; None where it is missing or no JSON object."""
+        if (side := self.files.get(name)) is None:
+            return None
+        if isinstance(side.content, Path):
+            return read_json(side.content)
+        return small_json.object_or_none(side.content)
+
+    def put(self, name: str, content: Json) -> None:
+        """Write a file, with the indent that its own writers use."""
+        text = small_json.spell(content, indent=2 if name == CONFIG else 4)
+        self.files[name] = SideFile(name, f"{text}\n".encode())
+
+    @property
+    def convention(self) -> catalog.Convention | None:
+        """The one that is written."""
+        name = self.planning.convention
+        return None if name is None else catalog.convention(name)
+
+
+def _derive_config(folder: _Folder) -> None:
+    """The configuration of the class that a new spelling of the names belongs to."""
+    if not any(step.respells for step in folder.flow.steps):
+        return
+    source = folder.json(CONFIG)
+    folder.files.pop(CONFIG, None)
+    family = catalog.detect([tensor.name for tensor in folder.tensors])
+    shapes = {tensor.name: tensor.spec.shape for tensor in folder.tensors}
+    derived = None if family is None else family.config(shapes, source)
+    if derived is None:
+        folder.planning.warn(
+            f"no {CONFIG} is written: that of the source is another program's, and none can be derived"
+        )
+    else:
+        text = json.dumps(derived, indent=2, sort_keys=True)
+        folder.files[CONFIG] = SideFile(CONFIG, f"{text}\n".encode())
+
+
+def _state_quantization(folder: _Folder) -> None:
     """Put ``quantization_config`` into config.json, take it out, or let it say what is left."""
-    side = found.get(CONFIG)
-    config = None if side is None else _read(side.content)
-    if side is not None and config is None:
+    planning, convention = folder.planning, folder.convention
+    config = folder.json(CONFIG)
+    if config is None and CONFIG in folder.files:
         planning.warn(f"{CONFIG} is no JSON object: it goes along as it is")
-    dialect = None if planning.convention is None else catalog.convention(planning.convention).config
-    made = None if dialect is None else quantization_config(tensors, dialect, planning)
-    stated = config is not None and bool(config_keys(config))
-    if made is not None:
-        if side is None:
-            planning.note(f"no {CONFIG} is written: loaders need one with the {KEY} of these tensors")
-        if config is not None:
-            if more := beyond(config):
-                raise PlanError(
-                    f"{CONFIG} says {more}, without which its tensors are not those of the model",
-                    hint="take a source without it, or take it out if it is not true",
-                )
-            if stated and not planning.decoded:
-                planning.warn(f"{CONFIG}: {KEY} of the source is replaced")
-            told = {**without_claims(config), KEY: made.config}
-            if (dtype := computes(tensors, catalog.convention(str(planning.convention)))) is not None:
-                told = _with_dtype(told, _TORCH[dtype], planning)
-            found[CONFIG] = _json(CONFIG, told, indent=2)
-            found.pop(MODELOPT, None)
-            found |= {name: _json(name, content, indent=4) for name, content in made.files.items()}
-    elif planning.decoded and (MODELOPT in found or stated):
+    method = None if convention is None else convention.config
+    statement = None if method is None else table.state(folder.tensors, method, planning)
+    if statement is not None and convention is not None:
+        _replace_statement(folder, config, statement, convention)
+        return
+    if config is not None and (fault := malformed(config)) is not None:
+        planning.warn(f"{CONFIG}: {fault}: loaders refuse it; it goes along as it is")
+    stated = config is not None and bool(statements(config))
+    if planning.decoded and (stated or any(name in folder.files for name in table.BESIDE)):
         if planning.coded:
-            _say_some(found, config, tensors, planning)
-            return
-        found.pop(MODELOPT, None)
-        if config is not None:
-            found[CONFIG] = _json(CONFIG, without_claims(config), indent=2)
-        what = "stored otherwise" if any(tensor.scheme is not None for tensor in tensors) else "decoded"
-        planning.note(f"{CONFIG}: {KEY} of the source is left out, its tensors are {what}")
+            _list_decoded(folder, config)
+        else:
+            _remove_statement(folder, config)
 
 
-def _say_some(
-    found: dict[str, SideFile],
-    config: dict[str, Any] | None,
-    tensors: Sequence[LazyTensor],
-    planning: Planning,
+def _replace_statement(
+    folder: _Folder, config: Json | None, statement: Statement, convention: catalog.Convention
 ) -> None:
+    """Say how the output is quantized, instead of how the source was."""
+    planning = folder.planning
+    if config is None:
+        if CONFIG not in folder.files:
+            planning.note(f"no {CONFIG} is written: loaders need one with the {KEY} of these tensors")
+        return
+    if (beyond := table.beyond_codes(config)) is not None:
+        raise PlanError(
+            f"{CONFIG} says {beyond}, without which its tensors are not those of the model",
+            hint="take a source without it, or take it out if it is not true",
+        )
+    if (statements(config) or malformed(config)) and not planning.decoded:
+        planning.warn(f"{CONFIG}: {KEY} of the source is replaced")
+    config = {**without_statements(config), KEY: statement.config}
+    if (decoded_to := dtype.decoded_to(folder.tensors, convention)) is not None:
+        config = _with_dtype(config, dtype.TORCH_NAMES[decoded_to], planning)
+    folder.put(CONFIG, config)
+    for name in table.BESIDE:
+        folder.files.pop(name, None)
+    for name, content in statement.files.items():
+        folder.put(name, content)
+
+
+def _with_dtype(config: Json, wanted: str, planning: Planning) -> Json:
+    """The configuration with the dtype to which the consumer decodes, whatever the model had."""
+    keys = [key for key in dtype.DTYPE_KEYS if key in config] or [dtype.DTYPE_KEYS[-1]]
+    if any(config.get(key) != wanted for key in keys):
+        before = config.get(keys[0], "not said")
+        planning.note(
+            f"{CONFIG}: {keys[0]} is {wanted}, to which its tensors are decoded, instead of {before}"
+        )
+    return dtype.with_dtype(config, wanted)
+
+
+def _list_decoded(folder: _Folder, config: Json | None) -> None:
     """Name the decoded layers as those that are not quantized."""
-    decoded = [tensor.name for tensor in tensors if tensor.source in planning.decoded]
-    coded = [tensor.name for tensor in tensors if tensor.source in planning.coded]
-    if config is not None and config_keys(config):
-        found[CONFIG] = _json(CONFIG, partly(config, decoded, coded), indent=2)
-    if MODELOPT in found and (stated := _read(found[MODELOPT].content)) is not None:
-        found[MODELOPT] = _json(MODELOPT, partly_modelopt(stated, decoded, coded), indent=4)
+    planning = folder.planning
+    decoded = [tensor.name for tensor in folder.tensors if tensor.source in planning.decoded]
+    coded = [tensor.name for tensor in folder.tensors if tensor.source in planning.coded]
+    if config is not None and statements(config):
+        folder.put(CONFIG, table.leave_out(config, decoded, coded))
+    for name in table.BESIDE:
+        if (beside := folder.json(name)) is not None:
+            folder.put(name, table.leave_out_beside(name, beside, decoded, coded))
     planning.note(f"{CONFIG}: {KEY} lists the decoded layers as not quantized")
 
 
-def _say_dtype(
-    found: dict[str, SideFile], flow: Flow, tensors: Sequence[LazyTensor], planning: Planning
-) -> None:
+def _remove_statement(folder: _Folder, config: Json | None) -> None:
+    """Say nothing of how tensors are quantized: none is any longer as the source said."""
+    for name in table.BESIDE:
+        folder.files.pop(name, None)
+    if config is not None:
+        folder.put(CONFIG, without_statements(config))
+    now = "stored otherwise" if any(tensor.scheme is not None for tensor in folder.tensors) else "decoded"
+    folder.planning.note(f"{CONFIG}: {KEY} of the source is left out, its tensors are {now}")
+
+
+def _state_dtype(folder: _Folder) -> None:
     """Let ``dtype`` (``torch_dtype``) of config.json be that of the weights, where they changed theirs.
 
     That is where all float matrices that are not quantized have one dtype. A config that says none stays so.
     """
-    side = found.get(CONFIG)
-    if side is None or not any(step.retypes for step in flow.steps):
+    if not any(step.retypes for step in folder.flow.steps):
         return
-    if planning.convention is not None and computes(tensors, catalog.convention(planning.convention)):
+    if folder.convention is not None and dtype.decoded_to(folder.tensors, folder.convention) is not None:
         return  # that dtype is said already, whatever the weights that are kept have
-    held = {
-        tensor.spec.dtype.name
-        for tensor in tensors
-        if tensor.plain and len(tensor.spec.shape) >= 2 and tensor.spec.dtype.kind == "float"
-    }
-    config = _read(side.content)
-    name = _TORCH.get(next(iter(held))) if len(held) == 1 else None
+    config, name = folder.json(CONFIG), dtype.dtype_of_weights(folder.tensors)
     if config is None or name is None:
         return
-    parts = [value for key, value in config.items() if key.endswith("_config") and key != KEY]
-    changed = False
-    for holder in (config, *parts):
-        for key in _DTYPES:
-            if isinstance(holder, dict) and isinstance(holder.get(key), str):
-                said = holder[key].removeprefix("torch.")
-                changed |= said != name
-                holder[key] = name if said != name else holder[key]
-    if changed:
-        found[CONFIG] = _json(CONFIG, config, indent=2)
-
-
-def _with_dtype(config: dict[str, Any], dtype: str, planning: Planning) -> dict[str, Any]:
-    """The configuration of a model that is loaded in another dtype than its own: loaders do not cast what
-    they decode, and products of two dtypes fail.
-    """
-    keys = [key for key in _DTYPES if key in config] or [_DTYPES[-1]]
-    if any(config.get(key) != dtype for key in keys):
-        given = config.get(keys[0], "not said")
-        planning.note(f"{CONFIG}: {keys[0]} is {dtype}, to which its tensors are decoded, instead of {given}")
-    parts = {key: _nested(value, dtype) for key, value in config.items() if key != KEY}
-    return {**config, **parts, **dict.fromkeys(keys, dtype)}
-
-
-def _nested(value: Any, dtype: str) -> Any:
-    """The same in the configurations of parts of a model."""
-    if not isinstance(value, dict):
-        return value
-    made = {key: _nested(one, dtype) for key, one in value.items()}
-    return {key: dtype if key in _DTYPES and isinstance(one, str) else one for key, one in made.items()}
-
-
-def _json(name: str, content: dict[str, Any], indent: int) -> SideFile:
-    return SideFile(name, f"{small_json.spell(content, indent=indent)}\n".encode())
-
-
-def _read(content: bytes | Path) -> dict[str, Any] | None:
-    if isinstance(content, bytes):
-        return small_json.object_or_none(content)
-    return read_json(content)
-
-
-def _derived(tensors: Sequence[LazyTensor], given: dict[str, Any] | None) -> dict[str, Any] | None:
-    family = catalog.detect([tensor.name for tensor in tensors])
-    if family is None:
-        return None
-    return family.config({tensor.name: tensor.spec.shape for tensor in tensors}, given)
+    if (changed := dtype.with_own_dtype(config, name)) is not None:
+        folder.put(CONFIG, changed)
 
 
 def index(

@@ -13,13 +13,13 @@ from ..core.tensor import LazyTensor
 from .evidence import layers
 from .group import Reading
 
-__all__ = ["Marks"]
+__all__ = ["SourceMarkers"]
 
 _MOST = 1 << 20
 """Bytes of the longest marker that is read."""
 
 
-class Marks:
+class SourceMarkers:
     """The markers of a source, in tensors or in metadata.
 
     Args:
@@ -48,22 +48,22 @@ class Marks:
             for marker in convention.scheme(one.scheme.name).markers
             if marker.everywhere
         }
-        said, where = None, ""
+        content, where = None, ""
         for marker in templates.values():
-            said, where = self._said(name, marker)
-            if said is not None:
+            content, where = self._content(name, marker)
+            if content is not None:
                 break
-        if said is None:
+        if content is None:
             expected = next(iter(templates.values())).name.spell(name)
             return [], f"has no {expected!r}, without which {convention.name} takes it for plain"
         kept, unknown = [], []
         for one in marked:
             for marker in convention.scheme(one.scheme.name).markers_for(one.scheme):
                 wanted = json.loads(marker.data) if marker.dtype == "U8" else {}
-                if any(said.get(key) != value for key, value in wanted.items()):
+                if any(content.get(key) != value for key, value in wanted.items()):
                     continue
                 more = [
-                    key for key, value in said.items() if key not in wanted and value not in (None, False)
+                    key for key, value in content.items() if key not in wanted and value not in (None, False)
                 ]
                 more = [key for key in more if key not in marker.silent]
                 if more:
@@ -73,26 +73,26 @@ class Marks:
         if kept:
             return kept, None
         if unknown:
-            shown = ", ".join(f"{key}={said[key]!r}" for key in dict.fromkeys(unknown))
+            shown = ", ".join(f"{key}={content[key]!r}" for key in dict.fromkeys(unknown))
             return [], f"{where} says {shown}, which transcode does not decode"
         return (
             [],
-            f"{where} says {said.get('format', said)!r}, which is not decoded from such parts",
+            f"{where} says {content.get('format', content)!r}, which is not decoded from such parts",
         )
 
-    def _said(self, name: str, marker: Marker) -> tuple[dict[str, Any] | None, str]:
+    def _content(self, name: str, marker: Marker) -> tuple[dict[str, Any] | None, str]:
         spelled = marker.name.spell(name)
         tensor = self._table.get(spelled)
         where = repr(spelled)
         if tensor is None:
             layer = name.removesuffix(".weight")
-            found, where = self._layers.get(layer), f"_quantization_metadata of {layer!r}"
-            if found is None:
+            content, where = self._layers.get(layer), f"_quantization_metadata of {layer!r}"
+            if content is None:
                 return None, where
         else:
-            found = _json(tensor) or {}
-        nested = found.get("params")
-        flat = {key: value for key, value in found.items() if key != "params"}
+            content = _json(tensor) or {}
+        nested = content.get("params")
+        flat = {key: value for key, value in content.items() if key != "params"}
         return {**flat, **(nested if isinstance(nested, dict) else {})}, where
 
 

@@ -46,13 +46,13 @@ def spell(
     scheme = tensor.scheme.name
     _read_by(tensor, convention, planning)
     rules = {part.role: convention.part(part.role, scheme) for part in tensor.parts}
-    made = tensor.parts
+    kept = tensor.parts
     # Where padded tensors are taken, only their shapes are not those of the codes.
     if SHAPE in convention.scheme(scheme).parts and (tensor.unpadded or not convention.pads):
         rules[SHAPE] = convention.part(SHAPE, scheme)
-        made = (*made, Part(SHAPE, Spec(DTYPES["I64"], (len(tensor.spec.shape),))))
+        kept = (*kept, Part(SHAPE, Spec(DTYPES["I64"], (len(tensor.spec.shape),))))
     names = {role: rule.name.spell(tensor.name) for role, rule in rules.items()}
-    parts = tuple(interned(stored_part(part, rules[part.role], tensor.name)) for part in made)
+    parts = tuple(interned(stored_part(part, rules[part.role], tensor.name)) for part in kept)
     changes = tuple(
         (part.role, steps)
         for part in tensor.parts
@@ -100,17 +100,17 @@ def _read_by(tensor: LazyTensor, convention: Convention, planning: Planning) -> 
     scheme: Any = tensor.scheme
     rule = convention.scheme(scheme.name)
     for option, value in rule.unread(scheme).items():
-        told = f"{scheme.name} with {option}={_shown(value)}"
+        options = f"{scheme.name} with {option}={_shown(value)}"
         known = (one for one in rule.partly if not one.experts and option in one.when)
         by = next((one.by for one in known if holds(one.when, scheme)), None)
         if by is None:
             raise PlanError(
-                f"{convention.name} does not read {told}",
+                f"{convention.name} does not read {options}",
                 tensor=tensor.name,
                 hint=f"use {' or '.join(map(_shown, rule.reads[option]))}, or --convention neutral, which"
                 " transcode alone reads",
             )
-        planning.warn(f"{convention.name}: {told} is read by {by}")
+        planning.warn(f"{convention.name}: {options} is read by {by}")
     if experts_of(tensor.name) is not None:
         for one in rule.partly:
             if one.experts and holds(one.when, scheme):

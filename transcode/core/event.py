@@ -7,7 +7,7 @@ from typing import Literal
 
 from .value import Value
 
-__all__ = ["Event", "Kind", "Remark"]
+__all__ = ["Event", "Kind", "Reason", "Remark", "Why"]
 
 Kind = Literal[
     "absorb", "add", "calibrate", "cast", "convert", "dequantize", "drop", "gather", "join", "keep", "lora",
@@ -43,6 +43,41 @@ class Event(Value):
 
     def __str__(self) -> str:
         return self.label if self.text is None else f"{self.label}: {self.text}"
+
+
+Why = Literal[
+    "include", "target", "override",
+    "adapter", "exclude", "joined", "misfit", "never", "nonfinite", "not a float", "not a target",
+    "not a weight", "outside blocks", "quantized already",
+]  # fmt: skip
+"""Why a tensor is quantized (the first line), or is not. ``misfit``: scheme or consumer cannot take it;
+``joined``: the consumer reads it only together with one that is not quantized.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Reason(Value):
+    """Why a tensor is quantized, or is not. Its ``str`` is the text, for people and JSON.
+
+    Attributes:
+        kind: what kind of reason it is.
+        text: in words; without those of ``although``.
+        label: what of its kind: the pattern that matched, the name of what is never quantized, the dtype.
+        although: why it was chosen all the same, where it does not fit.
+    """
+
+    kind: Why
+    text: str
+    label: str | None = None
+    although: Reason | None = None
+
+    @property
+    def alike(self) -> tuple[Why, str | None]:
+        """Equal for reasons of one kind, whatever they say of a single tensor."""
+        return self.kind, self.label
+
+    def __str__(self) -> str:
+        return self.text if self.although is None else f"{self.text} ({self.although})"
 
 
 @dataclass(frozen=True, slots=True)

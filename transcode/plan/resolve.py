@@ -13,7 +13,7 @@ from typing import Any
 
 from .. import catalog
 from ..consumers import record, side_files
-from ..consumers.markers import marked
+from ..consumers.markers import with_markers
 from ..consumers.spell import spell
 from ..containers import table as containers
 from ..core.flow import Flow
@@ -132,7 +132,7 @@ def repack_quantized(draft: Draft) -> None:
 
 def add_markers(draft: Draft) -> None:
     """The tensors by which a consumer tells how the others are quantized."""
-    draft.tensors = marked(draft.tensors, draft.convention, draft.planning)
+    draft.tensors = with_markers(draft.tensors, draft.convention, draft.planning)
 
 
 def choose_workers(draft: Draft) -> None:

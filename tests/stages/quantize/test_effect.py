@@ -38,6 +38,13 @@ def test_nothing_quantized_for_shapes(save, tmp_path, refused):
     assert "3 of 3 matrices: 65 columns are not a multiple of 32" in told
 
 
+def test_misfits_that_differ_are_counted_together(save, tmp_path, refused):
+    shapes = [(32, 65), (32, 65), (32, 33)]
+    tensors = {f"blocks.{i}.ffn.weight": torch.ones(*shape) for i, shape in enumerate(shapes)}
+    told = refused("run", save(tensors), tmp_path / "o.safetensors", "--scheme", "mxfp8")
+    assert "3 of 3 matrices: 65 columns are not a multiple of 32" in told
+
+
 def test_a_quantized_source_is_not_quantized_again(wan, tmp_path, refused, cli):
     once = tmp_path / "once.safetensors"
     cli("run", wan, once, "--scheme", "int8")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from ... import catalog
-from ...consumers.evidence import CONFIG, read_json
+from ...consumers.config.stated import CONFIG, read_json
 from ...core.planning import Planning
 from ...core.tensor import LazyTensor
 from ...errors import PlanError
@@ -46,7 +46,7 @@ def refuse_untied(
         return
     family = catalog.generic_family()
     for name in whole:
-        if family.is_target(name, table[name].spec.shape)[1] == "never: embedding":
+        if family.is_embedding(name, table[name].spec.shape):
             raise PlanError(
                 f"is replaced by the one in {contents.path.name}, and {CONFIG} ties the head to it"
                 f" ({_TIED}), which was not trained with it: the head would change too",

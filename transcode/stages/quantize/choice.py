@@ -6,14 +6,19 @@ from collections.abc import Callable, Sequence
 
 from ... import catalog
 from ...core.dtypes import FLOATS
+from ...core.event import Reason
 from ...core.planning import Planning
 from ...core.tensor import LazyTensor
 from ..select import Patterns
 
 __all__ = ["Choice"]
 
-_OTHER_MODELS = ("never: vae", "never: text encoder", "never: other model")
-"""Why the generic family keeps what belongs to another model of an all-in-one file."""
+_OTHER_MODELS = ("vae", "text encoder", "other model")
+"""What the generic family never quantizes, as it belongs to another model of an all-in-one file."""
+
+_ALREADY = Reason("quantized already", "quantized already")
+_NO_TARGET = Reason("not a target", "matches no target")
+_NO_WEIGHT = Reason("not a weight", "not a .weight")
 
 
 class Choice:
@@ -75,7 +80,7 @@ class Choice:
             )
         return catalog.generic_family([tensor.name for tensor in tensors]), current
 
-    def __call__(self, tensor: LazyTensor) -> tuple[bool, str]:
+    def __call__(self, tensor: LazyTensor) -> tuple[bool, Reason]:
         excluded = self._exclude.first(tensor.name)
         included = target = None
         if not tensor.plain or (tensor.spec.dtype.name in FLOATS and len(tensor.spec.shape) >= 2):
@@ -84,24 +89,25 @@ class Choice:
             included = self._include.first(tensor.name)
             target = self._targets.first(tensor.name)
         if not tensor.plain:
-            return False, "quantized already"
+            return False, _ALREADY
         if excluded is not None:
-            return False, f"exclude {excluded}"
+            return False, Reason("exclude", f"exclude {excluded}", excluded)
         if tensor.spec.dtype.name not in FLOATS:
-            return False, f"{tensor.spec.dtype.name} is not a plain float"
+            dtype = tensor.spec.dtype.name
+            return False, Reason("not a float", f"{dtype} is not a plain float", dtype)
         if included is not None:
-            return True, f"include {included}"
+            return True, Reason("include", f"include {included}", included)
         if len(tensor.spec.shape) < 2:
-            return False, f"{len(tensor.spec.shape)}-D"
+            return False, Reason("misfit", f"{len(tensor.spec.shape)}-D", "dimensions")
         if self._use_targets:
             if target is None:
-                return False, "matches no target"
+                return False, _NO_TARGET
             if not tensor.name.endswith(".weight"):
-                return False, "not a .weight"
-            return True, f"target {target}"
+                return False, _NO_WEIGHT
+            return True, Reason("target", f"target {target}", target)
         name = self._key(tensor)
         take, why = self._family.is_target(name, tensor.spec.shape, self._planning.convention)
-        if why in _OTHER_MODELS:
+        if why.kind == "never" and why.label in _OTHER_MODELS:
             self._others.add(name.split(".", 1)[0])
         return take, why
 

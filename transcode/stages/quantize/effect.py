@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ...catalog.lora import lora_names
 from ...containers import table
+from ...core.event import Reason
 from ...core.planning import Planning
 from ...core.tensor import LazyTensor
 from ...errors import PlanError
 
 __all__ = ["refuse_adapter", "refuse_nothing"]
 
-_NUMBER = re.compile(r"\d+")
 _REASONS = 2
 _ADAPTER = "adapter_config.json"
 
 
-def refuse_nothing(scheme: str, kept: Iterable[tuple[LazyTensor, str]], planning: Planning) -> None:
+def refuse_nothing(scheme: str, kept: Iterable[tuple[LazyTensor, Reason]], planning: Planning) -> None:
     """Say that nothing is quantized, and why: the reasons that most tensors have.
 
     Args:
@@ -34,28 +33,33 @@ def refuse_nothing(scheme: str, kept: Iterable[tuple[LazyTensor, str]], planning
     kept = list(kept)
     # Nobody wonders why a bias stays.
     matrices = [(tensor, why) for tensor, why in kept if not tensor.plain or len(tensor.spec.shape) > 1]
-    matrices = [(tensor, why) for tensor, why in matrices if why != "not a weight"] or matrices
-    reasons: Counter[str] = Counter()
-    shown: dict[str, str] = {}
+    matrices = [(tensor, why) for tensor, why in matrices if why.kind != "not a weight"] or matrices
+    alike: dict[object, list[Reason]] = {}
     for _, why in matrices or kept:
-        # Behind a misfit stands why the tensor was chosen, behind a name its numbers.
-        kind = _NUMBER.sub("*", why.partition(" (")[0])
-        reasons[kind] += 1
-        shown.setdefault(kind, why.partition(" (")[0])
-    total = sum(reasons.values())
-    if reasons:
-        count = f"{total} matrices" if matrices else f"{total} tensors"
-        parts = [f"{number} of {count}: {shown[kind]}" for kind, number in reasons.most_common(_REASONS)]
-        rest = len(reasons) - len(parts)
-        told = "; ".join(parts) + (f"; and {rest} more reasons" if rest else "")
-    else:
-        told = "there are no tensors"
-    what = f"quantize: no tensor becomes {scheme}: {told}"
+        alike.setdefault(why.alike, []).append(why)
+    reasons = sorted(alike.values(), key=len, reverse=True)
+    most = reasons[:_REASONS]
+    what = f"quantize: no tensor becomes {scheme}: {_counted(reasons, 'matrices' if matrices else 'tensors')}"
     if not planning.allow_unmatched:
-        stored = "is not a plain float" in told or "quantized already" in told
-        hint = "decode the source first, with --dequantize" if stored else "choose others, or leave it out"
+        coded = any(whys[0].kind in ("not a float", "quantized already") for whys in most)
+        hint = "decode the source first, with --dequantize" if coded else "choose others, or leave it out"
         raise PlanError(what, hint=f"{hint}; --dry-run -v --allow-unmatched tells of each tensor")
     planning.warn(what)
+
+
+def _counted(reasons: Sequence[Sequence[Reason]], tensors: str) -> str:
+    """The first reasons, each with the number of tensors that have it, or one that is alike."""
+    if not reasons:
+        return "there are no tensors"
+    total = sum(map(len, reasons))
+    parts = [f"{len(whys)} of {total} {tensors}: {_shown(whys)}" for whys in reasons[:_REASONS]]
+    rest = len(reasons) - len(parts)
+    return "; ".join(parts) + (f"; and {rest} more reasons" if rest else "")
+
+
+def _shown(whys: Sequence[Reason]) -> str:
+    """The words that most of them have."""
+    return Counter(why.text for why in whys).most_common(1)[0][0]
 
 
 def refuse_adapter(tensors: Sequence[LazyTensor], planning: Planning) -> None:
@@ -65,14 +69,15 @@ def refuse_adapter(tensors: Sequence[LazyTensor], planning: Planning) -> None:
         PlanError: most of the tensors are named like those of a LoRA, or adapter_config.json stands beside.
     """
     names = lora_names()
-    found = [tensor.source for tensor in tensors if names.holds(tensor.source)]
-    told = f"{len(found)} of {len(tensors)} tensors are named like {found[0]!r}" if found else ""
-    if 2 * len(found) <= len(tensors):
-        if not _is_adapter(planning.source):
-            return
-        told = f"{_ADAPTER} stands beside it"
+    factors = [tensor.source for tensor in tensors if names.holds(tensor.source)]
+    if 2 * len(factors) > len(tensors):
+        evidence = f"{len(factors)} of {len(tensors)} tensors are named like {factors[0]!r}"
+    elif _is_adapter(planning.source):
+        evidence = f"{_ADAPTER} stands beside it"
+    else:
+        return
     raise PlanError(
-        f"is a LoRA or another adapter, not a model: {told}",
+        f"is a LoRA or another adapter, not a model: {evidence}",
         file=planning.source,
         hint="merge it into its model (transcode run MODEL DST --lora FILE --scheme ...);"
         " to quantize it all the same, name the tensors with --include",

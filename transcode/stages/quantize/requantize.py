@@ -58,7 +58,7 @@ def _told_apart(tensors: Sequence[LazyTensor], planning: Planning) -> bool:
     return True
 
 
-def note_again(decided: Iterable[tuple[LazyTensor, object, str]], planning: Planning) -> None:
+def note_again(decided: Iterable[tuple[LazyTensor, object, object]], planning: Planning) -> None:
     """Say which tensors are decoded and encoded anew, as this loses once more."""
     kinds: Counter[tuple[str, str, str]] = Counter()
     for tensor, action, _ in decided:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ... import catalog
-from ...consumers.fit import Action, Decision, alike, misfit, multiple
+from ...consumers.fit import Action, Decision, alike, misfit, multiple, odd_axis
 from ...core.dtypes import DType
-from ...core.event import Event
+from ...core.event import Event, Reason
 from ...core.flow import Transform
 from ...core.given import pairs, text, texts
 from ...core.planning import Planning
@@ -156,16 +156,16 @@ class Quantize(Transform):
             planning.warn(f"quantize: keep_dtype {self.keep_dtype}: no tensor that is kept has another dtype")
         for number, (tensor, action, why) in enumerate(decided):
             if isinstance(action, DType):
-                yield cast_tensor(tensor, action, why=why)
+                yield cast_tensor(tensor, action, why=str(why))
             elif action is not None:
                 looks = needs.get(number, ())
                 yield encode_tensor(
-                    tensor, action, why, looks, measured=planning.number() if planning.measure else None
+                    tensor, action, str(why), looks, measured=planning.number() if planning.measure else None
                 )
             elif self.keep_dtype is not None and tensor.name not in stored and choice.may_cast(tensor):
-                yield cast_tensor(tensor.evolve(did=Event("keep", why)), float_dtype(self.keep_dtype))
+                yield cast_tensor(tensor.evolve(did=Event("keep", str(why))), float_dtype(self.keep_dtype))
             else:
-                yield tensor.evolve(did=Event("keep", why))
+                yield tensor.evolve(did=Event("keep", str(why)))
 
     def _decide(
         self,
@@ -190,13 +190,17 @@ class Quantize(Transform):
                 won.add(rule)
                 action = default if rule is None else actions[rule]
                 if rule is not None:
-                    why = f"override {rule}"
+                    why = Reason("override", f"override {rule}", rule)
             # Not isinstance(action, Scheme): for a protocol that looks at all members, every time.
             if action is not None and not isinstance(action, DType):
                 fitting = self._fitting(tensor, action, why, choice.is_followed(tensor), consumer, planning)
                 if isinstance(fitting, str):
                     spared[number] = fitting
-                    fitting = (tensor, None, f"{fitting} ({why})")
+                    fitting = (
+                        tensor,
+                        None,
+                        Reason("misfit", fitting, odd_axis(tensor, action, consumer), why),
+                    )
                 decided.append(fitting)
             else:
                 decided.append((tensor, action, why))
@@ -211,7 +215,7 @@ class Quantize(Transform):
         self,
         tensor: LazyTensor,
         scheme: Scheme,
-        why: str,
+        why: Reason,
         followed: bool,
         consumer: catalog.Convention | None,
         planning: Planning,
@@ -343,7 +347,7 @@ def _spare_nonfinite(decided: list[Decision], found: dict[int, str], planning: P
                 planning.warn(
                     f"{tensor.name}: not quantized: {problem}", tensor=tensor.name, kind="not finite"
                 )
-                spared[number] = (tensor, None, problem)
+                spared[number] = (tensor, None, Reason("nonfinite", problem))
                 found[number] = problem
             if planning.on_scan is not None:
                 planning.on_scan("looking for NaN and Inf", done / total)

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from transcode.catalog.profiles import profile
-from transcode.catalog.svdquant import (
+from transcode.consumers.config.svdquant import (
     comfy_config,
     config_metadata,
     model_class,

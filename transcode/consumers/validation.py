@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from ..catalog.profiles import Key, Profile
 from ..core import small_json
 from ..core.spec import Spec
 from ..errors import FormatError
-from .profiles import Key, Profile
-from .svdquant import quantization_config
+from .config.svdquant import quantization_config
 
 __all__ = ["Finding", "validate"]
 
@@ -35,15 +35,15 @@ def validate(metadata: Mapping[str, str], tensors: Tensors, profile: Profile | N
 
     With a profile: its keys. In any case: what the metadata says of the tensors must be true of them.
     """
-    found = (
+    findings = (
         []
         if profile is None
         else [finding for key in profile.keys.values() for finding in _key(key, metadata)]
     )
     for name, check in _CONSISTENCY.items():
         if name in metadata:
-            found += check(name, metadata, tensors)
-    return sorted(dict.fromkeys(found), key=lambda finding: finding.level)
+            findings += check(name, metadata, tensors)
+    return sorted(dict.fromkeys(findings), key=lambda finding: finding.level)
 
 
 def _error(key: str, what: str) -> Finding:
@@ -97,14 +97,14 @@ def _svdquant(name: str, metadata: Mapping[str, str], tensors: Tensors) -> Itera
         yield _error(name, "says svdquant, but no tensor is quantized that way (none ends in .qweight)")
         return
     for part in ("weight", "activation"):
-        said = stored.get(part)
-        if not isinstance(said, dict):
+        stated = stored.get(part)
+        if not isinstance(stated, dict):
             continue
         for field in ("dtype", "scale_dtype", "group_size"):
-            if field in said and said[field] != true[part][field]:
+            if field in stated and stated[field] != true[part][field]:
                 yield _error(
                     name,
-                    f"{part}.{field} is {json.dumps(said[field])}, "
+                    f"{part}.{field} is {json.dumps(stated[field])}, "
                     f"the tensors are {json.dumps(true[part][field])}",
                 )
     if "rank" in stored and stored["rank"] != true["rank"]:
@@ -119,9 +119,9 @@ def _group_sizes(name: str, group: int, tensors: Tensors) -> Iterator[Finding]:
             continue
         scales = tensors.get(tensor.removesuffix("qweight") + "wscales")
         if scales is not None and len(scales.shape) == 2 and scales.shape[0]:
-            found = 2 * spec.shape[1] / scales.shape[0]
-            if spec.dtype.name in ("I8", "U8") and found != group:
-                yield _error(name, f"{tensor} has groups of {found:g}, its precision has groups of {group}")
+            size = 2 * spec.shape[1] / scales.shape[0]
+            if spec.dtype.name in ("I8", "U8") and size != group:
+                yield _error(name, f"{tensor} has groups of {size:g}, its precision has groups of {group}")
                 return
 
 
@@ -140,12 +140,12 @@ def _comfy(name: str, metadata: Mapping[str, str], tensors: Tensors) -> Iterator
     layers = None if stored is None else stored.get("layers")
     if not isinstance(layers, dict) or not tensors:
         return
-    for layer, said in layers.items():
+    for layer, stated in layers.items():
         weight = tensors.get(f"{layer}.weight")
         if weight is None:
             yield _error(name, f"names the layer {layer!r}, which has no weight")
             continue
-        form = said.get("format") if isinstance(said, dict) else None
+        form = stated.get("format") if isinstance(stated, dict) else None
         allowed = _COMFY_DTYPES.get(form) if isinstance(form, str) else None
         if allowed is not None and weight.dtype.name not in allowed:
             yield _error(name, f"says {form} of {layer!r}, whose weight is {weight.dtype}")

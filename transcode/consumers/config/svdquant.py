@@ -10,9 +10,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from ..core.spec import Spec
-from ..errors import PlanError
-from .profiles import Profile
+from ...catalog.profiles import Profile
+from ...core.spec import Spec
+from ...errors import PlanError
 
 __all__ = ["comfy_config", "config_metadata", "model_class", "quantization_config"]
 
@@ -44,7 +44,7 @@ def quantization_config(tensors: Mapping[str, Spec], model: str = "") -> dict[st
         return None
     fp4 = any(spec.dtype.name.startswith("F8_") for spec in tensors.values())
     kind, group = ("fp4_e2m1_all", 16) if fp4 else ("int4", 64)
-    made: dict[str, object] = {
+    config: dict[str, object] = {
         "method": "svdquant",
         "weight": {
             "dtype": kind,
@@ -55,8 +55,10 @@ def quantization_config(tensors: Mapping[str, Spec], model: str = "") -> dict[st
         "rank": rank(tensors),
     }
     if "ZImage" in model:
-        made["skip_refiners"] = not any("refiner" in name and "attention.to_qkv" in name for name in tensors)
-    return made
+        config["skip_refiners"] = not any(
+            "refiner" in name and "attention.to_qkv" in name for name in tensors
+        )
+    return config
 
 
 def rank(tensors: Mapping[str, Spec]) -> int:
@@ -131,20 +133,20 @@ def config_metadata(
         model: nunchaku's class for the model.
         comfy: the content of comfy_config.json, where there is one.
     """
-    made: dict[str, object] = {field: config[field] for field in FIELDS if field in config}
+    embedded: dict[str, object] = {field: config[field] for field in FIELDS if field in config}
     whole = _compact(config)
-    made["full_config"] = whole
-    made |= SOURCE
-    made["config"] = whole
-    made["model_class"] = model
+    embedded["full_config"] = whole
+    embedded |= SOURCE
+    embedded["config"] = whole
+    embedded["model_class"] = model
     quantized = quantization_config(tensors, model)
     if quantized is not None:
-        made["quantization_config"] = _compact(quantized)
+        embedded["quantization_config"] = _compact(quantized)
     derived = comfy_config(config) if comfy is None else comfy
     # An empty one is read as that of a Flux model, and fails; without any, the model is detected.
     if derived or comfy is not None:
-        made["comfy_config"] = _compact(derived)
-    return made
+        embedded["comfy_config"] = _compact(derived)
+    return embedded
 
 
 def _compact(value: object) -> str:

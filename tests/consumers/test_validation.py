@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from transcode.catalog.profiles import Key, Profile
-from transcode.catalog.validation import Finding, validate
+from transcode.consumers.validation import Finding, validate
 from transcode.core.dtypes import DTYPES
 from transcode.core.spec import Spec
 
