@@ -48,7 +48,7 @@ _BELONG_TO = {
         "exclude", "overrides", "keep_dtype", "on_bad_shape", "share_scale", "calib",
     },
     "cast": {"saturate"},
-    "dequantize": {"dequantize_only", "from_convention", "from_scheme"},
+    "dequantize": {"dequantize_only"},
     "calib": {"drop_global_scale"},
 }  # fmt: skip
 """Options that mean nothing without the option that asks for their stage."""
@@ -71,7 +71,9 @@ _BELONG_TO = {
 @click.option(
     "--dequantize-only", multiple=True, metavar="PATTERN", help="Decode only these tensors; repeatable."
 )
-@click.option("--from-convention", help="Whose names the quantized source has; found without it.")
+@click.option(
+    "--from-convention", metavar="NAME", help="Whose names the quantized source has; found without it."
+)
 @click.option("--from-scheme", help="The source's scheme, where the file leaves several possible.")
 @click.option("--to", metavar="SPELLING", help="Spell the architecture as another program: diffusers, ...")
 @click.option(
@@ -171,7 +173,9 @@ def recipe_of(context: click.Context, values: dict[str, Any]) -> Any:
                 "--on-nonfinite does nothing without --scheme or --dequantize: give one, or neither"
             )
         recipe = Recipe(sink=build.write(dst, values)).then(*_steps(values))
-        recipe = replace(recipe, source=SourceOptions(src))
+        whole = values["dequantize"] and not values["dequantize_only"]
+        said = (None, None) if whole else (values["from_convention"], values["from_scheme"])
+        recipe = replace(recipe, source=SourceOptions(src, convention=said[0], scheme=said[1]))
     source = recipe.source
     if values["root_key"] is not None:
         source = replace(source, root_key=values["root_key"])

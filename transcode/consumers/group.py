@@ -17,7 +17,7 @@ from ..errors import PlanError
 from .declared import Told
 from .spell import stored_part
 
-__all__ = ["CODED", "Names", "Reading", "coded", "readings"]
+__all__ = ["CODED", "Names", "Reading", "arithmetic", "coded", "readings"]
 
 CODED = frozenset(
     ("I8", "U8", "I32", "U32", "F4", "F6_E2M3", "F6_E3M2", "F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ")
@@ -62,12 +62,12 @@ class Reading:
         roles = {part.role for part in self.scheme.parts(self.spec)}
         return (
             self.codes,
-            _arithmetic(self.scheme, self.spec),
+            arithmetic(self.scheme, self.spec),
             frozenset((self.stored[role], self.rules[role].moves) for role in roles),
         )
 
 
-def _arithmetic(scheme: Scheme, spec: Spec) -> Hashable:
+def arithmetic(scheme: Scheme, spec: Spec) -> Hashable:
     """What of a scheme and its options concerns decoding."""
     rows, columns = spec.shape[-2:]
     form = getattr(scheme, "format", None)

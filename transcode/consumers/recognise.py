@@ -101,8 +101,8 @@ def decipher(
 
     Args:
         tensors: those of a source.
-        convention: whose names and layouts it follows; None to find it.
-        scheme: the scheme, where facts leave more than one possible.
+        convention: whose names and layouts it follows; None for what the user says, or to find it.
+        scheme: the scheme, where facts leave more than one possible; likewise.
         wanted: names of the tensors that matter; None for all.
 
     Returns:
@@ -112,6 +112,8 @@ def decipher(
         PlanError: nothing is quantized; or it is in a way that is not decoded, or that is not certain; or
             what the source says contradicts ``convention``, or its own tensors.
     """
+    convention = convention or planning.whose.convention
+    scheme = scheme or planning.whose.scheme
     table = {tensor.name: tensor for tensor in tensors}
     names = Names(_specs(tensors))
     known = coded(names, catalog.every_convention())
@@ -133,6 +135,7 @@ def decipher(
             )
     if not stored.tensors:
         raise _nothing(tensors, said, stored)
+    planning.asked = True
     allowed = _allowed(said, convention)
     marks = Marks(table, planning.metadata)
     asked = {codes for codes, name in stored.tensors.items() if wanted is None or name in wanted}
@@ -152,12 +155,14 @@ def decipher(
         raise _unread(unread, allowed, stored, names)
     meanings = {name: frozenset(one.meaning for one in mine.values()) for name, mine in found.items()}
     best, *rest = sorted(found, key=lambda name: (name == _LAST, name))
-    differing = [name for name in rest if meanings[name] != meanings[best]]
-    if differing:
+    if any(meanings[name] != meanings[best] for name in rest):
+        codes = next(
+            (one for one in found[best] if len({found[name][one].meaning for name in found}) > 1), None
+        )
         raise PlanError(
-            f"may be quantized as {_either([best, *differing])} stores it, which decode to different values",
-            tensor=next(iter(found[best].values())).name,
-            hint="say whose file it is with --from-convention",
+            f"may be quantized as {_either([best, *rest])} stores it, which decode to different values",
+            tensor=found[best][codes or next(iter(found[best]))].name,
+            hint=f"say whose file it is: {_either(f'--from-convention {name}' for name in (best, *rest))}",
         )
     alike = [catalog.convention(name) for name in (best, *rest)]
     return alike, found[best]
