@@ -28,6 +28,7 @@ Examples:
   transcode run Wan2.1-I2V-14B out --scheme fp8 --layout by_block
   transcode run SRC DST --scheme int8 --override 'blocks.0=bf16' --exclude 'blocks.39.ffn' --dry-run
   transcode run shards/ one.safetensors              (re-shard: no scheme)
+  transcode run model-fp8 model-nvfp4 --scheme nvfp4 --convention modelopt
   transcode run model.pth model.safetensors --cast bf16
   transcode run Wan2.1-T2V-14B out --lora style.safetensors:0.8 --scheme int8
   transcode run --config wan_480p_int8.yaml
@@ -67,7 +68,11 @@ _BELONG_TO = {
 @click.option("--keep", multiple=True, metavar="PATTERN", help="Take only these tensors; repeatable.")
 @click.option("--drop", multiple=True, metavar="PATTERN", help="Leave these tensors out; repeatable.")
 @click.option("--rename", nargs=2, multiple=True, metavar="REGEX REPLACEMENT", help="Repeatable, in order.")
-@click.option("--dequantize", metavar="DTYPE", help="First decode quantized tensors to this dtype.")
+@click.option(
+    "--dequantize",
+    metavar="DTYPE",
+    help="First decode all quantized tensors to this dtype.",
+)
 @click.option(
     "--dequantize-only", multiple=True, metavar="PATTERN", help="Decode only these tensors; repeatable."
 )
@@ -96,7 +101,7 @@ def run(context: click.Context, /, **values: Any) -> None:
     SRC is a safetensors file, a folder of shards, an index file, a Diffusers folder or a PyTorch file. DST is
     a file if it ends in .safetensors, else a folder. Stages run in this order: keep, drop, dequantize,
     rename, convert (--to), lora, cast, quantize,
-    calibrate.
+    calibrate. What comes quantized is decoded where --scheme encodes it anew, and keeps its codes elsewhere.
     """
     if values["plan_file"] is not None:
         _refuse_beside_plan(context)

@@ -30,7 +30,7 @@ def make(
 
     Args:
         limits: of the layout, where they were given: ``max_shard_size``, ``max_tensors``.
-        held: schemes with their options, where the recipe does not tell them all, as tensors keep their codes.
+        held: schemes with their options, where tensors keep their codes, so that no recipe tells them all.
     """
     told = [[name, dict(options)] for name, options in held]
     recipe = {
