@@ -235,6 +235,18 @@ def test_some_of_each(convention, maker, tmp_path, cli):
         )
 
 
+def test_a_reciprocal_that_is_kept_is_not_taken_twice(maker, save, tmp_path):
+    """The reciprocal of the reciprocal of this number is another one in float32."""
+    scale = next(x for x in torch.linspace(1e-4, 2e-4, 999) if (1 / (1 / x)) != x)
+    tensors = contents(quantized(maker, "nvfp4", "modelopt"))
+    tensors = {
+        name: scale.clone() if name.endswith("weight_scale_2") else one for name, one in tensors.items()
+    }
+    flow = tc.open(save(tensors)) | tc.quantize("fp8", exclude=["mlp"])
+    flow | tc.write(tmp_path / "o", convention="modelopt")
+    assert torch.equal(contents(tmp_path / "o")[f"{UP}.weight_scale_2"].reshape(()), scale)
+
+
 def test_what_is_kept_and_cannot_be_had_is_refused(maker, tmp_path, refused):
     source = quantized(maker, "int8", "lightx2v")
     told = refused(
