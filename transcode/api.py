@@ -46,7 +46,14 @@ __all__ = [
 Rules = Mapping[str, str] | Iterable[tuple[str, str]]
 
 
-def open(path: str | PathLike[str], *, root_key: str | None = None, mmap: bool = True) -> Flow:
+def open(
+    path: str | PathLike[str],
+    *,
+    root_key: str | None = None,
+    mmap: bool = True,
+    convention: str | None = None,
+    scheme: str | None = None,
+) -> Flow:
     """Open a checkpoint; reads headers, no tensor.
 
     Args:
@@ -54,11 +61,14 @@ def open(path: str | PathLike[str], *, root_key: str | None = None, mmap: bool =
             folder, a PyTorch ``.pt``/``.pth``/``.bin`` file or a folder of them.
         root_key: which nested dictionary of a PyTorch file holds the tensors, if it cannot be guessed.
         mmap: map files; else read them (slower, for file systems that cannot map).
+        convention: whose names and layouts its quantized tensors have, if several fit; found without it.
+        scheme: their scheme, if several fit; likewise.
 
     Raises:
+        RecipeError: there is no such convention, or no such scheme.
         FormatError: no weights there, or damaged ones.
     """
-    return Recipe(SourceOptions(given.path("open", path), root_key, mmap)).flow()
+    return Recipe(SourceOptions(given.path("open", path), root_key, mmap, convention, scheme)).flow()
 
 
 def rename(rules: Rules = (), *, names: Mapping[str, str] | None = None) -> Rename:

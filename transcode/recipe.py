@@ -30,8 +30,10 @@ from . import catalog, schemes
 from .catalog import strict
 from .containers import table as containers
 from .containers.source import open_source
+from .core import given
 from .core.flow import Chain, Flow, Transform
 from .core.performance import Performance, parse_size
+from .core.source import Whose
 from .errors import RecipeError
 from .execution.write import Write
 from .plan.devices import known
@@ -46,7 +48,7 @@ from .stages.quantize.stage import Quantize
 from .stages.rename import Rename
 from .stages.select import Drop, Keep
 
-__all__ = ["STEPS", "Recipe", "SourceOptions", "TargetOptions", "dump", "load", "parse"]
+__all__ = ["STEPS", "Recipe", "SourceOptions", "TargetOptions", "dump", "load", "parse", "whose"]
 
 T = TypeVar("T")
 
@@ -68,11 +70,15 @@ class SourceOptions:
         path: file or folder; None while a recipe is still being put together.
         root_key: which nested dictionary of a pickle holds the tensors.
         mmap: map files; else read them.
+        convention: whose names and layouts its quantized tensors have; None to find it.
+        scheme: their scheme, where the file leaves several possible.
     """
 
     path: str | None = None
     root_key: str | None = None
     mmap: bool = True
+    convention: str | None = None
+    scheme: str | None = None
 
     def config(self) -> dict[str, Any]:
         """The recipe's ``source`` section."""
@@ -81,6 +87,9 @@ class SourceOptions:
             config["root_key"] = self.root_key
         if not self.mmap:
             config["mmap"] = False
+        for key in ("convention", "scheme"):
+            if (value := getattr(self, key)) is not None:
+                config[key] = value
         return config
 
 
@@ -135,7 +144,7 @@ class Recipe:
             mmap=self.source.mmap,
             drop_cache=self.performance.drop_cache,
         )
-        flow = Flow(source) | Chain(self.steps)
+        flow = Flow(source, whose=whose(self.source.convention, self.source.scheme)) | Chain(self.steps)
         assert isinstance(flow, Flow)
         return flow
 
@@ -158,6 +167,15 @@ class Recipe:
         if performance := self.performance.config():
             config["performance"] = performance
         return config
+
+
+def whose(convention: str | None, scheme: str | None) -> Whose:
+    """What a user says of how a source is quantized. Raises RecipeError for what is not known."""
+    if convention is not None:
+        catalog.convention(given.text("source: convention", convention))
+    if scheme is not None:
+        schemes.make(given.text("source: scheme", scheme))
+    return Whose(convention, scheme)
 
 
 def dump(recipe: Recipe, *, ascii_only: bool = False) -> str:
@@ -261,7 +279,10 @@ def _source(node: strict.Node) -> tuple[SourceOptions, str | None, str | None]:
         path=section.get("path", strict.Node.string, None),
         root_key=section.get("root_key", strict.Node.string, None),
         mmap=section.get("mmap", strict.Node.boolean, True),
+        convention=section.get("convention", strict.Node.string, None),
+        scheme=section.get("scheme", strict.Node.string, None),
     )
+    _located(node, lambda: whose(options.convention, options.scheme))
     spelling = section.get("format", lambda found: _format(found, model), None)
     section.reject_unknown()
     return options, model, spelling

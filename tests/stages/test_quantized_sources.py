@@ -435,17 +435,19 @@ def test_a_config_of_a_part_of_the_model_counts_too(model, tmp_path):
 
 
 @pytest.mark.parametrize("convention", ["compressed_tensors", "lightx2v", "comfyui"])
-def test_a_source_quantized_in_part_is_not_quantized_on(convention, model, tmp_path, refused):
-    codes, scale, _ = fp8((64, 1))
+def test_a_source_quantized_in_part_is_quantized_on(convention, model, tmp_path, cli):
+    codes, scale, values = fp8((64, 1))
     other = {"model.layers.0.mlp.down_proj.weight": draw(64, 64).bfloat16()}
     source = model({W: codes, f"{W}_scale": scale, **other}, said("compressed-tensors"))
-    run = ("run", source, tmp_path / "o", "--scheme", "int8", "--convention", convention)
-    message = refused(*run)
-    assert message.endswith(
-        "is quantized already, one of 1 tensors (compressed_tensors); add --dequantize bf16: they are decoded"
-        " first, in the same run"
-    )
-    assert not (tmp_path / "o").exists()
+    result = cli("run", source, tmp_path / "o", "--scheme", "int8", "--convention", convention)
+    assert "of the tensors that came quantized: 1 decoded and encoded anew" in result.out
+    found = load_file(next((tmp_path / "o").glob("*.safetensors")))
+    for name, wide in ((W, values), *other.items()):
+        assert found[name].dtype == torch.int8
+        step = wide.float().abs().amax(1, keepdim=True) / 127
+        assert (
+            (found[name] * found[f"{name}_scale"].float().reshape(-1, 1)) - wide
+        ).abs().max() < 0.6 * step.max()
 
 
 def test_decoding_and_quantizing_in_one_run(model, tmp_path, cli):

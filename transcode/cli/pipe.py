@@ -70,17 +70,24 @@ def _then(step: Transform) -> None:
 @click.argument("src", type=click.Path())
 @click.option("--root-key", help="Which dictionary of a PyTorch file holds the tensors.")
 @click.option("--no-mmap", is_flag=True, help="Read files instead of mapping them.")
+@click.option(
+    "--from-convention", metavar="NAME", help="Whose names the quantized source has; found without it."
+)
+@click.option("--from-scheme", help="The source's scheme, where the file leaves several possible.")
 @debug_option
-def open(src: str, root_key: str | None, no_mmap: bool) -> None:
+def open(
+    src: str, root_key: str | None, no_mmap: bool, from_convention: str | None, from_scheme: str | None
+) -> None:
     """Begin a pipe with the checkpoint SRC."""
     from ..errors import FormatError
     from ..io.urls import refuse_url
-    from ..recipe import Recipe, SourceOptions
+    from ..recipe import Recipe, SourceOptions, whose
 
+    whose(from_convention, from_scheme)
     refuse_url(src)
     if not os.path.exists(src):
         raise FormatError("no such file or folder", file=src)
-    _send(Recipe(SourceOptions(src, root_key, not no_mmap)))
+    _send(Recipe(SourceOptions(src, root_key, not no_mmap, from_convention, from_scheme)))
 
 
 @command(epilog="\b\nExample:\n  transcode rename '^module\\.' '' 'attn1' 'self_attn'\n")

@@ -28,6 +28,7 @@ Examples:
   transcode run Wan2.1-I2V-14B out --scheme fp8 --layout by_block
   transcode run SRC DST --scheme int8 --override 'blocks.0=bf16' --exclude 'blocks.39.ffn' --dry-run
   transcode run shards/ one.safetensors              (re-shard: no scheme)
+  transcode run model-fp8 model-nvfp4 --scheme nvfp4 --convention modelopt
   transcode run model.pth model.safetensors --cast bf16
   transcode run Wan2.1-T2V-14B out --lora style.safetensors:0.8 --scheme int8
   transcode run --config wan_480p_int8.yaml
@@ -48,7 +49,7 @@ _BELONG_TO = {
         "exclude", "overrides", "keep_dtype", "on_bad_shape", "share_scale", "calib",
     },
     "cast": {"saturate"},
-    "dequantize": {"dequantize_only", "from_convention", "from_scheme"},
+    "dequantize": {"dequantize_only"},
     "calib": {"drop_global_scale"},
 }  # fmt: skip
 """Options that mean nothing without the option that asks for their stage."""
@@ -67,11 +68,17 @@ _BELONG_TO = {
 @click.option("--keep", multiple=True, metavar="PATTERN", help="Take only these tensors; repeatable.")
 @click.option("--drop", multiple=True, metavar="PATTERN", help="Leave these tensors out; repeatable.")
 @click.option("--rename", nargs=2, multiple=True, metavar="REGEX REPLACEMENT", help="Repeatable, in order.")
-@click.option("--dequantize", metavar="DTYPE", help="First decode quantized tensors to this dtype.")
+@click.option(
+    "--dequantize",
+    metavar="DTYPE",
+    help="First decode all quantized tensors to this dtype.",
+)
 @click.option(
     "--dequantize-only", multiple=True, metavar="PATTERN", help="Decode only these tensors; repeatable."
 )
-@click.option("--from-convention", help="Whose names the quantized source has; found without it.")
+@click.option(
+    "--from-convention", metavar="NAME", help="Whose names the quantized source has; found without it."
+)
 @click.option("--from-scheme", help="The source's scheme, where the file leaves several possible.")
 @click.option("--to", metavar="SPELLING", help="Spell the architecture as another program: diffusers, ...")
 @click.option(
@@ -94,7 +101,7 @@ def run(context: click.Context, /, **values: Any) -> None:
     SRC is a safetensors file, a folder of shards, an index file, a Diffusers folder or a PyTorch file. DST is
     a file if it ends in .safetensors, else a folder. Stages run in this order: keep, drop, dequantize,
     rename, convert (--to), lora, cast, quantize,
-    calibrate.
+    calibrate. What comes quantized is decoded where --scheme encodes it anew, and keeps its codes elsewhere.
     """
     if values["plan_file"] is not None:
         _refuse_beside_plan(context)
@@ -171,7 +178,9 @@ def recipe_of(context: click.Context, values: dict[str, Any]) -> Any:
                 "--on-nonfinite does nothing without --scheme or --dequantize: give one, or neither"
             )
         recipe = Recipe(sink=build.write(dst, values)).then(*_steps(values))
-        recipe = replace(recipe, source=SourceOptions(src))
+        whole = values["dequantize"] and not values["dequantize_only"]
+        said = (None, None) if whole else (values["from_convention"], values["from_scheme"])
+        recipe = replace(recipe, source=SourceOptions(src, convention=said[0], scheme=said[1]))
     source = recipe.source
     if values["root_key"] is not None:
         source = replace(source, root_key=values["root_key"])

@@ -116,8 +116,8 @@ def decipher(
 
     Args:
         tensors: those of a source.
-        convention: whose names and layouts it follows; None to find it.
-        scheme: the scheme, where facts leave more than one possible.
+        convention: whose names and layouts it follows; None for what the user says, or to find it.
+        scheme: the scheme, where facts leave more than one possible; likewise.
         wanted: names of the tensors that matter; None for all.
 
     Returns:
@@ -127,6 +127,8 @@ def decipher(
         PlanError: nothing is quantized; or it is in a way that is not decoded, or that is not certain; or
             what the source says contradicts ``convention``, or its own tensors.
     """
+    convention = convention or planning.whose.convention
+    scheme = scheme or planning.whose.scheme
     table = {tensor.name: tensor for tensor in tensors}
     names = Names(_specs(tensors))
     stored = _stored(names)
@@ -136,6 +138,7 @@ def decipher(
     _refuse_undecodable(statements, planning)
     if not stored.tensors:
         raise _nothing(tensors, statements, stored)
+    planning.asked = True
     allowed = _allowed(statements, convention)
     markers = SourceMarkers(table, planning.metadata)
     asked = {codes for codes, name in stored.tensors.items() if wanted is None or name in wanted}
@@ -184,12 +187,12 @@ def _best(read: Mapping[str, dict[str, Reading]]) -> tuple[list[Convention], dic
     """The conventions that read a source, all of which must mean the same, and what they read."""
     meanings = {name: frozenset(one.meaning for one in by.values()) for name, by in read.items()}
     best, *rest = sorted(read, key=lambda name: (name == _LAST, name))
-    differing = [name for name in rest if meanings[name] != meanings[best]]
-    if differing:
+    if any(meanings[name] != meanings[best] for name in rest):
+        differing = (codes for codes in read[best] if len({read[name][codes].meaning for name in read}) > 1)
         raise PlanError(
-            f"may be quantized as {_either([best, *differing])} stores it, which decode to different values",
-            tensor=next(iter(read[best].values())).name,
-            hint="say whose file it is with --from-convention",
+            f"may be quantized as {_either([best, *rest])} stores it, which decode to different values",
+            tensor=read[best][next(differing, next(iter(read[best])))].name,
+            hint=f"say whose file it is: {_either(f'--from-convention {name}' for name in (best, *rest))}",
         )
     return [catalog.convention(name) for name in (best, *rest)], read[best]
 

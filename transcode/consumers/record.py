@@ -22,6 +22,7 @@ def make(
     convention: str,
     schemes: Iterable[str],
     limits: Mapping[str, int] | None = None,
+    held: Iterable[tuple[str, Mapping[str, Any]]] = (),
 ) -> dict[str, Any]:
     """Version, schemes that the file holds, convention, and the recipe with its digest.
 
@@ -29,7 +30,9 @@ def make(
 
     Args:
         limits: of the layout, where they were given: ``max_shard_size``, ``max_tensors``.
+        held: schemes with their options, where tensors keep their codes, so that no recipe tells them all.
     """
+    told = [[name, dict(options)] for name, options in held]
     recipe = {
         "convention": convention,
         "layout": layout,
@@ -42,6 +45,7 @@ def make(
         "convention": convention,
         "digest": "sha256:" + hashlib.sha256(_canonical(recipe).encode()).hexdigest(),
         "recipe": recipe,
+        **({"held": sorted(told, key=_canonical)} if told else {}),
     }
 
 
@@ -95,8 +99,13 @@ def options(metadata: Mapping[str, str]) -> list[tuple[str, Mapping[str, Any]]]:
     """The schemes that a file was made with, each with the options that the recipe gave it."""
     from ..schemes.text import parse_scheme
 
-    recorded = recipe(_read(metadata.get(KEY)))
+    stated = _read(metadata.get(KEY))
+    recorded = recipe(stated)
     used: list[tuple[str, Mapping[str, Any]]] = []
+    held = stated.get("held")
+    for one in held if isinstance(held, list) else ():
+        if isinstance(one, list) and [type(part) for part in one] == [str, dict]:
+            used.append((one[0], one[1]))
     for step in recorded["steps"] if recorded is not None else ():
         quantize = step.get("quantize") if isinstance(step, dict) else None
         if not isinstance(quantize, dict) or not isinstance(quantize.get("scheme"), str):

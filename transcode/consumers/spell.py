@@ -53,12 +53,14 @@ def spell(
         kept = (*kept, Part(SHAPE, Spec(DTYPES["I64"], (len(tensor.spec.shape),))))
     names = {role: rule.name.spell(tensor.name) for role, rule in rules.items()}
     parts = tuple(interned(stored_part(part, rules[part.role], tensor.name)) for part in kept)
+    codecs = {part.role: rules[part.role].codecs for part in tensor.parts}
+    of, lying = tensor.value.lying(codecs)
     changes = tuple(
         (part.role, steps)
         for part in tensor.parts
-        if (steps := chain.steps(rules[part.role].codecs, part.spec))
+        if part.role not in lying and (steps := chain.steps(codecs[part.role], part.spec))
     )
-    if parts == tensor.parts and not changes:
+    if parts == tensor.parts and not changes and not lying:
         return tensor, names
     units = (
         chain.together(rules[part.role].codecs, part.spec, tensor.spec.rows, tensor.grain)
@@ -66,7 +68,7 @@ def spell(
     )
     grain = lcm(tensor.grain, *units)
     shape = (tensor.unpadded or tensor.spec.shape) if SHAPE in rules else None
-    value = Spelling(tensor.value, changes, shape, tensor.name)
+    value = Spelling(of, changes, shape, tensor.name)
     return tensor.evolve(parts=parts, value=value, grain=grain), names
 
 

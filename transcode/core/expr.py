@@ -8,7 +8,7 @@ compared, pickled and sent elsewhere, and gives the same bytes there. What is al
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from .context import Context
@@ -53,6 +53,17 @@ class Expr(Value, ABC):
     def untouched(self) -> bool:
         """Whether it yields bytes of a file as they lie, without looking at them."""
         return False
+
+    def lying(self, codecs: Mapping[str, tuple[object, ...]]) -> tuple[Expr, frozenset[str]]:
+        """What yields some parts as they lie in a file, as undoing codecs and doing them again may round.
+
+        Args:
+            codecs: role -> those that each part is to go through.
+
+        Returns:
+            The expression, and the roles of the parts that it yields as those codecs made them.
+        """
+        return self, frozenset()
 
     def flat(self) -> Expr | None:
         """The same elements of a plain tensor in the same order, each a row; None if rows must be whole."""

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Protocol, TypeVar, overload
 
 from ..errors import PlanError
 from .planning import Planning
-from .source import Source
+from .source import Source, Whose
 from .tensor import LazyTensor
 
 __all__ = ["Chain", "Flow", "Sink", "Transform", "nearest"]
@@ -50,6 +50,10 @@ class Transform:
     def recorded(self) -> object:
         """As :meth:`config`, without paths: what the record in an output file says of the stage."""
         return self.config()
+
+    def arranged(self, steps: tuple[Transform, ...]) -> tuple[Transform, ...]:
+        """The stages of a flow, this one among them, with those put in that it needs around it."""
+        return steps
 
     @overload
     def __or__(self, other: Transform | Chain) -> Chain: ...
@@ -100,6 +104,7 @@ class Flow:
 
     source: Source
     steps: tuple[Transform, ...] = ()
+    whose: Whose = field(default_factory=Whose)
     _cache: dict[str, dict[str, LazyTensor]] = field(default_factory=dict, repr=False, compare=False)
 
     @overload
@@ -110,9 +115,9 @@ class Flow:
     def __or__(self, other: Sink[P, R]) -> R: ...
     def __or__(self, other: Transform | Chain | Sink[P, R]) -> Any:
         if isinstance(other, Transform):
-            return Flow(self.source, (*self.steps, other))
+            return Flow(self.source, (*self.steps, other), self.whose)
         if isinstance(other, Chain):
-            flow = Flow(self.source, self.steps + other.steps)
+            flow = Flow(self.source, self.steps + other.steps, self.whose)
             return flow if other.sink is None else other.sink.run(flow)
         return other.run(self)
 
@@ -122,8 +127,12 @@ class Flow:
         planning.source = self.source.path
         planning.stored = {tensor.name: tensor.spec for tensor in self.source.tensors}
         planning.side_files = self.source.side_files
+        planning.whose = self.whose
         tensors: Iterable[LazyTensor] = self.source.tensors
+        steps = self.steps
         for step in self.steps:
+            steps = step.arranged(steps)
+        for step in steps:
             tensors = _distinct(step.apply(tensors, planning), step.kind)
         return list(tensors)
 

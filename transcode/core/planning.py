@@ -8,7 +8,8 @@ from pathlib import Path
 
 from ..errors import PlanError
 from .event import Event, Remark
-from .source import Source
+from .opened import Opened
+from .source import Source, Whose
 from .spec import Spec
 from .tensor import LazyTensor
 from .value import interned
@@ -27,6 +28,9 @@ class Planning:
         source: what the user named as the source; None where the flow has none.
         stored: dtype and shape of each of the source's tensors, by its name in the source.
         side_files: those of the source: small files beside the weights.
+        whose: what the user says of how the source is quantized.
+        asked: that was asked for, as something is quantized.
+        opened: the tensors that came quantized, where a stage has opened them.
         decoded: tensors, by their names in the source, that were quantized there and are no longer.
         coded: those that still are, as far as a stage has looked.
         replaced: metadata of the source that is no longer true: key -> new value, None to leave it out.
@@ -45,6 +49,9 @@ class Planning:
     source: Path | None = None
     stored: Mapping[str, Spec] = field(default_factory=dict)
     side_files: Sequence[Path] = ()
+    whose: Whose = field(default_factory=Whose)
+    asked: bool = False
+    opened: Opened | None = None
     decoded: set[str] = field(default_factory=set)
     coded: set[str] = field(default_factory=set)
     replaced: dict[str, str | None] = field(default_factory=dict)

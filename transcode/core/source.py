@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from .tensor import LazyTensor
 
-__all__ = ["Input", "Source", "SourceFile"]
+__all__ = ["Input", "Source", "SourceFile", "Whose"]
+
+
+@dataclass(frozen=True)
+class Whose:
+    """What a user says of how a source is quantized, where it leaves several possible.
+
+    Attributes:
+        convention: whose names and layouts it has; None to find it.
+        scheme: the scheme; None to find it.
+    """
+
+    convention: str | None = None
+    scheme: str | None = None
+
+    def __bool__(self) -> bool:
+        return self.convention is not None or self.scheme is not None
 
 
 class Input(Protocol):

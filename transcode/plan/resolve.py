@@ -22,6 +22,7 @@ from ..core.paths import real
 from ..core.planning import Planning
 from ..core.tensor import LazyTensor
 from ..errors import PlanError
+from ..schemes import SCHEMES, describe
 from ..stages.repack import repack
 from . import devices
 from . import layout as cutting
@@ -128,6 +129,14 @@ def repack_quantized(draft: Draft) -> None:
     """What came in quantized goes out as the convention that was asked for stores it."""
     if draft.request.convention is not None:
         draft.tensors = repack(draft.tensors, draft.convention, draft.planning)
+    if (whose := draft.flow.whose) and not draft.planning.asked:
+        said = " and ".join(filter(None, (whose.convention, whose.scheme)))
+        idle = f"the source is said to hold {said}, but no quantized tensor is decoded or repacked"
+        if not draft.planning.allow_unmatched:
+            raise PlanError(
+                idle, file=draft.flow.source.path, hint="leave --from-convention, --from-scheme out"
+            )
+        draft.planning.warn(idle)
 
 
 def add_markers(draft: Draft) -> None:
@@ -217,7 +226,8 @@ def make_record(draft: Draft) -> None:
     schemes = {tensor.scheme.name for tensor in draft.tensors if tensor.scheme is not None}
     limits = {"max_shard_size": request.max_shard_size, "max_tensors": request.max_tensors}
     given = {key: value for key, value in limits.items() if value is not None}
-    draft.record = record.make(draft.flow.steps, draft.layout, draft.convention.name, schemes, given)
+    held = _held(draft.tensors) if any(step.encodes for step in draft.flow.steps) else ()
+    draft.record = record.make(draft.flow.steps, draft.layout, draft.convention.name, schemes, given, held)
 
 
 def merge_metadata(draft: Draft) -> None:
@@ -269,6 +279,28 @@ STEPS: tuple[Callable[[Draft], None], ...] = (
     add_side_files,
 )
 """In this order: what a step needs was found by those before it."""
+
+
+def _held(tensors: Sequence[LazyTensor]) -> list[tuple[str, dict[str, Any]]]:
+    """The schemes of tensors with the options that tell how codes are read, where some kept their codes."""
+    coded = [tensor for tensor in tensors if tensor.scheme is not None]
+    if all(any(event.kind in ("quantize", "pack") for event in tensor.fate) for tensor in coded):
+        return []
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for scheme in (tensor.scheme for tensor in coded):
+        if scheme is not None and scheme.name in SCHEMES:
+            options = {key: getattr(scheme, key) for key in describe(scheme.name)[1] if key in _READ_BY}
+            unit = options.pop("granularity", None)
+            for key, of in (("group_size", "group"), ("block", "block")):
+                if unit not in (None, of):
+                    options.pop(key, None)
+            options = {key: list(one) if isinstance(one, tuple) else one for key, one in options.items()}
+            found.setdefault((scheme.name, repr(options)), options)
+    return [(name, options) for (name, _), options in found.items()]
+
+
+_READ_BY = ("format", "granularity", "group_size", "block")
+"""Options that dtypes and shapes of parts may leave open."""
 
 
 def _default_convention(flow: Flow) -> str:

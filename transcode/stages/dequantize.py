@@ -33,7 +33,16 @@ from ..errors import DataError, PlanError, RecipeError
 from .cast import cast_values, float_dtype
 from .select import Patterns
 
-__all__ = ["Decoding", "Dequantize", "StoredPart", "forget", "leaving", "stored_parts"]
+__all__ = [
+    "Decoding",
+    "Dequantize",
+    "StoredPart",
+    "decoded",
+    "forget",
+    "leaving",
+    "say_stored",
+    "stored_parts",
+]
 
 _F32 = "F32"
 _STATED = ("quantization_config", "compression_config")
@@ -113,8 +122,9 @@ class Dequantize(Transform):
             going |= dict.fromkeys(
                 companions.cache(), Event("drop", "a scale of the cache of keys and values")
             )
-        made = self._made(table, readings, conventions, companions)
-        self._tell(conventions, readings, planning)
+        keep = self.on_nonfinite == "keep"
+        made = decoded(readings, companions, table, self.to, keep, conventions[0].name)
+        say_stored(conventions, readings, planning)
         for name, tensor in table.items():
             if name in made:
                 yield made[name]
@@ -131,36 +141,6 @@ class Dequantize(Transform):
                 f" are ({bare[0].name} ...); --cast casts them"
             )
 
-    def _made(
-        self,
-        table: Mapping[str, LazyTensor],
-        readings: Mapping[str, Reading],
-        conventions: Sequence[catalog.Convention],
-        companions: Companions,
-    ) -> dict[str, LazyTensor]:
-        target = float_dtype(self.to)
-        keep = self.on_nonfinite == "keep"
-        return {
-            codes: _decode(reading, companions.shape(reading), table, target, keep, conventions[0].name)
-            for codes, reading in readings.items()
-        }
-
-    def _tell(
-        self,
-        conventions: Sequence[catalog.Convention],
-        readings: Mapping[str, Reading],
-        planning: Planning,
-    ) -> None:
-        schemes = " and ".join(sorted({reading.scheme.name for reading in readings.values()}))
-        whose = " or ".join(one.name for one in conventions)
-        alike = " (they decode alike)" if len(conventions) > 1 else ""
-        planning.note(f"the source holds {schemes} as {whose} stores it{alike}")
-        if any(one.name == "gpt_oss" for one in conventions):
-            planning.warn(
-                "experts come out as they are stored, [experts, out, in]; files of transformers in BF16 have"
-                " them transposed, [experts, in, out]"
-            )
-
     def config(self) -> dict[str, Any]:
         """Target, and the rest where it differs from the default."""
         config: dict[str, Any] = {"to": self.to}
@@ -172,6 +152,44 @@ class Dequantize(Transform):
         if self.on_nonfinite != "error":
             config["on_nonfinite"] = self.on_nonfinite
         return config
+
+
+def decoded(
+    readings: Mapping[str, Reading],
+    companions: Companions,
+    table: Mapping[str, LazyTensor],
+    to: str,
+    keep: bool,
+    convention: str,
+) -> dict[str, LazyTensor]:
+    """Quantized tensors as plain ones, by stored name of the codes.
+
+    Args:
+        table: what is stored, by name.
+        to: dtype of the result.
+        keep: values that are not finite are written.
+        convention: whose parts they are, for the plan.
+    """
+    target = float_dtype(to)
+    return {
+        codes: _decode(reading, companions.shape(reading), table, target, keep, convention)
+        for codes, reading in readings.items()
+    }
+
+
+def say_stored(
+    conventions: Sequence[catalog.Convention], readings: Mapping[str, Reading], planning: Planning
+) -> None:
+    """Say what was found, and what may surprise in what is decoded."""
+    schemes = " and ".join(sorted({reading.scheme.name for reading in readings.values()}))
+    whose = " or ".join(one.name for one in conventions)
+    alike = " (they decode alike)" if len(conventions) > 1 else ""
+    planning.note(f"the source holds {schemes} as {whose} stores it{alike}")
+    if any(one.name == "gpt_oss" for one in conventions):
+        planning.warn(
+            "experts come out as they are stored, [experts, out, in]; files of transformers in BF16 have"
+            " them transposed, [experts, in, out]"
+        )
 
 
 def leaving(

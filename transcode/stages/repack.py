@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass, replace
 from typing import Any
 
@@ -22,15 +22,24 @@ from ..core.event import Event
 from ..core.expr import Expr, Piece
 from ..core.planning import Planning
 from ..core.scheme import Scheme
-from ..core.spec import Spec
+from ..core.spec import Part, Spec
 from ..core.tensor import LazyTensor
 from ..core.value import interned
 from ..errors import PlanError
 from ..schemes import SCHEMES
-from .cast import cast_values
-from .dequantize import StoredPart, forget, leaving, stored_parts
+from .cast import Casting, cast_values
+from .dequantize import Decoding, StoredPart, forget, leaving, stored_parts
 
-__all__ = ["Grouping", "repack"]
+__all__ = [
+    "Grouping",
+    "inexact",
+    "model_dtype",
+    "regrouped",
+    "repack",
+    "say_inexact",
+    "say_inputs",
+    "undecoded",
+]
 
 _ANEW = "--dequantize bf16 --scheme {} decodes and encodes them anew instead"
 
@@ -61,15 +70,22 @@ def repack(tensors: Sequence[LazyTensor], target: catalog.Convention, planning: 
     companions = Companions(
         table, conventions, {part for one in readings.values() for part in one.stored.values()}
     )
-    kind = _dtype(tensors, stored.parts)
+    kind = model_dtype(tensor for tensor in tensors if tensor.name not in stored.parts)
     source = conventions[0]
     made = {
-        codes: _grouped(reading, companions.shape(reading), table, kind, source, target)
+        codes: _grouped(_held(reading, companions.shape(reading), table), kind, source, target)
         for codes, reading in readings.items()
     }
     inputs = Event("drop", f"a scale of its inputs, as {source.name} has it")
     going = leaving(table, conventions, readings, companions, inputs, everywhere=True)
-    _tell(readings, source, target, [name for name, why in going.items() if why == inputs], planning)
+    _tell(
+        made.values(),
+        readings,
+        source,
+        target,
+        [name for name, why in going.items() if why == inputs],
+        planning,
+    )
     planning.decoded |= {table[codes].source for codes in readings}
     forget(planning, [reading.name for reading in readings.values()])
     for name in table:
@@ -87,12 +103,25 @@ class Grouping(Expr):
         codes: whose rows are read.
         others: the small parts, which come with row 0; each with the dtype that its floats are widened to.
         powers: scales are stored as exponents (E8M0), the scheme's are float32.
+        lies: parts are to be stored as they are.
+        raw: roles of the parts that are yielded as they are stored.
     """
 
     name: str
     codes: StoredPart
     others: tuple[tuple[StoredPart, DType], ...]
     powers: bool
+    lies: bool = False
+    raw: frozenset[str] = frozenset()
+
+    def lying(self, codecs: Mapping[str, tuple[object, ...]]) -> tuple[Expr, frozenset[str]]:
+        """See :meth:`.core.expr.Expr.lying`: the parts that codecs would round, a reciprocal for one."""
+        roles = frozenset(
+            stored.part.role
+            for stored, _ in self.others
+            if self.lies and _inexact(stored.rule.codecs) and codecs[stored.part.role] == stored.rule.codecs
+        )
+        return (replace(self, raw=roles) if roles else self), roles
 
     def read(self, start: int, stop: int, context: Context) -> Iterator[Piece]:
         """See :meth:`.core.expr.Expr.read`."""
@@ -103,6 +132,8 @@ class Grouping(Expr):
                 yield Piece(stored.part.role, 0, self._other(stored, to, context))
 
     def _other(self, stored: StoredPart, to: DType, context: Context) -> Any:
+        if stored.part.role in self.raw:
+            return stored.tensor.numpy()
         whole = stored.whole(self.powers)
         kind = stored.part.spec.dtype
         if kind == to:
@@ -111,35 +142,120 @@ class Grouping(Expr):
         return cast_values(whole.reshape(-1, columns), kind, to, context, self.name, 0)
 
 
+def _held(reading: Reading, shape: tuple[int, ...], table: Mapping[str, LazyTensor]) -> _Held:
+    codes, parts = table[reading.codes], stored_parts(reading, table)
+    return _Held(
+        reading.name, parts, reading.scheme, reading.spec, shape, reading.powers, codes.source, codes.fate
+    )
+
+
+def regrouped(
+    tensor: LazyTensor,
+    conventions: Sequence[str],
+    target: catalog.Convention | None,
+    kind: DType,
+    hint: str = _ANEW,
+) -> LazyTensor:
+    """A tensor that was opened and not changed, see :func:`undecoded`, with its codes and scales again.
+
+    Args:
+        conventions: names of those that read it, the best first.
+        target: that it is written for; None where that is not known.
+        kind: dtype that the model computes in.
+        hint: what to do where it is refused; ``{}`` stands for the scheme.
+
+    Raises:
+        PlanError: the target does not take it so.
+    """
+    decoding = undecoded(tensor)
+    assert decoding is not None
+    parts = {one.part.role: one for one in (decoding.codes, *decoding.others)}
+    fate = tuple(event for event in tensor.fate if event.kind not in ("dequantize", "cast"))
+    held = _Held(
+        tensor.name, parts, decoding.scheme, decoding.spec, decoding.out.shape, decoding.powers,
+        tensor.source, fate,
+    )  # fmt: skip
+    known = [catalog.convention(name) for name in conventions]
+    source = next((one for one in known if one == target), known[0])
+    made = _grouped(held, kind, source, target, hint)
+    if source != target or not isinstance(made.value, Grouping) or not _lies(held, source):
+        return made
+    did = Event("keep", f"its codes and scales lie as {source.name} stores them")
+    return made.evolve(value=replace(made.value, lies=True), fate=made.fate[:-1], did=did)
+
+
+def undecoded(tensor: LazyTensor) -> Decoding | None:
+    """How a plain tensor is decoded, where its values are still those of its codes: cast at most."""
+    value = tensor.value
+    while isinstance(value, Casting):
+        value = value.tensor.value
+    return value if isinstance(value, Decoding) else None
+
+
+@dataclass(frozen=True)
+class _Held:
+    """What is known of a quantized tensor that is to be stored again.
+
+    Attributes:
+        name: of the tensor.
+        parts: role -> the part as it is stored.
+        scheme, spec, powers: see :class:`.dequantize.Decoding`.
+        shape: its own, which is less where it was padded.
+        source: name of its codes in the source.
+        fate: what happened to it.
+    """
+
+    name: str
+    parts: Mapping[str, StoredPart]
+    scheme: Scheme
+    spec: Spec
+    shape: tuple[int, ...]
+    powers: bool
+    source: str
+    fate: tuple[Event, ...]
+
+
 def _grouped(
-    reading: Reading,
-    shape: tuple[int, ...],
-    table: Mapping[str, LazyTensor],
+    held: _Held,
     kind: DType,
     source: catalog.Convention,
-    target: catalog.Convention,
+    target: catalog.Convention | None,
+    hint: str = _ANEW,
 ) -> LazyTensor:
-    name = reading.name
-    scheme = _taken(reading.scheme, target)
-    found = stored_parts(reading, table)
-    spec = Spec(kind, reading.spec.shape)
+    name, found = held.name, held.parts
+    scheme = held.scheme if target is None else _taken(held.scheme, target)
+    spec = Spec(kind, held.spec.shape)
     parts = tuple(map(interned, scheme.parts(spec)))
-    refusal = _refusal(reading, parts, found, shape, source, target)
-    codes = table[reading.codes]
-    tensor = LazyTensor(name, spec, parts, codes.value, source=codes.source, fate=codes.fate, scheme=scheme)
-    refusal = refusal or misfit(tensor, scheme, target, followed=True)
-    if refusal is not None:
-        raise PlanError(
-            f"cannot be stored as {target.name} stores {scheme.name}: {refusal}",
-            tensor=name,
-            hint=_ANEW.format(scheme.name),
-        )
-    others = tuple((found[part.role], part.spec.dtype) for part in parts if part.role != "codes")
+    small = (part for part in parts if part.role in found and part.role != "codes")
+    others = tuple((found[part.role], part.spec.dtype) for part in small)
+    value = Grouping(name, found["codes"], others, held.powers)
+    tensor = LazyTensor(name, spec, parts, value, source=held.source, fate=held.fate, scheme=scheme)
+    if target is not None:
+        refusal = _refusal(held, parts, source, target) or misfit(tensor, scheme, target, followed=True)
+        if refusal is not None:
+            raise PlanError(
+                f"cannot be stored as {target.name} stores {scheme.name}: {refusal}",
+                tensor=name,
+                hint=hint.format(scheme.name),
+            )
     return tensor.evolve(
-        value=Grouping(name, found["codes"], others, reading.powers),
         grain=scheme.grain(spec) if found["codes"].apart else max(spec.rows, 1),
-        unpadded=None if shape == spec.shape else shape,
+        unpadded=None if held.shape == spec.shape else held.shape,
         did=Event("repack", f"the codes and scales of {source.name}, as they are", scheme.name),
+    )
+
+
+def _lies(held: _Held, convention: catalog.Convention) -> bool:
+    """Whether all parts are stored as that convention writes them."""
+    rule = convention.schemes.get(held.scheme.name)
+    return (
+        rule is not None
+        and not held.powers
+        and all(
+            rule.parts.get(role) == one.rule
+            and chain.stored(one.rule.codecs, one.part.spec) == one.tensor.spec
+            for role, one in held.parts.items()
+        )
     )
 
 
@@ -154,39 +270,33 @@ def _taken(scheme: Scheme, target: catalog.Convention) -> Scheme:
 
 
 def _refusal(
-    reading: Reading,
-    parts: Sequence[Any],
-    found: Mapping[str, Any],
-    shape: tuple[int, ...],
-    source: catalog.Convention,
-    target: catalog.Convention,
+    held: _Held, parts: Sequence[Part], source: catalog.Convention, target: catalog.Convention
 ) -> str | None:
     """Why the parts of a tensor are not those that the target has; None if they are."""
-    rule = target.schemes.get(reading.scheme.name)
+    rule = target.schemes.get(held.scheme.name)
     if rule is None:
         return f"it takes {', '.join(target.schemes)}"
-    if {part.role for part in parts} != found.keys():
-        return f"parts {', '.join(found)} are not those of {', '.join(part.role for part in parts)}"
-    if shape != reading.spec.shape and not target.pads:
-        return f"it was padded from {list(shape)} to {list(reading.spec.shape)}"
-    known = source.schemes.get(reading.scheme.name)
-    joined = rule.shares_scales and "global_scale" in found
+    if {part.role for part in parts} != held.parts.keys():
+        return f"parts {', '.join(held.parts)} are not those of {', '.join(part.role for part in parts)}"
+    if held.shape != held.spec.shape and not target.pads:
+        return f"it was padded from {list(held.shape)} to {list(held.spec.shape)}"
+    known = source.schemes.get(held.scheme.name)
+    joined = rule.shares_scales and "global_scale" in held.parts
     if joined and not (known is not None and known.shares_scales):
         return f"it has one scale for all layers that are joined (q, k, v), {source.name} may have several"
     return None
 
 
-def _dtype(tensors: Sequence[LazyTensor], coded: frozenset[str]) -> DType:
+def model_dtype(tensors: Iterable[LazyTensor]) -> DType:
     """That of most plain float tensors: the model's."""
     kinds = Counter(
-        tensor.spec.dtype.name
-        for tensor in tensors
-        if tensor.plain and tensor.name not in coded and tensor.spec.dtype.name in FLOATS
+        tensor.spec.dtype.name for tensor in tensors if tensor.plain and tensor.spec.dtype.name in FLOATS
     )
     return DTYPES[kinds.most_common(1)[0][0] if kinds else "BF16"]
 
 
 def _tell(
+    made: Iterable[LazyTensor],
     readings: Mapping[str, Reading],
     source: catalog.Convention,
     target: catalog.Convention,
@@ -198,20 +308,36 @@ def _tell(
         f"the source holds {' and '.join(schemes)} as {source.name} stores it; it is repacked for"
         f" {target.name}, not decoded"
     )
-    inexact = sorted(
-        {
-            f"{role} of {reading.scheme.name}"
-            for reading in readings.values()
-            for role in {part.role for part in reading.scheme.parts(reading.spec)}
-            if _inexact(reading.rules[role].codecs) or _inexact(target.part(role, reading.scheme.name).codecs)
-        }
-    )
-    if inexact:
-        planning.note(f"{', '.join(inexact)}: a reciprocal in one of the two, so rounded to F32 once more")
-    if inputs:
+    say_inexact({what for tensor in made for what in inexact(tensor, target)}, planning)
+    say_inputs(inputs, source.name, planning)
+
+
+def inexact(tensor: LazyTensor, target: catalog.Convention) -> set[str]:
+    """The parts of a repacked tensor that change in the last bit: ``scale of nvfp4``."""
+    if not isinstance(tensor.value, Grouping) or tensor.scheme is None:
+        return set()
+    scheme = tensor.scheme.name
+    parts = (tensor.value.codes, *(one for one, _ in tensor.value.others))
+    return {
+        f"{one.part.role} of {scheme}"
+        for one in parts
+        if _inexact(one.rule.codecs) or _inexact(target.part(one.part.role, scheme).codecs)
+    }
+
+
+def say_inexact(parts: Collection[str], planning: Planning) -> None:
+    """Say which parts are rounded, though nothing is decoded."""
+    if parts:
+        shown = ", ".join(sorted(parts))
+        planning.note(f"{shown}: a reciprocal in one of the two, so rounded to F32 once more")
+
+
+def say_inputs(names: Sequence[str], source: str, planning: Planning) -> None:
+    """Warn of scales of inputs that are left out beside weights that stay quantized."""
+    if names:
         planning.warn(
-            f"{len(inputs)} scales of inputs are left out, which {source.name} has beside the weights"
-            f" ({inputs[0]} ...)"
+            f"{len(names)} scales of inputs are left out, which {source} has beside the weights"
+            f" ({names[0]} ...)"
         )
 
 

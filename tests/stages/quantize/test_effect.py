@@ -50,7 +50,7 @@ def test_a_quantized_source_is_not_quantized_again(wan, tmp_path, refused, cli):
     cli("run", wan, once, "--scheme", "int8")
     told = refused("run", once, tmp_path / "twice.safetensors", "--scheme", "int8")
     assert not (tmp_path / "twice.safetensors").exists()
-    assert "is quantized already, one of 24 tensors (lightx2v)" in told
+    assert "24 of 33 matrices: quantized already: int8 as lightx2v stores it" in told
     assert "--dequantize" in told
 
 

@@ -3,32 +3,40 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from ... import catalog
-from ...consumers.recognise import decipher, plain_fp8, stored_quantized
+from ...consumers import record
+from ...consumers.fit import Decision
+from ...consumers.recognise import plain_fp8, stored_quantized
 from ...core.dtypes import DType
 from ...core.planning import Planning
+from ...core.scheme import Scheme
 from ...core.tensor import LazyTensor
 from ...errors import PlanError
+from ..dequantize import Decoding
+from ..repack import model_dtype, regrouped, undecoded
 
-__all__ = ["note_again", "refuse_quantized"]
+__all__ = ["Given", "note_again", "refuse_quantized", "staying"]
+
+
+Given = dict[Scheme, dict[str, Any]]
+"""The options that a user gave for each scheme."""
 
 
 def refuse_quantized(tensors: Sequence[LazyTensor], planning: Planning) -> frozenset[str]:
     """Stop before codes would be left as they are beside new ones, and a config be written over both.
 
-    Where the output is the same convention's, and markers tell what each tensor is, all of it stays true.
-
     Returns:
         Stored names of the parts of tensors that are quantized and stay so.
 
     Raises:
-        PlanError: some tensors are quantized as they are stored.
+        PlanError: some tensors are quantized as they are stored, and could not be opened.
     """
     stored = stored_quantized(tensors)
-    if stored and not _told_apart(tensors, planning):
-        codes = next(iter({**stored.tensors, **stored.foreign}))
+    if stored:
+        codes = next(iter({**stored.foreign, **stored.tensors}))
         count = len({*stored.tensors, *stored.foreign})
         raise PlanError(
             f"is quantized already, one of {count} tensors ({stored.described(planning)})",
@@ -45,17 +53,90 @@ def refuse_quantized(tensors: Sequence[LazyTensor], planning: Planning) -> froze
     return stored.parts
 
 
-def _told_apart(tensors: Sequence[LazyTensor], planning: Planning) -> bool:
-    if planning.convention is None:
+def staying(
+    decided: Sequence[Decision],
+    given: Given,
+    consumer: catalog.Convention | None,
+    planning: Planning,
+    group: Callable[[LazyTensor, Scheme], str | None],
+    *,
+    shared: bool,
+) -> dict[int, str]:
+    """The chosen tensors that are stored in their scheme already, by number, and why they keep their codes.
+
+    Args:
+        given: options that the user gave; what nobody asked for is not changed.
+        group: key of the tensors that share a global scale with one.
+        shared: the user said which tensors share one.
+    """
+    opened = planning.opened
+    if opened is None:
+        return {}
+    kind = model_dtype(tensor for tensor, _, _ in decided if tensor.source not in opened.tensors)
+    stays: dict[int, str] = {}
+    idle: Counter[tuple[str, str]] = Counter()
+    sharing: dict[str, list[int]] = {}
+    for number, (tensor, action, _) in enumerate(decided):
+        if action is None or isinstance(action, DType):
+            continue
+        if (key := group(tensor, action)) is not None and _global(tensor, action):
+            sharing.setdefault(key, []).append(number)
+        decoding = undecoded(tensor) if opened.still(tensor) else None
+        if decoding is None or not _same(decoding, action, given.get(action, {})):
+            continue
+        if shared and key is not None and _global(tensor, action):
+            continue  # nobody knows whether it is one
+        try:
+            regrouped(tensor, opened.conventions, consumer, kind)
+        except PlanError as error:
+            planning.note(
+                f"{tensor.name}: is {action.name} already, and encoded anew: {error.what}",
+                tensor=tensor.name,
+                kind="anew",
+            )
+            continue
+        whose = opened.conventions[0] if consumer is None else consumer.name
+        as_it_is = f"quantized already: {action.name} as {whose} stores it"
+        stays[number] = as_it_is if whose in opened.conventions else f"{action.name} already"
+        for option in _idle(decoding.scheme, action, given.get(action, {}), planning):
+            idle[action.name, option] += 1
+    for members in sharing.values():
+        if any(number not in stays for number in members):
+            for number in members:
+                stays.pop(number, None)
+    for (scheme, option), count in idle.items():
+        planning.warn(
+            f"{option} does nothing for {count} tensors that are {scheme} already and keep their codes;"
+            " --dequantize bf16 encodes them anew"
+        )
+    return stays
+
+
+def _global(tensor: LazyTensor, scheme: Scheme) -> bool:
+    return any(part.role == "global_scale" for part in scheme.parts(tensor.spec))
+
+
+def _same(decoding: Decoding, wanted: Scheme, given: Mapping[str, Any]) -> bool:
+    """Whether codes and scales are such as the scheme makes, as far as they tell how they were made."""
+    stored, spec = decoding.scheme, decoding.spec
+    if stored.name != wanted.name or stored.meaning(spec) != wanted.meaning(spec):
         return False
-    convention = catalog.convention(planning.convention)
-    if convention.config is not None or not any(rule.markers for rule in convention.schemes.values()):
-        return False
-    try:
-        decipher(tensors, planning, convention=convention.name)
-    except PlanError:
-        return False
-    return True
+    asked = given.get("scale_dtype", "source")
+    return asked in ("source", getattr(stored, "scale_dtype", asked))
+
+
+def _idle(stored: Scheme, wanted: Scheme, given: Mapping[str, Any], planning: Planning) -> Iterator[str]:
+    """Options that were asked for, and of which codes and scales do not tell whether they are so."""
+    made = [options for name, options in record.options(planning.metadata) if name == wanted.name]
+    for option, value in given.items():
+        differs = getattr(stored, option, value) != getattr(wanted, option, value)
+        known = any(options.get(option) == value for options in made)
+        if differs and not known and option not in _TOLD:
+            yield f"{option}={value}"
+
+
+_TOLD = {"block", "granularity", "group_size", "scale_dtype"}
+"""Options that were compared: by what they mean for the shape of a tensor, not by how they are said."""
 
 
 def note_again(decided: Iterable[tuple[LazyTensor, object, object]], planning: Planning) -> None:

@@ -19,12 +19,13 @@ from ...core.tensor import LazyTensor
 from ...errors import PlanError, RecipeError
 from ...schemes.text import Options, parse_scheme
 from ..cast import cast_tensor, float_dtype
+from ..opening import arranged
 from ..select import Patterns
 from .choice import Choice
 from .effect import refuse_adapter, refuse_nothing
 from .encode import Peak, encode_tensor, first_nonfinite
 from .pad import pad_tensor
-from .requantize import note_again, refuse_quantized
+from .requantize import Given, note_again, refuse_quantized, staying
 
 __all__ = ["Quantize"]
 
@@ -55,6 +56,9 @@ class Quantize(Transform):
     A tensor is chosen in this order: what ``exclude`` matches stays; what ``include`` matches is taken; then
     ``targets`` decide, or without them the family's own, or for an unknown family a general rule. A chosen
     tensor takes the first of ``overrides`` that matches it, else ``scheme``.
+
+    Of tensors that come quantized, those that are chosen are decoded and encoded anew; those that are stored
+    so already, and those that are not chosen, keep their codes and scales.
 
     Args:
         scheme: name of the scheme.
@@ -131,6 +135,10 @@ class Quantize(Transform):
                 config[key] = value
         return config
 
+    def arranged(self, steps: tuple[Transform, ...]) -> tuple[Transform, ...]:
+        """With quantized tensors opened before."""
+        return arranged(steps, self.on_nonfinite)
+
     def apply(self, tensors: Iterable[LazyTensor], planning: Planning) -> Iterator[LazyTensor]:
         """Decide each tensor's fate from facts; bytes are read only for ``on_nonfinite="keep"``."""
         tensors = list(tensors)
@@ -140,21 +148,43 @@ class Quantize(Transform):
         choice = Choice(self.model, self.targets, self.include, self.exclude, tensors, planning)
         spared: dict[int, str] = {}
         consumer = None if planning.convention is None else catalog.convention(planning.convention)
-        decided = self._decide(tensors, choice, spared, consumer, planning)
+        default, actions, given = self._actions(planning.convention)
+        decided = self._decide(tensors, choice, spared, consumer, planning, default, actions)
         choice.complain()
-        note_again(decided, planning)
         if self.on_nonfinite == "keep":
             decided = _spare_nonfinite(decided, spared, planning)
         decided = alike(decided, spared, choice.group_of, consumer, planning)
-        if all(action is None or isinstance(action, DType) for _, action, _ in decided):
+        fused = self._fused()
+        stays = staying(
+            decided, given, consumer, planning,
+            lambda tensor, scheme: self._group(tensor, scheme, choice, fused, consumer),
+            shared=bool(fused),
+        )  # fmt: skip
+        repacked = stays and planning.opened and planning.convention not in planning.opened.conventions
+        decided = [
+            (tensor, None, Reason("quantized already", stays[number]))
+            if number in stays
+            else (tensor, action, why)
+            for number, (tensor, action, why) in enumerate(decided)
+        ]
+        note_again(decided, planning)
+        opened = planning.opened
+        idle = all(action is None or isinstance(action, DType) for _, action, _ in decided)
+        if idle and not (repacked and consumer is not None):
             refuse_nothing(self.scheme, [(tensor, why) for tensor, _, why in decided], planning)
         needs = self._needs(decided, choice, consumer, planning)
         if self.keep_dtype is not None and not any(
-            action is None and choice.may_cast(tensor) and tensor.spec.dtype.name != self.keep_dtype
+            action is None
+            and choice.may_cast(tensor)
+            and tensor.spec.dtype.name != self.keep_dtype
+            and not (opened and opened.still(tensor))
             for tensor, action, _ in decided
         ):
             planning.warn(f"quantize: keep_dtype {self.keep_dtype}: no tensor that is kept has another dtype")
         for number, (tensor, action, why) in enumerate(decided):
+            came = None if opened is None else opened.still(tensor)
+            if action is not None and came is not None:
+                came.anew = True
             if isinstance(action, DType):
                 yield cast_tensor(tensor, action, why=str(why))
             elif action is not None:
@@ -162,7 +192,12 @@ class Quantize(Transform):
                 yield encode_tensor(
                     tensor, action, str(why), looks, measured=planning.number() if planning.measure else None
                 )
-            elif self.keep_dtype is not None and tensor.name not in stored and choice.may_cast(tensor):
+            elif (
+                self.keep_dtype is not None
+                and came is None
+                and tensor.name not in stored
+                and choice.may_cast(tensor)
+            ):
                 yield cast_tensor(tensor.evolve(did=Event("keep", str(why))), float_dtype(self.keep_dtype))
             else:
                 yield tensor.evolve(did=Event("keep", str(why)))
@@ -174,9 +209,10 @@ class Quantize(Transform):
         spared: dict[int, str],
         consumer: catalog.Convention | None,
         planning: Planning,
+        default: Scheme,
+        actions: dict[str, Action],
     ) -> list[Decision]:
         """What happens to each tensor; ``spared`` gets those that were chosen and do not fit, and why."""
-        default, actions = self._actions(planning.convention)
         overrides = Patterns(rule for rule, _ in self.overrides)
         won: set[str | None] = set()
         decided: list[Decision] = []
@@ -303,8 +339,11 @@ class Quantize(Transform):
     def _fused(self) -> tuple[catalog.Fused, ...]:
         return tuple(catalog.Fused(members) for members in self.share_scale)
 
-    def _actions(self, convention: str | None) -> tuple[Scheme, dict[str, Action]]:
-        """The scheme, and what each override does: a scheme, a dtype to cast to, None to keep."""
+    def _actions(self, convention: str | None) -> tuple[Scheme, dict[str, Action], Given]:
+        """The scheme, what each override does (a scheme, a dtype to cast to, None to keep), and the options
+        that were given for each scheme.
+        """
+        asked: Given = {}
 
         def make(name: str, options: Options) -> Scheme:
             from ... import schemes
@@ -313,6 +352,7 @@ class Quantize(Transform):
             scheme = schemes.make(name, **{**given, **dict(options)})
             if convention is not None:  # which may say the other half
                 schemes.refuse_idle(scheme, dict(options))
+            asked[scheme] = dict(options)
             return scheme
 
         actions: dict[str, Action] = {}
@@ -326,7 +366,7 @@ class Quantize(Transform):
                 actions[rule] = float_dtype(name)
             else:
                 actions[rule] = make(name, options)
-        return make(self.scheme, self.options), actions
+        return make(self.scheme, self.options), actions, asked
 
 
 def _spare_nonfinite(decided: list[Decision], found: dict[int, str], planning: Planning) -> list[Decision]:

@@ -1,0 +1,46 @@
+"""Tensors that came quantized, between being opened and being settled: encoded anew, or stored again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .tensor import LazyTensor
+
+__all__ = ["Opened", "Quantized"]
+
+
+@dataclass
+class Quantized:
+    """One of them, which is on its way as plain values.
+
+    Attributes:
+        name: in the source.
+        inputs: scales of its inputs, which stood beside it.
+        marks: its markers.
+        anew: its codes are given up: what it holds is encoded anew, or stays plain.
+    """
+
+    name: str
+    inputs: tuple[LazyTensor, ...] = ()
+    marks: tuple[LazyTensor, ...] = ()
+    anew: bool = False
+
+
+@dataclass(frozen=True)
+class Opened:
+    """All of a source.
+
+    Attributes:
+        conventions: names of those that read it, the best first.
+        tensors: by the names of their codes in the source, which is ``source`` of the plain tensors.
+        cache: names of the scales of the cache of keys and values, in the source.
+    """
+
+    conventions: tuple[str, ...]
+    tensors: dict[str, Quantized]
+    cache: frozenset[str]
+
+    def still(self, tensor: LazyTensor) -> Quantized | None:
+        """What is known of a plain tensor that was opened and is not settled yet; None of any other."""
+        found = self.tensors.get(tensor.source) if tensor.plain else None
+        return None if found is None or found.anew else found

@@ -1,0 +1,223 @@
+"""Quantized tensors between stages: opened as plain values, settled behind the last stage that encodes.
+
+A stage that quantizes gets them as if ``dequantize`` stood before it, so that a LoRA, a cast and the choice
+of tensors meet values. What is encoded in another scheme is decoded as it is read. What is not comes out
+again as it came in, with its codes and scales: nothing of it is decoded.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from .. import catalog
+from ..consumers.companions import Companions
+from ..consumers.config.stated import CONFIG, read_json
+from ..consumers.orphans import refuse_orphans
+from ..consumers.recognise import decipher, stored_quantized
+from ..core.event import Event
+from ..core.flow import Transform
+from ..core.opened import Opened, Quantized
+from ..core.planning import Planning
+from ..core.tensor import LazyTensor
+from .dequantize import Dequantize, decoded, forget, leaving, say_stored
+from .repack import inexact, model_dtype, regrouped, say_inexact, say_inputs, undecoded
+from .select import Drop, Keep
+
+__all__ = ["Opening", "Settling", "arranged"]
+
+
+def arranged(steps: tuple[Transform, ...], on_nonfinite: str) -> tuple[Transform, ...]:
+    """Stages, with quantized tensors opened before the first that may look at values, and settled behind the
+    last that encodes.
+
+    What is dropped first need not be understood, and what is to be decoded is decoded.
+
+    Args:
+        on_nonfinite: see :class:`.dequantize.Dequantize`.
+    """
+    if any(isinstance(step, Opening) for step in steps):
+        return steps
+    encoding = [number for number, step in enumerate(steps) if step.encodes]
+    decoding = [number + 1 for number in range(encoding[0]) if isinstance(steps[number], Dequantize)]
+    selects = (number for number, step in enumerate(steps) if not isinstance(step, Keep | Drop))
+    start, stop = max(next(selects), *decoding, 0), encoding[-1] + 1
+    return (*steps[:start], Opening(on_nonfinite), *steps[start:stop], Settling(), *steps[stop:])
+
+
+@dataclass(frozen=True)
+class Opening(Transform):
+    """Quantized tensors as plain values, in the dtype that the model computes in.
+
+    That is what config.json says (``dtype``, ``torch_dtype``), else BF16.
+
+    Args:
+        on_nonfinite: see :class:`.dequantize.Dequantize`.
+    """
+
+    kind: ClassVar[str] = "open"
+
+    on_nonfinite: str = "error"
+
+    def apply(self, tensors: Iterable[LazyTensor], planning: Planning) -> Iterator[LazyTensor]:
+        """Join the stored parts of each tensor; what stands beside them waits for what becomes of it.
+
+        Raises:
+            PlanError: it is not certain how they are stored.
+        """
+        tensors = list(tensors)
+        stored = stored_quantized(tensors)
+        if not stored.tensors or stored.foreign:
+            yield from tensors  # the stage that quantizes refuses those by name
+            return
+        table = {tensor.name: tensor for tensor in tensors}
+        conventions, readings = decipher(tensors, planning)
+        refuse_orphans(tensors, stored, conventions, planning)
+        quantized = {part for one in readings.values() for part in one.stored.values()}
+        companions = Companions(table, conventions, quantized)
+        waiting = Event("drop")
+        going = leaving(table, conventions, readings, companions, waiting, everywhere=True)
+        keep = self.on_nonfinite == "keep"
+        made = decoded(readings, companions, table, _computed(planning), keep, conventions[0].name)
+        say_stored(conventions, readings, planning)
+        known: dict[str, Quantized] = {}
+        held: set[str] = set()
+        for codes, reading in readings.items():
+            inputs, marks = companions.of(reading)
+            own = {part.role for part in reading.scheme.parts(reading.spec)} | {catalog.SHAPE}
+            more = (name for role, name in reading.stored.items() if role not in own)
+            inputs += [name for name in more if name not in inputs]
+            known[table[codes].source] = Quantized(
+                reading.name, tuple(map(table.__getitem__, inputs)), tuple(map(table.__getitem__, marks))
+            )
+            held |= {*inputs, *marks}
+        cache = frozenset(table[name].source for name in companions.cache())
+        planning.opened = Opened(tuple(one.name for one in conventions), known, cache)
+        for name, tensor in table.items():
+            if name in made:
+                yield made[name]
+            elif name not in going:
+                yield tensor
+            elif name not in held:
+                planning.drop(tensor, going[name])
+
+    def config(self) -> Any:
+        """Never part of a recipe."""
+        return {}
+
+
+@dataclass(frozen=True)
+class Settling(Transform):
+    """What was opened and is not encoded comes out as it came in, for the convention that is written."""
+
+    kind: ClassVar[str] = "settle"
+
+    def apply(self, tensors: Iterable[LazyTensor], planning: Planning) -> Iterator[LazyTensor]:
+        """Codes and scales instead of values, where nobody has changed these.
+
+        Raises:
+            PlanError: the convention does not take them so.
+        """
+        tensors = list(tensors)
+        opened, planning.opened = planning.opened, None
+        if opened is None:
+            yield from tensors
+            return
+        source = opened.conventions[0]
+        target = None if planning.convention is None else catalog.convention(planning.convention)
+        # Where config.json is written anew, it says nothing of scales of inputs.
+        stay = target is not None and target.name in opened.conventions and target.config is None
+        kind = model_dtype(tensor for tensor in tensors if tensor.source not in opened.tensors)
+        planning.decoded |= opened.tensors.keys()
+        planning.coded -= opened.tensors.keys()
+        forget(planning, [one.name for one in opened.tensors.values()])
+        counts: Counter[str] = Counter()
+        waiting = dict(opened.tensors)
+        left: list[str] = []
+        rounded: set[str] = set()
+        for tensor in tensors:
+            quantized = waiting.pop(tensor.source, None)
+            if quantized is None:
+                if not (tensor.source in opened.cache and _all_anew(opened)):
+                    yield tensor
+                else:
+                    planning.drop(tensor, Event("drop", "a scale of the cache of keys and values"))
+                continue
+            _drop(quantized.marks, f"a marker of {source}", planning)
+            if quantized.anew or undecoded(tensor) is None:
+                _drop(quantized.inputs, "a scale of its inputs, which are quantized no longer", planning)
+                yield tensor
+                counts["decoded and encoded anew" if tensor.scheme is not None else "decoded"] += 1
+                if not quantized.anew:
+                    planning.warn(
+                        f"{tensor.name}: is not quantized again, and was decoded as its values are changed",
+                        tensor=tensor.name,
+                        kind="decoded",
+                    )
+                continue
+            made = regrouped(tensor, opened.conventions, target, kind, _OTHERWISE)
+            yield made
+            how = "kept as stored" if target is None else f"repacked for {target.name}"
+            kept = made.fate[-1].kind == "keep"
+            counts["kept as stored" if kept else how] += 1
+            if target is not None and not kept:
+                rounded |= inexact(made, target)
+            if stay:
+                yield from (_beside(one, quantized.name, tensor.name) for one in quantized.inputs)
+            else:
+                _drop(quantized.inputs, f"a scale of its inputs, as {source} has it", planning)
+                left += [one.name for one in quantized.inputs]
+        for quantized in waiting.values():
+            beside = (*quantized.inputs, *quantized.marks)
+            _drop(beside, f"stood beside {quantized.name}, which is left out", planning)
+        if counts:
+            said = ", ".join(f"{count} {what}" for what, count in counts.items())
+            planning.note(f"of the tensors that came quantized: {said}")
+        say_inexact(rounded, planning)
+        say_inputs(left, source, planning)
+
+    def config(self) -> Any:
+        """Never part of a recipe."""
+        return {}
+
+
+_OTHERWISE = (
+    "it is not among those that are encoded: take it in (--include), or decode it (--dequantize bf16"
+    " --dequantize-only)"
+)
+
+
+def _all_anew(opened: Opened) -> bool:
+    return all(one.anew for one in opened.tensors.values())
+
+
+def _drop(tensors: Iterable[LazyTensor], why: str, planning: Planning) -> None:
+    for tensor in tensors:
+        planning.drop(tensor, Event("drop", why))
+
+
+def _beside(tensor: LazyTensor, before: str, name: str) -> LazyTensor:
+    """A scale of inputs, under the name that the tensor has now."""
+    was, now = before.removesuffix(".weight"), name.removesuffix(".weight")
+    return tensor if was == now else tensor.evolve(name=now + tensor.name.removeprefix(was))
+
+
+_TORCH = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+
+
+def _computed(planning: Planning) -> str:
+    """The dtype that config.json says a model is loaded in; BF16 where it says none."""
+    for path in planning.side_files:
+        if path.name != CONFIG:
+            continue
+        config = read_json(path) or {}
+        parts = [part for key, part in config.items() if key.endswith("_config") and isinstance(part, dict)]
+        for holder in (config, *parts):
+            for key in ("dtype", "torch_dtype"):
+                said = holder.get(key)
+                found = _TORCH.get(said.removeprefix("torch.")) if isinstance(said, str) else None
+                if found is not None:
+                    return found
+    return Dequantize.to
