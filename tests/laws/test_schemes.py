@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 import transcode as tc
 from tests.schemes.helpers import decode, encode, spec_of
 from transcode import catalog
-from transcode.consumers.declared import Told
+from transcode.consumers.declared import Declared
 from transcode.consumers.group import Names, Reading, readings
 from transcode.core import values as json_values
 from transcode.core.dtypes import DTYPES
@@ -369,7 +369,7 @@ def test_odd_specs_are_refused_not_raised(name: str, dtype: str) -> None:
 def read(specs: Mapping[str, Spec], scheme: Any) -> list[Reading]:
     """How parts of the convention ``neutral`` are read."""
     spelled = {"a.weight" if role == "codes" else f"a.weight_{role}": spec for role, spec in specs.items()}
-    told = Told(**sizes(scheme))
+    told = Declared(**sizes(scheme))
     return readings(Names(spelled), catalog.convention("neutral"), told).get("a.weight", [])
 
 
