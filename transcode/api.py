@@ -200,7 +200,7 @@ def write(
         on_progress: called about ten times a second.
 
     The other arguments are those of :class:`~transcode.execution.write.Write` and
-    :class:`~transcode.execution.write.Performance`.
+    :class:`~transcode.core.performance.Performance`.
     """
     return Write(
         dst=given.path("write", dst),
