@@ -1,4 +1,4 @@
-"""Every cross-reference in the package's docstrings and comments names something that exists.
+"""The words of the package: cross-references name something that exists, variables say what they hold.
 
 A reference is a role of reStructuredText (``:func:`NAME```). Its name is looked up as a reader would: in the
 class where it stands and those it is derived from, in the module, and from the root; with dots before it as
@@ -214,3 +214,43 @@ class Here(Base):
 """
     )
     return House(folder / "transcode")
+
+
+RIDDLES = {"found", "made", "told", "mine"}
+"""Variables that say what befell a thing and not what it is."""
+
+CLEAR = ("core", "codecs", "schemes", "plan", "execution", "recipe")
+"""Rooms without them."""
+
+
+@pytest.mark.parametrize("room", CLEAR)
+def test_variables_say_what_they_hold(room):
+    paths = sorted((PACKAGE / room).rglob("*.py"))
+    assert paths
+    assert [riddle for path in paths for riddle in riddles(path.read_text("utf-8"), path.name)] == []
+
+
+def riddles(source: str, file: str) -> Iterator[str]:
+    """Variables and parameters that must be solved."""
+    for node in ast.walk(ast.parse(source)):
+        name = node.arg if isinstance(node, ast.arg) else None
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            name = node.id
+        elif isinstance(node, ast.ExceptHandler):
+            name = node.name
+        if name in RIDDLES:
+            yield f"{file}:{node.lineno}: {name}"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "made = 1",
+        "for found in x: pass",
+        "def f(told): ...",
+        "try: ...\nexcept E as mine: ...",
+        "f(found := 1)",
+    ],
+)
+def test_riddles_are_seen(source):
+    assert len(list(riddles(source, "m.py"))) == 1
