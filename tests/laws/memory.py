@@ -44,7 +44,7 @@ class MemoryBytes:
 
     def verify(self) -> None:
         if self._folder.held(self._name) != self._data:
-            raise FormatError("was changed while it was being read", file=self.url)
+            raise FormatError("was changed since planning began", file=self.url)
 
     def close(self) -> None:
         pass

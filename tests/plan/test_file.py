@@ -123,7 +123,7 @@ def saved(tmp_path) -> Path:
 
 def test_an_input_that_changed_since_is_refused_before_anything_is_written(saved, tmp_path):
     save_file({"w": torch.zeros(3, 4)}, tmp_path / "m.safetensors")
-    with pytest.raises(FormatError, match=r"m\.safetensors: was changed"):
+    with pytest.raises(FormatError, match=r"m\.safetensors: was changed since planning began; plan again"):
         check(plan_file.load(saved), force=False)
     (tmp_path / "m.safetensors").unlink()
     with pytest.raises(FormatError, match=r"m\.safetensors: cannot be read any more"):

@@ -13,7 +13,6 @@ from .table import size
 
 __all__ = ["progress"]
 
-_SLOW = 1.0
 _EVERY = 30.0
 
 

@@ -43,7 +43,7 @@ class Nibbles(Base):
         return spec
 
     def encode(self, piece: Piece, spec: Spec, scratch: Scratch) -> Piece:
-        """See :class:`Codec`."""
+        """See :class:`.core.codec.Codec`."""
         from ..numerics.packing import AWQ, reorder_nibbles, swap_nibbles
 
         if self.order == "high_first":
@@ -54,7 +54,7 @@ class Nibbles(Base):
         return Piece(piece.role, piece.offset, ordered.view(spec.dtype.carrier))
 
     def decode(self, stored: Array, spec: Spec) -> Array:
-        """See :class:`Codec`."""
+        """See :class:`.core.codec.Codec`."""
         from ..numerics.packing import AWQ_BACK, reorder_nibbles, swap_nibbles
 
         if self.order == "high_first":

@@ -29,7 +29,11 @@ class Reciprocal(Base):
     takes: ClassVar[tuple[str, ...]] = ("F32",)
 
     def encode(self, piece: Piece, spec: Spec, scratch: Scratch) -> Piece:
-        """See :class:`Codec`. Raises DataError where number or reciprocal is zero or not finite."""
+        """See :class:`.core.codec.Codec`.
+
+        Raises:
+            DataError: a number or its reciprocal is zero or not finite.
+        """
         import numpy as np
 
         out = _inverted(piece.data, scratch.take(piece.data.shape, np.float32))
@@ -40,7 +44,7 @@ class Reciprocal(Base):
         return Piece(piece.role, piece.offset, out)
 
     def decode(self, stored: Array, spec: Spec) -> Array:
-        """See :class:`Codec`; zero comes back as infinity."""
+        """See :class:`.core.codec.Codec`; zero comes back as infinity."""
         import numpy as np
 
         return _inverted(stored, np.empty(stored.shape, np.float32))
@@ -69,7 +73,11 @@ class Powers(Base):
         return replace(super().spec(spec), dtype=DTYPES["F8_E8M0"])
 
     def encode(self, piece: Piece, spec: Spec, scratch: Scratch) -> Piece:
-        """See :class:`Codec`. Raises DataError for numbers that are no power of two, or out of its range."""
+        """See :class:`.core.codec.Codec`.
+
+        Raises:
+            DataError: a number is no power of two, or out of its range.
+        """
         import numpy as np
 
         from ..numerics.minifloat import FORMATS, to_e8m0
@@ -83,7 +91,7 @@ class Powers(Base):
         return Piece(piece.role, piece.offset // 4, out)
 
     def decode(self, stored: Array, spec: Spec) -> Array:
-        """See :class:`Codec`."""
+        """See :class:`.core.codec.Codec`."""
         import numpy as np
 
         from ..numerics.minifloat import FORMATS

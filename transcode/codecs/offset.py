@@ -46,7 +46,7 @@ class Offset(Base):
         return spec
 
     def encode(self, piece: Piece, spec: Spec, scratch: Scratch) -> Piece:
-        """See :class:`Codec`."""
+        """See :class:`.core.codec.Codec`."""
         import numpy as np
 
         codes = piece.data.view(np.uint8)
@@ -54,7 +54,7 @@ class Offset(Base):
         return Piece(piece.role, piece.offset, out.view(spec.dtype.carrier))
 
     def decode(self, stored: Array, spec: Spec) -> Array:
-        """See :class:`Codec`."""
+        """See :class:`.core.codec.Codec`."""
         import numpy as np
 
         flipped = np.bitwise_xor(stored.view(np.uint8), np.uint8(_TOP_BITS[self.by]))

@@ -41,7 +41,7 @@ class RowsInt32(Base):
         return Spec(DTYPES["I32"], (-(-rows // _ROWS), columns))
 
     def encode(self, piece: Piece, spec: Spec, scratch: Scratch) -> Piece:
-        """See :class:`Codec`. Raises DataError for numbers of more than 4 bits."""
+        """See :class:`.core.codec.Codec`. Raises DataError for numbers of more than 4 bits."""
         from ..numerics.packing import pack_rows
 
         numbers = piece.data
@@ -54,7 +54,7 @@ class RowsInt32(Base):
         return Piece(piece.role, first_row(piece, spec) // _ROWS * words.shape[1] * words.itemsize, words)
 
     def decode(self, stored: Array, spec: Spec) -> Array:
-        """See :class:`Codec`; padding is left out."""
+        """See :class:`.core.codec.Codec`; padding is left out."""
         from ..numerics.packing import unpack_rows
 
         return unpack_rows(stored, spec.shape[0])

@@ -52,7 +52,7 @@ class View(Base):
         return Spec(dtype, (*spec.shape[:-1], spec.shape[-1] * spec.dtype.bits // dtype.bits))
 
     def decode(self, stored: Array, spec: Spec) -> Array:
-        """See :class:`Codec`."""
+        """See :class:`.core.codec.Codec`."""
         return matrix(stored, spec)
 
     def before(self, stored: Spec, spec: Spec) -> Spec | None:
@@ -95,7 +95,7 @@ class Split(Base):
         return Spec(spec.dtype, (*stored.shape[:-2], stored.shape[-2] * self.size))
 
     def decode(self, stored: Array, spec: Spec) -> Array:
-        """See :class:`Codec`."""
+        """See :class:`.core.codec.Codec`."""
         return matrix(stored, spec)
 
 

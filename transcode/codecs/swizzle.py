@@ -38,7 +38,7 @@ class Swizzle(Base):
         return Spec(spec.dtype, (rows + -rows % _ROWS, columns + -columns % _COLUMNS))
 
     def encode(self, piece: Piece, spec: Spec, scratch: Scratch) -> Piece:
-        """See :class:`Codec`; what is padded comes with the last rows."""
+        """See :class:`.core.codec.Codec`; what is padded comes with the last rows."""
         import numpy as np
 
         from ..numerics import swizzle
@@ -49,7 +49,7 @@ class Swizzle(Base):
         return Piece(piece.role, first_row(piece, spec) * shape[1], out)
 
     def decode(self, stored: Array, spec: Spec) -> Array:
-        """See :class:`Codec`; padding is left out."""
+        """See :class:`.core.codec.Codec`; padding is left out."""
         from ..numerics import swizzle
 
         return swizzle.unswizzle(stored, spec.shape[0], spec.shape[1])

@@ -62,7 +62,7 @@ class Transposed(Base):
         return Spec(spec.dtype, (columns, rows))
 
     def encode(self, piece: Piece, spec: Spec, scratch: Scratch) -> Piece:
-        """See :class:`Codec`."""
+        """See :class:`.core.codec.Codec`."""
         rows = piece.data
         if self._nibbles(spec):
             out = scratch.take((rows.shape[1] * 2, rows.shape[0] // 2), "u1")
@@ -72,7 +72,7 @@ class Transposed(Base):
         return Piece(piece.role, 0, out)
 
     def decode(self, stored: Array, spec: Spec) -> Array:
-        """See :class:`Codec`."""
+        """See :class:`.core.codec.Codec`."""
         import numpy as np
 
         if self._nibbles(spec):

@@ -107,7 +107,8 @@ def look(path: str | PathLike[str], *, lenient: bool = False) -> View:
     """Read the headers of a checkpoint; or a JSON file, as metadata.
 
     Args:
-        lenient: see :func:`.header.parse`; notes tell which values are no text, and how to repair them.
+        lenient: see :func:`.safetensors.header.parse`; notes tell which values are no text, and what mends
+            them.
 
     Raises:
         FormatError: a file is not valid, or a tensor is in two of them.
@@ -139,7 +140,7 @@ def look(path: str | PathLike[str], *, lenient: bool = False) -> View:
 
 
 def load_json(path: str | PathLike[str]) -> dict[str, str]:
-    """Metadata from a JSON object; values that are not strings become such (:func:`.splice.stringify`).
+    """Metadata from a JSON object; other values become text by :func:`.safetensors.edit.splice.stringify`.
 
     Raises:
         FormatError: it cannot be read, is not a JSON object, or a key appears twice.

@@ -314,7 +314,7 @@ class MappedFile:
         except OSError as error:
             raise FormatError(f"cannot be read any more: {error.strerror}", file=self.path) from None
         if now != self.identity:
-            raise FormatError("was changed while it was being read", file=self.path, hint="start again")
+            raise FormatError("was changed since planning began", file=self.path, hint="plan again")
         self._check_lost()
 
     def _check_lost(self) -> None:

@@ -35,12 +35,12 @@ def narrow(
     rows: Any, largest: Any, normal_bits: Any, mantissa_shift: Any, limit: Any, infinity: Any, nan: Any,
     out: Any,
 ) -> bool:  # fmt: skip
-    """Cast to a format that :func:`lanes.encode` knows.
+    """Cast to a format that :func:`.lanes.encode` knows.
 
     Args:
-        rows: bits ``[R, K]``, see :func:`lanes.widen`.
+        rows: bits ``[R, K]``, see :func:`.lanes.widen`.
         largest: largest finite value of the format.
-        normal_bits, mantissa_shift: the format, see :func:`lanes.encode`.
+        normal_bits, mantissa_shift: the format, see :func:`.lanes.encode`.
         limit: float32; magnitudes from here on are beyond ``largest`` even after rounding, and get its code.
         infinity: code (uint32, without sign) for infinity, or 0 where the format has none.
         nan: code for NaN.

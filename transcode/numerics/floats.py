@@ -28,12 +28,12 @@ def scaled(
     """``scale = amax / largest``, ``code = rne(x / scale)`` saturating, from the scale as it is stored.
 
     Args:
-        rows: bits ``[R, K]``, see :func:`lanes.widen`.
+        rows: bits ``[R, K]``, see :func:`.lanes.widen`.
         height, width: rows and columns of a block.
-        stored: dtype of the stored scale, :data:`lanes.STORED`.
+        stored: dtype of the stored scale, :data:`.lanes.STORED`.
         tensor_scale: a scale for all blocks, float32, or 0 to compute one for each.
         largest: largest finite value of the format.
-        normal_bits, mantissa_shift, magic: the format, see :func:`lanes.encode`.
+        normal_bits, mantissa_shift, magic: the format, see :func:`.lanes.encode`.
         codes: uint8 ``[R, K]``, written.
         scales: float32 ``[cdiv(R, height), cdiv(K, width)]``, written; holds values of the stored dtype.
 

@@ -47,9 +47,9 @@ def symmetric(
     scale as it is stored.
 
     Args:
-        rows: bits ``[R, K]``, see :func:`lanes.widen`.
+        rows: bits ``[R, K]``, see :func:`.lanes.widen`.
         height, width: rows and columns of a block.
-        stored: dtype of the stored scale, :data:`lanes.STORED`.
+        stored: dtype of the stored scale, :data:`.lanes.STORED`.
         tensor_scale: a scale for all blocks, float32, or 0 to compute one for each.
         largest: largest code, float32: 127.
         codes: int8 ``[R, K]``, written.

@@ -164,12 +164,12 @@ def mx(
     """``scale = 2**(byte - 127)`` by :func:`scale_byte`, ``code = rne(x / scale)``, saturating; blocks of 32.
 
     Args:
-        values: bits ``[n]``, n a multiple of 32, see :func:`lanes.widen`.
+        values: bits ``[n]``, n a multiple of 32, see :func:`.lanes.widen`.
         mode: one of :data:`MODES`.
         has_scales: whether ``scales`` hold the scales already.
         width: bits of a code: 8, 6 or 4.
         largest, emax, mantissa_shift: the element format, see :func:`scale_byte`.
-        normal_bits, magic: the same, see :func:`lanes.encode`.
+        normal_bits, magic: the same, see :func:`.lanes.encode`.
         factors: see :func:`work`.
         codes: uint8 ``[n * width / 8]``, written: low nibble first, or a little-endian stream of 6 bits.
         scales: uint8 ``[n / 32]``, written.
@@ -312,7 +312,7 @@ def nv(values: Any, shared: Any, has_scales: bool, factors: Any, codes: Any, sca
     A scale that was rounded to zero is 2**-9 instead, the smallest of E4M3, if that keeps any of its block.
 
     Args:
-        values: bits ``[n]``, n a multiple of 16, see :func:`lanes.widen`.
+        values: bits ``[n]``, n a multiple of 16, see :func:`.lanes.widen`.
         shared: multiplier of the whole tensor, float32.
         has_scales: whether ``scales`` hold the scales already.
         factors: see :func:`work`.

@@ -57,9 +57,9 @@ def nibbles(values: Any, size: int, stored: int, divisors: Any, codes: Any, scal
     it will be stored.
 
     Args:
-        values: bits ``[n * size]``, size a multiple of 32, see :func:`lanes.widen`.
+        values: bits ``[n * size]``, size a multiple of 32, see :func:`.lanes.widen`.
         size: values of a group.
-        stored: dtype of the stored scale, :data:`lanes.STORED`.
+        stored: dtype of the stored scale, :data:`.lanes.STORED`.
         divisors: float32, as many as are a multiple of 3; the first is 7, under which nothing saturates.
         codes: uint8 ``[n * size / 2]``, written.
         scales: float32 ``[n]``, written; holds values of the stored dtype.

@@ -35,7 +35,7 @@ def int4(rows: Any, outer: Any, inner: Any, codes: Any, first: int, step: int) -
     Where a value is 0 its code is 0, whatever the scale: groups of zeros may have the scale 0.
 
     Args:
-        rows: bits ``[R, K]``, see :func:`lanes.widen`.
+        rows: bits ``[R, K]``, see :func:`.lanes.widen`.
         outer: float32 ``[R, G]``, G divides K.
         inner: likewise, G is a multiple of that of ``outer``.
         codes: uint8, at least K columns; row i is written to ``first + i * step``.

@@ -286,7 +286,7 @@ def _held(tensors: Sequence[LazyTensor]) -> list[tuple[str, dict[str, Any]]]:
     coded = [tensor for tensor in tensors if tensor.scheme is not None]
     if all(any(event.kind in ("quantize", "pack") for event in tensor.fate) for tensor in coded):
         return []
-    found: dict[tuple[str, str], dict[str, Any]] = {}
+    schemes: dict[tuple[str, str], dict[str, Any]] = {}
     for scheme in (tensor.scheme for tensor in coded):
         if scheme is not None and scheme.name in SCHEMES:
             options = {key: getattr(scheme, key) for key in describe(scheme.name)[1] if key in _READ_BY}
@@ -295,8 +295,8 @@ def _held(tensors: Sequence[LazyTensor]) -> list[tuple[str, dict[str, Any]]]:
                 if unit not in (None, of):
                     options.pop(key, None)
             options = {key: list(one) if isinstance(one, tuple) else one for key, one in options.items()}
-            found.setdefault((scheme.name, repr(options)), options)
-    return [(name, options) for (name, _), options in found.items()]
+            schemes.setdefault((scheme.name, repr(options)), options)
+    return [(name, options) for (name, _), options in schemes.items()]
 
 
 _READ_BY = ("format", "granularity", "group_size", "block")

@@ -45,8 +45,8 @@ def make(name: str, **options: Any) -> Scheme:
     for option in options:
         if option not in known:
             raise RecipeError(f"{name} has no option {option!r}", hint=f"choose from {', '.join(known)}")
-    made: Scheme = scheme(**options)
-    return made
+    instance: Scheme = scheme(**options)
+    return instance
 
 
 def refuse_idle(scheme: Scheme, given: Collection[str]) -> None:

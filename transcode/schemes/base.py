@@ -60,12 +60,12 @@ class Base:
 
     def config(self) -> dict[str, Any]:
         """Options that differ from their defaults: JSON, and the constructor's keywords."""
-        found: dict[str, Any] = {}
+        options: dict[str, Any] = {}
         for field in fields(self):  # type: ignore[arg-type]
             value = getattr(self, field.name)
             if value != field.default:
-                found[field.name] = list(value) if isinstance(value, tuple) else value
-        return found
+                options[field.name] = list(value) if isinstance(value, tuple) else value
+        return options
 
     def idle(self, given: Collection[str]) -> Iterator[tuple[str, str, Any]]:
         """See :meth:`.core.scheme.Scheme.idle`."""

@@ -128,7 +128,7 @@ class Int4(Base):
     def encode(
         self, rows: Array, spec: Spec, start: int, stats: float | None, scratch: Scratch
     ) -> Iterator[Piece]:
-        """See :meth:`Scheme.encode`."""
+        """See :meth:`.core.scheme.Scheme.encode`."""
         from ..numerics.encode import integers
         from ..numerics.lanes import STORED
         from ..numerics.rows import as_bits, reject
@@ -151,7 +151,7 @@ class Int4(Base):
             yield Piece("zero_point", groups, zeros)
 
     def decode(self, parts: Mapping[str, Array], spec: Spec, start: int, stop: int, out: Array) -> None:
-        """See :meth:`Scheme.decode`: the product of code and scale, rounded once to float32."""
+        """See :meth:`.core.scheme.Scheme.decode`: the product of code and scale, rounded once to float32."""
         from ..numerics.decode import by_table
 
         kept = stored_scale(self.scale_dtype, spec.dtype)

@@ -28,7 +28,7 @@ class _Mx(Base):
     """``scale = 2**(byte - 127)``, ``code = rne(x / scale)``, saturating at the format's largest value.
 
     Computed in float32 from the source; the scale follows the largest magnitude of a block by ``scale_mode``
-    (:func:`numerics.micro.scale_byte`). A block of zeros has scale byte 0, which stands for 2**-127, and
+    (:func:`.numerics.micro.scale_byte`). A block of zeros has scale byte 0, which stands for 2**-127, and
     codes 0: kernels that divide zero by that scale and store NaN are not followed.
     """
 
@@ -69,7 +69,7 @@ class _Mx(Base):
     def encode(
         self, rows: Array, spec: Spec, start: int, stats: float | None, scratch: Scratch
     ) -> Iterator[Piece]:
-        """See :meth:`Scheme.encode`."""
+        """See :meth:`.core.scheme.Scheme.encode`."""
         from ..numerics.encode import mx
         from ..numerics.rows import as_bits, reject
 
@@ -87,7 +87,7 @@ class _Mx(Base):
         yield Piece("scale", start * scales.shape[1], scales)
 
     def decode(self, parts: Mapping[str, Array], spec: Spec, start: int, stop: int, out: Array) -> None:
-        """See :meth:`Scheme.decode`; exact but where a product is subnormal in float32."""
+        """See :meth:`.core.scheme.Scheme.decode`; exact but where a product is subnormal in float32."""
         from ..numerics.decode import by_table
 
         codes = unpacked(parts["codes"], stop - start, self.kind.bits)

@@ -26,7 +26,7 @@ _REACH = np.float32(FORMATS["e2m1"].max * FORMATS["e4m3fn"].max)
 _BF16_MAX = np.float32(PLAIN["BF16"].max)
 
 _SEARCH = {"four_over_six": (-1, 0), "mse": (4, 6)}
-"""Scales to try below and above, see :func:`numerics.micro.nv_search`; half as much again is four or five
+"""Scales to try below and above, see :func:`.numerics.micro.nv_search`; half as much again is four or five
 steps up.
 """
 
@@ -94,7 +94,7 @@ class Nvfp4(Base):
     def encode(
         self, rows: Array, spec: Spec, start: int, stats: float | None, scratch: Scratch
     ) -> Iterator[Piece]:
-        """See :meth:`Scheme.encode`; ``stats`` is the largest magnitude of the tensor, or of its group."""
+        """See :meth:`.core.scheme.Scheme.encode`; ``stats`` is the peak of the tensor, or of its group."""
         from ..numerics.encode import nv
         from ..numerics.rows import as_bits, reject
 
@@ -112,7 +112,7 @@ class Nvfp4(Base):
         yield Piece("global_scale", 0, divisor)
 
     def decode(self, parts: Mapping[str, Array], spec: Spec, start: int, stop: int, out: Array) -> None:
-        """See :meth:`Scheme.decode`: ``code * scale``, which is exact, over the global scale."""
+        """See :meth:`.core.scheme.Scheme.decode`: ``code * scale``, which is exact, over the global scale."""
         from ..numerics.decode import by_table
 
         codes = unpacked(parts["codes"], stop - start, 4)

@@ -112,7 +112,7 @@ class Scaled(Base):
     def encode(
         self, rows: Array, spec: Spec, start: int, stats: float | None, scratch: Scratch
     ) -> Iterator[Piece]:
-        """See :meth:`Scheme.encode`; ``stats`` is the largest magnitude of the tensor."""
+        """See :meth:`.core.scheme.Scheme.encode`; ``stats`` is the largest magnitude of the tensor."""
         from ..numerics.lanes import STORED
         from ..numerics.rows import as_bits, reject
 
@@ -145,7 +145,7 @@ class Scaled(Base):
             yield Piece("zero_point", offset, zeros)
 
     def decode(self, parts: Mapping[str, Array], spec: Spec, start: int, stop: int, out: Array) -> None:
-        """See :meth:`Scheme.decode`: the product of code and scale, rounded once to float32."""
+        """See :meth:`.core.scheme.Scheme.decode`: the product of code and scale, rounded once to float32."""
         from ..numerics.decode import by_table
 
         kept = stored_scale(self.scale_dtype, spec.dtype)

@@ -42,6 +42,7 @@ __all__ = [
 ]
 
 _ANEW = "--dequantize bf16 --scheme {} decodes and encodes them anew instead"
+_ANOTHER = "name one of them with --scheme, which decodes and encodes them anew, or another --convention"
 
 
 def repack(tensors: Sequence[LazyTensor], target: catalog.Convention, planning: Planning) -> list[LazyTensor]:
@@ -231,6 +232,8 @@ def _grouped(
     value = Grouping(name, found["codes"], others, held.powers)
     tensor = LazyTensor(name, spec, parts, value, source=held.source, fate=held.fate, scheme=scheme)
     if target is not None:
+        if hint == _ANEW and scheme.name not in target.schemes:
+            hint = _ANOTHER
         refusal = _refusal(held, parts, source, target) or misfit(tensor, scheme, target, followed=True)
         if refusal is not None:
             raise PlanError(

@@ -151,7 +151,7 @@ def test_a_lora_is_an_input_like_the_source(wan, lora, refused, tmp_path):
         if progress.stage == "sync":
             lora.write_bytes(before[:-1] + b"\x00")
 
-    with pytest.raises(FormatError, match="was changed while it was being read"):
+    with pytest.raises(FormatError, match="was changed since planning began"):
         tc.open(wan) | tc.lora(lora) | tc.write(out, on_progress=touched)
     assert not out.exists()
 

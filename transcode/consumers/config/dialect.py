@@ -75,7 +75,7 @@ class Dialect:
         raise Unsayable(f"quant_method {self.method} is only read")
 
     def options(self, statement: Json) -> Iterator[Mapping[str, Any]]:
-        """The options of weights that a statement names, as :meth:`.declared.Declared.add` takes them."""
+        """Options of weights in a statement, as :meth:`.consumers.declared.Declared.add` takes them."""
         yield from ()
 
     def beyond_codes(self, statement: Json) -> str | None:

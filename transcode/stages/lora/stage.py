@@ -99,8 +99,8 @@ class Lora(Transform):
     the alpha. Tensors that were trained whole, and rows of embeddings that were, take the place of the
     model's before anything of the same file is added: ``W' = s * new + (1 - s) * W`` with ``s = strength``.
 
-    Other kinds, whose formulas stand in :mod:`.lora_products`, :mod:`.lora_rows`, :mod:`.lora_turns` and
-    :mod:`.lora_turned_inputs`: LoHa and LoKr add another product; DoRA, GLoRA, IA3, OFT and BOFT change the
+    Other kinds, whose formulas stand in :mod:`.products`, :mod:`.rows`, :mod:`.turns` and
+    :mod:`.turned_inputs`: LoHa and LoKr add another product; DoRA, GLoRA, IA3, OFT and BOFT change the
     tensor that those before have made, and count strength as said there. DoRA of inputs looks at the whole
     tensor first.
 

@@ -26,7 +26,7 @@ class Choice:
 
     Args:
         model: name of the family; None to recognise it.
-        targets, include, exclude: patterns, see :class:`.quantize.Quantize`.
+        targets, include, exclude: patterns, see :class:`.stages.quantize.stage.Quantize`.
         tensors: all tensors of the flow.
     """
 

@@ -23,30 +23,12 @@ from ..opening import arranged
 from ..select import Patterns
 from .choice import Choice
 from .effect import refuse_adapter, refuse_nothing
-from .encode import Peak, encode_tensor, first_nonfinite
+from .encode import encode_tensor, first_nonfinite
 from .pad import pad_tensor
 from .requantize import Given, note_again, refuse_quantized, staying
+from .share_scale import Sharing, module_groups, needed_looks
 
 __all__ = ["Quantize"]
-
-
-def _groups(given: Any) -> tuple[tuple[str, ...], ...]:
-    """Groups of modules: lists, or texts with commas."""
-    if isinstance(given, str):
-        given = (given,)
-    if not isinstance(given, Iterable):
-        raise RecipeError(f"quantize: share_scale: {given!r} is not a list of groups")
-    groups = tuple(
-        tuple(part.strip() for part in one.split(",")) if isinstance(one, str) else texts("share_scale", one)
-        for one in given
-    )
-    for group in groups:
-        if len(group) < 2:
-            raise RecipeError(
-                f"quantize: share_scale: {', '.join(group)!r} is one module, which shares with nobody",
-                hint='name those that share one scale, as "q,k,v"',
-            )
-    return groups
 
 
 @dataclass(frozen=True)
@@ -99,7 +81,7 @@ class Quantize(Transform):
         for key in ("targets", "include", "exclude"):
             object.__setattr__(self, key, texts(f"quantize: {key}", getattr(self, key)))
         object.__setattr__(self, "overrides", pairs("quantize: overrides", self.overrides, sign="="))
-        object.__setattr__(self, "share_scale", _groups(self.share_scale))
+        object.__setattr__(self, "share_scale", module_groups(self.share_scale))
         for patterns in (self.targets, self.include, self.exclude, [rule for rule, _ in self.overrides]):
             Patterns(patterns)
         for option, allowed in (
@@ -154,12 +136,8 @@ class Quantize(Transform):
         if self.on_nonfinite == "keep":
             decided = _spare_nonfinite(decided, spared, planning)
         decided = alike(decided, spared, choice.group_of, consumer, planning)
-        fused = self._fused()
-        stays = staying(
-            decided, given, consumer, planning,
-            lambda tensor, scheme: self._group(tensor, scheme, choice, fused, consumer),
-            shared=bool(fused),
-        )  # fmt: skip
+        sharing = Sharing(self._fused(), choice, consumer)
+        stays = staying(decided, given, consumer, planning, sharing.key, shared=bool(sharing.fused))
         repacked = stays and planning.opened and planning.convention not in planning.opened.conventions
         decided = [
             (tensor, None, Reason("quantized already", stays[number]))
@@ -172,7 +150,7 @@ class Quantize(Transform):
         idle = all(action is None or isinstance(action, DType) for _, action, _ in decided)
         if idle and not (repacked and consumer is not None):
             refuse_nothing(self.scheme, [(tensor, why) for tensor, _, why in decided], planning)
-        needs = self._needs(decided, choice, consumer, planning)
+        needed = needed_looks(decided, sharing, planning)
         if self.keep_dtype is not None and not any(
             action is None
             and choice.may_cast(tensor)
@@ -188,7 +166,7 @@ class Quantize(Transform):
             if isinstance(action, DType):
                 yield cast_tensor(tensor, action, why=str(why))
             elif action is not None:
-                looks = needs.get(number, ())
+                looks = needed.get(number, ())
                 yield encode_tensor(
                     tensor, action, str(why), looks, measured=planning.number() if planning.measure else None
                 )
@@ -281,60 +259,6 @@ class Quantize(Transform):
                 return padded, scheme, why
         planning.warn(f"{tensor.name}: not quantized: {refusal}", tensor=tensor.name, kind="misfit")
         return refusal
-
-    def _needs(
-        self,
-        decided: list[Decision],
-        choice: Choice,
-        consumer: catalog.Convention | None,
-        planning: Planning,
-    ) -> dict[int, tuple[Peak, ...]]:
-        """The looks that each tensor's encoding waits for: its own, or those of all its group."""
-        own: dict[int, Peak] = {}
-        groups: dict[object, list[int]] = {}
-        shared: dict[str, set[int]] = {}
-        fused = self._fused()
-        for number, (tensor, action, _) in enumerate(decided):
-            if action is None or isinstance(action, DType) or not action.observes:
-                continue
-            own[number] = Peak(tensor, action)
-            key: object = number
-            if any(part.role == "global_scale" for part in action.parts(tensor.spec)):
-                key = self._group(tensor, action, choice, fused, consumer) or number
-                if isinstance(key, str):
-                    shared.setdefault(key, set()).add(number)
-            groups.setdefault((key, action), []).append(number)
-        idle = [
-            ",".join(group.members)
-            for group in fused
-            if not any(
-                len({n for n in members if group.key(decided[n][0].name) == key}) > 1
-                for key, members in shared.items()
-            )
-        ]
-        if idle:
-            told = f"share_scale: no two tensors with a global scale are those of {' or of '.join(idle)}"
-            if not planning.allow_unmatched:
-                raise PlanError(told, hint="correct it, leave it out, or pass --allow-unmatched")
-            planning.warn(told)
-        return {
-            number: tuple(own[member] for member in members)
-            for members in groups.values()
-            for number in members
-        }
-
-    def _group(
-        self,
-        tensor: LazyTensor,
-        scheme: Scheme,
-        choice: Choice,
-        fused: tuple[catalog.Fused, ...],
-        consumer: catalog.Convention | None,
-    ) -> str | None:
-        if fused:
-            return next((key for group in fused if (key := group.key(tensor.name)) is not None), None)
-        wanted = consumer is not None and consumer.scheme(scheme.name).shares_scales
-        return choice.group_of(tensor) if wanted else None
 
     def _fused(self) -> tuple[catalog.Fused, ...]:
         return tuple(catalog.Fused(members) for members in self.share_scale)

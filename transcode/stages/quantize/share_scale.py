@@ -1,0 +1,106 @@
+"""Which tensors share one global scale, and the looks at whole tensors that their encoding waits for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ... import catalog
+from ...consumers.fit import Decision
+from ...core.dtypes import DType
+from ...core.given import texts
+from ...core.planning import Planning
+from ...core.scheme import Scheme
+from ...core.tensor import LazyTensor
+from ...errors import PlanError, RecipeError
+from .choice import Choice
+from .encode import Peak
+
+__all__ = ["Sharing", "module_groups", "needed_looks"]
+
+
+def module_groups(given: Any) -> tuple[tuple[str, ...], ...]:
+    """Groups of modules: lists, or texts with commas.
+
+    Raises:
+        RecipeError: anything else, or a group of one.
+    """
+    if isinstance(given, str):
+        given = (given,)
+    if not isinstance(given, Iterable):
+        raise RecipeError(f"quantize: share_scale: {given!r} is not a list of groups")
+    groups = tuple(
+        tuple(part.strip() for part in group.split(","))
+        if isinstance(group, str)
+        else texts("share_scale", group)
+        for group in given
+    )
+    for group in groups:
+        if len(group) < 2:
+            raise RecipeError(
+                f"quantize: share_scale: {', '.join(group)!r} is one module, which shares with nobody",
+                hint='name those that share one scale, as "q,k,v"',
+            )
+    return groups
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """Who shares a global scale.
+
+    Attributes:
+        fused: groups as the user gave them; without any, the family's count, if the consumer wants them.
+        choice: knows the family's groups.
+        consumer: who reads the output; None where no convention is asked for.
+    """
+
+    fused: tuple[catalog.Fused, ...]
+    choice: Choice
+    consumer: catalog.Convention | None
+
+    def key(self, tensor: LazyTensor, scheme: Scheme) -> str | None:
+        """Equal for the tensors that share one; None for one that shares with nobody."""
+        if self.fused:
+            return next((key for group in self.fused if (key := group.key(tensor.name)) is not None), None)
+        wanted = self.consumer is not None and self.consumer.scheme(scheme.name).shares_scales
+        return self.choice.group_of(tensor) if wanted else None
+
+
+def needed_looks(
+    decided: Sequence[Decision], sharing: Sharing, planning: Planning
+) -> dict[int, tuple[Peak, ...]]:
+    """The looks that each tensor's encoding waits for, by number: its own, or those of all its group.
+
+    Raises:
+        PlanError: of a group as given no two tensors have a global scale, unless that is allowed.
+    """
+    own: dict[int, Peak] = {}
+    groups: dict[object, list[int]] = {}
+    shared: dict[str, set[int]] = {}
+    for number, (tensor, action, _) in enumerate(decided):
+        if action is None or isinstance(action, DType) or not action.observes:
+            continue
+        own[number] = Peak(tensor, action)
+        key: object = number
+        if any(part.role == "global_scale" for part in action.parts(tensor.spec)):
+            key = sharing.key(tensor, action) or number
+            if isinstance(key, str):
+                shared.setdefault(key, set()).add(number)
+        groups.setdefault((key, action), []).append(number)
+    idle = [
+        ",".join(group.members)
+        for group in sharing.fused
+        if not any(
+            len({number for number in members if group.key(decided[number][0].name) == key}) > 1
+            for key, members in shared.items()
+        )
+    ]
+    if idle:
+        message = f"share_scale: no two tensors with a global scale are those of {' or of '.join(idle)}"
+        if not planning.allow_unmatched:
+            raise PlanError(message, hint="correct it, leave it out, or pass --allow-unmatched")
+        planning.warn(message)
+    return {
+        number: tuple(own[member] for member in members) for members in groups.values() for number in members
+    }
