@@ -111,7 +111,7 @@ def test_a_recipe_of_a_record_is_what_recipe_files_hold(wan, tmp_path):
     ],
 )  # fmt: skip
 def test_sizes_by_default_are_told_where_others_are(scheme, options, other, save, tmp_path):
-    """A reader that is told some sizes tries no others: of what was made in one run, all can be read again."""
+    """Where some sizes are told no others are tried; what was made in one run can be read again."""
     names = [f"model.layers.0.mlp.{which}_proj.weight" for which in ("gate", "up")]
     tensors = {name: torch.randn(64, 256, generator=torch.Generator().manual_seed(7)) for name in names}
     mixed = tc.quantize(scheme, overrides=[("up_proj", other)], **options)
@@ -123,7 +123,7 @@ def test_sizes_by_default_are_told_where_others_are(scheme, options, other, save
 @pytest.mark.parametrize(
     ("scheme", "options", "other", "told"),
     [
-        ("int8", {"granularity": "group", "group_size": 100}, "int8:granularity=group", "int8 with group_size=1"),
+        ("int8", {"granularity": "group", "group_size": 100}, "int8:granularity=group", "int8 with group"),
         ("fp8", {"granularity": "block", "block": [100, 100]}, "fp8:granularity=block", "fp8 with block="),
     ],
 )  # fmt: skip
