@@ -26,7 +26,7 @@ def folders() -> list[Path]:
     package; then ``formats/`` of the checkout.
 
     Raises:
-        RecipeError: ``$TRANSCODE_FORMATS`` is not a folder; or the user's folder holds YAML that nobody reads.
+        RecipeError: ``$TRANSCODE_FORMATS`` is not a folder; or the user's holds YAML that nobody reads.
     """
     own = _own()
     if own is not None and own.is_dir():
