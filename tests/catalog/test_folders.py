@@ -42,9 +42,37 @@ def test_listing_is_sorted_and_parses_nothing(own_formats: Path) -> None:
         catalog.family("aaa")
 
 
+@pytest.mark.parametrize(
+    ("place", "told"),
+    [
+        ("mine.yaml", "is in none of the folders that are read"),
+        ("convention/mine.yaml", r"did you mean conventions\?"),
+        ("conventions/mine.yml", r"is not read; call it mine\.yaml"),
+        ("conventions/mine.yaml/", "is not a file"),
+    ],
+)
+def test_what_nobody_would_read_is_refused(place: str, told: str, own_formats: Path) -> None:
+    path = own_formats / place
+    if place.endswith("/"):
+        path.mkdir(parents=True)
+    else:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("convention: mine")
+    with pytest.raises(RecipeError, match=told) as raised:
+        listing("conventions")
+    assert str(path) in str(raised.value)
+
+
+def test_other_files_are_nobodys_business(own_formats: Path) -> None:
+    (own_formats / "README.md").write_text("mine")
+    (own_formats / "notes").mkdir()
+    (own_formats / "notes" / "a.txt").write_text("mine")
+    assert listing("conventions")
+
+
 def test_only_names_are_looked_up(own_formats: Path) -> None:
-    (own_formats / "secret.yaml").write_text("family: secret")
-    for name in ("../secret", "families/../../secret", "", "."):
+    (own_formats.parent / "secret.yaml").write_text("family: secret")
+    for name in ("../../secret", "families/../../../secret", "", "."):
         with pytest.raises(RecipeError, match="unknown family"):
             find("families", name)
 

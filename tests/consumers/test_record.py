@@ -7,9 +7,11 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 import transcode as tc
 from transcode.consumers import record
+from transcode.errors import PlanError
 
 
 def made(path: Path) -> dict:
@@ -97,3 +99,46 @@ def test_a_recipe_of_a_record_is_what_recipe_files_hold(wan, tmp_path):
     }
     assert record.recipe({"recipe": {"steps": 3}}) is None
     assert record.recipe({}) is None
+
+
+@pytest.mark.parametrize(
+    ("scheme", "options", "other"),
+    [
+        ("int8", {"granularity": "group", "group_size": 32}, "int8:granularity=group"),
+        ("int8", {"granularity": "group", "group_size": 32}, "int4"),
+        ("int4", {"group_size": 32}, "int4"), ("int4", {}, "int4:group_size=32"),
+        ("fp8", {"granularity": "block", "block": [32, 32]}, "fp8:granularity=block"),
+    ],
+)  # fmt: skip
+def test_sizes_by_default_are_told_where_others_are(scheme, options, other, save, tmp_path):
+    """Where some sizes are told no others are tried; what was made in one run can be read again."""
+    names = [f"model.layers.0.mlp.{which}_proj.weight" for which in ("gate", "up")]
+    tensors = {name: torch.randn(64, 256, generator=torch.Generator().manual_seed(7)) for name in names}
+    mixed = tc.quantize(scheme, overrides=[("up_proj", other)], **options)
+    tc.open(save(tensors)) | mixed | tc.write(tmp_path / "o", convention="neutral")
+    after = {one.name: one.torch() for one in tc.open(tmp_path / "o") | tc.dequantize("F32")}
+    assert all((after[name] - tensors[name]).norm() < 0.15 * tensors[name].norm() for name in names)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "options", "other", "told"),
+    [
+        ("int8", {"granularity": "group", "group_size": 100}, "int8:granularity=group", "int8 with group"),
+        ("fp8", {"granularity": "block", "block": [100, 100]}, "fp8:granularity=block", "fp8 with block="),
+    ],
+)  # fmt: skip
+def test_ragged_groups_of_two_sizes_are_refused(scheme, options, other, told, save, tmp_path):
+    """130 columns are two groups of 100 as of 128; one of them was taken for all, and values were wrong."""
+    names = [f"model.layers.0.mlp.{which}_proj.weight" for which in ("gate", "up")]
+    source = save({name: torch.ones(64, 130) for name in names})
+    mixed = tc.quantize(scheme, overrides=[("up_proj", other)], **options)
+    tc.open(source) | mixed | tc.write(tmp_path / "o", convention="neutral")
+    with pytest.raises(PlanError, match=told) as raised:
+        list(tc.open(tmp_path / "o") | tc.dequantize("F32"))
+    assert "--from-scheme" not in str(raised.value)
+
+
+def test_a_recipe_that_tells_all_is_all(save, tmp_path):
+    source = save({"model.layers.0.mlp.up_proj.weight": torch.ones(64, 128)})
+    tc.open(source) | tc.quantize("int4", group_size=32) | tc.write(tmp_path / "o", convention="neutral")
+    assert "held" not in made(tmp_path / "o")

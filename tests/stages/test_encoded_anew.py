@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 import transcode as tc
 from transcode import catalog
+from transcode.core import values
 from transcode.errors import PlanError, RecipeError, TranscodeError
 
 LAYERS = 14
@@ -340,11 +341,30 @@ def test_a_plan_of_it_is_a_value_and_tiles_change_nothing(maker, tmp_path):
     step = tc.quantize("fp8", exclude=["mlp"])
     plans = [(tc.open(source) | step).plan(tc.write(tmp_path / "x", convention="modelopt")) for _ in range(2)]
     assert plans[0] == plans[1] == pickle.loads(pickle.dumps(plans[0]))
+    assert plans[0] == values.load(json.loads(json.dumps(values.dump(plans[0]))))
     found = []
     for number, way in enumerate(({"workers": 1}, {"workers": 3, "tile": 1}, {"workers": 2, "tile": 5000})):
         tc.open(source) | step | tc.write(tmp_path / str(number), convention="modelopt", **way)
         found.append(golden.digest(tmp_path / str(number)))
     assert len(set(found)) == 1
+
+
+@pytest.mark.parametrize(("scheme", "convention"), SOURCES, ids=lambda value: str(value))
+def test_plans_that_keep_some_codes_are_files(scheme, convention, maker, tmp_path):
+    """The same through JSON, and what is kept is said to be kept and no more."""
+    try:
+        source = quantized(maker, scheme, convention)
+    except (PlanError, RecipeError):
+        pytest.skip("the convention does not take the scheme so")
+    step = tc.quantize("fp8", exclude=["mlp"], **({"granularity": "tensor"} if scheme != "fp8" else {}))
+    wanted = convention if "fp8" in catalog.convention(convention).schemes else "neutral"
+    try:
+        plan = (tc.open(source) | step).plan(tc.write(tmp_path / "o", convention=wanted))
+    except (PlanError, RecipeError):
+        pytest.skip("it does not take the two together")
+    assert values.load(json.loads(json.dumps(values.dump(plan)))) == plan
+    fate = next(tensor.fate for tensor in plan.tensors if tensor.name == f"{UP}.weight")
+    assert [event.kind for event in fate] in (["keep", "keep"], ["keep", "repack"])
 
 
 def test_scales_of_inputs_go_along_where_codes_stay(save, tmp_path):

@@ -12,6 +12,9 @@ from ..errors import RecipeError
 
 __all__ = ["find", "folders", "guess", "listing"]
 
+_KINDS = ("conventions", "families", "foreign", "lora", "nunchaku", "profiles")
+"""The folders that are read, see formats/README.md."""
+
 _PACKAGE = Path(__file__).resolve().parent.parent
 
 
@@ -23,9 +26,12 @@ def folders() -> list[Path]:
     package; then ``formats/`` of the checkout.
 
     Raises:
-        RecipeError: ``$TRANSCODE_FORMATS`` is not a folder.
+        RecipeError: ``$TRANSCODE_FORMATS`` is not a folder; or the user's holds YAML that nobody reads.
     """
-    places = [_own(), _PACKAGE / "_formats", _PACKAGE.parent / "formats"]
+    own = _own()
+    if own is not None and own.is_dir():
+        _refuse_unread(own)
+    places = [own, _PACKAGE / "_formats", _PACKAGE.parent / "formats"]
     return [folder for folder in places if folder is not None and folder.is_dir()]
 
 
@@ -52,6 +58,22 @@ def find(kind: str, name: str) -> Path:
     one = {"families": "family", "conventions": "convention", "profiles": "profile"}.get(kind, kind)
     hint = f"known: {', '.join(known) or 'none'}{guess(name, known)}"
     raise RecipeError(f"unknown {one} {name!r}", hint=hint)
+
+
+def _refuse_unread(folder: Path) -> None:
+    """Stop at YAML under a name by which it is not looked up: it would have no effect, and nobody be told."""
+    for path in sorted((*folder.glob("*.y*ml"), *folder.glob("*/*.y*ml"))):
+        kind = path.parent.name
+        if path.parent == folder or kind not in _KINDS:
+            where = "" if path.parent == folder else guess(kind, _KINDS)
+            raise RecipeError(
+                f"{path}: is in none of the folders that are read",
+                hint=f"put it into one of {', '.join(_KINDS)}{where}",
+            )
+        if path.suffix == ".yml":
+            raise RecipeError(f"{path}: is not read", hint=f"call it {path.stem}.yaml")
+        if not path.is_file():
+            raise RecipeError(f"{path}: is not a file", hint="put the text there, or take it away")
 
 
 def guess(word: str, known: Collection[str]) -> str:

@@ -279,8 +279,10 @@ def _read_as(
         if len(possible) > 1:
             possible = [one for one in possible if one.scheme.name in facts.schemes] or possible
         if len(possible) > 1:
-            kinds = _either(dict.fromkeys(one.scheme.name for one in possible))
-            why = f"{_facts(codes, name, names)} may be {kinds}; say which with --from-scheme"
+            kinds = dict.fromkeys(one.scheme.name for one in possible)
+            why = f"{_facts(codes, name, names)} may be {_either(kinds)}; say which with --from-scheme"
+            if len(kinds) == 1:
+                why = f"{_facts(codes, name, names)} may be {_options(possible)}, and nothing tells which"
             return _Unread(name, why, undecided=True)
         read[codes] = possible[0]
     return read
@@ -314,6 +316,15 @@ def _facts(codes: str, name: str, names: Names) -> str:
         if other == codes or (other.startswith(f"{module}.") and "scale" in other.removeprefix(module))
     ]
     return ", ".join(near[: _SHOWN + 1]) or codes
+
+
+def _options(possible: Sequence[Reading]) -> str:
+    """The options by which readings of one scheme differ: ``int8 with group_size=100 or 128``."""
+    options = [vars(one.scheme) for one in possible]
+    differing = (key for key in options[0] if any(one[key] != options[0][key] for one in options))
+    key = next(differing, "other options")
+    values = dict.fromkeys(str(one.get(key, "")) for one in options)
+    return f"{possible[0].scheme.name} with {key}={_either(values)}"
 
 
 def _either(names: Iterable[str]) -> str:

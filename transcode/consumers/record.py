@@ -10,7 +10,7 @@ from .. import __version__
 from ..core import small_json
 from ..core.flow import Transform
 
-__all__ = ["KEY", "dumps", "make", "options", "recipe", "schemes", "stored"]
+__all__ = ["KEY", "dumps", "leaves_out", "make", "options", "recipe", "schemes", "stored"]
 
 KEY = "transcode"
 """Metadata key of the record."""
@@ -30,7 +30,7 @@ def make(
 
     Args:
         limits: of the layout, where they were given: ``max_shard_size``, ``max_tensors``.
-        held: schemes with their options, where tensors keep their codes, so that no recipe tells them all.
+        held: schemes with their options, where no recipe tells them all.
     """
     told = [[name, dict(options)] for name, options in held]
     recipe = {
@@ -97,9 +97,37 @@ def schemes(metadata: Mapping[str, str]) -> list[str]:
 
 def options(metadata: Mapping[str, str]) -> list[tuple[str, Mapping[str, Any]]]:
     """The schemes that a file was made with, each with the options that the recipe gave it."""
+    return _options(_read(metadata.get(KEY)))
+
+
+def leaves_out(record: Mapping[str, Any], held: Iterable[tuple[str, Mapping[str, Any]]]) -> bool:
+    """Whether a record tells some sizes or formats of what a file holds, and not all.
+
+    Where it tells none, all are tried; where it tells some, none but those. What has the defaults of its
+    scheme or convention is told by no recipe.
+
+    Args:
+        held: all schemes that the file holds, with their options.
+    """
+    stated, used = _sizes(_options(record)), _sizes(held)
+    return any(used[key] - sizes for key, sizes in stated.items() if key in used)
+
+
+def _sizes(schemes: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[str, set[str]]:
+    """The values of each option that is looked up by itself; that of a format, by its scheme too."""
+    sizes: dict[str, set[str]] = {}
+    for name, chosen in schemes:
+        for key, value in chosen.items():
+            if key in ("group_size", "block"):
+                sizes.setdefault(key, set()).add(_canonical(value))
+            elif key == "format":
+                sizes.setdefault(f"{key} of {name}", set()).add(_canonical(value))
+    return sizes
+
+
+def _options(stated: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
     from ..schemes.text import parse_scheme
 
-    stated = _read(metadata.get(KEY))
     recorded = recipe(stated)
     used: list[tuple[str, Mapping[str, Any]]] = []
     held = stated.get("held")

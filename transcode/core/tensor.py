@@ -87,7 +87,7 @@ class LazyTensor(Value):
     def evolve(self, *, did: Event | None = None, **changes: Any) -> LazyTensor:
         """A copy with some attributes changed, and ``did`` added to its fate."""
         if did is not None:
-            changes["fate"] = (*self.fate, interned(did))
+            changes["fate"] = (*changes.get("fate", self.fate), interned(did))
         return replace(self, **changes)
 
     def read(self, start: int, stop: int, context: Context) -> Iterator[Piece]:

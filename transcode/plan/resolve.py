@@ -226,8 +226,12 @@ def make_record(draft: Draft) -> None:
     schemes = {tensor.scheme.name for tensor in draft.tensors if tensor.scheme is not None}
     limits = {"max_shard_size": request.max_shard_size, "max_tensors": request.max_tensors}
     given = {key: value for key, value in limits.items() if value is not None}
-    held = _held(draft.tensors) if any(step.encodes for step in draft.flow.steps) else ()
-    draft.record = record.make(draft.flow.steps, draft.layout, draft.convention.name, schemes, given, held)
+    arguments = draft.flow.steps, draft.layout, draft.convention.name, schemes, given
+    draft.record = record.make(*arguments)
+    if any(step.encodes for step in draft.flow.steps):
+        held = _held(draft.tensors)
+        if _kept(draft.tensors) or record.leaves_out(draft.record, held):
+            draft.record = record.make(*arguments, held)
 
 
 def merge_metadata(draft: Draft) -> None:
@@ -282,12 +286,9 @@ STEPS: tuple[Callable[[Draft], None], ...] = (
 
 
 def _held(tensors: Sequence[LazyTensor]) -> list[tuple[str, dict[str, Any]]]:
-    """The schemes of tensors with the options that tell how codes are read, where some kept their codes."""
-    coded = [tensor for tensor in tensors if tensor.scheme is not None]
-    if all(any(event.kind in ("quantize", "pack") for event in tensor.fate) for tensor in coded):
-        return []
+    """The schemes of tensors with the options that tell how codes are read."""
     schemes: dict[tuple[str, str], dict[str, Any]] = {}
-    for scheme in (tensor.scheme for tensor in coded):
+    for scheme in (tensor.scheme for tensor in tensors):
         if scheme is not None and scheme.name in SCHEMES:
             options = {key: getattr(scheme, key) for key in describe(scheme.name)[1] if key in _READ_BY}
             unit = options.pop("granularity", None)
@@ -297,6 +298,15 @@ def _held(tensors: Sequence[LazyTensor]) -> list[tuple[str, dict[str, Any]]]:
             options = {key: list(one) if isinstance(one, tuple) else one for key, one in options.items()}
             schemes.setdefault((scheme.name, repr(options)), options)
     return [(name, options) for (name, _), options in schemes.items()]
+
+
+def _kept(tensors: Sequence[LazyTensor]) -> bool:
+    """Whether some kept their codes, of which no step tells."""
+    return not all(
+        any(event.kind in ("quantize", "pack") for event in tensor.fate)
+        for tensor in tensors
+        if tensor.scheme is not None
+    )
 
 
 _READ_BY = ("format", "granularity", "group_size", "block")

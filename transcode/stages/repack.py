@@ -113,7 +113,7 @@ class Grouping(Expr):
     others: tuple[tuple[StoredPart, DType], ...]
     powers: bool
     lies: bool = False
-    raw: frozenset[str] = frozenset()
+    raw: tuple[str, ...] = ()
 
     def lying(self, codecs: Mapping[str, tuple[object, ...]]) -> tuple[Expr, frozenset[str]]:
         """See :meth:`.core.expr.Expr.lying`: the parts that codecs would round, a reciprocal for one."""
@@ -122,7 +122,7 @@ class Grouping(Expr):
             for stored, _ in self.others
             if self.lies and _inexact(stored.rule.codecs) and codecs[stored.part.role] == stored.rule.codecs
         )
-        return (replace(self, raw=roles) if roles else self), roles
+        return (replace(self, raw=tuple(sorted(roles))) if roles else self), roles
 
     def read(self, start: int, stop: int, context: Context) -> Iterator[Piece]:
         """See :meth:`.core.expr.Expr.read`."""

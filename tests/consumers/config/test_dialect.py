@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 import transcode as tc
 from tests.consumers.config.reading import CT, config_of, same, weights
+from transcode.errors import PlanError
 
 pytest.importorskip("transformers")
 pytest.importorskip(
@@ -65,6 +66,26 @@ def test_a_config_stays_true_where_some_are_decoded(convention, scheme, llama, t
         tc.open(tmp_path / "q") | tc.dequantize("BF16") | tc.write(tmp_path / "all")
         found = weights(tmp_path / "some", quantization_config=CompressedTensorsConfig(dequantize=True))
         same(found, weights(tmp_path / "all"))
+
+
+@pytest.mark.parametrize("value", ["lm_head", [{"x": 1}], [None, "lm_head"], {"a": 1}, 0])
+@pytest.mark.parametrize(
+    ("convention", "file", "holder", "key"),
+    [
+        (CT, "config.json", "quantization_config", "ignore"),
+        ("deepseek", "config.json", "quantization_config", "modules_to_not_convert"),
+        ("modelopt", "hf_quant_config.json", "quantization", "exclude_modules"),
+    ],
+)  # fmt: skip
+def test_lists_that_are_none_are_not_written_over(convention, file, holder, key, value, llama, tmp_path):
+    """What they would say of other layers would be lost; one was a traceback."""
+    tc.open(llama()) | tc.quantize("fp8") | tc.write(tmp_path / "q", convention=convention)
+    stated = json.loads((tmp_path / "q" / file).read_text())
+    stated[holder][key] = value
+    (tmp_path / "q" / file).write_text(json.dumps(stated))
+    flow = tc.open(tmp_path / "q") | tc.dequantize("BF16", only=["layers.1"])
+    with pytest.raises(PlanError, match=f"{file}: {key} is .*, not a list of names"):
+        flow.plan(tc.write(tmp_path / "some"))
 
 
 def test_other_side_files_stay(llama, tmp_path):

@@ -110,8 +110,15 @@ class Dialect:
                     " for the beginning of others",
                     hint="dequantize both, or neither",
                 )
-        listed = statement.get(key)
-        statement[key] = list(dict.fromkeys([*(listed if isinstance(listed, list) else []), *modules]))
+        listed = [] if statement.get(key) is None else statement[key]
+        if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
+            file = next((side.file for side in self.beside if side.unquantized == key), CONFIG)
+            raise PlanError(
+                f"{file}: {key} is {listed!r:.60}, not a list of names: which layers are quantized is not"
+                " certain",
+                hint="let it say what is true; or dequantize all",
+            )
+        statement[key] = list(dict.fromkeys([*listed, *modules]))
 
 
 def e4m3_only(scheme: Any, speaker: str) -> None:
