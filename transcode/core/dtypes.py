@@ -61,8 +61,8 @@ class DType:
             return np.dtype(self.carrier)
         import ml_dtypes
 
-        found: np.dtype[np.generic] = np.dtype(getattr(ml_dtypes, self.ml_dtype))
-        return found
+        extended: np.dtype[np.generic] = np.dtype(getattr(ml_dtypes, self.ml_dtype))
+        return extended
 
 
 def _table() -> dict[str, DType]:

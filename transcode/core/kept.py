@@ -42,19 +42,19 @@ class Kept:
         with self._lock:
             if key in self._kept:
                 return self._had(key)  # type: ignore[no-any-return]
-            mine = self._computing.setdefault(key, threading.Lock())
-        with mine:
+            own_lock = self._computing.setdefault(key, threading.Lock())
+        with own_lock:
             with self._lock:
                 if key in self._kept:
                     return self._had(key)  # type: ignore[no-any-return]
-            made = make()
+            value = make()
             with self._lock:
-                self._kept[key] = made
+                self._kept[key] = value
                 self._computing.pop(key, None)
                 held = sum(map(_nbytes, self._kept.values()))
                 while len(self._kept) > self._least and held > self._limit:
                     held -= _nbytes(self._kept.popitem(last=False)[1])
-            return made
+            return value
 
     def _had(self, key: Hashable) -> Any:
         self._kept.move_to_end(key)

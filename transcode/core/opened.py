@@ -42,5 +42,5 @@ class Opened:
 
     def still(self, tensor: LazyTensor) -> Quantized | None:
         """What is known of a plain tensor that was opened and is not settled yet; None of any other."""
-        found = self.tensors.get(tensor.source) if tensor.plain else None
-        return None if found is None or found.anew else found
+        quantized = self.tensors.get(tensor.source) if tensor.plain else None
+        return None if quantized is None or quantized.anew else quantized

@@ -74,13 +74,13 @@ def compile_regex(expression: str, *, shown: str | None = None) -> re.Pattern[st
         RecipeError: it is not valid; the message quotes ``shown`` (else the expression) and the position. Or
             it could take exponential time.
     """
-    made = _compiled(expression, shown or expression)
+    compiled = _compiled(expression, shown or expression)
     if (why := weigh(expression).why) is not None:
         raise RecipeError(
             f"{shown or expression!r} {why}, so it could take for ever",
             hint="use a glob, or several patterns",
         )
-    return made
+    return compiled
 
 
 def _compiled(expression: str, shown: str) -> re.Pattern[str]:

@@ -96,9 +96,9 @@ class Planning:
         if not lost:
             return
         shown = list(names)[:3]
-        told = f"{stage}: {', '.join(lost)} {'matches' if len(lost) == 1 else 'match'} no tensor"
+        message = f"{stage}: {', '.join(lost)} {'matches' if len(lost) == 1 else 'match'} no tensor"
         if shown:
-            told += f" (names look like {', '.join(map(repr, shown))})"
+            message += f" (names look like {', '.join(map(repr, shown))})"
         if not self.allow_unmatched:
-            raise PlanError(told, hint="correct it, or pass --allow-unmatched")
-        self.warn(told)
+            raise PlanError(message, hint="correct it, or pass --allow-unmatched")
+        self.warn(message)

@@ -38,8 +38,8 @@ class Loss:
 
     def to_json(self) -> dict[str, float | None]:
         """Figures for scripts; ``sqnr_db`` is null where nothing was lost."""
-        told = {"sqnr_db": self.decibels, "largest_error": self.largest}
-        return told if self.plain is None else {**told, "search_gain_db": self.gain}
+        figures = {"sqnr_db": self.decibels, "largest_error": self.largest}
+        return figures if self.plain is None else {**figures, "search_gain_db": self.gain}
 
 
 def total(losses: Iterable[Loss]) -> Loss | None:

@@ -53,15 +53,15 @@ def parse(
             million lists and objects, nests deeper than 100 levels or has an integer of over 100 digits.
     """
 
-    def wrong(told: str) -> TranscodeError:
-        return error(f"{what} {told}" if what else told, file=file)
+    def wrong(complaint: str) -> TranscodeError:
+        return error(f"{what} {complaint}" if what else complaint, file=file)
 
     def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-        made = dict(pairs)
-        if len(made) < len(pairs):
+        members = dict(pairs)
+        if len(members) < len(pairs):
             counts = Counter(key for key, _ in pairs)
             raise wrong(f"names {counts.most_common(1)[0][0][:200]!r} twice")
-        return made
+        return members
 
     def integer(digits: str) -> int:
         if len(digits) > _MOST_DIGITS:
@@ -73,13 +73,13 @@ def parse(
     if isinstance(raw, bytes):
         try:
             raw = raw.decode("utf-8-sig")
-        except UnicodeDecodeError as told:
-            raise wrong(f"is not valid JSON: not UTF-8 at byte {told.start}") from None
+        except UnicodeDecodeError as cause:
+            raise wrong(f"is not valid JSON: not UTF-8 at byte {cause.start}") from None
     if raw.count("[") + raw.count("{") > _MOST_CONTAINERS:
         raise wrong(f"is JSON of more than {_MOST_CONTAINERS} lists and objects")
     deep = f"is not valid JSON: it nests deeper than {_MOST_LEVELS} levels"
     try:
-        found: Json = json.loads(
+        value: Json = json.loads(
             raw,
             object_pairs_hook=unique,
             # A call for every number, so it is used only where there may be a long one.
@@ -87,11 +87,11 @@ def parse(
         )
     except RecursionError:
         raise wrong(deep) from None
-    except ValueError as told:
-        raise wrong(f"is not valid JSON: {told}") from None
-    if _levels(found) > _MOST_LEVELS:
+    except ValueError as cause:
+        raise wrong(f"is not valid JSON: {cause}") from None
+    if _levels(value) > _MOST_LEVELS:
         raise wrong(deep)
-    return found
+    return value
 
 
 def parse_object(
@@ -106,11 +106,11 @@ def parse_object(
     Raises:
         TranscodeError: see there; or it is something else.
     """
-    found = parse(raw, file=file, what=what, error=error)
-    if not isinstance(found, dict):
-        told = f"is a JSON {_KINDS.get(type(found), 'number')}, not an object"
-        raise error(f"{what} {told}" if what else told, file=file)
-    return found
+    value = parse(raw, file=file, what=what, error=error)
+    if not isinstance(value, dict):
+        complaint = f"is a JSON {_KINDS.get(type(value), 'number')}, not an object"
+        raise error(f"{what} {complaint}" if what else complaint, file=file)
+    return value
 
 
 _KINDS = {list: "array", str: "string", bool: "boolean", type(None): "null"}
@@ -127,8 +127,8 @@ def read(path: File, error: type[TranscodeError] = FormatError) -> bytes:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise error("is no regular file", file=path)
             return take(file, file=path, error=error)
-    except OSError as told:
-        raise error(f"cannot be read: {told.strerror or told}", file=path) from None
+    except OSError as cause:
+        raise error(f"cannot be read: {cause.strerror or cause}", file=path) from None
 
 
 def take(reader: IO[bytes], *, file: File, error: type[TranscodeError] = FormatError) -> bytes:

@@ -31,8 +31,8 @@ def _first(value: object) -> Any:
 
 def interned(value: T) -> T:
     """An equal value that is there already, if there is one: what many tensors have alike is held once."""
-    found: T = _first(value)
-    return found
+    equal: T = _first(value)
+    return equal
 
 
 class Columns(NamedTuple):
@@ -77,10 +77,10 @@ def unpack(packed: Any) -> Sequence[Any]:
 
 def _made(kind: type, *held: Any) -> Any:
     """An object from its fields, without its constructor."""
-    made: object = object.__new__(kind)
+    instance: object = object.__new__(kind)
     for set_field, one in zip(_setters(kind), held, strict=True):
-        set_field(made, one)
-    return made
+        set_field(instance, one)
+    return instance
 
 
 @cache
@@ -103,6 +103,6 @@ def _setters(kind: type) -> tuple[Callable[[Any, Any], None], ...]:
         slot = kind.__dict__.get(name)
         if hasattr(slot, "__set__"):  # of a class with slots: not what a frozen one forbids
             return slot.__set__  # type: ignore[no-any-return, union-attr]
-        return lambda made, value: object.__setattr__(made, name, value)
+        return lambda instance, value: object.__setattr__(instance, name, value)
 
     return tuple(setter(field.name) for field in fields(kind))

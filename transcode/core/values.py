@@ -71,8 +71,8 @@ class _Writer:
             return value
         if kind is tuple:
             return [self.field(one) for one in value]
-        if (found := self._seen.get(id(value))) is not None:
-            return found
+        if (reference := self._seen.get(id(value))) is not None:
+            return reference
         if kind is DType:
             return {"dtype": value.name}
         if kind is bytes:
@@ -146,8 +146,8 @@ def _names(kind: type) -> tuple[str, ...] | None:
     """Names of the fields of a dataclass or of a named tuple; None of other classes."""
     if is_dataclass(kind):
         return tuple(field.name for field in fields(kind))
-    found: tuple[str, ...] | None = getattr(kind, "_fields", None)
-    return found
+    names: tuple[str, ...] | None = getattr(kind, "_fields", None)
+    return names
 
 
 def _class(name: str) -> Callable[[list[object]], Any]:
@@ -167,12 +167,12 @@ def _class(name: str) -> Callable[[list[object]], Any]:
     def make(held: list[object]) -> Any:
         if len(held) != len(names):
             raise ValueError(f"{name} has {len(names)} fields, not {len(held)}")
-        made = object.__new__(kind)
+        instance = object.__new__(kind)
         if state is not None:
-            state(made, tuple(held))
+            state(instance, tuple(held))
         else:
             for field, one in zip(names, held, strict=True):
-                object.__setattr__(made, field, one)
-        return made
+                object.__setattr__(instance, field, one)
+        return instance
 
     return make

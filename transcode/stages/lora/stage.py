@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from ...catalog.lora import lora_names
+from ...core.arguments import number
+from ...core.arguments import path as path_of
 from ...core.event import Event
 from ...core.flow import Transform
-from ...core.given import number
-from ...core.given import path as path_of
 from ...core.planning import Planning
 from ...core.spec import Spec
 from ...core.tensor import LazyTensor

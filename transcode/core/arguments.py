@@ -47,8 +47,8 @@ def pairs(what: str, value: object, *, sign: str | None = None) -> tuple[tuple[s
 
 def _pair(what: str, value: object, sign: str | None) -> tuple[str, str]:
     if isinstance(value, str):
-        first, found, second = value.partition(sign) if sign else (value, "", "")
-        if not found or not first:
+        first, separator, second = value.partition(sign) if sign else (value, "", "")
+        if not separator or not first:
             hint = (
                 f'write "one{sign}other", or give a pair or a mapping' if sign else "give pairs or a mapping"
             )
@@ -70,5 +70,5 @@ def path(what: str, value: object) -> str:
     """A path as text. Raises RecipeError for anything else."""
     if not isinstance(value, str | PathLike):
         raise RecipeError(f"{what}: {value!r} is not a path")
-    found = fspath(value)
-    return text(what, found)
+    spelled = fspath(value)
+    return text(what, spelled)
