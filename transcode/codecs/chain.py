@@ -131,8 +131,8 @@ def _rows(nbytes: int, spec: Spec) -> bool:
     return nbytes < spec.nbytes and nbytes * 8 % spec.row_bits == 0
 
 
-def logical(codecs: Codecs, found: Spec, dtype: DType) -> Spec | None:
-    """The facts of which ``found`` is stored: the inverse of :func:`stored`.
+def logical(codecs: Codecs, stored_spec: Spec, dtype: DType) -> Spec | None:
+    """The facts of which ``stored_spec`` is stored: the inverse of :func:`stored`.
 
     Args:
         dtype: of the part as the scheme has it.
@@ -144,7 +144,7 @@ def logical(codecs: Codecs, found: Spec, dtype: DType) -> Spec | None:
         specs = _through(codecs, _ample(codecs, dtype))
     except PlanError:
         return None
-    facts: Spec | None = found
+    facts: Spec | None = stored_spec
     for codec, before in reversed(list(zip(codecs, specs, strict=False))):
         facts = None if facts is None else codec.before(facts, before)
     return facts
