@@ -46,10 +46,10 @@ class Devices:
 def known(device: str, remarks: list[str]) -> str:
     """The device; or the CPU, which makes the same bytes, and a remark where there is none of that name."""
     try:
-        found = Performance(device=device).device
-        if found != "auto":
-            backend.devices(found)
-        return found
+        name = Performance(device=device).device
+        if name != "auto":
+            backend.devices(name)
+        return name
     except TranscodeError as error:
         remarks.append(f"{error.what}: runs on the CPU, which gives the same bytes")
         return "cpu"

@@ -50,8 +50,8 @@ def load(path: str | PathLike[str]) -> Plan:
     try:
         text = Path(path).read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        told = getattr(error, "strerror", None) or "not UTF-8"
-        raise FormatError(f"cannot be read: {told}", file=path) from None
+        cause = getattr(error, "strerror", None) or "not UTF-8"
+        raise FormatError(f"cannot be read: {cause}", file=path) from None
     try:
         data = json.loads(text)
     except (ValueError, RecursionError):

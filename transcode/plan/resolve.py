@@ -225,9 +225,9 @@ def make_record(draft: Draft) -> None:
     request = draft.request
     schemes = {tensor.scheme.name for tensor in draft.tensors if tensor.scheme is not None}
     limits = {"max_shard_size": request.max_shard_size, "max_tensors": request.max_tensors}
-    given = {key: value for key, value in limits.items() if value is not None}
+    options = {key: value for key, value in limits.items() if value is not None}
     held = _held(draft.tensors) if any(step.encodes for step in draft.flow.steps) else ()
-    draft.record = record.make(draft.flow.steps, draft.layout, draft.convention.name, schemes, given, held)
+    draft.record = record.make(draft.flow.steps, draft.layout, draft.convention.name, schemes, options, held)
 
 
 def merge_metadata(draft: Draft) -> None:
@@ -286,7 +286,7 @@ def _held(tensors: Sequence[LazyTensor]) -> list[tuple[str, dict[str, Any]]]:
     coded = [tensor for tensor in tensors if tensor.scheme is not None]
     if all(any(event.kind in ("quantize", "pack") for event in tensor.fate) for tensor in coded):
         return []
-    found: dict[tuple[str, str], dict[str, Any]] = {}
+    distinct: dict[tuple[str, str], dict[str, Any]] = {}
     for scheme in (tensor.scheme for tensor in coded):
         if scheme is not None and scheme.name in SCHEMES:
             options = {key: getattr(scheme, key) for key in describe(scheme.name)[1] if key in _READ_BY}
@@ -295,8 +295,8 @@ def _held(tensors: Sequence[LazyTensor]) -> list[tuple[str, dict[str, Any]]]:
                 if unit not in (None, of):
                     options.pop(key, None)
             options = {key: list(one) if isinstance(one, tuple) else one for key, one in options.items()}
-            found.setdefault((scheme.name, repr(options)), options)
-    return [(name, options) for (name, _), options in found.items()]
+            distinct.setdefault((scheme.name, repr(options)), options)
+    return [(name, options) for (name, _), options in distinct.items()]
 
 
 _READ_BY = ("format", "granularity", "group_size", "block")
