@@ -86,19 +86,19 @@ def _refuse_source(plan: Plan, placed: list[Path], inputs: set[Path]) -> None:
     destination = plan.destination
     read = {_identity(path): path for path in inputs if path.exists()}
     whole = plan.folder and _same(destination, plan.source)
-    found = [target for target in placed if real(target) in inputs or _identity(target) in read]
+    clashing = [target for target in placed if real(target) in inputs or _identity(target) in read]
     if plan.folder and destination.is_dir():
-        found += [path for path in destination.iterdir() if path.is_file() and _identity(path) in read]
-    held = read.get(_identity(found[0]), found[0]) if found else destination
-    if whole or (found and plan.folder and _same(destination, held.parent)):
+        clashing += [path for path in destination.iterdir() if path.is_file() and _identity(path) in read]
+    held = read.get(_identity(clashing[0]), clashing[0]) if clashing else destination
+    if whole or (clashing and plan.folder and _same(destination, held.parent)):
         raise PlanError(
             "is the folder of the source, which is never written to", file=destination,
             hint="write to another folder",
         )  # fmt: skip
-    if found:
-        other = "" if real(held) == real(found[0]) else f" as {held}"
+    if clashing:
+        other = "" if real(held) == real(clashing[0]) else f" as {held}"
         raise PlanError(
-            f"is read by this run{other}, and never overwritten", file=found[0], hint="write elsewhere"
+            f"is read by this run{other}, and never overwritten", file=clashing[0], hint="write elsewhere"
         )
 
 

@@ -59,15 +59,15 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         """The plan's facts and the run's figures, for scripts; losses where they were measured."""
-        told = self.plan.to_json()
+        facts = self.plan.to_json()
         losses = self.losses()
-        for entry in told["tensors"]:
+        for entry in facts["tensors"]:
             if entry["name"] in losses:
                 entry["loss"] = losses[entry["name"]][1].to_json()
         if losses:
-            told["losses"] = {scheme: loss.to_json() for scheme, (_, loss) in by_scheme(losses).items()}
+            facts["losses"] = {scheme: loss.to_json() for scheme, (_, loss) in by_scheme(losses).items()}
         return {
-            **told,
+            **facts,
             "seconds": round(self.seconds, 3),
             "bytes_read": self.bytes_read,
             "bytes_written": self.bytes_written,
@@ -158,12 +158,12 @@ def _total_bytes(plan: Plan) -> int:
 
 
 def _losses(plan: Plan, run: Run) -> dict[str, tuple[str, Loss]]:
-    found = {}
+    losses = {}
     for tensor in plan.tensors:
         loss = None if tensor.measured is None else run.loss(tensor.measured).total()
         if loss is not None and tensor.scheme is not None:
-            found[tensor.name] = tensor.scheme.name, loss
-    return found
+            losses[tensor.name] = tensor.scheme.name, loss
+    return losses
 
 
 def execute(
