@@ -40,11 +40,11 @@ def families(words: tuple[str, ...], as_json: bool) -> None:
 
     if name := _shown(words):
         return _show(catalog.family(name).file, as_json=as_json)
-    known = [catalog.family(name) for name in catalog.families()]
+    listed = [catalog.family(name) for name in catalog.families()]
     if as_json:
-        return show_json([{"name": f.name, "title": f.title, "spellings": list(f.spellings)} for f in known])
+        return show_json([{"name": f.name, "title": f.title, "spellings": list(f.spellings)} for f in listed])
     return print_table(
-        ("family", "spellings", "title"), [(f.name, ", ".join(f.spellings), f.title) for f in known]
+        ("family", "spellings", "title"), [(f.name, ", ".join(f.spellings), f.title) for f in listed]
     )
 
 
@@ -60,11 +60,11 @@ def conventions(words: tuple[str, ...], as_json: bool) -> None:
 
     if name := _shown(words):
         return _show(catalog.convention(name).file, as_json=as_json)
-    known = catalog.every_convention()
+    listed = catalog.every_convention()
     if as_json:
-        return show_json([{"name": c.name, "title": c.title, "schemes": list(c.schemes)} for c in known])
+        return show_json([{"name": c.name, "title": c.title, "schemes": list(c.schemes)} for c in listed])
     return print_table(
-        ("convention", "schemes", "title"), [(c.name, ", ".join(c.schemes) or "-", c.title) for c in known]
+        ("convention", "schemes", "title"), [(c.name, ", ".join(c.schemes) or "-", c.title) for c in listed]
     )
 
 
