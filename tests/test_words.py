@@ -219,7 +219,19 @@ class Here(Base):
 RIDDLES = {"found", "made", "told", "mine"}
 """Variables that say what befell a thing and not what it is."""
 
-CLEAR = ("core", "codecs", "schemes", "plan", "execution", "recipe")
+CLEAR = (
+    "core",
+    "codecs",
+    "io",
+    "catalog",
+    "containers",
+    "cli",
+    "plan",
+    "execution",
+    "recipe",
+    "schemes",
+    "stages/lora",
+)
 """Rooms without them."""
 
 

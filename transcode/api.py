@@ -11,7 +11,7 @@ from dataclasses import fields
 from os import PathLike
 from typing import Any
 
-from .core import given
+from .core import arguments
 from .core.flow import Chain, Flow
 from .core.performance import Performance, parse_size
 from .execution.execute import Progress
@@ -68,12 +68,12 @@ def open(
         RecipeError: there is no such convention, or no such scheme.
         FormatError: no weights there, or damaged ones.
     """
-    return Recipe(SourceOptions(given.path("open", path), root_key, mmap, convention, scheme)).flow()
+    return Recipe(SourceOptions(arguments.path("open", path), root_key, mmap, convention, scheme)).flow()
 
 
 def rename(rules: Rules = (), *, names: Mapping[str, str] | None = None) -> Rename:
     """Rename by regular expressions, applied in order, and by an exact map that goes first."""
-    return Rename(given.pairs("rename: rules", rules), given.pairs("rename: names", names or ()))
+    return Rename(arguments.pairs("rename: rules", rules), arguments.pairs("rename: names", names or ()))
 
 
 def keep(*patterns: str) -> Keep:
@@ -93,7 +93,7 @@ def _flat(patterns: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def calibrate(path: str | PathLike[str], *, keep_global_scale: bool = True) -> Calibrate:
     """Add the scales of inputs from a calibration (``calib.pt``) to tensors quantized to nvfp4."""
-    return Calibrate(given.path("calibrate", path), keep_global_scale)
+    return Calibrate(arguments.path("calibrate", path), keep_global_scale)
 
 
 def nunchaku(*, float_point: bool = False, model: str = Nunchaku.model) -> Nunchaku:
@@ -103,7 +103,7 @@ def nunchaku(*, float_point: bool = False, model: str = Nunchaku.model) -> Nunch
 
 def cast(to: str, *, only: Iterable[str] = (), saturate: bool = False, dtypes: Iterable[str] = ()) -> Cast:
     """Cast float tensors: all, those that match a pattern of ``only``, or those of some dtypes."""
-    return Cast(to, given.texts("cast: only", only), saturate, given.texts("cast: dtypes", dtypes))
+    return Cast(to, arguments.texts("cast: only", only), saturate, arguments.texts("cast: dtypes", dtypes))
 
 
 def convert(to: str, *, source: str | None = None, model: str | None = None) -> Convert:
@@ -120,7 +120,7 @@ def dequantize(
     on_nonfinite: str = Dequantize.on_nonfinite,
 ) -> Dequantize:
     """Turn codes and scales back into plain tensors of a float dtype; how they are stored is found."""
-    return Dequantize(to, convention, given.texts("dequantize: only", only), scheme, on_nonfinite)
+    return Dequantize(to, convention, arguments.texts("dequantize: only", only), scheme, on_nonfinite)
 
 
 def lora(
@@ -203,14 +203,14 @@ def write(
     :class:`~transcode.core.performance.Performance`.
     """
     return Write(
-        dst=given.path("write", dst),
+        dst=arguments.path("write", dst),
         layout=layout,
         convention=convention,
         name=name,
         max_shard_size=None if max_shard_size is None else parse_size(max_shard_size),
         max_tensors=max_tensors,
         copy_metadata=copy_metadata,
-        metadata=given.pairs("metadata", metadata or ()),
+        metadata=arguments.pairs("metadata", metadata or ()),
         force=force,
         allow_unmatched=allow_unmatched,
         performance=Performance(

@@ -109,13 +109,13 @@ class SchemeRule:
 
     def limits_for(self, scheme: object) -> tuple[Limit, ...]:
         """The conditions on a tensor of a scheme with such options."""
-        found = (one.of(scheme) for one in self.limits)
-        return Limit(self.rows, self.columns), *(one for one in found if one is not None)
+        conditional = (one.of(scheme) for one in self.limits)
+        return Limit(self.rows, self.columns), *(one for one in conditional if one is not None)
 
     def unread(self, scheme: object) -> dict[str, object]:
         """The options of a scheme, with their values, that the consumer does not read."""
-        given = {option: plain(getattr(scheme, option, None)) for option in self.reads}
-        return {option: value for option, value in given.items() if value not in self.reads[option]}
+        options = {option: plain(getattr(scheme, option, None)) for option in self.reads}
+        return {option: value for option, value in options.items() if value not in self.reads[option]}
 
     @property
     def readings(self) -> tuple[Mapping[str, PartRule], ...]:
@@ -237,17 +237,17 @@ class Convention:
         if role == VALUES:
             return _PLAIN
         rules = [self.scheme(scheme)] if scheme is not None else list(self.schemes.values())
-        found = [rule.parts[role] for rule in rules if role in rule.parts]
-        if not found:
+        matching = [rule.parts[role] for rule in rules if role in rule.parts]
+        if not matching:
             of = f" of {scheme}" if scheme is not None else ""
             stored = ", ".join(dict.fromkeys(role for rule in rules for role in rule.parts))
             raise RecipeError(
                 f"convention {self.name} has no place for the {role}{of}",
                 hint=f"it stores {stored or 'plain tensors only'}; change the options of the scheme",
             )
-        if any(part.name != found[0].name for part in found):
+        if any(part.name != matching[0].name for part in matching):
             raise RecipeError(f"convention {self.name} spells the {role} of each scheme differently")
-        return found[0]
+        return matching[0]
 
     def spell(self, name: str, role: str, scheme: str | None = None) -> str:
         """The stored name of a part.
@@ -319,18 +319,18 @@ class Convention:
                     spelled = part.name.spell(name)
                     if spelled in stored:
                         taken.setdefault(spelled, (name, role))
-        found: dict[str, dict[str, str]] = {}
+        groups: dict[str, dict[str, str]] = {}
         for spelled in stored:
             if spelled in taken:
                 name, role = taken[spelled]
-                found.setdefault(name, {})[role] = spelled
+                groups.setdefault(name, {})[role] = spelled
             elif not self.is_marker(spelled):
-                found.setdefault(spelled, {})[VALUES] = spelled
-        return found
+                groups.setdefault(spelled, {})[VALUES] = spelled
+        return groups
 
     def _coded(self, stored: set[str], dtypes: Mapping[str, str]) -> dict[str, list[Mapping[str, PartRule]]]:
         """Names of the quantized tensors, each with the parts of the schemes that would spell it so."""
-        found: dict[str, list[Mapping[str, PartRule]]] = {}
+        readings: dict[str, list[Mapping[str, PartRule]]] = {}
         for parts in (parts for rule in self.schemes.values() for parts in rule.readings):
             codes = parts["codes"].name
             companions = [part.name for role, part in parts.items() if role != "codes"]
@@ -342,10 +342,10 @@ class Convention:
                         continue
                     body = codes.spell(name)
                     if body in stored and dtypes.get(body) not in FLOATS:
-                        known = found.setdefault(name, [])
+                        known = readings.setdefault(name, [])
                         if parts not in known:
                             known.append(parts)
-        return found
+        return readings
 
     def is_marker(self, stored: str) -> bool:
         """Whether a stored name is that of an extra tensor with no values of the model, prefixed or not."""

@@ -189,12 +189,12 @@ def _files(node: strict.Node) -> Files:
 
 
 def _apart(node: strict.Node) -> dict[str, tuple[Pattern, ...]]:
-    found = {}
+    patterns = {}
     for name, child in node.mapping().items():
         if not name.endswith(".safetensors") or "/" in name or "\\" in name:
             raise child.error(f"{name!r} is not the name of a .safetensors file")
-        found[name] = tuple(_pattern(one) for one in child.sequence())
-    return found
+        patterns[name] = tuple(_pattern(one) for one in child.sequence())
+    return patterns
 
 
 def _pattern(node: strict.Node) -> Pattern:
@@ -207,12 +207,12 @@ def _file(node: strict.Node, *known: str, must: str | None = None) -> str:
     known = known if must is None else (*known, must)
     try:
         text.format(**{word: "x" if word == "stem" else 1 for word in known})
-        found = _fields(text)
+        placeholders = _fields(text)
     except (KeyError, ValueError, IndexError, AttributeError) as error:
         raise node.error(f"{text!r} is not a template: {error}", f"known here: {', '.join(known)}") from None
     if "{stem" in text and "{stem}" not in text:
         raise node.error(f"{text!r}: {{stem}} takes no format")
-    if must is not None and must not in found:
+    if must is not None and must not in placeholders:
         raise node.error(f"{text!r} must hold {{{must}}}")
     if "/" in text or "\\" in text:
         raise node.error(f"{text!r} must be a file name, not a path")

@@ -25,11 +25,11 @@ class Known:
 
     Attributes:
         shapes: shape of every tensor.
-        given: the configuration of the source, in whatever spelling; may be empty.
+        source_config: the configuration of the source, in whatever spelling; may be empty.
     """
 
     shapes: Shapes
-    given: Mapping[str, object]
+    source_config: Mapping[str, object]
 
 
 Value = Callable[[Known], object]
@@ -45,19 +45,21 @@ class Derivation:
     def __init__(self, values: Mapping[str, Value]) -> None:
         self.values = dict(values)
 
-    def __call__(self, shapes: Shapes, given: Mapping[str, object] | None = None) -> dict[str, object] | None:
+    def __call__(
+        self, shapes: Shapes, source_config: Mapping[str, object] | None = None
+    ) -> dict[str, object] | None:
         """The configuration, None when one of its values cannot be told.
 
         Args:
             shapes: shape of every tensor.
-            given: the configuration of the source, where there is one.
+            source_config: the configuration of the source, where there is one.
         """
-        known = Known(shapes, given or {})
+        known = Known(shapes, source_config or {})
         try:
-            found = {key: value(known) for key, value in self.values.items()}
+            config = {key: value(known) for key, value in self.values.items()}
         except NotDerivable:
             return None
-        return {key: value for key, value in found.items() if value is not _ABSENT}
+        return {key: value for key, value in config.items() if value is not _ABSENT}
 
 
 def derivation(node: strict.Node) -> Derivation:
@@ -94,10 +96,10 @@ def _value(node: strict.Node) -> Value:
     top.reject_unknown()
 
     def value(known: Known) -> object:
-        found = rule(known)
-        if found is None and drop:
+        result = rule(known)
+        if result is None and drop:
             return _ABSENT
-        return found if over is None or found is None else _divided(found, over(known))
+        return result if over is None or result is None else _divided(result, over(known))
 
     return value
 
@@ -174,9 +176,9 @@ def _given(top: strict.Mapping) -> Value:
     yes, no = top.get("then", _value, None), top.get("else", _value, _nothing)
 
     def value(known: Known) -> object:
-        if known.given.get(key) is None:
+        if known.source_config.get(key) is None:
             return no(known)
-        return known.given[key] if yes is None else yes(known)
+        return known.source_config[key] if yes is None else yes(known)
 
     return value
 

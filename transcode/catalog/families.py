@@ -37,8 +37,8 @@ def family(name: str, names: Collection[str] | None = None) -> Family:
     Raises:
         RecipeError: no such family, or a mistake in its file.
     """
-    found = _cached(find("families", name))
-    return (names is not None and found.fit(names)) or found
+    known = _cached(find("families", name))
+    return (names is not None and known.fit(names)) or known
 
 
 def generic_family(names: Collection[str] | None = None) -> Family:
@@ -64,18 +64,18 @@ def detect(names: Collection[str], shapes: Mapping[str, tuple[int, ...]] | None 
         RecipeError: two families fit, neither of which refines the other; or a mistake in a file.
     """
     folded = fold(names)
-    found = {
+    fitting = {
         name: fitted
         for name, path in listing("families").items()
         if not (known := _cached(path)).fallback and (fitted := known.fit_folded(folded, shapes)) is not None
     }
-    refined = {other for fitted in found.values() for other in fitted.refines}
-    left = [name for name in found if name not in refined]
+    refined = {other for fitted in fitting.values() for other in fitted.refines}
+    left = [name for name in fitting if name not in refined]
     if len(left) > 1:
         raise RecipeError(
             f"the tensors fit several families: {', '.join(left)}", hint="say which with --model"
         )
-    return found[left[0]] if left else None
+    return fitting[left[0]] if left else None
 
 
 def load_family(path: Path) -> Family:

@@ -155,18 +155,18 @@ class Family:
         )
 
     def config(
-        self, shapes: Mapping[str, tuple[int, ...]], given: Mapping[str, object] | None = None
+        self, shapes: Mapping[str, tuple[int, ...]], source_config: Mapping[str, object] | None = None
     ) -> dict[str, object] | None:
         """The ``config.json`` that belongs to these tensors; None when it cannot be told.
 
         Args:
             shapes: shape of every tensor, by its name in this spelling.
-            given: the configuration that came with the source, in whatever spelling: it says what shapes
-                cannot, such as the number of heads.
+            source_config: the configuration that came with the source, in whatever spelling: it says what
+                shapes cannot, such as the number of heads.
         """
         derive = self.spellings[self.spelling].config
         if derive is None:
             return None
         size = len(self.prefix)
         within = {name[size:]: shape for name, shape in shapes.items() if name.startswith(self.prefix)}
-        return derive(within, given)
+        return derive(within, source_config)

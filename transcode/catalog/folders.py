@@ -37,11 +37,11 @@ def folders() -> list[Path]:
 
 def listing(kind: str) -> dict[str, Path]:
     """All names of one kind (``"families"``, ``"conventions"``, ``"profiles"``) with their files, sorted."""
-    found: dict[str, Path] = {}
+    paths: dict[str, Path] = {}
     for folder in folders():
         for path in (folder / kind).glob("*.yaml"):
-            found.setdefault(path.stem, path)
-    return dict(sorted(found.items()))
+            paths.setdefault(path.stem, path)
+    return dict(sorted(paths.items()))
 
 
 def find(kind: str, name: str) -> Path:
@@ -55,9 +55,9 @@ def find(kind: str, name: str) -> Path:
         if Path(name).name == name and path.is_file():
             return path
     known = listing(kind)
-    one = {"families": "family", "conventions": "convention", "profiles": "profile"}.get(kind, kind)
+    noun = {"families": "family", "conventions": "convention", "profiles": "profile"}.get(kind, kind)
     hint = f"known: {', '.join(known) or 'none'}{guess(name, known)}"
-    raise RecipeError(f"unknown {one} {name!r}", hint=hint)
+    raise RecipeError(f"unknown {noun} {name!r}", hint=hint)
 
 
 def _refuse_unread(folder: Path) -> None:

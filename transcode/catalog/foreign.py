@@ -43,7 +43,7 @@ class Foreign:
             for before, ending in ((parent, f".{leaf}"), (module, f".{above}.{leaf}")):
                 if ending in known:
                     has[before].add(ending)
-        found = {}
+        recognised = {}
         fitting: dict[frozenset[str], list[tuple[str, tuple[str, ...]]]] = {}  # modules are alike
         for module, endings in has.items():
             key = frozenset(endings)
@@ -56,9 +56,9 @@ class Foreign:
                 ]
             for title, wanted in fitting[key]:
                 if stored[module + wanted[0]] not in FLOATS:
-                    found[module] = (title, wanted)
+                    recognised[module] = (title, wanted)
                     break
-        return found
+        return recognised
 
 
 def foreign() -> Foreign:

@@ -79,7 +79,7 @@ class Partly:
 def limit(node: strict.Node) -> Limit:
     """Read an entry of ``limits``. Raises RecipeError."""
     top = node.mapping()
-    found = Limit(
+    condition = Limit(
         rows=top.get("rows", lambda child: child.integer(1), 1),
         columns=top.get(
             "columns", lambda child: child.string() if child.kind == "text" else child.integer(1), 1
@@ -90,7 +90,7 @@ def limit(node: strict.Node) -> Limit:
         why=top.need("why").string(),
     )
     top.reject_unknown()
-    return found
+    return condition
 
 
 def partly(node: strict.Node) -> Partly:
@@ -98,9 +98,9 @@ def partly(node: strict.Node) -> Partly:
     top = node.mapping()
     experts = top.get("experts", strict.Node.boolean, False)
     when = _options(top.find("when") if experts else top.need("when"))
-    found = Partly(when, top.need("by").string(), experts)
+    exception = Partly(when, top.need("by").string(), experts)
     top.reject_unknown()
-    return found
+    return exception
 
 
 def _options(node: strict.Node | None) -> Mapping[str, object]:

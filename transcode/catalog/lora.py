@@ -141,8 +141,8 @@ def _style(name: str, node: strict.Node) -> Style:
     top = node.mapping()
     roles = {role: _ending(top.need(role).string()) for role in ("up", "down")}
     for role in ("mid", "bias"):
-        if (found := top.find(role)) is not None:
-            roles[role] = _ending(found.string())
+        if (ending := top.find(role)) is not None:
+            roles[role] = _ending(ending.string())
     top.reject_unknown()
     return Style(name, roles)
 

@@ -64,12 +64,12 @@ def lora_tables() -> tuple[Table, ...]:
     Raises:
         RecipeError: a mistake in a file, with its line.
     """
-    found: list[Table] = []
+    tables: list[Table] = []
     for name, path in listing("lora").items():
         if name != _NAMES:
             facts = path.stat()
-            found += _parsed(path, (facts.st_mtime_ns, facts.st_size))
-    return tuple(found)
+            tables += _parsed(path, (facts.st_mtime_ns, facts.st_size))
+    return tuple(tables)
 
 
 @lru_cache(maxsize=64)

@@ -45,12 +45,12 @@ def _from_recipe(recipe: str, pipelines: Mapping[str, str]) -> list[str]:
     pipeline = load(recipe).mapping().need("pipeline").mapping()
     path = pipeline.find("path")
     name = pipeline.find("name")
-    found = [] if path is None else [path.text()]
-    if not found and name is not None:
-        found = [pipelines.get(name.text(), name.text())]
-    if not found:
+    locations = [] if path is None else [path.text()]
+    if not locations and name is not None:
+        locations = [pipelines.get(name.text(), name.text())]
+    if not locations:
         raise PlanError("has neither pipeline.path nor pipeline.name", file=recipe, hint="pass --model-path")
-    return found
+    return locations
 
 
 def _folders(model: str) -> list[Path]:

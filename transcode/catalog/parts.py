@@ -43,13 +43,13 @@ def _rule(node: strict.Node) -> PartRule:
         return PartRule(template(node))
     top = node.mapping()
     name = template(top.need("name"))
-    given = top.find("codecs")
+    listed = top.find("codecs")
     short = _spelled(top)
     top.reject_unknown()
-    if given is not None and short:
+    if listed is not None and short:
         keys = ", ".join(key for key in _SPELLINGS if key in top)
-        raise given.error(f"cannot stand beside {keys}", "say all of it in codecs, in order")
-    codecs = short if given is None else tuple(_codec(child) for child in given.sequence())
+        raise listed.error(f"cannot stand beside {keys}", "say all of it in codecs, in order")
+    codecs = short if listed is None else tuple(_codec(child) for child in listed.sequence())
     try:
         chain.combined(codecs)
     except PlanError as error:
@@ -66,8 +66,8 @@ def _if_so(codec: Callable[[], Codec]) -> _Codecs:
 
 def _choice(**codecs: Callable[[], Codec] | None) -> _Codecs:
     def read(node: strict.Node) -> list[Codec]:
-        made = codecs[node.choice(codecs)]
-        return [] if made is None else [made()]
+        codec = codecs[node.choice(codecs)]
+        return [] if codec is None else [codec()]
 
     return read
 

@@ -43,8 +43,8 @@ class _Step:
     rule: Rule | None = None
 
     def next(self, word: str) -> _Step | None:
-        found = self.words.get(word)
-        return self.number if found is None and word.isdecimal() else found
+        following = self.words.get(word)
+        return self.number if following is None and word.isdecimal() else following
 
 
 class Conversion:
@@ -109,17 +109,17 @@ def _check_nested(rules: Iterable[Rule], here: Callable[[Rule], str], there: Cal
     for longer in by_run.values():
         words = here(longer).split(".")
         for depth in range(1, len(words)):
-            one = by_run.get(".".join(words[:depth]))
-            if one is not None and there(longer) != ".".join([there(one), *words[depth:]]):
+            nested = by_run.get(".".join(words[:depth]))
+            if nested is not None and there(longer) != ".".join([there(nested), *words[depth:]]):
                 raise RecipeError(
-                    f"{one}: would also fit what {longer} makes",
+                    f"{nested}: would also fit what {longer} makes",
                     hint="let the rules name whole modules that do not nest",
                 )
 
 
 def _convert(name: str, root: _Step, other: Callable[[Rule], str]) -> str | None:
     words = name.split(".")
-    found: tuple[Rule, int, tuple[str, ...]] | None = None
+    longest: tuple[Rule, int, tuple[str, ...]] | None = None
     step: _Step | None = root
     numbers: list[str] = []
     for depth, word in enumerate(words):
@@ -131,10 +131,10 @@ def _convert(name: str, root: _Step, other: Callable[[Rule], str]) -> str | None
         if not literal:
             numbers.append(word)
         if step.rule is not None:
-            found = step.rule, depth + 1, tuple(numbers)
-    if found is None:
+            longest = step.rule, depth + 1, tuple(numbers)
+    if longest is None:
         return None
-    rule, depth, taken = found
-    given = iter(taken)
-    run = [next(given) if word == _NUMBER else word for word in other(rule).split(".")]
+    rule, depth, taken = longest
+    numbering = iter(taken)
+    run = [next(numbering) if word == _NUMBER else word for word in other(rule).split(".")]
     return ".".join(run + words[depth:])

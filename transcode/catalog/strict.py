@@ -74,8 +74,8 @@ class Node:
 
     def error(self, what: str, hint: str | None = None) -> RecipeError:
         """An error about this value, to be raised."""
-        told = f"{self.path}: {what}" if self.path else what
-        return RecipeError(told, file=f"{self.file}:{self.line}", hint=hint)
+        message = f"{self.path}: {what}" if self.path else what
+        return RecipeError(message, file=f"{self.file}:{self.line}", hint=hint)
 
     def at(self, make: Callable[[], T]) -> T:
         """What ``make`` makes, its errors told with this value's line."""
@@ -99,12 +99,12 @@ class Node:
 
     def choice(self, allowed: Collection[str]) -> str:
         """Text that is one of a few."""
-        found = self.string()
-        if found not in allowed:
+        word = self.string()
+        if word not in allowed:
             raise self.error(
-                f"{found!r} is not allowed", f"use one of {', '.join(allowed)}{guess(found, allowed)}"
+                f"{word!r} is not allowed", f"use one of {', '.join(allowed)}{guess(word, allowed)}"
             )
-        return found
+        return word
 
     def boolean(self) -> bool:
         """True or false."""
@@ -120,15 +120,15 @@ class Node:
         """A finite number within bounds; ``1e-5``, which YAML itself takes for text, is one."""
         if self._tag == "str":
             try:
-                found = float(self._scalar.value)
+                number = float(self._scalar.value)
             except ValueError:
                 self._demand("float")
         else:
             self._demand("float", "int")
-            found = float(self._construct())
-        if not math.isfinite(found):
+            number = float(self._construct())
+        if not math.isfinite(number):
             raise self.error(f"must be a finite number, is {self.text()}")
-        return self._within(found, least, most)
+        return self._within(number, least, most)
 
     def mapping(self) -> Mapping:
         """Keys and values."""
@@ -177,12 +177,12 @@ class Node:
             hint = 'quote it: "..."' if tags == ("str",) and shown else None
             raise self.error(f"must be {_KINDS[tags[0]]}, is {self.kind}{shown}", hint)
 
-    def _within(self, found: float, least: float | None, most: float | None) -> float:
-        if least is not None and found < least:
-            raise self.error(f"must be at least {least}, is {found}")
-        if most is not None and found > most:
-            raise self.error(f"must be at most {most}, is {found}")
-        return found
+    def _within(self, number: float, least: float | None, most: float | None) -> float:
+        if least is not None and number < least:
+            raise self.error(f"must be at least {least}, is {number}")
+        if most is not None and number > most:
+            raise self.error(f"must be at most {most}, is {number}")
+        return number
 
 
 class Mapping:
@@ -282,8 +282,8 @@ def parse(text: str, file: str) -> Node:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f":{min(mark.line, text.rstrip().count(chr(10))) + 1}" if mark is not None else ""
-        told = ", ".join(str(part) for part in (error.context, error.problem) if part)
-        raise RecipeError(f"is not valid YAML: {told}", file=f"{file}{line}") from None
+        problem = ", ".join(str(part) for part in (error.context, error.problem) if part)
+        raise RecipeError(f"is not valid YAML: {problem}", file=f"{file}{line}") from None
     except yaml.YAMLError as error:
         raise RecipeError(f"is not valid YAML: {' '.join(str(error).split())}", file=file) from None
     if top is None:
@@ -298,19 +298,19 @@ def _check_depth(text: str, file: str) -> None:
     if openings <= _MOST_LEVELS and "\n" + " " * _MOST_LEVELS not in text:
         return
     depth = 0
-    told = f"is nested deeper than {_MOST_LEVELS} levels"
+    message = f"is nested deeper than {_MOST_LEVELS} levels"
     try:
         for event in yaml.parse(text, Loader=_LOADER):
             depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
             if depth > _MOST_LEVELS:
                 line = event.start_mark.line + 1 if event.start_mark else 1
-                raise RecipeError(told, file=f"{file}:{line}")
+                raise RecipeError(message, file=f"{file}:{line}")
     except yaml.MarkedYAMLError as error:
         # Since PyYAML 6.0.4 the scanner has a limit of its own, and meets it while it looks ahead.
         if "maximum nesting depth" not in (error.problem or ""):
             raise
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise RecipeError(told, file=f"{file}:{line}") from None
+        raise RecipeError(message, file=f"{file}:{line}") from None
 
 
 def _check(node: Node, sizes: dict[int, int], above: set[int]) -> int:

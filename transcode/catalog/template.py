@@ -27,11 +27,11 @@ class Template:
     after: str = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        found = _PLACEHOLDER.findall(self.text)
-        if len(found) > 1 or any(word not in ("name", "stem") for word in found):
+        words = _PLACEHOLDER.findall(self.text)
+        if len(words) > 1 or any(word not in ("name", "stem") for word in words):
             raise RecipeError(f"{self.text!r} is not a name template", hint="use {name} or {stem}, once")
-        before, _, after = self.text.partition(f"{{{found[0]}}}") if found else (self.text, "", "")
-        object.__setattr__(self, "placeholder", found[0] if found else None)
+        before, _, after = self.text.partition(f"{{{words[0]}}}") if words else (self.text, "", "")
+        object.__setattr__(self, "placeholder", words[0] if words else None)
         object.__setattr__(self, "before", before)
         object.__setattr__(self, "after", after)
 

@@ -14,15 +14,15 @@ from ..recipe import Recipe, TargetOptions
 from ..schemes.text import parse_scheme, parse_value
 from ..stages.quantize.stage import Quantize
 
-__all__ = ["ended", "given", "performance", "quantize", "split", "with_output_flags", "write"]
+__all__ = ["ended", "performance", "quantize", "spelled_flags", "split", "with_output_flags", "write"]
 
 
 def split(values: tuple[str, ...]) -> tuple[str, ...]:
     """Repeated options whose values may also be lists with commas; regular expressions are left whole."""
-    found: list[str] = []
+    parts: list[str] = []
     for value in values:
-        found += [value] if value.startswith("re:") else [part.strip() for part in value.split(",")]
-    return tuple(filter(None, found))
+        parts += [value] if value.startswith("re:") else [part.strip() for part in value.split(",")]
+    return tuple(filter(None, parts))
 
 
 def quantize(scheme: str, values: dict[str, Any]) -> Quantize:
@@ -58,8 +58,8 @@ def ended(recipe: Recipe, dst: str, context: click.Context, values: dict[str, An
     if recipe.sink is not None:
         sink = replace(recipe.sink, dst=dst)
     else:
-        told = {key: value for key, value in recipe.target.config().items() if values[key] is None}
-        sink = write(dst, {**values, **told})
+        options = {key: value for key, value in recipe.target.config().items() if values[key] is None}
+        sink = write(dst, {**values, **options})
     return with_output_flags(replace(recipe, sink=sink, target=TargetOptions()), context, values)
 
 
@@ -89,20 +89,20 @@ def write(dst: str, values: dict[str, Any]) -> Write:
 
 def performance(values: dict[str, Any], base: Performance | None = None) -> Performance:
     """Performance options, on top of what a recipe says."""
-    given = {
+    options = {
         key: values[key]
         for key in ("workers", "memory", "tile", "device", "device_memory")
         if values[key] is not None  # not given
     }
     for key in ("drop_cache", "measure"):
         if values[key]:
-            given[key] = True
-    if given.get("device") == "cpu":  # the memory that a recipe grants a GPU goes with the GPU
-        given.setdefault("device_memory", Performance.device_memory)
-    return replace(base or Performance(), **given)
+            options[key] = True
+    if options.get("device") == "cpu":  # the memory that a recipe grants a GPU goes with the GPU
+        options.setdefault("device_memory", Performance.device_memory)
+    return replace(base or Performance(), **options)
 
 
-def given(context: click.Context, names: set[str]) -> list[str]:
+def spelled_flags(context: click.Context, names: set[str]) -> list[str]:
     """Which of those parameters the user set, as they are spelled on the command line."""
     return [
         parameter.opts[-1]
@@ -118,6 +118,6 @@ def with_output_flags(recipe: Recipe, context: click.Context, values: dict[str, 
     changes: dict[str, Any] = {}
     for name in ("layout", "convention", "name", "max_shard_size", "max_tensors", "copy_metadata", "force",
                  "allow_unmatched", "metadata"):  # fmt: skip
-        if given(context, {name}):
+        if spelled_flags(context, {name}):
             changes[name] = values[name]
     return replace(recipe, sink=replace(recipe.sink, **changes))

@@ -40,11 +40,11 @@ def families(words: tuple[str, ...], as_json: bool) -> None:
 
     if name := _shown(words):
         return _show(catalog.family(name).file, as_json=as_json)
-    found = [catalog.family(name) for name in catalog.families()]
+    listed = [catalog.family(name) for name in catalog.families()]
     if as_json:
-        return show_json([{"name": f.name, "title": f.title, "spellings": list(f.spellings)} for f in found])
+        return show_json([{"name": f.name, "title": f.title, "spellings": list(f.spellings)} for f in listed])
     return print_table(
-        ("family", "spellings", "title"), [(f.name, ", ".join(f.spellings), f.title) for f in found]
+        ("family", "spellings", "title"), [(f.name, ", ".join(f.spellings), f.title) for f in listed]
     )
 
 
@@ -60,11 +60,11 @@ def conventions(words: tuple[str, ...], as_json: bool) -> None:
 
     if name := _shown(words):
         return _show(catalog.convention(name).file, as_json=as_json)
-    found = catalog.every_convention()
+    listed = catalog.every_convention()
     if as_json:
-        return show_json([{"name": c.name, "title": c.title, "schemes": list(c.schemes)} for c in found])
+        return show_json([{"name": c.name, "title": c.title, "schemes": list(c.schemes)} for c in listed])
     return print_table(
-        ("convention", "schemes", "title"), [(c.name, ", ".join(c.schemes) or "-", c.title) for c in found]
+        ("convention", "schemes", "title"), [(c.name, ", ".join(c.schemes) or "-", c.title) for c in listed]
     )
 
 
@@ -77,12 +77,15 @@ def schemes(as_json: bool) -> None:
     from .show import show_json
     from .table import print_table
 
-    told = {name: known.describe(name) for name in known.SCHEMES}
+    described = {name: known.describe(name) for name in known.SCHEMES}
     if as_json:
         return show_json(
-            [{"name": name, "about": about, "options": options} for name, (about, options) in told.items()]
+            [
+                {"name": name, "about": about, "options": options}
+                for name, (about, options) in described.items()
+            ]
         )
-    for number, (about, options) in enumerate(told.values()):
+    for number, (about, options) in enumerate(described.values()):
         if number:
             echo()
         echo_text(f"{about}\n")

@@ -106,8 +106,8 @@ def _print_raw(table: dict[str, dict[str, Any]], keys: list[str], absent: bool) 
         raise click.UsageError(f"--raw prints one value, {len(keys)} keys are given")
     values = {
         value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
-        for found in table.values()
-        for value in found.values()
+        for metadata in table.values()
+        for value in metadata.values()
     }
     if len(values) > 1:
         raise PlanError(f"the files have different values of {keys[0]!r}", hint="ask for one file")
@@ -118,11 +118,11 @@ def _print_raw(table: dict[str, dict[str, Any]], keys: list[str], absent: bool) 
 def _print_table(table: dict[str, dict[str, Any]]) -> None:
     import json
 
-    for path, found in table.items():
+    for path, metadata in table.items():
         indent = "  " if len(table) > 1 else ""
         if indent:
             echo(f"{path}:")
-        for key, value in found.items():
+        for key, value in metadata.items():
             if not isinstance(value, str):
                 value = json.dumps(value, indent=2, ensure_ascii=False).replace("\n", f"\n{indent}")
             echo_text(f"{indent}{one_line(key)}: {value}\n")
@@ -267,7 +267,7 @@ def restore(files: tuple[str, ...], source: str | None, full: bool, **settings: 
     from ..containers.compare import files_of
     from ..containers.safetensors.edit import edit
 
-    found = [one for argument in files for one in files_of(argument)]
+    targets = [one for argument in files for one in files_of(argument)]
     options = edit.Options(
         backup=settings["backup"],
         follow_links=settings["follow_links"],
@@ -275,21 +275,21 @@ def restore(files: tuple[str, ...], source: str | None, full: bool, **settings: 
         copy=not settings["no_copy"],
         wait=settings["wait"],
     )
-    if source is not None and len(found) > 1:
+    if source is not None and len(targets) > 1:
         raise click.UsageError("--from restores one file")
     if full:
         if settings["dry_run"] or source is not None:
             raise click.UsageError("--full goes with neither --dry-run nor --from")
-        copies = {str(file): str(edit.restore_copy(file, options)) for file in found}
+        copies = {str(file): str(edit.restore_copy(file, options)) for file in targets}
         if settings["as_json"]:
             show_json({"restored": copies})
         else:
             for path, copy in copies.items():
                 echo(f"{path}: replaced by {copy}")
         return
-    done = [edit.restore(file, source, options, dry_run=True) for file in found]
+    done = [edit.restore(file, source, options, dry_run=True) for file in targets]
     if not settings["dry_run"]:
-        done = [edit.restore(file, source, options) for file in found]
+        done = [edit.restore(file, source, options) for file in targets]
     show_edits(done, settings)
 
 
@@ -297,7 +297,9 @@ def _demand(files: list[str], keys: list[str]) -> None:
     """Refuse keys that are in none of the files."""
     from ..containers.compare import look
 
-    known = {key for file in files for found in look(file, lenient=True).files.values() for key in found}
+    known = {
+        key for file in files for metadata in look(file, lenient=True).files.values() for key in metadata
+    }
     for key in keys:
         if key not in known:
             near = ", ".join(sorted(known)) or "none at all"

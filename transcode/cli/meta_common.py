@@ -110,15 +110,17 @@ def edit_all(
         # One file refuses for itself.
         done = [edit.preview(file, change(file), options) for file in files] if dry or len(files) > 1 else []
         if not dry:
-            made: list[Edited] = []
+            edited: list[Edited] = []
             try:
                 for file in files:
-                    made.append(edit.edit(file, change(file), options))
+                    edited.append(edit.edit(file, change(file), options))
             except TranscodeError:
-                if made:
-                    warn(f"{len(made)} of {len(files)} files are edited already, {made[-1].path} the last")
+                if edited:
+                    warn(
+                        f"{len(edited)} of {len(files)} files are edited already, {edited[-1].path} the last"
+                    )
                 raise
-            done = made
+            done = edited
     show_edits(done, settings)
     return done
 

@@ -35,27 +35,32 @@ def diff(ctx: click.Context, a: str, b: str, tensors: bool, data: bool, as_json:
     for view in views:
         for note in view.notes:
             warn(note)
-    found: dict[str, list[Change]] = {"metadata": compare_metadata(views[0].metadata, views[1].metadata)}
+    differences: dict[str, list[Change]] = {
+        "metadata": compare_metadata(views[0].metadata, views[1].metadata)
+    }
     if tensors or data:
         for view in views:
             if view.path.suffix == ".json" and not view.tensors:
                 raise click.UsageError(f"{view.path} has no tensors to compare")
-        found["tensors"] = compare_tensors(*views)
+        differences["tensors"] = compare_tensors(*views)
     if data:
         with progress("comparing") as update:
-            found["data"] = compare_data(*views, update)
-    different = any(found.values())
+            differences["data"] = compare_data(*views, update)
+    different = any(differences.values())
     if as_json:
         show_json(
-            {"same": not different, **{what: as_json_object(changes) for what, changes in found.items()}}
+            {
+                "same": not different,
+                **{what: as_json_object(changes) for what, changes in differences.items()},
+            }
         )
     else:
-        for what, changes in found.items():
+        for what, changes in differences.items():
             if changes:
                 echo(f"{what}:")
                 show_changes(changes, indent="  ")
         if not different:
-            echo(f"same {', '.join(found)}")
+            echo(f"same {', '.join(differences)}")
     if different:
         ctx.exit(1)
 

@@ -69,17 +69,17 @@ def embed(
     for file in files:
         view = look(file)
         tensors = {name: stored.spec for name, stored in view.tensors.items()}
-        made = svdquant.config_metadata(config, tensors, model, comfy)
-        if "quantization_config" not in made:
+        embedded = svdquant.config_metadata(config, tensors, model, comfy)
+        if "quantization_config" not in embedded:
             warn(f"{file}: none of its tensors is quantized (*.qweight), so it gets no quantization_config")
-        for one, before in view.files.items():
+        for file_path, before in view.files.items():
             first = {} if before else {"format": "pt"}
-            values[one] = {**first, **{key: stringify(value) for key, value in made.items()}}
+            values[file_path] = {**first, **{key: stringify(value) for key, value in embedded.items()}}
 
-    def change(now: dict[str, str], given: dict[str, str]) -> dict[str, str]:
+    def change(now: dict[str, str], new: dict[str, str]) -> dict[str, str]:
         # Older tools embedded an empty one, which their readers refuse.
-        empty = "comfy_config" not in given and now.get("comfy_config") == "{}"
+        empty = "comfy_config" not in new and now.get("comfy_config") == "{}"
         kept = {key: value for key, value in now.items() if not (empty and key == "comfy_config")}
-        return {**kept, **given}
+        return {**kept, **new}
 
     edit_all(files, lambda file: lambda now: change(now, values[file]), settings)

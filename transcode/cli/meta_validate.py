@@ -68,10 +68,10 @@ def _report(file: str, profile: Any, verbose: bool, compared: Any) -> dict[str, 
             raise
         report["errors"] = [str(TranscodeError(error.what, tensor=error.tensor, hint=error.hint))]
         return report
-    found = check(view.metadata, {name: stored.spec for name, stored in view.tensors.items()}, profile)
-    found += [Finding("warning", "", note) for note in view.notes]
-    report["errors"] = [str(one) for one in found if one.level == "error"]
-    report["warnings"] = [str(one) for one in found if one.level == "warning"]
+    findings = check(view.metadata, {name: stored.spec for name, stored in view.tensors.items()}, profile)
+    findings += [Finding("warning", "", note) for note in view.notes]
+    report["errors"] = [str(finding) for finding in findings if finding.level == "error"]
+    report["warnings"] = [str(finding) for finding in findings if finding.level == "warning"]
     report["valid"] = not report["errors"]
     report["tensors"] = len(view.tensors)
     if verbose:

@@ -223,26 +223,28 @@ def _embedded(job: _Job, values: dict[str, Any], beside: Path) -> _Job:
     held = flow.source.metadata
     tensors = {place.name: place.spec for file in flow.plan(job.write()).files for place in file.places}
     known = profile("nunchaku")
-    made: dict[str, Any] = {}
+    metadata: dict[str, Any] = {}
     try:
-        found = _configs(values, beside, known.pipelines)
-        if found is not None:
-            config, comfy = found
+        configs = _configs(values, beside, known.pipelines)
+        if configs is not None:
+            config, comfy = configs
             model = values["model_class"] or svdquant.model_class(config, known)
-            made = svdquant.config_metadata(config, tensors, model, comfy)
+            metadata = svdquant.config_metadata(config, tensors, model, comfy)
         elif "config" not in held:
             raise PlanError("there is no config.json to embed", hint="name it with --config or --model-path")
     except TranscodeError as error:
         if values["strict"]:
             raise
         warn(f"{error}; goes on without it, so nunchaku cannot load the file by itself")
-    if not made:
+    if not metadata:
         # What the tensors themselves tell.
         model = values["model_class"] or known.default_class or ""
         quantized = svdquant.quantization_config(tensors, model)
-        told = {} if quantized is None else {"model_class": model, "quantization_config": _compact(quantized)}
-        made = {key: value for key, value in told.items() if key not in held}
-    texts = tuple((key, stringify(value)) for key, value in made.items())
+        derived = (
+            {} if quantized is None else {"model_class": model, "quantization_config": _compact(quantized)}
+        )
+        metadata = {key: value for key, value in derived.items() if key not in held}
+    texts = tuple((key, stringify(value)) for key, value in metadata.items())
     return replace(job, sink=replace(job.sink, metadata=(*texts, *job.sink.metadata)))
 
 

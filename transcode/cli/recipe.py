@@ -65,11 +65,11 @@ def _recorded(path: str) -> tuple[dict[str, Any], str]:
         text = source.metadata.get(record.KEY)
     if text is None:
         raise FormatError("holds no record of how it was made", file=path)
-    made = parse_object(text, file=path, what="its record of how it was made")
-    recipe = record.recipe(made)
+    recorded = parse_object(text, file=path, what="its record of how it was made")
+    recipe = record.recipe(recorded)
     if recipe is None:
         raise FormatError(f"its record of how it was made tells no recipe: {text[:80]!r}", file=path)
-    about = [f"# {key}: {_line(made[key])}\n" for key in _ABOUT if key in made]
+    about = [f"# {key}: {_line(recorded[key])}\n" for key in _ABOUT if key in recorded]
     return recipe, "".join(about)
 
 

@@ -120,7 +120,7 @@ _BESIDE_PLAN = {
 def _refuse_beside_plan(context: click.Context) -> None:
     from . import build
 
-    if idle := build.given(context, set(context.params) - _BESIDE_PLAN):
+    if idle := build.spelled_flags(context, set(context.params) - _BESIDE_PLAN):
         raise click.UsageError(f"{idle[0]} cannot be combined with --plan: the plan says it already")
 
 
@@ -151,7 +151,7 @@ def recipe_of(context: click.Context, values: dict[str, Any]) -> Any:
 
     src, dst = values["src"], values["dst"]
     if values["config"] is not None:
-        if clash := build.given(context, _STEP_OPTIONS):
+        if clash := build.spelled_flags(context, _STEP_OPTIONS):
             raise click.UsageError(f"{clash[0]} cannot be combined with --config: put it into the recipe")
         recipe = load(values["config"])
         if src is not None and dst is None and recipe.source.path is not None and recipe.sink is None:
@@ -168,12 +168,12 @@ def recipe_of(context: click.Context, values: dict[str, Any]) -> Any:
         if values["model"] and not (values["scheme"] or values["to"]):
             raise click.UsageError("--model does nothing without --scheme or --to: give both, or neither")
         for stage, options in _BELONG_TO.items():
-            if not values[stage] and (idle := build.given(context, options)):
+            if not values[stage] and (idle := build.spelled_flags(context, options)):
                 flag = "--" + stage
                 raise click.UsageError(f"{idle[0]} does nothing without {flag}: give both, or neither")
-        if values["copy_metadata"] and build.given(context, {"copy_metadata"}) and table.written(dst):
+        if values["copy_metadata"] and build.spelled_flags(context, {"copy_metadata"}) and table.written(dst):
             raise click.UsageError("--copy-metadata does nothing for a single file: name a folder")
-        if not (values["scheme"] or values["dequantize"]) and build.given(context, {"on_nonfinite"}):
+        if not (values["scheme"] or values["dequantize"]) and build.spelled_flags(context, {"on_nonfinite"}):
             raise click.UsageError(
                 "--on-nonfinite does nothing without --scheme or --dequantize: give one, or neither"
             )

@@ -107,8 +107,8 @@ def _show_losses(losses: Mapping[str, tuple[str, Loss]], *, verbose: bool) -> No
     figures = ("SQNR dB", "largest error", *(("search won dB",) if searched else ()))
 
     def row(loss: Loss) -> tuple[str, ...]:
-        told = ("exact" if loss.decibels is None else f"{loss.decibels:.2f}", f"{loss.largest:.3g}")
-        return (*told, "" if loss.gain is None else f"{loss.gain:+.2f}") if searched else told
+        figures = ("exact" if loss.decibels is None else f"{loss.decibels:.2f}", f"{loss.largest:.3g}")
+        return (*figures, "" if loss.gain is None else f"{loss.gain:+.2f}") if searched else figures
 
     right = (1, 2, 3, 4)
     echo()

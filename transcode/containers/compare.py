@@ -166,7 +166,7 @@ def read_text(path: str | PathLike[str]) -> str:
 
 def compare_metadata(a: Mapping[str, str], b: Mapping[str, str]) -> list[Change]:
     """Differences by key, sorted. Two values that are JSON objects or arrays are compared by structure."""
-    found = []
+    changes = []
     for key in sorted({*a, *b}):
         left, right = a.get(key), b.get(key)
         if left == right:
@@ -178,8 +178,8 @@ def compare_metadata(a: Mapping[str, str], b: Mapping[str, str]) -> list[Change]
                 inside = tuple(_differences("", *opened))
                 if not inside:
                     continue
-        found.append(Change(key, left, right, inside))
-    return found
+        changes.append(Change(key, left, right, inside))
+    return changes
 
 
 def open_json(text: str) -> object:
@@ -215,12 +215,12 @@ def _dump(value: object) -> str:
 
 def compare_tensors(a: View, b: View) -> list[Change]:
     """Differences of names, dtypes and shapes, sorted by name."""
-    found = []
+    changes = []
     for name in sorted({*a.tensors, *b.tensors}):
         left, right = (str(view.tensors[name].spec) if name in view.tensors else None for view in (a, b))
         if left != right:
-            found.append(Change(name, left, right))
-    return found
+            changes.append(Change(name, left, right))
+    return changes
 
 
 def compare_data(a: View, b: View, progress: Callable[[int, int], None]) -> list[Change]:
@@ -231,7 +231,7 @@ def compare_data(a: View, b: View, progress: Callable[[int, int], None]) -> list
     names = [name for name in a.tensors if name in b.tensors and a.tensors[name].spec == b.tensors[name].spec]
     total = sum(a.tensors[name].spec.nbytes for name in names)
     done = 0
-    found = []
+    changes = []
     left, right = bytearray(_CHUNK), bytearray(_CHUNK)
     with ExitStack() as stack:
         files: dict[Path, BinaryIO] = {}
@@ -242,15 +242,17 @@ def compare_data(a: View, b: View, progress: Callable[[int, int], None]) -> list
             return files[path]
 
         for name in sorted(names):
-            one, two = a.tensors[name], b.tensors[name]
+            first, second = a.tensors[name], b.tensors[name]
             at = _first_difference(
-                file(one.file), one.start, file(two.file), two.start, one.spec.nbytes, left, right
+                file(first.file), first.start, file(second.file), second.start, first.spec.nbytes, left, right
             )
             if at is not None:
-                found.append(Change(name, str(one.spec), str(two.spec), (f"byte {at} of {one.spec.nbytes}",)))
-            done += one.spec.nbytes
+                changes.append(
+                    Change(name, str(first.spec), str(second.spec), (f"byte {at} of {first.spec.nbytes}",))
+                )
+            done += first.spec.nbytes
             progress(done, total)
-    return found
+    return changes
 
 
 def _first_difference(

@@ -86,13 +86,13 @@ def _single(file: File) -> Found:
     notes = [f"{file.name} is one of {int(shard['count'])} shards; only this one is read"] if shard else []
     # A lone file may lie among strangers (a downloads folder): a config beside it is its own if there are no
     # other weights, or if its name is the one that loaders look for.
-    mine = file.folder.size("config.json") is not None
-    if mine and (shard or (others and not is_standard(file))):
-        mine = False
+    own_config = file.folder.size("config.json") is not None
+    if own_config and (shard or (others and not is_standard(file))):
+        own_config = False
         notes.append(
             f"config.json and what else lies beside {file.name} is not taken along: other weights lie there"
         )
-    return Found((file,), file.stem, file.folder if mine else None, notes=tuple(notes))
+    return Found((file,), file.stem, file.folder if own_config else None, notes=tuple(notes))
 
 
 def _is_index(name: str) -> bool:
@@ -120,8 +120,8 @@ def _folder(folder: Folder) -> Found:
         notes = [f"reads {component.name}/ of the Diffusers folder {folder.url}"]
         if weights:
             notes.append(f"does not read {names_of(weights)} beside {component.name}/")
-        found = _folder(component)
-        return replace(found, notes=(*notes, *found.notes))
+        chosen = _folder(component)
+        return replace(chosen, notes=(*notes, *chosen.notes))
     _check_whole(folder, files)
     below = _below(folder)
     kinds = [(kind, *_of_kind(kind, files)) for kind in table.FILES]
@@ -132,12 +132,12 @@ def _folder(folder: Folder) -> Found:
             if not weights:
                 check_parts(folder, [p for p in files if is_optimizer(p)], files)
         if weights or indexes:
-            found = _one_kind(folder, weights, indexes, below)
+            chosen = _one_kind(folder, weights, indexes, below)
             for _, others, _ in kinds[number + 1 :]:
                 if others:
                     note = f"does not read {names_of(others)} beside {kind.name}"
-                    found = replace(found, notes=(*found.notes, note))
-            return found
+                    chosen = replace(chosen, notes=(*chosen.notes, note))
+            return chosen
     if below:
         raise FormatError(
             f"holds weights in {', '.join(below)}", file=folder.url, hint="point SRC at one of them"
@@ -203,8 +203,8 @@ def _one_kind(folder: Folder, weights: list[File], indexes: list[File], below: l
     notes = (*remarks, *notes)
     check_parts(folder, chosen.files, folder.files())  # for that of the folder itself
     if chosen.index is not None:
-        found = _indexed(chosen.index)
-        return replace(found, notes=(*notes, *found.notes))
+        whole = _indexed(chosen.index)
+        return replace(whole, notes=(*notes, *whole.notes))
     check_complete(chosen.files)
     return Found(chosen.files, chosen.stem, folder, notes=notes)
 

@@ -104,13 +104,13 @@ def _unnumbered(paths: list[File]) -> list[ModelSet]:
             series.setdefault(match["stem"], {})[int(match["number"])] = path
     left = {path.stem: path for path in paths if not _is_loose(path)}
     others = [path for path in paths if _is_loose(path)]
-    for stem, found in series.items():
+    for stem, numbered in series.items():
         rest = left.get("non_block") if stem == "block_" else None
-        if len(found) < 2 and rest is None:
+        if len(numbered) < 2 and rest is None:
             continue
-        if stem != "block_" and set(found) - set(range(min(min(found), 1), len(found) + 1)):
+        if stem != "block_" and set(numbered) - set(range(min(min(numbered), 1), len(numbered) + 1)):
             continue  # steps of a training, sizes of a model: not parts of one whole
-        members = sorted([*found.values(), *([rest] if rest is not None else [])])
+        members = sorted([*numbered.values(), *([rest] if rest is not None else [])])
         name = "model" if stem == "block_" else stem.rstrip("-_.") or "model"
         sets.append(ModelSet(tuple(members), name.removesuffix("_part"), name))
         for path in members:
@@ -139,19 +139,19 @@ def check_complete(files: Iterable[File]) -> None:
     """
     shards = [(path, match) for path in files if (match := SHARD.match(path.stem)) is not None]
     if shards:  # their numbers begin with 1, or with 0
-        found = {int(match["number"]) for _, match in shards}
-        wanted = range(0 not in found, int(shards[0][1]["count"]) + (0 not in found))
-        _complain(shards[0], found, wanted)
+        numbers = {int(match["number"]) for _, match in shards}
+        wanted = range(0 not in numbers, int(shards[0][1]["count"]) + (0 not in numbers))
+        _complain(shards[0], numbers, wanted)
     blocks = [(path, match) for path in files if (match := _BLOCK.fullmatch(path.stem)) is not None]
     if blocks:
-        found = {int(match["number"]) for _, match in blocks}
-        _complain(blocks[0], found, range(max(found)))
+        numbers = {int(match["number"]) for _, match in blocks}
+        _complain(blocks[0], numbers, range(max(numbers)))
 
 
-def _complain(one: tuple[File, re.Match[str]], found: set[int], wanted: Iterable[int]) -> None:
-    path, match = one
+def _complain(example: tuple[File, re.Match[str]], numbers: set[int], wanted: Iterable[int]) -> None:
+    path, match = example
     for number in wanted:
-        if number not in found:
+        if number not in numbers:
             begin, end = match.span("number")
             width = end - begin if match.re is SHARD else 1
             name = f"{path.name[:begin]}{number:0{width}d}{path.name[end:]}"
@@ -181,12 +181,12 @@ def choose(folder: Folder, sets: list[ModelSet], below: list[str]) -> tuple[Mode
     def without(what: str, spared: list[ModelSet], kept: list[ModelSet]) -> list[ModelSet]:
         if not kept or not spared:
             return kept or spared
-        notes.append(f"does not read {names_of(found.lead for found in spared)}, {what}")
+        notes.append(f"does not read {names_of(spare.lead for spare in spared)}, {what}")
         return kept
 
-    def split(found: list[ModelSet], regex: re.Pattern[str]) -> tuple[list[ModelSet], list[ModelSet]]:
-        hit = [one for one in found if regex.fullmatch(one.base)]
-        return hit, [one for one in found if one not in hit]
+    def split(candidates: list[ModelSet], regex: re.Pattern[str]) -> tuple[list[ModelSet], list[ModelSet]]:
+        hit = [one for one in candidates if regex.fullmatch(one.base)]
+        return hit, [one for one in candidates if one not in hit]
 
     sets = without("an adapter", *split(sets, _ADAPTER))
     own, rest = split(sets, _OTHER_NAMES)

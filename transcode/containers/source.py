@@ -45,12 +45,12 @@ def open_place(
         for whole in table.folders():
             if whole.holds(place):
                 return whole.open(place, mmap=mmap, drop_cache=drop_cache)
-    found = discover(place)
+    checkpoint = discover(place)
     files: list[SourceFile] = []
     inputs: list[Bytes] = []
     tensors: list[LazyTensor] = []
-    notes = list(found.notes)
-    for file in found.files:
+    notes = list(checkpoint.notes)
+    for file in checkpoint.files:
         container = table.sniff(file)
         container.settle(file)
         try:
@@ -69,12 +69,12 @@ def open_place(
         tensors += contents.tensors
         notes += contents.notes
     _check_lengths(tensors, place.url)
-    _check_names(found, files, tensors)
+    _check_names(checkpoint, files, tensors)
     _check_filled(files, tensors)
-    _check_total(found, tensors, notes)
+    _check_total(checkpoint, tensors, notes)
     beside: tuple[Path, ...] = ()
-    if found.folder is not None:
-        beside, remarks = side_files(found.folder)
+    if checkpoint.folder is not None:
+        beside, remarks = side_files(checkpoint.folder)
         notes += remarks
     return Source(
         Path(place.url),
@@ -82,7 +82,7 @@ def open_place(
         tuple(tensors),
         _merge(files, notes),
         beside,
-        found.stem,
+        checkpoint.stem,
         tuple(notes),
         tuple(inputs),
     )
@@ -102,7 +102,7 @@ def _check_lengths(tensors: Iterable[LazyTensor], path: str) -> None:
             )
 
 
-def _check_names(found: Found, files: list[SourceFile], tensors: list[LazyTensor]) -> None:
+def _check_names(checkpoint: Found, files: list[SourceFile], tensors: list[LazyTensor]) -> None:
     """Every name once, and just where the index says."""
     where: dict[str, Path] = {}
     at = iter(tensors)
@@ -115,19 +115,21 @@ def _check_names(found: Found, files: list[SourceFile], tensors: list[LazyTensor
                     hint="if they are different models, point SRC at one file",
                 )  # fmt: skip
             where[name] = file.path
-            if found.index is not None:
-                listed = found.weight_map.get(name)
+            if checkpoint.index is not None:
+                listed = checkpoint.weight_map.get(name)
                 if listed is None:
-                    raise FormatError(f"{found.index.name} does not name it", file=file.path, tensor=name)
+                    raise FormatError(
+                        f"{checkpoint.index.name} does not name it", file=file.path, tensor=name
+                    )
                 if listed != file.path.name:
                     raise FormatError(
-                        f"{found.index.name} says it is in {listed}", file=file.path, tensor=name
+                        f"{checkpoint.index.name} says it is in {listed}", file=file.path, tensor=name
                     )
-    for name, listed in found.weight_map.items():
+    for name, listed in checkpoint.weight_map.items():
         if name not in where:
-            assert found.index is not None
+            assert checkpoint.index is not None
             raise FormatError(
-                f"is not in {listed}, where weight_map says it is", file=found.index.url, tensor=name
+                f"is not in {listed}, where weight_map says it is", file=checkpoint.index.url, tensor=name
             )
 
 
@@ -146,11 +148,12 @@ def _check_filled(files: list[SourceFile], tensors: list[LazyTensor]) -> None:
                 )
 
 
-def _check_total(found: Found, tensors: list[LazyTensor], notes: list[str]) -> None:
+def _check_total(checkpoint: Found, tensors: list[LazyTensor], notes: list[str]) -> None:
     held = sum(tensor.nbytes for tensor in tensors)
-    if found.index is not None and found.total_size is not None and found.total_size != held:
+    if checkpoint.index is not None and checkpoint.total_size is not None and checkpoint.total_size != held:
         notes.append(
-            f"{found.index.name} claims a total_size of {found.total_size} bytes, the tensors have {held}"
+            f"{checkpoint.index.name} claims a total_size of {checkpoint.total_size} bytes,"
+            f" the tensors have {held}"
         )
 
 

@@ -232,7 +232,7 @@ def _identity(folder: Directory, name: str) -> Identity | None:
 
 
 def _all(fd: int, size: int) -> bytes:
-    found = b""
-    while len(found) < size and (more := os.read(fd, size - len(found))):
-        found += more
-    return found
+    content = b""
+    while len(content) < size and (more := os.read(fd, size - len(content))):
+        content += more
+    return content

@@ -123,8 +123,8 @@ class Directory:
             if stat.S_ISDIR(known.st_mode):
                 with suppress(OSError), Directory(self.path / name, self) as inner:
                     for below in inner.names():
-                        if (found := inner.stat(below)) is not None:
-                            yield _on_disk(found)
+                        if (inside := inner.stat(below)) is not None:
+                            yield _on_disk(inside)
             else:
                 yield _on_disk(known)
 
@@ -146,9 +146,9 @@ def claim(path: Path) -> Directory:
     """
     try:
         os.mkdir(path, 0o700)
-        made = True
+        is_new = True
     except FileExistsError:
-        made = False
+        is_new = False
     known = os.lstat(path)
     if not stat.S_ISDIR(known.st_mode):
         what = f"a link to {os.readlink(path)}" if stat.S_ISLNK(known.st_mode) else "no folder"
@@ -156,7 +156,7 @@ def claim(path: Path) -> Directory:
             f"is {what}; this name is for the unfinished files of a run", file=path, hint="remove it"
         )
     # Not where we have just made it: some file systems give all that lies on them to one user.
-    if not made and hasattr(os, "geteuid") and known.st_uid != os.geteuid():
+    if not is_new and hasattr(os, "geteuid") and known.st_uid != os.geteuid():
         raise PlanError(
             f"belongs to another user (uid {known.st_uid}), who has a run under way or left unfinished files",
             file=path,

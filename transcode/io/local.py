@@ -139,14 +139,14 @@ class _Pool:
     def get(self, key: object, make: Callable[[], _Open]) -> _Open:
         with self._lock:
             self._bury()
-            found = self._open.get(key)
-            if found is not None:
+            opened = self._open.get(key)
+            if opened is not None:
                 self._open.move_to_end(key)
-                return found
-            made = self._open[key] = make()
+                return opened
+            fresh = self._open[key] = make()
             while len(self._open) > MAX_OPEN:
                 self._forget(self._open.popitem(last=False)[1])
-            return made
+            return fresh
 
     def hand_out(self, open: _Open, begin: int, end: int, scratch: Scratch) -> None:
         scratch.borrow(partial(self._back.append, _Range(open, begin, end)))
@@ -238,11 +238,11 @@ _ALIVE_LOCK = threading.RLock()  # the garbage collector may come here anywhere
 def _alive(key: _Key) -> _Alive:
     """The one of all equal files."""
     with _ALIVE_LOCK:
-        found = _ALIVE.get(key)
-        if found is None:
-            found = _ALIVE[key] = _Alive(key)
-            weakref.finalize(found, _POOL.abandon, key).atexit = False
-        return found
+        alive = _ALIVE.get(key)
+        if alive is None:
+            alive = _ALIVE[key] = _Alive(key)
+            weakref.finalize(alive, _POOL.abandon, key).atexit = False
+        return alive
 
 
 @dataclass(frozen=True, repr=False, init=False)
@@ -293,8 +293,8 @@ class MappedFile:
 
     @property
     def _here(self) -> _Alive:
-        found: _Alive = self.__dict__["_alive"]
-        return found
+        alive: _Alive = self.__dict__["_alive"]
+        return alive
 
     def __repr__(self) -> str:
         return f"MappedFile({str(self.path)!r})"
@@ -348,12 +348,12 @@ class MappedFile:
         self._check_lost()
         _POOL.hand_out(open, begin, end, scratch)
         if open.map is not None and view:
-            found = np.frombuffer(open.map, np.uint8, end - begin, begin)
-            address = found.ctypes.data
+            mapped = np.frombuffer(open.map, np.uint8, end - begin, begin)
+            address = mapped.ctypes.data
             if scratch.untouched or self._survives(open.map, address - begin):
                 with suppress(OSError):
-                    if system.populate(address, found.nbytes):
-                        return found
+                    if system.populate(address, mapped.nbytes):
+                        return mapped
         return self._copy(open, begin, end, scratch)  # which says what is wrong, or gets around it
 
     def rows(self, offset: int, spec: Spec, start: int, stop: int, scratch: Scratch) -> Array:

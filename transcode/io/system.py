@@ -46,8 +46,8 @@ def _libc_function(name: str, *types: type) -> Callable[..., int] | None:
         return None
     function.argtypes = types
     function.restype = ctypes.c_int
-    found: Callable[..., int] = function
-    return found
+    typed: Callable[..., int] = function
+    return typed
 
 
 _fallocate = _libc_function("fallocate", ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)

@@ -10,7 +10,7 @@ from typing import Any, Self
 from .. import catalog
 from ..consumers import record
 from ..containers import table as containers
-from ..core import given
+from ..core import arguments
 from ..core.performance import Performance
 from ..errors import RecipeError
 
@@ -58,14 +58,14 @@ class Request:
     tolerant: bool = False
 
     def __post_init__(self) -> None:
-        given.path("dst", self.dst)
+        arguments.path("dst", self.dst)
         for key in ("layout", "convention", "name"):
             if (value := getattr(self, key)) is not None:
-                given.text(key, value)
+                arguments.text(key, value)
         for key in ("max_shard_size", "max_tensors"):
             if (value := getattr(self, key)) is not None:
-                given.number(key, value)
-        object.__setattr__(self, "metadata", given.pairs("metadata", self.metadata, sign="="))
+                arguments.number(key, value)
+        object.__setattr__(self, "metadata", arguments.pairs("metadata", self.metadata, sign="="))
         if not str(self.dst):
             raise RecipeError("no destination: the path is empty")
         if self.layout is not None and self.layout not in LAYOUTS:

@@ -10,7 +10,7 @@ import yaml
 
 from .. import catalog, schemes
 from ..containers.source import open_source
-from ..core import given
+from ..core import arguments
 from ..core.flow import Chain, Flow, Transform
 from ..core.performance import Performance
 from ..core.source import Whose
@@ -130,9 +130,9 @@ class Recipe:
 def whose(convention: str | None, scheme: str | None) -> Whose:
     """What a user says of how a source is quantized. Raises RecipeError for what is not known."""
     if convention is not None:
-        catalog.convention(given.text("source: convention", convention))
+        catalog.convention(arguments.text("source: convention", convention))
     if scheme is not None:
-        schemes.make(given.text("source: scheme", scheme))
+        schemes.make(arguments.text("source: scheme", scheme))
     return Whose(convention, scheme)
 
 

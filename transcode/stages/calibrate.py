@@ -11,12 +11,12 @@ import numpy as np
 
 from .. import catalog
 from ..containers.torch.pickle import read_pickle
+from ..core.arguments import path
 from ..core.context import Context
 from ..core.dtypes import DTYPES
 from ..core.event import Event
 from ..core.expr import Expr, Piece
 from ..core.flow import Transform
-from ..core.given import path
 from ..core.planning import Planning
 from ..core.spec import Part, Spec
 from ..core.tensor import LazyTensor

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from .. import catalog
 from ..consumers.orphans import refuse_scaled
 from ..consumers.recognise import Stored, plain_fp8, stored_quantized
+from ..core.arguments import text, texts
 from ..core.context import Context
 from ..core.dtypes import FLOATS, DType, dtype
 from ..core.event import Event
 from ..core.expr import Expr, Piece
 from ..core.flow import Transform
-from ..core.given import text, texts
 from ..core.planning import Planning
 from ..core.scratch import Scratch
 from ..core.spec import Spec

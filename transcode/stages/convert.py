@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from .. import catalog
+from ..core.arguments import text
 from ..core.event import Event
 from ..core.flow import Transform
-from ..core.given import text
 from ..core.planning import Planning
 from ..core.tensor import LazyTensor
 from ..errors import PlanError

@@ -18,12 +18,12 @@ from ..consumers.orphans import refuse_orphans
 from ..consumers.recognise import decipher, plain_fp8, stored_quantized
 from ..consumers.spell import canonical
 from ..core import small_json
+from ..core.arguments import text, texts
 from ..core.context import Context
 from ..core.dtypes import DType
 from ..core.event import Event
 from ..core.expr import Expr, Piece
 from ..core.flow import Transform
-from ..core.given import text, texts
 from ..core.planning import Planning
 from ..core.scheme import Scheme
 from ..core.scratch import Scratch

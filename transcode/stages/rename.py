@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from ..core.arguments import pairs
 from ..core.event import Event
 from ..core.flow import Transform
-from ..core.given import pairs
 from ..core.patterns import check_length
 from ..core.planning import Planning
 from ..core.repeats import Weight, weigh

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
+from ..core.arguments import texts
 from ..core.event import Event
 from ..core.flow import Transform
-from ..core.given import texts
 from ..core.patterns import Pattern
 from ..core.planning import Planning
 from ..core.tensor import LazyTensor

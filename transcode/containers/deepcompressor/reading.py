@@ -65,9 +65,9 @@ def open_folder(folder: Folder, *, mmap: bool = True, drop_cache: bool = False) 
         value = read_object(file)
         if not isinstance(value, Mapping):
             raise FormatError(f"holds a {type(value).__name__}, not a dict", file=file.url)
-        found = list(_leaves(f"{name}/", value, file.url))
-        tensors += found
-        files.append(SourceFile(Path(file.url), file.size, len(found), {}))
+        leaves = list(_leaves(f"{name}/", value, file.url))
+        tensors += leaves
+        files.append(SourceFile(Path(file.url), file.size, len(leaves), {}))
         inputs.append(file)
     path = Path(folder.url)
     return Source(path, tuple(files), tuple(tensors), {}, (), path.name, tuple(notes), tuple(inputs))

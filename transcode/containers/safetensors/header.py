@@ -120,8 +120,8 @@ def _read(file: IO[bytes], path: str | PathLike[str], lenient: bool) -> Header:
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
     prefix = file.read(8)
-    if (told := foreign(prefix + file.read(56))) is not None:
-        raise FormatError(told[0], file=path, hint=told[1])
+    if (complaint := foreign(prefix + file.read(56))) is not None:
+        raise FormatError(complaint[0], file=path, hint=complaint[1])
     file.seek(8)
     n = _length(prefix, size, path)
     raw = file.read(n)
@@ -200,36 +200,36 @@ def parse(raw: bytes, *, file_size: int, file: str | PathLike[str], lenient: boo
 
 def _check_names(entries: list[Entry], file: str | PathLike[str]) -> None:
     names = sorted(entry.name for entry in entries)
-    for one, two in pairwise(names):
-        if one == two:
-            raise _twice(one, file)
+    for first, second in pairwise(names):
+        if first == second:
+            raise _twice(first, file)
 
 
 def _twice(name: str, file: str | PathLike[str]) -> FormatError:
     return FormatError("the header names this tensor twice", file=file, tensor=name)
 
 
-def _metadata(found: object, file: str | PathLike[str]) -> dict[str, str]:
-    if found is None:
+def _metadata(metadata: object, file: str | PathLike[str]) -> dict[str, str]:
+    if metadata is None:
         return {}
-    if not isinstance(found, dict):
+    if not isinstance(metadata, dict):
         raise FormatError(
-            f"__metadata__ is a JSON {kind_of(found)}, not an object",
+            f"__metadata__ is a JSON {kind_of(metadata)}, not an object",
             file=file,
             hint="`transcode meta clear FILE` takes it out",
         )
-    if isinstance(found, Doubled):
-        raise FormatError(f"__metadata__ names {found.key!r} twice", file=file, hint=_repair(found.key))
-    for key, value in found.items():
+    if isinstance(metadata, Doubled):
+        raise FormatError(f"__metadata__ names {metadata.key!r} twice", file=file, hint=_repair(metadata.key))
+    for key, value in metadata.items():
         if not isinstance(value, str):
-            told = f"__metadata__: {key!r} is {value!r:.60}, not a string"
-            raise FormatError(told, file=file, hint=_repair(key))
+            message = f"__metadata__: {key!r} is {value!r:.60}, not a string"
+            raise FormatError(message, file=file, hint=_repair(key))
         for text in (key, value):
             if not is_text(text):
                 raise FormatError(
                     f"__metadata__: {text!r} holds half of a surrogate pair", file=file, hint=_repair(key)
                 )
-    return found
+    return metadata
 
 
 def _repair(key: str) -> str:
@@ -237,16 +237,16 @@ def _repair(key: str) -> str:
     return f"repair it: `transcode meta set FILE {shown}=VALUE`, `meta del FILE {shown}` or `meta clear FILE`"
 
 
-def _lenient(found: object, file: str | PathLike[str]) -> dict[str, str]:
-    if not isinstance(found, dict):
+def _lenient(metadata: object, file: str | PathLike[str]) -> dict[str, str]:
+    if not isinstance(metadata, dict):
         return {}
-    doubled = found.key if isinstance(found, Doubled) else None
-    made: dict[str, str] = {}
-    for key, value in found.items():
+    doubled = metadata.key if isinstance(metadata, Doubled) else None
+    texts: dict[str, str] = {}
+    for key, value in metadata.items():
         fine = isinstance(value, str) and is_text(key) and is_text(value) and key != doubled
         name = key if is_text(key) else json.dumps(key)[1:-1]
-        made[name] = value if fine else NotText(json.dumps(value))
-    return made
+        texts[name] = value if fine else NotText(json.dumps(value))
+    return texts
 
 
 def is_text(text: str) -> bool:

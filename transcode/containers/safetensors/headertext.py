@@ -47,10 +47,10 @@ def _integer(text: str) -> int:
 
 
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    made = dict(pairs)
-    if len(made) == len(pairs):
-        return made
-    doubled = Doubled(made)
+    members = dict(pairs)
+    if len(members) == len(pairs):
+        return members
+    doubled = Doubled(members)
     seen: set[str] = set()
     for key, _ in pairs:
         if key in seen:
@@ -112,12 +112,12 @@ def members(text: str) -> Iterator[tuple[str, object]]:
 
 def _metadata(text: str, at: int) -> tuple[dict[str, object], int]:
     """The object of metadata that begins at ``at``, and its end. Texts may be of any length."""
-    made: dict[str, object] = {}
+    members: dict[str, object] = {}
     doubled: str | None = None
     value: object
     at = _skip(text, at + 1)
     if text[at : at + 1] == "}":
-        return made, at + 1
+        return members, at + 1
     last = False
     while not last:
         key, at = _key(text, at)
@@ -125,17 +125,17 @@ def _metadata(text: str, at: int) -> tuple[dict[str, object], int]:
             value, at = _string(text, at)
         else:
             value, at = _value(text, at)
-        if key in made and doubled is None:
+        if key in members and doubled is None:
             doubled = key
-        made[key] = value
-        if len(made) > MOST_KEYS:
+        members[key] = value
+        if len(members) > MOST_KEYS:
             raise Malformed(f"__metadata__ has more than {MOST_KEYS} keys, which no real file has")
         at, last = _next(text, at)
     if doubled is None:
-        return made, at
-    found = Doubled(made)
-    found.key = doubled
-    return found, at
+        return members, at
+    doubled_members = Doubled(members)
+    doubled_members.key = doubled
+    return doubled_members, at
 
 
 def _key(text: str, at: int) -> tuple[str, int]:

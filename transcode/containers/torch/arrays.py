@@ -172,6 +172,6 @@ def _rows(values: Values, spec: Spec) -> NDArray[np.generic]:
     stored = np.dtype(values.code).newbyteorder(">" if values.big else "<")
     array = np.frombuffer(values.raw, stored).reshape(values.shape, order="F" if values.fortran else "C")
     array = np.ascontiguousarray(array, stored.newbyteorder("<"))
-    made: NDArray[np.generic] = array.view(values.dtype.carrier).reshape(spec.rows, spec.columns)
-    made.flags.writeable = False
-    return made
+    rows: NDArray[np.generic] = array.view(values.dtype.carrier).reshape(spec.rows, spec.columns)
+    rows.flags.writeable = False
+    return rows

@@ -133,10 +133,12 @@ def _from_type(function: object, kind: object, arguments: object, state: object)
     name = kind.name if isinstance(kind, Placeholder) else "torch.Tensor"
     if not isinstance(function, Builder) or function.make not in _MAKE_TENSORS:
         return Placeholder(name, function, arguments, state)
-    made = function.make(*arguments)
-    if kind is _PLAIN or not isinstance(made, Tensor):
-        return made
-    return replace(made, refused=made.refused or f"is of class {name}, whose values need not be its bytes")
+    instance = function.make(*arguments)
+    if kind is _PLAIN or not isinstance(instance, Tensor):
+        return instance
+    return replace(
+        instance, refused=instance.refused or f"is of class {name}, whose values need not be its bytes"
+    )
 
 
 def _refuse(what: str) -> Builder:

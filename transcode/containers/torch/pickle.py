@@ -68,10 +68,10 @@ def read_tensors(
     leaves, more = flatten(root, file.url)
     _check_not_partitioned(contents.value, leaves, file.url)
     make = _Maker(file, contents, leaves.values())
-    made = [make(name, leaf) for name, leaf in leaves.items()]
-    made.sort(key=lambda item: item[0])
+    tensors = [make(name, leaf) for name, leaf in leaves.items()]
+    tensors.sort(key=lambda item: item[0])
     return (
-        [tensor for _, tensor in made],
+        [tensor for _, tensor in tensors],
         {},
         [f"{PurePosixPath(file.url).name}: {note}" for note in (*notes, *more)],
     )
@@ -94,9 +94,9 @@ def read_object(file: Bytes) -> Any:
         FormatError: the file is damaged or wants to run code.
     """
     contents = _load(file)
-    found: list[Leaf] = []
-    transform(contents.value, lambda name, leaf: found.append(leaf), file.url)
-    make = _Maker(file, contents, found)
+    leaves: list[Leaf] = []
+    transform(contents.value, lambda name, leaf: leaves.append(leaf), file.url)
+    make = _Maker(file, contents, leaves)
     return transform(contents.value, lambda name, leaf: make(name, leaf)[1], file.url)
 
 
@@ -178,11 +178,11 @@ def _overlaps(tensors: list[Tensor]) -> dict[Tensor, str]:
             end = begin + extent(tensor.shape, tensor.strides) * tensor.kind.itemsize
             ranges.setdefault(tensor.storage.key, []).append((begin, end, tensor))
     keys: dict[Tensor, str] = {}
-    for storage, found in ranges.items():
-        found.sort(key=lambda item: item[:2])
+    for storage, spans in ranges.items():
+        spans.sort(key=lambda item: item[:2])
         run: list[Tensor] = []
         reach = first = -1
-        for begin, end, tensor in [*found, (1 << 80, 0, found[0][2])]:
+        for begin, end, tensor in [*spans, (1 << 80, 0, spans[0][2])]:
             if begin >= reach:
                 if len(run) > 1:
                     keys.update(dict.fromkeys(run, f"{storage}+{first}"))
@@ -238,8 +238,10 @@ def _load_zip(file: IO[bytes], path: str) -> _Contents:
         raise wrong("is a zip file but not a PyTorch checkpoint: it has no data.pkl")
     root = roots[0]
     order = members.get(f"{root}byteorder")
-    if order is not None and (found := _member(file, order, path)) != b"little":
-        raise wrong(f"its byte order is {found[:16].decode('latin1')!r}, only little-endian files are read")
+    if order is not None and (byte_order := _member(file, order, path)) != b"little":
+        raise wrong(
+            f"its byte order is {byte_order[:16].decode('latin1')!r}, only little-endian files are read"
+        )
     if f"{root}constants.pkl" in members:
         raise wrong("is a TorchScript program, not a checkpoint", ASK)
 

@@ -99,7 +99,7 @@ def find_root(value: object, root_key: str | None, file: File) -> tuple[dict[obj
                 file=file,
                 hint=ASK if isinstance(value, Placeholder) else None,
             )
-        own = [key for key, item in value.items() if tensors.one(item)]
+        own = [key for key, item in value.items() if tensors.is_tensor(item)]
         inner = [key for key, item in value.items() if isinstance(item, dict) and tensors.within(item)]
         objects = [key for key, item in value.items() if key not in own and holds_tensors(item, clean)]
         training = [key for key in (*inner, *objects) if _is_training(key)]
@@ -198,7 +198,7 @@ def flatten(root: dict[object, object], file: File) -> tuple[dict[str, Leaf], li
     Raises:
         FormatError: two tensors get the same name.
     """
-    found: dict[str, Leaf] = {}
+    leaves: dict[str, Leaf] = {}
     left_out: list[str] = []
     count = 0
     join = _Names(file)
@@ -213,9 +213,9 @@ def flatten(root: dict[object, object], file: File) -> tuple[dict[str, Leaf], li
             name = join(prefix, key)
             leaf = tensor_of(item)
             if leaf is not None:
-                if name in found:
+                if name in leaves:
                     raise FormatError("two tensors have this name", file=file, tensor=name)
-                found[name] = leaf
+                leaves[name] = leaf
             elif isinstance(item, dict):
                 visit(item, name, depth + 1)
             elif isinstance(item, Placeholder) and _is_tensor(name, item, clean):
@@ -229,7 +229,7 @@ def flatten(root: dict[object, object], file: File) -> tuple[dict[str, Leaf], li
 
     visit(root, "", 0)
     notes = [f"leaves out what is no tensor: {_listed(left_out)}"] if left_out else []
-    return found, notes
+    return leaves, notes
 
 
 def _inside_object(
@@ -243,9 +243,9 @@ def _inside_object(
         if isinstance(item, Placeholder) and holds_tensors(item, clean):
             return f"{name}, an object of class {item.name}"
         if isinstance(item, dict) and depth < 8 and id(item) not in clean:
-            found = _inside_object(item, f"{name}.", depth + 1, clean)
-            if found is not None:
-                return found
+            described = _inside_object(item, f"{name}.", depth + 1, clean)
+            if described is not None:
+                return described
     return None
 
 
@@ -312,11 +312,11 @@ def transform(value: object, leaf: Callable[[str, Leaf], Any], file: File) -> An
         if depth > _DEEPEST:
             raise FormatError("nests too deep", file=file)
         if isinstance(item, dict):
-            made: object = {key: visit(inner, names(name, key), depth + 1) for key, inner in item.items()}
+            result: object = {key: visit(inner, names(name, key), depth + 1) for key, inner in item.items()}
         else:
-            made = type(item)(visit(inner, names(name, i), depth + 1) for i, inner in enumerate(item))
-        done[id(item)] = made
-        return made
+            result = type(item)(visit(inner, names(name, i), depth + 1) for i, inner in enumerate(item))
+        done[id(item)] = result
+        return result
 
     return visit(value, "", 0)
 
@@ -329,7 +329,7 @@ class _Tensors:
         self._arrays = arrays
         self._known: dict[int, bool] = {}
 
-    def one(self, item: object) -> bool:
+    def is_tensor(self, item: object) -> bool:
         """Whether it is a tensor itself, be it of a kind that cannot be read."""
         return isinstance(item, Leaf) or _is_strange(item) or (self._arrays and tensor_of(item) is not None)
 
@@ -344,7 +344,7 @@ class _Tensors:
         known = self._known.get(id(value))
         if known is None:
             known = self._known[id(value)] = any(
-                self.one(item) or (isinstance(item, dict) and self.within(item, depth + 1))
+                self.is_tensor(item) or (isinstance(item, dict) and self.within(item, depth + 1))
                 for item in value.values()
             )
         return known

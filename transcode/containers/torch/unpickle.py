@@ -239,8 +239,8 @@ class Unpickler:
     def _global(self, module: str, name: str) -> None:
         self._pay(2 * (len(module) + len(name)))
         full = f"{_MODULES.get(module, module)}.{name}"
-        found = self._names.get(full)
-        if found is None:
+        value = self._names.get(full)
+        if value is None:
             if HOSTILE.fullmatch(full):
                 raise FormatError(
                     f"its pickle wants {full}, which could run code where the file is loaded by Python;"
@@ -250,8 +250,8 @@ class Unpickler:
                 )
             if not full.isprintable():
                 raise _Broken(f"the name {full[:200]!r}")
-            found = self._strangers.setdefault(full, Placeholder(full))
-        self._stack.append(found)
+            value = self._strangers.setdefault(full, Placeholder(full))
+        self._stack.append(value)
 
     def _stack_global(self) -> None:
         name, module = self._pop(), self._pop()

@@ -25,7 +25,7 @@ class Change:
         leaf: last component of the parameter's name.
         others: other names that the parameter may have.
         added: what is added.
-        told: what it is, for the report.
+        description: what it is, for the report.
         optional: models without the parameter are right too.
     """
 
@@ -33,7 +33,7 @@ class Change:
     base: str
     leaf: str
     added: Added
-    told: str
+    description: str
     optional: bool = False
     others: tuple[str, ...] = ()
 
@@ -78,13 +78,13 @@ def count(changes: Iterable[Change]) -> str:
         elif isinstance(change.added.delta, Whole | Tokens):
             whole += 1
         else:
-            others[change.added.delta.told()] += 1
-    told = [
+            others[change.added.delta.described()] += 1
+    counts = [
         f"{number} {'pair' if number == 1 else 'pairs'} of rank {rank}"
         for rank, number in sorted(ranks.items())
     ]
     for kind, number in sorted(others.items()):
-        told.append(f"{number} {kind}{'s' if kind == 'difference' and number > 1 else ''}")
+        counts.append(f"{number} {kind}{'s' if kind == 'difference' and number > 1 else ''}")
     if whole:
-        told.append(f"{whole} trained whole")
-    return ", ".join(told) or "nothing"
+        counts.append(f"{whole} trained whole")
+    return ", ".join(counts) or "nothing"

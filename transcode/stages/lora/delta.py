@@ -51,7 +51,7 @@ class Adapter(Protocol):
     def shape(self) -> tuple[int, ...]:
         """Of the tensor it belongs to, but for trailing ones."""
 
-    def told(self) -> str:
+    def described(self) -> str:
         """What it is, for the report."""
 
     def refuses(self, spec: Spec) -> str | None:
@@ -119,7 +119,7 @@ class LowRank:
         down = self.down.spec.shape
         return (self._up[0], *(down[1:] if self.mid is None else self._kernel))
 
-    def told(self) -> str:
+    def described(self) -> str:
         return f"rank {self.rank}"
 
     def refuses(self, spec: Spec) -> str | None:
@@ -218,7 +218,7 @@ class OneForOne(ABC):
         return self.values.spec.shape
 
     @abstractmethod
-    def told(self) -> str:
+    def described(self) -> str:
         """See :class:`Adapter`."""
 
     @abstractmethod
@@ -249,7 +249,7 @@ class OneForOne(ABC):
 class Difference(OneForOne):
     """A whole tensor of differences."""
 
-    def told(self) -> str:
+    def described(self) -> str:
         return "difference"
 
     def misfit(self, spec: Spec) -> str:
@@ -302,7 +302,7 @@ def load(file: Path, tensor: LazyTensor, begin: int, end: int, out: F32Array, co
 
 def load_all(file: Path, tensor: LazyTensor) -> F32Array:
     """A whole tensor of a LoRA as float32, in its own shape. Raises DataError."""
-    made = np.empty(tensor.spec.numel, np.float32)
-    if made.size:
-        load(file, tensor, 0, made.size, made, Context())
-    return made.reshape(tensor.spec.shape)
+    values = np.empty(tensor.spec.numel, np.float32)
+    if values.size:
+        load(file, tensor, 0, values.size, values, Context())
+    return values.reshape(tensor.spec.shape)

@@ -67,24 +67,28 @@ class _Reader:
         self._warnings: list[str] = []
 
     def read(self, table: dict[str, LazyTensor]) -> Contents:
-        found = sort_keys(table, self._names, self._path)
-        changes, stacked = self._stacked(found)
-        for base in found.adapted:
-            pair = found.pairs.get(base) if base not in stacked else None
-            changes += self._module(base, pair, found.kinds.get(base) or {}, found.alphas.get(base))
-        for base, (leaf, *others), tensor in found.differences:
+        sorted_keys = sort_keys(table, self._names, self._path)
+        changes, stacked = self._stacked(sorted_keys)
+        for base in sorted_keys.adapted:
+            pair = sorted_keys.pairs.get(base) if base not in stacked else None
+            changes += self._module(
+                base, pair, sorted_keys.kinds.get(base) or {}, sorted_keys.alphas.get(base)
+            )
+        for base, (leaf, *others), tensor in sorted_keys.differences:
             delta = Difference(self._path, self._float(tensor))
             change = self._change(tensor.name, base, leaf, delta, self._strength, "difference")
             changes.append(replace(change, others=tuple(others)))
-        changes += [self._tokens(base, tensor) for base, tensor in found.tokens.items()]
+        changes += [self._tokens(base, tensor) for base, tensor in sorted_keys.tokens.items()]
         # A model is no LoRA: it would take the place of all that the source holds.
         whole = not changes and not self._scaling.known
-        replaced = [] if whole else [self._whole(tensor) for tensor in found.others]
+        replaced = [] if whole else [self._whole(tensor) for tensor in sorted_keys.others]
         changes += [change for change in replaced if change is not None]
         known = {change.key for change in changes}
-        unknown = [tensor.name for tensor in found.others if tensor.name not in known]
-        if self._alpha is not None and found.adapted and not self._used_alpha:
-            rest = "all pairs have their own" if found.pairs else "nothing in it takes one that has none"
+        unknown = [tensor.name for tensor in sorted_keys.others if tensor.name not in known]
+        if self._alpha is not None and sorted_keys.adapted and not self._used_alpha:
+            rest = (
+                "all pairs have their own" if sorted_keys.pairs else "nothing in it takes one that has none"
+            )
             self._warnings.append(f"{self._path.name}: alpha {self._alpha:g} is not used: {rest}")
         notes = [f"lora {self._path.name}: {count(changes)}, strength {self._strength:g}"]
         return Contents(
@@ -92,8 +96,8 @@ class _Reader:
             self._path,
             tuple(sorted(changes, key=lambda change: change.key)),
             tuple(unknown),
-            tuple(self._scaling.unmatched([_inner(base) for base in found.adapted])),
-            whole and bool(found.others),
+            tuple(self._scaling.unmatched([_inner(base) for base in sorted_keys.adapted])),
+            whole and bool(sorted_keys.others),
             tuple(notes),
             tuple(self._warnings),
         )
@@ -105,33 +109,33 @@ class _Reader:
         if alpha is not None:
             self._scalar(alpha)
         options = self._scaling.options(base)
-        made: list[Product | Gathered] = []
+        results: list[Product | Gathered] = []
         if pair is not None and "dora" not in kinds and options is not None and options.dora:
             raise self._error(next(iter(pair.values())).name, "is of DoRA by its options, but no magnitude is"
                               f" there for {base!r}", "is the file complete?")  # fmt: skip
         if pair is not None:
-            made.append(self._pair(base, pair, alpha))
+            results.append(self._pair(base, pair, alpha))
         for kind, roles in kinds.items():
             for role, tensor in roles.items():
                 if role != "on_input":
                     self._float(tensor)
             if kind != "dora":
-                made += gather(kind, self._path, base, roles, alpha, options, self._factor_of)
+                results += gather(kind, self._path, base, roles, alpha, options, self._factor_of)
         magnitudes = kinds.get("dora")
-        if magnitudes is not None and not any(isinstance(one, Product) for one in made):
+        if magnitudes is not None and not any(isinstance(result, Product) for result in results):
             named = next(iter(magnitudes.values())).name
             raise self._error(named, f"is a magnitude of DoRA, whose factors are missing for {base!r}",
                               "is the file complete?")  # fmt: skip
-        for one in made:
-            if isinstance(one, Product):
+        for result in results:
+            if isinstance(result, Product):
                 if magnitudes is None:
-                    scale = self._strength * one.factor
-                    yield self._change(one.key, base, "weight", one.delta, scale, one.told)
+                    scale = self._strength * result.factor
+                    yield self._change(result.key, base, "weight", result.delta, scale, result.description)
                     continue
-                one = decompose(one, self._path, magnitudes, self._finite(one.key, one.factor))
+                result = decompose(result, self._path, magnitudes, self._finite(result.key, result.factor))
             yield replace(
-                self._change(one.key, base, one.leaf, one.delta, self._strength, one.told),
-                optional=one.optional,
+                self._change(result.key, base, result.leaf, result.delta, self._strength, result.description),
+                optional=result.optional,
             )
         if pair is not None and (bias := pair.get("bias")) is not None:
             factor, said = self._factor_of(base, pair["down"].spec.shape[0], alpha)
@@ -156,12 +160,12 @@ class _Reader:
                 raise self._error(named, f"has no partner: the {role} of {base!r} is missing",
                                   "is the file complete?")  # fmt: skip
 
-    def _stacked(self, found: Sorted) -> tuple[list[Change], set[str]]:
+    def _stacked(self, sorted_keys: Sorted) -> tuple[list[Change], set[str]]:
         """The changes of parameters that were adapted themselves, and the bases that they come from.
 
         PEFT nests a wrapper into the next for each parameter of a module, the first one innermost.
         """
-        pairs = found.pairs
+        pairs = sorted_keys.pairs
         changes: list[Change] = []
         nested: dict[str, list[str]] = defaultdict(list)
         for base in pairs:
@@ -187,7 +191,7 @@ class _Reader:
                 parameters = sorted(parameters, key=order.index)
             bases = sorted(bases, key=len, reverse=True)
             for base, parameter in zip(bases, parameters, strict=True):
-                if (alpha := found.alphas.get(base)) is not None:
+                if (alpha := sorted_keys.alphas.get(base)) is not None:
                     raise self._error(
                         alpha.name, "is an alpha beside what target_parameters names, whose alpha"
                         " adapter_config.json says", "keep one of them",
@@ -210,7 +214,7 @@ class _Reader:
         if (why := pair.disagree()) is not None:
             raise self._error(up.name, why, "is the file complete?")
         scale = self._strength * factor
-        return self._change(up.name, module, parameter, pair, scale, f"{pair.told()}{said}")
+        return self._change(up.name, module, parameter, pair, scale, f"{pair.described()}{said}")
 
     def _tokens(self, base: str, tensor: LazyTensor) -> Change:
         rows = self._scaling.tokens(base)
@@ -226,7 +230,7 @@ class _Reader:
                 "use the options that the file was saved with",
             )  # fmt: skip
         delta = Tokens(self._path, tensor, tuple(rows))
-        return self._change(tensor.name, base, "weight", delta, self._strength, delta.told())
+        return self._change(tensor.name, base, "weight", delta, self._strength, delta.described())
 
     def _whole(self, tensor: LazyTensor) -> Change | None:
         """What a key changes that is a parameter's own name."""
@@ -253,9 +257,9 @@ class _Reader:
         return self._scaling(base, rank)
 
     def _warn_zero(self) -> None:
-        told = f"{self._path.name}: an alpha of 0 counts as absent"
-        if told not in self._warnings:
-            self._warnings.append(told)
+        warning = f"{self._path.name}: an alpha of 0 counts as absent"
+        if warning not in self._warnings:
+            self._warnings.append(warning)
 
     def _scalar(self, tensor: LazyTensor) -> float:
         if tensor.spec.numel != 1:
@@ -272,8 +276,10 @@ class _Reader:
             )
         return tensor
 
-    def _change(self, key: str, base: str, leaf: str, delta: Delta | Mix, scale: float, told: str) -> Change:
-        return Change(key, base, leaf, Added(delta, self._finite(key, scale)), told)
+    def _change(
+        self, key: str, base: str, leaf: str, delta: Delta | Mix, scale: float, description: str
+    ) -> Change:
+        return Change(key, base, leaf, Added(delta, self._finite(key, scale)), description)
 
     def _finite(self, key: str, scale: float) -> np.float32:
         if not math.isfinite(np.float32(scale)):

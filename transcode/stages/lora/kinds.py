@@ -32,13 +32,13 @@ class Product:
         key: a key that it comes from.
         delta: what is added.
         factor: how many times, before the strength.
-        told: what it is, for the report.
+        description: what it is, for the report.
     """
 
     key: str
     delta: Delta
     factor: float
-    told: str
+    description: str
 
 
 @dataclass(frozen=True)
@@ -49,14 +49,14 @@ class Gathered:
         key: a key that it comes from.
         leaf: last component of the parameter's name.
         delta: what becomes of it.
-        told: what it is, for the report.
+        description: what it is, for the report.
         optional: models without the parameter are right too.
     """
 
     key: str
     leaf: str
     delta: Delta | Mix
-    told: str
+    description: str
     optional: bool = False
 
 
@@ -150,7 +150,7 @@ def decompose(product: Product, file: Path, roles: Roles, factor: np.float32) ->
     # LyCORIS adds the least step of the dtype that it computes in.
     epsilon = float(np.finfo(np.float32).eps) if role == "scale" else 0.0
     delta = Decomposed(file, product.delta, factor, magnitude, epsilon, role == "magnitude")
-    return Gathered(product.key, "weight", delta, f"DoRA, {product.told}")
+    return Gathered(product.key, "weight", delta, f"DoRA, {product.description}")
 
 
 def _loha(of: _Adapter) -> Iterator[Product]:

@@ -63,17 +63,17 @@ def merge(tensor: LazyTensor, added: Sequence[Added]) -> tuple[Merging, tuple[Co
     rows: Rows = _Stored(tensor, width)
     steps: list[_Step] = []
     needs: list[ColumnSquares] = []
-    for one in added:
-        delta = one.delta
+    for addition in added:
+        delta = addition.delta
         if isinstance(delta, Mix):
-            rows = _Mixed(_stepped(rows, steps), delta, one.scale, width)
+            rows = _Mixed(_stepped(rows, steps), delta, addition.scale, width)
             steps = []
             continue
         if isinstance(delta, Observes) and (inner := delta.observed(tensor.spec)) is not None:
             before = _Stepped(rows, (*steps, _Step(inner, np.float32(1))))
             needs.append(ColumnSquares(tensor.spec, before, width))
             delta = delta.with_sums(needs[-1])
-        steps.append(_Step(delta, one.scale))
+        steps.append(_Step(delta, addition.scale))
     return Merging(tensor, rows, tuple(steps), width), tuple(needs)
 
 
@@ -111,7 +111,7 @@ class Merging(Expr):
         spec = tensor.spec
         columns = max(spec.columns, 1)
         begin, end = start * columns, stop * columns
-        made = context.take((end - begin,), np.dtype(spec.dtype.carrier))
+        merged = context.take((end - begin,), np.dtype(spec.dtype.carrier))
         # Rows of a convolution's kernel begin anywhere in an output channel, so whole channels are computed.
         first, last = begin // width, -(-end // width)
         band = padded(last - first)
@@ -128,10 +128,10 @@ class Merging(Expr):
             low, high = max(begin, origin), min(end, origin + min(band, last - row) * width)
             wanted = block.reshape(-1)[None, low - origin : high - origin]
             try:
-                cast(wanted, _F32, spec.dtype, made[None, low - begin : high - begin])
+                cast(wanted, _F32, spec.dtype, merged[None, low - begin : high - begin])
             except Overflow as error:
                 raise _too_large(tensor, spec.dtype, low + error.column, error.value) from None
-        yield Piece("values", spec.row_offset(start), made.reshape(stop - start, spec.columns))
+        yield Piece("values", spec.row_offset(start), merged.reshape(stop - start, spec.columns))
 
 
 @dataclass(frozen=True)
@@ -161,8 +161,8 @@ class _Stepped:
 
     def fetch(self, first: int, last: int, out: F32Array, context: Context) -> None:
         self.rows.fetch(first, last, out, context)
-        for one in self.steps:
-            one.delta.open(first, last, out.size, one.scale, context)(first, out)
+        for step in self.steps:
+            step.delta.open(first, last, out.size, step.scale, context)(first, out)
 
 
 @dataclass(frozen=True)
@@ -254,7 +254,7 @@ class ColumnSquares(Statistic[Sums]):
         step = max(_PART // width // 4, 1) * 4
         work = context.take((min(step, padded(self.of.shape[0])), width), np.float32)
         own = context.inner()
-        found: Sums = {}
+        partial: Sums = {}
         for first in range(start // lines, stop // lines, size):
             last = min(first + size, stop // lines)
             sums = np.zeros(width)
@@ -263,8 +263,8 @@ class ColumnSquares(Statistic[Sums]):
                 own.reset()
                 self.rows.fetch(row, end, work[: padded(end - row)], own)
                 add_column_squares(work[: end - row], sums)
-            found[first] = sums
-        return found
+            partial[first] = sums
+        return partial
 
     def merge(self, one: Sums, other: Sums) -> Sums:
         """All of them."""

@@ -49,8 +49,8 @@ class Patterns(Generic[T]):
 
     def get(self, name: str) -> T | None:
         """What is said of a module; None if nothing is."""
-        found = self._matching(name)
-        return self._values[found[0]] if found else None
+        matching = self._matching(name)
+        return self._values[matching[0]] if matching else None
 
     def unmatched(self, names: Iterable[str]) -> list[str]:
         """The patterns that fit none of these names."""

@@ -29,7 +29,7 @@ class Whole(OneForOne):
     is the new one, bit for bit but for the rounding to the tensor's own dtype.
     """
 
-    def told(self) -> str:
+    def described(self) -> str:
         return "replaced"
 
     def misfit(self, spec: Spec) -> str:
@@ -64,9 +64,9 @@ class Placed:
     parts: tuple[Moved, ...]
     shape: tuple[int, ...]
 
-    def told(self) -> str:
+    def described(self) -> str:
         """What it is, for the report."""
-        return self.parts[0].delta.told()
+        return self.parts[0].delta.described()
 
     def refuses(self, spec: Spec) -> str | None:
         """The parts were looked at when they were placed."""
@@ -129,7 +129,7 @@ class Tokens:
         """Of the rows."""
         return self.values.spec.shape
 
-    def told(self) -> str:
+    def described(self) -> str:
         """What it is, for the report."""
         return f"{len(self.rows)} rows replaced"
 

@@ -30,12 +30,12 @@ class Placement(NamedTuple):
     Attributes:
         name: of the tensor.
         added: what is done to it.
-        told: what that is, for the report.
+        description: what that is, for the report.
     """
 
     name: str
     added: Added
-    told: str
+    description: str
 
 
 def placements(
@@ -73,41 +73,41 @@ class _Placing:
         ]
         if not fitting:
             raise self._none_fits()
-        made = [one for change, home in self._turned(fitting) for one in self._placed(change, home)]
+        placed = [one for change, home in self._turned(fitting) for one in self._placed(change, home)]
         self._complain()
-        self._report(made)
-        return made
+        self._report(placed)
+        return placed
 
     def _home(self, change: Change) -> Home | None:
         """Where a change belongs; None where nowhere."""
-        found, of_text = self._find(change)
-        if not found and change.optional:
+        candidates, of_text = self._find(change)
+        if not candidates and change.optional:
             return None
-        if not found and of_text and not self._homes.has_text_encoder:
+        if not candidates and of_text and not self._homes.has_text_encoder:
             self._text.append(change.key)
             return None
-        if len(found) > 1:
-            names = sorted(place.name for home in found for place in home[:1])
+        if len(candidates) > 1:
+            names = sorted(place.name for home in candidates for place in home[:1])
             raise self._error(
                 change.key, f"may mean any of {', '.join(map(repr, names[:_SHOWN]))}",
                 "say which part of the model is meant with prefix",
             )  # fmt: skip
-        if not found:
+        if not candidates:
             close = ""
             if len(self._lost) < _SHOWN:
                 close = self._homes.nearest(change.base, change.leaf)
             self._lost.append(f"{change.key!r}{close}" if close else change.key)
             return None
-        return found[0]
+        return candidates[0]
 
     def _find(self, change: Change) -> tuple[list[Home], bool]:
         """What a change may be for, by the first of its names that is known; and whether a text encoder."""
         leaves = (change.leaf, *change.others)
         for leaf in leaves:
-            if found := self._homes.find(change.base, leaf):
-                return found, False
+            if candidates := self._homes.find(change.base, leaf):
+                return candidates, False
         of_text = [self._homes.find_text(change.base, leaf) for leaf in leaves]
-        return next((found for found in of_text if found), []), of_text[0] is not None
+        return next((homes for homes in of_text if homes), []), of_text[0] is not None
 
     def _fits(self, change: Change, home: Home) -> bool:
         """Whether the tensors can take a change, by their shapes."""
@@ -133,7 +133,8 @@ class _Placing:
                 return False
             if place.moves and not by_rows(delta):
                 raise self._error(
-                    change.key, f"is of {delta.told()}, which cannot be split over rows: {tensor.name!r}",
+                    change.key,
+                    f"is of {delta.described()}, which cannot be split over rows: {tensor.name!r}",
                     "take a LoRA, or a model, in the other spelling",
                 )  # fmt: skip
         return True
@@ -167,14 +168,16 @@ class _Placing:
         """The change of each tensor that holds rows of what is meant."""
         for place in home:
             self._take(change, place)
-            added, told = change.added, change.told
+            added, description = change.added, change.description
             if place.moves and by_rows(change.added.delta):
                 shape = self._table[place.name].spec.shape
                 moves = tuple(sorted(place.moves, key=lambda move: move.target))
                 added = Added(Placed((Moved(change.added.delta, moves),), shape), change.added.scale)
                 if len(home) == 1 and len(moves) == 1:
-                    told = f"{told}, rows {moves[0].target} to {moves[0].target + moves[0].count - 1}"
-            yield Placement(place.name, added, told)
+                    description = (
+                        f"{description}, rows {moves[0].target} to {moves[0].target + moves[0].count - 1}"
+                    )
+            yield Placement(place.name, added, description)
 
     def _take(self, change: Change, place: Place) -> None:
         """Note the rows of a change.
@@ -195,7 +198,9 @@ class _Placing:
                     )
                 if not all(_is_whole(one) or adds(one) for one in (other.added.delta, delta)):
                     raise self._error(
-                        change.key, f"({change.told}) changes what {other.key!r} ({other.told}) changes too",
+                        change.key,
+                        f"({change.description}) changes what {other.key!r} ({other.description})"
+                        " changes too",
                         "put them in two files, in the order that is meant",
                     )  # fmt: skip
             taken.append((first, last, change))
@@ -237,9 +242,9 @@ class _Placing:
             key, why = next(iter(self._misfits.items()))
             if not planning.allow_unmatched:
                 more = len(self._misfits) - 1
-                told = f"{why}; {more} more keys do not fit either" if more else why
+                message = f"{why}; {more} more keys do not fit either" if more else why
                 raise PlanError(
-                    told, file=path, tensor=key,
+                    message, file=path, tensor=key,
                     hint="is it for this model? If for one with other shapes there, --allow-unmatched"
                     " leaves out what does not fit",
                 )  # fmt: skip
@@ -254,12 +259,12 @@ class _Placing:
                 )
             planning.warn(f"{path}: {what}; left out")
 
-    def _report(self, made: Iterable[Placement]) -> None:
+    def _report(self, placed: Iterable[Placement]) -> None:
         """What became of the file, for the plan."""
         for line in self._contents.notes:
             self._planning.note(line)
-        whole = {one.name for one in made if _is_whole(one.added.delta)}
-        merged = {one.name for one in made if not _is_whole(one.added.delta)}
+        whole = {one.name for one in placed if _is_whole(one.added.delta)}
+        merged = {one.name for one in placed if not _is_whole(one.added.delta)}
         left = len(self._lost) + len(self._text) + len(self._misfits)
         self._planning.note(
             f"lora {self._contents.path.name}: {len(merged)} {'tensor' if len(merged) == 1 else 'tensors'}"
@@ -276,8 +281,8 @@ def _is_whole(delta: Delta | Mix) -> bool:
     return isinstance(delta, Whole | Tokens)
 
 
-def _keys(keys: Sized, one: str, several: str) -> str:
-    return f"{len(keys)} {'key ' + one if len(keys) == 1 else 'keys ' + several}"
+def _keys(keys: Sized, singular: str, plural: str) -> str:
+    return f"{len(keys)} {'key ' + singular if len(keys) == 1 else 'keys ' + plural}"
 
 
 def _list(keys: list[str], most: int) -> str:

@@ -37,7 +37,7 @@ class Hadamard:
         """Of the product."""
         return self.one.shape
 
-    def told(self) -> str:
+    def described(self) -> str:
         return "LoHa"
 
     def disagree(self) -> str | None:
@@ -60,9 +60,9 @@ class Hadamard:
 
         def step(row: int, out: F32Array) -> None:
             for up, down, side in ((up1, down1, left), (up2, down2, right)):
-                made = side[: out.size].reshape(out.shape)
-                made[...] = 0
-                add_product(up[row - first : row - first + out.shape[0]], down, np.float32(1), made)
+                product = side[: out.size].reshape(out.shape)
+                product[...] = 0
+                add_product(up[row - first : row - first + out.shape[0]], down, np.float32(1), product)
             add_hadamard(left[: out.size], right[: out.size], scale, out.reshape(-1))
 
         return step
@@ -93,10 +93,10 @@ class Kronecker:
     @property
     def shape(self) -> tuple[int, ...]:
         """Of the product."""
-        one, other = _shape(self.w1), _shape(self.w2)
-        return (one[0] * other[0], one[1] * other[1], *other[2:])
+        outer, inner = _shape(self.w1), _shape(self.w2)
+        return (outer[0] * inner[0], outer[1] * inner[1], *inner[2:])
 
-    def told(self) -> str:
+    def described(self) -> str:
         return "LoKr"
 
     def disagree(self) -> str | None:
@@ -119,9 +119,9 @@ class Kronecker:
             return load_all(self.file, self.w1).reshape(self.w1.spec.shape[:2])
         rows, columns = self.w1.shape[:2]
         up, down = self.w1.factors(0, rows, Context())
-        made = np.zeros((up.shape[0], columns), np.float32)
-        add_product(up, down, np.float32(1), made)
-        return made[:rows]
+        matrix = np.zeros((up.shape[0], columns), np.float32)
+        add_product(up, down, np.float32(1), matrix)
+        return matrix[:rows]
 
     def open(self, first: int, last: int, block: int, scale: np.float32, context: Context) -> Step:
         from ...numerics.lora import add_kronecker, add_product, padded
@@ -147,11 +147,11 @@ class Kronecker:
                     load(self.file, self.w2, p * width, (p + length) * width, right.reshape(-1), context)
                 else:
                     up, down = ups
-                    made = right[: padded(length)]
-                    made[...] = 0
-                    some = np.zeros((made.shape[0], up.shape[1]), np.float32)
+                    lines = right[: padded(length)]
+                    lines[...] = 0
+                    some = np.zeros((lines.shape[0], up.shape[1]), np.float32)
                     some[:length] = up[p : p + length]
-                    add_product(some, down, np.float32(1), made)
+                    add_product(some, down, np.float32(1), lines)
                 add_kronecker(left[a], right[:length], scale, out[at - row : at - row + length])
                 at += length
 

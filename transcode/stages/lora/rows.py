@@ -58,7 +58,7 @@ class Decomposed:
         """Of what is added."""
         return self.inner.shape
 
-    def told(self) -> str:
+    def described(self) -> str:
         return "DoRA"
 
     def refuses(self, spec: Spec) -> str | None:
@@ -126,8 +126,8 @@ class Decomposed:
                 file=self.file, tensor=self.magnitude.source or self.magnitude.name,
                 hint="is it for this model?",
             )  # fmt: skip
-        made: F32Array = (magnitude / norms).astype(np.float32)
-        return made
+        factors: F32Array = (magnitude / norms).astype(np.float32)
+        return factors
 
 
 @dataclass(frozen=True)
@@ -141,8 +141,8 @@ class _Scaled:
     def shape(self) -> tuple[int, ...]:
         return self.inner.shape
 
-    def told(self) -> str:
-        return self.inner.told()
+    def described(self) -> str:
+        return self.inner.described()
 
     def refuses(self, spec: Spec) -> str | None:
         return self.inner.refuses(spec)
@@ -174,7 +174,7 @@ class Scaled:
         """Of the factors."""
         return self.values.spec.shape
 
-    def told(self) -> str:
+    def described(self) -> str:
         return "IA3"
 
     def refuses(self, spec: Spec) -> str | None:
@@ -223,7 +223,7 @@ class Generalized:
         """Of what is added."""
         return self.plus.shape
 
-    def told(self) -> str:
+    def described(self) -> str:
         return "GLoRA"
 
     def disagree(self) -> str | None:
@@ -242,9 +242,9 @@ class Generalized:
         from ...numerics.lora import RANKS, padded
 
         inputs, rank = self.turn.shape[0], self.turn.rank
-        made = np.zeros((padded(inputs, RANKS), padded(rank, RANKS)), np.float32)
-        made[:inputs, :rank] = load_all(self.turn.file, self.turn.up).reshape(inputs, rank)
-        return made
+        matrix = np.zeros((padded(inputs, RANKS), padded(rank, RANKS)), np.float32)
+        matrix[:inputs, :rank] = load_all(self.turn.file, self.turn.up).reshape(inputs, rank)
+        return matrix
 
     def open(self, first: int, last: int, block: int, scale: np.float32, context: Context) -> Step:
         from ...numerics.lora import add_product
@@ -261,9 +261,9 @@ class Generalized:
                 rows[:, :inputs] = cut[:, :, place]
                 middle = np.zeros((out.shape[0], a1.shape[1]), np.float32)
                 add_product(rows, a1, np.float32(1), middle)
-                made = np.ascontiguousarray(rows[:, :inputs])
-                add_product(middle, a2, scale, made)
-                cut[:, :, place] = made
+                turned = np.ascontiguousarray(rows[:, :inputs])
+                add_product(middle, a2, scale, turned)
+                cut[:, :, place] = turned
             plus(row, out)
 
         return step

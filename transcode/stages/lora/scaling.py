@@ -54,12 +54,12 @@ class Scaling:
 
     def unmatched(self, bases: Collection[str]) -> list[str]:
         """Patterns of ``alpha_pattern`` and ``rank_pattern`` that are for none of these modules."""
-        found: list[str] = []
+        lost: list[str] = []
         for part in self._parts:
             names = [part.bare(base) for base in bases if self.options(base) is part]
             # Options of components that were not saved with this file say nothing wrong.
-            found += part.unmatched(names) if names or len(self._parts) == 1 else []
-        return found
+            lost += part.unmatched(names) if names or len(self._parts) == 1 else []
+        return lost
 
     def options(self, base: str) -> Options | None:
         """What is said of a module; None where nothing is."""
@@ -107,9 +107,9 @@ def read_scaling(source: Source) -> Scaling:
         flat = _object(source.path, text)
         components = dict.fromkeys(key.partition(".")[0] for key in flat)
         return Scaling([
-            Options(source.path, f"{one}.", {key[len(one) + 1 :]: value for key, value in flat.items()
-                                               if key.startswith(f"{one}.")})
-            for one in components
+            Options(source.path, f"{part}.", {key[len(part) + 1 :]: value for key, value in flat.items()
+                                               if key.startswith(f"{part}.")})
+            for part in components
         ])  # fmt: skip
     return Scaling([])
 
@@ -192,10 +192,10 @@ class Options:
     def rank(self, name: str) -> int:
         """The rank of a module: ``rank_pattern``, else ``r``. Raises FormatError where neither says one."""
         said = self._ranks.get(name)
-        found = self._rank if said is None else said
-        if found is None:
+        rank = self._rank if said is None else said
+        if rank is None:
             raise FormatError("r is not said", file=self._file, hint="repair it")
-        return found
+        return rank
 
     def feedforward(self, name: str) -> bool:
         """Whether IA3 scales the inputs of a module (``peft/tuners/ia3/model.py``)."""
@@ -233,24 +233,26 @@ class Options:
 
     def tokens(self, name: str) -> list[int] | None:
         """See :meth:`Scaling.tokens`."""
-        for key, found in self._tokens.items():
+        for key, indices in self._tokens.items():
             if not key or name == key or name.endswith(f".{key}"):
-                return found or None
+                return indices or None
         return None
 
     def parameters(self, name: str) -> list[str]:
         """See :meth:`Scaling.parameters`."""
-        found = [target.rpartition(".") for target in self._targets]
-        return [one for module, _, one in found if name == module or name.endswith(f".{module}")]
+        targets = [target.rpartition(".") for target in self._targets]
+        return [
+            parameter for module, _, parameter in targets if name == module or name.endswith(f".{module}")
+        ]
 
     def _patterns(
         self, option: str, options: Mapping[str, Any], read: Callable[[str, Any], T | None]
     ) -> Patterns[T | None]:
-        found = options.get(option) or {}
-        if not isinstance(found, dict):
-            raise FormatError(f"{option} is {found!r}, not a mapping", file=self._file, hint="repair it")
+        mapping = options.get(option) or {}
+        if not isinstance(mapping, dict):
+            raise FormatError(f"{option} is {mapping!r}, not a mapping", file=self._file, hint="repair it")
         return Patterns(
-            self._file, option, {pattern: read(option, value) for pattern, value in found.items()}
+            self._file, option, {pattern: read(option, value) for pattern, value in mapping.items()}
         )
 
     def _number(self, option: str, value: Any) -> float | None:
@@ -270,12 +272,12 @@ class Options:
         return value
 
     def _list(self, option: str, value: Any, kind: type) -> list[Any]:
-        found = value or []
-        if not isinstance(found, list) or not all(type(one) is kind for one in found):
+        entries = value or []
+        if not isinstance(entries, list) or not all(type(one) is kind for one in entries):
             raise FormatError(
                 f"{option} is {value!r}, not a list of {kind.__name__}", file=self._file, hint="repair it"
             )
-        return found
+        return entries
 
     def _error(self, what: str) -> PlanError:
         return PlanError(what, file=self._file, hint="merge it with the tool that it comes from")

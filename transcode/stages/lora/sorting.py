@@ -55,38 +55,40 @@ def sort_keys(table: Mapping[str, LazyTensor], names: LoraNames, path: Path) -> 
     Raises:
         PlanError: a second tensor for one place, an alpha of nothing, a kind that cannot be merged.
     """
-    found = Sorted()
+    sorted_keys = Sorted()
     unsupported: dict[str, list[str]] = defaultdict(list)
     marked = {_base(key, names.kinds["ia3"]["on_input"]) for key in table}
     for key, tensor in table.items():
         if (factor := _factor(key, names)) is not None:
             role, base = factor
-            _put(found.pairs[base], role, base, tensor, path)
+            _put(sorted_keys.pairs[base], role, base, tensor, path)
         elif (kind := _unsupported(key, names)) is not None:
             unsupported[kind].append(key)
         elif (adapter := _kind(key, names, marked)) is not None:
             kind, role, base = adapter
-            _put(found.kinds[base][kind], role, base, tensor, path)
+            _put(sorted_keys.kinds[base][kind], role, base, tensor, path)
         elif (of_alpha := _base(key, names.alpha)) is not None:
-            found.alphas[of_alpha] = tensor
+            sorted_keys.alphas[of_alpha] = tensor
         elif (difference := _difference(key, names)) is not None:
-            found.differences.append((*difference, tensor))
+            sorted_keys.differences.append((*difference, tensor))
         elif (embedding := _base(key, names.tokens)) is not None:
-            found.tokens[embedding] = tensor
+            sorted_keys.tokens[embedding] = tensor
         else:
-            found.others.append(tensor)
+            sorted_keys.others.append(tensor)
     for kind, keys in unsupported.items():
         raise PlanError(
             f"is of {kind}, which cannot be merged ({len(keys)} such keys)", file=path, tensor=keys[0],
             hint="merge it with the tool that it comes from",
         )  # fmt: skip
-    changed = {base for base, _, _ in found.differences} | found.pairs.keys() | found.kinds.keys()
-    for base, tensor in found.alphas.items():
+    changed = (
+        {base for base, _, _ in sorted_keys.differences} | sorted_keys.pairs.keys() | sorted_keys.kinds.keys()
+    )
+    for base, tensor in sorted_keys.alphas.items():
         if base not in changed:
             raise PlanError(
                 "is an alpha without a pair", file=path, tensor=tensor.name, hint="is the file complete?"
             )
-    return found
+    return sorted_keys
 
 
 def _put(roles: Roles, role: str, base: str, tensor: LazyTensor, path: Path) -> None:

@@ -89,8 +89,8 @@ def _matches(run: str, names: Iterable[str]) -> Iterator[tuple[str, tuple[str, .
 
 
 def _fill(run: str, numbers: tuple[str, ...], rest: str) -> str:
-    given = iter(numbers)
-    return ".".join(next(given) if word == "{i}" else word for word in run.split(".")) + rest
+    numbering = iter(numbers)
+    return ".".join(next(numbering) if word == "{i}" else word for word in run.split(".")) + rest
 
 
 def _from_joined(rule: Join, names: Mapping[str, Stored]) -> Iterator[tuple[str, Home]]:
@@ -116,13 +116,13 @@ def _from_parts(rule: Join, names: Mapping[str, Stored]) -> Iterator[tuple[str, 
     """What the joined one is called, of a model that stores its parts."""
     if None in rule.right:
         return  # of what the other side does not name, the joined one cannot be told
-    found: dict[tuple[tuple[str, ...], str], dict[int, Stored]] = defaultdict(dict)
+    complete: dict[tuple[tuple[str, ...], str], dict[int, Stored]] = defaultdict(dict)
     for index, part in enumerate(rule.right):
         assert part is not None
         for name, numbers, rest in _matches(part, names):
             # A part's run may hold its whole name, that of its joined one then too.
-            found[numbers, rest][index] = names[name]
-    for (numbers, rest), parts in found.items():
+            complete[numbers, rest][index] = names[name]
+    for (numbers, rest), parts in complete.items():
         form = _fill(rule.left, numbers, rest)
         if len(rule.right) == 1:
             if (home := _one(rule, parts[0])) is not None:

@@ -55,7 +55,7 @@ class Stacked:
         sides = (self.up.spec.shape[0], self.down.spec.shape[1])
         return (self.count, *(reversed(sides) if self.turned else sides))
 
-    def told(self) -> str:
+    def described(self) -> str:
         """What it is, for the report."""
         return f"rank {self.rank} of {self.count} matrices"
 
@@ -144,9 +144,9 @@ class Picking(Expr):
         """See :meth:`.core.expr.Expr.read`."""
         spec = self.spec
         whole = self.tensor.matrix(0, self.tensor.spec.rows, context)
-        made = context.take((stop - start, spec.columns), whole.dtype)
-        made[...] = self.pick(whole)[start:stop]
-        yield Piece("values", spec.row_offset(start), made)
+        picked = context.take((stop - start, spec.columns), whole.dtype)
+        picked[...] = self.pick(whole)[start:stop]
+        yield Piece("values", spec.row_offset(start), picked)
 
 
 _ALL = _Cut()

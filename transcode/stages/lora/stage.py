@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from ...catalog.lora import lora_names
+from ...core.arguments import number
+from ...core.arguments import path as path_of
 from ...core.event import Event
 from ...core.flow import Transform
-from ...core.given import number
-from ...core.given import path as path_of
 from ...core.planning import Planning
 from ...core.spec import Spec
 from ...core.tensor import LazyTensor
@@ -61,27 +61,31 @@ def parse_lora(text: str) -> LoraFile:
         return LoraFile(text)
 
 
-def _files(given: Any) -> tuple[LoraFile, ...]:
+def _files(files: Any) -> tuple[LoraFile, ...]:
     """LoRAs from what a caller may give: a path, or several paths and ``(path, strength, alpha)`` tuples."""
-    if isinstance(given, str | PathLike) or not isinstance(given, Iterable) or isinstance(given, LoraFile):
-        given = (given,)
-    made = []
-    for one in given:
+    if isinstance(files, str | PathLike) or not isinstance(files, Iterable) or isinstance(files, LoraFile):
+        files = (files,)
+    loras = []
+    for entry in files:
         fields = (
-            (one,) if isinstance(one, str | PathLike) else tuple(one) if isinstance(one, Iterable) else ()
+            (entry,)
+            if isinstance(entry, str | PathLike)
+            else tuple(entry)
+            if isinstance(entry, Iterable)
+            else ()
         )
         if not 1 <= len(fields) <= 3:
-            raise RecipeError(f"lora: {one!r} is no path, nor a path with a strength and an alpha")
+            raise RecipeError(f"lora: {entry!r} is no path, nor a path with a strength and an alpha")
         path, strength, alpha = (*fields, 1.0, None)[:3] if len(fields) < 2 else (*fields, None)[:3]
         file = path_of("lora", path)
-        made.append(
+        loras.append(
             LoraFile(
                 file,
                 number(f"lora: {file}: strength", strength),
                 None if alpha is None else number(f"lora: {file}: alpha", alpha),
             )
         )
-    return tuple(made)
+    return tuple(loras)
 
 
 @dataclass(frozen=True)
@@ -154,20 +158,20 @@ class Lora(Transform):
         shapes = {tensor.name: tensor.spec.shape for tensor in tensors}
         homes = Homes(shapes, names, self.keys, self.prefix)
         added: dict[str, list[Added]] = defaultdict(list)
-        told: dict[str, list[Event]] = defaultdict(list)
+        events: dict[str, list[Event]] = defaultdict(list)
         for path, strength, alpha in self.files:
             contents = read(path, strength, alpha, names)
             planning.inputs.append(contents.source)
-            made = placements(contents, homes, table, planning)
-            refuse_untied(contents, made, table, planning)
-            for name, change, what in made:
+            placed = placements(contents, homes, table, planning)
+            refuse_untied(contents, placed, table, planning)
+            for name, change, what in placed:
                 added[name].append(change)
-                told[name].append(interned(Event("lora", f"{contents.path.name} x {strength:g}, {what}")))
+                events[name].append(interned(Event("lora", f"{contents.path.name} x {strength:g}, {what}")))
         for tensor in tensors:
             if tensor.name not in added:
                 yield tensor
                 continue
-            fate = (*tensor.fate, *told[tensor.name])
+            fate = (*tensor.fate, *events[tensor.name])
             # It is no longer what other names of the same stored bytes mean.
             # Its rows lie in memory, where the stages behind reckon with a view of the file.
             value, needs = merge(_as_rows(tensor, added[tensor.name]), added[tensor.name])
@@ -197,12 +201,12 @@ def _as_rows(tensor: LazyTensor, added: list[Added]) -> LazyTensor:
     from .places import Whole
     from .stacked import Stacked
 
-    if not any(isinstance(one.delta, Stacked) for one in added):
+    if not any(isinstance(addition.delta, Stacked) for addition in added):
         return tensor
-    for one in added:
-        if not isinstance(one.delta, Stacked | Difference | Whole):
+    for addition in added:
+        if not isinstance(addition.delta, Stacked | Difference | Whole):
             raise PlanError(
-                f"is a stack of matrices for one LoRA, and none for another ({one.delta.told()})",
+                f"is a stack of matrices for one LoRA, and none for another ({addition.delta.described()})",
                 tensor=tensor.name, hint="are both for this model?",
             )  # fmt: skip
     return tensor.evolve(spec=Spec(tensor.spec.dtype, (tensor.spec.rows, tensor.spec.columns)))

@@ -92,14 +92,14 @@ class Homes:
         for candidate in self._bases(self._unwrapped(base)):
             flat = self._flat(candidate, self._known.flat_prefixes)
             if flat is not None:
-                if found := self._own_flattened.get((flat, leaf)) or self._flattened.get((flat, leaf)):
-                    return list(found)
+                if homes := self._own_flattened.get((flat, leaf)) or self._flattened.get((flat, leaf)):
+                    return list(homes)
                 continue
             name = f"{candidate}.{leaf}" if candidate else leaf
             if name in self._exact:
                 return [(Place(name),)]
-            if found := self._forms.get(self._strip(name)):
-                return list(found)
+            if homes := self._forms.get(self._strip(name)):
+                return list(homes)
         return []
 
     def find_text(self, base: str, leaf: str) -> list[Home] | None:
@@ -122,13 +122,13 @@ class Homes:
                     forms, flattened = self._texts.get(number, {}), self._flattened_texts.get(number, {})
                 else:
                     forms, flattened = self._forms, self._flattened
-                found = (
+                homes = (
                     flattened.get((candidate, leaf))
                     if flat is not None
                     else forms.get(self._strip(f"{candidate}.{leaf}"))
                 )
-                if found:
-                    return list(found)
+                if homes:
+                    return list(homes)
         return []
 
     @cached_property
@@ -148,15 +148,15 @@ class Homes:
             return nearest(self._strip(wanted), alike[:2000]) or nearest(wanted, alike[:2000])
         # Underscores for dots would make every name unlike.
         back = {_flatten(name): name for name in alike[:2000]}
-        found = nearest(_flatten(wanted), back)
+        clause = nearest(_flatten(wanted), back)
         for form, name in back.items():
-            found = found.replace(repr(form), repr(name))
-        return found
+            clause = clause.replace(repr(form), repr(name))
+        return clause
 
     def meant_for(self, bases: Iterable[str]) -> str | None:
         """What names of modules that fit nothing look like: ``"FLUX.1 in the spelling of diffusers"``."""
         names = [f"{self._strip(self._unwrapped(base))}.weight" for base in bases]
-        flat = [found for base in bases if (found := self._flat(base, self._known.flat_prefixes))]
+        flat = [flattened for base in bases if (flattened := self._flat(base, self._known.flat_prefixes))]
         for table in lora_tables():
             for spelling in table.when:
                 if speaks(table, spelling, names) or speaks(table, spelling, flat, "_"):
@@ -180,8 +180,8 @@ class Homes:
 
     def _strip(self, name: str) -> str:
         """A name without what may stand before it."""
-        found = self._prefixes.match(name)
-        return name[found.end() :] if found else name
+        prefix = self._prefixes.match(name)
+        return name[prefix.end() :] if prefix else name
 
     def _text(self, name: str) -> tuple[tuple[int, ...], str]:
         """Which of a pipeline's text encoders a name is of, and the name within it."""
@@ -213,11 +213,11 @@ class Homes:
 
 
 def _flattened(forms: _Forms) -> dict[tuple[str, str], dict[Home, None]]:
-    found: dict[tuple[str, str], dict[Home, None]] = defaultdict(dict)
+    flattened: dict[tuple[str, str], dict[Home, None]] = defaultdict(dict)
     for form, homes in forms.items():
         module, _, leaf = form.rpartition(".")
-        found[_flatten(module), leaf].update(homes)
-    return found
+        flattened[_flatten(module), leaf].update(homes)
+    return flattened
 
 
 def _flatten(module: str) -> str:
@@ -241,6 +241,6 @@ def _converter(names: list[str]) -> Callable[[str], list[str]] | None:
         return None
 
     def convert(name: str) -> list[str]:
-        return [found for other in others if (found := family.convert(name, other)) is not None]
+        return [converted for other in others if (converted := family.convert(name, other)) is not None]
 
     return convert

@@ -20,7 +20,7 @@ _ADAPTER = "adapter_config.json"
 
 
 def refuse_untied(
-    contents: Contents, made: Iterable[Placement], table: Mapping[str, LazyTensor], planning: Planning
+    contents: Contents, placed: Iterable[Placement], table: Mapping[str, LazyTensor], planning: Planning
 ) -> None:
     """Stop where an embedding would be replaced of which the head is another name.
 
@@ -28,13 +28,13 @@ def refuse_untied(
     ``ensure_weight_tying`` says otherwise. A file that ties the two has no place for that.
 
     Args:
-        made: the changes of the file.
+        placed: the changes of the file.
         table: tensors of the model.
 
     Raises:
         PlanError: it is so.
     """
-    whole = [one.name for one in made if isinstance(one.added.delta, Whole)]
+    whole = [placement.name for placement in placed if isinstance(placement.added.delta, Whole)]
     if (
         not whole
         or not _ties(planning)

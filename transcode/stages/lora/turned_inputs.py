@@ -49,7 +49,7 @@ class InputBlocks:
         """Blocks and their size."""
         return (self.packed.spec.shape[0], self.size)
 
-    def told(self) -> str:
+    def described(self) -> str:
         return "OFT"
 
     def refuses(self, spec: Spec) -> str | None:
@@ -103,7 +103,7 @@ class InputButterflies:
         """Columns that are turned."""
         return (self.blocks.spec.shape[1] * self.blocks.spec.shape[2],)
 
-    def told(self) -> str:
+    def described(self) -> str:
         return "BOFT"
 
     def refuses(self, spec: Spec) -> str | None:
@@ -166,6 +166,6 @@ def _turn(rows: F32Array, turns: F32Array) -> None:
         part = rows[:, number * size : (number + 1) * size]
         left[:, :size] = part
         right[:size] = turns[number % len(turns)]
-        made = np.zeros((rows.shape[0], size), np.float32)
-        add_product(left, right, np.float32(1), made)
-        part[...] = made
+        turned = np.zeros((rows.shape[0], size), np.float32)
+        add_product(left, right, np.float32(1), turned)
+        part[...] = turned

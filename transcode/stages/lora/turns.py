@@ -22,8 +22,8 @@ F64Array = NDArray[np.float64]
 
 def skew_of(file: Path, blocks: LazyTensor) -> F64Array:
     values = load_all(file, blocks).astype(np.float64)
-    made: F64Array = values - values.swapaxes(-1, -2)
-    return made
+    skew: F64Array = values - values.swapaxes(-1, -2)
+    return skew
 
 
 def _one(file: Path, blocks: LazyTensor, number: int) -> F64Array:
@@ -31,8 +31,8 @@ def _one(file: Path, blocks: LazyTensor, number: int) -> F64Array:
     size = blocks.spec.shape[-1]
     values = np.empty(size * size, np.float32)
     load(file, blocks, number * size * size, (number + 1) * size * size, values, Context())
-    made = values.reshape(size, size).astype(np.float64)
-    return made - made.T
+    square = values.reshape(size, size).astype(np.float64)
+    return square - square.T
 
 
 def _squares(values: F64Array) -> float:
@@ -80,7 +80,7 @@ class OutputBlocks:
         """Rows that are turned."""
         return (sum(_rows(one) for one in self.blocks),)
 
-    def told(self) -> str:
+    def described(self) -> str:
         return "OFT"
 
     def refuses(self, spec: Spec) -> str | None:
@@ -181,7 +181,7 @@ class Butterflies:
         """Rows that are turned."""
         return (_rows(self.blocks),)
 
-    def told(self) -> str:
+    def described(self) -> str:
         return "BOFT"
 
     def refuses(self, spec: Spec) -> str | None:

@@ -55,8 +55,8 @@ def other_names(names: Collection[str]) -> Rename | None:
         layers = min(samplers, default=3) - 1
         return lambda name: _to_diffusers(name, layers)
     if any(name.startswith(("down_blocks.", "mid_block.", "up_blocks.")) for name in names):
-        found = [int(match[1]) for name in names if (match := _LAYER.match(name))]
-        layers = max(found, default=1) + 1
+        numbers = [int(match[1]) for name in names if (match := _LAYER.match(name))]
+        layers = max(numbers, default=1) + 1
         attended = frozenset(name.split(".")[1] for name in names if name.startswith("up_blocks.")
                              and name.split(".")[2] == "attentions")  # fmt: skip
         return lambda name: _from_diffusers(name, layers, attended)
@@ -64,10 +64,10 @@ def other_names(names: Collection[str]) -> Rename | None:
 
 
 def _to_diffusers(name: str, layers: int) -> str | None:
-    if (found := _swap(name, _SINGLE)) is not None:
-        return found
-    if (found := _swap(name, _MIDDLE)) is not None:
-        return _inner(found, _RESNET)
+    if (renamed := _swap(name, _SINGLE)) is not None:
+        return renamed
+    if (renamed := _swap(name, _MIDDLE)) is not None:
+        return _inner(renamed, _RESNET)
     match = _BLOCK.fullmatch(name)
     if match is None:
         return None
@@ -86,11 +86,11 @@ def _to_diffusers(name: str, layers: int) -> str | None:
 
 
 def _from_diffusers(name: str, layers: int, attended: frozenset[str]) -> str | None:
-    if (found := _swap(name, {new: old for old, new in _SINGLE.items()})) is not None:
-        return found
+    if (renamed := _swap(name, {new: old for old, new in _SINGLE.items()})) is not None:
+        return renamed
     back = {new: old for old, new in _RESNET.items()}
-    if (found := _swap(name, {new: old for old, new in _MIDDLE.items()})) is not None:
-        return _inner(found, back, name)
+    if (renamed := _swap(name, {new: old for old, new in _MIDDLE.items()})) is not None:
+        return _inner(renamed, back, name)
     match = _DIFFUSERS.fullmatch(name)
     if match is None:
         return None
@@ -113,9 +113,9 @@ def _swap(name: str, table: dict[str, str]) -> str | None:
     return None
 
 
-def _inner(name: str, table: dict[str, str], told: str | None = None) -> str:
-    """A name with a residual block's modules renamed; ``told``, else itself, says whether it is of one."""
-    if ".resnets." not in (told or name):
+def _inner(name: str, table: dict[str, str], original: str | None = None) -> str:
+    """A name with a residual block's modules renamed; ``original``, else itself, says if it is of one."""
+    if ".resnets." not in (original or name):
         return name
     for old, new in table.items():
         if (at := name.find(f".{old}.")) >= 0:

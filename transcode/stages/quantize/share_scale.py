@@ -8,8 +8,8 @@ from typing import Any
 
 from ... import catalog
 from ...consumers.fit import Decision
+from ...core.arguments import texts
 from ...core.dtypes import DType
-from ...core.given import texts
 from ...core.planning import Planning
 from ...core.scheme import Scheme
 from ...core.tensor import LazyTensor

@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 
 from ... import catalog
 from ...consumers.fit import Action, Decision, alike, misfit, multiple, odd_axis
+from ...core.arguments import pairs, text, texts
 from ...core.dtypes import DType
 from ...core.event import Event, Reason
 from ...core.flow import Transform
-from ...core.given import pairs, text, texts
 from ...core.planning import Planning
 from ...core.scheme import Scheme
 from ...core.tensor import LazyTensor

@@ -264,9 +264,9 @@ def _kept(source: str) -> tuple[header.Header, str]:
 
 def _find_backup(path: str | PathLike[str]) -> str:
     real = os.path.realpath(path)
-    for found in (undo.backup_path(real), undo.full_backup_path(real)):
-        if os.path.exists(found):
-            return found
+    for candidate in (undo.backup_path(real), undo.full_backup_path(real)):
+        if os.path.exists(candidate):
+            return candidate
     raise TranscodeError(f"there is no backup {undo.backup_path(real)}", file=path)
 
 

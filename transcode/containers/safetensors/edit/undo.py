@@ -246,14 +246,14 @@ def _read(fd: int, path: str) -> header.Header:
 
 def read_at(fd: int, size: int, offset: int) -> bytes:
     """Exactly ``size`` bytes of a file, or what there is before its end."""
-    found = bytearray()
+    content = bytearray()
     os.lseek(fd, offset, os.SEEK_SET)
-    while len(found) < size:
-        more = os.read(fd, size - len(found))
+    while len(content) < size:
+        more = os.read(fd, size - len(content))
         if not more:
             break
-        found += more
-    return bytes(found)
+        content += more
+    return bytes(content)
 
 
 def repair(path: str | PathLike[str]) -> bool:
@@ -292,7 +292,7 @@ def repair(path: str | PathLike[str]) -> bool:
 def settle(fd: int, path: str) -> bool:
     """:func:`repair` under the lock: undo what a dead editor left half done."""
     undo, new = undo_path(path), new_path(path)
-    found = False
+    leftovers = False
     if _is_there(path):
         record = _load(undo)
         if record is not None:
@@ -302,13 +302,13 @@ def settle(fd: int, path: str) -> bool:
             # this raises and the record stays as evidence.
             _read(fd, path)
         os.unlink(undo)
-        found = True
+        leftovers = True
     with suppress(FileNotFoundError):
         os.unlink(new)
-        found = True
-    if found:
+        leftovers = True
+    if leftovers:
         sync_folder(Path(path).parent)
-    return found
+    return leftovers
 
 
 def _is_there(path: str) -> bool:
@@ -371,10 +371,10 @@ def steadily(path: str | PathLike[str], read: Callable[[], header.Header]) -> he
     while True:
         repair(path)
         try:
-            found = read()
+            current = read()
         except FormatError:
             if not _is_there(real):
                 raise
             continue
         if not _is_there(real):
-            return found
+            return current
