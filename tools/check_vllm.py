@@ -375,14 +375,14 @@ def measuring(out: Path, scheme: str, decoded: Read, losses: dict[str, float]) -
     def instead(model: Any, *args: Any) -> None:
         process(model, *args)
         for name, module in model.named_modules():
-            method = getattr(module, "quant_method", None)
+            method: Any = getattr(module, "quant_method", None)
             if isinstance(module, LinearBase) and not type(method).__name__.startswith("Unquantized"):
                 x = torch.randn(32, module.input_size, generator=torch.Generator().manual_seed(5)).bfloat16()
                 stem, leaf = name.rpartition(".")[::2]
                 first = f"{stem}.{JOINED.get(leaf, (leaf,))[0]}"
                 wanted = rounded(first, x.float()) @ expected(f"{name}.weight", decoded).float().T
-                found = method.apply(module, x, None).float()
-                losses[name] = float((found - wanted).square().sum() / wanted.square().sum())
+                output = method.apply(module, x, None).float()
+                losses[name] = float((output - wanted).square().sum() / wanted.square().sum())
 
     base_loader.process_weights_after_loading = instead
     try:
