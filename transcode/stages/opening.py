@@ -135,12 +135,13 @@ class Settling(Transform):
         forget(planning, [one.name for one in opened.tensors.values()])
         counts: Counter[str] = Counter()
         waiting = dict(opened.tensors)
+        all_anew = all(quantized.anew for quantized in opened.tensors.values())
         left: list[str] = []
         rounded: set[str] = set()
         for tensor in tensors:
             quantized = waiting.pop(tensor.source, None)
             if quantized is None:
-                if not (tensor.source in opened.cache and _all_anew(opened)):
+                if not (tensor.source in opened.cache and all_anew):
                     yield tensor
                 else:
                     planning.drop(tensor, Event("drop", "a scale of the cache of keys and values"))
@@ -187,10 +188,6 @@ _OTHERWISE = (
     "it is not among those that are encoded: take it in (--include), or decode it (--dequantize bf16"
     " --dequantize-only)"
 )
-
-
-def _all_anew(opened: Opened) -> bool:
-    return all(one.anew for one in opened.tensors.values())
 
 
 def _drop(tensors: Iterable[LazyTensor], why: str, planning: Planning) -> None:

@@ -17,6 +17,7 @@ from ...core.tensor import LazyTensor
 from ...errors import PlanError
 from ..dequantize import Decoding
 from ..repack import model_dtype, regrouped, undecoded
+from .share_scale import has_global_scale
 
 __all__ = ["Given", "note_again", "refuse_quantized", "staying"]
 
@@ -79,12 +80,15 @@ def staying(
     for number, (tensor, action, _) in enumerate(decided):
         if action is None or isinstance(action, DType):
             continue
-        if (key := group(tensor, action)) is not None and _global(tensor, action):
+        key = group(tensor, action)
+        if key is not None and not has_global_scale(tensor, action):
+            key = None
+        if key is not None:
             sharing.setdefault(key, []).append(number)
         decoding = undecoded(tensor) if opened.still(tensor) else None
         if decoding is None or not _same(decoding, action, given.get(action, {})):
             continue
-        if shared and key is not None and _global(tensor, action):
+        if shared and key is not None:
             continue  # nobody knows whether it is one
         try:
             regrouped(tensor, opened.conventions, consumer, kind)
@@ -110,10 +114,6 @@ def staying(
             " --dequantize bf16 encodes them anew"
         )
     return stays
-
-
-def _global(tensor: LazyTensor, scheme: Scheme) -> bool:
-    return any(part.role == "global_scale" for part in scheme.parts(tensor.spec))
 
 
 def _same(decoding: Decoding, wanted: Scheme, given: Mapping[str, Any]) -> bool:

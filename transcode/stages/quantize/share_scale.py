@@ -17,7 +17,7 @@ from ...errors import PlanError, RecipeError
 from .choice import Choice
 from .encode import Peak
 
-__all__ = ["Sharing", "module_groups", "needed_looks"]
+__all__ = ["Sharing", "has_global_scale", "module_groups", "needed_looks"]
 
 
 def module_groups(given: Any) -> tuple[tuple[str, ...], ...]:
@@ -67,6 +67,11 @@ class Sharing:
         return self.choice.group_of(tensor) if wanted else None
 
 
+def has_global_scale(tensor: LazyTensor, scheme: Scheme) -> bool:
+    """Whether the scheme stores a scale of the whole tensor, which several may share."""
+    return any(part.role == "global_scale" for part in scheme.parts(tensor.spec))
+
+
 def needed_looks(
     decided: Sequence[Decision], sharing: Sharing, planning: Planning
 ) -> dict[int, tuple[Peak, ...]]:
@@ -83,7 +88,7 @@ def needed_looks(
             continue
         own[number] = Peak(tensor, action)
         key: object = number
-        if any(part.role == "global_scale" for part in action.parts(tensor.spec)):
+        if has_global_scale(tensor, action):
             key = sharing.key(tensor, action) or number
             if isinstance(key, str):
                 shared.setdefault(key, set()).add(number)
