@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import lcm
 from typing import Any
@@ -15,6 +15,7 @@ from ..codecs import Powers, chain
 from ..core.context import Context
 from ..core.dtypes import DTYPES
 from ..core.expr import Expr, Piece
+from ..core.extent import Extent
 from ..core.planning import Planning
 from ..core.scratch import Scratch
 from ..core.spec import Part, Spec
@@ -87,6 +88,11 @@ class Spelling(Expr):
     changes: tuple[tuple[str, tuple[chain.Step, ...]], ...]
     shape: tuple[int, ...] | None
     name: str
+
+    def extents(self) -> Mapping[str, Extent]:
+        """What no codec changes."""
+        changed = {role for role, _ in self.changes}
+        return {role: one for role, one in self.of.extents().items() if role not in changed}
 
     def read(self, start: int, stop: int, context: Context) -> Iterator[Piece]:
         """See :meth:`.core.expr.Expr.read`."""

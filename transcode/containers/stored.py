@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import prod
 
 from ..core.context import Context
 from ..core.expr import Expr, Piece
+from ..core.extent import Extent
 from ..core.scratch import Scratch
 from ..core.spec import Spec
 from ..core.tensor import LazyTensor, plain
@@ -45,10 +46,9 @@ class Stored(Expr):
     spec: Spec
     offset: int
 
-    @property
-    def untouched(self) -> bool:
-        """They are."""
-        return True
+    def extents(self) -> Mapping[str, Extent]:
+        """All of it."""
+        return {"values": Extent(self.file, self.offset, self.spec.nbytes)}
 
     def flat(self) -> Stored:
         """It is read by its place alone."""

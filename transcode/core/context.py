@@ -59,6 +59,9 @@ class Context(Scratch):
     Args:
         allocate: as for :class:`~.scratch.Scratch`.
         run: shared with others; one of its own without it.
+
+    Attributes:
+        moved: roles of parts that are copied from file to file: their pieces are not wanted.
     """
 
     def __init__(
@@ -66,6 +69,12 @@ class Context(Scratch):
     ) -> None:
         super().__init__(allocate)
         self.run = run or Run()
+        self.moved: frozenset[str] = frozenset()
+
+    def reset(self) -> None:
+        """See :meth:`.scratch.Scratch.reset`; all parts are wanted again."""
+        super().reset()
+        self.moved = frozenset()
 
     def inner(self) -> Context:
         """Memory of its own for what is emptied more often than the tile changes."""

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from .context import Context
+from .extent import Extent
 from .spec import Spec
 from .types import Array
 from .value import Value
@@ -49,10 +50,9 @@ class Expr(Value, ABC):
         repeatable.
         """
 
-    @property
-    def untouched(self) -> bool:
-        """Whether it yields bytes of a file as they lie, without looking at them."""
-        return False
+    def extents(self) -> Mapping[str, Extent]:
+        """The parts, by role, that are bytes of a file as they lie there: nobody need look at them."""
+        return {}
 
     def lying(self, codecs: Mapping[str, tuple[object, ...]]) -> tuple[Expr, frozenset[str]]:
         """What yields some parts as they lie in a file, as undoing codecs and doing them again may round.

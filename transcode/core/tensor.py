@@ -68,11 +68,6 @@ class LazyTensor(Value):
         return self.scheme is None
 
     @property
-    def untouched(self) -> bool:
-        """Whether what is read of it are bytes of a file as they lie."""
-        return self.value.untouched
-
-    @property
     def nbytes(self) -> int:
         """Bytes of all parts."""
         return sum(part.spec.nbytes for part in self.parts)

@@ -8,13 +8,16 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..core.context import Abandoned, Context, Observation, Run, Statistic
+from ..core.performance import MIN_TILE
 from ..core.quality import Loss, total
 from ..core.tensor import LazyTensor
 from ..errors import TranscodeError
 from ..plan.plan import Plan
+from .moves import Move, cut, moves
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,6 +31,9 @@ class Writer(Protocol):
 
     def write(self, file: int, offset: int, data: NDArray[np.uint8]) -> None:
         """Write ``data`` at a byte of a file, given by its number in the plan."""
+
+    def copy(self, move: Move) -> int:
+        """Have the system copy bytes of the source; returns how many it did, from the first on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +98,9 @@ class _Jobs:
     A tensor's observation tiles come one tensor ahead of its encoding, so that a worker rarely waits for
     the last tile of a look that another one still has in hand. Such a wait cannot deadlock: what is waited
     for was handed out before, and observing waits for nothing.
+
+    What only moves is a row of its own beside them, of which one worker at a time takes the next: the system
+    copies into a file no faster for several, and they would wait for each other in it.
     """
 
     def __init__(self, plan: Plan, writer: Writer, tile_bytes: int, run: Run) -> None:
@@ -101,12 +110,47 @@ class _Jobs:
         self._run = run
         self._places = plan.destinations()
         self._lock = threading.Lock()
+        found, self._moved = moves(plan)
+        self._moves = (step for move in found for step in cut(move))
+        self._moving = False
         self._jobs = self._generate()
         self.observations: list[Observation[Any]] = []
+        self.total = sum(move.nbytes for move in found) + self._values()
 
     def next(self) -> Job | None:
+        """What a worker does next; None where nothing is left for it."""
         with self._lock:
+            if not self._moving and (move := next(self._moves, None)) is not None:
+                self._moving = True
+                return partial(self._move, move)
             return next(self._jobs, None)
+
+    def _values(self) -> int:
+        """Bytes of values that tiles count: once, and once more where an observation comes first."""
+        tensors = self._plan.tensors
+        observed = {one: one.spec.nbytes for tensor in tensors for one in tensor.needs}
+        return sum(observed.values()) + sum(
+            tensor.spec.nbytes for number, tensor in enumerate(tensors) if not self._is_moved(number)
+        )
+
+    def _is_moved(self, number: int) -> bool:
+        """Whether no part of a tensor is left to tiles."""
+        return len(self._moved.get(number, ())) == len(self._plan.tensors[number].parts)
+
+    def _move(self, move: Move, context: Context) -> int:
+        try:
+            done = self._writer.copy(move)
+            while done < move.nbytes:  # the system cannot
+                context.reset()
+                context.untouched = True
+                begin = move.begin + done
+                size = min(move.nbytes - done, max(self._tile_bytes, MIN_TILE))
+                data = move.source.bytes(begin, begin + size, context)
+                self._writer.write(move.file, move.offset + done, data)
+                done += size
+            return move.nbytes
+        finally:
+            self._moving = False
 
     def _generate(self) -> Iterator[Job]:
         seen: set[Statistic[Any]] = set()
@@ -116,7 +160,8 @@ class _Jobs:
                 if statistic not in seen:
                     seen.add(statistic)
                     yield from self._looks(self._run.observation(statistic))
-            waiting.append((number, tensor))
+            if not self._is_moved(number):
+                waiting.append((number, tensor))
             if len(waiting) > 1:
                 yield from self._tiles(*waiting.popleft())
         while waiting:
@@ -137,24 +182,23 @@ class _Jobs:
 
     def _tiles(self, number: int, tensor: LazyTensor) -> Iterator[Job]:
         places = {part.role: self._places[number, part.role] for part in tensor.parts}
+        moved = self._moved.get(number, frozenset())
         tensor = tensor.cut(self._tile_bytes)
+        untouched = places.keys() <= tensor.value.extents().keys()
         for start, stop in tensor.tiles(self._tile_bytes):
 
             def job(context: Context, start: int = start, stop: int = stop) -> int:
-                context.untouched = tensor.untouched
+                context.untouched = untouched
+                context.moved = moved
                 for piece in tensor.read(start, stop, context):
+                    if piece.role in moved:
+                        continue
                     file, base = places[piece.role]
                     raw = piece.data.reshape(-1).view("u1")
                     self._writer.write(file, base + piece.offset, raw)
                 return tensor.spec.row_offset(stop) - tensor.spec.row_offset(start)
 
             yield job
-
-
-def _total_bytes(plan: Plan) -> int:
-    """What tiles count: values of every tensor once, and once more where an observation comes first."""
-    observed = {one: one.spec.nbytes for tensor in plan.tensors for one in tensor.needs}
-    return sum(tensor.spec.nbytes for tensor in plan.tensors) + sum(observed.values())
 
 
 def _losses(plan: Plan, run: Run) -> dict[str, tuple[str, Loss]]:
@@ -220,11 +264,10 @@ def execute(
     threads = [
         threading.Thread(target=work, args=(n,), name=f"worker-{n}", daemon=True) for n in range(workers)
     ]
-    total = _total_bytes(plan)
 
     def tell(stage: str) -> None:
         if on_progress is not None:
-            on_progress(Progress(state["done"], total, stage, time.monotonic() - began))
+            on_progress(Progress(state["done"], jobs.total, stage, time.monotonic() - began))
 
     try:
         started = _start(threads)

@@ -19,6 +19,7 @@ from ..io import commit, system
 from ..io.commit import FILES, LOCK, PART
 from ..io.directory import Directory, claim
 from ..plan.plan import Plan
+from .moves import Move
 
 __all__ = ["Staging", "hidden_folder", "leftover", "targets"]
 
@@ -160,13 +161,30 @@ class Staging:
         fd = self._acquire(file)
         try:
             system.write_at(fd, data.data, offset)
-            system.start_writeback(fd, offset, data.nbytes)
-            if self._drop_cache:
-                self._drop_behind(file, fd, offset, data.nbytes)
+            self._written(file, fd, offset, data.nbytes)
         except OSError as error:
             raise TranscodeError(f"writing failed: {error.strerror}", file=self._name(file)) from error
         finally:
             self._release(file)
+
+    def copy(self, move: Move) -> int:
+        """Have the system copy bytes of the source to their place. Thread-safe.
+
+        Returns:
+            How many it copied, from the first on; less than all where it cannot.
+
+        Raises:
+            TranscodeError: the source has changed, or the system has no room.
+        """
+        fd = self._acquire(move.file)
+        try:
+            copied = move.source.copy(move.begin, move.begin + move.nbytes, fd, move.offset)
+            self._written(move.file, fd, move.offset, copied)
+        except OSError as error:
+            raise TranscodeError(f"writing failed: {error.strerror}", file=self._name(move.file)) from error
+        finally:
+            self._release(move.file)
+        return copied
 
     def commit(self) -> None:
         """Make everything durable, then put it under its own name.
@@ -300,6 +318,13 @@ class Staging:
         with self._mutex:
             while self._fds:
                 os.close(self._fds.popitem()[1])
+
+    def _written(self, file: int, fd: int, offset: int, size: int) -> None:
+        """Have what was written go on its way to the disk."""
+        if size:
+            system.start_writeback(fd, offset, size)
+            if self._drop_cache:
+                self._drop_behind(file, fd, offset, size)
 
     def _drop_behind(self, file: int, fd: int, offset: int, size: int) -> None:
         """Once enough has been written, wait for it to reach the disk and forget it."""

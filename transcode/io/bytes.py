@@ -61,6 +61,18 @@ class Bytes(Protocol):
             FormatError: they are not what they were, or not there any more.
         """
 
+    def copy(self, begin: int, end: int, fd: int, offset: int) -> int:
+        """Have the system copy bytes ``begin`` to ``end`` into an open file, at an offset, so that they do
+        not pass through this process.
+
+        Returns:
+            How many it copied, from the first on; less than all, or none, where it cannot.
+
+        Raises:
+            FormatError: they are not what they were, or not there any more.
+            OSError: the file that is written has no room.
+        """
+
     def rows(self, offset: int, spec: Spec, start: int, stop: int, scratch: Scratch) -> Array:
         """Rows of a row-major tensor that begins at byte ``offset``: see :func:`read_rows`."""
 

@@ -336,6 +336,27 @@ class MappedFile:
         assert 0 <= begin <= end
         if begin == end:
             return np.frombuffer(b"", np.uint8)
+        open = self._opened(end)
+        _POOL.hand_out(open, begin, end, scratch)
+        if open.map is not None and view:
+            mapped = np.frombuffer(open.map, np.uint8, end - begin, begin)
+            address = mapped.ctypes.data
+            if scratch.untouched or self._survives(open.map, address - begin):
+                with suppress(OSError):
+                    if system.populate(address, mapped.nbytes):
+                        return mapped
+        return self._copy(open, begin, end, scratch)  # which says what is wrong, or gets around it
+
+    def copy(self, begin: int, end: int, fd: int, offset: int) -> int:
+        """See :meth:`.bytes.Bytes.copy`."""
+        open = self._opened(end)
+        copied = system.copy_range(open.fd, fd, begin, offset, end - begin)
+        if self.drop_cache:
+            system.drop_cache(open.fd, begin, copied)
+        return copied
+
+    def _opened(self, end: int) -> _Open:
+        """The open file. Raises FormatError if it lacks bytes up to ``end``, or any that it had."""
         open = _POOL.get(self._here.key, self._reopen)
         # The tensors behind a cut are gone, whatever these bytes are.
         size = os.fstat(open.fd).st_size
@@ -346,15 +367,7 @@ class MappedFile:
                 hint="was it changed while it was being read?",
             )
         self._check_lost()
-        _POOL.hand_out(open, begin, end, scratch)
-        if open.map is not None and view:
-            mapped = np.frombuffer(open.map, np.uint8, end - begin, begin)
-            address = mapped.ctypes.data
-            if scratch.untouched or self._survives(open.map, address - begin):
-                with suppress(OSError):
-                    if system.populate(address, mapped.nbytes):
-                        return mapped
-        return self._copy(open, begin, end, scratch)  # which says what is wrong, or gets around it
+        return open
 
     def rows(self, offset: int, spec: Spec, start: int, stop: int, scratch: Scratch) -> Array:
         """See :func:`.bytes.read_rows`."""

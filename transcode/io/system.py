@@ -17,6 +17,7 @@ from ..errors import PlanError
 
 __all__ = [
     "clone",
+    "copy_range",
     "drop_cache",
     "free_space",
     "populate",
@@ -136,6 +137,37 @@ def clone(fd: int, out: int) -> bool:
     except (ImportError, OSError):
         return False
     return True
+
+
+_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG}
+
+
+def copy_range(fd: int, out: int, begin: int, offset: int, size: int) -> int:
+    """Copy bytes of one open file to an offset of another without their passing through this process: shared
+    blocks where the file system has them, a copy at the server on network shares, else one in the kernel.
+
+    Returns:
+        How many were copied; less than ``size`` where the file ends, or the system cannot go on: then who
+        reads and writes them himself learns why.
+
+    Raises:
+        OSError: there is no room for them.
+    """
+    copy = getattr(os, "copy_file_range", None)
+    done = 0
+    while copy is not None and done < size:
+        try:
+            copied = copy(fd, out, size - done, begin + done, offset + done)
+        except InterruptedError:
+            continue
+        except OSError as error:
+            if error.errno in _FULL:
+                raise
+            break
+        if copied == 0:
+            break
+        done += copied
+    return done
 
 
 def free_space(folder: Path) -> int:

@@ -20,6 +20,7 @@ from ..core.context import Context
 from ..core.dtypes import DTYPES, FLOATS, DType
 from ..core.event import Event
 from ..core.expr import Expr, Piece
+from ..core.extent import Extent
 from ..core.planning import Planning
 from ..core.scheme import Scheme
 from ..core.spec import Part, Spec
@@ -124,10 +125,17 @@ class Grouping(Expr):
         )
         return (replace(self, raw=tuple(sorted(roles))) if roles else self), roles
 
+    def extents(self) -> Mapping[str, Extent]:
+        """The codes, where they are stored as the scheme makes them."""
+        extents = self.codes.tensor.value.extents()
+        alike = not chain.steps(self.codes.rule.codecs, self.codes.part.spec)
+        return {"codes": extents["values"]} if alike and "values" in extents else {}
+
     def read(self, start: int, stop: int, context: Context) -> Iterator[Piece]:
         """See :meth:`.core.expr.Expr.read`."""
-        codes = np.ascontiguousarray(self.codes.rows(start, stop, context))
-        yield Piece("codes", self.codes.part.spec.row_offset(start), codes)
+        if "codes" not in context.moved:
+            codes = np.ascontiguousarray(self.codes.rows(start, stop, context))
+            yield Piece("codes", self.codes.part.spec.row_offset(start), codes)
         if start == 0:
             for stored, to in self.others:
                 yield Piece(stored.part.role, 0, self._other(stored, to, context))
