@@ -111,13 +111,12 @@ def test_codes_move_where_a_repack_leaves_them(convention, wan, tmp_path, all_mo
 
 
 @pytest.mark.parametrize(("scheme", "convention"), [("int4", "compressed_tensors"), ("nvfp4", "comfyui")])
-def test_codes_that_are_packed_otherwise_do_not_move(scheme, convention, wan, tmp_path, all_moves):
+def test_codes_that_are_packed_otherwise_do_not_move(scheme, convention, wan, tmp_path, monkeypatch):
     tc.open(wan) | tc.quantize(scheme) | tc.write(tmp_path / "q.safetensors", convention="neutral")
-    tc.open(tmp_path / "q.safetensors") | tc.write(tmp_path / "o", convention=convention)
-    before = tc.open(tmp_path / "q.safetensors") | tc.dequantize("F32")
-    after = tc.open(tmp_path / "o") | tc.dequantize("F32")
-    for tensor in before:
-        np.testing.assert_array_equal(tensor.numpy(), after[tensor.name].numpy())
+    for least, folder in ((1 << 60, "read"), (1, "copied")):
+        monkeypatch.setattr(module, "LEAST", least)
+        tc.open(tmp_path / "q.safetensors") | tc.write(tmp_path / folder, convention=convention)
+    assert whole(tmp_path / "copied") == whole(tmp_path / "read")
 
 
 @needs_call
