@@ -1,7 +1,10 @@
 """Tables of names in two spellings, for LoRAs, and mistakes in them."""
 
+import re
+
 import pytest
 
+from transcode.catalog.lora import lora_names
 from transcode.catalog.lora_tables import REST, Join, lora_tables
 from transcode.errors import RecipeError
 
@@ -76,3 +79,30 @@ def test_every_run_of_ours_is_on_its_side_once():
         rights = [part for rule in table.rules for part in rule.right if part is not None]
         assert len(set(lefts)) == len(lefts), table.title
         assert len(set(rights)) == len(rights), table.title
+
+
+def test_keys_of_adapters_are_those_that_any_of_its_expressions_fits():
+    names = lora_names()
+    styles = [regex for style in names.styles for regex in style.roles.values()]
+    kinds = [
+        regex
+        for kind in names.kinds.values()
+        for role, endings in kind.items()
+        if role != "values"
+        for regex in endings
+    ]
+    others = [regex for endings in names.unsupported.values() for regex in endings]
+    every = [*styles, *names.alpha, *names.differences, *names.norms, *names.tokens, *kinds, *others]
+    endings = [re.sub(r"\[\^\.\]\+", "default", regex.pattern.replace("\\.", ".")) for regex in every]
+    keys = [re.sub(r"\(.*?\)\??|\[..\]\?", "a.b", ending) for ending in endings]
+    keys += [
+        *(key + "x" for key in keys),
+        *(key[3:] for key in keys),
+        "",
+        "a",
+        "blocks.0.weight",
+        "x\ny.alpha",
+    ]
+    for key in keys:
+        assert names.holds(key) == any(regex.fullmatch(key) for regex in every), key
+    assert sum(map(names.holds, keys)) > len(every) // 2

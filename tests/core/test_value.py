@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import copy
 import pickle
-from dataclasses import FrozenInstanceError, dataclass, field
+from dataclasses import FrozenInstanceError, dataclass, field, replace
 
 import pytest
 
-from transcode.core.value import Value, interned
+from transcode.core.value import Value, changed, interned
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,3 +56,12 @@ def test_equal_values_are_one():
     first = interned(Slotted(1, ("x",)))
     assert interned(Slotted(1, ("x",))) is first
     assert interned(Slotted(2, ("x",))) is not first
+
+
+def test_a_changed_copy_is_that_of_dataclasses():
+    value = Slotted(1, ("x",))
+    assert changed(value, {"b": ("y", "z")}) == replace(value, b=("y", "z"))
+    assert changed(value, {}) == value
+    assert changed(value, {}) is not value
+    with pytest.raises(TypeError, match="Slotted has no c"):
+        changed(value, {"c": (5,)})

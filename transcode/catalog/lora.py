@@ -83,10 +83,15 @@ class LoraNames:
         )
         others = (regex for endings in (*roles, *self.unsupported.values()) for regex in endings)
         every = (*factors, *self.alpha, *self.differences, *self.norms, *self.tokens, *others)
-        return re.compile("|".join(_GROUP.sub("(?:", f"(?:{regex.pattern})") for regex in every))
+        texts = [_GROUP.sub("(?:", regex.pattern) for regex in every]
+        # Nearly all are a module of any name and an ending: its name is gone through once for all of them.
+        endings = [text.removeprefix(_MODULE) for text in texts if text.startswith(_MODULE)]
+        rest = [f"(?:{text})" for text in texts if not text.startswith(_MODULE)]
+        return re.compile("|".join([f"{_MODULE}(?:{'|'.join(endings)})", *rest] if endings else rest))
 
 
 _GROUP = re.compile(r"\(\?P<\w+>")
+_MODULE = "(.+)"
 
 
 def lora_names() -> LoraNames:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from ..core.event import Reason
 from ..core.patterns import Pattern, glob_regex
@@ -13,6 +14,24 @@ from ..errors import RecipeError
 __all__ = ["Block", "Fused", "Policy"]
 
 _NUMBER = "{i}"
+
+_INDEX = re.compile(r"(?<![^.])\d{2,9}(?![^.])")
+_ANY_INDEX = "99"
+"""A model of 60 blocks of 256 experts has 50,000 names of 20 kinds: what is decided of one holds for all."""
+
+_MOST_DECIDED = 1 << 16
+
+_BLIND = re.compile(
+    r"""\(\?<!\[\^\.\]\) | \\d\+ | \\\. | \.[*+] | \(\?[!:=] | \)\? | \[[a-z]+\] | [A-Za-z_]\\d""", re.VERBOSE
+)
+"""What an expression may have that fits any index, or none."""
+
+
+def _tells_indexes(pattern: str) -> bool:
+    """Whether a pattern might fit a name with one index of two digits, and not with another."""
+    if pattern.startswith("re:"):
+        return re.search(r"\d\d|[\\\[{?.]|\b\d", _BLIND.sub(" ", pattern.removeprefix("re:"))) is not None
+    return re.search(r"\d\d|[?\[]|\d\*|\*\d", pattern) is not None
 
 
 @dataclass(frozen=True)
@@ -144,6 +163,28 @@ class Policy:
             shape: its shape, where known; checked against ``dims``.
             convention: the one that is written; some quantize more than others.
         """
+        key = (_INDEX.sub(_ANY_INDEX, name) if self._counts_alike else name, shape, convention)
+        known = self._decided.get(key)
+        if known is None:
+            if len(self._decided) >= _MOST_DECIDED:
+                self._decided.clear()
+            known = self._decided[key] = self._decide(name, shape, convention)
+        return known
+
+    @cached_property
+    def _decided(self) -> dict[tuple[str, tuple[int, ...] | None, str | None], tuple[bool, Reason]]:
+        return {}
+
+    @cached_property
+    def _counts_alike(self) -> bool:
+        """Whether no pattern tells indexes of two digits and more from each other."""
+        several = (self.targets, self.also, self.routers, self.adapters, self.weights)
+        groups = (*several, *self.never.values(), *self.extras.values())
+        return not any(map(_tells_indexes, (pattern.text for group in groups for pattern in group)))
+
+    def _decide(
+        self, name: str, shape: tuple[int, ...] | None, convention: str | None
+    ) -> tuple[bool, Reason]:
         if self.is_adapter(name):
             return False, _ADAPTER
         if not any(pattern.matches(name) for pattern in self.weights):

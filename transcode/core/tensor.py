@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .context import Context, Statistic
@@ -11,7 +11,7 @@ from .event import Event
 from .expr import Expr, Piece
 from .spec import Part, Spec
 from .types import Array
-from .value import Value, interned
+from .value import Value, changed, interned
 
 _ELEMENTS = 4096
 """Elements that are read together where rows are cut: some pages of a file."""
@@ -83,7 +83,7 @@ class LazyTensor(Value):
         """A copy with some attributes changed, and ``did`` added to its fate."""
         if did is not None:
             changes["fate"] = (*changes.get("fate", self.fate), interned(did))
-        return replace(self, **changes)
+        return changed(self, changes)
 
     def read(self, start: int, stop: int, context: Context) -> Iterator[Piece]:
         """The pieces of some rows, see :meth:`.expr.Expr.read`."""
