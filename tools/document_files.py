@@ -37,6 +37,23 @@ def wan_t2v(path: Path) -> None:
     make_checkpoint.make(path, shapes, kind=dtype("BF16"), config=config)
 
 
+def wan_wide(path: Path) -> None:
+    """Wan2.1-I2V, one block, wide enough for blocks of 128."""
+    shapes = make_checkpoint.wan(1, 128, 256, text_dim=128, image_dim=32)
+    make_checkpoint.make(
+        path, shapes, kind=dtype("BF16"), config=make_checkpoint._config(1, 128, 256, "i2v")
+    )
+
+
+def wan_wide_calibration(path: Path) -> None:
+    """Largest inputs of each of its linear layers, as a ``calib.pt``."""
+    import torch
+
+    names = make_checkpoint.wan(1, 128, 256, text_dim=128, image_dim=32)
+    peaks = {name: torch.tensor(4.0) for name, shape in names.items() if len(shape) == 2}
+    torch.save({"absmax": peaks}, path)
+
+
 def wan_full(path: Path) -> None:
     """Wan2.1-I2V-14B with its true 40 blocks and shapes, as files that are one hole each: 33 GB by their
     headers, some kilobytes on the disk. Good for everything that reads headers only.
@@ -151,19 +168,6 @@ def wan_nvfp4(path: Path) -> None:
     _converted(wan_t2v, path, "nvfp4", "lightx2v")
 
 
-def flux(path: Path) -> None:
-    """A small Flux transformer as Diffusers saves it, two blocks of each kind."""
-    import torch
-    from diffusers import FluxTransformer2DModel
-
-    torch.manual_seed(3)
-    model = FluxTransformer2DModel(
-        num_layers=1, num_single_layers=1, attention_head_dim=32, num_attention_heads=4,
-        joint_attention_dim=64, pooled_projection_dim=32, in_channels=16, axes_dims_rope=(8, 12, 12),
-    )  # fmt: skip
-    model.to(torch.bfloat16).save_pretrained(path)
-
-
 def svdquant(path: Path) -> None:
     """What DeepCompressor saves of a Flux: INT4, one block of each kind."""
     make_svdquant.save(path, make_svdquant.make(1, 1, dim=256))
@@ -193,7 +197,7 @@ def _converted(kind: Callable[[Path], None], path: Path, scheme: str, convention
 KINDS: dict[str, Callable[[Path], None]] = {
     kind.__name__: kind
     for kind in (
-        wan, wan_t2v, wan_full, wan_lora, wan_pickle, wan_nvfp4, llm, llm_calibration, llm_fp8, llm_nvfp4,
-        flux, svdquant, svdquant_fp4, flux_config,
+        wan, wan_t2v, wan_wide, wan_wide_calibration, wan_full, wan_lora, wan_pickle, wan_nvfp4, llm, llm_calibration, llm_fp8, llm_nvfp4,
+        svdquant, svdquant_fp4, flux_config,
     )
 }  # fmt: skip
