@@ -40,9 +40,7 @@ def wan_t2v(path: Path) -> None:
 def wan_wide(path: Path) -> None:
     """Wan2.1-I2V, one block, wide enough for blocks of 128."""
     shapes = make_checkpoint.wan(1, 128, 256, text_dim=128, image_dim=32)
-    make_checkpoint.make(
-        path, shapes, kind=dtype("BF16"), config=make_checkpoint._config(1, 128, 256, "i2v")
-    )
+    make_checkpoint.make(path, shapes, kind=dtype("BF16"), config=make_checkpoint._config(1, 128, 256, "i2v"))
 
 
 def wan_wide_calibration(path: Path) -> None:
@@ -197,7 +195,7 @@ def _converted(kind: Callable[[Path], None], path: Path, scheme: str, convention
 KINDS: dict[str, Callable[[Path], None]] = {
     kind.__name__: kind
     for kind in (
-        wan, wan_t2v, wan_wide, wan_wide_calibration, wan_full, wan_lora, wan_pickle, wan_nvfp4, llm, llm_calibration, llm_fp8, llm_nvfp4,
-        svdquant, svdquant_fp4, flux_config,
+        wan, wan_t2v, wan_wide, wan_wide_calibration, wan_full, wan_lora, wan_pickle, wan_nvfp4,
+        llm, llm_calibration, llm_fp8, llm_nvfp4, svdquant, svdquant_fp4, flux_config,
     )
 }  # fmt: skip

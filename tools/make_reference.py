@@ -108,13 +108,13 @@ def _commands(words: Words) -> str:
             "Every command and option, as the program declares them. `transcode COMMAND --help` is shorter."
         ),
     )
-    root = click.Context(cli, info_name="transcode")
+    root = click.Context(cli, info_name="transcode", **cli.context_settings)
     rows = [(f"[`{name}`](#{name})", words(short)) for name, short in _summaries(cli, root)]
     text += _table((words("command"), words("what it does")), rows)
     for name in cli.list_commands(root):
         command = cli.get_command(root, name)
         assert command is not None
-        text += _command(command, click.Context(command, root, name), words)
+        text += _command(command, click.Context(command, root, name, **command.context_settings), words)
     return text
 
 
@@ -146,7 +146,9 @@ def _command(command: click.Command, context: click.Context, words: Words, depth
         for name in command.list_commands(context):
             below = command.get_command(context, name)
             assert below is not None
-            text += _command(below, click.Context(below, context, name), words, depth + 1)
+            text += _command(
+                below, click.Context(below, context, name, **below.context_settings), words, depth + 1
+            )
     return text
 
 
@@ -450,14 +452,14 @@ def pages(language: str, words: Words) -> dict[Path, str]:
     return {REFERENCE / f"{name}{suffix}": page(words).rstrip("\n") + "\n" for name, page in _PAGES.items()}
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Write the pages, or look whether they are current."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument(
         "--check", action="store_true", help="write nothing; end with 1 if something is not current"
     )
     parser.add_argument("--missing", action="store_true", help="print the sentences that docs/zh.yaml lacks")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     translations = yaml.safe_load(TRANSLATIONS.read_text(encoding="utf-8")) if TRANSLATIONS.exists() else {}
     trouble: list[str] = []
     for language in LANGUAGES:

@@ -24,6 +24,7 @@ import argparse
 import contextlib
 import difflib
 import io
+import itertools
 import os
 import re
 import shlex
@@ -43,7 +44,6 @@ WIDTH = "100"
 
 _FENCE = re.compile(r"^( *)```(\w*)\s*$")
 _COMMENT = re.compile(r"^ *<!-- (\w+)(?:: (.*?))? -->$")
-_SHELL = re.compile(r"[|<>&;*$`?]|\bfor\b")
 _VARYING = (
     (re.compile(r"\b\d+(\.\d+)? (ms|s)\b"), "# s"),
     (re.compile(r"\b\d+(\.\d+)? ([kMGT]?i?B)/s"), "# B/s"),
@@ -249,9 +249,9 @@ def _run(text: str, folder: Path) -> tuple[int, str]:
         return _known_target(words)
     if words[:2] == ["pip", "install"]:
         return _known_extra(words)
-    quoted = re.sub(r"'[^']*'|\"[^\"]*\"", "", text.partition(" #")[0])
-    if words[0] == "transcode" and not _SHELL.search(quoted):
-        return _transcode(words[1:])
+    pipeline, target = _pipeline(text)
+    if pipeline:
+        return _transcode(pipeline, target)
     shims = folder.parent / "bin"
     shims.mkdir(exist_ok=True)
     for name, module in (("transcode", ["-m", "transcode"]), ("python", [])):
@@ -267,19 +267,67 @@ def _run(text: str, folder: Path) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
-def _transcode(arguments: list[str]) -> tuple[int, str]:
+def _pipeline(text: str) -> tuple[list[list[str]], str | None]:
+    """Arguments of each ``transcode`` of a line, and the file that takes what the last one prints.
+
+    None where anything in it is another program's, or asks for more of a shell than pipes.
+    """
+    reader = shlex.shlex(text, posix=True, punctuation_chars="|<>&;()")
+    reader.whitespace_split = True
+    words = list(reader)
+    target = None
+    if len(words) > 2 and words[-2] == ">":
+        target, words = words[-1], words[:-2]
+    commands = [list(group) for bar, group in itertools.groupby(words, "|".__eq__) if not bar]
+    unquoted = re.sub(r"'[^']*'|\"[^\"]*\"", "", text.partition(" #")[0])
+    known = all(command[0] == "transcode" for command in commands)
+    if (
+        not known
+        or set(words) & {">", "<", ">>", "&&", "||", "&", ";", "(", ")"}
+        or re.search(r"[*?$`]", unquoted)
+    ):
+        return [], None
+    return [command[1:] for command in commands], target
+
+
+def _transcode(pipeline: list[list[str]], target: str | None) -> tuple[int, str]:
+    """Run the commands in this process, each on what the one before has printed; returns as :func:`_run`."""
+    said, passed, code = "", b"", 0
+    for number, arguments in enumerate(pipeline):
+        last = number == len(pipeline) - 1 and target is None
+        out, both = _stream(), _stream()
+        stdin = sys.stdin
+        sys.stdin = _stream(passed)
+        try:
+            with contextlib.redirect_stdout(both if last else out), contextlib.redirect_stderr(both):
+                code = max(code, _exit_code(arguments))
+        finally:
+            sys.stdin = stdin
+        passed = _bytes(out)
+        said += _bytes(both).decode()
+    if target is not None:
+        Path(target).write_bytes(passed)
+    return code, said
+
+
+def _exit_code(arguments: list[str]) -> int:
     from transcode.cli import main
 
-    stream = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
-    code: object = 0
-    with contextlib.redirect_stdout(stream), contextlib.redirect_stderr(stream):
-        try:
-            main(arguments)
-        except SystemExit as exited:
-            code = exited.code
+    try:
+        main(arguments)
+    except SystemExit as exited:
+        return exited.code if isinstance(exited.code, int) else int(exited.code is not None)
+    return 0
+
+
+def _stream(content: bytes = b"") -> io.TextIOWrapper:
+    return io.TextIOWrapper(io.BytesIO(content), encoding="utf-8", write_through=True)
+
+
+def _bytes(stream: io.TextIOWrapper) -> bytes:
     stream.flush()
     assert isinstance(stream.buffer, io.BytesIO)
-    return int(code or 0) if isinstance(code, int | None) else 1, stream.buffer.getvalue().decode()
+    return stream.buffer.getvalue()
 
 
 def _known_target(words: list[str]) -> tuple[int, str]:
