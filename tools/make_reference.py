@@ -109,7 +109,7 @@ def _commands(words: Words) -> str:
         ),
     )
     root = click.Context(cli, info_name="transcode", **cli.context_settings)
-    rows = [(f"[`{name}`](#{name})", words(short)) for name, short in _summaries(cli, root)]
+    rows = [(f"[`{name}`](#transcode-{name})", words(short)) for name, short in _summaries(cli, root)]
     text += _table((words("command"), words("what it does")), rows)
     for name in cli.list_commands(root):
         command = cli.get_command(root, name)
@@ -127,7 +127,7 @@ def _summaries(group: click.Group, context: click.Context) -> Iterator[tuple[str
 
 def _command(command: click.Command, context: click.Context, words: Words, depth: int = 2) -> str:
     path = context.command_path.removeprefix("transcode ")
-    text = f"{'#' * depth} transcode {path} {{#{path.replace(' ', '-')}}}\n\n"
+    text = f"{'#' * depth} transcode {path}\n\n"
     usage = " ".join(command.collect_usage_pieces(context))
     text += f"```text\n{context.command_path} {usage}\n```\n\n"
     text += "".join(_paragraph(block, words) for block in _blocks(command.help or ""))
@@ -374,7 +374,7 @@ def _python(words: Words) -> str:
     )
     for name in transcode.__all__:
         public = getattr(transcode, name)
-        text += f"## tc.{name} {{#{name}}}\n\n"
+        text += f"## tc.{name}\n\n"
         if not inspect.isclass(public):
             text += f"```text\ntc.{name}{_signature(public)}\n```\n\n"
         body, arguments = documented(public)
