@@ -1,6 +1,7 @@
 # make demo    convert a small checkpoint and look at the result
 # make test    run the tests; PYTEST_ARGS="-k header" runs some
-# make check   everything else that must hold: style, types, import layers, catalog, distribution
+# make docs    build the documentation as a site, into site/ (SITE=DIR)
+# make check   everything else that must hold: style, types, import layers, catalog, distribution, documentation
 #
 # VENV=DIR says where the environment lies; it is made when absent. PyTorch serves the tests only. On Linux the
 # default build of it brings CUDA along; TORCH="--index-url URL torch==2.13.0" takes another.
@@ -9,12 +10,14 @@ VENV ?= .venv
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 DEMO ?= demo
+SITE ?= site
 
 BIN := $(VENV)/bin
 USER_STAMP := $(VENV)/.transcode-installed
 DEV_STAMP := $(VENV)/.transcode-dev-installed
+DOCS_STAMP := $(VENV)/.transcode-docs-installed
 
-.PHONY: demo test check style format types layers formats wheel install dev
+.PHONY: demo test check style format types layers formats wheel docs install dev
 
 demo: install
 	$(BIN)/transcode run fixtures/wan_tiny $(DEMO)/wan_tiny_int8.safetensors --scheme int8 --force
@@ -23,7 +26,7 @@ demo: install
 test: dev
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-check: style format types layers formats wheel
+check: style format types layers formats wheel docs
 
 style: dev
 	$(BIN)/ruff check
@@ -43,6 +46,11 @@ formats: dev
 wheel: dev
 	$(BIN)/python tools/check_wheel.py
 
+# --quiet would silence the warnings that --strict counts.
+docs: $(DOCS_STAMP)
+	$(BIN)/python tools/make_reference.py --check
+	$(BIN)/python -m mkdocs build --strict --site-dir $(abspath $(SITE))
+
 install: $(USER_STAMP)
 
 dev: $(DEV_STAMP)
@@ -58,3 +66,7 @@ $(DEV_STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet $(TORCH)
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $(USER_STAMP) $@
+
+$(DOCS_STAMP): $(USER_STAMP)
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	touch $@

@@ -1,0 +1,136 @@
+"""What the documents say is so: commands run, what is printed is printed, quoted errors are the code's."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shutil
+from pathlib import Path
+
+import make_reference
+import pytest
+import run_documents
+import site_hooks
+
+ROOT = Path(__file__).parents[1]
+PAGES = run_documents.pages()
+IDS = [str(page.relative_to(ROOT)) for page in PAGES]
+
+_LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_every_command_runs(page: Path, tmp_path: Path):
+    run_documents.run_page(page, tmp_path / "page")
+
+
+def said(text: str, tmp_path: Path, monkeypatch, **options) -> str:
+    """Run a page of this text; returns what it is afterwards."""
+    monkeypatch.setattr(run_documents, "ROOT", tmp_path)
+    page = tmp_path / "page.md"
+    page.write_text(text)
+    run_documents.run_page(page, tmp_path / "folder" / "page", **options)
+    return page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("```sh\ntranscode inspect nothing\n```\n", r"page.md:2: .*ends with 2, not 0"),
+        ("\n```sh\n# remark\ntranscode --version\nfalse && true\n```\n", r"page.md:5: .*ends with 1"),
+        ("```console\n$ transcode --version\ntranscode, version 9\n```\n", r"prints something else"),
+        ("<!-- exit: 2 -->\n```sh\ntranscode --version\n```\n", r"ends with 0, not 2"),
+        ("```yaml\nsteps: [{quantise: int8}]\n```\n", r"unknown step"),
+        ("```python\nraise ValueError('x')\n```\n", r"page.md:1: ValueError"),
+        ("<!-- with: a=nothing -->\n```sh\ntrue\n```\n", r"no kind 'nothing'"),
+    ],
+)
+def test_what_is_not_so_is_told(text, what, tmp_path, monkeypatch):
+    with pytest.raises(run_documents.Trouble, match=what):
+        said(text, tmp_path, monkeypatch)
+
+
+def test_what_is_printed_is_written_into_the_page(tmp_path, monkeypatch):
+    page = "```console\n$ echo one; echo two; \\\n  echo three\nold\n...\nold\n$ echo four\n```\nend\n"
+    new = "```console\n$ echo one; echo two; \\\n  echo three\none\n...\nthree\n$ echo four\nfour\n```\nend\n"
+    assert said(page, tmp_path, monkeypatch, update=True) == new
+    assert said(new, tmp_path, monkeypatch) == new
+
+
+def test_times_may_differ(tmp_path, monkeypatch):
+    said("```console\n$ echo in 3.1 s '(5.2 MB/s)'\nin 88 s (1 kB/s)\n```\n", tmp_path, monkeypatch)
+
+
+def test_the_reference_is_current(capsys):
+    assert make_reference.main(["--check"]) == 0, capsys.readouterr().err
+
+
+def test_a_reference_that_is_not_current_is_told(tmp_path, monkeypatch, capsys):
+    shutil.copytree(ROOT / "docs" / "reference", tmp_path / "reference")
+    (tmp_path / "zh.yaml").write_text("Nobody says this.: 没有人这么说。\n")
+    page = tmp_path / "reference" / "schemes.md"
+    page.write_text(page.read_text().replace("## nvfp4", "## nvfp5"))
+    monkeypatch.setattr(make_reference, "ROOT", tmp_path)
+    monkeypatch.setattr(make_reference, "REFERENCE", tmp_path / "reference")
+    monkeypatch.setattr(make_reference, "TRANSLATIONS", tmp_path / "zh.yaml")
+    assert make_reference.main(["--check"]) == 1
+    told = capsys.readouterr().err
+    assert "schemes.md is not current" in told
+    assert "reference/commands.md is not current" not in told
+    assert "no translation of 'Schemes'" in told
+    assert "nothing says 'Nobody says this.' any more" in told
+
+
+def texts() -> list[str]:
+    """Every text of the code that is not a docstring, f-strings by their pieces."""
+    found: list[str] = []
+    for file in (ROOT / "transcode").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and "\n" not in node.value:
+                found.append(node.value)
+            elif isinstance(node, ast.JoinedStr):
+                pieces = [v.value if isinstance(v, ast.Constant) else "…" for v in node.values]
+                found.append("".join(map(str, pieces)))
+    return found
+
+
+def quoted() -> list[tuple[str, str]]:
+    pages = sorted((ROOT / "docs").glob("troubleshooting*.md"))
+    return [
+        (p.name, t) for p in pages for t in re.findall(r"^### `([^`]+)`", p.read_text("utf-8"), re.MULTILINE)
+    ]
+
+
+def test_errors_that_are_quoted_are_those_of_the_code():
+    known = texts()
+    assert len(quoted()) > 25
+    for page, error in quoted():
+        fragments = [fragment.strip() for fragment in error.split("…") if fragment.strip()]
+        pattern = re.compile(".*".join(map(re.escape, fragments)))
+        assert any(pattern.search(text) for text in known), f"{page}: nothing in transcode says {error!r}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_links_lead_somewhere(page: Path):
+    """Inside the repository; those of the built site are checked by mkdocs, anchors included."""
+    for match in _LINK.finditer(page.read_text(encoding="utf-8")):
+        path, _, _ = (match[1] or match[2]).partition("#")
+        if path and "://" not in path:
+            assert (page.parent / path).exists(), f"{page.name}: {path}"
+
+
+def test_links_are_those_of_the_site():
+    text = (
+        "[a](../CONTRIBUTING.md#rules) [b](use/vllm.md) [c](../Makefile) [d](https://x.y) [e](#f) [g](h.md)"
+    )
+    assert site_hooks.relinked(text, "how.md") == (
+        "[a](extend/contributing.md#rules) [b](use/vllm.md) c [d](https://x.y) [e](#f) [g](h.md)"
+    )
+    # a page that stands elsewhere links as it stands in the repository
+    assert site_hooks.relinked("[a](docs/reliability.md)", "changelog.md") == "[a](reliability.md)"
+    assert site_hooks.relinked("[a](formats/README.md)", "extend/contributing.md") == "[a](formats.md)"
+
+
+def test_the_readme_is_one_screen():
+    words = len((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert words < 900, words
