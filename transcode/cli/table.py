@@ -9,7 +9,18 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from .say import echo, one_line
 
-__all__ = ["DEFAULT_WIDTH", "count", "cut", "lines", "print_table", "size", "span", "width"]
+__all__ = [
+    "DEFAULT_WIDTH",
+    "count",
+    "beside_names",
+    "cut",
+    "ended",
+    "lines",
+    "print_table",
+    "size",
+    "span",
+    "width",
+]
 
 DEFAULT_WIDTH = 100
 """Columns where nobody knows how many there are, as in a pipe: nothing is cut then."""
@@ -57,6 +68,21 @@ def _fitting(text: str, columns: int) -> str:
         if taken > columns:
             return text[:at]
     return text
+
+
+def ended(text: str, columns: int) -> str:
+    """A text in so many columns: what is too long lacks its end."""
+    text = one_line(text)
+    return text if span(text) <= columns else _fitting(text, columns - len(_DOTS)) + _DOTS
+
+
+def beside_names(rows: Iterable[Sequence[str]], *, most: int) -> int:
+    """The columns that a table needs beside its first, where no other takes more than ``most``."""
+    widths: list[int] = []
+    for row in rows:
+        others = [min(span(one_line(cell)), most) + _GAP for cell in row[1:]]
+        widths = list(map(max, widths, others)) if widths else others
+    return sum(widths)
 
 
 def lines(text: str, first: str, columns: int | None) -> Iterator[str]:

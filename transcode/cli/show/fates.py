@@ -102,7 +102,7 @@ def sections(everything: Sequence[Fate]) -> list[Section]:
     return sorted(groups.values(), key=lambda one: (last.get(one.deed, 0), -one.bytes_in))
 
 
-def rows_of(section: Section, widest: int) -> list[Row[Fate]]:
+def rows_of(section: Section, widest: int | None = None) -> list[Row[Fate]]:
     """The tensors of a section, folded: those of a row have one shape and one story."""
     return fold(
         ((fate.name, (_shape(fate), fate.why, story(fate, folded=True)), fate) for fate in section.fates),

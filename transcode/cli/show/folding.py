@@ -1,4 +1,4 @@
-"""Names of tensors that differ in the numbers of blocks, in one line; nothing else is ever left out of a name.
+"""Names of tensors that differ in numbers of blocks, in one line; nothing else is ever left out of a name.
 
 A number of a name is that of a block if it counts modules alike: ``0`` to ``39`` of ``blocks.0`` to
 ``blocks.39``, of which each has ``attn.q.weight``. The ``0`` and ``2`` of ``ffn.0`` and ``ffn.2`` are two
@@ -158,7 +158,7 @@ def _filled(pattern: Sequence[str], marks: Sequence[str]) -> tuple[str, ...]:
 def _braced(
     rows: list[tuple[tuple[str, ...], Hashable, list[int]]], widest: int
 ) -> list[tuple[tuple[str, ...], Hashable, list[int]]]:
-    """Rows of as many tensors that differ in one word of their names, as ``{q,k}``: of modules, then of parts."""
+    """Rows that differ in one word of their names as one, with ``{q,k}``: of modules, then of parts."""
     for back in (2, 1):
         families: dict[Hashable, list[int]] = {}
         for number, (name, key, members) in enumerate(rows):

@@ -1,4 +1,4 @@
-"""A plan for people: on one screen what will be done, to what, why, and how big it gets; verbose, all of it."""
+"""A plan for people: on one screen what will be done, to what, and why, and how big it gets; or all of it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ...plan.plan import Plan
-from ..say import echo
-from ..table import DEFAULT_WIDTH, count, lines, print_table, size, width
+from ..say import echo, one_line
+from ..table import DEFAULT_WIDTH, beside_names, count, lines, print_table, size, span, width
 from .fates import Fate, Section, fates, rows_of, sections, story
 from .files import folded
 from .folding import Row
@@ -26,8 +26,10 @@ _BESIDES = ("keep", "add", "drop", "into others")
 
 _DIGEST = 19
 _DEED = 26
-_BESIDE = 42
-"""Columns that stand beside the names of a table."""
+_EVERY = ((2, 16), (0, 32), (2, 8))
+_GAPS = 8
+_INDENT = 2
+_WHY = 24
 
 
 def show_plan(plan: Plan, *, verbose: bool) -> None:
@@ -78,7 +80,7 @@ def show_deeds(everything: Sequence[Fate], *, rows: bool) -> None:
     """Print what is done to how many tensors, and how big they are; with ``rows``, which and why."""
     parts = sections(everything)
     columns = width() or DEFAULT_WIDTH
-    folds = [rows_of(part, columns - _BESIDE) if rows else [] for part in parts]
+    folds = [_rows(part) if rows else [] for part in parts]
     shown = _chosen(folds) if rows else [[] for _ in parts]
     heads = [_head(part) for part in parts]
     widths = [max((len(head[i]) for head in heads if len(head[0]) <= _DEED), default=0) for i in range(3)]
@@ -93,7 +95,13 @@ def show_deeds(everything: Sequence[Fate], *, rows: bool) -> None:
             echo(f"{first}  {types}".rstrip(), bold=True)
         cells = [*_cells(shown_of), *_rest(folds_of, shown_of)] if rows else []
         if cells:
-            print_table(("",) * 4, cells, right=(1,), tight=((3, 24), (0, 24), (3, 10)), indent=2)
+            print_table(("",) * 4, cells, right=(1,), tight=((3, _WHY), (0, 24), (3, 10)), indent=2)
+
+
+def _rows(part: Section) -> list[Row[Fate]]:
+    """The rows of a section, with names that have room."""
+    beside = _INDENT + beside_names(_cells(rows_of(part)), most=_WHY)
+    return rows_of(part, (width() or DEFAULT_WIDTH) - beside)
 
 
 def _head(part: Section) -> tuple[str, str, str, str]:
@@ -110,10 +118,10 @@ def _types(part: Section) -> str:
 
 
 def _cells(rows: Iterable[Row[Fate]]) -> list[tuple[str, str, str, str]]:
-    return [(row.name, f"{len(row.items)} x", _facts(row.items[0]), row.items[0].why) for row in rows]
+    return [(row.name, f"{len(row.items)} x", _shape(row.items[0]), row.items[0].why) for row in rows]
 
 
-def _facts(fate: Fate) -> str:
+def _shape(fate: Fate) -> str:
     shape = fate.tensor.spec.shape if fate.before is None else fate.before.shape
     return f"[{','.join(map(str, shape))}]"
 
@@ -134,7 +142,7 @@ def _rest(rows: Sequence[Row[Fate]], shown: Sequence[Row[Fate]]) -> list[tuple[s
 
 
 def _chosen(folds: Sequence[Sequence[Row[Fate]]]) -> list[list[Row[Fate]]]:
-    """The rows of each section that are shown, so that all fit: reasons to keep tensors are told before patterns.
+    """The rows of each section that are shown, so that all fit on a screen.
 
     First the reasons with most rows of what is kept or left out lose theirs; then the smallest rows go.
     """
@@ -157,17 +165,13 @@ def _chosen(folds: Sequence[Sequence[Row[Fate]]]) -> list[list[Row[Fate]]]:
 
 
 def _show_largest(everything: Sequence[Fate]) -> None:
-    """Print the ten largest tensors of the source; those of one size, if they are folded, with all of theirs."""
-    columns = width() or DEFAULT_WIDTH
+    """Print the ten largest tensors of the source, each with all that are folded with it."""
     rows = [
-        (row, row.items[0])
-        for part in sections(everything)
-        for row in rows_of(part, columns - _BESIDE)
-        if row.items[0].bytes_in
+        (row, row.items[0]) for part in sections(everything) for row in _rows(part) if row.items[0].bytes_in
     ]
     rows.sort(key=lambda pair: -pair[1].bytes_in)
     shown: list[tuple[str, str, str, str]] = []
-    listed = 0
+    listed, least = 0, 0
     for row, fate in rows:
         if len(shown) >= _LARGEST or (listed >= _LARGEST and fate.bytes_in < least):
             break
@@ -188,25 +192,34 @@ def _show_largest(everything: Sequence[Fate]) -> None:
 
 
 def _show_every(everything: Sequence[Fate]) -> None:
-    rows = []
-    for fate in everything:
-        events = story(fate)
-        if fate.deed in ("drop", "into others"):
-            events = fate.why
-        rows.append((fate.name, "-" if fate.before is None else str(fate.before), _whole(fate), events))
-    print_table(("tensor", "stored", "becomes", "fate"), rows, tight=((3, 16), (2, 24), (0, 24)))
+    """Print a line for each tensor, in sections as those of a screen."""
+    columns = width()
+    parts = sections(everything)
+    heads = [_head(part) for part in parts]
+    for part, head in zip(parts, heads, strict=True):
+        echo(f"{'  '.join(head[:3])}{head[3]}  {_types(part)}".rstrip(), bold=True)
+        rows = [(fate.name, _shape(fate), _written(fate), _told(fate)) for fate in part.fates]
+        widths = [max(span(one_line(row[i])) for row in rows) for i in range(4)]
+        if columns is not None and sum(widths) + _GAPS > columns:
+            rows = [(name, shape, "", fate) for name, shape, _, fate in rows]
+        if not any(row[2] for row in rows):
+            print_table(("",) * 3, [(row[0], row[1], row[3]) for row in rows], tight=_EVERY, indent=2)
+        else:
+            print_table(("",) * 4, rows, tight=((0, 24),), indent=2)
 
 
-def _whole(fate: Fate) -> str:
-    """What is written of a tensor, with all shapes."""
-    tensor = fate.tensor
-    if fate.deed in ("drop", "into others"):
-        return "-"
-    if tensor.plain:
-        return "" if tensor.name == tensor.source and not tensor.fate else str(tensor.spec.dtype)
-    return " + ".join(
-        f"{part.role} {part.spec.dtype.name}[{','.join(map(str, part.spec.shape))}]" for part in tensor.parts
+def _written(fate: Fate) -> str:
+    """What is written of a tensor that has several parts, with their shapes."""
+    return (
+        ""
+        if fate.tensor.plain or not fate.becomes
+        else " + ".join(str(part.spec) for part in fate.tensor.parts)
     )
+
+
+def _told(fate: Fate) -> str:
+    """What happened to a tensor, but for what the section's head says."""
+    return fate.why if len(fate.tensor.fate) < 2 and fate.why else story(fate)
 
 
 def show_files(plan: Plan, *, verbose: bool) -> None:
