@@ -150,6 +150,8 @@ def _parts(one: Logical, *, short: bool) -> str:
     """What is stored: ``I8 + BF16 scale``; short: ``I8 + scale``."""
     said = []
     for role, part in one.parts.items():
+        if short and role == "marker":
+            continue
         dtype, plain = part.spec.dtype.name, role in ("values", "codes")
         words = role.replace("_", " ")
         said.append(dtype if plain else words if short or role == "marker" else f"{dtype} {words}")
@@ -163,7 +165,7 @@ def _shape(one: Logical) -> str:
 
 def _folded(logical: list[Logical]) -> None:
     """A line for what differs in numbers of blocks only; a weight and its scales are one."""
-    from .show.folding import fold
+    from .show.folding import braced, fold
     from .table import DEFAULT_WIDTH, beside_names, print_table, size, width
 
     columns = width()
@@ -174,10 +176,11 @@ def _folded(logical: list[Logical]) -> None:
         short = columns is not None and columns < DEFAULT_WIDTH
         return row.name, f"{len(row.items)} x", _shape(one), _parts(one, short=short), size(nbytes)
 
-    beside = beside_names(map(cells, fold(named)), most=_PARTS)
+    rows = fold(named)
+    room = (columns or DEFAULT_WIDTH) - beside_names(map(cells, rows), most=_PARTS)
     print_table(
         ("tensor", "", "shape", "stored as", "size"),
-        list(map(cells, fold(named, widest=(columns or DEFAULT_WIDTH) - beside))),
+        list(map(cells, braced(rows, room))),
         right=(1, 4),
         tight=((3, _PARTS), (0, 24), (3, 8)),
     )

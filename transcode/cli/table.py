@@ -11,8 +11,8 @@ from .say import echo, one_line
 
 __all__ = [
     "DEFAULT_WIDTH",
-    "count",
     "beside_names",
+    "count",
     "cut",
     "ended",
     "lines",
@@ -28,6 +28,8 @@ DEFAULT_WIDTH = 100
 _LEAST = 40
 _DOTS = "..."
 _GAP = 2
+_MORE = 2
+"""Digits by which numbers grow where rows are put together."""
 
 
 def width() -> int | None:
@@ -82,7 +84,7 @@ def beside_names(rows: Iterable[Sequence[str]], *, most: int) -> int:
     for row in rows:
         others = [min(span(one_line(cell)), most) + _GAP for cell in row[1:]]
         widths = list(map(max, widths, others)) if widths else others
-    return sum(widths)
+    return sum(widths) + _MORE
 
 
 def lines(text: str, first: str, columns: int | None) -> Iterator[str]:

@@ -102,12 +102,18 @@ def sections(everything: Sequence[Fate]) -> list[Section]:
     return sorted(groups.values(), key=lambda one: (last.get(one.deed, 0), -one.bytes_in))
 
 
-def rows_of(section: Section, widest: int | None = None) -> list[Row[Fate]]:
-    """The tensors of a section, folded: those of a row have one shape and one story."""
-    return fold(
-        ((fate.name, (_shape(fate), fate.why, story(fate, folded=True)), fate) for fate in section.fates),
-        widest=widest,
-    )
+def rows_of(parts: Sequence[Section]) -> list[list[Row[Fate]]]:
+    """The tensors of each section, folded: those of a row have one shape and one story."""
+    named = [
+        (fate.name, (number, _shape(fate), fate.why, story(fate, folded=True)), fate)
+        for number, part in enumerate(parts)
+        for fate in part.fates
+    ]
+    rows: list[list[Row[Fate]]] = [[] for _ in parts]
+    numbers = {id(fate): number for number, part in enumerate(parts) for fate in part.fates}
+    for row in fold(named):
+        rows[numbers[id(row.items[0])]].append(row)
+    return rows
 
 
 def story(fate: Fate, *, folded: bool = False) -> str:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-__all__ = ["Row", "fold"]
+__all__ = ["Row", "braced", "fold"]
 
 T = TypeVar("T")
 
@@ -34,41 +34,39 @@ class Row(Generic[T]):
     """Tensors that are alike in all that is shown of them.
 
     Attributes:
-        name: of the only one; else the pattern of all names, where ``*`` stands for all numbers of blocks
-            that there are, ``{1..3}`` for some of them, and ``{q,k}`` for names that are alike.
+        parts: of the name: texts, and between them what stands for the numbers of blocks.
+        key: all in which they are equal.
         items: the tensors.
     """
 
-    name: str
+    parts: tuple[str, ...]
+    key: Hashable
     items: tuple[T, ...]
 
+    @property
+    def name(self) -> str:
+        """That of the only tensor; else the pattern of all names, where ``*`` stands for all numbers of blocks
+        that there are, ``{1..3}`` for some of them, and ``{q,k}`` for names that are alike.
+        """
+        return "".join(self.parts)
 
-def fold(named: Iterable[tuple[str, Hashable, T]], *, widest: int | None = None) -> list[Row[T]]:
+
+def fold(named: Iterable[tuple[str, Hashable, T]]) -> list[Row[T]]:
     """Put what is alike into one row each, in the order of the first of them.
 
     Args:
         named: of each tensor its name, all that must be equal for a row, and the tensor.
-        widest: columns that ``{q,k}`` may make of a name; None if it may not.
     """
     entries = list(named)
     texts, numbers, totals = _patterns([name for name, _, _ in entries])
     groups: dict[tuple[tuple[str, ...], Hashable], list[int]] = {}
     for at, (_, key, _) in enumerate(entries):
         groups.setdefault((texts[at], key), []).append(at)
-    rows: list[tuple[tuple[str, ...], Hashable, list[int]]] = []
+    rows = []
     for (pattern, key), members in groups.items():
-        indices = [numbers[at] for at in members]
-        marks = _marks(indices, whole=len(members) == totals[pattern])
-        rows.append((_filled(pattern, marks), key, members))
-    if widest is not None:
-        rows = _braced(rows, widest)
-    return [
-        Row(
-            "".join(name) if len(members) > 1 else entries[members[0]][0],
-            tuple(entries[at][2] for at in members),
-        )
-        for name, _, members in rows
-    ]
+        marks = _marks([numbers[at] for at in members], whole=len(members) == totals[pattern])
+        rows.append(Row(_filled(pattern, marks), key, tuple(entries[at][2] for at in members)))
+    return rows
 
 
 def _patterns(
@@ -155,53 +153,52 @@ def _filled(pattern: Sequence[str], marks: Sequence[str]) -> tuple[str, ...]:
     return tuple(parts)
 
 
-def _braced(
-    rows: list[tuple[tuple[str, ...], Hashable, list[int]]], widest: int
-) -> list[tuple[tuple[str, ...], Hashable, list[int]]]:
-    """Rows that differ in one word of their names as one, with ``{q,k}``: of modules, then of parts."""
+def braced(rows: Sequence[Row[T]], widest: int) -> list[Row[T]]:
+    """Rows that differ in one word of their names as one, with ``{q,k}``: of modules, then of parts.
+
+    Args:
+        widest: columns that such a name may take.
+    """
+    rows = list(rows)
     for back in (2, 1):
         families: dict[Hashable, list[int]] = {}
-        for number, (name, key, members) in enumerate(rows):
-            words = name[-1].split(".")
-            if len(words) < back + 1 or _plain(words[-back]) is None:
+        for number, row in enumerate(rows):
+            words = row.parts[-1].split(".")
+            if len(words) < back + 1 or not _is_plain(words[-back]):
                 families[number] = [number]
                 continue
-            rest = (name[:-1], tuple(words[:-back]), tuple(words[len(words) - back + 1 :]))
-            families.setdefault((rest, key, len(members)), []).append(number)
-        merged: dict[int, tuple[tuple[str, ...], Hashable, list[int]]] = {}
+            rest = (row.parts[:-1], tuple(words[:-back]), tuple(words[len(words) - back + 1 :]))
+            families.setdefault((rest, row.key, len(row.items)), []).append(number)
+        merged: dict[int, Row[T]] = {}
         for alike in families.values():
-            for bunch in _bunches([rows[number] for number in alike], back, widest):
-                first = next(number for number in alike if rows[number][2][0] == bunch[0][2][0])
-                merged[first] = _joined(bunch, back)
+            for bunch in _bunches(alike, rows, back, widest):
+                merged[bunch[0]] = _joined([rows[number] for number in bunch], back)
         rows = [merged[number] for number in sorted(merged)]
     return rows
 
 
-def _plain(word: str) -> str | None:
-    """The word if it is none of a number or of what has been put together."""
-    return None if not word or word.isdigit() or "{" in word or "*" in word else word
+def _is_plain(word: str) -> bool:
+    """Whether it is neither a number nor anything that has been put together."""
+    return bool(word) and not (word.isdigit() or "{" in word or "*" in word)
 
 
-def _bunches(
-    rows: Sequence[tuple[tuple[str, ...], Hashable, list[int]]], back: int, widest: int
-) -> Iterable[list[tuple[tuple[str, ...], Hashable, list[int]]]]:
-    """Rows cut where the name of all would be too wide, or has too many words."""
-    bunch: list[tuple[tuple[str, ...], Hashable, list[int]]] = []
-    for row in rows:
-        if bunch and (len(bunch) >= _LIST or len("".join(_joined([*bunch, row], back)[0])) > widest):
+def _bunches(numbers: Sequence[int], rows: Sequence[Row[T]], back: int, widest: int) -> Iterator[list[int]]:
+    """Numbers of rows, cut where the name of all would be too wide, or has too many words."""
+    bunch: list[int] = []
+    for number in numbers:
+        together = [rows[other] for other in (*bunch, number)]
+        if bunch and (len(bunch) >= _LIST or len(_joined(together, back).name) > widest):
             yield bunch
             bunch = []
-        bunch.append(row)
-    if bunch:
-        yield bunch
+        bunch.append(number)
+    yield bunch
 
 
-def _joined(
-    bunch: Sequence[tuple[tuple[str, ...], Hashable, list[int]]], back: int
-) -> tuple[tuple[str, ...], Hashable, list[int]]:
-    name, key, members = bunch[0]
+def _joined(bunch: Sequence[Row[T]], back: int) -> Row[T]:
+    first = bunch[0]
     if len(bunch) == 1:
-        return name, key, members
-    words = name[-1].split(".")
-    words[-back] = "{" + ",".join(row[0][-1].split(".")[-back] for row in bunch) + "}"
-    return (*name[:-1], ".".join(words)), key, [at for row in bunch for at in row[2]]
+        return first
+    words = first.parts[-1].split(".")
+    words[-back] = "{" + ",".join(row.parts[-1].split(".")[-back] for row in bunch) + "}"
+    items = tuple(item for row in bunch for item in row.items)
+    return Row((*first.parts[:-1], ".".join(words)), first.key, items)

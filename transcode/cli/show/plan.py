@@ -10,7 +10,7 @@ from ..say import echo, one_line
 from ..table import DEFAULT_WIDTH, beside_names, count, lines, print_table, size, span, width
 from .fates import Fate, Section, fates, rows_of, sections, story
 from .files import folded
-from .folding import Row
+from .folding import Row, braced
 from .remarks import alike, line
 
 __all__ = ["show_deeds", "show_files", "show_head", "show_notes", "show_plan", "totals"]
@@ -42,8 +42,10 @@ def show_plan(plan: Plan, *, verbose: bool) -> None:
         _show_every(everything)
         echo()
     else:
-        show_deeds(everything, rows=True)
-        _show_largest(everything)
+        parts = sections(everything)
+        folds = _rows(parts)
+        show_deeds(parts, folds)
+        _show_largest(folds)
         echo()
     show_files(plan, verbose=verbose)
     hint = "" if verbose else "  (-v lists every tensor)"
@@ -76,12 +78,12 @@ def show_notes(plan: Plan, *, verbose: bool) -> None:
         echo(f"note         ... and {rest} more; -v shows them")
 
 
-def show_deeds(everything: Sequence[Fate], *, rows: bool) -> None:
-    """Print what is done to how many tensors, and how big they are; with ``rows``, which and why."""
-    parts = sections(everything)
+def show_deeds(parts: Sequence[Section], folds: Sequence[Sequence[Row[Fate]]] | None = None) -> None:
+    """Print what is done to how many tensors, and how big they are; with their rows, which and why."""
     columns = width() or DEFAULT_WIDTH
-    folds = [_rows(part) if rows else [] for part in parts]
-    shown = _chosen(folds) if rows else [[] for _ in parts]
+    if folds is None:
+        folds = [()] * len(parts)
+    shown = _chosen(folds)
     heads = [_head(part) for part in parts]
     widths = [max((len(head[i]) for head in heads if len(head[0]) <= _DEED), default=0) for i in range(3)]
     for part, head, folds_of, shown_of in zip(parts, heads, folds, shown, strict=True):
@@ -93,15 +95,17 @@ def show_deeds(everything: Sequence[Fate], *, rows: bool) -> None:
                 echo(text)
         else:
             echo(f"{first}  {types}".rstrip(), bold=True)
-        cells = [*_cells(shown_of), *_rest(folds_of, shown_of)] if rows else []
+        cells = [*_cells(shown_of), *_rest(folds_of, shown_of)]
         if cells:
             print_table(("",) * 4, cells, right=(1,), tight=((3, _WHY), (0, 24), (3, 10)), indent=2)
 
 
-def _rows(part: Section) -> list[Row[Fate]]:
-    """The rows of a section, with names that have room."""
-    beside = _INDENT + beside_names(_cells(rows_of(part)), most=_WHY)
-    return rows_of(part, (width() or DEFAULT_WIDTH) - beside)
+def _rows(parts: Sequence[Section]) -> list[list[Row[Fate]]]:
+    """The rows of each section, with names that have room."""
+    columns = width() or DEFAULT_WIDTH
+    return [
+        braced(rows, columns - _INDENT - beside_names(_cells(rows), most=_WHY)) for rows in rows_of(parts)
+    ]
 
 
 def _head(part: Section) -> tuple[str, str, str, str]:
@@ -164,11 +168,9 @@ def _chosen(folds: Sequence[Sequence[Row[Fate]]]) -> list[list[Row[Fate]]]:
     return [[row for row in part if id(row) not in hidden] for part in folds]
 
 
-def _show_largest(everything: Sequence[Fate]) -> None:
+def _show_largest(folds: Iterable[Iterable[Row[Fate]]]) -> None:
     """Print the ten largest tensors of the source, each with all that are folded with it."""
-    rows = [
-        (row, row.items[0]) for part in sections(everything) for row in _rows(part) if row.items[0].bytes_in
-    ]
+    rows = [(row, row.items[0]) for part in folds for row in part if row.items[0].bytes_in]
     rows.sort(key=lambda pair: -pair[1].bytes_in)
     shown: list[tuple[str, str, str, str]] = []
     listed, least = 0, 0

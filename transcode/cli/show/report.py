@@ -9,7 +9,7 @@ from ...core.quality import Loss
 from ...execution.execute import Report, by_scheme
 from ..say import echo
 from ..table import print_table, size
-from .fates import fates
+from .fates import fates, sections
 from .plan import show_deeds, show_files, show_notes, show_plan, totals
 
 __all__ = ["show_report"]
@@ -28,7 +28,7 @@ def show_report(report: Report, *, verbose: bool) -> None:
         show_plan(plan, verbose=True)
     else:
         show_notes(plan, verbose=False)
-        show_deeds(everything, rows=False)
+        show_deeds(sections(everything))
         show_files(plan, verbose=False)
     if losses := report.losses():
         _show_losses(losses, verbose=verbose)
