@@ -106,11 +106,11 @@ def _summary(inspected: Inspected, chosen: set[str]) -> None:
         ways = f" as {', '.join(quantized.ways)}" if quantized.ways else ""
         whose = f", for {' or '.join(quantized.conventions)}" if quantized.conventions else ""
         _line("quantized", f"{count(quantized.tensors, 'tensor')}{ways}{whose}")
-        for said in quantized.by:
-            _line("", said)
-    if (made := inspected.made) is not None:
-        steps = " | ".join(made["steps"]) or f"written for {made.get('convention', 'nobody')}"
-        _line("made by", f"transcode {made.get('version', '')}: {steps}")
+        for statement in quantized.by:
+            _line("", statement)
+    if (record := inspected.made) is not None:
+        steps = " | ".join(record["steps"]) or f"written for {record.get('convention', 'nobody')}"
+        _line("made by", f"transcode {record.get('version', '')}: {steps}")
     tensors = [tensor for tensor in source.tensors if tensor.name in chosen]
     part = "" if len(tensors) == len(source.tensors) else f" of {len(source.tensors)}"
     nbytes = sum(tensor.spec.nbytes for tensor in tensors)

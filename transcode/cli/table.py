@@ -87,19 +87,29 @@ def beside_names(rows: Iterable[Sequence[str]], *, most: int) -> int:
     return sum(widths) + _MORE
 
 
-def lines(text: str, first: str, columns: int | None) -> Iterator[str]:
-    """A text behind ``first``, broken between words where it is wider than ``columns`` (never if None)."""
-    text = one_line(text)
+def lines(text: str, first: str, columns: int | None, *, hanging: int | None = None) -> Iterator[str]:
+    """A text behind ``first`` on as many lines as it takes, broken between words, or in longer words.
+
+    Args:
+        columns: of a line; None never breaks.
+        hanging: spaces before all lines but the first; as many as ``first`` is long, unless said.
+    """
+    text, first = one_line(text), one_line(first)
     if columns is None:
         yield first + text
         return
-    line, room, empty = first, columns, True
+    spaces = " " * (len(first) if hanging is None else hanging)
+    line, empty = first, True
     for word in text.split(" "):
-        if not empty and span(line) + 1 + span(word) > room:
+        if not empty and span(line) + 1 + span(word) > columns:
             yield line.rstrip()
-            line, empty = " " * len(first), True
+            line, empty = spaces, True
         line += word if empty else f" {word}"
         empty = False
+        while span(line) > columns:
+            head = _fitting(line, columns)
+            yield head
+            line = spaces + line[len(head) :]
     yield line.rstrip()
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ...core.event import Event
 from ...core.spec import Spec
 from ...core.tensor import LazyTensor
 from ...plan.plan import Plan
-from .folding import Row, fold
+from .folding import Row, fold, starred
 
 __all__ = ["Fate", "Section", "fates", "rows_of", "sections", "story"]
 
@@ -88,6 +88,12 @@ def fates(plan: Plan) -> list[Fate]:
         )
 
     written = [fate(tensor, tensor.fate, tensor.nbytes, gone=False) for tensor in plan.tensors]
+    if any(one.deed == "rename" for one in written):
+        names = starred([one.tensor.name for one in written])
+        written = [
+            replace(one, why=f"-> {name}") if one.deed == "rename" else one
+            for one, name in zip(written, names, strict=True)
+        ]
     return written + [fate(tensor, (*tensor.fate, why), 0, gone=True) for tensor, why in plan.log.dropped]
 
 

@@ -13,7 +13,7 @@ from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-__all__ = ["Row", "braced", "fold"]
+__all__ = ["Row", "braced", "fold", "starred"]
 
 T = TypeVar("T")
 
@@ -45,8 +45,10 @@ class Row(Generic[T]):
 
     @property
     def name(self) -> str:
-        """That of the only tensor; else the pattern of all names, where ``*`` stands for all numbers of blocks
-        that there are, ``{1..3}`` for some of them, and ``{q,k}`` for names that are alike.
+        """That of the only tensor; else the pattern of all names.
+
+        ``*`` stands for all numbers of blocks that there are, ``{1..3}`` for some of them, ``{q,k}`` for
+        names that are alike.
         """
         return "".join(self.parts)
 
@@ -67,6 +69,11 @@ def fold(named: Iterable[tuple[str, Hashable, T]]) -> list[Row[T]]:
         marks = _marks([numbers[at] for at in members], whole=len(members) == totals[pattern])
         rows.append(Row(_filled(pattern, marks), key, tuple(entries[at][2] for at in members)))
     return rows
+
+
+def starred(names: Sequence[str]) -> list[str]:
+    """Names with ``*`` for the numbers of blocks."""
+    return ["*".join(texts) for texts in _patterns(names)[0]]
 
 
 def _patterns(

@@ -7,6 +7,7 @@ from math import inf
 
 from ...core.quality import Loss
 from ...execution.execute import Report, by_scheme
+from ..duration import duration
 from ..say import echo
 from ..table import print_table, size
 from .fates import fates, sections
@@ -37,16 +38,6 @@ def show_report(report: Report, *, verbose: bool) -> None:
     echo(
         f"done   {duration(report.seconds)}{_rate(report)} -> {plan.destination}{'/' if plan.folder else ''}"
     )
-
-
-def duration(seconds: float) -> str:
-    """Seconds for people."""
-    if seconds < 1:
-        return f"{max(round(seconds * 1000), 1)} ms"
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
 def _rate(report: Report) -> str:
