@@ -11,7 +11,7 @@ from .say import echo, echo_json, notice
 
 if TYPE_CHECKING:
     from ..consumers.inspection import Inspected, Logical
-    from .show.folding import Row
+    from .folding import Row
 
 __all__ = ["inspect"]
 
@@ -165,7 +165,7 @@ def _shape(one: Logical) -> str:
 
 def _folded(logical: list[Logical]) -> None:
     """A line for what differs in numbers of blocks only; a weight and its scales are one."""
-    from .show.folding import braced, fold
+    from .folding import braced, fold
     from .table import DEFAULT_WIDTH, beside_names, print_table, size, width
 
     columns = width()

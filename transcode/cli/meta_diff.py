@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .folding import fold
 from .meta_common import json_option, progress, show_changes, show_json, warn
 from .options import command, debug_option
 from .say import echo
-from .show.folding import fold
 
 if TYPE_CHECKING:
     from ..containers.compare import Change

@@ -9,7 +9,7 @@ from ...core.event import Event
 from ...core.spec import Spec
 from ...core.tensor import LazyTensor
 from ...plan.plan import Plan
-from .folding import Row, fold, starred
+from ..folding import Row, fold, starred
 
 __all__ = ["Fate", "Section", "fates", "rows_of", "sections", "story"]
 
@@ -124,8 +124,8 @@ def rows_of(parts: Sequence[Section]) -> list[list[Row[Fate]]]:
 
 def story(fate: Fate, *, folded: bool = False) -> str:
     """All that was done to a tensor. Folded: without the numbers of its own names."""
-    told = "; ".join(_folded(event) if folded else str(event) for event in fate.tensor.fate)
-    return told or "keep"
+    events = "; ".join(_folded(event) if folded else str(event) for event in fate.tensor.fate)
+    return events or "keep"
 
 
 def _shape(fate: Fate) -> tuple[object, ...]:

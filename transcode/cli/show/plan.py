@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ...plan.plan import Plan
+from ..folding import Row, braced
 from ..say import echo, one_line
 from ..table import DEFAULT_WIDTH, beside_names, count, lines, print_table, size, span, width
 from .fates import Fate, Section, fates, rows_of, sections, story
 from .files import folded
-from .folding import Row, braced
 from .remarks import alike, line
 
 __all__ = ["show_deeds", "show_files", "show_head", "show_notes", "show_plan", "totals"]
