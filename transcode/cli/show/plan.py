@@ -15,7 +15,7 @@ from .remarks import alike, line
 
 __all__ = ["show_deeds", "show_files", "show_head", "show_notes", "show_plan", "totals"]
 
-_ROWS = 22
+_ROWS = 20
 """Rows of all sections together, if there are many: a plan is to be seen at once."""
 
 _NOTES = 6
@@ -30,6 +30,7 @@ _EVERY = ((2, 16), (0, 32), (2, 8))
 _GAPS = 8
 _INDENT = 2
 _WHY = 24
+_REASONS = 3
 
 
 def show_plan(plan: Plan, *, verbose: bool) -> None:
@@ -136,12 +137,17 @@ def _rest(rows: Sequence[Row[Fate]], shown: Sequence[Row[Fate]]) -> list[tuple[s
     by_reason: dict[str, list[Row[Fate]]] = {}
     for row in rows:
         if id(row) not in chosen:
-            by_reason.setdefault(row.items[0].why, []).append(row)
+            fate = row.items[0]
+            by_reason.setdefault("" if fate.deed == "rename" else fate.why, []).append(row)
     if not shown and set(by_reason) == {""}:
         return []  # the section's head says as much
+    ordered = sorted(by_reason.items(), key=lambda item: -sum(len(row.items) for row in item[1]))
+    said = ordered[:_REASONS]
+    if others := [row for _, hidden in ordered[_REASONS:] for row in hidden]:
+        said.append(("other reasons", others))
     return [
         (f"({count(len(hidden), 'pattern')})", f"{sum(len(row.items) for row in hidden)} x", "", why)
-        for why, hidden in by_reason.items()
+        for why, hidden in said
     ]
 
 
