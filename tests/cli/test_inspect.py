@@ -117,7 +117,7 @@ def test_who_says_how_it_is_quantized(convention, said, cli, wan, tmp_path):
     """Without the record, as other programs write it."""
     cli("run", wan, tmp_path / "o", "--scheme", "fp8", "--convention", convention)
     for path in (tmp_path / "o").glob("*.safetensors"):
-        cli("meta", "delete", path, "transcode")
+        cli("meta", "del", path, "transcode")
     summary = lines(cli("inspect", tmp_path / "o").out)
     whose = cli("inspect", tmp_path / "o", "--json").json["quantized"]
     assert convention in whose["conventions"]
@@ -136,7 +136,7 @@ def test_what_others_quantized(cli, save):
     path = save(parts | {"norm.weight": torch.ones(8)})
     said = cli("inspect", path).out
     assert lines(said)["quantized"] == "3 tensors as GPTQ"
-    assert re.search(r"(?m)^layers\.\*\.q +3 x ", said)
+    assert re.search(r"(?m)^layers\.\*\.q\.weight +3 x ", said)
 
 
 A = torch.ones(4, 4)
@@ -166,7 +166,7 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_it_is(kind, cli, save):
-    path = save(KINDS[kind])
+    path = save({name: tensor.clone() for name, tensor in KINDS[kind].items()})
     assert lines(cli("inspect", path).out)["is"] == kind
     assert cli("inspect", path, "--json").json["kinds"] == [kind]
 

@@ -61,7 +61,8 @@ def test_a_bar_knows_no_question_marks(monkeypatch):
 @pytest.mark.parametrize(
     ("seconds", "said"),
     [
-        (0.0, "1 ms"), (0.012, "12 ms"), (0.9999, "1.0 s"), (4.14, "4.1 s"), (59.97, "1 min 00 s"), (125, "2 min 05 s"),
+        (0.0, "1 ms"), (0.012, "12 ms"), (0.9999, "1.0 s"), (4.14, "4.1 s"), (59.97, "1 min 00 s"),
+        (125, "2 min 05 s"),
         (4800, "1 h 20 min"),
     ],
 )  # fmt: skip

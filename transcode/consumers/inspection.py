@@ -227,7 +227,7 @@ def _with_companions(
 def _alien(
     dtypes: Mapping[str, str], modules: Mapping[str, tuple[str, tuple[str, ...]]]
 ) -> dict[str, dict[str, str]]:
-    """Modules of foreign formats with all of their parts; what is left alone."""
+    """The weights of modules of foreign formats with all of their parts; the others as they are."""
     groups: dict[str, dict[str, str]] = {}
     for stored in dtypes:
         parent, _, leaf = stored.rpartition(".")
@@ -242,7 +242,7 @@ def _alien(
             groups[stored] = {"values": stored}
             continue
         role = "codes" if ending == endings[0] else ending[1:]
-        groups.setdefault(module, {})[role] = stored
+        groups.setdefault(f"{module}.weight", {})[role] = stored
     return groups
 
 
