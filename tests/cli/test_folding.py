@@ -78,10 +78,11 @@ def test_layers_of_a_sequence_stay_apart():
     assert rows(["proj.0.weight", "proj.1.weight"]) == {"proj.0.weight": 1, "proj.1.weight": 1}
 
 
-def test_layers_of_a_sequence_stay_apart_in_an_adapter_and_with_scales():
+@pytest.mark.parametrize("layers", [(0, 2), (0, 1)])
+def test_layers_of_a_sequence_stay_apart_in_an_adapter_and_with_scales(layers):
     ends = ("lora_A.weight", "lora_B.weight", "weight.absmax", "weight_scale", "comfy_quant")
-    names = [f"blocks.{i}.ffn.{j}.{end}" for i in range(3) for j in (0, 2) for end in ends]
-    assert rows(names) == {f"blocks.*.ffn.{j}.{end}": 3 for j in (0, 2) for end in ends}
+    names = [f"blocks.{i}.ffn.{j}.{end}" for i in range(3) for j in layers for end in ends]
+    assert rows(names) == {f"blocks.*.ffn.{j}.{end}": 3 for j in layers for end in ends}
 
 
 def test_what_is_in_some_blocks_only_is_told_so():

@@ -9,9 +9,8 @@ The functions that scripts import from there are here too, with the signatures a
 
 import sys
 
-if sys.argv[:1] != [
-    "-m"
-]:  # as it stands there while `python -m` looks for a module, of whose import it warns
+# While `python -m` looks for a module, whose import by its package it warns of, this stands there.
+if sys.argv[:1] != ["-m"]:
     from .convert_enhanced import (
         enhance_safetensors_with_config_metadata,
         load_config_json,

@@ -127,7 +127,7 @@ def _are_blocks(children: Iterable[tuple[str, str]]) -> bool:
 
 def _has_module(rest: str) -> bool:
     """Whether a module stands between a number and what is stored."""
-    return re.search(r"[._]", rest[1:]) is not None and _OF_LAYERS.match(rest) is None
+    return "." in rest[1:] and _OF_LAYERS.match(rest) is None
 
 
 def _marks(indices: Sequence[tuple[int, ...]], *, whole: bool) -> list[str]:
