@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from transcode import catalog, schemes
+from transcode.catalog.contents import contents
 from transcode.catalog.foreign import foreign
 from transcode.catalog.lora import lora_names
 from transcode.catalog.lora_tables import lora_tables
@@ -93,9 +94,12 @@ def _lora(name: str) -> Iterator[str]:
 
 
 def _foreign(name: str) -> Iterator[str]:
-    foreign()
-    if name != "names":
-        yield "is never read; the table of what is recognised and not decoded is names.yaml"
+    if name == "contents":
+        contents()
+    elif name == "names":
+        foreign()
+    else:
+        yield "is never read; the tables are names.yaml (what is not decoded) and contents.yaml"
 
 
 def _nunchaku(name: str) -> Iterator[str]:

@@ -13,7 +13,7 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
-ESCAPES = "\x1b[31mred\x1b]0;title\x07\r\x9b2J\u202egnp\u2066\x7f"
+ESCAPES = "\x1b[31mred\x1b]0;title\x07\r\x9b2J\u202egnp\u2066\x7f\xad\U000e0041\u2028"
 
 
 def w() -> torch.Tensor:
@@ -33,7 +33,7 @@ def command(
 def steers(text: str) -> set[str]:
     """The characters of a text that a terminal would obey."""
     found = {char for char in text if ord(char) < 32 or 127 <= ord(char) < 160}
-    return (found | (set(text) & set("\u202e\u2066"))) - {"\n"}
+    return (found | (set(text) & set("\u202e\u2066\xad\U000e0041\u2028"))) - {"\n"}
 
 
 @pytest.fixture
@@ -50,6 +50,8 @@ def hostile(tmp_path) -> Path:
     [
         ["inspect", "M"], ["inspect", "M", "-a"], ["meta", "get", "M"], ["meta", "validate", "M"],
         ["run", "M", "o.safetensors", "--dry-run", "-v"], ["run", "M", "o.safetensors", "-v"],
+        ["run", "M", "o.safetensors", "--dry-run"], ["run", "M", "o.safetensors"], ["inspect", "N"],
+        ["run", "N", f"{ESCAPES}", "--dry-run"], ["meta", "diff", "M", "N", "--tensors"],
         ["run", "M", "o.safetensors", "--rename", "a=>b", "--scheme", "int8", "--allow-unmatched"],
         ["meta", "get", "M", f"no{ESCAPES}"], ["inspect", f"none{ESCAPES}"], ["meta", "diff", "M", "N"],
         ["meta", "set", "M", f"x={ESCAPES}", "--dry-run"], ["run", "M", f"o{ESCAPES}.bin"],
@@ -200,3 +202,32 @@ def test_side_files_of_the_hubs_cache(tmp_path, cli):
     (snapshot / "model.safetensors").symlink_to("../../blobs/beef")
     cli("run", snapshot, tmp_path / "o")
     assert (tmp_path / "o" / "config.json").read_text() == '{"a": 1}'
+
+
+@pytest.mark.parametrize("width", ["80", "120"])
+def test_names_of_files_configs_and_markers(width, tmp_path, cli, monkeypatch):
+    monkeypatch.setenv("COLUMNS", width)
+    folder = tmp_path / f"m{ESCAPES}"
+    folder.mkdir()
+    marker = torch.tensor(list(json.dumps({"format": ESCAPES}).encode()), dtype=torch.uint8)
+    tensors = {
+        f"{ESCAPES}.weight": torch.ones(8, 8, dtype=torch.int8),
+        f"{ESCAPES}.weight_scale": torch.ones(8, 1),
+    }
+    save_file(tensors | {f"{ESCAPES}.comfy_quant": marker}, folder / f"x{ESCAPES}.safetensors")
+    (folder / "config.json").write_text(json.dumps({"quantization_config": {"quant_method": ESCAPES}}))
+    (folder / f"tokenizer{ESCAPES}.json").write_text("{}")
+    for args in (["inspect", folder], ["inspect", folder, "-a"], ["run", folder, tmp_path / "o", "-n"]):
+        result = cli(*args)
+        assert steers(result.out + result.err) == set()
+        assert "\\x1b[31mred" in result.out
+    assert cli("inspect", folder, "--json").json["quantized"]["as"] == [f"{ESCAPES} (1)"]
+
+
+def test_an_output_that_knows_few_letters(tmp_path):
+    path = tmp_path / "m.safetensors"
+    save_file({"权重.weight": w()}, path, {"é": "模型"})
+    for args in (["inspect", path], ["meta", "get", path], ["run", path, tmp_path / "o", "-n"]):
+        done = command(*args, env={"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"})
+        assert done.returncode == 0, done.stderr
+        assert "\\u6743" in done.stdout or "\\u6a21" in done.stdout

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
+import struct
+import subprocess
+import sys
 
+import pytest
 import torch
 from safetensors import safe_open
 
@@ -30,10 +35,11 @@ def test_json_is_the_headers(cli, wan):
 
 def test_the_table_for_people(cli, wan, save):
     out = cli("inspect", wan).out
-    assert "blocks.*.ffn.*.weight" in out
+    assert "blocks.*.ffn.0.weight" in out
+    assert "blocks.*.ffn.2.weight" in out
     assert "wan_dit" in out
     assert "config.json" in out
-    assert "87 tensors" in out
+    assert "tensors    87, " in out
     every = cli("inspect", wan, "--all").out
     assert "blocks.1.ffn.2.weight" in every
     odd = save({"scalar": torch.tensor(1.0), "none": torch.empty(0, 3)}, metadata={"k": "v" * 200})
@@ -63,3 +69,140 @@ def test_what_is_no_checkpoint(refused, tmp_path):
     assert "empty" in refused("inspect", tmp_path / "empty")
     (tmp_path / "x.safetensors").write_bytes(b"\x00" * 5)
     assert "x.safetensors" in refused("inspect", tmp_path / "x.safetensors")
+
+
+def lines(out: str) -> dict[str, str]:
+    """The summary: what stands first in a line -> the first that is said of it."""
+    said: dict[str, str] = {}
+    for line in out.partition("\n\n")[0].splitlines():
+        said.setdefault(line[:11].strip(), line[11:])
+    return said
+
+
+def test_a_weight_and_its_scales_are_one_line(cli, wan, tmp_path):
+    out = tmp_path / "o.safetensors"
+    cli("run", wan, out, "--scheme", "int8")
+    with safe_open(out, "pt") as file:
+        sizes = {name: file.get_tensor(name).nbytes for name in file.keys()}  # noqa: SIM118
+    said = cli("inspect", out).out
+    summary = lines(said)
+    number = sum(name.endswith(".weight_scale") for name in sizes)
+    assert summary["quantized"] == f"{number} tensors as int8, for lightx2v"
+    assert "the record in its metadata says lightx2v" in said
+    assert summary["made by"].endswith(": quantize int8")
+    row = next(line.split() for line in said.splitlines() if line.startswith("blocks.*.ffn.0.weight "))
+    both = [f"blocks.{i}.ffn.0.{end}" for i in range(2) for end in ("weight", "weight_scale")]
+    assert row[1:3] + row[4:8] == ["2", "x", "I8", "+", "BF16", "scale"]
+    assert f"{row[8]} {row[9]}" == f"{sum(sizes[name] for name in both) / 1000:.3g} kB"
+    assert not [line for line in said.partition("\n\n")[2].splitlines() if "weight_scale" in line]
+    every = cli("inspect", out, "-a").out
+    assert all(f"\n{name} " in every for name in sizes)
+    told = cli("inspect", out, "--json").json
+    assert told["quantized"] == {
+        "tensors": number, "as": ["int8"], "conventions": ["lightx2v"],
+        "said_by": ["the record in its metadata says lightx2v"],
+    }  # fmt: skip
+    assert told["made"]["steps"] == ["quantize int8"]
+    assert {one["name"] for one in told["tensors"]} == set(sizes)
+
+
+@pytest.mark.parametrize(
+    ("convention", "said"),
+    [
+        ("comfyui", "'blocks.0.cross_attn.k.comfy_quant' is a marker of comfyui"),
+        ("compressed_tensors", "config.json says quant_method 'compressed-tensors'"),
+    ],
+)
+def test_who_says_how_it_is_quantized(convention, said, cli, wan, tmp_path):
+    """Without the record, as other programs write it."""
+    cli("run", wan, tmp_path / "o", "--scheme", "fp8", "--convention", convention)
+    for path in (tmp_path / "o").glob("*.safetensors"):
+        cli("meta", "del", path, "transcode")
+    summary = lines(cli("inspect", tmp_path / "o").out)
+    whose = cli("inspect", tmp_path / "o", "--json").json["quantized"]
+    assert convention in whose["conventions"]
+    assert said in whose["said_by"]
+    assert re.match(r"\d+ tensors", summary["quantized"])
+    if convention == "comfyui":
+        assert whose["as"] == [f"float8_e4m3fn ({whose['tensors']})"]
+
+
+def test_what_others_quantized(cli, save):
+    parts = {
+        f"layers.{i}.q.{end}": torch.ones(8, 8, dtype=torch.int32) for i in range(3)
+        for end in ("qweight", "qzeros", "g_idx")
+    }  # fmt: skip
+    parts |= {f"layers.{i}.q.scales": torch.ones(1, 8, dtype=torch.float16) for i in range(3)}
+    path = save(parts | {"norm.weight": torch.ones(8)})
+    said = cli("inspect", path).out
+    assert lines(said)["quantized"] == "3 tensors as GPTQ"
+    assert re.search(r"(?m)^layers\.\*\.q\.weight +3 x ", said)
+
+
+A = torch.ones(4, 4)
+KINDS = {
+    "LoRA of rank 4 for 2 modules": {
+        f"blocks.0.{m}.lora_{x}.weight": A for m in "qk" for x in ("down", "up")
+    },
+    "loha": {f"lora_unet_a.hada_w{i}_{x}": A for i in (1, 2) for x in "ab"},
+    "text encoder": {
+        "text_model.encoder.layers.0.mlp.fc1.weight": A,
+        "text_model.final_layer_norm.weight": A,
+    },
+    "VAE": {"encoder.conv_in.weight": A, "decoder.conv_in.weight": A, "quant_conv.weight": A},
+    "VAE inside": {
+        "first_stage_model.a.weight": A,
+        **{f"model.diffusion_model.{i}.b.weight": A for i in "xyz"},
+    },
+    "text encoder inside": {
+        "conditioner.a.weight": A,
+        **{f"model.diffusion_model.{i}.b.weight": A for i in "xyz"},
+    },
+    "ControlNet": {"controlnet_blocks.0.weight": A, "blocks.0.a.weight": A, "blocks.1.a.weight": A},
+    "IP-Adapter": {"image_proj.proj.weight": A, "ip_adapter.1.to_k_ip.weight": A},
+    "textual inversion": {"emb_params": A},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_it_is(kind, cli, save):
+    path = save({name: tensor.clone() for name, tensor in KINDS[kind].items()})
+    assert lines(cli("inspect", path).out)["is"] == kind
+    assert cli("inspect", path, "--json").json["kinds"] == [kind]
+
+
+def test_a_model_is_none_of_these(cli, wan):
+    assert "is" not in lines(cli("inspect", wan).out)
+    assert "quantized" not in lines(cli("inspect", wan).out)
+
+
+def test_a_calibration(cli, tmp_path):
+    torch.save({"absmax": {f"blocks.{i}.q.weight": torch.tensor(1.5) for i in range(3)}}, tmp_path / "c.pt")
+    assert lines(cli("inspect", tmp_path / "c.pt").out)["is"] == "calibration"
+
+
+def test_an_adapter_of_peft(cli, save, tmp_path):
+    save({"base_model.model.a.weird": A}, "p/adapter_model.safetensors")
+    (tmp_path / "p" / "adapter_config.json").write_text("{}")
+    assert lines(cli("inspect", tmp_path / "p").out)["is"] == "adapter"
+
+
+@pytest.mark.parametrize(("order", "version"), [("<", 3), (">", 3), ("<", 2)])
+def test_gguf_is_named(order, version, refused, tmp_path):
+    for name in ("m.gguf", "m.safetensors"):
+        (tmp_path / name).write_bytes(b"GGUF" + struct.pack(f"{order}IQQ", version, 291, 20) + bytes(99))
+        line = refused("inspect", tmp_path / name)
+        assert (
+            f"is a GGUF file of version {version} with 291 tensors, which transcode does not read yet" in line
+        )
+
+
+def test_inspect_loads_no_numpy(wan):
+    code = (
+        "import sys\nfrom transcode.cli import main\n"
+        "try:\n    main(['inspect', sys.argv[1]])\n"
+        "except SystemExit:\n    pass\n"
+        "print([name for name in ('numpy', 'numba', 'torch', 'rich') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(wan)], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"

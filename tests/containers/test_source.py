@@ -235,7 +235,7 @@ def test_no_weights(tmp_path):
     assert "is JSON but not named like an index" in refusal(tmp_path / "config.json")
     (tmp_path / "m.gguf").write_bytes(b"GGUF....")
     assert "holds m.gguf, which transcode does not read" in refusal(tmp_path)
-    assert "is a GGUF or HDF5 file" in refusal(tmp_path / "m.gguf")
+    assert "is a GGUF file, which transcode does not read yet" in refusal(tmp_path / "m.gguf")
 
 
 def test_several_indexes(sharded):

@@ -198,3 +198,11 @@ def test_enhance_as_a_function(old: ModuleType, quantized: Path, tmp_path: Path,
     assert all(torch.equal(after[name].view(torch.uint8), before[name].view(torch.uint8)) for name in before)
     assert old.enhance_safetensors_with_config_metadata(str(tmp_path / "none"), str(recipe)) is False
     assert old.load_safetensors_metadata(str(tmp_path / "none")) == {}
+
+
+@pytest.mark.parametrize("module", ["convert", "convert_enhanced", "validate_metadata"])
+def test_the_interpreter_has_nothing_to_warn_of(module):
+    args = [sys.executable, "-W", "error::RuntimeWarning", "-m", f"tools.nunchaku.{module}", "--help"]
+    root = Path(__file__).parents[2]
+    done = subprocess.run(args, capture_output=True, text=True, check=False, cwd=root)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -7,12 +7,16 @@
 The functions that scripts import from there are here too, with the signatures and results that they had.
 """
 
-from .convert_enhanced import (
-    enhance_safetensors_with_config_metadata,
-    load_config_json,
-    prepare_metadata_from_config,
-)
-from .validate_metadata import load_safetensors_metadata, validate_metadata
+import sys
+
+# While `python -m` looks for a module, whose import by its package it warns of, this stands there.
+if sys.argv[:1] != ["-m"]:
+    from .convert_enhanced import (
+        enhance_safetensors_with_config_metadata,
+        load_config_json,
+        prepare_metadata_from_config,
+    )
+    from .validate_metadata import load_safetensors_metadata, validate_metadata
 
 __all__ = [
     "enhance_safetensors_with_config_metadata",

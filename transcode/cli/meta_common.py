@@ -14,7 +14,8 @@ import click
 
 from ..errors import TranscodeError
 from .options import debug_option
-from .say import echo, echo_json, notice
+from .say import echo, echo_json, notice, one_line
+from .table import lines, span, width
 
 if TYPE_CHECKING:
     from ..containers.compare import Change
@@ -180,18 +181,33 @@ def _edit_json(one: Edited) -> dict[str, Any]:
 
 
 def show_changes(changes: Sequence[Change], *, indent: str = "") -> None:
-    """Print differences: ``-`` only in the first, ``+`` only in the second, ``~`` in both."""
+    """Print differences: ``-`` only in the first, ``+`` only in the second, ``~`` in both.
+
+    What is too long for a line of the terminal goes on below; of two long values each has its own.
+    """
+    columns = width()
+
+    def say(first: str, text: str) -> None:
+        for line in lines(text, first, columns, hanging=len(first) - len(first.lstrip()) + 4):
+            echo(line)
+
     for change in changes:
         if change.b is None:
-            echo(f"{indent}- {change.key}: {_short(change.a)}")
+            say(f"{indent}- ", f"{change.key}: {_short(change.a)}")
         elif change.a is None:
-            echo(f"{indent}+ {change.key}: {_short(change.b)}")
+            say(f"{indent}+ ", f"{change.key}: {_short(change.b)}")
         elif change.inside:
-            echo(f"{indent}~ {change.key}:")
+            say(f"{indent}~ ", f"{change.key}:")
             for line in change.inside:
-                echo(f"{indent}    {_short(line)}")
+                say(f"{indent}    ", _short(line))
         else:
-            echo(f"{indent}~ {change.key}: {_short(change.a)} -> {_short(change.b)}")
+            both = f"{change.key}: {_short(change.a)} -> {_short(change.b)}"
+            if columns is None or span(one_line(both)) + len(indent) + 2 <= columns:
+                say(f"{indent}~ ", both)
+            else:
+                say(f"{indent}~ ", f"{change.key}:")
+                say(f"{indent}    - ", _short(change.a))
+                say(f"{indent}    + ", _short(change.b))
 
 
 def _short(text: str | None, limit: int = 200) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from .folding import fold
 from .meta_common import json_option, progress, show_changes, show_json, warn
 from .options import command, debug_option
 from .say import echo
@@ -58,11 +60,20 @@ def diff(ctx: click.Context, a: str, b: str, tensors: bool, data: bool, as_json:
         for what, changes in differences.items():
             if changes:
                 echo(f"{what}:")
-                show_changes(changes, indent="  ")
+                show_changes(changes if what == "metadata" else _folded(changes), indent="  ")
         if not different:
             echo(f"same {', '.join(differences)}")
     if different:
         ctx.exit(1)
+
+
+def _folded(changes: list[Change]) -> list[Change]:
+    """Tensors that differ alike, and by name in the numbers of blocks only, as one with how many they are."""
+    rows = fold((change.key, (change.a, change.b, change.inside), change) for change in changes)
+    return [
+        row.items[0] if len(row.items) == 1 else replace(row.items[0], key=f"{row.name} ({len(row.items)})")
+        for row in rows
+    ]
 
 
 def as_json_object(changes: list[Change]) -> dict[str, Any]:

@@ -1,0 +1,77 @@
+"""Loads ``formats/foreign/contents.yaml``: what checkpoints are, or hold beside other things."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+
+from ..core.patterns import Pattern
+from . import strict
+from .folders import find
+
+__all__ = ["Contents", "contents"]
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """Names by which it is told what a checkpoint is.
+
+    Attributes:
+        whole: what it is called -> patterns, of which one tensor tells that the checkpoint is one.
+        part: what it is called -> patterns of the tensors that belong to one.
+        families: families that are one of these.
+    """
+
+    whole: Mapping[str, tuple[Pattern, ...]]
+    part: Mapping[str, tuple[Pattern, ...]]
+    families: Mapping[str, str]
+
+    def held(self, names: Collection[str], family: str | None = None) -> list[str]:
+        """What a checkpoint is or holds, in words: ``VAE``, ``VAE inside``.
+
+        Args:
+            names: of its tensors.
+            family: the one that it is of, where one is known.
+        """
+        said = [] if family is None or family not in self.families else [self.families[family]]
+        for title in dict.fromkeys((*self.whole, *self.part)):
+            whole, part = self.whole.get(title, ()), self.part.get(title, ())
+            fitting = sum(any(pattern.matches(name) for pattern in part) for name in names)
+            if 2 * fitting > len(names) or any(p.matches(name) for p in whole for name in names):
+                said.append(title)
+            elif fitting:
+                said.append(f"{title} inside")
+        return list(dict.fromkeys(said))
+
+
+def contents() -> Contents:
+    """The table in use.
+
+    Raises:
+        RecipeError: a mistake in the file, with its line.
+    """
+    path = find("foreign", "contents")
+    facts = path.stat()
+    return _parsed(path, (facts.st_mtime_ns, facts.st_size))
+
+
+@lru_cache(maxsize=8)
+def _parsed(path: Path, _version: tuple[int, int]) -> Contents:
+    top = strict.catalog_file(path, "foreign")
+    whole: dict[str, tuple[Pattern, ...]] = {}
+    part: dict[str, tuple[Pattern, ...]] = {}
+    for title, child in top.need("contents").mapping().items():
+        rules = child.mapping()
+        for key, patterns in (("whole", whole), ("part", part)):
+            if texts := rules.get(key, strict.Node.strings, ()):
+                patterns[title] = child.at(partial(_patterns, texts))
+        rules.reject_unknown()
+    families = {key: child.string() for key, child in top.need("families").mapping().items()}
+    top.reject_unknown()
+    return Contents(whole, part, families)
+
+
+def _patterns(texts: list[str]) -> tuple[Pattern, ...]:
+    return tuple(map(Pattern, texts))

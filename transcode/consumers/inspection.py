@@ -1,0 +1,294 @@
+"""What a checkpoint is, from headers and what lies beside it: no value is read, and numpy is not loaded."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .. import catalog
+from ..catalog.contents import contents
+from ..catalog.foreign import foreign
+from ..catalog.lora import LoraNames, lora_names
+from ..containers.checkpoint import Source
+from ..containers.stored import Stored
+from ..core import small_json
+from ..core.dtypes import FLOATS
+from ..core.tensor import LazyTensor
+from ..errors import TranscodeError
+from . import record
+from .evidence import claims, layers
+
+__all__ = ["Inspected", "Logical", "Quantized", "inspect"]
+
+_MARKER = ".comfy_quant"
+_LONGEST_MARKER = 4096
+_ADAPTER = "adapter_config.json"
+
+
+@dataclass(frozen=True)
+class Logical:
+    """One tensor, whatever is stored of it.
+
+    Attributes:
+        name: of the tensor.
+        parts: role -> what is stored. ``values`` of a plain tensor, else ``codes`` first.
+    """
+
+    name: str
+    parts: Mapping[str, LazyTensor]
+
+    @property
+    def nbytes(self) -> int:
+        """Of all parts."""
+        return sum(part.spec.nbytes for part in self.parts.values())
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """How some tensors are quantized.
+
+    Attributes:
+        tensors: how many.
+        ways: formats or schemes that the checkpoint names itself, or what its parts are called.
+        conventions: those whose names the parts have.
+        by: what says so, in words: a record, config.json, markers.
+    """
+
+    tensors: int
+    ways: tuple[str, ...]
+    conventions: tuple[str, ...]
+    by: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """What is known of a checkpoint.
+
+    Attributes:
+        source: its facts.
+        family: the model that it is of; None where none is known.
+        kinds: what it is or holds beside, in words: ``LoRA``, ``text encoder``, ``VAE inside``.
+        quantized: how; None where nothing is.
+        made: the record of how it was made: ``version``, ``steps`` (kinds, with the scheme), ``digest``.
+        tensors: weights with their scales.
+    """
+
+    source: Source
+    family: catalog.Family | None
+    kinds: tuple[str, ...]
+    quantized: Quantized | None
+    made: Mapping[str, Any] | None
+    tensors: tuple[Logical, ...]
+
+
+def inspect(source: Source) -> Inspected:
+    """What a checkpoint is.
+
+    Raises:
+        TranscodeError: a table of ``formats/`` is wrong.
+    """
+    names = [tensor.name for tensor in source.tensors]
+    try:
+        family = catalog.detect(names)
+    except TranscodeError:
+        family = None  # of two at once: then the names do not tell
+    tensors, quantized = _quantized(source)
+    calibration = ["calibration"] if _is_calibration(source) else []
+    kinds = [
+        *_adapter(source),
+        *calibration,
+        *contents().held(names, None if family is None else family.name),
+    ]
+    return Inspected(source, family, tuple(dict.fromkeys(kinds)), quantized, _made(source.metadata), tensors)
+
+
+def _is_calibration(source: Source) -> bool:
+    """Whether it has one number for each weight: what is known of the inputs of its layer."""
+    return bool(source.tensors) and all(
+        tensor.spec.numel == 1 and tensor.name.endswith(".weight") for tensor in source.tensors
+    )
+
+
+def _adapter(source: Source) -> list[str]:
+    """What kind of adapter it is, with its rank where it has one."""
+    names = lora_names()
+    held = [tensor for tensor in source.tensors if names.holds(tensor.name)]
+    if held and 2 * len(held) > len(source.tensors):
+        kinds: Counter[str] = Counter()
+        ranks: Counter[int] = Counter()
+        for tensor in held:
+            role = _role(tensor.name, names)
+            kinds[role[0]] += role[0] != ""
+            if role == ("LoRA", "down") and tensor.spec.shape:
+                ranks[tensor.spec.shape[0]] += 1
+        said = [kind for kind, times in kinds.most_common() if times] or ["adapter"]
+        if ranks:
+            sizes = sorted(ranks)
+            shown = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
+            said = [
+                f"LoRA of rank {shown} for {ranks.total()} modules" if kind == "LoRA" else kind
+                for kind in said
+            ]
+        return said
+    if any(path.name == _ADAPTER for path in source.side_files):
+        return ["adapter"]
+    return ["LoRA inside"] if held else []
+
+
+def _role(name: str, names: LoraNames) -> tuple[str, str]:
+    """Kind of the adapter that a key is of, and its role there."""
+    for style in names.styles:
+        for role, regex in style.roles.items():
+            if regex.fullmatch(name):
+                return "LoRA", role
+    for kind, roles in names.kinds.items():
+        if any(regex.fullmatch(name) for role, ends in roles.items() if role != "values" for regex in ends):
+            return kind, ""
+    return "", ""
+
+
+def _quantized(source: Source) -> tuple[tuple[Logical, ...], Quantized | None]:
+    """The tensors with their scales, and how they are quantized."""
+    table = {tensor.name: tensor for tensor in source.tensors}
+    dtypes = {name: tensor.spec.dtype.name for name, tensor in table.items()}
+    said = claims(source.metadata, source.side_files, table)
+    by = tuple(dict.fromkeys(claim.said for claim in said))
+    any_codes = any(dtype not in FLOATS for dtype in dtypes.values())
+    alien = foreign().recognise(dtypes) if any_codes else {}
+    if alien:
+        groups = _alien(dtypes, alien)
+        titles = tuple(dict.fromkeys(title for title, _ in alien.values()))
+        return _logical(groups, table), Quantized(len(alien), titles, (), by)
+    conventions = list(catalog.every_convention())
+    claimed = {name for claim in said for name in claim.conventions}
+    best: dict[str, dict[str, str]] = {name: {"values": name} for name in table}
+    fitting: list[str] = []
+    most = (0, 0, 0)
+    if any_codes:
+        for one in conventions:
+            groups = one.group(table, dtypes)
+            coded = sum("codes" in parts for parts in groups.values())
+            score = (coded, one.name in claimed, sum(map(len, groups.values())))
+            if coded and score[0] == most[0]:
+                fitting.append(one.name)
+            if coded and score > most:
+                fitting = [one.name] if score[0] > most[0] else fitting
+                best, most = groups, score
+    best = _with_companions(best, table, conventions)
+    number = sum("codes" in parts for parts in best.values())
+    if not number and not by:
+        return _logical(best, table), None
+    named = sorted(claimed & set(fitting)) or sorted(claimed) or fitting
+    ways = _ways(source, table) or tuple(dict.fromkeys(claim.title for claim in said if claim.title))
+    return _logical(best, table), Quantized(number, ways, tuple(named), by)
+
+
+def _logical(groups: Mapping[str, Mapping[str, str]], table: Mapping[str, LazyTensor]) -> tuple[Logical, ...]:
+    def order(role: str) -> int:
+        return {"values": 0, "codes": 1, "scale": 2, "marker": 9}.get(role, 3)
+
+    return tuple(
+        Logical(name, {role: table[parts[role]] for role in sorted(parts, key=order)})
+        for name, parts in groups.items()
+    )
+
+
+def _with_companions(
+    groups: Mapping[str, Mapping[str, str]],
+    table: Mapping[str, LazyTensor],
+    conventions: Iterable[catalog.Convention],
+) -> dict[str, dict[str, str]]:
+    """Markers and scales of inputs put beside the quantized tensor that they belong to; others stay alone."""
+    complete = {name: dict(parts) for name, parts in groups.items()}
+    templates = {}
+    for one in conventions:
+        for rule in one.schemes.values():
+            templates.update({marker.name: "marker" for marker in rule.markers if marker.everywhere})
+        templates.update(dict.fromkeys(one.inputs, "input scale"))
+    placed = {stored for parts in complete.values() for role, stored in parts.items() if role != "values"}
+    for stored in table:
+        if stored in placed:
+            continue
+        for template, role in templates.items():
+            name = template.unspell(stored) if stored.endswith(template.after) else None
+            if name is not None and name != stored and "codes" in complete.get(name, {}):
+                complete[name].setdefault(role if role not in complete[name] else template.text, stored)
+                complete.pop(stored, None)
+                placed.add(stored)
+                break
+    for stored in table:
+        if stored not in placed and stored not in complete:
+            complete[stored] = {"values": stored}
+    return complete
+
+
+def _alien(
+    dtypes: Mapping[str, str], modules: Mapping[str, tuple[str, tuple[str, ...]]]
+) -> dict[str, dict[str, str]]:
+    """The weights of modules of foreign formats with all of their parts; the others as they are."""
+    groups: dict[str, dict[str, str]] = {}
+    for stored in dtypes:
+        parent, _, leaf = stored.rpartition(".")
+        above, _, middle = parent.rpartition(".")
+        module = parent if parent in modules else above if above in modules else None
+        if module is None:
+            groups[stored] = {"values": stored}
+            continue
+        ending = f".{leaf}" if module == parent else f".{middle}.{leaf}"
+        endings = modules[module][1]
+        if ending == ".bias" and ending not in endings:
+            groups[stored] = {"values": stored}
+            continue
+        role = "codes" if ending == endings[0] else ending[1:]
+        groups.setdefault(f"{module}.weight", {})[role] = stored
+    return groups
+
+
+def _ways(source: Source, table: Mapping[str, LazyTensor]) -> tuple[str, ...]:
+    """Schemes of the record, else formats of markers, each with how many tensors have it."""
+    if names := record.schemes(source.metadata):
+        return tuple(names)
+    formats = Counter(_format(marker) for marker in layers(source.metadata).values())
+    if not formats:
+        formats = Counter(
+            _format(_content(tensor)) for name, tensor in table.items() if name.endswith(_MARKER)
+        )
+    return tuple(f"{name} ({times})" for name, times in formats.most_common())
+
+
+def _format(marker: Mapping[str, Any]) -> str:
+    form = marker.get("format")
+    return form if isinstance(form, str) else "a marker without a format"
+
+
+def _content(tensor: LazyTensor) -> dict[str, Any]:
+    """The JSON of a marker, which is a tensor of some bytes."""
+    value = tensor.value
+    if not isinstance(value, Stored) or tensor.spec.nbytes > _LONGEST_MARKER:
+        return {}
+    try:
+        with value.file.open() as reader:
+            reader.seek(value.offset)
+            text = reader.read(tensor.spec.nbytes).decode()
+    except (OSError, UnicodeDecodeError):
+        return {}
+    return small_json.object_or_none(text) or {}
+
+
+def _made(metadata: Mapping[str, str]) -> dict[str, Any] | None:
+    """The record of how it was made, in short."""
+    told = small_json.object_or_none(metadata.get(record.KEY))
+    if told is None:
+        return None
+    recipe = record.recipe(told)
+    steps = []
+    for step in recipe["steps"] if recipe is not None else ():
+        for kind, options in step.items() if isinstance(step, dict) else ():
+            scheme = options.get("scheme") if isinstance(options, dict) else None
+            steps.append(f"{kind} {scheme}" if isinstance(scheme, str) else str(kind))
+    return {
+        **{key: told[key] for key in ("version", "convention", "digest") if isinstance(told.get(key), str)},
+        "steps": steps,
+    }
