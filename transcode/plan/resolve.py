@@ -46,7 +46,7 @@ def resolve(request: Request, flow: Flow, on_scan: Callable[[str, float], None] 
     Raises:
         TranscodeError: anything that can be known to fail.
     """
-    refuse_destination(request.dst)
+    refuse_destination(request.dst, flow.source)
     convention = catalog.convention(request.convention or _default_convention(flow))
     planning = Planning(
         convention=convention.name,

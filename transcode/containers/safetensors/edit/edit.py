@@ -29,6 +29,7 @@ from typing import Literal
 
 from ....errors import FormatError, PlanError, TranscodeError
 from ....io import front
+from ....io.folder import local
 from ....io.links import shared
 from ....io.lock import locked
 from ....io.system import sync_folder, write_at
@@ -174,7 +175,7 @@ def restore(
         TranscodeError: there is no backup, or it describes other tensors than the file holds.
         Otherwise as :func:`edit`.
     """
-    source = _find_backup(path) if backup is None else os.fspath(backup)
+    source = _find_backup(path) if backup is None else os.fspath(local(backup))
     with _told(source):
         head, text = _kept(source)
 
