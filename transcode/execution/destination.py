@@ -96,6 +96,12 @@ def _refuse_source(plan: Plan, placed: list[Path], inputs: set[Path]) -> None:
             "is the folder of the source, which is never written to", file=destination,
             hint="write to another folder",
         )  # fmt: skip
+    if not plan.folder and plan.source.is_dir() and any(same(destination.parent, p.parent) for p in inputs):
+        raise PlanError(
+            "would lie among the files of the source, which is read as a folder and would hold two models",
+            file=destination,
+            hint="write to another folder",
+        )
     if overwritten:
         other = "" if real(held) == real(overwritten[0]) else f" as {held}"
         raise PlanError(

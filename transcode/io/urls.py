@@ -55,8 +55,9 @@ def refuse_output(path: str | PathLike[str], *, stdout: str, hint: str = "name a
         raise PlanError(stdout, file=text, hint=hint)
     if remote(text) and not os.path.lexists(text):
         local = instead(text) if text.lower().startswith("file:") else None
+        what = "a name on the hub" if text.startswith(hub.PREFIX) and hub.parse(text) is not None else "a URL"
         raise PlanError(
-            "is a URL, and only local files and folders are written",
+            f"is {what}, and only local files and folders are written",
             file=written_out(text),
             hint=local or "write to a local path, and upload what appears there",
         )

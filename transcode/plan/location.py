@@ -69,7 +69,10 @@ def _refuse_source(text: str, source: Source) -> None:
     """What is the source needs no word on its suffix, nor a folder of the same name as a model of the hub."""
     for file in (source.path, *(file.path for file in source.files)):
         if same(Path(text), file):
-            raise PlanError("is the source, which is never written to", file=text, hint="write elsewhere")
+            other = "" if Path(text) == file else f" ({file})"
+            raise PlanError(
+                f"is the source{other}, which is never written to", file=text, hint="write elsewhere"
+            )
     meant = hub.parse(text)
     commits = source.path.parents
     if meant is not None and any(above == meant.folder for above in commits):
