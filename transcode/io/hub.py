@@ -27,6 +27,7 @@ __all__ = [
     "cache",
     "explaining",
     "find",
+    "is_explicit",
     "looks_like_id",
     "parse",
     "recorded",
@@ -200,7 +201,7 @@ def parse(text: str) -> Repository | None:
 
     Without ``hf:`` it may be a path just as well: ``org/name`` and what goes on so.
     """
-    explicit = text.startswith(PREFIX) and not text.startswith(f"{PREFIX}//")
+    explicit = is_explicit(text)
     if explicit and os.sep == "\\":
         text = text.replace("\\", "/")
     match = _ID.fullmatch(text[len(PREFIX) :]) if explicit else _BARE.fullmatch(text)
@@ -210,6 +211,11 @@ def parse(text: str) -> Repository | None:
     if "--" in repo or ".." in repo or ".." in inner.split("/"):
         return None
     return Repository(repo, match["revision"], inner)
+
+
+def is_explicit(text: str) -> bool:
+    """Whether a text says that it is a name on the hub; ``hf://`` is a URL."""
+    return text.startswith(PREFIX) and not text.startswith(f"{PREFIX}/")
 
 
 def looks_like_id(text: str) -> bool:
@@ -232,7 +238,7 @@ def find(path: str | PathLike[str]) -> Snapshot | None:
     if os.path.lexists(text):
         return None
     repository = parse(text)
-    explicit = text.startswith(PREFIX) and not text.startswith(f"{PREFIX}/")
+    explicit = is_explicit(text)
     if repository is None:
         if explicit:
             raise FormatError(

@@ -32,7 +32,7 @@ def refuse_url(path: str | PathLike[str], *, stdin: str = "standard input cannot
         return
     if text == "-":
         raise FormatError(stdin, file=text, hint="name a file or a folder")
-    if remote(text) and (hub.parse(text) is None or not text.startswith(hub.PREFIX)):
+    if remote(text) and not hub.is_explicit(text):
         raise FormatError(
             "is a URL, and only local files and folders are read",
             file=written_out(text),

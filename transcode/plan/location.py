@@ -13,9 +13,10 @@ from ..core.source import Source
 from ..errors import PlanError
 from ..io import hub
 from ..io.links import same
+from ..io.names import refused
 from ..io.urls import refuse_output
 
-__all__ = ["refuse_destination"]
+__all__ = ["refuse_destination", "refuse_name"]
 
 _SUFFIXES = tuple(kind.suffixes[0] for kind in table.WRITABLE)
 _ALIKE = 0.85
@@ -52,6 +53,7 @@ def refuse_destination(path: str | PathLike[str], source: Source | None = None) 
         stdout="cannot write to standard output: tensors are written at their offsets",
         hint="name a file or a folder",
     )
+    refuse_name(Path(text).name, text)
     if text.endswith(("/", os.sep)):
         return
     name = Path(text).name
@@ -63,6 +65,12 @@ def refuse_destination(path: str | PathLike[str], source: Source | None = None) 
     folder = f"write {text}/ if a folder of that name is meant"
     file = Path(text).with_name(f"{stem}{_SUFFIXES[0]}")
     raise PlanError(what, file=text, hint=f"name {file} for one file, {folder}")
+
+
+def refuse_name(name: str, file: str | PathLike[str]) -> None:
+    """Refuse the name of a file or folder that the system would take for something else."""
+    if (why := refused(name)) is not None:
+        raise PlanError(why, file=file, hint="choose another name")
 
 
 def _refuse_source(text: str, source: Source) -> None:
