@@ -91,9 +91,9 @@ def test_what_exists_here_wins(model):
 @pytest.mark.parametrize(
     ("said", "told"),
     [
-        ("hf:org/none", r"^hf:org/none: is not in the hub cache .*; download it first: hf download org/none$"),
+        ("hf:org/none", r"^hf:org/none: is not in the hub cache .* first: hf download org/none$"),
         ("hf:org/none@v2", r"download it first: hf download org/none --revision v2$"),
-        ("hf:org/model@v2", r"has no revision v2 .*, only aaaaaaa, bbbbbbb \(main\); hf download org/model --rev"),
+        ("hf:org/model@v2", r"has no revision v2 .*, only aaaaaaa, bbbbbbb \(main\); hf download org"),
         ("org/model@v2", r"has no revision v2"),
         ("hf:org/model/vae", r"has no vae in the hub cache, revision bbbbbbb; hf download org/model$"),
         ("hf:a/b--c", r"is no name on the hub; write hf:org/name"),
