@@ -71,7 +71,7 @@ def test_a_file_that_was_replaced_meanwhile_is_opened_again(tmp_path, monkeypatc
         asked.append(fd)
         return True
 
-    monkeypatch.setattr(lock, "try_lock", try_lock)
+    monkeypatch.setattr(lock.system, "try_lock", try_lock)
     with locked(str(path), wait=5) as fd:
         assert os.read(fd, 10) == b"new"
     assert len(asked) == 2

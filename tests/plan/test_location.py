@@ -10,7 +10,7 @@ import pytest
 from transcode.errors import PlanError
 from transcode.plan.location import refuse_destination
 
-URLS = ["s3://bucket/x", "https://host/x.safetensors", "hf://org/name", "hf:org/name", "gs://b/x", "S3://b/x"]
+URLS = ["s3://bucket/x", "https://host/x.safetensors", "hf://org/name", "gs://b/x", "S3://b/x"]
 OTHERS = ["gguf", "pth", "pt", "bin", "ckpt", "onnx", "h5", "npz", "GGUF", "sft", "zip", "yaml"]
 MISSPELLED = [
     "safetensor", "safetensors.", "SAFETENSORS", "Safetensors", "saftensors", "safetesnors", "safetensorss",
@@ -120,8 +120,39 @@ class TestSource:
         other.mkdir()
         link(shard, other / "x.safetensors")
         told = self.told(refused, src, other / "x.safetensors", digests, "--force")
-        assert "is read by this run" in told
+        assert f"{other / 'x.safetensors'}: is the source ({shard}), which is never written to" in told
         assert "x.safetensors" in self.told(refused, src, other, digests, "--force")
+
+    @pytest.mark.parametrize("name", ["model.pth", "model.bin", "model.safetensors", "weights"])
+    def test_a_file_of_any_name(self, wan, tmp_path, refused, digests, name, monkeypatch):
+        import torch
+
+        path = tmp_path / name
+        if name.endswith((".pth", ".bin")):
+            torch.save({"a.weight": torch.zeros(4, 4)}, path)
+        else:
+            path.write_bytes(next(wan.glob("*.safetensors")).read_bytes())
+        (tmp_path / "hard").hardlink_to(path)
+        monkeypatch.chdir(tmp_path)
+        before = digests(path)
+        for dst in (name, f"./{name}", f"../{tmp_path.name}/{name}", path, "hard"):
+            assert "is the source" in refused("run", name, dst, "--force")
+        assert digests(path) == before
+
+    def test_its_index(self, src, refused, digests):
+        (index,) = src.glob("*.index.json")
+        assert f"{index}: is the source, which" in self.told(refused, index, index, digests)
+
+    def test_among_the_files_of_a_folder(self, src, tmp_path, refused, digests):
+        told = self.told(refused, src, src / "one.safetensors", digests)
+        assert "would lie among the files of the source" in told
+        (tmp_path / "link").symlink_to(src)
+        assert "among the files" in self.told(refused, src, tmp_path / "link" / "one.safetensors", digests)
+
+    def test_beside_a_file_is_as_people_do(self, wan, tmp_path, cli):
+        path = tmp_path / "model.safetensors"
+        path.write_bytes(next(wan.glob("*.safetensors")).read_bytes())
+        cli("run", path, tmp_path / "model-f32.safetensors", "--cast", "F32")
 
     def test_below_it_is_a_model_for_itself(self, src, cli):
         cli("run", src, src / "fp32", "--cast", "F32")

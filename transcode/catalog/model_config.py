@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..core.paths import expanded, home
+from ..core.paths import expanded
 from ..errors import PlanError
+from ..io import hub
+from ..io.folder import local
+from ..io.urls import refuse_url
 from .strict import load
 
 __all__ = ["find_config"]
@@ -30,7 +32,7 @@ def find_config(
         TranscodeError: the recipe cannot be read, or names no model.
     """
     if config_file is not None:
-        path = Path(config_file)
+        path = local(config_file)
         return (path if path.is_file() else None), config_file
     models = [model_path] if model_path is not None else _from_recipe(recipe or "", pipelines)
     for model in models:
@@ -42,7 +44,7 @@ def find_config(
 
 
 def _from_recipe(recipe: str, pipelines: Mapping[str, str]) -> list[str]:
-    pipeline = load(recipe).mapping().need("pipeline").mapping()
+    pipeline = load(local(recipe)).mapping().need("pipeline").mapping()
     path = pipeline.find("path")
     name = pipeline.find("name")
     locations = [] if path is None else [path.text()]
@@ -58,22 +60,13 @@ def _folders(model: str) -> list[Path]:
     folder = expanded(model)
     if folder.is_dir():
         return [folder]
-    if "/" not in model:
+    refuse_url(model)
+    repository = hub.parse(model)
+    if repository is None:
         return []
-    repository = _hub_cache() / f"models--{model.replace('/', '--')}"
-    snapshots = sorted(repository.glob("snapshots/*"))
-    main = repository / "refs" / "main"
-    if main.is_file():
-        current = repository / "snapshots" / main.read_text().strip()
-        snapshots.sort(key=lambda snapshot: snapshot != current)
-    return snapshots
-
-
-def _hub_cache() -> Path:
-    """Where huggingface_hub keeps repositories, by the environment variables that it reads."""
-    for variable, below in (("HF_HUB_CACHE", ""), ("HUGGINGFACE_HUB_CACHE", ""), ("HF_HOME", "hub")):
-        if os.environ.get(variable):
-            return expanded(os.environ[variable]) / below
-    own = os.environ.get("XDG_CACHE_HOME")
-    cache = expanded(own) if own else (home() or Path(".")) / ".cache"
-    return cache / "huggingface" / "hub"
+    if repository.revision is not None or repository.inner:
+        snapshot = hub.find(model)
+        return [] if snapshot is None else [snapshot.path]
+    main = repository.reference("main")
+    commits = sorted(repository.commits(), key=lambda commit: commit != main)
+    return [repository.folder / "snapshots" / commit for commit in commits]

@@ -66,8 +66,8 @@ def split(
 ) -> tuple[list[str], list[str]]:
     """Tell files from keys: the first argument is a file, and so are those after it that look like one.
 
-    That is, ``*.safetensors``, an index, or what exists and is written with a separator, as ``dir/``; but not
-    what ``is_item`` recognises.
+    That is, ``*.safetensors``, an index, what exists and is written with a separator, as ``dir/``, or what
+    the hub's cache holds; a URL too, which is refused then. But not what ``is_item`` recognises.
     """
     files = list(arguments[:1])
     rest = list(arguments[1:])
@@ -79,7 +79,14 @@ def split(
 def _is_file(text: str) -> bool:
     if text.endswith((".safetensors", ".safetensors.index.json", ".sft")):
         return True
-    return any(mark in text for mark in ("/", os.sep)) and os.path.exists(text)
+    if not any(mark in text for mark in ("/", os.sep)):
+        return False
+    from ..io import hub, urls
+
+    if os.path.exists(text) or urls.remote(text):
+        return True
+    repository = hub.parse(text)
+    return repository is not None and repository.folder.is_dir()
 
 
 def edit_all(

@@ -50,6 +50,7 @@ def embed(
     from ..containers.compare import look
     from ..containers.safetensors.edit.splice import stringify
     from ..core.small_json import read_object
+    from ..io.folder import local
 
     nunchaku = profile("nunchaku")
     if not (config_file or model_path or recipe):
@@ -63,7 +64,8 @@ def embed(
         return
     config = read_object(path)
     beside = path.parent / "comfy_config.json"
-    comfy = read_object(Path(comfy_file)) if comfy_file else read_object(beside) if beside.is_file() else None
+    place = local(comfy_file) if comfy_file else beside
+    comfy = read_object(place) if comfy_file or place.is_file() else None
     model = model_class or svdquant.model_class(config, nunchaku)
     values: dict[Path, dict[str, str]] = {}
     for file in files:

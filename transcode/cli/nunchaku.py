@@ -97,12 +97,16 @@ def convert(quant_path: str, output_root: str | None, model_name: str, **values:
     from ..containers.deepcompressor.reading import open_checkpoint
     from ..errors import RecipeError
     from ..execution.write import Write
+    from ..io.folder import local
     from ..stages.nunchaku.stage import Nunchaku
     from . import build
 
     model = modules_for(model_name).model
     if model_name in (".", "..") or Path(model_name).name != model_name:
         raise RecipeError(f"--model-name {model_name!r} is a path, not a name")
+    quant_folder = local(quant_path)
+    if output_root is None and quant_folder != Path(quant_path):
+        raise click.UsageError("say --output-root: nothing is written into the hub cache")
     folder = Path(output_root or quant_path)
     sink = Write(
         dst=str(folder / (f"{model_name}.safetensors" if values["merge"] else model_name)),
@@ -119,7 +123,7 @@ def convert(quant_path: str, output_root: str | None, model_name: str, **values:
     if not embeds and (unused := [flag for flag, key in _SAYS_WHERE.items() if values[key]]):
         raise click.UsageError(f"{unused[0]} is for the metadata: add --merge or --add-metadata")
     if embeds:
-        job = _embedded(job, values, Path(quant_path))
+        job = _embedded(job, values, quant_folder)
     _carry_out(job, values)
 
 
@@ -137,13 +141,14 @@ def merge(sources: tuple[str, ...], out: str, **values: Any) -> None:
     config.json is looked for as `transcode meta embed` does, and beside A. Metadata of the files stays.
     """
     from ..containers.source import open_source
+    from ..io.folder import local
     from . import build
 
     if not out.endswith(".safetensors"):
         raise click.UsageError(f"OUT must be a .safetensors file, is {out!r}")
     openers = [lambda path=path: open_source(path, drop_cache=values["drop_cache"]) for path in sources]
     job = _Job(openers, _plain(out, "single_file", values), build.performance(values))
-    first = Path(sources[0])
+    first = local(sources[0])
     _carry_out(_embedded(job, values, first if first.is_dir() else first.parent), values)
 
 
@@ -255,6 +260,7 @@ def _configs(
     from ..catalog.model_config import find_config
     from ..core.small_json import read_object
     from ..errors import PlanError
+    from ..io.folder import local
 
     file, model, recipe = values["config_file"], values["model_path"], values["config_yaml"]
     said = bool(file or model or recipe)
@@ -264,7 +270,8 @@ def _configs(
             raise PlanError("no config.json there", file=looked)
         return None
     neighbour = path.parent / "comfy_config.json"
-    comfy = Path(values["comfy_file"]) if values["comfy_file"] else neighbour if neighbour.is_file() else None
+    said_comfy = values["comfy_file"]
+    comfy = local(said_comfy) if said_comfy else neighbour if neighbour.is_file() else None
     return read_object(path), None if comfy is None else read_object(comfy)
 
 

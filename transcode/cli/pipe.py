@@ -6,7 +6,6 @@ So a pipe costs nothing until ``write`` runs it, and can be saved to a file on i
 from __future__ import annotations
 
 import builtins
-import os
 import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -79,14 +78,11 @@ def open(
     src: str, root_key: str | None, no_mmap: bool, from_convention: str | None, from_scheme: str | None
 ) -> None:
     """Begin a pipe with the checkpoint SRC."""
-    from ..errors import FormatError
-    from ..io.urls import refuse_url
+    from ..io.folder import locate
     from ..recipe import Recipe, SourceOptions, whose
 
     whose(from_convention, from_scheme)
-    refuse_url(src)
-    if not os.path.exists(src):
-        raise FormatError("no such file or folder", file=src)
+    locate(src)
     _send(Recipe(SourceOptions(src, root_key, not no_mmap, from_convention, from_scheme)))
 
 
@@ -220,6 +216,7 @@ def calibrate(path: str, drop_global_scale: bool) -> None:
 @click.pass_context
 def write(context: click.Context, /, dst: str, save: str | None, **values: Any) -> None:
     """End a pipe: carry it out and write DST."""
+    from ..io.urls import refuse_output
     from ..recipe import dump
     from . import build
     from .run import carry_out
@@ -227,6 +224,7 @@ def write(context: click.Context, /, dst: str, save: str | None, **values: Any) 
     recipe = build.ended(_received(), dst, context, values)
     recipe = replace(recipe, performance=build.performance(values, recipe.performance))
     if save is not None:
+        refuse_output(save, stdout="cannot save a recipe to standard output, which tells of the run")
         with builtins.open(save, "w", encoding="utf-8") as file:
             file.write(dump(recipe))
     carry_out(recipe, values)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -56,11 +55,7 @@ def _recorded(path: str) -> tuple[dict[str, Any], str]:
     from ..containers.source import open_source
     from ..core.small_json import parse_object
     from ..errors import FormatError
-    from ..io.urls import refuse_url
 
-    refuse_url(path)
-    if not os.path.exists(path):
-        raise FormatError("no such file or folder", file=path)
     with open_source(path) as source:
         text = source.metadata.get(record.KEY)
     if text is None:

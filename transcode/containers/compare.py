@@ -14,7 +14,8 @@ from typing import BinaryIO
 from ..core import small_json
 from ..core.spec import Spec
 from ..errors import FormatError
-from ..io.folder import locate
+from ..io import hub
+from ..io.folder import local, locate
 from . import table
 from .discover import discover
 from .safetensors.edit import undo
@@ -91,7 +92,9 @@ def files_of(path: str | PathLike[str]) -> tuple[Path, ...]:
         FormatError: none, or files that hold no metadata.
     """
     files = []
-    for file in discover(locate(path)).files:
+    with hub.explaining(path):
+        chosen = discover(locate(path)).files
+    for file in chosen:
         container = table.of_name(file.name)
         if container is not None and container.metadata is None:
             raise FormatError(
@@ -113,15 +116,15 @@ def look(path: str | PathLike[str], *, lenient: bool = False) -> View:
     Raises:
         FormatError: a file is not valid, or a tensor is in two of them.
     """
-    path = Path(path)
+    given, path = path, Path(path)
     if path.suffix == ".json" and not path.name.endswith(".index.json"):
-        metadata = load_json(path)
+        metadata = load_json(given)
         return View(path, {path: metadata}, metadata, {})
     files: dict[Path, Mapping[str, str]] = {}
     merged: dict[str, str] = {}
     tensors: dict[str, Stored] = {}
     notes: list[str] = []
-    for file in files_of(path):
+    for file in files_of(given):
         head = undo.read(file, lenient=lenient)
         if odd := [key for key, value in head.metadata.items() if isinstance(value, NotText)]:
             notes.append(
@@ -156,7 +159,7 @@ def read_text(path: str | PathLike[str]) -> str:
         FormatError: it cannot be read or is not UTF-8.
     """
     try:
-        raw = sys.stdin.buffer.read() if str(path) == "-" else Path(path).read_bytes()
+        raw = sys.stdin.buffer.read() if str(path) == "-" else local(path).read_bytes()
         return raw.decode("utf-8")
     except OSError as error:
         raise FormatError(f"cannot be read: {error.strerror}", file=path) from None

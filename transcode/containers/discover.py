@@ -12,6 +12,7 @@ from ..core import small_json
 from ..core.types import JsonObject
 from ..errors import FormatError
 from ..io.folder import File
+from ..io.names import refused
 from . import foreign, table
 from .modelsets import INDEX, SHARD, check_complete, choose, is_standard, model_sets, names_of
 from .ranks import check_parts, check_rank_folders, is_optimizer, is_part_of_run
@@ -225,7 +226,7 @@ def _indexed(index: File) -> Found:
         if not isinstance(file, str):
             raise FormatError(f"weight_map names {file!r}, not a file", file=index.url, tensor=name)
         # A file name from elsewhere must not lead out of the folder.
-        if file != PurePosixPath(file).name or file in ("", ".", "..") or "\\" in file:
+        if file != PurePosixPath(file).name or file in ("", ".", "..") or "\\" in file or refused(file):
             raise FormatError(
                 f"weight_map names {file!r}, which is not a file of this folder", file=index.url, tensor=name
             )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 
 from ..core.tensor import LazyTensor
 from ..errors import FormatError
+from ..io import hub
 from ..io.bytes import Bytes
 from ..io.folder import File, Folder, locate
 from . import table
@@ -26,7 +28,8 @@ def open_source(
     Args:
         path: a safetensors file; an index (``*.safetensors.index.json``); a folder of either; a Diffusers
             folder; a PyTorch file (``.pt``, ``.pth``, ``.bin``, ``.ckpt``) or a folder of them; the folder
-            of a DeepCompressor checkpoint, see :mod:`.deepcompressor`.
+            of a DeepCompressor checkpoint, see :mod:`.deepcompressor`; or what the hub's
+            cache has of a name, see :mod:`transcode.io.hub`.
         root_key: where the tensors of a PyTorch file lie (``generator_ema``, ``a.b``).
         mmap: map files; else read them.
         drop_cache: keep what was read out of the page cache.
@@ -34,7 +37,9 @@ def open_source(
     Raises:
         FormatError: the path holds no weights, or they are damaged, incomplete or ambiguous.
     """
-    return open_place(locate(path), root_key=root_key, mmap=mmap, drop_cache=drop_cache)
+    with hub.explaining(path) as snapshot:
+        source = open_place(locate(path), root_key=root_key, mmap=mmap, drop_cache=drop_cache)
+    return source if snapshot is None else replace(source, notes=(snapshot.note, *source.notes))
 
 
 def open_place(

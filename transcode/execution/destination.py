@@ -9,6 +9,7 @@ from ..containers import table
 from ..core.paths import real
 from ..errors import PlanError
 from ..io import commit, system
+from ..io.links import identity, same
 from ..plan.plan import Plan
 from .staging import leftover, targets
 
@@ -84,37 +85,28 @@ def _refuse_source(plan: Plan, placed: list[Path], inputs: set[Path]) -> None:
     Links, hard links and mounts give a file several names; device and inode are the same for all of them.
     """
     destination = plan.destination
-    read = {_identity(path): path for path in inputs if path.exists()}
-    whole = plan.folder and _same(destination, plan.source)
-    overwritten = [target for target in placed if real(target) in inputs or _identity(target) in read]
+    read = {identity(path): path for path in inputs if path.exists()}
+    whole = plan.folder and same(destination, plan.source)
+    overwritten = [target for target in placed if real(target) in inputs or identity(target) in read]
     if plan.folder and destination.is_dir():
-        overwritten += [path for path in destination.iterdir() if path.is_file() and _identity(path) in read]
-    held = read.get(_identity(overwritten[0]), overwritten[0]) if overwritten else destination
-    if whole or (overwritten and plan.folder and _same(destination, held.parent)):
+        overwritten += [path for path in destination.iterdir() if path.is_file() and identity(path) in read]
+    held = read.get(identity(overwritten[0]), overwritten[0]) if overwritten else destination
+    if whole or (overwritten and plan.folder and same(destination, held.parent)):
         raise PlanError(
             "is the folder of the source, which is never written to", file=destination,
             hint="write to another folder",
         )  # fmt: skip
+    if not plan.folder and plan.source.is_dir() and any(same(destination.parent, p.parent) for p in inputs):
+        raise PlanError(
+            "would lie among the files of the source, which is read as a folder and would hold two models",
+            file=destination,
+            hint="write to another folder",
+        )
     if overwritten:
         other = "" if real(held) == real(overwritten[0]) else f" as {held}"
         raise PlanError(
             f"is read by this run{other}, and never overwritten", file=overwritten[0], hint="write elsewhere"
         )
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    """Device and inode, None where there is no such file."""
-    try:
-        facts = path.stat()
-    except OSError:
-        return None
-    return facts.st_dev, facts.st_ino
-
-
-def _same(first: Path, second: Path) -> bool:
-    """Whether two paths lead to one existing file or folder."""
-    one = _identity(first)
-    return one is not None and one == _identity(second)
 
 
 def _existing_parent(path: Path) -> Path:

@@ -71,15 +71,21 @@ def _locked(hidden: Directory) -> int | None:
     return fd
 
 
-def _discard(hidden: Directory) -> None:
-    """Empty a hidden folder whose lock we hold, and remove it."""
-    with suppress(OSError):
-        for name in hidden.names():
-            if name != LOCK:
-                hidden.remove(name)
-        # The lock goes last, so that nobody else works in the folder while it is being emptied.
-        hidden.unlink(LOCK)
-        os.rmdir(hidden.path)
+def _discard(hidden: Directory, lock: int) -> None:
+    """Empty a hidden folder whose lock we hold, remove it, and close the lock."""
+    try:
+        with suppress(OSError):
+            for name in hidden.names():
+                if name != LOCK:
+                    hidden.remove(name)
+            # The lock goes last, so that nobody else works in the folder while it is being emptied.
+            if not system.WINDOWS:
+                commit.remove_lock(hidden)
+    finally:
+        system.unlock(lock)
+        os.close(lock)
+    if system.WINDOWS:
+        commit.remove_lock(hidden)
 
 
 def _sweep(path: Path) -> None:
@@ -88,8 +94,7 @@ def _sweep(path: Path) -> None:
         return
     with suppress(OSError, PlanError), claim(path) as hidden:
         if (lock := _locked(hidden)) is not None:
-            _discard(hidden)
-            os.close(lock)
+            _discard(hidden, lock)
 
 
 class Staging:
@@ -215,7 +220,7 @@ class Staging:
         for name in _names(self._plan):
             fd = self._staged.open(name, os.O_RDWR)
             try:
-                os.fsync(fd)
+                system.sync(fd)
                 if self._drop_cache:
                     system.drop_cache(fd, 0, 0)
             finally:
@@ -277,7 +282,8 @@ class Staging:
             self._staged = None
         if self._hidden is not None:
             if self._lock_fd is not None and not self._is_pending():  # else the folder is not ours to empty
-                _discard(self._hidden)
+                _discard(self._hidden, self._lock_fd)
+                self._lock_fd = None
             self._hidden.close()
             self._hidden = None
         if self._lock_fd is not None:

@@ -27,8 +27,20 @@ from ..core.small_json import parse_object
 from ..errors import FormatError, PlanError, TranscodeError
 from . import system
 from .directory import Directory
+from .names import refused as names_refused
 
-__all__ = ["FILES", "LOCK", "PART", "Record", "carry_out", "decide", "is_decided", "load", "settle"]
+__all__ = [
+    "FILES",
+    "LOCK",
+    "PART",
+    "Record",
+    "carry_out",
+    "decide",
+    "is_decided",
+    "load",
+    "remove_lock",
+    "settle",
+]
 
 PART = ".transcode-part"
 """Hidden folder of a run inside the folder that it writes to."""
@@ -83,7 +95,7 @@ class Record:
         for name in listed:
             if not isinstance(name, str) or name in ("", ".", "..") or name not in stood:
                 return None
-            if "/" in name or os.sep in name or "\0" in name:
+            if "/" in name or os.sep in name or "\0" in name or names_refused(name) is not None:
                 return None
             names.append(name)
             match stood[name]:
@@ -103,7 +115,7 @@ def decide(hidden: Directory, destination: Directory, names: Sequence[str]) -> R
     fd = hidden.open(_DRAFT, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         system.write_at(fd, memoryview(record.pack()), 0)
-        os.fsync(fd)
+        system.sync(fd)
     finally:
         os.close(fd)
     hidden.move(_DRAFT, hidden, _RECORD)
@@ -194,10 +206,13 @@ def settle(folder: str | os.PathLike[str]) -> bool:
                     return False  # planted by a stranger in a folder that anybody may write to
                 fd = hidden.open(LOCK, os.O_RDWR | os.O_CREAT, 0o600)
                 try:
-                    if system.try_lock(fd):
-                        return _finish(hidden, Path(folder))
+                    done = _finish(hidden, Path(folder)) if system.try_lock(fd) else None
                 finally:
                     os.close(fd)
+                if done is not None:
+                    if done and system.WINDOWS:
+                        remove_lock(hidden)
+                    return done
         except FileNotFoundError:
             continue  # whoever was at it has just finished
         except OSError as error:
@@ -219,11 +234,20 @@ def _finish(hidden: Directory, folder: Path) -> bool:
         return False
     with Directory(Path(os.path.realpath(folder))) as destination:
         carry_out(hidden, destination, record)
-    for name in (FILES, _DRAFT, LOCK):
+    for name in (FILES, _DRAFT):
         hidden.remove(name)
-    with suppress(OSError):  # somebody else may use it by now
-        os.rmdir(hidden.path)
+    if not system.WINDOWS:
+        remove_lock(hidden)
     return True
+
+
+def remove_lock(hidden: Directory) -> None:
+    """Remove the file for the lock and the hidden folder, if nothing else is in it; while the lock is held,
+    but on Windows, where the file must be closed before.
+    """
+    with suppress(OSError):  # somebody else may use it by now
+        hidden.unlink(LOCK)
+        os.rmdir(hidden.path)
 
 
 def _identity(folder: Directory, name: str) -> Identity | None:

@@ -25,7 +25,7 @@ _fallocate = _libc_function("fallocate", ctypes.c_int, ctypes.c_int, ctypes.c_in
 
 def block_size(fd: int) -> int:
     """What an insertion must be a multiple of, in bytes; at least a page."""
-    return max(os.fstat(fd).st_blksize if os.name == "posix" else 0, 4096)
+    return max(getattr(os.fstat(fd), "st_blksize", 0), 4096)
 
 
 def can_insert(folder: str) -> bool:

@@ -6,9 +6,29 @@ import os
 from os import PathLike
 from pathlib import Path
 
-__all__ = ["leads_out", "shared"]
+__all__ = ["identity", "leads_out", "same", "shared"]
 
 _CACHES = ("models--", "datasets--", "spaces--")
+_STORE = ".huggingface-shared-blobs"
+
+
+def identity(path: Path) -> tuple[int, int] | str | None:
+    """What all names of a file or folder have in common: links, hard links, mounts, other cases of letters.
+
+    Device and inode; the path as the system resolves it where file systems number no files (some of Windows
+    and of networks). None where there is nothing of that name.
+    """
+    try:
+        facts = path.stat()
+    except OSError:
+        return None
+    return (facts.st_dev, facts.st_ino) if facts.st_ino else os.path.normcase(os.path.realpath(path))
+
+
+def same(first: Path, second: Path) -> bool:
+    """Whether two paths lead to one existing file or folder."""
+    one = identity(first)
+    return one is not None and one == identity(second)
 
 
 def shared(path: str | PathLike[str]) -> str | None:
@@ -42,4 +62,10 @@ def leads_out(path: Path, folder: Path) -> Path | None:
 
 
 def _is_blob(real: Path) -> bool:
-    return real.parent.name == "blobs" and real.parent.parent.name.startswith(_CACHES)
+    """Whether a file is a blob of one repository, or of the store that all repositories of a cache share
+    (huggingface_hub, ``utils/_shared_blobs.py``: ``blobs/AB/ABCD...``, beside a file that marks the store).
+    """
+    if real.parent.name == "blobs" and real.parent.parent.name.startswith(_CACHES):
+        return True
+    store = real.parent.parent
+    return store.name == "blobs" and real.parent.name == real.name[:2] and (store / _STORE).is_file()

@@ -56,6 +56,7 @@ MAX_OPEN = 64
 
 _PAGE = mmap.PAGESIZE
 _DONTNEED = getattr(mmap, "MADV_DONTNEED", None)
+_MOST = 1 << 30  # bytes of one read: macOS and Windows refuse 2 GiB
 _CAN_ADVISE = hasattr(os, "posix_fadvise")
 
 
@@ -413,10 +414,10 @@ class MappedFile:
     @staticmethod
     def _read(open: _Open, out: memoryview, at: int) -> int:
         if hasattr(os, "preadv"):
-            return os.preadv(open.fd, [out], at)
+            return os.preadv(open.fd, [out[:_MOST]], at)
         with open.turn:
             os.lseek(open.fd, at, os.SEEK_SET)
-            piece = os.read(open.fd, len(out))
+            piece = os.read(open.fd, min(len(out), _MOST))
         out[: len(piece)] = piece
         return len(piece)
 

@@ -10,25 +10,32 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..errors import PlanError
 
 __all__ = [
+    "WINDOWS",
     "clone",
     "copy_range",
     "drop_cache",
     "free_space",
     "populate",
+    "replace",
     "reserve",
     "start_writeback",
+    "sync",
     "sync_folder",
     "sync_names",
     "try_lock",
     "undisturbed",
+    "unlock",
     "write_at",
 ]
+
+WINDOWS = os.name == "nt"
+"""Where files that anybody has open keep their names: they can be neither replaced nor removed."""
 
 _SYNC_FILE_RANGE_WAIT_BEFORE = 1
 _SYNC_FILE_RANGE_WRITE = 2
@@ -170,6 +177,38 @@ def copy_range(fd: int, out: int, begin: int, offset: int, size: int) -> int:
     return done
 
 
+def sync(fd: int) -> None:
+    """Make what was written to a file durable.
+
+    On macOS fsync(2) leaves it in the cache of the disk; what empties that is asked for first.
+    """
+    try:
+        import fcntl
+
+        fcntl.fcntl(fd, fcntl.F_FULLFSYNC)  # type: ignore[attr-defined,unused-ignore]
+    except (ImportError, AttributeError, OSError):  # not macOS; or a network share there
+        os.fsync(fd)
+
+
+def replace(new: str, path: str, fd: int) -> None:
+    """Give a file the name of another, which ``fd`` has open and keeps open wherever that is possible.
+
+    On Windows the descriptor is of the file that has the name afterwards, whichever that is.
+    """
+    if not WINDOWS:
+        os.replace(new, path)
+        return
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, fd)  # closes the file, and nobody else gets the number
+    os.close(null)
+    try:
+        os.replace(new, path)
+    finally:
+        now = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
+        os.dup2(now, fd)
+        os.close(now)
+
+
 def free_space(folder: Path) -> int:
     """Bytes that an ordinary user may still write to the file system of a folder."""
     import shutil
@@ -179,7 +218,7 @@ def free_space(folder: Path) -> int:
 
 def sync_folder(folder: Path) -> None:
     """Make the names in a folder durable, where folders can be synced."""
-    if os.name != "posix":
+    if WINDOWS:
         return
     try:
         fd = os.open(folder, os.O_RDONLY)
@@ -194,19 +233,21 @@ def sync_folder(folder: Path) -> None:
 def sync_names(fd: int) -> None:
     """:func:`sync_folder` of an open folder. Network shares and FUSE may know no such thing."""
     try:
-        os.fsync(fd)
+        sync(fd)
     except OSError as error:
         if error.errno not in _UNKNOWN:
             raise
 
 
 def try_lock(fd: int) -> bool:
-    """Take an exclusive advisory lock on an open file, without waiting; released when it is closed.
+    """Take an exclusive lock on an open file, without waiting; released when it is closed.
 
-    Where the file system knows no locks there is nobody to be kept out by one: taken.
+    flock(2), which only those heed who ask for it too; on Windows a lock of the first byte, which nobody
+    else can read or write then: a file for locks alone. Where the file system knows no locks there is nobody
+    to be kept out by one: taken.
     """
-    if os.name != "posix":
-        return True
+    if WINDOWS:
+        return _try_lock_byte(fd)
     import fcntl
 
     try:
@@ -217,6 +258,30 @@ def try_lock(fd: int) -> bool:
         if error.errno not in _UNKNOWN:
             raise
     return True
+
+
+def _try_lock_byte(fd: int) -> bool:
+    import msvcrt
+
+    os.lseek(fd, 0, os.SEEK_SET)
+    try:
+        msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EDEADLK, errno.EAGAIN):
+            return False
+        if error.errno not in _UNKNOWN:
+            raise
+    return True
+
+
+def unlock(fd: int) -> None:
+    """Give a lock of :func:`try_lock` back, before the file is closed: Windows would do so late."""
+    if WINDOWS:
+        import msvcrt
+
+        os.lseek(fd, 0, os.SEEK_SET)
+        with suppress(OSError):
+            msvcrt.locking(fd, msvcrt.LK_UNLCK, 1)  # type: ignore[attr-defined,unused-ignore]
 
 
 @contextmanager

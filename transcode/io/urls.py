@@ -6,9 +6,10 @@ import os
 import re
 from os import PathLike
 
-from ..errors import FormatError
+from ..errors import FormatError, PlanError
+from . import hub
 
-__all__ = ["instead", "refuse_url", "remote"]
+__all__ = ["instead", "refuse_output", "refuse_url", "remote", "written_out"]
 
 # A path object has only one slash left of the two, and one letter is a drive of Windows.
 _URL = re.compile(r"[a-z][a-z\d+.-]+:/", re.IGNORECASE)
@@ -17,8 +18,11 @@ _STORE = re.compile(
 )
 
 
-def refuse_url(path: str | PathLike[str]) -> None:
-    """Refuse a source that is a URL, and no file or folder of that name either.
+def refuse_url(path: str | PathLike[str], *, stdin: str = "standard input cannot be read here") -> None:
+    """Refuse a path to read that is a URL or standard input, and no file or folder of that name either.
+
+    Args:
+        stdin: why not ``-``.
 
     Raises:
         FormatError: with what to do.
@@ -27,16 +31,35 @@ def refuse_url(path: str | PathLike[str]) -> None:
     if os.path.lexists(text):
         return
     if text == "-":
-        raise FormatError(
-            "standard input is no source: tensors are read at their offsets",
-            file=text,
-            hint="name a file or a folder",
-        )
-    if remote(text):
+        raise FormatError(stdin, file=text, hint="name a file or a folder")
+    if remote(text) and not hub.is_explicit(text):
         raise FormatError(
             "is a URL, and only local files and folders are read",
-            file=text,
+            file=written_out(text),
             hint=instead(text) or "download it first, and name the file or folder",
+        )
+
+
+def refuse_output(path: str | PathLike[str], *, stdout: str, hint: str = "name a file") -> None:
+    """Refuse a path to write that is a URL, a name on the hub or standard output.
+
+    Args:
+        stdout: why not ``-``.
+        hint: what to write instead of it.
+
+    Raises:
+        PlanError: with what to do.
+    """
+    text = os.fspath(path)
+    if text == "-":
+        raise PlanError(stdout, file=text, hint=hint)
+    if remote(text) and not os.path.lexists(text):
+        local = instead(text) if text.lower().startswith("file:") else None
+        what = "a name on the hub" if text.startswith(hub.PREFIX) and hub.parse(text) is not None else "a URL"
+        raise PlanError(
+            f"is {what}, and only local files and folders are written",
+            file=written_out(text),
+            hint=local or "write to a local path, and upload what appears there",
         )
 
 
@@ -45,8 +68,18 @@ def remote(text: str) -> bool:
     return _URL.match(text) is not None or _STORE.match(text) is not None
 
 
+def written_out(text: str) -> str:
+    """A URL with both slashes, of which a path object has left one."""
+    return re.sub(r"^([A-Za-z][A-Za-z\d+.-]+):/(?!/)", r"\1://", text)
+
+
 def instead(text: str) -> str | None:
-    """What to do about a URL of a local file; None for all others."""
-    if not text.lower().startswith("file:"):
+    """What to do about a URL that names a local file, or a model of the hub; None for all others."""
+    if text.lower().startswith("file:"):
+        return f"write the path, /{text[5:].lstrip('/')}"
+    repository = hub.repository_of(text)
+    if repository is None:
         return None
-    return f"write the path, /{text[5:].lstrip('/')}"
+    revision = f"@{repository.revision}" if repository.revision is not None else ""
+    inner = f"/{repository.inner}" if repository.inner else ""
+    return f"write hf:{repository.repo}{revision}{inner}, after {repository.download}"

@@ -10,6 +10,8 @@ from pathlib import Path
 from .. import __version__
 from ..core import values
 from ..errors import FormatError
+from ..io.folder import local
+from ..io.urls import refuse_output
 from .plan import Plan
 
 __all__ = ["load", "save"]
@@ -23,6 +25,7 @@ def save(plan: Plan, path: str | PathLike[str]) -> None:
     Raises:
         FormatError: the file cannot be written.
     """
+    refuse_output(path, stdout="cannot write a plan to standard output")
     body = json.dumps(values.dump(plan), separators=(",", ":"))
     head = {
         "kind": _KIND,
@@ -48,7 +51,7 @@ def load(path: str | PathLike[str]) -> Plan:
         FormatError: it is damaged, no plan, or of another version.
     """
     try:
-        text = Path(path).read_text("utf-8")
+        text = local(path).read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         cause = getattr(error, "strerror", None) or "not UTF-8"
         raise FormatError(f"cannot be read: {cause}", file=path) from None

@@ -9,10 +9,14 @@ from pathlib import Path
 
 from ..containers import table
 from ..containers.discover import WEIGHTS
+from ..core.source import Source
 from ..errors import PlanError
-from ..io.urls import instead, remote
+from ..io import hub
+from ..io.links import same
+from ..io.names import refused
+from ..io.urls import refuse_output
 
-__all__ = ["refuse_destination"]
+__all__ = ["refuse_destination", "refuse_name"]
 
 _SUFFIXES = tuple(kind.suffixes[0] for kind in table.WRITABLE)
 _ALIKE = 0.85
@@ -27,28 +31,29 @@ _OTHERS = WEIGHTS | {
 """Suffixes of files that hold, pack or list weights; those that are written are looked for before."""
 
 
-def refuse_destination(path: str | PathLike[str]) -> None:
+def refuse_destination(path: str | PathLike[str], source: Source | None = None) -> None:
     """Refuse the name of an output that would not become what it says.
 
     What exists as a folder, and what ends in a slash, is a folder whatever its name.
 
+    Args:
+        source: what is read.
+
     Raises:
-        PlanError: a URL, standard output, the suffix of another container or a misspelled one.
+        PlanError: a URL, standard output, the suffix of another container or a misspelled one; a file or a
+            name on the hub that is the source.
     """
     text = os.fspath(path)
     if os.path.isdir(text):
         return
-    if text == "-":
-        raise PlanError(
-            "cannot write to standard output: tensors are written at their offsets", file=text,
-            hint="name a file or a folder",
-        )  # fmt: skip
-    if remote(text):
-        raise PlanError(
-            "is a URL, and only local files and folders are written",
-            file=text,
-            hint=instead(text) or "write to a local path, and upload what appears there",
-        )
+    if source is not None:
+        _refuse_source(text, source)
+    refuse_output(
+        path,
+        stdout="cannot write to standard output: tensors are written at their offsets",
+        hint="name a file or a folder",
+    )
+    refuse_name(Path(text).name, text)
     if text.endswith(("/", os.sep)):
         return
     name = Path(text).name
@@ -60,6 +65,30 @@ def refuse_destination(path: str | PathLike[str]) -> None:
     folder = f"write {text}/ if a folder of that name is meant"
     file = Path(text).with_name(f"{stem}{_SUFFIXES[0]}")
     raise PlanError(what, file=text, hint=f"name {file} for one file, {folder}")
+
+
+def refuse_name(name: str, file: str | PathLike[str]) -> None:
+    """Refuse the name of a file or folder that the system would take for something else."""
+    if (why := refused(name)) is not None:
+        raise PlanError(why, file=file, hint="choose another name")
+
+
+def _refuse_source(text: str, source: Source) -> None:
+    """What is the source needs no word on its suffix, nor a folder of the same name as a model of the hub."""
+    for file in (source.path, *(file.path for file in source.files)):
+        if same(Path(text), file):
+            other = "" if Path(text) == file else f" ({file})"
+            raise PlanError(
+                f"is the source{other}, which is never written to", file=text, hint="write elsewhere"
+            )
+    meant = hub.parse(text)
+    commits = source.path.parents
+    if meant is not None and any(above == meant.folder for above in commits):
+        raise PlanError(
+            "is the source, by its name on the hub, and a folder of that name would hide it",
+            file=text,
+            hint="write elsewhere",
+        )
 
 
 def _other(name: str) -> tuple[str, str | None]:

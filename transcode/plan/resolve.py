@@ -26,7 +26,7 @@ from ..schemes import SCHEMES, describe
 from ..stages.repack import repack
 from . import devices
 from . import layout as cutting
-from .location import refuse_destination
+from .location import refuse_destination, refuse_name
 from .plan import Log, Plan
 from .request import Request, bears_name
 
@@ -46,7 +46,7 @@ def resolve(request: Request, flow: Flow, on_scan: Callable[[str, float], None] 
     Raises:
         TranscodeError: anything that can be known to fail.
     """
-    refuse_destination(request.dst)
+    refuse_destination(request.dst, flow.source)
     convention = catalog.convention(request.convention or _default_convention(flow))
     planning = Planning(
         convention=convention.name,
@@ -217,6 +217,8 @@ def cut_files(draft: Draft) -> None:
             raise PlanError(idle, hint="leave the name out")
         draft.planning.warn(idle)
     draft.cut = _cut(request, draft.units, draft.layout, draft.stem, convention)
+    for name, _ in draft.cut:
+        refuse_name(name, Path(request.dst) / name)
     cutting.check_names(draft.cut, draft.tensors)
 
 

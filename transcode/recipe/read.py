@@ -12,6 +12,7 @@ from ..catalog import strict
 from ..containers import table as containers
 from ..core.performance import Performance
 from ..execution.write import Write
+from ..io.folder import local
 from ..plan.devices import known
 from ..stages.quantize.stage import Quantize
 from .configuration import quantization_of, with_lora
@@ -35,7 +36,7 @@ def load(path: str | PathLike[str]) -> Recipe:
     Raises:
         RecipeError: with file and line.
     """
-    return _recipe(strict.load(Path(path)))
+    return _recipe(strict.load(local(path)))
 
 
 def parse(text: str, *, file: str = "recipe") -> Recipe:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,6 +20,8 @@ from ..core.planning import Planning
 from ..core.spec import Part, Spec
 from ..core.tensor import LazyTensor
 from ..errors import FormatError, PlanError
+from ..io import hub
+from ..io.folder import local
 
 __all__ = ["Calibrate", "Calibrating"]
 
@@ -110,7 +111,7 @@ class Calibrate(Transform):
 
     def recorded(self) -> dict[str, Any]:
         """The name of the file instead of its path."""
-        return {**self.config(), "path": Path(self.path).name}
+        return {**self.config(), "path": hub.recorded(self.path)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +154,7 @@ def _takes_alpha(tensor: LazyTensor, consumer: catalog.Convention | None) -> boo
 
 
 def _read(path: str) -> dict[str, np.float32]:
-    found = read_pickle(path)
+    found = read_pickle(local(path))
     table = found.get("absmax") if isinstance(found, Mapping) else None
     if not isinstance(table, Mapping):
         raise FormatError("is not a calibration", file=path, hint='it must hold {"absmax": {name: value}}')

@@ -19,7 +19,7 @@ from ...core.spec import Spec
 from ...core.tensor import LazyTensor, plain
 from ...errors import FormatError
 from ...io.bytes import Bytes
-from ...io.folder import Folder, LocalFolder
+from ...io.folder import File, Folder, locate
 from ..checkpoint import Source, SourceFile
 from ..torch.pickle import read_object, read_tensors
 from .names import BRANCH, MODEL, SCALE, SMOOTH
@@ -33,7 +33,12 @@ def open_checkpoint(path: str | PathLike[str], *, mmap: bool = True, drop_cache:
     Raises:
         FormatError: a file is missing or damaged.
     """
-    return open_folder(LocalFolder(path), mmap=mmap, drop_cache=drop_cache)
+    place = locate(path)
+    if isinstance(place, File):
+        raise FormatError(
+            "is a file, not a folder", file=place.url, hint="point at the folder that DeepCompressor saved to"
+        )
+    return open_folder(place, mmap=mmap, drop_cache=drop_cache)
 
 
 def open_folder(folder: Folder, *, mmap: bool = True, drop_cache: bool = False) -> Source:

@@ -8,7 +8,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from ...catalog.lora import lora_names
@@ -21,6 +20,7 @@ from ...core.spec import Spec
 from ...core.tensor import LazyTensor
 from ...core.value import interned
 from ...errors import PlanError, RecipeError
+from ...io import hub
 
 if TYPE_CHECKING:
     from .delta import Added
@@ -191,8 +191,8 @@ class Lora(Transform):
         return config
 
     def recorded(self) -> dict[str, Any]:
-        """The names of the files instead of their paths."""
-        return {**self.config(), "paths": [Path(file.path).name for file in self.files]}
+        """The names of the files instead of their paths; of a model on the hub also its revision."""
+        return {**self.config(), "paths": [hub.recorded(file.path) for file in self.files]}
 
 
 def _as_rows(tensor: LazyTensor, added: list[Added]) -> LazyTensor:

@@ -29,9 +29,10 @@ from typing import Literal
 
 from ....errors import FormatError, PlanError, TranscodeError
 from ....io import front
+from ....io.folder import local
 from ....io.links import shared
 from ....io.lock import locked
-from ....io.system import sync_folder, write_at
+from ....io.system import replace, sync, sync_folder, write_at
 from .. import header
 from . import undo
 from .replace import Progress, keep_copy, silent, stream
@@ -174,7 +175,7 @@ def restore(
         TranscodeError: there is no backup, or it describes other tensors than the file holds.
         Otherwise as :func:`edit`.
     """
-    source = _find_backup(path) if backup is None else os.fspath(backup)
+    source = _find_backup(path) if backup is None else os.fspath(local(backup))
     with _told(source):
         head, text = _kept(source)
 
@@ -211,7 +212,7 @@ def restore_copy(path: str | PathLike[str], options: Options | None = None) -> P
         _refuse_split(fd, real)
         copy = undo.full_backup_path(real)
         header.read(copy, lenient=True)
-        os.replace(copy, real)
+        replace(os.fspath(copy), real, fd)
         sync_folder(Path(real).parent)
     return Path(copy)
 
@@ -407,7 +408,7 @@ def _copy(fd: int, real: str, draft: _Draft, length: int, options: Options) -> i
     size = os.path.getsize(new)
     try:
         written = undo.begin(real, _record(fd, draft, draft.old))  # the old file itself stays as it is
-        os.replace(new, real)
+        replace(new, real, fd)
     except BaseException:
         undo.settle(fd, real)
         raise
@@ -423,7 +424,7 @@ def _times(fd: int, options: Options) -> Iterator[None]:
     yield
     if options.keep_mtime and os.utime in os.supports_fd:
         os.utime(fd, ns=(old.st_atime_ns, old.st_mtime_ns))
-    os.fsync(fd)
+    sync(fd)
 
 
 def _difference(old: bytes, new: bytes) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ....errors import PlanError, TranscodeError
-from ....io.system import clone, free_space, reserve, start_writeback, sync_folder, write_at
+from ....io.system import clone, free_space, reserve, start_writeback, sync, sync_folder, write_at
 from . import undo
 
 __all__ = ["Progress", "keep_copy", "silent", "stream"]
@@ -44,7 +44,7 @@ def stream(
             write_at(out, memoryview(head), 0)
             _transfer(fd, data_start, out, len(head), size, progress)
             _keep_attributes(path, new, out, keep_mtime)
-            os.fsync(out)
+            sync(out)
         finally:
             os.close(out)
     except BaseException:
@@ -72,7 +72,7 @@ def keep_copy(fd: int, path: str, progress: Progress = silent) -> Path:
                 reserve(out, size, Path(new))
                 _transfer(fd, 0, out, 0, size, progress)
             _keep_attributes(path, new, out, keep_mtime=True)
-            os.fsync(out)
+            sync(out)
         finally:
             os.close(out)
         os.replace(new, copy)
@@ -100,7 +100,7 @@ def _check_space(path: str, needed: int) -> None:
 
 
 def _keep_owner(fd: int, out: int, path: str) -> None:
-    if os.name != "posix":
+    if not hasattr(os, "fchown"):
         return
     old, new = os.fstat(fd), os.fstat(out)
     if (old.st_uid, old.st_gid) == (new.st_uid, new.st_gid):

@@ -32,7 +32,7 @@ from pathlib import Path
 from ....errors import FormatError, TranscodeError
 from ....io import commit, front
 from ....io.lock import Busy, locked
-from ....io.system import sync_folder, write_at
+from ....io.system import sync, sync_folder, write_at
 from .. import header
 from .splice import common_prefix
 
@@ -165,7 +165,7 @@ def begin(path: str, record: Record) -> int:
     try:
         try:
             write_at(fd, memoryview(raw), 0)
-            os.fsync(fd)
+            sync(fd)
         finally:
             os.close(fd)
         sync_folder(Path(path).parent)
@@ -212,7 +212,7 @@ def roll_back(fd: int, path: str, record: Record) -> None:
         size = record.size
     start = size - before.data_size
     write_at(fd, memoryview(_spread(record.head, start)), 0)
-    os.fsync(fd)
+    sync(fd)
 
 
 def _is_mixture(fd: int, record: Record, *, inserted: bool) -> bool:
