@@ -46,7 +46,6 @@ class Instruction:
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
-        update_wrapper(self, function)
 
 
 class Lane:

@@ -8,7 +8,6 @@ file is kept, and llvmlite loads it; numba stays out of it all the same.
 from __future__ import annotations
 
 import ctypes
-import mmap
 import platform
 import struct
 import sys
@@ -29,8 +28,10 @@ LINKED = sys.platform == "linux" and platform.machine() == "x86_64" and sys.maxs
 _MOVING = ("processor", "cpu mhz", "cpu cores", "core id", "apicid", "initial apicid", "bogomips", "siblings",
            "physical id", "microcode")  # fmt: skip
 
+# mmap(2) as on Linux with x86-64: protections, MAP_PRIVATE | MAP_ANONYMOUS, and what it returns in vain.
+_READ, _WRITE, _EXECUTE = 1, 2, 4
+_ANYWHERE = 0x22
 _FAILED = 2**64 - 1
-"""What ``mmap`` returns."""
 
 _kept: list[Any] = []  # of what was loaded, and the engines of object files
 
@@ -81,13 +82,11 @@ def _load_image(image: Image, symbols: Mapping[str, int]) -> int:
     # Not a map of Python's: code lives as long as the process, also while the interpreter ends.
     libc = _libc()
     size = len(image.code)
-    anywhere = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-    writing, running = mmap.PROT_READ | mmap.PROT_WRITE, mmap.PROT_READ | mmap.PROT_EXEC
-    start = libc.mmap(None, size, writing, anywhere, -1, 0)
+    start = libc.mmap(None, size, _READ | _WRITE, _ANYWHERE, -1, 0)
     if start == _FAILED:
         raise OSError(ctypes.get_errno(), "no memory for compiled code")
     code = (ctypes.c_char * size).from_address(start)
-    code[:] = image.code
+    ctypes.memmove(start, image.code, size)
     for place in image.moved:
         (offset,) = struct.unpack_from("<q", code, place)
         struct.pack_into("<Q", code, place, start + offset)
@@ -95,7 +94,7 @@ def _load_image(image: Image, symbols: Mapping[str, int]) -> int:
         address = symbols[name] if name in symbols else _address_of(name)
         for place in places:
             struct.pack_into("<Q", code, place, address)
-    if libc.mprotect(start, size, running) != 0:
+    if libc.mprotect(start, size, _READ | _EXECUTE) != 0:
         raise OSError(ctypes.get_errno(), "memory may not be executed")
     _kept.append(start)
     entry: int = start + image.entry
