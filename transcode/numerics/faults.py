@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform
 import signal
 import sys
 import threading
@@ -171,7 +170,7 @@ def watch(address: int, size: int, note: ctypes.c_uint64) -> Watch | None:
 @cache
 def _install() -> bool:
     """Make the handler that of SIGBUS, once; False where there is no way."""
-    if not sys.platform.startswith("linux") or platform.machine() not in _MACHINES or sys.maxsize < 1 << 32:
+    if not sys.platform.startswith("linux") or os.uname().machine not in _MACHINES or sys.maxsize < 1 << 32:
         return False
     try:
         libc = ctypes.CDLL(None, use_errno=True)

@@ -8,7 +8,7 @@ file is kept, and llvmlite loads it; numba stays out of it all the same.
 from __future__ import annotations
 
 import ctypes
-import platform
+import os
 import struct
 import sys
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ __all__ = ["ENTRY", "LINKED", "load", "processor", "used"]
 ENTRY = "transcode_entry"
 """Name of the function in object files."""
 
-LINKED = sys.platform == "linux" and platform.machine() == "x86_64" and sys.maxsize > 1 << 32
+LINKED = sys.platform == "linux" and os.uname().machine == "x86_64" and sys.maxsize > 1 << 32
 """Whether code is kept linked."""
 
 _MOVING = ("processor", "cpu mhz", "cpu cores", "core id", "apicid", "initial apicid", "bogomips", "siblings",
@@ -53,6 +53,8 @@ def processor() -> str:
             first = []
         if first:
             return "\n".join(first)
+    import platform
+
     from llvmlite import binding
 
     features = binding.get_host_cpu_features().flatten()
