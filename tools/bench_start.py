@@ -2,7 +2,7 @@
 
     python tools/bench_start.py [--json] [--rounds N] [--source SRC] [CASE ...]
 
-One process of each case after the other, round by round, so that a machine's drift meets all of them; the least
+One process of each case after the other, round by round, so that a drift of the machine meets all; the least
 of all rounds counts, in seconds of the processor (user and system) and on the clock. Kernels are compiled
 before, into a cache of this run's own; what that took is told, too.
 """
