@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import numba
+import hashlib
+
 import pytest
 
 from transcode.numerics import kernel_cache, notice
+from transcode.numerics.elf import Image
 
 
 @pytest.fixture
@@ -18,41 +20,70 @@ def heard(monkeypatch):
 
 
 @pytest.fixture
-def function(tmp_path, monkeypatch):
-    """Gives a function, compiled anew each time, whose kernels are kept in a folder."""
-    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "kernels"))
-
-    def make():
-        compiled = numba.njit(lambda x: x + 3)
-        kernel_cache.checked(compiled)
-        return compiled
-
-    return make
+def folder(tmp_path, monkeypatch):
+    """Where kernels are kept in this test."""
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    kernel_cache.cache_folder.cache_clear()
+    yield kernel_cache.cache_folder()
+    kernel_cache.cache_folder.cache_clear()
 
 
-def test_a_kernel_is_kept_and_read(function, tmp_path, heard):
-    first = function()
-    assert first(4) == 7
-    assert first._cache_misses
-    second = function()
-    assert second(4) == 7
-    assert second._cache_hits
-    assert not second._cache_misses
+@pytest.mark.parametrize("code", [Image(b"\xc3" * 40, 3, [8], {"mmap": [16, 24]}), b"\x7fELF object"])
+def test_what_is_kept_comes_back(code, folder, heard):
+    assert kernel_cache.kept("module.name(int)", "1") is None
+    kernel_cache.keep("module.name(int)", "1", (code, "int64"))
+    assert kernel_cache.kept("module.name(int)", "1") == (code, "int64")
+    assert kernel_cache.kept("module.name(int)", "2") is None
+    assert kernel_cache.kept("module.name(float)", "1") is None
     assert heard == []
-    assert {path.suffix for path in tmp_path.rglob("*.nb*")} == {".nbi", ".nbc"}
+    (path,) = folder.iterdir()
+    assert path.name.startswith("module.name-")
+    assert path.suffix == ".kernel"
 
 
-@pytest.mark.parametrize("suffix", [".nbi", ".nbc"])
-def test_one_flipped_bit_is_compiled_anew(suffix, function, tmp_path, heard):
-    assert function()(4) == 7
-    (path,) = tmp_path.rglob(f"*{suffix}")
-    raw = bytearray(path.read_bytes())
-    raw[-1] ^= 1
-    path.write_bytes(raw)
-    again = function()
-    assert again(4) == 7
-    assert again._cache_misses
+def test_every_flipped_byte_is_seen(folder, heard, monkeypatch):
+    kernel_cache.keep("module.name()", "", (Image(b"\xc3", 0), "none"))
+    (path,) = folder.iterdir()
+    raw = path.read_bytes()
+    for place in range(len(raw)):
+        path.write_bytes(raw[:place] + bytes([raw[place] ^ 1]) + raw[place + 1 :])
+        assert kernel_cache.kept("module.name()", "") is None
+    for size in range(len(raw)):
+        path.write_bytes(raw[:size])
+        assert kernel_cache.kept("module.name()", "") is None
     assert len(heard) == 1
     assert f"{path} is damaged" in heard[0]
-    assert function()(4) == 7
-    assert len(heard) == 1
+    path.write_bytes(raw)
+    assert kernel_cache.kept("module.name()", "") == (Image(b"\xc3", 0), "none")
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"\0" * 8, b"\2\0\0\0\0\0\0\0[]", b"\2\0\0\0\0\0\0\0{}", b"\1\0\0\0\0\0\0\0x"]
+)
+def test_a_right_digest_of_nonsense_is_not_enough(body, folder, heard):
+    kernel_cache.keep("module.name()", "", (b"code", "none"))
+    (path,) = folder.iterdir()
+    path.write_bytes(hashlib.sha256(body).digest() + body)
+    assert kernel_cache.kept("module.name()", "") is None
+    assert "is damaged" in heard[0]
+
+
+def test_of_another_kernel_under_this_name(folder, heard):
+    for name in ("module.one()", "module.two()"):
+        kernel_cache.keep(name, "", (name.encode(), "none"))
+    one, two = sorted(folder.iterdir())
+    two.write_bytes(one.read_bytes())
+    assert kernel_cache.kept("module.one()", "") == (b"module.one()", "none")
+    assert kernel_cache.kept("module.two()", "") is None
+    assert "is damaged" in heard[0]
+
+
+def test_a_folder_in_the_place_of_a_file(folder, heard):
+    kernel_cache.keep("module.name()", "", (b"code", "none"))
+    (path,) = folder.iterdir()
+    path.unlink()
+    path.mkdir()
+    assert kernel_cache.kept("module.name()", "") is None
+    assert "cannot be read" in heard[0]
+    kernel_cache.keep("module.name()", "", (b"code", "none"))
+    assert list(folder.iterdir()) == [path]  # nothing half-written stays

@@ -5,7 +5,7 @@ cannot read, with SIGBUS, and the process dies. Here a handler of that signal, i
 not wait for the interpreter, puts a page of zeros in the place of the lost one and notes that it did; who
 watches the map asks for that note before anything made of these bytes is believed.
 
-The handler is compiled by llvmlite, which numba brings along, at the first map that is watched: about 10 ms.
+The handler is compiled by llvmlite, which numba brings along, and kept as kernels are.
 Faults of other addresses, and signals that somebody sent, go to whoever handled SIGBUS before.
 """
 
@@ -13,12 +13,17 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform
 import signal
 import sys
 import threading
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from .kernel_cache import keep, kept
+from .machine import ENTRY, load, used
+
+if TYPE_CHECKING:
+    from .elf import Image
 
 __all__ = ["MOST", "Watch", "watch"]
 
@@ -37,7 +42,13 @@ _MACHINES = ("x86_64", "aarch64", "riscv64", "ppc64le", "s390x", "loongarch64")
 _CODE = """
 target triple = "{triple}"
 
-define void @handle(i32 %signal, i64 %info, i64 %context) {{
+@transcode_table = external global i8
+@transcode_before = external global i8
+@mmap = external global i8
+@sigaction = external global i8
+@raise = external global i8
+
+define void @{name}(i32 %signal, i64 %info, i64 %context) {{
 entry:
   %code.int = add i64 %info, 8
   %code.at = inttoptr i64 %code.int to {int}
@@ -50,7 +61,7 @@ entry:
 
 look:
   %place = phi i64 [ 0, %entry ], [ %next, %on ]
-  %begin.int = add i64 %place, {table}
+  %begin.int = add i64 %place, ptrtoint ({byte} @transcode_table to i64)
   %begin.at = inttoptr i64 %begin.int to {long}
   %begin = load volatile i64, {long} %begin.at
   %end.int = add i64 %begin.int, 8
@@ -73,21 +84,21 @@ ours:
   %note = inttoptr i64 %note.int to {long}
   store volatile i64 1, {long} %note
   %page = and i64 %address, -{page}
-  %map = inttoptr i64 {mmap} to {mapper}
+  %map = inttoptr i64 ptrtoint ({byte} @mmap to i64) to {mapper}
   %got = call i64 %map(i64 %page, i64 {page}, i32 1, i32 50, i32 -1, i64 0)
   %fine = icmp eq i64 %got, %page
   br i1 %fine, label %done, label %others
 
 sent:
-  %again.to = inttoptr i64 {sigaction} to {setter}
-  %again.set = call i32 %again.to(i32 %signal, i64 {before}, i64 0)
-  %raise = inttoptr i64 {raise_} to {raiser}
+  %again.to = inttoptr i64 ptrtoint ({byte} @sigaction to i64) to {setter}
+  %again.set = call i32 %again.to(i32 %signal, i64 ptrtoint ({byte} @transcode_before to i64), i64 0)
+  %raise = inttoptr i64 ptrtoint ({byte} @raise to i64) to {raiser}
   %again = call i32 %raise(i32 %signal)
   ret void
 
 others:
-  %to = inttoptr i64 {sigaction} to {setter}
-  %set = call i32 %to(i32 %signal, i64 {before}, i64 0)
+  %to = inttoptr i64 ptrtoint ({byte} @sigaction to i64) to {setter}
+  %set = call i32 %to(i32 %signal, i64 ptrtoint ({byte} @transcode_before to i64), i64 0)
   ret void
 
 done:
@@ -98,6 +109,7 @@ done:
 
 # Pointers as LLVM spells them up to version 16, and since 15.
 _TYPED = {
+    "byte": "i8*",
     "int": "i32*",
     "long": "i64*",
     "mapper": "i64 (i64, i64, i32, i32, i32, i64)*",
@@ -140,10 +152,10 @@ def watch(address: int, size: int, note: ctypes.c_uint64) -> Watch | None:
     """Survive looks at lost pages of a map; what is read there is zero, and ``note`` is no more 0 then.
 
     Returns:
-        None where that cannot be done, or would cost the import of a compiler that is not loaded anyway:
-        then the map is not to be looked at.
+        None where that cannot be done, or where the process runs no compiled code anyway: then the map is not
+        to be looked at.
     """
-    if "llvmlite" not in sys.modules or not _install():
+    if not used() or not _install():
         return None
     with _lock:
         for place in range(MOST):
@@ -158,12 +170,12 @@ def watch(address: int, size: int, note: ctypes.c_uint64) -> Watch | None:
 @cache
 def _install() -> bool:
     """Make the handler that of SIGBUS, once; False where there is no way."""
-    if not sys.platform.startswith("linux") or platform.machine() not in _MACHINES or sys.maxsize < 1 << 32:
+    if not sys.platform.startswith("linux") or os.uname().machine not in _MACHINES or sys.maxsize < 1 << 32:
         return False
     try:
         libc = ctypes.CDLL(None, use_errno=True)
         before = _Action()
-        handler = _compiled(libc, ctypes.addressof(before))
+        handler = _handler(ctypes.addressof(before))
         ours = _Action(handler=handler, flags=_SA_SIGINFO)
         _kept.append(before)
         status: int = libc.sigaction(int(signal.SIGBUS), ctypes.byref(ours), ctypes.byref(before))
@@ -172,35 +184,25 @@ def _install() -> bool:
     return status == 0
 
 
-def _compiled(libc: ctypes.CDLL, before: int) -> int:
+def _handler(before: int) -> int:
     """The address of the handler."""
+    values = {"name": ENTRY, "size": ctypes.sizeof(_TABLE), "page": os.sysconf("SC_PAGE_SIZE")}
+    name, made_for = "faults.handler()", repr(values)
+    kept_code = kept(name, made_for)
+    if kept_code is None:
+        kept_code = (_compiled(values), "none")
+        keep(name, made_for, kept_code)
+    code, _ = kept_code
+    return load(code, {"transcode_table": ctypes.addressof(_TABLE), "transcode_before": before})
+
+
+def _compiled(values: dict[str, Any]) -> Image | bytes:
     from llvmlite import binding
 
-    def address(name: str) -> int:
-        pointer = ctypes.cast(getattr(libc, name), ctypes.c_void_p).value
-        assert pointer
-        return pointer
+    from .assembly import machine_code
 
-    binding.initialize_native_target()
-    binding.initialize_native_asmprinter()
-    values = {
-        "triple": binding.get_process_triple(),
-        "table": ctypes.addressof(_TABLE),
-        "size": ctypes.sizeof(_TABLE),
-        "page": os.sysconf("SC_PAGE_SIZE"),
-        "before": before,
-        "mmap": address("mmap"),
-        "sigaction": address("sigaction"),
-        "raise_": address("raise"),
-    }
+    values = {**values, "triple": binding.get_process_triple()}
     try:
-        module = binding.parse_assembly(_CODE.format(**values, **_TYPED))
+        return machine_code(_CODE.format(**values, **_TYPED))
     except RuntimeError:
-        module = binding.parse_assembly(_CODE.format(**values, **_OPAQUE))
-    module.verify()
-    machine = binding.Target.from_default_triple().create_target_machine()
-    engine = binding.create_mcjit_compiler(module, machine)
-    engine.finalize_object()
-    _kept.append(engine)
-    entry: int = engine.get_function_address("handle")
-    return entry
+        return machine_code(_CODE.format(**values, **_OPAQUE))

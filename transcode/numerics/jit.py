@@ -1,121 +1,197 @@
-"""Compilation of kernels: lazily, once per machine, with a word to the user when it takes seconds."""
+"""Kernels: written in Python, compiled on their first call, once per machine, and kept as machine code.
+
+Modules of kernels import this one and nothing of the compiler: :mod:`.compiler` is imported when a kernel has
+to be compiled, with a word to the user, as that takes seconds.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
-import os
-import sys
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import cache
+import struct
+import threading
+from collections.abc import Callable
+from functools import update_wrapper
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-import numba
-import numba.extending
-from numba.core import event
+import numpy as np
 
-from ..core.paths import home
-from .kernel_cache import checked
-from .notice import compile_starts, trouble
+from .deferred import compiler
+from .kernel_cache import keep, kept
+from .machine import load
+from .notice import compile_starts
 
-__all__ = ["cache_folder", "instruction", "kernel", "lane"]
+__all__ = ["ArrayKind", "Instruction", "Kernel", "Kind", "Lane", "instruction", "kernel", "lane"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def kernel(function: F) -> F:
-    """Compile a function on its first call for each combination of argument types, and keep the code on disk.
+class ArrayKind(NamedTuple):
+    """What a kernel is compiled for, of an array."""
 
-    It runs without the GIL and with IEEE semantics: no fast-math, division by zero gives infinity.
+    dtype: str
+    ndim: int
+    contiguous: bool
+    readonly: bool
+    aligned: bool
+
+
+Kind = ArrayKind | type[Any]
+"""What a kernel is compiled for, of any argument: of a number its type, of numpy or Python."""
+
+
+class Instruction:
+    """An operation of lanes and kernels that is given as LLVM instructions, as numba's ``intrinsic``."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+
+
+class Lane:
+    """A scalar helper that is inlined into kernels; called from Python, it is compiled in each process."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+        update_wrapper(self, function)
+
+    def __call__(self, *arguments: Any) -> Any:
+        return compiler.resolved(self)(*arguments)
+
+
+class _Entry(NamedTuple):
+    """A kernel for some types of its arguments."""
+
+    run: Callable[[bytes, Any], int]
+    pack: Callable[..., bytes]
+    result: Any
+
+
+_FUNCTION = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
+_RESULTS: dict[str, Any] = {
+    "none": None,
+    "bool": ctypes.c_bool,
+    "int32": ctypes.c_int32,
+    "int64": ctypes.c_int64,
+    "uint32": ctypes.c_uint32,
+    "uint64": ctypes.c_uint64,
+    "float32": ctypes.c_float,
+    "float64": ctypes.c_double,
+}
+_lock = threading.RLock()
+
+
+class Kernel:
+    """A function over arrays and numbers that is compiled for each combination of their types.
+
+    It runs without the GIL and with IEEE semantics: no fast-math, division by zero gives infinity. It returns
+    a number or None. It may not allocate.
     """
-    with _caching_in(cache_folder()) as cached:
-        compiled: F = numba.njit(nogil=True, error_model="numpy")(function)
-        if cached:
-            try:
-                checked(compiled)
-            except (RuntimeError, OSError) as error:  # numba's, where it can keep nothing
-                trouble(f"compiled kernels cannot be kept ({error}); the next run compiles again")
-    return compiled
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+        self._entries: dict[tuple[Kind, ...], _Entry] = {}
+        update_wrapper(self, function)
+
+    def __call__(self, *arguments: Any) -> Any:
+        kinds: list[Kind] = []
+        words: list[Any] = []
+        for argument in arguments:
+            if isinstance(argument, np.ndarray):
+                facts = argument.__array_interface__
+                start, readonly = facts["data"]
+                kinds.append(
+                    ArrayKind(
+                        facts["typestr"],
+                        argument.ndim,
+                        facts["strides"] is None,
+                        readonly,
+                        argument.flags.aligned,
+                    )
+                )
+                words.append(start)
+                words += facts["shape"]
+                words += argument.strides
+            else:
+                kinds.append(type(argument))
+                words.append(argument)
+        key = tuple(kinds)
+        entry = self._entries.get(key)
+        if entry is None:
+            entry = self._prepare(key)
+        result = None if entry.result is None else entry.result()
+        if entry.run(entry.pack(*words), None if result is None else ctypes.byref(result)):
+            raise RuntimeError(f"{self.function.__qualname__}: an error in a kernel")
+        return None if result is None else result.value
+
+    def _prepare(self, kinds: tuple[Kind, ...]) -> _Entry:
+        with _lock:
+            entry = self._entries.get(kinds)
+            if entry is None:
+                entry = self._entries[kinds] = self._ready(kinds)
+            return entry
+
+    def _ready(self, kinds: tuple[Kind, ...]) -> _Entry:
+        form = "<" + "".join(_form(kind) for kind in kinds)
+        function = self.function
+        types = ", ".join(_spelt(kind) for kind in kinds)
+        name = f"{function.__module__.rpartition('.')[2]}.{function.__qualname__}({types})"
+        made_for = _source(function)
+        kept_code = kept(name, made_for)
+        if kept_code is None:
+            compile_starts()
+            kept_code = compiler.compiled(self, kinds)
+            if kept_code[1] not in _RESULTS:
+                raise TypeError(f"{name} returns {kept_code[1]}")
+            keep(name, made_for, kept_code)
+        code, returns = kept_code
+        return _Entry(_FUNCTION(load(code)), struct.Struct(form).pack, _RESULTS[returns])
+
+
+def kernel(function: F) -> F:
+    """A :class:`Kernel`."""
+    return Kernel(function)  # type: ignore[return-value]
 
 
 def lane(function: F) -> F:
-    """A scalar helper that is inlined into kernels."""
-    compiled: F = numba.njit(nogil=True, error_model="numpy")(function)
-    return compiled
+    """A :class:`Lane`."""
+    return Lane(function)  # type: ignore[return-value]
 
 
 def instruction(function: Callable[..., Any]) -> Callable[..., Any]:
-    """An operation of lanes and kernels that is given as LLVM instructions, as numba's ``intrinsic``."""
-    intrinsic: Callable[..., Any] = numba.extending.intrinsic(function)
-    return intrinsic
+    """An :class:`Instruction`."""
+    return Instruction(function)  # type: ignore[return-value]
 
 
-class _Listener(event.Listener):  # type: ignore[misc]
-    """Hears of every kernel that is compiled, but not of those that come from the cache."""
-
-    def on_start(self, event: Any) -> None:
-        compile_starts()
-
-    def on_end(self, event: Any) -> None:
-        pass
-
-
-event.register("numba:compile", _Listener())
-
-
-@cache
-def cache_folder() -> Path | None:
-    """Where compiled kernels are kept; None where nothing can be written.
-
-    ``NUMBA_CACHE_DIR`` wins. Otherwise the user's cache folder, never the package's own, which may be
-    read-only; else a private folder among the temporary files. The name carries a digest of all kernel
-    sources: numba itself looks only at the file of the kernel, not at those of the helpers that it inlines.
-    """
-    if numba.config.CACHE_DIR:
-        return Path(numba.config.CACHE_DIR)
-    digest = hashlib.sha256(numba.__version__.encode())
-    for source in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(source.read_bytes())
-    leaf = f"kernels-{digest.hexdigest()[:16]}"
-    user = str(os.getuid()) if hasattr(os, "getuid") else "user"
-    for folder in (_user_cache(), Path(tempfile.gettempdir()) / f"transcode-{user}"):
-        if folder is not None and _private(folder):
-            return folder / leaf
-    return None
+def _form(kind: Kind) -> str:
+    """How the words of an argument are packed, see :mod:`.compiler`."""
+    if isinstance(kind, ArrayKind):
+        return "Q" + "q" * (2 * kind.ndim)
+    if kind in (bool, int, np.bool_) or issubclass(kind, np.signedinteger):
+        return "q"
+    if issubclass(kind, np.unsignedinteger):
+        return "Q"
+    if kind is np.float32:
+        return "f4x"
+    if kind in (float, np.float64):
+        return "d"
+    raise TypeError(f"a kernel cannot take {kind.__qualname__}")
 
 
-def _user_cache() -> Path | None:
-    """Where the user's caches lie, if anywhere: containers have users without a home."""
-    said = {"win32": os.environ.get("LOCALAPPDATA"), "darwin": None}.get(
-        sys.platform, os.environ.get("XDG_CACHE_HOME")
-    )
-    if said:
-        return Path(said) / "transcode"
-    below = {"win32": "AppData/Local", "darwin": "Library/Caches"}.get(sys.platform, ".cache")
-    at = home()
-    return None if at is None else at / below / "transcode"
+def _spelt(kind: Kind) -> str:
+    if not isinstance(kind, ArrayKind):
+        return kind.__name__
+    layout = "C" if kind.contiguous else "A"
+    return f"{kind.dtype}[{kind.ndim}{layout}{'' if kind.aligned else ' loose'}{' const' * kind.readonly}]"
 
 
-def _private(folder: Path) -> bool:
-    """Whether a folder can be written, and by nobody else: what lies in the cache is run."""
+def _source(function: Callable[..., Any]) -> str:
+    """What tells one version of a kernel's source from another, where the folder's name does not."""
+    path = Path(function.__code__.co_filename)
+    place = f"{function.__module__}:{function.__code__.co_firstlineno}"
+    if path.parent == Path(__file__).parent:
+        return place
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        state = folder.stat()
-        mine = not hasattr(os, "getuid") or (state.st_uid == os.getuid() and not state.st_mode & 0o022)
-        with tempfile.TemporaryFile(dir=folder):
-            return mine
+        return f"{place} {hashlib.sha256(path.read_bytes()).hexdigest()}"
     except OSError:
-        return False
-
-
-@contextmanager
-def _caching_in(folder: Path | None) -> Iterator[bool]:
-    """Point numba's cache at a folder while a function is declared, which is when numba looks."""
-    before = numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = "" if folder is None else str(folder)
-    try:
-        yield folder is not None
-    finally:
-        numba.config.CACHE_DIR = before
+        return f"{place} {function.__code__.co_code.hex()} {function.__code__.co_consts!r}"

@@ -11,9 +11,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
-from numba import types
 
+from .deferred import ir, types
 from .jit import instruction, kernel, lane
 from .minifloat import PLAIN
 from .vectors import alike, constant, fused, shaped, widened, words
@@ -47,8 +46,6 @@ __all__ = [
     "with_sign",
 ]
 
-_F32 = ir.FloatType()
-_I32 = ir.IntType(32)
 _U = np.uint32
 
 
@@ -80,7 +77,7 @@ def signed(context: Any, x: Any) -> Any:
     """The bits of a float32 as int32."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.bitcast(args[0], _I32)
+        return builder.bitcast(args[0], ir.IntType(32))
 
     return types.int32(types.float32), generate
 
@@ -90,7 +87,7 @@ def real(context: Any, x: Any) -> Any:
     """The float32 of some bits."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.bitcast(args[0], _F32)
+        return builder.bitcast(args[0], ir.FloatType())
 
     return types.float32(types.uint32), generate
 
@@ -151,7 +148,7 @@ def shr(context: Any, x: Any, count: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         x, count = args
-        return builder.lshr(x, builder.and_(count, ir.Constant(_I32, 31)))
+        return builder.lshr(x, builder.and_(count, ir.Constant(ir.IntType(32), 31)))
 
     return types.uint32(types.uint32, types.uint32), generate
 
@@ -174,16 +171,13 @@ def larger(context: Any, highest: Any, x: Any) -> Any:
 @instruction
 def order(context: Any, x: Any) -> Any:
     """Bits of a float to a signed integer of their width that sorts as the float does."""
-    return _SORTED[x](x), _flip
+    return getattr(types, f"int{x.bitwidth}")(x), _flip
 
 
 @instruction
 def disorder(context: Any, key: Any, like: Any) -> Any:
     """The inverse of :func:`order`; ``like`` is any element of the source."""
     return like(key, like), _flip
-
-
-_SORTED = {types.uint16: types.int16, types.int16: types.int16, types.uint32: types.int32}
 
 
 def _flip(context: Any, builder: Any, signature: Any, args: Any) -> Any:

@@ -41,7 +41,6 @@ def padded(count: int, multiple: int = BAND) -> int:
     return -(-count // multiple) * multiple
 
 
-@kernel
 def add_product(up: Any, down: Any, scale: Any, out: Any) -> None:
     """``out += scale * (up @ down)`` in float32.
 
@@ -54,11 +53,16 @@ def add_product(up: Any, down: Any, scale: Any, out: Any) -> None:
         scale: float32.
         out: float32 ``[R, K]``, changed.
     """
+    _add_product(up, down, scale, np.empty((4, _WIDTH), np.float32), out)
+
+
+@kernel
+def _add_product(up: Any, down: Any, scale: Any, sums: Any, out: Any) -> None:
+    """:func:`add_product`, with room for sums: float32 ``[4, _WIDTH]``, written."""
     # Four rows by four steps of the rank: each value of `down` that is loaded serves four rows, each partial
     # sum that is loaded takes four steps. The sums of 512 columns and their part of `down` stay in cache.
     count, rank = up.shape
     columns = out.shape[1]
-    sums = np.empty((4, _WIDTH), np.float32)
     for left in range(0, columns, _WIDTH):
         width = min(_WIDTH, columns - left)
         s0 = sums[0, :width]

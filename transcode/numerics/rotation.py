@@ -140,7 +140,6 @@ def _invert(matrix: Any, inverse: Any) -> None:
                     inverse_row[j] -= factor * solved[j]
 
 
-@kernel
 def butterfly_rows(blocks: Any, first: int, rows: Any) -> None:
     """Rows of the matrix that a product of butterflies is.
 
@@ -153,10 +152,15 @@ def butterfly_rows(blocks: Any, first: int, rows: Any) -> None:
         first: number of the first row wanted.
         rows: float64 ``[R, N]``, written.
     """
+    width = blocks.shape[1] * blocks.shape[2]
+    _butterfly_rows(blocks, first, np.empty(width), np.empty(width), rows)
+
+
+@kernel
+def _butterfly_rows(blocks: Any, first: int, moved: Any, turned: Any, rows: Any) -> None:
+    """:func:`butterfly_rows`, with room for two rows, written."""
     stages, count, size, _ = blocks.shape
     width = count * size
-    moved = np.empty(width)
-    turned = np.empty(width)
     for n in range(rows.shape[0]):
         row = rows[n]
         for j in range(width):

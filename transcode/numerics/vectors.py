@@ -1,8 +1,8 @@
 """Blocks of a fixed number of values as LLVM vectors, for what is too short for loops to vectorise.
 
-A :class:`Vector` lives in kernels only. Nothing here is meant for one processor: LLVM cuts vectors that are
-wider than its registers into several, so the same source serves AVX-512, AVX2 and NEON. Operations are given
-the scalars among their operands as they are, and repeat them in all lanes.
+A vector (:class:`.vector_type.Vector`) lives in kernels only. Nothing here is meant for one processor: LLVM
+cuts vectors that are wider than its registers into several, so the same source serves AVX-512, AVX2 and NEON.
+Operations are given the scalars among their operands as they are, and repeat them in all lanes.
 
 Two columns that share a byte, or a 16-bit word, lie in one memory word. Encoders therefore take a block as
 its even and its odd columns: for BF16 this is how they lie in words anyway, and the codes of both meet in one
@@ -11,20 +11,13 @@ lane, where packing is a shift.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable
 from typing import Any
 
-from llvmlite import ir
-from numba import types
-from numba.core import cgutils
-from numba.extending import models, overload, register_model
-from numba.np.arrayobj import make_array
-
+from .deferred import arrayobj, cgutils, ir, types, vector_type
 from .jit import instruction
 
 __all__ = [
-    "Vector",
     "alike",
     "columns16",
     "columns32",
@@ -43,40 +36,20 @@ __all__ = [
     "words",
 ]
 
-_F32 = ir.FloatType()
-_I8, _I16, _I32, _I64 = (ir.IntType(width) for width in (8, 16, 32, 64))
-
-
-class Vector(types.Type):  # type: ignore[misc]
-    """Numba's type of ``count`` numbers of a dtype side by side."""
-
-    def __init__(self, dtype: Any, count: int) -> None:
-        super().__init__(f"Vector({dtype} x {count})")
-        self.dtype = dtype
-        self.count = count
-
-
-@register_model(Vector)
-class _Model(models.PrimitiveModel):  # type: ignore[misc]
-    def __init__(self, manager: Any, kind: Any) -> None:
-        lane = manager.lookup(kind.dtype).get_value_type()
-        super().__init__(manager, kind, ir.VectorType(lane, kind.count))
-
-
 # For those who write operations on numbers and vectors alike -----------------------------------------------
 
 
 def shaped(dtype: Any, *like: Any) -> Any:
     """Numba's type of a ``dtype`` for each lane of those operands that are vectors; of one, if none is."""
     for kind in like:
-        if isinstance(kind, Vector):
-            return Vector(dtype, kind.count)
+        if isinstance(kind, vector_type.Vector):
+            return vector_type.Vector(dtype, kind.count)
     return dtype
 
 
 def words(kind: Any) -> Any:
     """LLVM's type of the bits of a float32, or of a vector of them."""
-    return _lanes(_I32, kind)
+    return _lanes(ir.IntType(32), kind)
 
 
 def alike(builder: Any, operands: Any) -> list[Any]:
@@ -92,12 +65,12 @@ def alike(builder: Any, operands: Any) -> list[Any]:
 
 def _splat(builder: Any, value: Any, count: int) -> Any:
     nothing = ir.Constant(ir.VectorType(value.type, count), ir.Undefined)
-    single = builder.insert_element(nothing, value, ir.Constant(_I32, 0))
+    single = builder.insert_element(nothing, value, ir.Constant(ir.IntType(32), 0))
     return _chosen(builder, single, [0] * count)
 
 
 def _chosen(builder: Any, vector: Any, lanes: Any) -> Any:
-    mask = ir.Constant(ir.VectorType(_I32, len(lanes)), list(lanes))
+    mask = ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), list(lanes))
     return builder.shuffle_vector(vector, ir.Constant(vector.type, ir.Undefined), mask)
 
 
@@ -112,11 +85,13 @@ def fused(builder: Any, a: Any, b: Any, c: Any) -> Any:
 def widened(builder: Any, x: Any, dtype: Any) -> Any:
     """See :func:`.lanes.widen`."""
     if dtype == types.uint16:
-        wide = builder.zext(x, _lanes(_I32, x.type))
-        return builder.bitcast(builder.shl(wide, constant(wide.type, 16)), _lanes(_F32, x.type))
+        wide = builder.zext(x, _lanes(ir.IntType(32), x.type))
+        return builder.bitcast(builder.shl(wide, constant(wide.type, 16)), _lanes(ir.FloatType(), x.type))
     if dtype == types.int16:
-        return builder.fpext(builder.bitcast(x, _lanes(ir.HalfType(), x.type)), _lanes(_F32, x.type))
-    return builder.bitcast(x, _lanes(_F32, x.type))
+        return builder.fpext(
+            builder.bitcast(x, _lanes(ir.HalfType(), x.type)), _lanes(ir.FloatType(), x.type)
+        )
+    return builder.bitcast(x, _lanes(ir.FloatType(), x.type))
 
 
 def _lanes(kind: Any, like: Any) -> Any:
@@ -131,29 +106,6 @@ def constant(kind: Any, value: int) -> Any:
 # Arithmetic -----------------------------------------------------------------------------------------------
 
 
-def _arithmetic(symbol: Callable[..., Any], step: str) -> None:
-    @instruction
-    def compute(context: Any, a: Any, b: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            return getattr(builder, step)(*alike(builder, args))
-
-        result = a if isinstance(a, Vector) else b
-        left, right = (kind if isinstance(kind, Vector) else result.dtype for kind in (a, b))
-        return result(left, right), generate
-
-    def typed(a: Any, b: Any) -> Any:
-        return (lambda a, b: compute(a, b)) if isinstance(a, Vector) or isinstance(b, Vector) else None
-
-    # Strictly, the annotations of the two would have to be the same.
-    overload(symbol, strict=False)(typed)
-
-
-_arithmetic(operator.add, "fadd")
-_arithmetic(operator.mul, "fmul")
-_arithmetic(operator.sub, "fsub")
-_arithmetic(operator.truediv, "fdiv")
-
-
 @instruction
 def total(context: Any, x: Any) -> Any:
     """Sum of all lanes."""
@@ -165,7 +117,7 @@ def total(context: Any, x: Any) -> Any:
             width //= 2
             low, high = (_chosen(builder, values, range(first, first + width)) for first in (0, width))
             values = builder.fadd(low, high)
-        return builder.extract_element(values, ir.Constant(_I32, 0))
+        return builder.extract_element(values, ir.Constant(ir.IntType(32), 0))
 
     return types.float32(x), generate
 
@@ -175,7 +127,7 @@ def total(context: Any, x: Any) -> Any:
 
 def _start(context: Any, builder: Any, kind: Any, array: Any, index: Any, vector: Any) -> Any:
     """Address of a vector in a contiguous 1-D array."""
-    start = builder.gep(make_array(kind)(context, builder, array).data, [index])
+    start = builder.gep(arrayobj.make_array(kind)(context, builder, array).data, [index])
     return builder.bitcast(start, vector.as_pointer())
 
 
@@ -211,7 +163,7 @@ def _values(count: int) -> Callable[..., Any]:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             return widened(builder, _load(context, builder, signature, args, count), row.dtype)
 
-        return Vector(types.float32, count)(row, types.intp), generate
+        return vector_type.Vector(types.float32, count)(row, types.intp), generate
 
     return instruction(values)
 
@@ -221,17 +173,17 @@ def _columns(count: int) -> Callable[..., Any]:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             loaded = _load(context, builder, signature, args, count)
             if row.dtype == types.uint16:  # each is the upper half of a float32: no need to sort them
-                both = builder.bitcast(loaded, ir.VectorType(_I32, count // 2))
+                both = builder.bitcast(loaded, ir.VectorType(ir.IntType(32), count // 2))
                 even = builder.shl(both, constant(both.type, 16))
                 odd = builder.and_(both, constant(both.type, 0xFFFF0000))
-                floats = ir.VectorType(_F32, count // 2)
+                floats = ir.VectorType(ir.FloatType(), count // 2)
                 pair = [builder.bitcast(side, floats) for side in (even, odd)]
             else:
                 sides = (_chosen(builder, loaded, range(first, count, 2)) for first in (0, 1))
                 pair = [widened(builder, side, row.dtype) for side in sides]
             return context.make_tuple(builder, signature.return_type, pair)
 
-        return types.UniTuple(Vector(types.float32, count // 2), 2)(row, types.intp), generate
+        return types.UniTuple(vector_type.Vector(types.float32, count // 2), 2)(row, types.intp), generate
 
     return instruction(columns)
 
@@ -244,12 +196,14 @@ def _pack(width: int) -> Callable[..., Any]:
             low, high = (builder.and_(side, constant(even.type, (1 << width) - 1)) for side in (even, odd))
             both = builder.or_(low, builder.shl(high, constant(even.type, width)))
             if width == 6:  # two pairs of 12 bits make three bytes
-                four = builder.bitcast(both, ir.VectorType(_I64, count // 2))
+                four = builder.bitcast(both, ir.VectorType(ir.IntType(64), count // 2))
                 four = builder.or_(four, builder.lshr(four, constant(four.type, 20)))
-                loose = builder.bitcast(four, ir.VectorType(_I8, count * 4))
+                loose = builder.bitcast(four, ir.VectorType(ir.IntType(8), count * 4))
                 packed = _chosen(builder, loose, [k for k in range(count * 4) if k % 8 < 3])
             else:
-                packed = builder.trunc(both, ir.VectorType(_I8 if width == 4 else _I16, count))
+                packed = builder.trunc(
+                    both, ir.VectorType(ir.IntType(8) if width == 4 else ir.IntType(16), count)
+                )
             start = _start(context, builder, signature.args[0], out, index, packed.type)
             builder.store(packed, start, align=1)
             return context.get_dummy_value()

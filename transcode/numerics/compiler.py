@@ -1,0 +1,138 @@
+"""From the Python source of a kernel to machine code with a C interface. Imports numba.
+
+numba compiles a kernel for given types; around it comes a function that C can call: it takes the address of
+64-bit words, one for a number, and for an array the address of its first element, its shape and its strides;
+and the address at which the result is stored. It returns 0, or 1 where the kernel raised an error. So nothing
+of numba's runtime is needed to call it, nor may a kernel allocate.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba.core import compiler, types
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.registry import cpu_target
+from numba.extending import intrinsic, typeof_impl
+from numba.np import arrayobj
+
+from . import vector_type  # noqa: F401 - numba must know of vectors
+from .assembly import machine_code
+from .jit import ArrayKind, Instruction, Kernel, Kind, Lane
+from .kernel_cache import Kept
+from .machine import ENTRY
+
+__all__ = ["compiled", "resolved"]
+
+_WORD = ir.IntType(64)
+
+
+def compiled(kernel: Kernel, kinds: tuple[Kind, ...]) -> Kept:
+    """Compile a kernel for some types of its arguments."""
+    with global_compiler_lock:
+        typing, target = cpu_target.typing_context, cpu_target.target_context
+        typing.refresh()
+        target.refresh()
+        flags = compiler.Flags()
+        flags.no_cpython_wrapper = True
+        flags.no_cfunc_wrapper = True
+        flags.error_model = "numpy"
+        flags.nrt = False
+        arguments = tuple(_type(kind) for kind in kinds)
+        result = compiler.compile_extra(typing, target, kernel.function, arguments, None, flags, {})
+        library = target.codegen().create_library(ENTRY)
+        library.add_ir_module(_entry(target, library, result))
+        library.add_linking_library(result.library)
+        library.finalize()
+        _, processor, features = target.codegen().magic_tuple()
+        return machine_code(library.get_llvm_str(), processor, features), str(result.signature.return_type)
+
+
+@cache
+def resolved(value: Instruction | Lane | Kernel) -> Any:
+    """What numba knows of something that kernels call."""
+    if isinstance(value, Instruction):
+        known = intrinsic(value.function)
+        cpu_target.typing_context.refresh()  # it may be met while a kernel is compiled already
+        cpu_target.target_context.refresh()
+        return known
+    return numba.njit(nogil=True, error_model="numpy")(value.function)
+
+
+@typeof_impl.register(Instruction)  # type: ignore[untyped-decorator]
+@typeof_impl.register(Lane)  # type: ignore[untyped-decorator]
+@typeof_impl.register(Kernel)  # type: ignore[untyped-decorator]
+def _typeof(value: Any, context: Any) -> Any:
+    return cpu_target.typing_context.resolve_value_type(resolved(value))
+
+
+def _type(kind: Kind) -> Any:
+    if not isinstance(kind, ArrayKind):
+        return {bool: types.boolean, int: types.int64, float: types.float64}.get(kind) or numba.from_dtype(
+            np.dtype(kind)
+        )
+    return types.Array(
+        numba.from_dtype(np.dtype(kind.dtype)),
+        kind.ndim,
+        "C" if kind.contiguous else "A",
+        readonly=kind.readonly,
+        aligned=kind.aligned,
+    )
+
+
+def _entry(target: Any, library: Any, result: Any) -> Any:
+    """LLVM's module of the function that C can call."""
+    module = library.create_ir_module(ENTRY)
+    kind = ir.FunctionType(ir.IntType(32), [_WORD.as_pointer(), _WORD.as_pointer()])
+    function = ir.Function(module, kind, ENTRY)
+    builder = ir.IRBuilder(function.append_basic_block())
+    taken = 0
+
+    def word() -> Any:
+        nonlocal taken
+        value = builder.load(builder.gep(function.args[0], [ir.Constant(_WORD, taken)]))
+        taken += 1
+        return value
+
+    arguments = []
+    for kind in result.fndesc.argtypes:
+        if isinstance(kind, types.Array):
+            array = arrayobj.make_array(kind)(target, builder)
+            size = target.get_abi_sizeof(target.get_data_type(kind.dtype))
+            arrayobj.populate_array(
+                array,
+                data=builder.inttoptr(word(), array.data.type),
+                shape=[word() for _ in range(kind.ndim)],
+                strides=[word() for _ in range(kind.ndim)],
+                itemsize=ir.Constant(_WORD, size),
+                meminfo=None,
+            )
+            arguments.append(array._getvalue())
+        else:
+            arguments.append(_number(builder, word(), target.get_value_type(kind)))
+    status, value = target.call_conv.call_function(
+        builder,
+        target.declare_function(module, result.fndesc),
+        result.fndesc.restype,
+        result.fndesc.argtypes,
+        arguments,
+    )
+    if result.fndesc.restype != types.none:
+        if value.type == ir.IntType(1):
+            value = builder.zext(value, ir.IntType(8))
+        builder.store(value, builder.bitcast(function.args[1], value.type.as_pointer()))
+    builder.ret(builder.zext(status.is_error, ir.IntType(32)))
+    return module
+
+
+def _number(builder: Any, word: Any, kind: Any) -> Any:
+    """A number of a word."""
+    if isinstance(kind, ir.IntType):
+        return word if kind.width == 64 else builder.trunc(word, kind)
+    if isinstance(kind, ir.FloatType):
+        return builder.bitcast(builder.trunc(word, ir.IntType(32)), kind)
+    return builder.bitcast(word, kind)
