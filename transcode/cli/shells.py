@@ -1,7 +1,7 @@
 """How shells ask what may stand at the cursor: click's ways, but for values that hold ``=`` or ``:``.
 
-Bash takes words apart at these, so it is asked for the line as it was typed, and gets only what follows the last
-of them. All three want ``--scheme=int8`` whole where ``--scheme=i`` was typed, of which click gives the value.
+Bash takes words apart at these, so it is asked for the line as it was typed, and gets only what follows the
+last of them. All three want ``--scheme=int8`` whole where ``--scheme=i`` was typed: click gives the value.
 """
 
 from __future__ import annotations

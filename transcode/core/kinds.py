@@ -140,9 +140,17 @@ class Kind:
         """The value of what the command line gave: one word, or those of all repeats."""
         return value
 
-    def schema(self) -> Schema:
-        """JSON Schema of what :meth:`read` takes; for several keys, of each of them."""
+    def schema(self, words: Schema) -> Schema:
+        """JSON Schema of what :meth:`read` takes; for several keys, of each of them.
+
+        Args:
+            words: what is said of its texts: an ``enum``, a ``pattern``, or nothing.
+        """
         raise NotImplementedError
+
+    def schema_alone(self, words: Schema) -> Schema:
+        """JSON Schema of what may stand in the place of all options of a stage."""
+        return self.schema(words)
 
     def shown(self, value: Any) -> str:
         """A value as people write it."""
@@ -164,8 +172,8 @@ class _Text(Kind):
     def read(self, node: Node) -> str:
         return node.string()
 
-    def schema(self) -> Schema:
-        return {"type": "string"}
+    def schema(self, words: Schema) -> Schema:
+        return {"type": "string", **words}
 
 
 class _Path(_Text):
@@ -193,7 +201,7 @@ class _Dtype(_Text):
     def normal(self, what: str, value: Any) -> str:
         return float_dtype(what, value)
 
-    def schema(self) -> Schema:
+    def schema(self, words: Schema) -> Schema:
         return {"enum": spellings(CASTS)}
 
 
@@ -209,7 +217,7 @@ class _Flag(Kind):
     def read(self, node: Node) -> bool:
         return node.boolean()
 
-    def schema(self) -> Schema:
+    def schema(self, words: Schema) -> Schema:
         return {"type": "boolean"}
 
     def shown(self, value: Any) -> str:
@@ -230,7 +238,7 @@ class _Count(Kind):
     def read(self, node: Node) -> int:
         return node.integer(1)
 
-    def schema(self) -> Schema:
+    def schema(self, words: Schema) -> Schema:
         return {"type": "integer", "minimum": 1}
 
 
@@ -246,7 +254,7 @@ class _Number(Kind):
     def read(self, node: Node) -> float:
         return node.number()
 
-    def schema(self) -> Schema:
+    def schema(self, words: Schema) -> Schema:
         return {"type": "number"}
 
 
@@ -265,7 +273,7 @@ class _Size(Kind):
     def read(self, node: Node) -> int:
         return _at(node, lambda: parse_size(node.text()))
 
-    def schema(self) -> Schema:
+    def schema(self, words: Schema) -> Schema:
         units = r"^\s*[0-9.eE+-]+\s*([kKmMgGtT]?[iI]?[bB])?\s*$"
         return {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": units}]}
 
@@ -295,8 +303,8 @@ class _Texts(Kind):
             words += [word] if word.startswith("re:") else [part.strip() for part in word.split(",")]
         return tuple(filter(None, words))
 
-    def schema(self) -> Schema:
-        return {"anyOf": [_SCALAR, {"type": "array", "items": {"type": "string"}}]}
+    def schema(self, words: Schema) -> Schema:
+        return {"anyOf": [{**_SCALAR, **words}, {"type": "array", "items": {"type": "string", **words}}]}
 
     def members(self, value: Any) -> Iterable[Any]:
         return tuple(value)
@@ -323,6 +331,9 @@ class _Dtypes(_Texts):
 
     def normal(self, what: str, value: Any) -> tuple[str, ...]:
         return tuple(float_dtype(what, name) for name in arguments.texts(what, value))
+
+    def schema(self, words: Schema) -> Schema:
+        return super().schema({"enum": spellings(CASTS)})
 
 
 class _Pairs(Kind):
@@ -357,11 +368,14 @@ class _Pairs(Kind):
             return words
         return tuple(zip(words[::2], words[1::2], strict=True))
 
-    def schema(self) -> Schema:
+    def schema(self, words: Schema) -> Schema:
+        pair = {
+            "type": "array", "prefixItems": [_SCALAR, {**_SCALAR, **words}], "minItems": 2, "maxItems": 2,
+        }  # fmt: skip
         return {
             "anyOf": [
-                {"type": "object", "additionalProperties": _SCALAR},
-                {"type": "array", "items": {"type": "array", "items": _SCALAR, "minItems": 2, "maxItems": 2}},
+                {"type": "object", "additionalProperties": {**_SCALAR, **words}},
+                {"type": "array", "items": pair},
             ]
         }
 
@@ -427,7 +441,7 @@ class _Groups(Kind):
     def plain(self, value: Any) -> list[list[str]]:
         return [list(group) for group in value]
 
-    def schema(self) -> Schema:
+    def schema(self, words: Schema) -> Schema:
         group = {"type": "array", "items": {"type": "string"}, "minItems": 2}
         return {"type": "array", "items": group}
 
@@ -452,7 +466,7 @@ class _Values(Kind):
     def plain(self, value: Any) -> dict[str, Any]:
         return dict(value)
 
-    def schema(self) -> Schema:
+    def schema(self, words: Schema) -> Schema:
         return {"type": "object"}
 
 

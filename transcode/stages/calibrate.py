@@ -13,6 +13,7 @@ from ..core.context import Context
 from ..core.dtypes import DTYPES
 from ..core.event import Event
 from ..core.expr import Expr, Piece
+from ..core.flow import Transform
 from ..core.planning import Planning
 from ..core.spec import Part, Spec
 from ..core.tensor import LazyTensor
@@ -28,7 +29,7 @@ _SCALAR = Spec(DTYPES["F32"], ())
 
 
 @dataclass(frozen=True)
-class Calibrate(CalibrateOptions):
+class Calibrate(CalibrateOptions, Transform):
     """Add ``input_global_scale`` and ``alpha`` to tensors with a global scale (nvfp4).
 
     ``input_global_scale = 2688 / absmax`` and ``alpha = 1 / (input_global_scale * global_scale)``, in float32

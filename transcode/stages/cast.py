@@ -18,6 +18,7 @@ from ..core.dtypes import CASTS, DType, dtype
 from ..core.dtypes import float_dtype as name_of
 from ..core.event import Event
 from ..core.expr import Expr, Piece
+from ..core.flow import Transform
 from ..core.planning import Planning
 from ..core.scratch import Scratch
 from ..core.spec import Spec
@@ -35,7 +36,7 @@ def float_dtype(name: str) -> DType:
 
 
 @dataclass(frozen=True)
-class Cast(CastOptions):
+class Cast(CastOptions, Transform):
     """Cast float tensors.
 
     Floats (F64, F32, F16, BF16, and FP8 that no scale belongs to) are cast; integers, booleans and packed

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from .. import catalog
 from ..core.event import Event
+from ..core.flow import Transform
 from ..core.planning import Planning
 from ..core.tensor import LazyTensor
 from ..errors import PlanError
@@ -17,7 +18,7 @@ __all__ = ["Convert"]
 
 
 @dataclass(frozen=True)
-class Convert(ConvertOptions):
+class Convert(ConvertOptions, Transform):
     """Spell a model as another program does, e.g. LightX2V's Wan as Diffusers'.
 
     The rules come from the family, and are proven to be a bijection on its names: converting there and back

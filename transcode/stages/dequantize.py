@@ -22,6 +22,7 @@ from ..core.context import Context
 from ..core.dtypes import DType
 from ..core.event import Event
 from ..core.expr import Expr, Piece
+from ..core.flow import Transform
 from ..core.planning import Planning
 from ..core.scheme import Scheme
 from ..core.scratch import Scratch
@@ -49,7 +50,7 @@ _STATED = ("quantization_config", "compression_config")
 
 
 @dataclass(frozen=True)
-class Dequantize(DequantizeOptions):
+class Dequantize(DequantizeOptions, Transform):
     """Decode quantized tensors, stored as a convention stores them.
 
     The convention is found: by the record of how the file was made, config.json, metadata, markers, and the

@@ -49,7 +49,8 @@ TABLES: dict[str, Callable[[], list[str]]] = {
 
 _PATTERNS: dict[str, Callable[[], str]] = {
     "actions": lambda: f"^(keep|({'|'.join(_schemes())})(:.*)?|{'|'.join(spellings(CASTS))})$",
-    "devices": lambda: r"^(cpu|auto|cuda|cuda:\d+(,cuda:\d+)*)$",
+    # A configuration of another machine may name what is not here.
+    "devices": lambda: r"^(cpu|auto|cuda|cuda:\d+(,cuda:\d+)*|(npu|xpu|mps|mlu|musa|hpu|dcu)(:\d+)?)$",
 }
 """Where values only begin with a name."""
 

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ..core import kinds
-from ..core.flow import Transform
-from ..core.option import HOW, SAME, SOURCES, WHICH, Option, option
+from ..core.option import HOW, SAME, SOURCES, WHICH, Declared, Option, option
 from ..errors import RecipeError
 from .lora.files import FILES, LoraFile
 
@@ -31,8 +30,8 @@ __all__ = [
 _NONFINITE = ("error", "keep")
 
 
-@dataclass(frozen=True)
-class _SelectOptions(Transform):
+@dataclass(frozen=True, eq=False, repr=False)
+class _SelectOptions(Declared):
     alone: ClassVar[str] = "patterns"
     only_alone: ClassVar[bool] = True
 
@@ -44,7 +43,7 @@ class _SelectOptions(Transform):
             raise RecipeError(f"{self.kind}: no pattern is given", hint="name the tensors, or leave it out")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class KeepOptions(_SelectOptions):
     """Let only tensors go on that match a PATTERN: a glob over whole name components, or re:REGEX."""
 
@@ -56,7 +55,7 @@ class KeepOptions(_SelectOptions):
     )  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class DropOptions(_SelectOptions):
     """Take away tensors that match a PATTERN: a glob over whole name components, or re:REGEX."""
 
@@ -68,8 +67,8 @@ class DropOptions(_SelectOptions):
     )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class RenameOptions(Transform):
+@dataclass(frozen=True, eq=False, repr=False)
+class RenameOptions(Declared):
     """Rename tensors by pairs of a regular expression and its replacement, applied in order."""
 
     kind: ClassVar[str] = "rename"
@@ -87,8 +86,8 @@ class RenameOptions(Transform):
     )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class ConvertOptions(Transform):
+@dataclass(frozen=True, eq=False, repr=False)
+class ConvertOptions(Declared):
     """Spell the tensors of an architecture as another program does: diffusers, lightx2v, ..."""
 
     kind: ClassVar[str] = "convert"
@@ -109,8 +108,8 @@ class ConvertOptions(Transform):
     )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class LoraOptions(Transform):
+@dataclass(frozen=True, eq=False, repr=False)
+class LoraOptions(Declared):
     """Merge LoRAs, each STRENGTH times (1); ALPHA for those that do not say theirs."""
 
     kind: ClassVar[str] = "lora"
@@ -133,8 +132,8 @@ class LoraOptions(Transform):
     )
 
 
-@dataclass(frozen=True)
-class CastOptions(Transform):
+@dataclass(frozen=True, eq=False, repr=False)
+class CastOptions(Declared):
     """Cast float tensors to DTYPE: F32, F16, BF16, ..."""
 
     kind: ClassVar[str] = "cast"
@@ -155,8 +154,8 @@ class CastOptions(Transform):
     )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class DequantizeOptions(Transform):
+@dataclass(frozen=True, eq=False, repr=False)
+class DequantizeOptions(Declared):
     """Decode quantized tensors."""
 
     kind: ClassVar[str] = "dequantize"
@@ -207,8 +206,8 @@ _SHORT = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class QuantizeOptions(Transform):
+@dataclass(frozen=True, eq=False, repr=False)
+class QuantizeOptions(Declared):
     """Quantize with SCHEME: int8, fp8, ... or name:option=value; see `transcode schemes`."""
 
     kind: ClassVar[str] = "quantize"
@@ -269,8 +268,8 @@ class QuantizeOptions(Transform):
     )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class CalibrateOptions(Transform):
+@dataclass(frozen=True, eq=False, repr=False)
+class CalibrateOptions(Declared):
     """Add the scales of inputs, from the calibration PATH, to tensors quantized to nvfp4."""
 
     kind: ClassVar[str] = "calibrate"
@@ -289,8 +288,8 @@ class CalibrateOptions(Transform):
     )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class NunchakuOptions(Transform):
+@dataclass(frozen=True, eq=False, repr=False)
+class NunchakuOptions(Declared):
     """Join and pack what DeepCompressor saved, as nunchaku reads it."""
 
     kind: ClassVar[str] = "nunchaku"

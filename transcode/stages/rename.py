@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from ..core.event import Event
+from ..core.flow import Transform
 from ..core.patterns import check_length
 from ..core.planning import Planning
 from ..core.repeats import Weight, weigh
@@ -18,7 +19,7 @@ __all__ = ["Rename"]
 
 
 @dataclass(frozen=True)
-class Rename(RenameOptions):
+class Rename(RenameOptions, Transform):
     """Give tensors other names.
 
     Raises:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
-from ..core.flow import Transform
+from ..core.option import Declared
 from . import options
+
+if TYPE_CHECKING:
+    from ..core.flow import Transform
 
 __all__ = ["ORDER", "STAGES", "stage"]
 
-STAGES: dict[str, tuple[type[Transform], str]] = {
+STAGES: dict[str, tuple[type[Declared], str]] = {
     "quantize": (options.QuantizeOptions, "quantize.stage"),
     "cast": (options.CastOptions, "cast"),
     "dequantize": (options.DequantizeOptions, "dequantize"),

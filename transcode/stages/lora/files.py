@@ -139,7 +139,7 @@ class _Files(Kind):
     def said(self, value: Any) -> tuple[LoraFile, ...]:
         return tuple(map(parse_lora, value))
 
-    def schema(self) -> Schema:
+    def schema(self, words: Schema) -> Schema:
         about: Mapping[str, str] = {
             "paths": "Files or folders of LoRAs.",
             "strengths": "Factor of what each adds: one for all, or one for each.",
@@ -147,9 +147,12 @@ class _Files(Kind):
         }
         number = {"anyOf": [{"type": "number"}, {"type": "array", "items": {"type": ["number", "null"]}}]}
         return {
-            key: {**(TEXTS.schema() if key == "paths" else number), "description": text}
+            key: {**(TEXTS.schema(words) if key == "paths" else number), "description": text}
             for key, text in about.items()
         }
+
+    def schema_alone(self, words: Schema) -> Schema:
+        return {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
 
 
 FILES = _Files()

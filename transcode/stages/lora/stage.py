@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ...catalog.lora import lora_names
 from ...core.event import Event
+from ...core.flow import Transform
 from ...core.planning import Planning
 from ...core.spec import Spec
 from ...core.tensor import LazyTensor
@@ -24,7 +25,7 @@ __all__ = ["Lora", "LoraFile", "parse_lora"]
 
 
 @dataclass(frozen=True)
-class Lora(LoraOptions):
+class Lora(LoraOptions, Transform):
     """Merge LoRAs and adapters of other kinds into the plain float tensors of a model.
 
     ``W' = round(float32(W) + s1 * (up1 @ down1) + s2 * ...)`` with ``s = strength * alpha / rank``: all of it

@@ -9,6 +9,7 @@ from typing import ClassVar
 from ...catalog.nunchaku import modules
 from ...containers.deepcompressor.names import BRANCH, SCALE, SMOOTH
 from ...core.event import Event
+from ...core.flow import Transform
 from ...core.planning import Planning
 from ...core.tensor import LazyTensor
 from ...errors import PlanError
@@ -21,7 +22,7 @@ _FILES = (f"{SCALE}/", f"{SMOOTH}/", f"{BRANCH}/")
 
 
 @dataclass(frozen=True)
-class Nunchaku(NunchakuOptions):
+class Nunchaku(NunchakuOptions, Transform):
     """Turn an SVDQuant checkpoint into nunchaku's layers.
 
     The flow must come from a DeepCompressor folder (:mod:`~transcode.containers.deepcompressor`). While

@@ -32,7 +32,7 @@ __all__ = ["Quantize"]
 
 
 @dataclass(frozen=True)
-class Quantize(QuantizeOptions):
+class Quantize(QuantizeOptions, Transform):
     """Quantize the tensors that matter, keep the others.
 
     A tensor is chosen in this order: what ``exclude`` matches stays; what ``include`` matches is taken; then
