@@ -57,7 +57,8 @@ def test_few_options_stand_in_one_list(told):
 @pytest.mark.parametrize("args", [["run", "--help"], ["quantize", "--help"], ["write", "--help"]])
 def test_help_loads_no_arrays(args):
     script = (
-        "import sys\nfrom transcode.cli import main\ntry:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
+        "import sys\nfrom transcode.cli import main\n"
+        "try:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
         "print(sorted({'numpy', 'yaml', 'rich', 'numba', 'torch', 'ml_dtypes'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", script, *args], capture_output=True, text=True)

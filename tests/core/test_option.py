@@ -1,4 +1,6 @@
-"""An option is written in one place: a field that is new here is known to all that follows from descriptions."""
+"""An option is written in one place: fields that are new here are known to all that follows from them."""
+
+# ruff: noqa: E501  tables of cases read better in long lines
 
 from __future__ import annotations
 

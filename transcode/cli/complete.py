@@ -47,8 +47,8 @@ def values(
     return None
 
 
-def _items(lead: str, found: Iterable[str], incomplete: str) -> list[CompletionItem]:
-    return [CompletionItem(lead + name) for name in found if (lead + name).startswith(incomplete)]
+def _items(lead: str, choices: Iterable[str], incomplete: str) -> list[CompletionItem]:
+    return [CompletionItem(lead + name) for name in choices if (lead + name).startswith(incomplete)]
 
 
 def _scheme(ctx: click.Context) -> str:
@@ -73,9 +73,9 @@ def _schemes(table: str, incomplete: str) -> list[str]:
 
 def _names(table: str, incomplete: str) -> list[str]:
     """Names of a table; dtypes in the letters that were begun with."""
-    found = names(table)
+    known = names(table)
     small = incomplete[:1].islower()
-    return [name.lower() if small and name in CASTS else name for name in found]
+    return [name.lower() if small and name in CASTS else name for name in known]
 
 
 def _last(text: str) -> tuple[str, str, str]:

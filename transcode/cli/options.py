@@ -84,8 +84,8 @@ class Flag(click.Option):
             return super().shell_complete(ctx, incomplete)
         from .complete import values
 
-        found = values(self.names, self.described, ctx, incomplete)
-        return super().shell_complete(ctx, incomplete) if found is None else found
+        items = values(self.names, self.described, ctx, incomplete)
+        return super().shell_complete(ctx, incomplete) if items is None else items
 
 
 class Argument(click.Argument):
@@ -99,8 +99,8 @@ class Argument(click.Argument):
         """Values that begin so."""
         from .complete import values
 
-        found = values(self.described.names, self.described, ctx, incomplete)
-        return super().shell_complete(ctx, incomplete) if found is None else found
+        items = values(self.described.names, self.described, ctx, incomplete)
+        return super().shell_complete(ctx, incomplete) if items is None else items
 
 
 class Command(click.Command):
@@ -228,20 +228,20 @@ def flag_of(spelling: str, option: Option, help: str = "") -> Callable[[F], F]:
 
 def flags_of(owner: type[Declared], without: Iterable[str] = ()) -> list[Callable[[F], F]]:
     """The flags and arguments of a command of its own that set the options of a class."""
-    made: list[Callable[[F], F]] = []
+    flags: list[Callable[[F], F]] = []
     for name, option in options_of(owner).items():
         if name in without:
             continue
         if option.argument:
             attributes: dict[str, Any] = {"nargs": -1 if option.kind.repeats else 1, "required": True}
             attributes |= {"type": _type(option)} if option.kind is kinds.PATH else {}
-            made.append(
+            flags.append(
                 click.argument(name, cls=Argument, described=option, metavar=option.argument, **attributes)
             )
         elif spelling := option.own_flag(name):
-            made.append(flag_of(spelling, option))
-        made += [flag_of(one.own_flag(key), one) for key, one in option.short.items()]
-    return made
+            flags.append(flag_of(spelling, option))
+        flags += [flag_of(one.own_flag(key), one) for key, one in option.short.items()]
+    return flags
 
 
 def apply(options: Sequence[Callable[[F], F]]) -> Callable[[F], F]:

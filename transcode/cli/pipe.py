@@ -98,10 +98,9 @@ def stage_command(kind: str, example: str = "") -> Command:
         _send(_received().then(build.stage(kind, values, build.own)))
 
     callback.__doc__ = owner.__doc__
-    made = debug_option(callback)
-    made = apply(flags_of(owner))(made)
+    whole = apply(flags_of(owner))(debug_option(callback))
     epilog = f"\b\nExample:\n  {example}\n" if example else None
-    return command(name=kind, epilog=epilog)(made)
+    return command(name=kind, epilog=epilog)(whole)
 
 
 rename = stage_command("rename", r"transcode rename '^module\.' '' 'attn1' 'self_attn'")

@@ -28,9 +28,9 @@ def reference() -> Data:
     - ``sections`` of recipes: ``name``, ``help``, ``options``,
     - ``schemes``: ``name``, ``help``, and ``options`` with ``name``, ``default``, ``legal`` and ``choices``.
 
-    Each of the ``options`` has ``name`` (in Python), ``keys`` (in recipes), ``flag`` and ``run`` (on the command
-    line; None where it has none), ``kind``, ``help``, ``about``, ``required``, ``default`` (as people write it),
-    ``choices`` and ``group``.
+    Each of the ``options`` has ``name`` (in Python), ``keys`` (in recipes), ``flag`` and ``run`` (on command
+    lines; None where it has none), ``kind``, ``help``, ``about``, ``required``, ``default`` (as people write
+    it), ``choices``, ``group``, and ``short`` (flags of options that it holds).
     """
     from . import cli
 

@@ -71,12 +71,12 @@ def _needed(options: list[tuple[str, str, Option]]) -> list[str]:
 
 
 def _stage_flags() -> list[Any]:
-    made = []
+    flags = []
     source = {parameter(option.own_flag(name)) for name, option in options_of(SourceOptions).items()}
     for spelling, [(_, _, option), *_] in _DECLARED.items():
         if parameter(spelling) not in source:
-            made.append(flag_of(spelling, option, option.run_help))
-    return made
+            flags.append(flag_of(spelling, option, option.run_help))
+    return flags
 
 
 @command(epilog=_EPILOG)

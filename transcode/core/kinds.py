@@ -4,13 +4,14 @@ written as JSON and described in a JSON Schema.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import PurePath
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from ..errors import RecipeError
 from . import arguments
 from .dtypes import CASTS, float_dtype, spellings
+from .node import Node, Section
 from .patterns import Pattern
 from .size import parse_size, size_text
 
@@ -31,72 +32,12 @@ __all__ = [
     "TEXTS",
     "VALUES",
     "Kind",
-    "Node",
     "Schema",
-    "Section",
 ]
 
 Schema = dict[str, Any]
 _SCALAR = {"type": ["string", "number", "boolean"]}
 D = TypeVar("D")
-
-
-class Node(Protocol):
-    """A value of a YAML file that knows its line, as :class:`~transcode.catalog.strict.Node` does."""
-
-    @property
-    def kind(self) -> str:
-        """What it is, in words."""
-
-    @property
-    def is_null(self) -> bool:
-        """Whether nothing was written."""
-
-    def error(self, what: str, hint: str | None = None) -> RecipeError:
-        """An error about this value, to be raised."""
-
-    def string(self) -> str:
-        """Text."""
-
-    def text(self) -> str:
-        """Any scalar, as it is written."""
-
-    def boolean(self) -> bool:
-        """True or false."""
-
-    def integer(self, least: int | None = None, most: int | None = None) -> int:
-        """A whole number."""
-
-    def number(self, least: float | None = None, most: float | None = None) -> float:
-        """A finite number."""
-
-    def mapping(self) -> Section:
-        """Keys and values."""
-
-    def sequence(self) -> Sequence[Node]:
-        """A list."""
-
-    def strings(self) -> list[str]:
-        """A list of texts."""
-
-    def plain(self) -> Any:
-        """The value as Python objects."""
-
-
-class Section(Protocol):
-    """Keys and values of a YAML file, as :class:`~transcode.catalog.strict.Mapping` has them."""
-
-    def find(self, key: str) -> Node | None:
-        """The value of a key, or None when it is absent or holds nothing."""
-
-    def need(self, key: str) -> Node:
-        """The value of a key that must be there."""
-
-    def items(self) -> Sequence[tuple[str, Node]]:
-        """All keys and values."""
-
-    def reject_unknown(self) -> None:
-        """Refuse keys that were not asked for."""
 
 
 class Kind:

@@ -102,14 +102,14 @@ def _object(*owners: type[Declared], part: str | None = None) -> Schema:
     for owner in owners:
         for name, option in options_of(owner).items():
             if part is None or option.section == part:
-                described = _properties(name, option)
-                properties |= described
+                keys = _properties(name, option)
+                properties |= keys
                 if option.required and not option.kind.keys:
-                    required += described
+                    required += keys
                 elif option.required:
                     required.append(option.kind.keys[0])
-    found: Schema = {"type": "object", "properties": properties, "additionalProperties": False}
-    return {**found, "required": required} if required else found
+    described: Schema = {"type": "object", "properties": properties, "additionalProperties": False}
+    return {**described, "required": required} if required else described
 
 
 def _without_required(described: Schema) -> Schema:

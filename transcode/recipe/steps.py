@@ -26,5 +26,5 @@ def steps_of(node: strict.Node) -> list[Transform]:
 
 
 def _step(kind: str, node: strict.Node) -> Transform:
-    made = stage(kind)
-    return located(node, lambda: made(**section_of(node, STAGES[kind][0])))
+    step = stage(kind)
+    return located(node, lambda: step(**section_of(node, STAGES[kind][0])))

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 from ...core.arguments import number
 from ...core.arguments import path as path_of
-from ...core.kinds import TEXTS, Kind, Node, Schema, Section
+from ...core.kinds import TEXTS, Kind, Schema
+from ...core.node import Node, Section
 from ...errors import RecipeError
 
 __all__ = ["FILES", "LoraFile", "parse_lora"]
