@@ -223,7 +223,7 @@ def cases(maker: Maker) -> Iterator[Case]:
     """All of the matrix."""
     import transcode as tc
     from transcode import catalog
-    from transcode.plan.request import LAYOUTS
+    from transcode.plan.options import LAYOUTS
 
     def flow(source: Path, *stages: Any) -> Any:
         made = tc.open(source)

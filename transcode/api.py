@@ -120,7 +120,7 @@ def dequantize(
     on_nonfinite: str = Dequantize.on_nonfinite,
 ) -> Dequantize:
     """Turn codes and scales back into plain tensors of a float dtype; how they are stored is found."""
-    return Dequantize(to, convention, arguments.texts("dequantize: only", only), scheme, on_nonfinite)
+    return Dequantize(to, convention, scheme, arguments.texts("dequantize: only", only), on_nonfinite)
 
 
 def lora(

@@ -74,7 +74,7 @@ WRONG = [
     (lambda: tc.write(5), "5"),
     (lambda: tc.write("x", metadata={"a": 1}), "metadata a: 1"),
     (lambda: tc.write("x", metadata="a"), "metadata"),
-    (lambda: tc.write("x", workers="4"), "workers: 4"),
+    (lambda: tc.write("x", workers="4"), "workers: '4'"),
     (lambda: tc.write("x", max_tensors="4"), "max_tensors"),
     (lambda: tc.write("x", memory=3.5), "3.5"),
     (lambda: tc.write("x", name=5), "name"),

@@ -97,6 +97,8 @@ def main(args: list[str] | None = None) -> Any:
     streams.open_closed()
     interrupt.listen()
     notice.on_trouble(lambda text: _say(f"warning: {text}"))
+    if "_TRANSCODE_COMPLETE" in os.environ:
+        import_module(".shells", __name__).known()
     try:
         code = cli.main(args, prog_name="transcode", standalone_mode=False)
     except click.ClickException as error:

@@ -1,108 +1,128 @@
-"""From the values of options to stages, sinks and recipes."""
+"""From the values of flags to stages, sinks and recipes."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any
 
 import click
 
+from ..core.flow import Transform
+from ..core.option import Declared, Option, options_of
 from ..core.performance import Performance
 from ..errors import RecipeError
 from ..execution.write import Write
+from ..plan.options import OutputOptions, SourceOptions
 from ..recipe import Recipe, TargetOptions
 from ..schemes.text import parse_scheme, parse_value
-from ..stages.quantize.stage import Quantize
+from ..stages.table import STAGES
+from ..stages.table import stage as stage_of
+from .options import parameter
 
-__all__ = ["ended", "performance", "quantize", "spelled_flags", "split", "with_output_flags", "write"]
+__all__ = [
+    "as_run",
+    "ended",
+    "own",
+    "performance",
+    "source",
+    "spelled_flags",
+    "stage",
+    "with_output_flags",
+    "write",
+]
+
+Spelled = Callable[[Option, str], str]
+"""How a command spells an option of a field; empty where it does not."""
 
 
-def split(values: tuple[str, ...]) -> tuple[str, ...]:
-    """Repeated options whose values may also be lists with commas; regular expressions are left whole."""
-    parts: list[str] = []
-    for value in values:
-        parts += [value] if value.startswith("re:") else [part.strip() for part in value.split(",")]
-    return tuple(filter(None, parts))
+def own(option: Option, name: str) -> str:
+    """As the command of the stage itself does."""
+    return option.own_flag(name)
 
 
-def quantize(scheme: str, values: dict[str, Any]) -> Quantize:
-    """The stage that the options of quantize describe."""
-    name, options = parse_scheme(scheme)
-    own: dict[str, Any] = dict(options)
-    flags = ("granularity", "group_size", "symmetric", "optimize", "scale_dtype")
-    more = [(key, values[key]) for key in flags if values[key] is not None]
-    more += [(key.replace("-", "_"), parse_value(key, value)) for key, value in values["options"]]
+def as_run(option: Option, name: str) -> str:
+    """As ``transcode run`` does."""
+    return option.run_flag(name)
+
+
+def _given(owner: type[Declared], values: dict[str, Any], spelled: Spelled) -> dict[str, Any]:
+    """What was said of the options of a class, by the names of their fields."""
+    given: dict[str, Any] = {}
+    for name, option in options_of(owner).items():
+        spelling = spelled(option, name)
+        if not spelling and not (spelled is own and option.argument):
+            continue
+        value = values.get(parameter(spelling) if spelling else name)
+        # Of a flag without an opposite, false is not said.
+        if value is None or value == () or (value is False and "/" not in spelling):
+            continue
+        given[name] = not value if option.off else option.kind.said(value)
+    return given
+
+
+def stage(kind: str, values: dict[str, Any], spelled: Spelled) -> Transform:
+    """The stage that the flags of a command describe."""
+    owner = STAGES[kind][0]
+    given = _given(owner, values, spelled)
+    if any(option.short for option in options_of(owner).values()):
+        given |= _scheme(given, owner, values)
+    return stage_of(kind)(**given)
+
+
+def _scheme(given: dict[str, Any], owner: type[Declared], values: dict[str, Any]) -> dict[str, Any]:
+    """A scheme and its options: behind its name, each with a flag of its own, or named."""
+    name, options = parse_scheme(given["scheme"])
+    together: dict[str, Any] = dict(options)
+    short = options_of(owner)["options"].short
+    flags = {key: values.get(parameter(option.own_flag(key))) for key, option in short.items()}
+    more = [(key, value) for key, value in flags.items() if value is not None]
+    more += [(key.replace("-", "_"), parse_value(key, value)) for key, value in given.get("options", ())]
     for key, value in more:
-        if key in own:
+        if key in together:
             raise RecipeError(
-                f"{key} of {name} is given twice: {own[key]!r} and {value!r}", hint="say it once"
+                f"{key} of {name} is given twice: {together[key]!r} and {value!r}", hint="say it once"
             )
-        own[key] = value
-    return Quantize(
-        scheme=name,
-        options=tuple(own.items()),
-        model=values["model"],
-        targets=split(values["targets"]),
-        include=split(values["include"]),
-        exclude=split(values["exclude"]),
-        overrides=tuple(values["overrides"]),
-        keep_dtype=values["keep_dtype"],
-        on_nonfinite=values["on_nonfinite"],
-        on_bad_shape=values["on_bad_shape"],
-        share_scale=tuple(tuple(group.split(",")) for group in values["share_scale"]),
-    )
+        together[key] = value
+    return {"scheme": name, "options": tuple(together.items())}
 
 
-def ended(recipe: Recipe, dst: str, context: click.Context, values: dict[str, Any]) -> Recipe:
-    """A recipe that writes to ``dst``, as its own sink or target says and the output options change it."""
+def source(values: dict[str, Any], path: str | None) -> SourceOptions:
+    """The source that the flags of a command describe."""
+    return SourceOptions(**{**_given(SourceOptions, values, own), "path": path})
+
+
+def ended(recipe: Recipe, dst: str, values: dict[str, Any]) -> Recipe:
+    """A recipe that writes to ``dst``, as its own sink or target says and the output flags change it."""
     if recipe.sink is not None:
         sink = replace(recipe.sink, dst=dst)
-    else:
-        options = {key: value for key, value in recipe.target.config().items() if values[key] is None}
-        sink = write(dst, {**values, **options})
-    return with_output_flags(replace(recipe, sink=sink, target=TargetOptions()), context, values)
+        return with_output_flags(replace(recipe, sink=sink, target=TargetOptions()), values)
+    said = {name: value for name, value in vars(recipe.target).items() if value is not None}
+    return replace(recipe, sink=write(dst, values, said), target=TargetOptions())
 
 
-def write(dst: str, values: dict[str, Any]) -> Write:
-    """The sink that the output options describe."""
-    keys = [key for key, _ in values["metadata"]]
+def write(dst: str, values: dict[str, Any], base: dict[str, Any] | None = None) -> Write:
+    """The sink that the output flags describe, on top of what a recipe says."""
+    return Write(**{**(base or {}), **_output(values), "dst": dst})
+
+
+def _output(values: dict[str, Any]) -> dict[str, Any]:
+    given = _given(OutputOptions, values, as_run)
+    keys = [key for key, _ in given.get("metadata", ())]
     if twice := [key for key in keys if keys.count(key) > 1]:
         raise RecipeError(f"--metadata: the key {twice[0]!r} is given twice", hint="say it once")
-    return Write(
-        dst=dst,
-        metadata=tuple(values["metadata"]),
-        **{
-            key: values[key]
-            for key in (
-                "layout",
-                "convention",
-                "name",
-                "max_shard_size",
-                "max_tensors",
-                "copy_metadata",
-                "force",
-                "allow_unmatched",
-            )
-        },
-    )
+    return given
 
 
 def performance(values: dict[str, Any], base: Performance | None = None) -> Performance:
-    """Performance options, on top of what a recipe says."""
-    options = {
-        key: values[key]
-        for key in ("workers", "memory", "tile", "device", "device_memory")
-        if values[key] is not None  # not given
-    }
-    for key in ("drop_cache", "measure"):
-        if values[key]:
-            options[key] = True
-    if options.get("device") == "cpu":  # the memory that a recipe grants a GPU goes with the GPU
-        options.setdefault("device_memory", Performance.device_memory)
-    return replace(base or Performance(), **options)
+    """Performance flags, on top of what a recipe says."""
+    given = _given(Performance, values, as_run)
+    if given.get("device") == "cpu":  # the memory that a recipe grants a GPU goes with the GPU
+        given.setdefault("device_memory", Performance.device_memory)
+    return replace(base or Performance(), **given)
 
 
-def spelled_flags(context: click.Context, names: set[str]) -> list[str]:
+def spelled_flags(context: click.Context, names: Collection[str]) -> list[str]:
     """Which of those parameters the user set, as they are spelled on the command line."""
     return [
         parameter.opts[-1]
@@ -112,12 +132,7 @@ def spelled_flags(context: click.Context, names: set[str]) -> list[str]:
     ]
 
 
-def with_output_flags(recipe: Recipe, context: click.Context, values: dict[str, Any]) -> Recipe:
-    """A recipe file's sink, changed by the output options that the user gave."""
+def with_output_flags(recipe: Recipe, values: dict[str, Any]) -> Recipe:
+    """A recipe file's sink, changed by the output flags that the user gave."""
     assert recipe.sink is not None
-    changes: dict[str, Any] = {}
-    for name in ("layout", "convention", "name", "max_shard_size", "max_tensors", "copy_metadata", "force",
-                 "allow_unmatched", "metadata"):  # fmt: skip
-        if spelled_flags(context, {name}):
-            changes[name] = values[name]
-    return replace(recipe, sink=replace(recipe.sink, **changes))
+    return replace(recipe, sink=replace(recipe.sink, **_output(values)))

@@ -1,6 +1,7 @@
 """The stages as commands: what flows through the shell's pipe is the recipe.
 
-So a pipe costs nothing until ``write`` runs it, and can be saved to a file on its way.
+So a pipe costs nothing until ``write`` runs it, and can be saved to a file on its way. The command of a stage
+has the options of the stage (:mod:`transcode.stages.options`).
 """
 
 from __future__ import annotations
@@ -8,21 +9,24 @@ from __future__ import annotations
 import builtins
 import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from ..core.option import options_of
+from ..plan.options import SourceOptions
+from ..stages.table import STAGES
 from .options import (
+    Command,
+    apply,
     command,
     debug_option,
+    flag,
+    flags_of,
     output_options,
     performance_options,
-    quantize_options,
     report_options,
 )
-
-if TYPE_CHECKING:
-    from ..core.flow import Transform
 
 __all__ = [
     "calibrate",
@@ -35,6 +39,7 @@ __all__ = [
     "open",
     "quantize",
     "rename",
+    "stage_command",
     "write",
 ]
 
@@ -61,149 +66,50 @@ def _send(recipe: Any) -> None:
     click.echo(dump(recipe), nl=False)
 
 
-def _then(step: Transform) -> None:
-    _send(_received().then(step))
-
-
 @command(epilog="\b\nExample:\n  transcode open SRC | transcode quantize int8 | transcode write DST\n")
-@click.argument("src", type=click.Path())
-@click.option("--root-key", help="Which dictionary of a PyTorch file holds the tensors.")
-@click.option("--no-mmap", is_flag=True, help="Read files instead of mapping them.")
-@click.option(
-    "--from-convention", metavar="NAME", help="Whose names the quantized source has; found without it."
-)
-@click.option("--from-scheme", help="The source's scheme, where the file leaves several possible.")
+@apply(flags_of(SourceOptions))
 @debug_option
-def open(
-    src: str, root_key: str | None, no_mmap: bool, from_convention: str | None, from_scheme: str | None
-) -> None:
+def open(path: str, **values: Any) -> None:
     """Begin a pipe with the checkpoint SRC."""
     from ..io.folder import locate
-    from ..recipe import Recipe, SourceOptions, whose
-
-    whose(from_convention, from_scheme)
-    locate(src)
-    _send(Recipe(SourceOptions(src, root_key, not no_mmap, from_convention, from_scheme)))
-
-
-@command(epilog="\b\nExample:\n  transcode rename '^module\\.' '' 'attn1' 'self_attn'\n")
-@click.argument("rules", nargs=-1, required=True, metavar="REGEX REPLACEMENT [...]")
-@debug_option
-def rename(rules: tuple[str, ...]) -> None:
-    """Rename tensors by pairs of a regular expression and its replacement, applied in order."""
-    from ..stages.rename import Rename
-
-    if len(rules) % 2:
-        raise click.UsageError("every regular expression needs its replacement")
-    _then(Rename(tuple(zip(rules[::2], rules[1::2], strict=True))))
-
-
-@command()
-@click.argument("patterns", nargs=-1, required=True, metavar="PATTERN...")
-@debug_option
-def keep(patterns: tuple[str, ...]) -> None:
-    """Let only tensors go on that match a PATTERN: a glob over whole name components, or re:REGEX."""
-    from ..stages.select import Keep
-
-    _then(Keep(patterns))
-
-
-@command()
-@click.argument("patterns", nargs=-1, required=True, metavar="PATTERN...")
-@debug_option
-def drop(patterns: tuple[str, ...]) -> None:
-    """Take away tensors that match a PATTERN: a glob over whole name components, or re:REGEX."""
-    from ..stages.select import Drop
-
-    _then(Drop(patterns))
-
-
-@command()
-@click.argument("to", metavar="SPELLING")
-@click.option("--source", metavar="SPELLING", help="Spelling of the source; recognised without it.")
-@click.option("--model", metavar="FAMILY", help="Family, if it is not to be recognised from names.")
-@debug_option
-def convert(to: str, source: str | None, model: str | None) -> None:
-    """Spell the tensors of an architecture as another program does: diffusers, lightx2v, ..."""
-    from ..stages.convert import Convert
-
-    _then(Convert(to, source, model))
-
-
-@command(
-    epilog="\b\nExample:\n  transcode open SRC | transcode lora style.safetensors:0.8 | transcode write DST\n"
-)
-@click.argument("loras", nargs=-1, required=True, metavar="PATH[:STRENGTH[:ALPHA]]...")
-@click.option(
-    "--keys",
-    type=click.Choice(["auto", "same", "convert"]),
-    default="auto",
-    show_default=True,
-    help="How the LoRAs spell modules: as the model does, as another spelling of its family does, either.",
-)
-@click.option("--prefix", help="Only tensors whose names begin so; the LoRAs name them without it.")
-@debug_option
-def lora(loras: tuple[str, ...], keys: str, prefix: str | None) -> None:
-    """Merge LoRAs, each STRENGTH times (1); ALPHA for those that do not say theirs."""
-    from ..stages.lora.stage import Lora, parse_lora
-
-    _then(Lora(tuple(map(parse_lora, loras)), keys, prefix))
-
-
-@command()
-@click.argument("to", metavar="DTYPE")
-@click.option("--only", multiple=True, metavar="PATTERN", help="Cast only these tensors; repeatable.")
-@click.option("--saturate", is_flag=True, help="Clip what is too large instead of failing.")
-@click.option(
-    "--dtype", "dtypes", multiple=True, metavar="DTYPE", help="Cast only tensors of DTYPE; repeatable."
-)
-@debug_option
-def cast(to: str, only: tuple[str, ...], saturate: bool, dtypes: tuple[str, ...]) -> None:
-    """Cast float tensors to DTYPE: F32, F16, BF16, ..."""
-    from ..stages.cast import Cast
-
-    _then(Cast(to, only, saturate, dtypes))
-
-
-@command()
-@click.option("--to", default="BF16", show_default=True, metavar="DTYPE")
-@click.option("--convention", help="Whose names the source has; found without it.")
-@click.option("--only", multiple=True, metavar="PATTERN", help="Decode only these tensors; repeatable.")
-@click.option("--scheme", help="The scheme, where the file leaves several possible.")
-@click.option(
-    "--on-nonfinite", type=click.Choice(["error", "keep"]), default="error", show_default=True,
-    help="What to do with values that decode to NaN or Inf.",
-)  # fmt: skip
-@debug_option
-def dequantize(
-    to: str, convention: str | None, only: tuple[str, ...], scheme: str | None, on_nonfinite: str
-) -> None:
-    """Decode quantized tensors."""
-    from ..stages.dequantize import Dequantize
-
-    _then(Dequantize(to, convention, only, scheme, on_nonfinite))
-
-
-@command()
-@click.argument("scheme")
-@quantize_options
-@debug_option
-def quantize(scheme: str, **values: Any) -> None:
-    """Quantize with SCHEME: int8, fp8, ... or name:option=value; see `transcode schemes`."""
+    from ..recipe import Recipe, whose
     from . import build
 
-    _then(build.quantize(scheme, values))
+    source = build.source(values, path)
+    whose(source.convention, source.scheme)
+    locate(path)
+    _send(Recipe(source))
 
 
-@command()
-@click.argument("path", type=click.Path())
-@click.option("--drop-global-scale", is_flag=True, help="Leave the weights' own global scale out.")
-@debug_option
-def calibrate(path: str, drop_global_scale: bool) -> None:
-    """Add the scales of inputs, from the calibration PATH, to tensors quantized to nvfp4."""
-    from ..stages.calibrate import Calibrate
+def stage_command(kind: str, example: str = "") -> Command:
+    """The command that adds a stage to the recipe in the pipe."""
+    owner = STAGES[kind][0]
 
-    _then(Calibrate(path, not drop_global_scale))
+    def callback(**values: Any) -> None:
+        from . import build
+
+        for name, option in options_of(owner).items():
+            if option.argument and option.kind.takes == 2 and len(values[name]) % 2:
+                raise click.UsageError("every regular expression needs its replacement")
+        _send(_received().then(build.stage(kind, values, build.own)))
+
+    callback.__doc__ = owner.__doc__
+    whole = apply(flags_of(owner))(debug_option(callback))
+    epilog = f"\b\nExample:\n  {example}\n" if example else None
+    return command(name=kind, epilog=epilog)(whole)
+
+
+rename = stage_command("rename", r"transcode rename '^module\.' '' 'attn1' 'self_attn'")
+keep = stage_command("keep")
+drop = stage_command("drop")
+convert = stage_command("convert")
+lora = stage_command(
+    "lora", "transcode open SRC | transcode lora style.safetensors:0.8 | transcode write DST"
+)
+cast = stage_command("cast")
+dequantize = stage_command("dequantize")
+quantize = stage_command("quantize")
+calibrate = stage_command("calibrate")
 
 
 @command()
@@ -211,17 +117,16 @@ def calibrate(path: str, drop_global_scale: bool) -> None:
 @output_options
 @performance_options
 @report_options
-@click.option("--save", type=click.Path(dir_okay=False), help="Save the recipe to a file too.")
+@flag("--save", type=click.Path(dir_okay=False), metavar="FILE", help="Save the recipe to a file too.")
 @debug_option
-@click.pass_context
-def write(context: click.Context, /, dst: str, save: str | None, **values: Any) -> None:
+def write(dst: str, save: str | None, **values: Any) -> None:
     """End a pipe: carry it out and write DST."""
     from ..io.urls import refuse_output
     from ..recipe import dump
     from . import build
     from .run import carry_out
 
-    recipe = build.ended(_received(), dst, context, values)
+    recipe = build.ended(_received(), dst, values)
     recipe = replace(recipe, performance=build.performance(values, recipe.performance))
     if save is not None:
         refuse_output(save, stdout="cannot save a recipe to standard output, which tells of the run")

@@ -50,6 +50,19 @@ def show(words: tuple[str, ...]) -> None:
         _print(*_recorded(words[0]))
 
 
+@recipe.command(
+    epilog="\b\nExample:\n  transcode recipe schema > recipe.schema.json\n"
+    "  and in a recipe:  # yaml-language-server: $schema=recipe.schema.json\n"
+)
+@debug_option
+def schema() -> None:
+    """Print the JSON Schema of recipes, with which editors complete and check them."""
+    from ..recipe.schema import schema as described
+    from .show import show_json
+
+    show_json(described())
+
+
 def _recorded(path: str) -> tuple[dict[str, Any], str]:
     from ..consumers import record
     from ..containers.source import open_source

@@ -7,12 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..core.option import REPORTING, WHAT, Option, options_of
+from ..plan.options import SourceOptions
+from ..stages.table import ORDER, STAGES
 from .options import (
+    Flag,
+    apply,
     command,
     debug_option,
+    flag,
+    flag_of,
+    flags_of,
     output_options,
+    parameter,
     performance_options,
-    quantize_options,
     report_options,
 )
 
@@ -35,62 +43,70 @@ Examples:
   transcode run SRC DST --scheme int8 --plan-out plan.json && transcode run --plan plan.json
 """
 
-_STEP_OPTIONS = {
-    "scheme", "rename", "to", "lora", "keep", "drop", "cast", "saturate", "dequantize",
-    "dequantize_only", "from_convention", "from_scheme", "options", "granularity", "group_size", "symmetric",
-    "optimize", "scale_dtype", "model", "targets", "include", "exclude", "overrides", "keep_dtype",
-    "on_nonfinite", "on_bad_shape", "share_scale", "calib", "drop_global_scale",
-}  # fmt: skip
+
+def _declared() -> dict[str, list[tuple[str, str, Option]]]:
+    """The options of stages that ``run`` has, by its spellings: with stage and field, as some share one."""
+    spelled: dict[str, list[tuple[str, str, Option]]] = {}
+    for kind, (owner, _) in STAGES.items():
+        for name, option in options_of(owner).items():
+            if spelling := option.run_flag(name):
+                spelled.setdefault(spelling, []).append((kind, name, option))
+            for key, short in option.short.items():
+                spelled.setdefault(short.run_flag(key), []).append((kind, key, short))
+    return spelled
 
 
-_BELONG_TO = {
-    "scheme": {
-        "options", "granularity", "group_size", "symmetric", "optimize", "scale_dtype", "targets", "include",
-        "exclude", "overrides", "keep_dtype", "on_bad_shape", "share_scale", "calib",
-    },
-    "cast": {"saturate"},
-    "dequantize": {"dequantize_only"},
-    "calib": {"drop_global_scale"},
-}  # fmt: skip
-"""Options that mean nothing without the option that asks for their stage."""
+_DECLARED = _declared()
+_HEADS = {
+    kind: spelled for spelled, options in _DECLARED.items() for kind, _, option in options if option.head
+}
+"""The flags that ask for stages."""
+
+
+def _needed(options: list[tuple[str, str, Option]]) -> list[str]:
+    """Flags of which one must be there, so that a flag of these options does anything."""
+    if any(option.head for _, _, option in options):
+        return [spelling for _, _, option in options for spelling in option.needs]
+    return [_HEADS[kind] for kind, _, _ in options]
+
+
+def _stage_flags() -> list[Any]:
+    flags = []
+    source = {parameter(option.own_flag(name)) for name, option in options_of(SourceOptions).items()}
+    for spelling, [(_, _, option), *_] in _DECLARED.items():
+        if parameter(spelling) not in source:
+            flags.append(flag_of(spelling, option, option.run_help))
+    return flags
 
 
 @command(epilog=_EPILOG)
 @click.argument("src", required=False)
 @click.argument("dst", required=False)
-@click.option("-c", "--config", type=click.Path(), help="A recipe file; SRC and DST may replace its own.")
-@click.option(
-    "-s", "--scheme", help="Quantize: int8, fp8, ... or name:option=value; see `transcode schemes`."
+@apply(_stage_flags())
+@flag(
+    "-c --config",
+    type=click.Path(),
+    metavar="FILE",
+    group=WHAT,
+    help="A recipe file; SRC and DST may replace its own.",
 )
-@quantize_options
-@click.option("--calib", type=click.Path(), help="Calibration of the inputs, for nvfp4: a calib.pt.")
-@click.option("--drop-global-scale", is_flag=True, help="With --calib: leave the weights' own scale out.")
-@click.option("--keep", multiple=True, metavar="PATTERN", help="Take only these tensors; repeatable.")
-@click.option("--drop", multiple=True, metavar="PATTERN", help="Leave these tensors out; repeatable.")
-@click.option("--rename", nargs=2, multiple=True, metavar="REGEX REPLACEMENT", help="Repeatable, in order.")
-@click.option(
-    "--dequantize",
-    metavar="DTYPE",
-    help="First decode all quantized tensors to this dtype.",
-)
-@click.option(
-    "--dequantize-only", multiple=True, metavar="PATTERN", help="Decode only these tensors; repeatable."
-)
-@click.option(
-    "--from-convention", metavar="NAME", help="Whose names the quantized source has; found without it."
-)
-@click.option("--from-scheme", help="The source's scheme, where the file leaves several possible.")
-@click.option("--to", metavar="SPELLING", help="Spell the architecture as another program: diffusers, ...")
-@click.option(
-    "--lora", multiple=True, metavar="PATH[:STRENGTH[:ALPHA]]", help="Merge a LoRA; repeatable, in order."
-)
-@click.option("--cast", metavar="DTYPE", help="Cast the float tensors, before any quantization.")
-@click.option("--saturate", is_flag=True, help="Let a cast clip what is too large instead of failing.")
-@click.option("--plan-out", metavar="FILE", help="Write the plan to a file, as JSON, and run nothing.")
-@click.option("--plan", "plan_file", metavar="FILE", help="Carry out a plan that --plan-out has written.")
 @output_options
-@click.option("--root-key", help="Which dictionary of a PyTorch file holds the tensors.")
-@click.option("--no-mmap", is_flag=True, help="Read files instead of mapping them.")
+@flag(
+    "--plan-out",
+    metavar="FILE",
+    type=click.Path(),
+    group=REPORTING,
+    help="Write the plan to a file, as JSON, and run nothing.",
+)
+@flag(
+    "--plan plan_file",
+    metavar="FILE",
+    type=click.Path(),
+    group=REPORTING,
+    carries=True,
+    help="Carry out a plan that --plan-out has written.",
+)
+@apply(flags_of(SourceOptions, without=["path"]))
 @performance_options
 @report_options
 @debug_option
@@ -110,17 +126,11 @@ def run(context: click.Context, /, **values: Any) -> None:
         carry_out(recipe_of(context, values), values)
 
 
-_BESIDE_PLAN = {
-    "plan_file", "force", "dry_run", "as_json", "quiet", "verbose", "debug", "workers", "memory", "tile",
-    "drop_cache", "device", "device_memory",
-}  # fmt: skip
-"""Options that concern how a plan is carried out, not what it says."""
-
-
 def _refuse_beside_plan(context: click.Context) -> None:
     from . import build
 
-    if idle := build.spelled_flags(context, set(context.params) - _BESIDE_PLAN):
+    carried = {one.name for one in context.command.params if isinstance(one, Flag) and one.carries}
+    if idle := build.spelled_flags(context, set(context.params) - carried):
         raise click.UsageError(f"{idle[0]} cannot be combined with --plan: the plan says it already")
 
 
@@ -146,12 +156,12 @@ def _carry_out_plan(values: dict[str, Any]) -> None:
 def recipe_of(context: click.Context, values: dict[str, Any]) -> Any:
     """The recipe that a command line of ``run`` describes."""
     from ..containers import table
-    from ..recipe import Recipe, SourceOptions, load
+    from ..recipe import Recipe, load
     from . import build
 
     src, dst = values["src"], values["dst"]
     if values["config"] is not None:
-        if clash := build.spelled_flags(context, _STEP_OPTIONS):
+        if clash := build.spelled_flags(context, set(map(parameter, _DECLARED))):
             raise click.UsageError(f"{clash[0]} cannot be combined with --config: put it into the recipe")
         recipe = load(values["config"])
         if src is not None and dst is None and recipe.source.path is not None and recipe.sink is None:
@@ -159,28 +169,19 @@ def recipe_of(context: click.Context, values: dict[str, Any]) -> Any:
         if src is not None:
             recipe = replace(recipe, source=replace(recipe.source, path=src))
         if dst is not None:
-            recipe = build.ended(recipe, dst, context, values)
+            recipe = build.ended(recipe, dst, values)
         elif recipe.sink is not None:
-            recipe = build.with_output_flags(recipe, context, values)
+            recipe = build.with_output_flags(recipe, values)
     else:
         if src is None or dst is None:
             raise click.UsageError("name SRC and DST, or a recipe with --config")
-        if values["model"] and not (values["scheme"] or values["to"]):
-            raise click.UsageError("--model does nothing without --scheme or --to: give both, or neither")
-        for stage, options in _BELONG_TO.items():
-            if not values[stage] and (idle := build.spelled_flags(context, options)):
-                flag = "--" + stage
-                raise click.UsageError(f"{idle[0]} does nothing without {flag}: give both, or neither")
-        if values["copy_metadata"] and build.spelled_flags(context, {"copy_metadata"}) and table.written(dst):
+        _refuse_idle(context, values)
+        if values["copy_metadata"] and table.written(dst):
             raise click.UsageError("--copy-metadata does nothing for a single file: name a folder")
-        if not (values["scheme"] or values["dequantize"]) and build.spelled_flags(context, {"on_nonfinite"}):
-            raise click.UsageError(
-                "--on-nonfinite does nothing without --scheme or --dequantize: give one, or neither"
-            )
         recipe = Recipe(sink=build.write(dst, values)).then(*_steps(values))
         whole = values["dequantize"] and not values["dequantize_only"]
-        said = (None, None) if whole else (values["from_convention"], values["from_scheme"])
-        recipe = replace(recipe, source=SourceOptions(src, convention=said[0], scheme=said[1]))
+        own = build.source(values, src)
+        recipe = replace(recipe, source=replace(own, convention=None, scheme=None) if whole else own)
     source = recipe.source
     if values["root_key"] is not None:
         source = replace(source, root_key=values["root_key"])
@@ -189,47 +190,38 @@ def recipe_of(context: click.Context, values: dict[str, Any]) -> Any:
     return replace(recipe, source=source, performance=build.performance(values, recipe.performance))
 
 
+def _refuse_idle(context: click.Context, values: dict[str, Any]) -> None:
+    """Refuse flags that mean nothing without another that is not there."""
+    from . import build
+
+    source = {parameter(option.own_flag(name)) for name, option in options_of(SourceOptions).items()}
+    for spelling, options in _DECLARED.items():
+        needed = _needed(options)
+        if not needed or parameter(spelling) in source:  # the source has a use for it in any case
+            continue
+        if not any(values[parameter(one)] for one in needed):
+            for idle in build.spelled_flags(context, {parameter(spelling)}):
+                others = " or ".join(one.split()[-1] for one in needed)
+                raise click.UsageError(f"{idle} does nothing without {others}: give both, or neither")
+
+
 def _steps(values: dict[str, Any]) -> list[Any]:
     from ..core.dtypes import FLOATS
-    from ..stages.calibrate import Calibrate
     from ..stages.cast import Cast, float_dtype
-    from ..stages.convert import Convert
-    from ..stages.dequantize import Dequantize
-    from ..stages.lora.stage import Lora, parse_lora
-    from ..stages.rename import Rename
-    from ..stages.select import Drop, Keep
     from . import build
 
     steps: list[Any] = []
-    if values["keep"]:
-        steps.append(Keep(build.split(values["keep"])))
-    if values["drop"]:
-        steps.append(Drop(build.split(values["drop"])))
-    if values["dequantize"]:
-        steps.append(
-            Dequantize(
-                values["dequantize"],
-                values["from_convention"],
-                build.split(values["dequantize_only"]),
-                values["from_scheme"],
-                values["on_nonfinite"],
-            )
-        )
-    if values["rename"]:
-        steps.append(Rename(tuple(values["rename"])))
-    if values["to"]:
-        steps.append(Convert(values["to"], None, values["model"]))
-    if values["lora"] and values["cast"] and float_dtype(values["cast"]).name in FLOATS:
-        # FP8 takes no LoRA; any other float would be rounded once more. All of them hold what FP8 holds.
-        steps.append(Cast(values["cast"], dtypes=("F8_E4M3", "F8_E5M2")))
-    if values["lora"]:
-        steps.append(Lora(tuple(map(parse_lora, values["lora"]))))
-    if values["cast"]:
-        steps.append(Cast(values["cast"], (), values["saturate"]))
-    if values["scheme"]:
-        steps.append(build.quantize(values["scheme"], values))
-    if values["calib"]:
-        steps.append(Calibrate(values["calib"], not values["drop_global_scale"]))
+    for kind in ORDER:
+        if (
+            kind == "lora"
+            and values["lora"]
+            and values["cast"]
+            and float_dtype(values["cast"]).name in FLOATS
+        ):
+            # FP8 takes no LoRA; any other float would be rounded once more. All of them hold what FP8 holds.
+            steps.append(Cast(values["cast"], dtypes=("F8_E4M3", "F8_E5M2")))
+        if values[parameter(_HEADS[kind])]:
+            steps.append(build.stage(kind, values, build.as_run))
     return steps
 
 

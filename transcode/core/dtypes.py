@@ -8,10 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from ..errors import RecipeError
+
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["DTYPES", "FLOATS", "DType", "dtype"]
+__all__ = ["CASTS", "DTYPES", "FLOATS", "DType", "dtype", "float_dtype", "spellings"]
 
 Kind = Literal["bool", "int", "uint", "float", "complex"]
 
@@ -98,6 +100,9 @@ DTYPES: dict[str, DType] = _table()
 FLOATS: tuple[str, ...] = ("F64", "F32", "F16", "BF16")
 """The plain float formats: what a weight is before it is quantized, and what ``cast`` converts between."""
 
+CASTS: tuple[str, ...] = (*FLOATS, "F8_E4M3", "F8_E5M2")
+"""What tensors can be cast to."""
+
 _SPELLINGS = {
     "float64": "F64", "fp64": "F64", "double": "F64",
     "float32": "F32", "fp32": "F32", "float": "F32",
@@ -118,3 +123,26 @@ def dtype(name: str | DType) -> DType:
         return name
     lower = name.lower().removeprefix("torch.")
     return DTYPES[_SPELLINGS.get(lower, name.upper())]
+
+
+def spellings(names: tuple[str, ...]) -> list[str]:
+    """How people write those dtypes: by safetensors' names, also in small letters, and by torch's."""
+    others = [word for word, name in _SPELLINGS.items() if name in names]
+    return [*names, *(name.lower() for name in names), *others]
+
+
+def float_dtype(what: str, name: object) -> str:
+    """The name of a dtype that tensors can be cast to.
+
+    Raises:
+        RecipeError: it is none; the message says of ``what``.
+    """
+    if not isinstance(name, str):
+        raise RecipeError(f"{what}: {name!r} is not a text")
+    try:
+        known = dtype(name).name
+    except KeyError:
+        known = None
+    if known not in CASTS:
+        raise RecipeError(f"{what}: {name!r} is not a float dtype", hint=f"choose from {', '.join(CASTS)}")
+    return known

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, TypeVar, overload
 
 from ..errors import PlanError
+from .option import Declared
 from .planning import Planning
 from .source import Source, Whose
 from .tensor import LazyTensor
@@ -18,15 +19,14 @@ P = TypeVar("P", covariant=True)
 R = TypeVar("R", covariant=True)
 
 
-class Transform:
+class Transform(Declared):
     """One stage: rewrites facts, and wraps the reading of bytes.
 
     A stage is called with all tensors and yields the tensors that go on; it must not read a byte while it
-    does, unless its documentation says so. Stages are frozen dataclasses: their fields are the recipe.
+    does, unless its documentation says so. Stages are frozen dataclasses: their fields are the recipe, and
+    options (:mod:`.option`).
     """
 
-    kind: ClassVar[str]
-    """Name of the stage in recipes."""
     encodes: ClassVar[bool] = False
     """Whether tensors leave it in parts of a quantized format."""
     respells: ClassVar[bool] = False
@@ -42,14 +42,6 @@ class Transform:
     def apply(self, tensors: Iterable[LazyTensor], planning: Planning) -> Iterator[LazyTensor]:
         """Rewrite the facts of a flow."""
         raise NotImplementedError
-
-    def config(self) -> object:
-        """Options, as JSON: what stands under the stage's name in a recipe."""
-        raise NotImplementedError
-
-    def recorded(self) -> object:
-        """As :meth:`config`, without paths: what the record in an output file says of the stage."""
-        return self.config()
 
     def arranged(self, steps: tuple[Transform, ...]) -> tuple[Transform, ...]:
         """The stages of a flow, this one among them, with those put in that it needs around it."""

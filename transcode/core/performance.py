@@ -1,4 +1,4 @@
-"""How much of the machine a run may use, and sizes as people write them."""
+"""How much of the machine a run may use."""
 
 from __future__ import annotations
 
@@ -7,64 +7,83 @@ import re
 from dataclasses import dataclass
 
 from ..errors import RecipeError
+from . import kinds
+from .option import SAME, SPEED, Declared, option
+from .size import parse_size
 
 __all__ = ["MIN_TILE", "Performance", "parse_size"]
 
 _MAX_TILE = 8 << 20
 MIN_TILE = 64 << 10
-_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
-          "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}  # fmt: skip
-
-
-def parse_size(text: str | int) -> int:
-    """Bytes of ``"5GB"``, ``"512MB"``, ``"64MiB"`` or a number; powers of ten unless spelled with an i.
-
-    Raises:
-        RecipeError: not a positive size.
-    """
-    if isinstance(text, int) and not isinstance(text, bool):
-        value = float(text)
-    elif not isinstance(text, str):
-        raise RecipeError(f"{text!r} is not a size", hint="write 5GB, 512MB, 64MiB or a number of bytes")
-    else:
-        digits = text.strip().rstrip("bBiIkKmMgGtT ")
-        unit = text.strip()[len(digits) :].strip().lower()
-        try:
-            value = float(digits) * _UNITS[unit]
-        except (ValueError, KeyError):
-            raise RecipeError(f"{text!r} is not a size", hint="write 5GB, 512MB or 64MiB") from None
-    if not 1 <= value < 2**63:
-        raise RecipeError(f"{text!r} is not a positive size that a file can have")
-    return int(value)
 
 
 @dataclass(frozen=True)
-class Performance:
-    """How a plan is carried out: changes time and memory, never a byte of the output.
+class Performance(Declared):
+    """How a plan is carried out: changes time and memory, never a byte of the output."""
 
-    Args:
-        workers: threads; all processors that the process may use without it.
-        memory: bytes that the tiles of all workers may take together.
-        tile: bytes of source values in a tile; follows from memory without it.
-        drop_cache: keep the kernel's page cache small too, behind reads and writes.
-        device: ``"cpu"``; ``"cuda"`` (the first GPU), ``"cuda:1"``, several as ``"cuda:0,cuda:1"``; or
-            ``"auto"``, a GPU where one pays.
-        device_memory: bytes of each GPU's memory that its workers may take together.
-        measure: decode what is encoded, and report what each tensor lost.
-    """
-
-    workers: int | None = None
-    memory: int = 128 * 10**6
-    tile: int | None = None
-    drop_cache: bool = False
-    device: str = "cpu"
-    device_memory: int = 4 * 10**9
-    measure: bool = False
+    workers: int | None = option(
+        kinds.COUNT,
+        "Threads; all processors without it.",
+        default=None,
+        key="num_workers",
+        group=SPEED,
+        flag="-w --workers",
+        run=SAME,
+        carries=True,
+    )
+    memory: int = option(
+        kinds.SIZE,
+        "For the tiles of all workers together.",
+        default=128 * 10**6,
+        group=SPEED,
+        run=SAME,
+        carries=True,
+    )
+    tile: int | None = option(
+        kinds.SIZE,
+        "Source bytes that a worker handles at a time.",
+        default=None,
+        group=SPEED,
+        run=SAME,
+        about="Follows from memory without it.",
+        carries=True,
+    )
+    drop_cache: bool = option(
+        kinds.FLAG,
+        "Keep the kernel's page cache small too.",
+        default=False,
+        group=SPEED,
+        run=SAME,
+        about="Behind reads and behind writes.",
+        carries=True,
+    )
+    device: str = option(
+        kinds.TEXT,
+        "cpu, cuda, cuda:0,cuda:1, or auto: a GPU where one pays.",
+        default="cpu",
+        group=SPEED,
+        run=SAME,
+        metavar="DEVICE",
+        names="devices",
+        carries=True,
+        about="The bytes are the same. ``cuda`` is the first GPU.",
+    )
+    device_memory: int = option(
+        kinds.SIZE,
+        "Of each GPU, for the tiles on it.",
+        default=4 * 10**9,
+        group=SPEED,
+        run=SAME,
+        carries=True,
+    )
+    measure: bool = option(
+        kinds.FLAG, "Report what quantizing loses of each tensor (SQNR).", default=False, group=SPEED,
+        run=SAME, about="Decodes what is encoded, which takes longer.",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
-        if not isinstance(self.device, str) or not re.fullmatch(
-            r"cpu|auto|cuda|cuda:\d+(,cuda:\d+)*", self.device
-        ):
+        super().__post_init__()
+        if not re.fullmatch(r"cpu|auto|cuda|cuda:\d+(,cuda:\d+)*", self.device):
             raise RecipeError(
                 f"device: {self.device!r} is no device", hint="write cpu, auto, cuda, cuda:0 or cuda:0,cuda:1"
             )
@@ -75,19 +94,6 @@ class Performance:
             raise RecipeError(
                 "device_memory does nothing on the CPU", hint="name a device too, as cuda:0, or leave it out"
             )
-        if self.workers is not None and (type(self.workers) is not int or self.workers < 1):
-            raise RecipeError(f"workers: {self.workers} is not a positive number")
-
-    def config(self) -> dict[str, object]:
-        """What differs from the defaults: the recipe's ``performance`` section."""
-        plain = Performance()
-        named = {"workers": "num_workers", "memory": "memory", "tile": "tile", "drop_cache": "drop_cache",
-                 "device": "device", "device_memory": "device_memory", "measure": "measure"}  # fmt: skip
-        return {
-            key: getattr(self, attribute)
-            for attribute, key in named.items()
-            if getattr(self, attribute) != getattr(plain, attribute)
-        }
 
     @property
     def threads(self) -> int:

@@ -8,10 +8,13 @@ from typing import Any
 from .. import catalog, schemes
 from ..catalog import strict
 from ..core.flow import Transform
+from ..core.kinds import TEXTS
+from ..core.option import options_of
 from ..stages.cast import Cast
+from ..stages.lora.stage import Lora
 from ..stages.quantize.stage import Quantize
-from .nodes import located, pairs, strings
-from .steps import lora_options
+from .nodes import fields_of, located, read
+from .sections import ALIASES, LoraWords, QuantizationWords
 from .target import OWN, Target
 
 __all__ = ["quantization_of", "with_lora"]
@@ -19,17 +22,8 @@ __all__ = ["quantization_of", "with_lora"]
 _SCALED = "comfyui_scaled"
 """The convention of fp8 files that every version of ComfyUI reads."""
 
-_STAGE_TEXTS = ("keep_dtype", "on_nonfinite", "on_bad_shape")
-
-_STAGE_OPTIONS = {
-    "target_modules": "targets",
-    "targets": "targets",
-    "ignore_modules": "exclude",
-    "exclude": "exclude",
-    "include": "include",
-    "overrides": "overrides",
-}
-"""Patterns among ``quantization.options``, and the fields of the stage that they are."""
+_ELSEWHERE = ("scheme", "options", "model")
+"""Fields of the stage that other keys say."""
 
 
 def quantization_of(
@@ -41,12 +35,13 @@ def quantization_of(
     scale to a tensor.
     """
     section = node.mapping()
-    if section.find("backend") is not None:
+    words = fields_of(section, QuantizationWords, without=("method",))
+    if "backend" in words:
         remarks.append("quantization.backend does nothing: all of them give the same bytes; device chooses")
     if section.find("method") is None and section.find("options") is None:
         section.reject_unknown()
         return [], target
-    method = section.need("method").string()
+    method = fields_of(section, QuantizationWords)["method"]
     step = Quantize(method, model=model)
     if target.spelling == "comfyui" and method == "fp8":
         target = replace(target, convention=_SCALED, spelling=_SCALED)
@@ -60,6 +55,7 @@ def quantization_of(
     if (described := section.find("options")) is not None:
         options = described.mapping()
         scheme: dict[str, Any] = {}
+        declared = {name: one for name, one in options_of(Quantize).items() if name not in _ELSEWHERE}
         choices = schemes.describe(method)[1] if method in schemes.SCHEMES else {}
 
         def idle(key: str, option: str) -> bool:
@@ -81,16 +77,13 @@ def quantization_of(
         if per_channel is not None:
             scheme["granularity"] = "channel" if per_channel else "tensor"
         symmetric = idle("symmetric", "symmetric")
-        stage: dict[str, Any] = {}
-        for key, attribute in _STAGE_OPTIONS.items():
-            if (value := options.find(key)) is not None:
-                stage[attribute] = pairs(value) if attribute == "overrides" else strings(value)
-        for key in _STAGE_TEXTS:
-            if (value := options.find(key)) is not None:
-                stage[key] = value.string()
-        if "overrides" not in stage:
-            stage["overrides"] = ()
-        known = {"per_channel", *_STAGE_OPTIONS, *_STAGE_TEXTS, *(["symmetric"] if symmetric else [])}
+        stage = {"overrides": (), **fields_of(options, Quantize, without=_ELSEWHERE)}
+        for alias, name in ALIASES.items():
+            if (value := options.find(alias)) is not None:
+                if options.find(name) is not None:
+                    raise value.error(f"says what {name} says", "say one of them")
+                stage[name] = read(declared[name], value)
+        known = {"per_channel", *ALIASES, *declared, *(["symmetric"] if symmetric else [])}
         for key, child in options.items():
             if key not in known:
                 if key in scheme:
@@ -104,12 +97,18 @@ def quantization_of(
 def with_lora(node: strict.Node, steps: list[Transform]) -> list[Transform]:
     """A ``lora`` section: merged before anything that rounds; ``enabled: false`` leaves it out."""
     section = node.mapping()
-    enabled = section.get("enabled", strict.Node.boolean, True)
-    if not enabled and not section.get("paths", strings, ()):
+    enabled = fields_of(section, LoraWords).get("enabled", LoraWords.enabled)
+    if not enabled and not section.get("paths", TEXTS.read, ()):
         return steps
-    step = located(node, lambda: lora_options(section))
+    step = located(node, lambda: _lora(section))
     if not enabled:
         return steps
     rounding = (at for at, step in enumerate(steps) if isinstance(step, Cast | Quantize))
     at = next(rounding, len(steps))
     return [*steps[:at], step, *steps[at:]]
+
+
+def _lora(section: strict.Mapping) -> Lora:
+    step = Lora(**fields_of(section, Lora))
+    section.reject_unknown()
+    return step

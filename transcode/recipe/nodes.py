@@ -1,15 +1,16 @@
-"""What stands in recipes at several places: lists of texts, pairs, sizes; and where a mistake stands."""
+"""How recipes say what options are; and where a mistake stands."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Collection
+from typing import Any, TypeVar
 
 from ..catalog import strict
-from ..core.performance import parse_size
+from ..catalog.folders import guess
+from ..core.option import Declared, Option, options_of
 from ..errors import RecipeError
 
-__all__ = ["groups", "located", "pairs", "size", "strings"]
+__all__ = ["fields_of", "located", "read", "section_of"]
 
 T = TypeVar("T")
 
@@ -24,29 +25,50 @@ def located(node: strict.Node, make: Callable[[], T]) -> T:
         raise node.error(error.what, error.hint) from None
 
 
-def pairs(node: strict.Node) -> tuple[tuple[str, str], ...]:
-    """A list of two-element lists, or a mapping."""
-    if node.kind == "a mapping":
-        return tuple((key, value.text()) for key, value in node.mapping().items())
-    pairs = []
-    for item in node.sequence():
-        both = [child.text() for child in item.sequence()]
-        if len(both) != 2:
-            raise item.error(f"must be a pair, has {len(both)} elements")
-        pairs.append((both[0], both[1]))
-    return tuple(pairs)
+def read(option: Option, node: strict.Node) -> Any:
+    """The value of one option."""
+    value = option.kind.read(node)
+    for member in option.kind.members(value) if option.choices else ():
+        if member not in option.choices:
+            near = guess(member, option.choices) if isinstance(member, str) else ""
+            raise node.error(f"{member!r} is not one of {', '.join(option.choices)}{near}")
+    return value
 
 
-def strings(node: strict.Node) -> tuple[str, ...]:
-    """A list of texts, or one text."""
-    return (node.text(),) if node.kind not in ("a list", "a mapping") else tuple(node.strings())
+def fields_of(
+    section: strict.Mapping, owner: type[Declared], *, part: str | None = None, without: Collection[str] = ()
+) -> dict[str, Any]:
+    """What a section says of the options of a class, by the names of their fields.
+
+    Args:
+        part: those of one section alone, where they stand in several.
+        without: fields that are not read.
+    """
+    values: dict[str, Any] = {}
+    for name, option in options_of(owner).items():
+        if name in without or (part is not None and option.section != part):
+            continue
+        if option.kind.keys:
+            values[name] = option.kind.read_keys(section)
+            continue
+        key = option.key or name
+        node = section.need(key) if option.required else section.find(key)
+        if node is not None:
+            values[name] = read(option, node)
+    return values
 
 
-def groups(node: strict.Node) -> tuple[tuple[str, ...], ...]:
-    """A list of lists of texts."""
-    return tuple(tuple(item.strings()) for item in node.sequence())
-
-
-def size(node: strict.Node) -> int:
-    """Bytes, written as ``512MB`` or a number."""
-    return located(node, lambda: parse_size(node.text()))
+def section_of(node: strict.Node, owner: type[Declared]) -> dict[str, Any]:
+    """What a node says of a stage: all its options, or in their place the one that may stand alone."""
+    options = options_of(owner)
+    alone = options.get(owner.alone)
+    if alone is not None and (
+        owner.only_alone or node.kind == "text" or (node.kind == "a list" and alone.kind.keys)
+    ):
+        return {owner.alone: read(alone, node)}
+    if node.is_null and not any(option.required for option in options.values()):
+        return {}
+    section = node.mapping()
+    values = fields_of(section, owner)
+    section.reject_unknown()
+    return values

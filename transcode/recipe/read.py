@@ -14,17 +14,17 @@ from ..core.performance import Performance
 from ..execution.write import Write
 from ..io.folder import local
 from ..plan.devices import known
+from ..plan.options import OutputOptions
+from ..stages.names import STORED_AS
 from ..stages.quantize.stage import Quantize
 from .configuration import quantization_of, with_lora
-from .nodes import located, pairs, size
+from .nodes import fields_of, located
 from .recipe import Recipe, SourceOptions, TargetOptions, whose
+from .sections import PerformanceWords, SourceWords
 from .steps import steps_of
 from .target import OWN, Target, target_of, with_conversion, with_precision
 
 __all__ = ["load", "parse"]
-
-_STORED_AS = ("auto", "safetensors", "pytorch", "pth", "pt", "bin", "ckpt")
-"""What ``source.type`` and ``source.format`` may say of the files; they are recognised by their content."""
 
 _ACCELERATOR = re.compile(r"(cuda|npu|xpu|mps|mlu|musa|hpu|dcu)(:\d+)?")
 """What torch calls the devices of one vendor or another; a configuration is often made on another machine."""
@@ -97,18 +97,12 @@ def _recipe(node: strict.Node) -> Recipe:
 def _source(node: strict.Node) -> tuple[SourceOptions, str | None, str | None]:
     """How the source is opened, its family and its spelling."""
     section = node.mapping()
-    kind = section.get("type", strict.Node.string, "auto")
-    kind = section.get("variant", strict.Node.string, kind)  # model_converter's name of a narrower type
+    words = fields_of(section, SourceWords)
+    kind = words.get("variant") or words.get("type", SourceWords.type)  # model_converter's narrower type
     model = None
-    if kind not in _STORED_AS:
+    if kind not in STORED_AS:
         model = located(node, lambda: catalog.family(kind).name)
-    options = SourceOptions(
-        path=section.get("path", strict.Node.string, None),
-        root_key=section.get("root_key", strict.Node.string, None),
-        mmap=section.get("mmap", strict.Node.boolean, True),
-        convention=section.get("convention", strict.Node.string, None),
-        scheme=section.get("scheme", strict.Node.string, None),
-    )
+    options = located(node, lambda: SourceOptions(**fields_of(section, SourceOptions)))
     located(node, lambda: whose(options.convention, options.scheme))
     spelling = section.get("format", lambda child: _format(child, model), None)
     section.reject_unknown()
@@ -119,7 +113,7 @@ def _format(node: strict.Node, model: str | None) -> str | None:
     """A spelling of the family (of any, if it is not named), or a convention; None where it says how the
     files are stored, which they tell themselves.
     """
-    if node.kind == "text" and node.string() in _STORED_AS:
+    if node.kind == "text" and node.string() in STORED_AS:
         return None
     families = [model] if model is not None else catalog.families()
     spellings = [spelling for name in families for spelling in catalog.family(name).spellings]
@@ -128,62 +122,38 @@ def _format(node: strict.Node, model: str | None) -> str | None:
 
 def _output(node: strict.Node, target: Target, remarks: list[str] | None) -> Write:
     section = node.mapping()
-    metadata = section.get("metadata", pairs, ())
-    path = section.need("path").string()
-    name = section.get("name", strict.Node.string, None)
-    layout = target.layout
+    values = {**target.options.__dict__, **fields_of(section, OutputOptions, part="output")}
+    path, name, copy = values["dst"], values.get("name"), values.get("copy_metadata")
     limited = target.max_shard_size is not None or target.max_tensors is not None
-    copy = section.get("copy_metadata", strict.Node.boolean, None)
     if remarks is not None and name is not None and containers.written(path) is None:
-        if layout is None and not limited:
-            layout = "single_file"
-        if layout == "single_file" and not copy:
+        if values["layout"] is None and not limited:
+            values["layout"] = "single_file"
+        if values["layout"] == "single_file" and not copy:
             # The file itself, so that it may lie among other models.
-            path, name = str(Path(path) / f"{name}{containers.WRITABLE[0].suffixes[0]}"), None
+            path = str(Path(path) / f"{name}{containers.WRITABLE[0].suffixes[0]}")
+            values |= {"dst": path, "name": None}
     if copy and containers.written(path) is not None:
         message = "copy_metadata does nothing for a single file: side files are written into a folder"
         if remarks is None:
             raise section.need("copy_metadata").error(message, "name a folder, or leave it out")
         remarks.append(f"output.{message}")
-    write = Write(
-        dst=path,
-        layout=layout,
-        convention=target.convention,
-        max_shard_size=target.max_shard_size,
-        max_tensors=target.max_tensors,
-        name=name,
-        copy_metadata=copy is not False,
-        metadata=metadata,
-        force=section.get("force", strict.Node.boolean, False),
-        allow_unmatched=section.get("allow_unmatched", strict.Node.boolean, False),
-    )
+    write = Write(**values)
     section.reject_unknown()
     return write
 
 
 def _performance(node: strict.Node, remarks: list[str] | None = None) -> Performance:
     section = node.mapping()
-    workers = section.get("num_workers", lambda child: child.integer(1), None)
-    if not section.get("parallel", strict.Node.boolean, True):
+    values = fields_of(section, Performance)
+    if not fields_of(section, PerformanceWords).get("parallel", True):
+        workers = values.get("workers")
         if workers not in (None, 1):
             if remarks is None:
                 raise node.error(f"parallel: false contradicts num_workers: {workers}")
             remarks.append(f"performance: parallel: false wins over num_workers: {workers}")
-        workers = 1
-    device = section.get("device", strict.Node.string, "cpu")
-    if remarks is not None and _ACCELERATOR.fullmatch(device):
-        device = known(device, remarks)
-    performance = located(
-        node,
-        lambda: Performance(
-            workers=workers,
-            memory=section.get("memory", size, Performance.memory),
-            tile=section.get("tile", size, None),
-            drop_cache=section.get("drop_cache", strict.Node.boolean, False),
-            device=device,
-            device_memory=section.get("device_memory", size, Performance.device_memory),
-            measure=section.get("measure", strict.Node.boolean, False),
-        ),
-    )
+        values["workers"] = 1
+    if remarks is not None and _ACCELERATOR.fullmatch(values.get("device", "")):
+        values["device"] = known(values["device"], remarks)
+    performance = located(node, lambda: Performance(**values))
     section.reject_unknown()
     return performance

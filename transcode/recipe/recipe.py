@@ -16,53 +16,9 @@ from ..core.performance import Performance
 from ..core.source import Whose
 from ..errors import RecipeError
 from ..execution.write import Write
+from ..plan.options import SourceOptions, TargetOptions
 
 __all__ = ["Recipe", "SourceOptions", "TargetOptions", "dump", "dump_config", "whose"]
-
-
-@dataclass(frozen=True)
-class SourceOptions:
-    """Where tensors come from, and how it is opened.
-
-    Args:
-        path: file or folder; None while a recipe is still being put together.
-        root_key: which nested dictionary of a pickle holds the tensors.
-        mmap: map files; else read them.
-        convention: whose names and layouts its quantized tensors have; None to find it.
-        scheme: their scheme, where the file leaves several possible.
-    """
-
-    path: str | None = None
-    root_key: str | None = None
-    mmap: bool = True
-    convention: str | None = None
-    scheme: str | None = None
-
-    def config(self) -> dict[str, Any]:
-        """The recipe's ``source`` section."""
-        config: dict[str, Any] = {} if self.path is None else {"path": self.path}
-        if self.root_key is not None:
-            config["root_key"] = self.root_key
-        if not self.mmap:
-            config["mmap"] = False
-        for key in ("convention", "scheme"):
-            if (value := getattr(self, key)) is not None:
-                config[key] = value
-        return config
-
-
-@dataclass(frozen=True)
-class TargetOptions:
-    """How to write, while it is not known where to. See :class:`.execution.write.Write`."""
-
-    convention: str | None = None
-    layout: str | None = None
-    max_shard_size: int | None = None
-    max_tensors: int | None = None
-
-    def config(self) -> dict[str, Any]:
-        """The recipe's ``target`` section."""
-        return {key: value for key, value in vars(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -77,11 +33,11 @@ class Recipe:
         target: what is known of a sink that is still to come.
     """
 
-    source: SourceOptions = SourceOptions()
+    source: SourceOptions = field(default_factory=SourceOptions)
     steps: tuple[Transform, ...] = ()
     sink: Write | None = None
     performance: Performance = field(default_factory=Performance)
-    target: TargetOptions = TargetOptions()
+    target: TargetOptions = field(default_factory=TargetOptions)
 
     def then(self, *steps: Transform) -> Recipe:
         """The recipe with more stages."""

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from .. import catalog
 from ..catalog import strict
 from ..core.flow import Transform
+from ..core.option import options_of
 from ..errors import RecipeError
-from ..plan.request import LAYOUTS
+from ..plan.options import TargetOptions
 from ..stages.cast import Cast
 from ..stages.convert import Convert
 from ..stages.quantize.stage import Quantize
-from .nodes import located, size
-from .recipe import TargetOptions
+from .nodes import fields_of, located
+from .sections import TargetWords
 
 __all__ = ["OWN", "Target", "target_of", "with_conversion", "with_precision"]
 
@@ -22,8 +23,8 @@ OWN = "lightx2v"
 
 
 @dataclass(frozen=True)
-class Target:
-    """What the section says, and what follows from it; see :class:`.recipe.TargetOptions` and ``Write``.
+class Target(TargetOptions):
+    """What the section says, and what follows from it; see :class:`~transcode.plan.options.TargetOptions`.
 
     Attributes:
         spelling: of the architecture that is written.
@@ -31,16 +32,12 @@ class Target:
     """
 
     spelling: str | None = None
-    convention: str | None = None
     precision: str | None = None
-    layout: str | None = None
-    max_shard_size: int | None = None
-    max_tensors: int | None = None
 
     @property
     def options(self) -> TargetOptions:
         """What of it is the sink's."""
-        return TargetOptions(self.convention, self.layout, self.max_shard_size, self.max_tensors)
+        return TargetOptions(**{name: getattr(self, name) for name in options_of(TargetOptions)})
 
 
 def target_of(
@@ -48,11 +45,13 @@ def target_of(
 ) -> tuple[Target, str | None]:
     """How to write, and the spelling of the source: where a configuration names only the other one, ours."""
     section = node.mapping()
-    convention = section.get("convention", strict.Node.string, None)
+    options = fields_of(section, TargetOptions)
+    words = fields_of(section, TargetWords)
+    convention = options.pop("convention", None)
     spelling = None
     if (form := section.find("format")) is not None:
         # A format names the spelling of an architecture, the convention of a consumer, or both.
-        spelling = form.string()
+        spelling = words["format"]
         if lenient and source_format is None and spelling != OWN and _spells(spelling, model):
             source_format = OWN
         if convention is None and spelling in catalog.conventions():
@@ -64,14 +63,7 @@ def target_of(
     if convention is not None:
         named = convention
         located(node, lambda: catalog.convention(named))
-    target = Target(
-        spelling=spelling,
-        convention=convention,
-        precision=section.get("precision", strict.Node.string, None),
-        layout=section.get("layout", lambda child: child.choice(LAYOUTS), None),
-        max_shard_size=section.get("max_shard_size", size, None),
-        max_tensors=section.get("max_tensors", lambda child: child.integer(1), None),
-    )
+    target = Target(**options, spelling=spelling, convention=convention, precision=words.get("precision"))
     section.reject_unknown()
     return target, source_format
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
 from .. import catalog
 from ..containers.torch.pickle import read_pickle
-from ..core.arguments import path
 from ..core.context import Context
 from ..core.dtypes import DTYPES
 from ..core.event import Event
@@ -22,6 +21,7 @@ from ..core.tensor import LazyTensor
 from ..errors import FormatError, PlanError
 from ..io import hub
 from ..io.folder import local
+from .options import CalibrateOptions
 
 __all__ = ["Calibrate", "Calibrating"]
 
@@ -32,27 +32,13 @@ _SCALAR = Spec(DTYPES["F32"], ())
 
 
 @dataclass(frozen=True)
-class Calibrate(Transform):
+class Calibrate(CalibrateOptions, Transform):
     """Add ``input_global_scale`` and ``alpha`` to tensors with a global scale (nvfp4).
 
     ``input_global_scale = 2688 / absmax`` and ``alpha = 1 / (input_global_scale * global_scale)``, in float32
     (LightX2V, ``tools/convert/add_scale_to_models.py``). Consumers that compute ``alpha`` themselves are not
     given it.
-
-    Args:
-        path: a PyTorch file ``{"absmax": {name of a weight: largest magnitude of its inputs}}``. Names are
-            looked up as they are and without ``model.``.
-        keep_global_scale: whether the weight's own global scale stays too. Without it, it can only be
-            recovered from ``alpha``.
     """
-
-    kind: ClassVar[str] = "calibrate"
-
-    path: str
-    keep_global_scale: bool = True
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "path", path("calibrate", self.path))
 
     def apply(self, tensors: Iterable[LazyTensor], planning: Planning) -> Iterator[LazyTensor]:
         """Read the calibration, a few kilobytes, and add parts.
@@ -102,16 +88,9 @@ class Calibrate(Transform):
             parts=tuple(parts), value=value, did=Event("calibrate", f"inputs up to {peak:g}")
         )
 
-    def config(self) -> dict[str, Any]:
-        """The path, and the option where it differs from the default."""
-        config: dict[str, Any] = {"path": self.path}
-        if not self.keep_global_scale:
-            config["keep_global_scale"] = False
-        return config
-
-    def recorded(self) -> dict[str, Any]:
-        """The name of the file instead of its path."""
-        return {**self.config(), "path": hub.recorded(self.path)}
+    def recorded(self) -> Any:
+        """The name of the file instead of its path; of a model on the hub also its revision."""
+        return {**super().recorded(), "path": hub.recorded(self.path)}
 
 
 @dataclass(frozen=True, slots=True)

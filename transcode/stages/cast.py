@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from .. import catalog
 from ..consumers.orphans import refuse_scaled
 from ..consumers.recognise import Stored, plain_fp8, stored_quantized
-from ..core.arguments import text, texts
 from ..core.context import Context
-from ..core.dtypes import FLOATS, DType, dtype
+from ..core.dtypes import CASTS, DType, dtype
+from ..core.dtypes import float_dtype as name_of
 from ..core.event import Event
 from ..core.expr import Expr, Piece
 from ..core.flow import Transform
@@ -23,53 +23,27 @@ from ..core.planning import Planning
 from ..core.scratch import Scratch
 from ..core.spec import Spec
 from ..core.tensor import LazyTensor, plain
-from ..errors import DataError, PlanError, RecipeError
+from ..errors import DataError, PlanError
+from .options import CastOptions
 from .select import Patterns
 
 __all__ = ["Cast", "Casting", "cast_tensor", "cast_values", "float_dtype"]
 
-_TARGETS = (*FLOATS, "F8_E4M3", "F8_E5M2")
-
 
 def float_dtype(name: str) -> DType:
     """A dtype that tensors can be cast to. Raises RecipeError."""
-    try:
-        found = dtype(text("cast: dtype", name))
-    except KeyError:
-        found = None
-    if found is None or found.name not in _TARGETS:
-        raise RecipeError(f"cast: {name!r} is not a float dtype", hint=f"choose from {', '.join(_TARGETS)}")
-    return found
+    return dtype(name_of("cast", name))
 
 
 @dataclass(frozen=True)
-class Cast(Transform):
+class Cast(CastOptions, Transform):
     """Cast float tensors.
 
     Floats (F64, F32, F16, BF16, and FP8 that no scale belongs to) are cast; integers, booleans and packed
     formats stay. So do the codes and scales of quantized tensors: neither means anything without the other.
-
-    Args:
-        to: a float dtype, in safetensors' or torch's spelling.
-        only: patterns; without any, all such tensors are cast.
-        saturate: finite values too large for the new dtype become its largest, instead of an error.
-        dtypes: cast only tensors of these dtypes; of any without.
     """
 
-    kind: ClassVar[str] = "cast"
     retypes: ClassVar[bool] = True
-
-    to: str
-    only: tuple[str, ...] = ()
-    saturate: bool = False
-    dtypes: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "to", float_dtype(self.to).name)
-        object.__setattr__(self, "only", texts("cast: only", self.only))
-        dtypes = texts("cast: dtypes", self.dtypes)
-        object.__setattr__(self, "dtypes", tuple(float_dtype(name).name for name in dtypes))
-        Patterns(self.only)
 
     def apply(self, tensors: Iterable[LazyTensor], planning: Planning) -> Iterator[LazyTensor]:
         """Rewrite dtypes; values are cast tile by tile when they are read.
@@ -105,7 +79,7 @@ class Cast(Transform):
                 yield tensor.evolve(did=Event("keep", "part of a quantized tensor, cast does not apply"))
             elif kind.startswith("F8") and catalog.is_marker(tensor.name, conventions):
                 yield tensor.evolve(did=Event("keep", "a marker, cast does not apply"))
-            elif kind not in _TARGETS:
+            elif kind not in CASTS:
                 yield tensor.evolve(did=Event("keep", f"{kind} is not a float that can be cast"))
             else:
                 able += 1
@@ -127,17 +101,6 @@ class Cast(Transform):
         if self.only and patterns.first(tensor.name) is None:
             return False
         return not self.dtypes or tensor.spec.dtype.name in self.dtypes
-
-    def config(self) -> dict[str, Any]:
-        """Target, and the rest where it differs from the default."""
-        config: dict[str, Any] = {"to": self.to}
-        if self.only:
-            config["only"] = list(self.only)
-        if self.saturate:
-            config["saturate"] = True
-        if self.dtypes:
-            config["dtypes"] = list(self.dtypes)
-        return config
 
 
 def _quantized(tensor: LazyTensor, stored: Stored, planning: Planning) -> PlanError:

@@ -4,43 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from .. import catalog
-from ..core.arguments import text
 from ..core.event import Event
 from ..core.flow import Transform
 from ..core.planning import Planning
 from ..core.tensor import LazyTensor
 from ..errors import PlanError
+from .options import ConvertOptions
 
 __all__ = ["Convert"]
 
 
 @dataclass(frozen=True)
-class Convert(Transform):
+class Convert(ConvertOptions, Transform):
     """Spell a model as another program does, e.g. LightX2V's Wan as Diffusers'.
 
     The rules come from the family, and are proven to be a bijection on its names: converting there and back
     gives every name again.
-
-    Args:
-        to: spelling of the result; ``transcode families`` lists what there is.
-        source: spelling of the source; recognised from the names without it.
-        model: name of the family; recognised from the names without it.
     """
 
-    kind: ClassVar[str] = "convert"
     respells: ClassVar[bool] = True
 
-    to: str
-    source: str | None = None
-    model: str | None = None
-
     def __post_init__(self) -> None:
-        for key in ("to", "source", "model"):
-            if key == "to" or getattr(self, key) is not None:
-                text(f"convert: {key}", getattr(self, key))
+        super().__post_init__()
         if self.model is not None:
             catalog.family(self.model).spelled(self.to)
 
@@ -98,12 +86,3 @@ class Convert(Transform):
             family = found
         family.spelled(self.to)
         return family
-
-    def config(self) -> dict[str, Any]:
-        """Target, and the rest where it was given."""
-        config = {"to": self.to}
-        if self.source is not None:
-            config["source"] = self.source
-        if self.model is not None:
-            config["model"] = self.model
-        return config

@@ -18,7 +18,6 @@ from ..consumers.orphans import refuse_orphans
 from ..consumers.recognise import decipher, plain_fp8, stored_quantized
 from ..consumers.spell import canonical
 from ..core import small_json
-from ..core.arguments import text, texts
 from ..core.context import Context
 from ..core.dtypes import DType
 from ..core.event import Event
@@ -29,8 +28,9 @@ from ..core.scheme import Scheme
 from ..core.scratch import Scratch
 from ..core.spec import Part, Spec
 from ..core.tensor import LazyTensor, plain
-from ..errors import DataError, PlanError, RecipeError
+from ..errors import DataError, PlanError
 from .cast import cast_values, float_dtype
+from .options import DequantizeOptions
 from .select import Patterns
 
 __all__ = [
@@ -50,7 +50,7 @@ _STATED = ("quantization_config", "compression_config")
 
 
 @dataclass(frozen=True)
-class Dequantize(Transform):
+class Dequantize(DequantizeOptions, Transform):
     """Decode quantized tensors, stored as a convention stores them.
 
     The convention is found: by the record of how the file was made, config.json, metadata, markers, and the
@@ -60,33 +60,9 @@ class Dequantize(Transform):
     they fit several, by its marker or the record.
 
     Markers of tensors are read while planning, and their shapes where they are stored.
-
-    Args:
-        to: float dtype of the result.
-        convention: whose names and layouts the source follows; None to find it.
-        only: patterns; without any, everything that is quantized is decoded.
-        scheme: the scheme, where facts and record leave more than one possible.
-        on_nonfinite: ``"error"`` stops the run at the first value that is NaN or infinite (a NaN among codes
-            or scales, or a product that is too large for float32 or ``to``); ``"keep"`` writes it.
     """
 
-    kind: ClassVar[str] = "dequantize"
     retypes: ClassVar[bool] = True
-
-    to: str = "BF16"
-    convention: str | None = None
-    only: tuple[str, ...] = ()
-    scheme: str | None = None
-    on_nonfinite: str = "error"
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "to", float_dtype(self.to).name)
-        if self.convention is not None:
-            text("dequantize: convention", self.convention)
-        object.__setattr__(self, "only", texts("dequantize: only", self.only))
-        Patterns(self.only)
-        if self.on_nonfinite not in ("error", "keep"):
-            raise RecipeError(f"on_nonfinite: {self.on_nonfinite!r} is not one of error, keep")
 
     def apply(self, tensors: Iterable[LazyTensor], planning: Planning) -> Iterator[LazyTensor]:
         """Join the stored parts of each tensor; they are decoded tile by tile when they are read.
@@ -140,18 +116,6 @@ class Dequantize(Transform):
                 f"{len(bare)} tensors are {bare[0].spec.dtype.name} and have no scale, so they stay as they"
                 f" are ({bare[0].name} ...); --cast casts them"
             )
-
-    def config(self) -> dict[str, Any]:
-        """Target, and the rest where it differs from the default."""
-        config: dict[str, Any] = {"to": self.to}
-        for key in ("convention", "scheme"):
-            if (value := getattr(self, key)) is not None:
-                config[key] = value
-        if self.only:
-            config["only"] = list(self.only)
-        if self.on_nonfinite != "error":
-            config["on_nonfinite"] = self.on_nonfinite
-        return config
 
 
 def decoded(

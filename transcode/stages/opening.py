@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from .. import catalog
 from ..consumers.companions import Companions
@@ -103,10 +103,6 @@ class Opening(Transform):
             elif name not in held:
                 planning.drop(tensor, going[name])
 
-    def config(self) -> Any:
-        """Never part of a recipe."""
-        return {}
-
 
 @dataclass(frozen=True)
 class Settling(Transform):
@@ -178,10 +174,6 @@ class Settling(Transform):
             planning.note(f"of the tensors that came quantized: {said}")
         say_inexact(rounded, planning)
         say_inputs(left, source, planning)
-
-    def config(self) -> Any:
-        """Never part of a recipe."""
-        return {}
 
 
 _OTHERWISE = (

@@ -5,9 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
-from ..core.arguments import pairs
 from ..core.event import Event
 from ..core.flow import Transform
 from ..core.patterns import check_length
@@ -15,32 +13,21 @@ from ..core.planning import Planning
 from ..core.repeats import Weight, weigh
 from ..core.tensor import LazyTensor
 from ..errors import RecipeError
+from .options import RenameOptions
 
 __all__ = ["Rename"]
 
 
 @dataclass(frozen=True)
-class Rename(Transform):
+class Rename(RenameOptions, Transform):
     """Give tensors other names.
-
-    Args:
-        rules: ``(pattern, replacement)`` pairs, applied in order with :func:`re.sub`; every rule sees the
-            result of the one before it.
-        names: ``(old, new)`` pairs of whole names, looked up before the rules; what is found there is not
-            given to the rules.
 
     Raises:
         RecipeError: a pattern or a replacement is not valid.
     """
 
-    kind: ClassVar[str] = "rename"
-
-    rules: tuple[tuple[str, str], ...] = ()
-    names: tuple[tuple[str, str], ...] = ()
-
     def __post_init__(self) -> None:
-        for key in ("rules", "names"):
-            object.__setattr__(self, key, pairs(f"rename: {key}", getattr(self, key)))
+        super().__post_init__()
         if not self.rules and not self.names:
             raise RecipeError("rename: no rule is given", hint="give rules, or leave the stage out")
         self._compiled()
@@ -88,12 +75,3 @@ class Rename(Transform):
         planning.unmatched("rename", rest, seen)
         if not renamed and not rest:
             planning.warn("rename: every name that a rule matches stays as it is")
-
-    def config(self) -> dict[str, Any]:
-        """Rules as lists, the exact map as a mapping."""
-        config: dict[str, Any] = {}
-        if self.rules:
-            config["rules"] = [list(rule) for rule in self.rules]
-        if self.names:
-            config["names"] = dict(self.names)
-        return config

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import ClassVar
 
-from ..core.arguments import texts
 from ..core.event import Event
 from ..core.flow import Transform
 from ..core.patterns import Pattern
 from ..core.planning import Planning
 from ..core.tensor import LazyTensor
-from ..errors import RecipeError
+from .options import DropOptions, KeepOptions
 
 __all__ = ["Drop", "Keep", "Patterns"]
 
@@ -35,15 +33,8 @@ class Patterns:
         return [str(pattern) for pattern in self._patterns if str(pattern) not in self._used]
 
 
-@dataclass(frozen=True)
 class _Select(Transform):
     patterns: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "patterns", texts(self.kind, self.patterns))
-        if not self.patterns:
-            raise RecipeError(f"{self.kind}: no pattern is given", hint="name the tensors, or leave it out")
-        Patterns(self.patterns)
 
     def apply(self, tensors: Iterable[LazyTensor], planning: Planning) -> Iterator[LazyTensor]:
         patterns = Patterns(self.patterns)
@@ -60,16 +51,10 @@ class _Select(Transform):
     def _leaves(self, match: str | None) -> Event | None:
         raise NotImplementedError
 
-    def config(self) -> list[str]:
-        """The patterns."""
-        return list(self.patterns)
-
 
 @dataclass(frozen=True)
-class Keep(_Select):
+class Keep(KeepOptions, _Select):
     """Let only tensors go on that some pattern matches."""
-
-    kind: ClassVar[str] = "keep"
 
     def apply(self, tensors: Iterable[LazyTensor], planning: Planning) -> Iterator[LazyTensor]:
         dropped = len(planning.dropped)
@@ -82,10 +67,8 @@ class Keep(_Select):
 
 
 @dataclass(frozen=True)
-class Drop(_Select):
+class Drop(DropOptions, _Select):
     """Take away the tensors that some pattern matches."""
-
-    kind: ClassVar[str] = "drop"
 
     def _leaves(self, match: str | None) -> Event | None:
         return None if match is None else Event("drop", match)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from ...catalog.nunchaku import modules
 from ...containers.deepcompressor.names import BRANCH, SCALE, SMOOTH
@@ -14,6 +14,7 @@ from ...core.planning import Planning
 from ...core.tensor import LazyTensor
 from ...errors import PlanError
 from ...schemes.svdquant import SvdqFp4, SvdqInt4
+from ..options import NunchakuOptions
 
 __all__ = ["Nunchaku"]
 
@@ -21,24 +22,17 @@ _FILES = (f"{SCALE}/", f"{SMOOTH}/", f"{BRANCH}/")
 
 
 @dataclass(frozen=True)
-class Nunchaku(Transform):
+class Nunchaku(NunchakuOptions, Transform):
     """Turn an SVDQuant checkpoint into nunchaku's layers.
 
     The flow must come from a DeepCompressor folder (:mod:`~transcode.containers.deepcompressor`). While
     planning, one flag of ``smooth.pt`` is read, and nothing else.
-
-    Args:
-        float_point: FP4 with E4M3 scales of 16 columns, instead of INT4 with 16-bit scales of 64.
-        model: name of the map in ``formats/nunchaku``.
     """
 
-    kind: ClassVar[str] = "nunchaku"
     encodes: ClassVar[bool] = True
 
-    float_point: bool = False
-    model: str = "flux"
-
     def __post_init__(self) -> None:
+        super().__post_init__()
         modules(self.model)
 
     @property
@@ -88,10 +82,6 @@ class Nunchaku(Transform):
             else:
                 yield tensor
         _complain([name for name in table if name not in packer.used], blocks, planning)
-
-    def config(self) -> dict[str, Any]:
-        """Format and model."""
-        return {"float_point": self.float_point, "model": self.model}
 
 
 def _complain(left: Sequence[str], blocks: Iterable[tuple[str, str]], planning: Planning) -> None:

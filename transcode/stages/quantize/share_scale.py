@@ -2,47 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from ... import catalog
 from ...consumers.fit import Decision
-from ...core.arguments import texts
 from ...core.dtypes import DType
 from ...core.planning import Planning
 from ...core.scheme import Scheme
 from ...core.tensor import LazyTensor
-from ...errors import PlanError, RecipeError
+from ...errors import PlanError
 from .choice import Choice
 from .encode import Peak
 
-__all__ = ["Sharing", "has_global_scale", "module_groups", "needed_looks"]
-
-
-def module_groups(given: Any) -> tuple[tuple[str, ...], ...]:
-    """Groups of modules: lists, or texts with commas.
-
-    Raises:
-        RecipeError: anything else, or a group of one.
-    """
-    if isinstance(given, str):
-        given = (given,)
-    if not isinstance(given, Iterable):
-        raise RecipeError(f"quantize: share_scale: {given!r} is not a list of groups")
-    groups = tuple(
-        tuple(part.strip() for part in group.split(","))
-        if isinstance(group, str)
-        else texts("share_scale", group)
-        for group in given
-    )
-    for group in groups:
-        if len(group) < 2:
-            raise RecipeError(
-                f"quantize: share_scale: {', '.join(group)!r} is one module, which shares with nobody",
-                hint='name those that share one scale, as "q,k,v"',
-            )
-    return groups
+__all__ = ["Sharing", "has_global_scale", "needed_looks"]
 
 
 @dataclass(frozen=True)

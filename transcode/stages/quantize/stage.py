@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from ... import catalog
 from ...consumers.fit import Action, Decision, alike, misfit, multiple, odd_axis
-from ...core.arguments import pairs, text, texts
 from ...core.dtypes import DType
 from ...core.event import Event, Reason
 from ...core.flow import Transform
@@ -20,19 +19,20 @@ from ...errors import PlanError, RecipeError
 from ...schemes.text import Options, parse_scheme
 from ..cast import cast_tensor, float_dtype
 from ..opening import arranged
+from ..options import QuantizeOptions
 from ..select import Patterns
 from .choice import Choice
 from .effect import refuse_adapter, refuse_nothing
 from .encode import encode_tensor, first_nonfinite
 from .pad import pad_tensor
 from .requantize import Given, note_again, refuse_quantized, staying
-from .share_scale import Sharing, module_groups, needed_looks
+from .share_scale import Sharing, needed_looks
 
 __all__ = ["Quantize"]
 
 
 @dataclass(frozen=True)
-class Quantize(Transform):
+class Quantize(QuantizeOptions, Transform):
     """Quantize the tensors that matter, keep the others.
 
     A tensor is chosen in this order: what ``exclude`` matches stays; what ``include`` matches is taken; then
@@ -41,81 +41,14 @@ class Quantize(Transform):
 
     Of tensors that come quantized, those that are chosen are decoded and encoded anew; those that are stored
     so already, and those that are not chosen, keep their codes and scales.
-
-    Args:
-        scheme: name of the scheme.
-        options: its options; what is not said is left to the convention, then to the scheme.
-        model: name of the family; without it, it is recognised from the names.
-        targets: patterns (runs of name components) that replace the family's targets.
-        include: patterns of more tensors to take, whatever the family says; any float matrix.
-        exclude: patterns of tensors to leave; wins over everything.
-        overrides: ``(pattern, scheme)`` pairs; instead of a scheme, a float dtype casts and ``keep`` keeps.
-        keep_dtype: float dtype for the plain float tensors that are not quantized; as they are without.
-        on_nonfinite: ``"error"`` stops the run at the first NaN or Inf in a chosen tensor; ``"keep"`` looks
-            for them while planning, which reads all chosen tensors once, and keeps such tensors.
-        on_bad_shape: what to do with a chosen tensor whose shape the scheme or the consumer cannot take:
-            ``"keep"`` it as it is, ``"error"``, or ``"pad"`` it with zeros where the consumer takes that.
-            What a consumer joins with a tensor that is kept is kept too.
-        share_scale: groups of modules (runs of components) whose tensors share one global scale; a scheme
-            without global scales ignores them. Without any, the family's groups, if the convention wants
-            them.
     """
 
-    kind: ClassVar[str] = "quantize"
     encodes: ClassVar[bool] = True
     retypes: ClassVar[bool] = True
 
-    scheme: str
-    options: Options = ()
-    model: str | None = None
-    targets: tuple[str, ...] = ()
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-    overrides: tuple[tuple[str, str], ...] = ()
-    keep_dtype: str | None = None
-    on_nonfinite: str = "error"
-    on_bad_shape: str = "keep"
-    share_scale: tuple[tuple[str, ...], ...] = ()
-
     def __post_init__(self) -> None:
-        for key in ("targets", "include", "exclude"):
-            object.__setattr__(self, key, texts(f"quantize: {key}", getattr(self, key)))
-        object.__setattr__(self, "overrides", pairs("quantize: overrides", self.overrides, sign="="))
-        object.__setattr__(self, "share_scale", module_groups(self.share_scale))
-        for patterns in (self.targets, self.include, self.exclude, [rule for rule, _ in self.overrides]):
-            Patterns(patterns)
-        for option, allowed in (
-            ("on_nonfinite", ("error", "keep")),
-            ("on_bad_shape", ("keep", "error", "pad")),
-        ):
-            if (value := getattr(self, option)) not in allowed:
-                raise RecipeError(f"{option}: {value!r} is not one of {', '.join(allowed)}")
-        for option in ("model", "keep_dtype"):
-            if (value := getattr(self, option)) is not None:
-                text(f"quantize: {option}", value)
-        if self.keep_dtype is not None:
-            object.__setattr__(self, "keep_dtype", float_dtype(self.keep_dtype).name)
-        self._fused()
+        super().__post_init__()
         self._actions(None)
-
-    def config(self) -> dict[str, Any]:
-        """The scheme, and what differs from the defaults."""
-        config: dict[str, Any] = {"scheme": self.scheme}
-        if self.options:
-            config["options"] = dict(self.options)
-        for key in ("model", "keep_dtype"):
-            if (value := getattr(self, key)) is not None:
-                config[key] = value
-        for key in ("targets", "include", "exclude"):
-            if value := getattr(self, key):
-                config[key] = list(value)
-        for key in ("overrides", "share_scale"):
-            if value := getattr(self, key):
-                config[key] = [list(entry) for entry in value]
-        for key, default in (("on_nonfinite", "error"), ("on_bad_shape", "keep")):
-            if (value := getattr(self, key)) != default:
-                config[key] = value
-        return config
 
     def arranged(self, steps: tuple[Transform, ...]) -> tuple[Transform, ...]:
         """With quantized tensors opened before."""

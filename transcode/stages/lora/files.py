@@ -1,0 +1,159 @@
+"""Which LoRAs are merged, and how people write that."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from os import PathLike
+from typing import Any, NamedTuple
+
+from ...core.arguments import number
+from ...core.arguments import path as path_of
+from ...core.kinds import TEXTS, Kind, Schema
+from ...core.node import Node, Section
+from ...errors import RecipeError
+from ...io import hub
+
+__all__ = ["FILES", "LoraFile", "parse_lora"]
+
+
+class LoraFile(NamedTuple):
+    """One LoRA to merge.
+
+    Attributes:
+        path: a safetensors or PyTorch file, or the folder of one.
+        strength: factor of all that it adds.
+        alpha: for its low-rank pairs that say no alpha of their own; they count ``alpha / rank`` times, or
+            once without it.
+    """
+
+    path: str
+    strength: float = 1.0
+    alpha: float | None = None
+
+
+_TEXT = re.compile(r"(.+?)(?::([-+.\deE]*))?(?::([-+.\deE]*))?", re.DOTALL)
+
+
+def parse_lora(text: str) -> LoraFile:
+    """Read ``PATH``, ``PATH:strength`` or ``PATH:strength:alpha``; an empty strength is 1.
+
+    What follows a colon and is no number belongs to the path.
+    """
+    match = _TEXT.fullmatch(text)
+    try:
+        if match is None:
+            raise ValueError
+        path, strength, alpha = match.groups()
+        return LoraFile(path, float(strength or 1), float(alpha) if alpha else None)
+    except ValueError:
+        return LoraFile(text)
+
+
+class _Files(Kind):
+    """LoRAs: ``paths``, and for all or for each ``strengths`` and ``alphas``."""
+
+    word = "LoRAs"
+    keys = ("paths", "strengths", "alphas")
+    repeats = True
+    metavar = "PATH[:STRENGTH[:ALPHA]]"
+
+    def normal(self, what: str, value: Any) -> tuple[LoraFile, ...]:
+        """From a path, or several paths and ``(path, strength, alpha)`` tuples."""
+        if (
+            isinstance(value, str | PathLike)
+            or not isinstance(value, Iterable)
+            or isinstance(value, LoraFile)
+        ):
+            value = (value,)
+        loras = []
+        for entry in value:
+            fields: tuple[Any, ...] = ()
+            if isinstance(entry, str | PathLike):
+                fields = (entry,)
+            elif isinstance(entry, Iterable):
+                fields = tuple(entry)
+            if not 1 <= len(fields) <= 3:
+                raise RecipeError(f"lora: {entry!r} is no path, nor a path with a strength and an alpha")
+            defaults: tuple[Any, ...] = (None, 1.0, None)
+            path, strength, alpha = (*fields, *defaults[len(fields) :])
+            file = path_of("lora", path)
+            loras.append(
+                LoraFile(
+                    file,
+                    number(f"lora: {file}: strength", strength),
+                    None if alpha is None else number(f"lora: {file}: alpha", alpha),
+                )
+            )
+        if not loras:
+            raise RecipeError("lora: no file is named")
+        for path, strength, alpha in loras:
+            if not math.isfinite(strength):
+                raise RecipeError(f"lora: {path}: strength {strength!r} is not a finite number")
+            if alpha is not None and (not math.isfinite(alpha) or alpha == 0):
+                raise RecipeError(
+                    f"lora: {path}: alpha {alpha!r} is not a number other than 0", hint="leave it out"
+                )
+        return tuple(loras)
+
+    def read(self, node: Node) -> tuple[LoraFile, ...]:
+        """What stands in the place of all options: one, or a list, as :func:`parse_lora` reads them."""
+        return tuple(map(parse_lora, [node.string()] if node.kind == "text" else node.strings()))
+
+    def read_keys(self, section: Section) -> tuple[LoraFile, ...]:
+        """One strength for all or one for each, alphas likewise; an alpha of 0 is none."""
+        paths = () if (listed := section.find("paths")) is None else TEXTS.read(listed)
+
+        def each(key: str, default: float | None) -> list[float | None]:
+            node = section.find(key)
+            if node is None:
+                return [default] * len(paths)
+            if node.kind != "a list":
+                return [node.number()] * len(paths)
+            values = [default if child.is_null else child.number() for child in node.sequence()]
+            if len(values) == 1:
+                return values * len(paths)
+            if len(values) != len(paths):
+                raise node.error(f"has {len(values)} values for {len(paths)} paths", "give one for each")
+            return values
+
+        strengths, alphas = each("strengths", 1.0), each("alphas", None)
+        return tuple(
+            LoraFile(path, 1.0 if strength is None else strength, alpha or None)
+            for path, strength, alpha in zip(paths, strengths, alphas, strict=True)
+        )
+
+    def plain(self, value: Any) -> dict[str, Any]:
+        """Paths, and the rest where it differs from the default."""
+        plain: dict[str, Any] = {"paths": [file.path for file in value]}
+        if any(file.strength != 1 for file in value):
+            plain["strengths"] = [file.strength for file in value]
+        if any(file.alpha is not None for file in value):
+            plain["alphas"] = [file.alpha for file in value]
+        return plain
+
+    def recorded(self, value: Any) -> dict[str, Any]:
+        """The names of the files instead of their paths; of a model on the hub also its revision."""
+        return {**self.plain(value), "paths": [hub.recorded(file.path) for file in value]}
+
+    def said(self, value: Any) -> tuple[LoraFile, ...]:
+        return tuple(map(parse_lora, value))
+
+    def schema(self, words: Schema) -> Schema:
+        about: Mapping[str, str] = {
+            "paths": "Files or folders of LoRAs.",
+            "strengths": "Factor of what each adds: one for all, or one for each.",
+            "alphas": "For pairs that say no alpha of their own: one for all, or one for each.",
+        }
+        number = {"anyOf": [{"type": "number"}, {"type": "array", "items": {"type": ["number", "null"]}}]}
+        return {
+            key: {**(TEXTS.schema(words) if key == "paths" else number), "description": text}
+            for key, text in about.items()
+        }
+
+    def schema_alone(self, words: Schema) -> Schema:
+        return {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
+
+
+FILES = _Files()

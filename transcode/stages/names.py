@@ -1,0 +1,72 @@
+"""Tables of names, of which values of options are: for shells to complete, and for the schema of recipes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from .. import catalog
+from ..core.dtypes import CASTS, spellings
+
+__all__ = ["STORED_AS", "TABLES", "names", "schema"]
+
+STORED_AS = ("auto", "safetensors", "pytorch", "pth", "pt", "bin", "ckpt")
+"""What ``source.type`` and ``source.format`` may say of the files; they are recognised by their content."""
+
+
+def _schemes() -> list[str]:
+    """All of them have this convention; to ask the schemes themselves would load what they compute with."""
+    return list(catalog.convention("neutral").schemes)
+
+
+def _spellings() -> list[str]:
+    known = (spelling for name in catalog.families() for spelling in catalog.family(name).spellings)
+    return list(dict.fromkeys(known))
+
+
+def _models() -> list[str]:
+    from ..catalog.folders import listing
+
+    return list(listing("nunchaku"))
+
+
+TABLES: dict[str, Callable[[], list[str]]] = {
+    "schemes": _schemes,
+    "conventions": lambda: list(catalog.conventions()),
+    "families": lambda: list(catalog.families()),
+    "spellings": _spellings,
+    "dtypes": lambda: list(CASTS),
+    "actions": lambda: [*_schemes(), *CASTS, "keep"],
+    "devices": lambda: ["cpu", "auto", "cuda", "cuda:0"],
+    "nunchaku models": _models,
+    "source types": lambda: [*STORED_AS, *catalog.families()],
+    "source formats": lambda: [*STORED_AS, *dict.fromkeys([*_spellings(), *catalog.conventions()])],
+    "target formats": lambda: list(dict.fromkeys([*_spellings(), *catalog.conventions()])),
+    "precisions": lambda: [*_schemes(), *spellings(CASTS)],
+    "scheme options": list,
+}
+"""Each is asked when it is needed, and not before."""
+
+_PATTERNS: dict[str, Callable[[], str]] = {
+    "actions": lambda: f"^(keep|({'|'.join(_schemes())})(:.*)?|{'|'.join(spellings(CASTS))})$",
+    # A configuration of another machine may name what is not here.
+    "devices": lambda: r"^(cpu|auto|cuda|cuda:\d+(,cuda:\d+)*|(npu|xpu|mps|mlu|musa|hpu|dcu)(:\d+)?)$",
+}
+"""Where values only begin with a name."""
+
+_ANY = frozenset({"dtypes", "scheme options"})
+"""What the kind of the option describes itself, or the schemes do."""
+
+
+def names(table: str) -> list[str]:
+    """The names of a table."""
+    return TABLES[table]()
+
+
+def schema(table: str) -> dict[str, Any]:
+    """JSON Schema of the texts that a table allows."""
+    if table in _ANY:
+        return {}
+    if table in _PATTERNS:
+        return {"pattern": _PATTERNS[table]()}
+    return {"enum": names(table)}
