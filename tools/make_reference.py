@@ -17,7 +17,7 @@ import inspect
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,18 +28,7 @@ import yaml
 import transcode
 from transcode import catalog, schemes
 from transcode.cli import cli
-from transcode.core.performance import Performance
-from transcode.plan.request import Request
-from transcode.recipe.recipe import SourceOptions
-from transcode.recipe.steps import STEPS
-from transcode.stages.calibrate import Calibrate
-from transcode.stages.cast import Cast
-from transcode.stages.convert import Convert
-from transcode.stages.dequantize import Dequantize
-from transcode.stages.lora.stage import Lora
-from transcode.stages.nunchaku.stage import Nunchaku
-from transcode.stages.quantize.stage import Quantize
-from transcode.stages.rename import Rename
+from transcode.cli.reference import reference
 
 __all__ = ["LANGUAGES", "Words", "documented", "main", "pages"]
 
@@ -296,29 +285,6 @@ def _families(words: Words) -> str:
 
 # Recipes and Python -----------------------------------------------------------------------------------------
 
-_SECTIONS: dict[str, tuple[type[Any], dict[str, str], tuple[str, ...]]] = {
-    "source": (SourceOptions, {}, ()),
-    "target": (Request, {}, ("convention", "layout", "max_shard_size", "max_tensors")),
-    "output": (
-        Request,
-        {"dst": "path"},
-        ("dst", "name", "copy_metadata", "metadata", "force", "allow_unmatched"),
-    ),
-    "performance": (Performance, {"workers": "num_workers"}, ()),
-}
-"""Section -> the class that holds its options, keys that recipes call otherwise, its fields (else all)."""
-
-_STEPS: dict[str, type[Any]] = {
-    "rename": Rename, "convert": Convert, "lora": Lora, "cast": Cast, "dequantize": Dequantize,
-    "quantize": Quantize, "calibrate": Calibrate, "nunchaku": Nunchaku,
-}  # fmt: skip
-_PATTERNS = ("keep", "drop")
-_LORA = {
-    "paths": "files of the LoRAs",
-    "strengths": "one for all, or one for each",
-    "alphas": "one for all, or one for each; 0 is none",
-}
-
 
 def _recipes(words: Words) -> str:
     text = _heading(
@@ -328,41 +294,33 @@ def _recipes(words: Words) -> str:
             " recipe of a command line, `transcode run --config FILE` runs one. Unknown keys are errors."
         ),
     )
-    for section, (holder, renamed, chosen) in _SECTIONS.items():
-        text += f"## {section}\n\n" + _keys(holder, words, renamed, chosen)
-    unknown = STEPS.keys() - _STEPS.keys() - set(_PATTERNS)
-    assert not unknown, f"steps that this page does not know: {unknown}"
+    data = reference()
+    for section in data["sections"]:
+        text += f"## {section['name']}\n\n{_prose(words(section['help']))}\n\n"
+        text += _keys(section["options"], words)
     text += "## steps\n\n"
     text += f"{words('A list; each entry is one step with its options. They are done in order.')}\n\n"
-    for name in STEPS:
-        text += f"### {name}\n\n"
-        if name in _PATTERNS:
-            text += f"{words('A pattern, or a list of patterns.')}\n\n"
-            continue
-        text += f"{_prose(words(_summary(_STEPS[name])))}\n\n"
-        text += _keys(_STEPS[name], words, {}, (), _LORA if name == "lora" else {})
+    for stage in data["stages"]:
+        text += f"### {stage['name']}\n\n{_prose(words(stage['help']))}\n\n"
+        if stage["alone"]:
+            text += _prose(words("May stand alone, without its key:")) + f" {_code(stage['alone'])}\n\n"
+        text += _keys(stage["options"], words)
     return text
 
 
-def _keys(
-    holder: type[Any],
-    words: Words,
-    renamed: dict[str, str],
-    chosen: tuple[str, ...],
-    more: dict[str, str] | None = None,
-) -> str:
-    told = documented(holder)[1]
-    rows: list[Row] = [(_code(key), _prose(words(text)), "") for key, text in (more or {}).items()]
-    for field in fields(holder):
-        if (chosen and field.name not in chosen) or (more and field.name == "files"):
-            continue
-        default = (
-            "" if field.default is MISSING or field.default in (None, ()) else _code(_value(field.default))
-        )
-        rows.append(
-            (_code(renamed.get(field.name, field.name)), _prose(words(told.get(field.name, ""))), default)
-        )
+def _keys(options: Sequence[dict[str, Any]], words: Words) -> str:
+    rows: list[Row] = []
+    for option in options:
+        meaning = [words(text) for text in (option["help"], option["about"]) if text]
+        if 0 < len(option["choices"]) <= _FEW:
+            meaning.append(", ".join(map(_code, option["choices"])))
+        default = "" if option["default"] is None else _code(option["default"])
+        rows.append((", ".join(map(_code, option["keys"])), _prose(" ".join(meaning)), default))
     return _table((words("key"), words("meaning"), words("default")), rows)
+
+
+_FEW = 8
+"""Choices that are worth naming in a table: conventions and families have pages of their own."""
 
 
 def _python(words: Words) -> str:
@@ -429,9 +387,6 @@ def documented(thing: Any) -> tuple[list[str], dict[str, str]]:
                 paragraphs += [block] if block.strip() else []
     return paragraphs, arguments
 
-
-def _summary(thing: type[Any]) -> str:
-    return documented(thing)[0][0]
 
 
 # All of it --------------------------------------------------------------------------------------------------
