@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..core.paths import expanded, home
 from ..errors import PlanError
+from ..voice import called
 from .strict import load
 
 __all__ = ["find_config"]
@@ -49,7 +50,9 @@ def _from_recipe(recipe: str, pipelines: Mapping[str, str]) -> list[str]:
     if not locations and name is not None:
         locations = [pipelines.get(name.text(), name.text())]
     if not locations:
-        raise PlanError("has neither pipeline.path nor pipeline.name", file=recipe, hint="pass --model-path")
+        raise PlanError(
+            "has neither pipeline.path nor pipeline.name", file=recipe, hint=f"pass {called('model_path')}"
+        )
     return locations
 
 

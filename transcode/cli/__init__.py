@@ -13,6 +13,7 @@ import click
 from .. import __version__
 from ..errors import TranscodeError
 from ..numerics import notice
+from ..voice import speaking
 from . import interrupt, say, streams
 
 __all__ = ["cli", "main"]
@@ -96,7 +97,8 @@ def main(args: list[str] | None = None) -> Any:
     interrupt.listen()
     notice.on_trouble(lambda text: _say(f"warning: {text}"))
     try:
-        code = cli.main(args, prog_name="transcode", standalone_mode=False)
+        with speaking("flags"):
+            code = cli.main(args, prog_name="transcode", standalone_mode=False)
     except click.ClickException as error:
         object.__setattr__(error, "message", say.harmless(error.message))
         error.show()

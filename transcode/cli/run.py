@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..voice import speaking
 from .options import (
     command,
     debug_option,
@@ -107,7 +109,8 @@ def run(context: click.Context, /, **values: Any) -> None:
         _refuse_beside_plan(context)
         _carry_out_plan(values)
     else:
-        carry_out(recipe_of(context, values), values)
+        with nullcontext() if values["config"] is None else speaking("recipe"):
+            carry_out(recipe_of(context, values), values)
 
 
 _BESIDE_PLAN = {

@@ -15,6 +15,7 @@ from ..core import small_json
 from ..core.spec import Spec
 from ..errors import FormatError
 from ..io.folder import locate
+from ..voice import called
 from . import table
 from .discover import discover
 from .safetensors.edit import undo
@@ -126,7 +127,7 @@ def look(path: str | PathLike[str], *, lenient: bool = False) -> View:
         if odd := [key for key, value in head.metadata.items() if isinstance(value, NotText)]:
             notes.append(
                 f"{file}: {', '.join(map(repr, odd))}: not text, so no loader takes the file; repair it with"
-                f" `transcode meta set {file} {odd[0]}=VALUE`, `meta del` or `meta clear`"
+                f" {called('set_key', odd[0])}, {called('delete')} or {called('clear')}"
             )
         files[file] = head.metadata
         for key, value in head.metadata.items():

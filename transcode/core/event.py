@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from ..voice import spoken
 from .value import Value
 
 __all__ = ["Event", "Kind", "Reason", "Remark", "Why"]
@@ -82,7 +83,8 @@ class Reason(Value):
 
 @dataclass(frozen=True, slots=True)
 class Remark(Value):
-    """Something that planning has to say. Its ``str`` is the text.
+    """Something that planning has to say. Its ``str`` is the text, with options called as those who
+    read it know them (:mod:`.voice`).
 
     Attributes:
         text: the whole line. Where it begins with the tensor's name, a colon follows.
@@ -96,8 +98,8 @@ class Remark(Value):
 
     @property
     def rest(self) -> str:
-        """The text without the tensor's name at its beginning."""
-        return self.text if self.tensor is None else self.text.removeprefix(f"{self.tensor}: ")
+        """What its ``str`` is without the tensor's name at its beginning."""
+        return str(self) if self.tensor is None else str(self).removeprefix(f"{self.tensor}: ")
 
     def __str__(self) -> str:
-        return self.text
+        return spoken(self.text)

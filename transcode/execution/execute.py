@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -218,7 +219,8 @@ def execute(
                     finished.set()
 
     threads = [
-        threading.Thread(target=work, args=(n,), name=f"worker-{n}", daemon=True) for n in range(workers)
+        threading.Thread(target=copy_context().run, args=(work, n), name=f"worker-{n}", daemon=True)
+        for n in range(workers)
     ]
     total = _total_bytes(plan)
 

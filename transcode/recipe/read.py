@@ -14,6 +14,7 @@ from ..core.performance import Performance
 from ..execution.write import Write
 from ..plan.devices import known
 from ..stages.quantize.stage import Quantize
+from ..voice import called
 from .configuration import quantization_of, with_lora
 from .nodes import located, pairs, size
 from .recipe import Recipe, SourceOptions, TargetOptions, whose
@@ -57,7 +58,8 @@ def _recipe(node: strict.Node) -> Recipe:
             raise top.key_error(
                 "pipeline",
                 "this is a configuration of DeepCompressor, not a recipe",
-                "pass it to `transcode nunchaku convert` or `transcode meta embed` with --config-yaml",
+                "pass it to `transcode nunchaku convert` or `transcode meta embed` with"
+                f" {called('config_yaml')}",
             )
     steps = list(listed or ())
     target = Target()

@@ -32,6 +32,7 @@ from ....io import front
 from ....io.links import shared
 from ....io.lock import locked
 from ....io.system import sync_folder, write_at
+from ....voice import called
 from .. import header
 from . import undo
 from .replace import Progress, keep_copy, silent, stream
@@ -232,7 +233,9 @@ def _opened(path: str | PathLike[str], options: Options) -> Iterator[tuple[int, 
         why = None if options.follow_links else shared(path)
         if why is not None:
             raise TranscodeError(
-                why, file=path, hint="copy the file first, or pass --follow-links to edit it all the same"
+                why,
+                file=path,
+                hint=f"copy the file first, or pass {called('follow_links')} to edit it all the same",
             )
         real = os.path.realpath(path)
         with locked(real, wait=options.wait) as fd:
