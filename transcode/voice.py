@@ -69,6 +69,7 @@ OPTIONS: Mapping[str, Names] = {
     "model": Names("--model {}", "model={}", "model: {}"),
     "model_class": Names("--model-class {}", "model_class={}"),
     "model_path": Names("--model-path {}", "model_path={}"),
+    "names": Names("`transcode inspect`", "flow.keys()"),
     "on_bad_shape": Names("--on-bad-shape {}", "on_bad_shape={}", "on_bad_shape: {}"),
     "on_nonfinite": Names("--on-nonfinite {}", "on_nonfinite={}", "on_nonfinite: {}"),
     "plan_out": Names(

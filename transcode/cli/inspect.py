@@ -28,56 +28,27 @@ def inspect(
 
     PATTERNs select tensors: globs over whole name components, or re:REGEX.
     """
-    from .. import catalog
-    from ..containers.source import open_source
-    from ..stages.select import Patterns
+    from .. import inspection
     from . import show
     from .table import count, print_table, size
 
-    with open_source(path, root_key=root_key) as source:
-        selector = Patterns(patterns)
-        family = catalog.detect([tensor.name for tensor in source.tensors])
-        chosen = [t for t in source.tensors if not patterns or selector.first(t.name) is not None]
-    for pattern in selector.unused():
+    source = inspection.inspect(path, patterns, root_key=root_key)
+    for pattern in source.unused:
         notice(f"warning: {pattern!r} matches no tensor")
     if as_json:
-        show.show_json(
-            {
-                "path": str(source.path),
-                "family": None if family is None else family.name,
-                "files": [
-                    {"path": str(file.path), "size": file.size, "tensors": file.tensors}
-                    for file in source.files
-                ],
-                "metadata": dict(source.metadata),
-                "side_files": [str(side) for side in source.side_files],
-                "notes": list(source.notes),
-                "bytes": sum(t.spec.nbytes for t in chosen),
-                "tensors": [
-                    {
-                        "name": t.name,
-                        "dtype": t.spec.dtype.name,
-                        "shape": list(t.spec.shape),
-                        "nbytes": t.spec.nbytes,
-                    }
-                    for t in chosen
-                ],
-            }
-        )
+        show.show_json(source.to_json())
         return
-    rows: list[tuple[Any, ...]] = [(t.name, t.spec.dtype, list(t.spec.shape), t.spec.nbytes) for t in chosen]
+    rows: list[tuple[Any, ...]] = [
+        (name, spec.dtype, list(spec.shape), spec.nbytes) for name, spec in source.tensors.items()
+    ]
     if everything:
         print_table(("tensor", "dtype", "shape", "size"), [(*r[:3], size(r[3])) for r in rows], right=(3,))
     else:
         print_table(("tensor", "x", "dtype", "shape", "size"), _grouped(rows), right=(1, 4))
     echo()
-    dtypes: dict[str, tuple[int, int]] = {}
-    for t in chosen:
-        number, nbytes = dtypes.get(t.spec.dtype.name, (0, 0))
-        dtypes[t.spec.dtype.name] = (number + 1, nbytes + t.spec.nbytes)
     print_table(
         ("dtype", "tensors", "size"),
-        [(name, number, size(nbytes)) for name, (number, nbytes) in dtypes.items()],
+        [(name, number, size(nbytes)) for name, (number, nbytes) in source.dtypes.items()],
         right=(1, 2),
     )
     echo()
@@ -89,9 +60,9 @@ def inspect(
         echo(f"metadata  {key} = {value if len(value) <= 80 else value[:77] + '...'}")
     for note in source.notes:
         echo(f"note      {note}")
-    echo(f"family    {'unknown' if family is None else f'{family.name}: {family.title}'}")
-    total = sum(t.spec.nbytes for t in chosen)
-    echo(f"total     {count(len(chosen), 'tensor')}, {size(total)} ({total} bytes)")
+    echo(f"family    {'unknown' if source.family is None else f'{source.family}: {source.family_title}'}")
+    total = source.nbytes
+    echo(f"total     {count(len(source.tensors), 'tensor')}, {size(total)} ({total} bytes)")
 
 
 def _grouped(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from ..core.text import count, size
 from .say import echo, one_line
 
 __all__ = ["count", "print_table", "size"]
@@ -26,17 +27,3 @@ def print_table(
     echo(head, bold=True)
     for row in cells:
         echo(line(row))
-
-
-def size(nbytes: float) -> str:
-    """Bytes for people, in powers of ten."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if nbytes < 1000:
-            return f"{nbytes:.0f} {unit}" if unit == "B" else f"{nbytes:.3g} {unit}"
-        nbytes /= 1000
-    return f"{nbytes:.3g} TB"
-
-
-def count(number: int, what: str) -> str:
-    """``"1 file"``, ``"2 files"``."""
-    return f"{number} {what}{'' if number == 1 else 's'}"

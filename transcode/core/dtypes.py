@@ -16,7 +16,7 @@ __all__ = ["DTYPES", "FLOATS", "DType", "dtype"]
 Kind = Literal["bool", "int", "uint", "float", "complex"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class DType:
     """One stored element type.
 
@@ -47,6 +47,9 @@ class DType:
 
     def __str__(self) -> str:
         return self.name
+
+    def __repr__(self) -> str:
+        return f"dtype({self.name!r})"
 
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return dtype, (self.name,)  # each of them is there once

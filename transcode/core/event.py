@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..voice import spoken
+from .text import printable
 from .value import Value
 
 __all__ = ["Event", "Kind", "Reason", "Remark", "Why"]
@@ -81,7 +82,7 @@ class Reason(Value):
         return self.text if self.although is None else f"{self.text} ({self.although})"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Remark(Value):
     """Something that planning has to say. Its ``str`` is the text, with options called as those who
     read it know them (:mod:`.voice`).
@@ -100,6 +101,9 @@ class Remark(Value):
     def rest(self) -> str:
         """What its ``str`` is without the tensor's name at its beginning."""
         return str(self) if self.tensor is None else str(self).removeprefix(f"{self.tensor}: ")
+
+    def __repr__(self) -> str:
+        return f"Remark({printable(self)!r})"
 
     def __str__(self) -> str:
         return spoken(self.text)

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..core.context import Abandoned, Context, Observation, Run, Statistic
 from ..core.quality import Loss, total
+from ..core.shown import Overview, Shown
 from ..core.tensor import LazyTensor
+from ..core.text import count, size
 from ..errors import TranscodeError
 from ..plan.plan import Plan
 
@@ -41,8 +43,8 @@ class Progress:
     seconds: float
 
 
-@dataclass(frozen=True)
-class Report:
+@dataclass(frozen=True, repr=False)
+class Report(Shown):
     """What a run did."""
 
     plan: Plan
@@ -53,6 +55,17 @@ class Report:
     """Bytes of the weight files written, headers included."""
 
     measured: Mapping[str, tuple[str, Loss]] = field(default_factory=dict)
+
+    def overview(self) -> Overview:
+        """What was done, how fast, and what it lost."""
+        plan = self.plan.overview()
+        rate = f" ({size(self.bytes_read / self.seconds)}/s)" if self.seconds else ""
+        lines = list(plan.lines)
+        for scheme, (number, loss) in list(by_scheme(self.measured).items())[:8]:
+            lost = "exact" if loss.decibels is None else f"{loss.decibels:.2f} dB"
+            lines.append(f"{scheme}: SQNR {lost} of {count(number, 'tensor')}")
+        head = f"Report {self.plan.source} -> {self.plan.destination}, in {self.seconds:.1f} s{rate}"
+        return Overview(head, lines, plan.tables)
 
     def losses(self) -> dict[str, tuple[str, Loss]]:
         """Scheme and loss of every tensor that was measured, by its name."""

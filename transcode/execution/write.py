@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from ..core.flow import Flow
+from ..core.shown import as_call
 from ..plan.plan import Plan
 from ..plan.request import Request
 from ..plan.resolve import resolve
@@ -16,7 +17,7 @@ from .execute import Progress, Report
 __all__ = ["Write"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Write(Request):
     """Write the flow to safetensors: see :class:`.plan.request.Request`, whose fields these are.
 
@@ -25,6 +26,9 @@ class Write(Request):
     """
 
     on_progress: Callable[[Progress], None] | None = None
+
+    def __repr__(self) -> str:
+        return as_call("write", self)
 
     def plan(self, flow: Flow) -> Plan:
         """Resolve the flow; nothing is written. See :class:`.plan.plan.Plan`.
