@@ -33,12 +33,14 @@ class Names(NamedTuple):
 
 
 OPTIONS: Mapping[str, Names] = {
+    "add_format": Names("--no-format", "add_format=False"),
     "allow_unmatched": Names("--allow-unmatched", "allow_unmatched=True", "allow_unmatched: true"),
     "anew": Names(
         "--dequantize bf16 --scheme {}", "dequantize('bf16') | quantize({})", "dequantize: bf16, quantize: {}"
     ),
     "cast": Names("--cast {}", "cast({})", "cast: {}"),
     "clear": Names("`transcode meta clear FILE`", "meta.clear(FILE)"),
+    "config": Names("--config {}", "config={}"),
     "config_yaml": Names("--config-yaml {}", "config_yaml={}"),
     "convention": Names("--convention {}", "convention={}", "convention: {}"),
     "decode_some": Names(

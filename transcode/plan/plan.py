@@ -131,8 +131,8 @@ class Plan(Shown):
         return self.stored.get(tensor.source, tensor.spec)
 
     def fates(self) -> dict[str, tuple[int, int, int]]:
-        """What becomes of the tensors: by :meth:`label` how many there are, and their bytes in the source and in
-        the output.
+        """What becomes of the tensors: by :meth:`label` how many there are, and their bytes in the source and
+        in the output.
         """
         fates: dict[str, tuple[int, int, int]] = {}
         of_all = [(self.label(tensor), tensor, tensor.nbytes) for tensor in self.tensors]

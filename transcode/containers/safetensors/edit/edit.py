@@ -27,6 +27,8 @@ from os import PathLike
 from pathlib import Path
 from typing import Literal
 
+from ....core.shown import Overview, Shown
+from ....core.text import count, size
 from ....errors import FormatError, PlanError, TranscodeError
 from ....io import front
 from ....io.links import shared
@@ -81,8 +83,8 @@ class Options:
     progress: Progress = field(default=silent, repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Edited:
+@dataclass(frozen=True, slots=True, repr=False)
+class Edited(Shown):
     """What an edit did, or would do.
 
     Attributes:
@@ -104,6 +106,11 @@ class Edited:
     header_after: int
     written: int = 0
     backup: Path | None = None
+
+    def overview(self) -> Overview:
+        """Where, how, and of how many keys."""
+        keys = f"{count(len(self.before), 'key')} before, {len(self.after)} after"
+        return Overview(f"Edited {self.path}: {self.way}, {keys}, {size(self.written)} written")
 
 
 @dataclass(frozen=True, slots=True)
