@@ -49,7 +49,7 @@ OPTIONS: Mapping[str, Names] = {
         "dequantize: {{to: bf16, only}}",
     ),
     "delete": Names("`transcode meta del`", "meta.delete"),
-    "delete_key": Names("`transcode meta del FILE {}`", "meta.delete(FILE, {})"),
+    "delete_key": Names("`transcode meta del {} {}`", "meta.delete({}, {})"),
     "dequantize": Names("--dequantize {}", "dequantize({})", "dequantize: {}"),
     "dequantize_only": Names("--dequantize-only {}", "dequantize(only={})", "dequantize: {{only: {}}}"),
     "device": Names("--device {}", "device={}", "device: {}"),
@@ -80,24 +80,26 @@ OPTIONS: Mapping[str, Names] = {
     "root_key": Names("--root-key {}", "root_key={}", "root_key: {}"),
     "scale_dtype": Names("--scale-dtype {}", "scale_dtype={}", "scale_dtype: {}"),
     "scheme": Names("--scheme {}", "quantize({})", "quantize: {}"),
-    "set_key": Names("`transcode meta set FILE {}=VALUE`", "meta.set(FILE, {{{}: VALUE}})"),
+    "set_key": Names("`transcode meta set {} {}=VALUE`", "meta.set({}, {{{}: VALUE}})"),
 }
 """By name: every option that a message names outside of the command line's own modules."""
 
-_MARK = re.compile("⟦([a-z_]+)(?:=([^⟧]*))?⟧")
+_END = re.compile("[⟧\0]")
+_MARK = re.compile("⟦([a-z_]+)((?:\0[^⟧\0]*)*)⟧")
 _SIMPLE = re.compile(r"[\w.:/-]+", re.ASCII)
 _VOICES: ContextVar[tuple[Voice, ...]] = ContextVar("voices", default=("python",))
 
 
-def called(name: str, value: object = None) -> str:
-    """An option in a message, by its name in :data:`OPTIONS`; with a value, as it would be given.
+def called(name: str, *values: object) -> str:
+    """An option in a message, by its name in :data:`OPTIONS`; with its value, as it would be given.
 
     Raises:
         KeyError: there is no such option.
     """
     if name not in OPTIONS:
         raise KeyError(name)
-    return f"⟦{name}⟧" if value is None else f"⟦{name}={str(value).replace('⟧', ' ')}⟧"
+    marked = (f"\0{_END.sub(' ', str(value))}" for value in values)
+    return f"⟦{name}{''.join(marked)}⟧"
 
 
 def voices() -> tuple[Voice, ...]:
@@ -132,16 +134,16 @@ def spoken(text: str, to: tuple[Voice, ...] | None = None) -> str:
         if names is None:
             return mark[0]
         voice = next((one for one in (*order, "python") if getattr(names, one) is not None), "python")
-        return _filled(getattr(names, voice), voice, mark[2])
+        return _filled(getattr(names, voice), voice, mark[2].split("\0")[1:])
 
     return _MARK.sub(name, text) if "⟦" in text else text
 
 
-def _filled(pattern: str, voice: str, value: str | None) -> str:
-    if value is not None:
+def _filled(pattern: str, voice: str, values: list[str]) -> str:
+    if values:
         if voice == "python":
-            return pattern.format(repr(value))
-        return pattern.format(value if _SIMPLE.fullmatch(value) else json.dumps(value))
+            return pattern.format(*map(repr, values))
+        return pattern.format(*(one if _SIMPLE.fullmatch(one) else json.dumps(one) for one in values))
     if voice == "python":
         return pattern.format("...")
     return pattern.replace(": {}", "").replace(" {}", "").replace("{{", "{").replace("}}", "}")

@@ -17,7 +17,7 @@ from ..core.spec import Spec
 from ..core.text import count, printable
 from ..errors import FormatError
 from ..io.folder import locate
-from ..voice import called
+from ..voice import called, spoken
 from . import table
 from .discover import discover
 from .safetensors.edit import undo
@@ -140,8 +140,8 @@ def look(path: str | PathLike[str], *, lenient: bool = False) -> View:
         head = undo.read(file, lenient=lenient)
         if odd := [key for key, value in head.metadata.items() if isinstance(value, NotText)]:
             notes.append(
-                f"{file}: {', '.join(map(repr, odd))}: not text, so no loader takes the file; repair it with"
-                f" {called('set_key', odd[0])}, {called('delete')} or {called('clear')}"
+                f"{file}: {', '.join(map(repr, odd))}: not text, so no loader takes the file; repair it with "
+                + spoken(f"{called('set_key', file, odd[0])}, {called('delete')} or {called('clear')}")
             )
         files[file] = head.metadata
         for key, value in head.metadata.items():

@@ -11,11 +11,14 @@ edit is undone by the next access. All functions take a safetensors file, an ind
 
 from __future__ import annotations
 
-from ..containers.compare import Change
-from ..containers.safetensors.edit.edit import Edited
-from .checks import Difference, Validation, diff, get, validate
-from .edits import EditOptions, Edits, backup, clear, delete, rename, restore, restore_copy, set
-from .embedding import embed
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..containers.compare import Change
+    from ..containers.safetensors.edit.edit import Edited
+    from .checks import Difference, Validation, diff, get, validate
+    from .edits import EditOptions, Edits, backup, clear, delete, rename, restore, restore_copy, set
+    from .embedding import embed
 
 __all__ = [
     "Change",
@@ -36,3 +39,25 @@ __all__ = [
     "set",
     "validate",
 ]
+
+_HOMES = {
+    "Change": "..containers.compare",
+    "Edited": "..containers.safetensors.edit.edit",
+    **dict.fromkeys(("Difference", "Validation", "diff", "get", "validate"), ".checks"),
+    "embed": ".embedding",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # The commands that edit do without the rest: it loads when it is asked for.
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    wanted = getattr(import_module(_HOMES.get(name, ".edits"), __name__), name)
+    globals()[name] = wanted
+    return wanted
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -17,7 +17,7 @@ from ..core import arguments
 from ..core.shown import Overview, Shown, Table
 from ..core.text import count
 from ..errors import PlanError, RecipeError, TranscodeError
-from ..voice import called
+from ..voice import called, spoken
 
 __all__ = [
     "EditOptions",
@@ -211,7 +211,7 @@ def set(
     if any("format" in one.after and not one.before and "format" not in given for one in done):
         notes.append(
             "format=pt was added, which loaders ask for when there is metadata"
-            f" ({called('add_format')} leaves it out)"
+            + spoken(f" ({called('add_format')} leaves it out)")
         )
     return Edits(tuple(done), _dry(options), tuple(notes))
 

@@ -234,7 +234,7 @@ def _metadata(metadata: object, file: str | PathLike[str]) -> dict[str, str]:
 
 
 def _repair(key: str) -> str:
-    return f"repair it: {called('set_key', key)}, {called('delete_key', key)} or {called('clear')}"
+    return f"repair it: {called('set_key', 'FILE', key)}, {called('delete_key', 'FILE', key)} or {called('clear')}"
 
 
 def _lenient(metadata: object, file: str | PathLike[str]) -> dict[str, str]:
