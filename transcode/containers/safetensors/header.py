@@ -234,7 +234,8 @@ def _metadata(metadata: object, file: str | PathLike[str]) -> dict[str, str]:
 
 
 def _repair(key: str) -> str:
-    return f"repair it: {called('set_key', 'FILE', key)}, {called('delete_key', 'FILE', key)} or {called('clear')}"
+    ways = f"{called('set_key', 'FILE', key)}, {called('delete_key', 'FILE', key)} or {called('clear')}"
+    return f"repair it: {ways}"
 
 
 def _lenient(metadata: object, file: str | PathLike[str]) -> dict[str, str]:
