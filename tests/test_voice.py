@@ -69,15 +69,7 @@ def test_every_option_that_is_named_is_known_and_none_is_left_over():
 @pytest.mark.parametrize("voice", ["flags", "python", "recipe"])
 def test_all_of_them_can_be_spoken(name, values, voice):
     told = spoken(called(name, *["x"] * values), (voice,))
-    assert not re.search(
-        "[⟦⟧{}\0]",
-        told.replace("{'x': VALUE}", "")
-        .replace("{to:", "")
-        .replace("{only", "")
-        .replace("{convention", "")
-        .replace("{scheme", "")
-        .replace("}", ""),
-    )
+    assert not re.search("[⟦⟧\0]|{{|{}", told)
     assert told.count("x") >= values
     if voice == "python":
         assert not FLAG.search(told)

@@ -175,7 +175,8 @@ def test_small_values():
     ("text", "most", "shown"),
     [
         ("ab", 5, "ab"), ("abcdef", 5, "ab..."), ("a\x1bb", 9, "a\\x1bb"), ("\u202e", 9, "\\u202e"),
-        ("\U000e0001", 20, "\\U000e0001"), ("\udcff", 9, "\\udcff"), ("ä\u4e2d", 5, "ä\u4e2d"), ("\x1b" * 9, 9, "\\x1b\\x..."),
+        ("\U000e0001", 20, "\\U000e0001"), ("\udcff", 9, "\\udcff"), ("ä\u4e2d", 5, "ä\u4e2d"),
+        ("\x1b" * 9, 9, "\\x1b\\x..."),
     ],
 )  # fmt: skip
 def test_printable(text, most, shown):
