@@ -1,4 +1,4 @@
-"""``tc.inspect`` and ``tc.load``: the command's facts as a value, and tensors in memory as they are stored."""
+"""``tc.inspect`` and ``tc.load``: the command's facts as a value; tensors in memory as they are stored."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_inspect_has_the_facts_of_the_command(wan, cli):
     some = tc.inspect(wan, "blocks.0")
     assert some.to_json() == cli("inspect", wan, "blocks.0", "--json").json
     assert some == tc.inspect(wan, ["blocks.0"])
-    assert some.tensors.keys() == {name for name in tc.open(wan).keys() if name.startswith("blocks.0.")}
+    assert some.tensors.keys() == {name for name, _ in tc.open(wan).items() if name.startswith("blocks.0.")}
     assert tc.inspect(wan, ["head", "nothing"]).unused == ("nothing",)
 
 

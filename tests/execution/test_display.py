@@ -112,9 +112,8 @@ def test_a_run_in_a_notebook_shows_itself(wan, tmp_path, monkeypatch):
     tc.open(wan) | tc.write(tmp_path / "o.safetensors")
     assert kernel.shown[-1]["text/plain"].startswith("done in")
     recipe = tmp_path / "r.yaml"
-    recipe.write_text(
-        f"source: {{path: '{wan}'}}\nsteps: []\noutput: {{path: '{tmp_path / 'p.safetensors'}'}}\n"
-    )
+    out = tmp_path / "p.safetensors"
+    recipe.write_text(f"source: {{path: '{wan}'}}\nsteps: []\noutput: {{path: '{out}'}}\n")
     count = len(kernel.shown)
     tc.run(recipe, progress=False)
     assert len(kernel.shown) == count

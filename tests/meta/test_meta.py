@@ -160,7 +160,7 @@ def test_embedding(pair, cli, tmp_path):
     assert pair[0].read_bytes() == pair[1].read_bytes()
     assert json.loads(metadata(pair[1])["config"])["num_layers"] == 19
     assert edits.notes[0].replace(str(pair[1]), str(pair[0])) in told.err
-    with pytest.raises(PlanError, match="no config.json in"):
+    with pytest.raises(PlanError, match=r"no config\.json in"):
         tc.meta.embed(pair[1], model_path=tmp_path / "nowhere")
     same = tc.meta.embed(pair[1], model_path=tmp_path / "nowhere", allow_missing=True)
     assert [one.way for one in same] == ["unchanged"]

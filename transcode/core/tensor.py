@@ -210,10 +210,10 @@ class LazyTensor(Shown, Value):
             ValueError: rows of a dtype with less than eight bits that do not begin at whole bytes.
         """
 
-        first, *rest = index if isinstance(index, tuple) else (index,)
         part = self.parts[0]
         shape = part.spec.shape
-        if not shape or index is Ellipsis or first is Ellipsis:
+        first, *rest = index if isinstance(index, tuple) and index else (index,)
+        if not shape or first is Ellipsis or (isinstance(first, tuple) and not first):
             return self._whole(index)
         if isinstance(first, slice):
             chosen = range(*first.indices(shape[0]))
