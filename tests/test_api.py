@@ -196,7 +196,7 @@ def test_no_module_takes_the_name_of_what_is_public():
         "for module in pkgutil.walk_packages(transcode.__path__, 'transcode.'):\n"
         "    if not module.name.endswith(('__main__', 'search_triton')):\n"
         "        importlib.import_module(module.name)\n"
-        "print([name for name in transcode.__all__ if name != 'meta' and not callable(getattr(transcode, name))])"
+        "print([n for n in transcode.__all__ if n != 'meta' and not callable(getattr(transcode, n))])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout == "[]\n", done.stderr

@@ -105,12 +105,16 @@ def test_rows_of_packed_dtypes_are_their_bytes(tmp_path):
         odd[1:2]
 
 
-@pytest.mark.parametrize("scheme", ["int8", "fp8", "mxfp8", "nvfp4", "mxfp4", "int4", "mxfp6"])
+@pytest.mark.parametrize(
+    "scheme", ["int8", "fp8", "mxfp8", "nvfp4", "mxfp4", "int4", "mxfp6", "fp8:granularity=block"]
+)
 def test_of_quantized_tensors_rows_of_the_codes(scheme, tmp_path):
     whole = np.random.default_rng(2).standard_normal((48, 64)).astype(np.float32)
     stored(tmp_path / "m.safetensors", "F32", whole.shape, whole.tobytes())
     flow = tc.open(tmp_path / "m.safetensors") | tc.rename({"^a$": "a.weight"})
-    tensor = (flow | tc.quantize(scheme, targets="a"))["a.weight"]
+    name, _, granularity = scheme.partition(":granularity=")
+    options = {"granularity": granularity} if granularity else {}
+    tensor = (flow | tc.quantize(name, targets="a", **options))["a.weight"]
     codes = tensor.numpy()
     assert not tensor.plain
     assert tensor.shape == (48, 64)
