@@ -1,7 +1,7 @@
 """Check that imports inside ``transcode`` only go down its layers, and costly packages stay in their places.
 
-    errors <- core <- numerics, io <- codecs <- schemes, catalog <- containers <- consumers <- stages
-           <- plan <- execution <- api, recipe <- cli
+    voice <- errors <- core <- numerics, io <- codecs <- schemes, catalog <- containers <- consumers <- stages
+           <- plan <- execution <- inspection, meta <- api, recipe <- cli
 
 Four rules, read off the source without running it:
 
@@ -27,6 +27,7 @@ __all__ = ["LAYERS", "Import", "check", "imports"]
 ROOT = "transcode"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
+    ("voice",),
     ("errors",),
     ("core",),
     ("numerics", "io"),
@@ -37,6 +38,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("stages",),
     ("plan",),
     ("execution",),
+    ("inspection", "meta"),
     ("api", "recipe"),
     ("cli",),
     ("__init__", "__main__"),

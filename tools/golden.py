@@ -406,10 +406,12 @@ def digest(path: Path) -> str:
 def carry_out(case: Case, folder: Path) -> Result:
     """What a case gives."""
     from transcode.errors import TranscodeError
+    from transcode.voice import speaking
 
     out = folder / f"out{case.suffix}"
     try:
-        case.write(out)
+        with speaking("flags"):  # whichever of the ways it goes
+            case.write(out)
         return digest(out)
     except (TranscodeError, RuntimeError) as error:
         message = re.sub(r"(/[^\s/:']+)*/(?=[^\s/:']+)", "", f"{type(error).__name__}: {error}")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from . import meta
     from .api import (
         calibrate,
         cast,
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
         dequantize,
         drop,
         keep,
+        load,
         lora,
         nunchaku,
         open,
@@ -29,11 +31,13 @@ if TYPE_CHECKING:
     from .core.flow import Flow
     from .core.tensor import LazyTensor
     from .errors import DataError, FormatError, PlanError, RecipeError, TranscodeError
+    from .inspection import Inspection, inspect
 
 __all__ = [
     "DataError",
     "Flow",
     "FormatError",
+    "Inspection",
     "LazyTensor",
     "PlanError",
     "RecipeError",
@@ -43,8 +47,11 @@ __all__ = [
     "convert",
     "dequantize",
     "drop",
+    "inspect",
     "keep",
+    "load",
     "lora",
+    "meta",
     "nunchaku",
     "open",
     "quantize",
@@ -58,7 +65,9 @@ _HOMES = {
     **dict.fromkeys(__all__, "api"),
     **dict.fromkeys(_ERRORS, "errors"),
     "Flow": "core.flow",
+    "Inspection": "inspection",
     "LazyTensor": "core.tensor",
+    "inspect": "inspection",
 }
 
 
@@ -68,6 +77,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'transcode' has no attribute {name!r}")
     from importlib import import_module
 
+    if name == "meta":
+        return import_module(".meta", __name__)
     found = getattr(import_module(f".{_HOMES[name]}", __name__), name)
     globals()[name] = found
     return found

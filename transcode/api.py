@@ -7,14 +7,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
+from importlib.util import find_spec
 from os import PathLike
 from typing import Any
 
 from .core import arguments
-from .core.flow import Chain, Flow
+from .core.flow import Flow
 from .core.performance import Performance, parse_size
-from .execution.execute import Progress
+from .errors import RecipeError
+from .execution.execute import Progress, Report
 from .execution.write import Write
 from .recipe import Recipe, SourceOptions
 from .stages.calibrate import Calibrate
@@ -26,6 +28,7 @@ from .stages.nunchaku.stage import Nunchaku
 from .stages.quantize.stage import Quantize
 from .stages.rename import Rename
 from .stages.select import Drop, Keep
+from .voice import speaking
 
 __all__ = [
     "calibrate",
@@ -34,6 +37,7 @@ __all__ = [
     "dequantize",
     "drop",
     "keep",
+    "load",
     "lora",
     "nunchaku",
     "open",
@@ -71,24 +75,71 @@ def open(
     return Recipe(SourceOptions(arguments.path("open", path), root_key, mmap, convention, scheme)).flow()
 
 
+def load(
+    path: str | PathLike[str],
+    *,
+    only: str | Iterable[str] = (),
+    framework: str = "numpy",
+    device: Any = None,
+    root_key: str | None = None,
+    mmap: bool = True,
+) -> dict[str, Any]:
+    """Read the tensors of a checkpoint into memory, as they are stored; ``open`` reads nothing but facts.
+
+    Args:
+        path: as for :func:`open`.
+        only: patterns of the tensors to read: globs over whole name components, or ``re:...``; all without.
+        framework: ``"numpy"`` (``ml_dtypes`` types for dtypes that numpy lacks), or ``"torch"``. Dtypes with
+            less than eight bits come as their bytes, 1-D.
+        device: where torch's tensors go, such as ``"cuda:0"``; they are read one at a time.
+        root_key: as for :func:`open`.
+        mmap: as for :func:`open`.
+
+    Returns:
+        Arrays by name, in the order of their bytes. Codes and scales of quantized tensors are tensors of
+        their own; ``open(path) | dequantize()`` decodes them.
+
+    Raises:
+        RecipeError: no such framework; a device for numpy; torch is not installed.
+        FormatError: no weights there, or damaged ones.
+        PlanError: a pattern that matches no tensor.
+    """
+    spelled = {"numpy": "numpy", "np": "numpy", "torch": "torch", "pt": "torch"}
+    if spelled.get(framework) is None:
+        raise RecipeError(f"load: framework {framework!r} is neither numpy nor torch")
+    torch = spelled[framework] == "torch"
+    if device is not None and not torch:
+        raise RecipeError(f"load: numpy has no device {device!r}", hint='pass framework="torch"')
+    if torch and find_spec("torch") is None:
+        raise RecipeError("load: torch is not installed", hint="pip install 'tensor-transcode[torch]'")
+    patterns = arguments.texts("load: only", only)
+    flow = open(path, root_key=root_key, mmap=mmap)
+    chosen = flow | Keep(patterns) if patterns else flow
+    if not torch:
+        return {name: tensor.numpy() for name, tensor in chosen.items()}
+    if device is None:
+        return {name: tensor.torch() for name, tensor in chosen.items()}
+    return {name: tensor.torch().to(device) for name, tensor in chosen.items()}
+
+
 def rename(rules: Rules = (), *, names: Mapping[str, str] | None = None) -> Rename:
     """Rename by regular expressions, applied in order, and by an exact map that goes first."""
     return Rename(arguments.pairs("rename: rules", rules), arguments.pairs("rename: names", names or ()))
 
 
-def keep(*patterns: str) -> Keep:
+def keep(*patterns: str | Iterable[str]) -> Keep:
     """Let only tensors go on that match a pattern: a glob over whole name components, or ``re:...``."""
-    return Keep(_flat(patterns))
+    return Keep(_flat("keep", patterns))
 
 
-def drop(*patterns: str) -> Drop:
+def drop(*patterns: str | Iterable[str]) -> Drop:
     """Take away tensors that match a pattern: a glob over whole name components, or ``re:...``."""
-    return Drop(_flat(patterns))
+    return Drop(_flat("drop", patterns))
 
 
-def _flat(patterns: tuple[Any, ...]) -> tuple[Any, ...]:
-    """A list in the place of arguments counts as its members."""
-    return tuple(patterns[0]) if len(patterns) == 1 and isinstance(patterns[0], list | tuple) else patterns
+def _flat(what: str, patterns: tuple[object, ...]) -> tuple[str, ...]:
+    """Patterns; a list of some in the place of one counts as its members."""
+    return tuple(one for each in patterns for one in arguments.texts(what, each))
 
 
 def calibrate(path: str | PathLike[str], *, keep_global_scale: bool = True) -> Calibrate:
@@ -101,7 +152,9 @@ def nunchaku(*, float_point: bool = False, model: str = Nunchaku.model) -> Nunch
     return Nunchaku(float_point, model)
 
 
-def cast(to: str, *, only: Iterable[str] = (), saturate: bool = False, dtypes: Iterable[str] = ()) -> Cast:
+def cast(
+    to: str, *, only: str | Iterable[str] = (), saturate: bool = False, dtypes: str | Iterable[str] = ()
+) -> Cast:
     """Cast float tensors: all, those that match a pattern of ``only``, or those of some dtypes."""
     return Cast(to, arguments.texts("cast: only", only), saturate, arguments.texts("cast: dtypes", dtypes))
 
@@ -115,7 +168,7 @@ def dequantize(
     to: str = Dequantize.to,
     *,
     convention: str | None = None,
-    only: Iterable[str] = (),
+    only: str | Iterable[str] = (),
     scheme: str | None = None,
     on_nonfinite: str = Dequantize.on_nonfinite,
 ) -> Dequantize:
@@ -187,6 +240,7 @@ def write(
     device_memory: int | str = Performance.device_memory,
     measure: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
+    progress: bool | None = None,
 ) -> Write:
     """End a flow: ``flow | write(dst)`` runs it and returns a report; ``flow.plan(write(dst))`` only plans.
 
@@ -198,6 +252,7 @@ def write(
         device_memory: bytes of each GPU's memory, or text.
         measure: also find out what quantizing loses; see the report's ``losses()``.
         on_progress: called about ten times a second.
+        progress: show how far the run is. Without it in notebooks alone, and not where ``on_progress`` does.
 
     The other arguments are those of :class:`~transcode.execution.write.Write` and
     :class:`~transcode.core.performance.Performance`.
@@ -223,12 +278,29 @@ def write(
             measure,
         ),
         on_progress=on_progress,
+        progress=progress,
     )
 
 
-def run(recipe: str | PathLike[str]) -> Any:
-    """Carry out a recipe file. Returns the report."""
-    from .recipe import load
+def run(
+    recipe: str | PathLike[str],
+    *,
+    on_progress: Callable[[Progress], None] | None = None,
+    progress: bool | None = None,
+) -> Report:
+    """Carry out a recipe file.
 
-    loaded = load(recipe)
-    return loaded.flow() | Chain((), loaded.write())
+    Args:
+        recipe: the YAML file. Errors name what it says by its keys.
+        on_progress: called about ten times a second.
+        progress: as for :func:`write`.
+
+    Raises:
+        TranscodeError: see its leaves; nothing appears under the destination's name.
+    """
+    from .recipe import load as load_recipe
+
+    with speaking("recipe"):
+        loaded = load_recipe(arguments.path("run", recipe))
+        sink = replace(loaded.write(), on_progress=on_progress, progress=progress)
+        return sink.run(loaded.flow())

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from os import PathLike
 
+from .voice import Voice, spoken
+
 __all__ = ["DataError", "FormatError", "Interrupted", "PlanError", "RecipeError", "TranscodeError"]
 
 
 class TranscodeError(Exception):
     """Something the user can act on, told in one line: ``file: tensor: what, value; what to do``.
+
+    Its texts name options as whoever called knows them (:mod:`.voice`): Python callers read of
+    ``force=True``, the command line's users of ``--force``.
 
     Args:
         what: what is wrong, with the offending value.
@@ -18,6 +23,8 @@ class TranscodeError(Exception):
     """
 
     exit_code = 2
+    voices: tuple[Voice, ...] | None = None
+    """To whom it speaks; None: to whoever reads it."""
 
     def __init__(
         self,
@@ -27,13 +34,26 @@ class TranscodeError(Exception):
         tensor: str | None = None,
         hint: str | None = None,
     ) -> None:
-        self.what = what
+        self._what = what
         self.file = None if file is None else str(file)
         self.tensor = tensor
-        self.hint = hint
-        where = [part for part in (self.file, tensor) if part is not None]
-        told = ": ".join([*where, what]) + (f"; {hint}" if hint else "")
-        super().__init__(told.replace("\n", "\\n").replace("\r", "\\r"))  # names from files may hold them
+        self._hint = hint
+        super().__init__(str(self))
+
+    @property
+    def what(self) -> str:
+        """What is wrong, with the offending value."""
+        return spoken(self._what, self.voices)
+
+    @property
+    def hint(self) -> str | None:
+        """What to do about it."""
+        return None if self._hint is None else spoken(self._hint, self.voices)
+
+    def __str__(self) -> str:
+        where = [part for part in (self.file, self.tensor) if part is not None]
+        message = ": ".join([*where, self.what]) + (f"; {self.hint}" if self._hint else "")
+        return message.replace("\n", "\\n").replace("\r", "\\r")  # names from files may hold them
 
 
 class FormatError(TranscodeError):

@@ -156,7 +156,7 @@ class TestEmbed:
     def test_missing(self, cli, file: Path, tmp_path: Path, digests) -> None:
         before = digests(file.parent)
         result = cli("meta", "embed", file, "--model-path", tmp_path / "nowhere", code=2)
-        assert "warning: no config.json" in result.err
+        assert "error: no config.json" in result.err
         cli("meta", "embed", file, "--model-path", "org/unknown", "--allow-missing", code=0)
         assert digests(file.parent) == before
         told = cli("meta", "embed", file, "--model-path", "org/unknown", "--allow-missing", "--json").json

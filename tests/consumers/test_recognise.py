@@ -112,7 +112,7 @@ def test_nothing_quantized_is_said_with_what_to_do(tmp_path) -> None:
         decipher(tensors(**{"a.weight": ("BF16", (8, 8))}), planning(tmp_path))
     with pytest.raises(PlanError, match="1 tensors are F8_E4M3 and have no scale") as error:
         decipher(FP8[:1], planning(tmp_path))
-    assert error.value.hint == "cast them instead: --cast bf16"
+    assert error.value.hint == "cast them instead: cast('bf16')"
 
 
 def test_a_convention_that_marks_takes_what_is_not_marked_for_plain(tmp_path) -> None:

@@ -350,7 +350,7 @@ def test_what_may_not_be_read(tmp_path):
 
 def test_a_root_key_needs_a_pickle(tmp_path):
     path = save(tmp_path / "m.safetensors", "a")
-    assert "has no root 'ema': it is a safetensors file; leave --root-key out" in refusal(
+    assert "has no root 'ema': it is a safetensors file; leave root_key=... out" in refusal(
         path, root_key="ema"
     )
 

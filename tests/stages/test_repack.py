@@ -151,7 +151,7 @@ def test_what_another_convention_cannot_have_is_refused_while_planning(maker, tm
     for scheme, one, other, told in (
         ("nvfp4", "comfyui", "modelopt", "one scale for all layers that are joined"),
         ("fp8", "lightx2v", "comfyui", "does not read fp8 with granularity=channel"),
-        ("int8", "lightx2v", "modelopt", "it takes fp8, mxfp8, nvfp4; name one of them with --scheme"),
+        ("int8", "lightx2v", "modelopt", "it takes fp8, mxfp8, nvfp4; name one of them with quantize"),
     ):
         with pytest.raises(PlanError, match=told):
             tc.open(quantized(maker, scheme, {}, one)) | tc.write(tmp_path / "o", convention=other)

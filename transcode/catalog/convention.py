@@ -10,6 +10,7 @@ from ..core.codec import Codec
 from ..core.dtypes import FLOATS
 from ..core.patterns import Pattern
 from ..errors import RecipeError
+from ..voice import called
 from .limits import Limit, Partly, plain
 from .template import Template
 
@@ -216,7 +217,7 @@ class Convention:
             known = f"it knows {', '.join(self.schemes)}" if self.schemes else "it knows plain tensors only"
             raise RecipeError(
                 f"convention {self.name} has no spelling for scheme {scheme!r}",
-                hint=f"{known}; choose another with --convention",
+                hint=f"{known}; choose another with {called('convention')}",
             ) from None
 
     def scheme_options(self, scheme: str) -> Mapping[str, object]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..core.patterns import Pattern
 from ..errors import RecipeError
+from ..voice import called
 from . import strict
 from .derive import derivation
 from .family import Family, Spelling
@@ -73,7 +74,7 @@ def detect(names: Collection[str], shapes: Mapping[str, tuple[int, ...]] | None 
     left = [name for name in fitting if name not in refined]
     if len(left) > 1:
         raise RecipeError(
-            f"the tensors fit several families: {', '.join(left)}", hint="say which with --model"
+            f"the tensors fit several families: {', '.join(left)}", hint=f"say which with {called('model')}"
         )
     return fitting[left[0]] if left else None
 

@@ -10,6 +10,7 @@ from ..errors import PlanError
 from ..io import hub
 from ..io.folder import local
 from ..io.urls import refuse_url
+from ..voice import called
 from .strict import load
 
 __all__ = ["find_config"]
@@ -51,7 +52,9 @@ def _from_recipe(recipe: str, pipelines: Mapping[str, str]) -> list[str]:
     if not locations and name is not None:
         locations = [pipelines.get(name.text(), name.text())]
     if not locations:
-        raise PlanError("has neither pipeline.path nor pipeline.name", file=recipe, hint="pass --model-path")
+        raise PlanError(
+            "has neither pipeline.path nor pipeline.name", file=recipe, hint=f"pass {called('model_path')}"
+        )
     return locations
 
 

@@ -14,6 +14,7 @@ import click
 from .. import __version__
 from ..errors import TranscodeError
 from ..numerics import notice
+from ..voice import speaking
 from . import interrupt, say, streams
 
 __all__ = ["cli", "main"]
@@ -100,7 +101,8 @@ def main(args: list[str] | None = None) -> Any:
     if "_TRANSCODE_COMPLETE" in os.environ:
         import_module(".shells", __name__).known()
     try:
-        code = cli.main(args, prog_name="transcode", standalone_mode=False)
+        with speaking("flags"):
+            code = cli.main(args, prog_name="transcode", standalone_mode=False)
     except click.ClickException as error:
         object.__setattr__(error, "message", say.harmless(error.message))
         error.show()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,7 +11,8 @@ from .options import command, debug_option
 from .say import echo, echo_json, notice
 
 if TYPE_CHECKING:
-    from ..consumers.inspection import Inspected, Logical
+    from ..consumers.inspection import Logical
+    from ..inspection import Inspection
     from .folding import Row
 
 __all__ = ["inspect"]
@@ -36,106 +38,58 @@ def inspect(
 
     PATTERNs select tensors: globs over whole name components, or re:REGEX.
     """
-    from ..consumers import inspection
-    from ..containers.source import open_source
-    from ..stages.select import Patterns
+    from .. import inspection
 
-    with open_source(path, root_key=root_key) as source:
-        selector = Patterns(patterns)
-        inspected = inspection.inspect(source)
-        chosen = {t.name for t in source.tensors if not patterns or selector.first(t.name) is not None}
-    for pattern in selector.unused():
+    inspected = inspection.inspect(path, patterns, root_key=root_key)
+    for pattern in inspected.unused:
         notice(f"warning: {pattern!r} matches no tensor")
     if as_json:
-        echo_json(_json(inspected, chosen))
+        echo_json(inspected.to_json())
         return
-    _summary(inspected, chosen)
-    logical = [one for one in inspected.tensors if any(part.name in chosen for part in one.parts.values())]
+    _summary(inspected)
     echo()
     if everything:
-        _every(logical, chosen)
+        _every(inspected)
     else:
-        _folded(logical)
+        _folded(inspected.logical)
 
 
-def _json(inspected: Inspected, chosen: set[str]) -> dict[str, Any]:
-    source, quantized = inspected.source, inspected.quantized
-    tensors = [tensor for tensor in source.tensors if tensor.name in chosen]
-    return {
-        "path": str(source.path),
-        "family": None if inspected.family is None else inspected.family.name,
-        "kinds": list(inspected.kinds),
-        "quantized": None
-        if quantized is None
-        else {
-            "tensors": quantized.tensors,
-            "as": list(quantized.ways),
-            "conventions": list(quantized.conventions),
-            "said_by": list(quantized.by),
-        },
-        "made": None if inspected.made is None else dict(inspected.made),
-        "files": [
-            {"path": str(file.path), "size": file.size, "tensors": file.tensors} for file in source.files
-        ],
-        "metadata": dict(source.metadata),
-        "side_files": [str(side) for side in source.side_files],
-        "notes": list(source.notes),
-        "bytes": sum(tensor.spec.nbytes for tensor in tensors),
-        "tensors": [
-            {
-                "name": tensor.name,
-                "dtype": tensor.spec.dtype.name,
-                "shape": list(tensor.spec.shape),
-                "nbytes": tensor.spec.nbytes,
-            }
-            for tensor in tensors
-        ],
-    }
-
-
-def _summary(inspected: Inspected, chosen: set[str]) -> None:
+def _summary(inspected: Inspection) -> None:
     """What it is, on a few lines."""
-    from .table import DEFAULT_WIDTH, count, ended, size, width
+    from .table import DEFAULT_WIDTH, ended, size, width
 
-    source, family = inspected.source, inspected.family
-    _line("path", str(source.path), whole=True)
-    _line("family", "unknown" if family is None else f"{family.name}: {family.title}")
+    family = inspected.family
+    _line("path", str(inspected.path), whole=True)
+    _line("family", "unknown" if family is None else f"{family}: {inspected.family_title}")
     if inspected.kinds:
         _line("is", ", ".join(inspected.kinds))
     if (quantized := inspected.quantized) is not None:
-        ways = f" as {', '.join(quantized.ways)}" if quantized.ways else ""
-        whose = f", for {' or '.join(quantized.conventions)}" if quantized.conventions else ""
-        _line("quantized", f"{count(quantized.tensors, 'tensor')}{ways}{whose}")
+        _line("quantized", str(quantized))
         for statement in quantized.by:
             _line("", statement)
     if (record := inspected.made) is not None:
         steps = " | ".join(record["steps"]) or f"written for {record.get('convention', 'nobody')}"
         _line("made by", f"transcode {record.get('version', '')}: {steps}")
-    tensors = [tensor for tensor in source.tensors if tensor.name in chosen]
-    part = "" if len(tensors) == len(source.tensors) else f" of {len(source.tensors)}"
-    nbytes = sum(tensor.spec.nbytes for tensor in tensors)
-    _line("tensors", f"{len(tensors)}{part}, {size(nbytes)} ({nbytes} bytes)")
-    dtypes: dict[str, tuple[int, int]] = {}
-    for tensor in tensors:
-        number, held = dtypes.get(tensor.spec.dtype.name, (0, 0))
-        dtypes[tensor.spec.dtype.name] = (number + 1, held + tensor.spec.nbytes)
-    by_size = sorted(dtypes.items(), key=lambda item: -item[1][1])
+    chosen, nbytes = len(inspected.tensors), inspected.nbytes
+    part = "" if chosen == inspected.total else f" of {inspected.total}"
+    _line("tensors", f"{chosen}{part}, {size(nbytes)} ({nbytes} bytes)")
+    by_size = sorted(inspected.dtypes.items(), key=lambda item: -item[1][1])
     _line(
         "dtypes", ", ".join(f"{name} {size(held)} ({number})" for name, (number, held) in by_size) or "none"
     )
-    sizes = [file.size for file in source.files]
+    sizes = [file.size for file in inspected.files]
     if len(sizes) == 1:
-        _line("file", f"{source.files[0].path.name}, {size(sizes[0])}")
+        _line("file", f"{inspected.files[0].path.name}, {size(sizes[0])}")
     else:
         _line("shards", f"{len(sizes)}, {size(min(sizes))} to {size(max(sizes))} each, {size(sum(sizes))}")
-        _line("", f"{source.files[0].path.name} ...")
-    sides = [side.name for side in source.side_files]
+        _line("", f"{inspected.files[0].path.name} ...")
+    sides = [side.name for side in inspected.side_files]
     if sides:
         more = f" and {len(sides) - _SIDES} more" if len(sides) > _SIDES else ""
         _line("beside", f"{', '.join(sides[:_SIDES])}{more}")
-    for key, value in source.metadata.items():
+    for key, value in inspected.metadata.items():
         _line("metadata", ended(f"{key} = {value}", (width() or DEFAULT_WIDTH) - _TITLE), whole=True)
-    for note in source.notes:
+    for note in inspected.notes:
         _line("note", note)
 
 
@@ -163,7 +117,7 @@ def _shape(one: Logical) -> str:
     return f"[{','.join(map(str, first.spec.shape))}]"
 
 
-def _folded(logical: list[Logical]) -> None:
+def _folded(logical: Sequence[Logical]) -> None:
     """A line for what differs in numbers of blocks only; a weight and its scales are one."""
     from .folding import braced, fold
     from .table import DEFAULT_WIDTH, beside_names, print_table, size, width
@@ -186,7 +140,7 @@ def _folded(logical: list[Logical]) -> None:
     )
 
 
-def _every(logical: list[Logical], chosen: set[str]) -> None:
+def _every(inspected: Inspection) -> None:
     """A line for each tensor of the files, in the order of what they belong to."""
     from .table import print_table, size
 
@@ -194,9 +148,9 @@ def _every(logical: list[Logical], chosen: set[str]) -> None:
         ("tensor", "dtype", "shape", "size"),
         [
             (part.name, part.spec.dtype, f"[{','.join(map(str, part.spec.shape))}]", size(part.spec.nbytes))
-            for one in logical
+            for one in inspected.logical
             for part in one.parts.values()
-            if part.name in chosen
+            if part.name in inspected.tensors
         ],
         right=(3,),
     )

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import click
 
 from ..errors import PlanError
-from .meta_common import edit_all, edit_options, json_option, progress, show_edits, show_json, split, warn
+from .meta_common import edit_options, editing, json_option, progress, show_edits, show_json, split, warn
 from .meta_diff import diff
 from .meta_embed import embed
 from .meta_validate import validate
@@ -18,7 +16,6 @@ from .say import echo, echo_raw, echo_text, notice, one_line
 
 __all__ = ["meta"]
 
-Metadata = dict[str, str]
 _FILES_AND_KEYS = "FILE... [KEY]..."
 
 _EPILOG = """\b
@@ -141,9 +138,10 @@ def set_(arguments: tuple[str, ...], source: str | None, no_format: bool, **sett
     A file without any metadata also gets format=pt, because loaders refuse metadata that lacks it.
     """
     from ..containers.compare import load_json
+    from ..meta import edits
 
     files, items = split(arguments, is_item=lambda text: "=" in text)
-    values: Metadata = {}
+    values: dict[str, str] = {}
     if source is not None:
         values.update(load_json(source))
     for item in items:
@@ -154,13 +152,9 @@ def set_(arguments: tuple[str, ...], source: str | None, no_format: bool, **sett
     if not values:
         raise click.UsageError("nothing to set; give KEY=VALUE or --from-json")
 
-    def change(now: Metadata) -> Metadata:
-        first = {} if now or no_format or "format" in values else {"format": "pt"}
-        return {**now, **first, **values}
-
-    done = edit_all(files, lambda _: change, settings)
-    if any("format" in one.after and not one.before and "format" not in values for one in done):
-        warn("format=pt was added, which loaders ask for when there is metadata (--no-format leaves it out)")
+    with editing(settings) as options:
+        done = edits.set(files, values, add_format=not no_format, **options)
+    show_edits(done, settings)
 
 
 def _assignment(text: str) -> tuple[str, str]:
@@ -184,16 +178,15 @@ def _assignment(text: str) -> tuple[str, str]:
 @edit_options
 def del_(arguments: tuple[str, ...], more: tuple[str, ...], **settings: Any) -> None:
     """Delete keys. A key that none of the files has is an error, and then nothing is changed."""
+    from ..meta import edits
+
     files, keys = split(arguments)
     keys += more
     if not keys:
         raise click.UsageError("no KEY to delete; `transcode meta clear` deletes all")
-    _demand(files, keys)
-
-    def change(now: Metadata) -> Metadata:
-        return {key: value for key, value in now.items() if key not in keys}
-
-    _warn_of_format(edit_all(files, lambda _: change, settings))
+    with editing(settings) as options:
+        done = edits.delete(files, keys, **options)
+    show_edits(done, settings)
 
 
 @meta.command(name="rename-key")
@@ -202,24 +195,14 @@ def del_(arguments: tuple[str, ...], more: tuple[str, ...], **settings: Any) -> 
 @edit_options
 def rename_key(arguments: tuple[str, ...], force: bool, **settings: Any) -> None:
     """Rename a key; its value and place stay."""
+    from ..meta import edits
+
     if len(arguments) < 3:
         raise click.UsageError("give FILE... OLD NEW")
     files, (old, new) = list(arguments[:-2]), arguments[-2:]
-    _demand(files, [old])
-
-    def change_of(file: Path) -> Callable[[Metadata], Metadata]:
-        def change(now: Metadata) -> Metadata:
-            if old not in now or old == new:
-                return now
-            if new in now and not force:
-                raise PlanError(
-                    f"the key {new!r} exists already", file=file, hint="pass --force to replace it"
-                )
-            return {new if key == old else key: value for key, value in now.items() if key != new}
-
-        return change
-
-    _warn_of_format(edit_all(files, change_of, settings))
+    with editing(settings) as options:
+        done = edits.rename(files, old, new, force=force, **options)
+    show_edits(done, settings)
 
 
 @meta.command()
@@ -227,7 +210,11 @@ def rename_key(arguments: tuple[str, ...], force: bool, **settings: Any) -> None
 @edit_options
 def clear(files: tuple[str, ...], **settings: Any) -> None:
     """Delete all metadata."""
-    edit_all(files, lambda _: lambda now: {}, settings)
+    from ..meta import edits
+
+    with editing(settings) as options:
+        done = edits.clear(files, **options)
+    show_edits(done, settings)
 
 
 @meta.command()
@@ -238,18 +225,12 @@ def clear(files: tuple[str, ...], **settings: Any) -> None:
 @debug_option
 def backup(files: tuple[str, ...], full: bool, follow_links: bool, as_json: bool) -> None:
     """Save the header (kilobytes) as FILE.header-backup, which `restore` brings back."""
-    from ..containers.compare import files_of
-    from ..containers.safetensors.edit import edit
+    from ..meta import edits
 
-    saved: dict[str, str] = {}
     with progress("copying") as update:
-        options = edit.Options(
-            backup="full" if full else "header", follow_links=follow_links, progress=update
-        )
-        for file in [one for argument in files for one in files_of(argument)]:
-            saved[str(file)] = str(edit.save_backup(file, options))
+        saved = edits.backup(files, full=full, follow_links=follow_links, on_progress=update)
     if as_json:
-        show_json({"backups": saved})
+        show_json({"backups": {str(file): str(copy) for file, copy in saved.items()}})
     else:
         for path, copy in saved.items():
             echo(f"{path}: saved as {copy}")
@@ -265,48 +246,21 @@ def backup(files: tuple[str, ...], full: bool, follow_links: bool, as_json: bool
 def restore(files: tuple[str, ...], source: str | None, full: bool, **settings: Any) -> None:
     """Bring the old header back. What it replaces becomes the backup, so restoring twice undoes it."""
     from ..containers.compare import files_of
-    from ..containers.safetensors.edit import edit
+    from ..meta import edits
 
-    targets = [one for argument in files for one in files_of(argument)]
-    options = edit.Options(
-        backup=settings["backup"],
-        follow_links=settings["follow_links"],
-        keep_mtime=settings["keep_mtime"],
-        copy=not settings["no_copy"],
-        wait=settings["wait"],
-    )
-    if source is not None and len(targets) > 1:
+    if source is not None and sum(len(files_of(file)) for file in files) > 1:
         raise click.UsageError("--from restores one file")
-    if full:
-        if settings["dry_run"] or source is not None:
-            raise click.UsageError("--full goes with neither --dry-run nor --from")
-        copies = {str(file): str(edit.restore_copy(file, options)) for file in targets}
-        if settings["as_json"]:
-            show_json({"restored": copies})
+    if full and (settings["dry_run"] or source is not None):
+        raise click.UsageError("--full goes with neither --dry-run nor --from")
+    with editing(settings) as options:
+        if not full:
+            done = edits.restore(files, source, **options)
         else:
-            for path, copy in copies.items():
-                echo(f"{path}: replaced by {copy}")
-        return
-    done = [edit.restore(file, source, options, dry_run=True) for file in targets]
-    if not settings["dry_run"]:
-        done = [edit.restore(file, source, options) for file in targets]
-    show_edits(done, settings)
-
-
-def _demand(files: list[str], keys: list[str]) -> None:
-    """Refuse keys that are in none of the files."""
-    from ..containers.compare import look
-
-    known = {
-        key for file in files for metadata in look(file, lenient=True).files.values() for key in metadata
-    }
-    for key in keys:
-        if key not in known:
-            near = ", ".join(sorted(known)) or "none at all"
-            raise PlanError(f"no metadata key {key!r}", file=files[0], hint=f"there are: {near:.300}")
-
-
-def _warn_of_format(done: list[Any]) -> None:
-    for one in done:
-        if one.after and "format" in one.before and "format" not in one.after:
-            warn(f"{one.path}: metadata without 'format' is refused by transformers")
+            copies = edits.restore_copy(files, **options)
+    if not full:
+        show_edits(done, settings)
+    elif settings["as_json"]:
+        show_json({"restored": {str(file): str(copy) for file, copy in copies.items()}})
+    else:
+        for path, copy in copies.items():
+            echo(f"{path}: replaced by {copy}")

@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -19,14 +18,15 @@ from .table import lines, span, width
 
 if TYPE_CHECKING:
     from ..containers.compare import Change
-    from ..containers.safetensors.edit.edit import Edited
+    from ..meta import EditOptions, Edits
 
 __all__ = [
-    "edit_all",
     "edit_options",
+    "editing",
     "json_option",
     "progress",
     "show_changes",
+    "show_edits",
     "show_json",
     "split",
     "warn",
@@ -89,48 +89,26 @@ def _is_file(text: str) -> bool:
     return repository is not None and repository.folder.is_dir()
 
 
-def edit_all(
-    arguments: Sequence[str],
-    change: Callable[[Path], Callable[[dict[str, str]], dict[str, str]]],
-    settings: dict[str, Any],
-) -> list[Edited]:
-    """Edit every file that the arguments stand for, after making sure that none of the edits is refused.
-
-    Args:
-        arguments: files and folders.
-        change: makes the change for one file.
-        settings: values of :func:`edit_options`.
+@contextmanager
+def editing(settings: dict[str, Any]) -> Iterator[EditOptions]:
+    """Yields the keywords of an edit by the values of :func:`edit_options`; shows a bar while it copies, and
+    says which files were edited already where it is refused half-way.
     """
-    from ..containers.compare import files_of
-    from ..containers.safetensors.edit import edit
-
-    files = [file for argument in arguments for file in files_of(argument)]
     with progress("copying") as update:
-        options = edit.Options(
-            backup=settings["backup"],
-            follow_links=settings["follow_links"],
-            keep_mtime=settings["keep_mtime"],
-            copy=not settings["no_copy"],
-            wait=settings["wait"],
-            progress=update,
-        )
-        dry = settings["dry_run"]
-        # One file refuses for itself.
-        done = [edit.preview(file, change(file), options) for file in files] if dry or len(files) > 1 else []
-        if not dry:
-            edited: list[Edited] = []
-            try:
-                for file in files:
-                    edited.append(edit.edit(file, change(file), options))
-            except TranscodeError:
-                if edited:
-                    warn(
-                        f"{len(edited)} of {len(files)} files are edited already, {edited[-1].path} the last"
-                    )
-                raise
-            done = edited
-    show_edits(done, settings)
-    return done
+        try:
+            yield {
+                "backup": settings["backup"],
+                "follow_links": settings["follow_links"],
+                "keep_mtime": settings["keep_mtime"],
+                "copy": not settings["no_copy"],
+                "wait": settings["wait"],
+                "dry_run": settings["dry_run"],
+                "on_progress": update,
+            }
+        except TranscodeError as error:
+            for note in getattr(error, "__notes__", ()):
+                warn(note)
+            raise
 
 
 _WAYS = {
@@ -147,44 +125,29 @@ _WOULD = {
 }
 
 
-def show_edits(done: Sequence[Edited], settings: dict[str, Any]) -> None:
+def show_edits(edits: Edits, settings: dict[str, Any]) -> None:
     """Say of each file which way its edit took, and what changed."""
     from ..containers.compare import compare_metadata
 
     if settings["as_json"]:
-        show_json({"dry_run": settings["dry_run"], "files": [_edit_json(one) for one in done]})
-        return
-    for one in done:
-        way = (_WOULD if settings["dry_run"] else _WAYS)[one.way]
-        text = f"{one.path}: {way}"
-        if one.way != "unchanged":
-            text += f", {one.header_after} bytes of header"
-            if one.header_after != one.header_before:
-                text += f" (had {one.header_before})"
-        if one.written:
-            text += f", {one.written} written"
-        if one.backup is not None:
-            text += f"; backup {one.backup.name}"
-        echo(text)
-        if settings["dry_run"]:
-            show_changes(compare_metadata(one.before, one.after), indent="  ")
-
-
-def _edit_json(one: Edited) -> dict[str, Any]:
-    return {
-        "file": str(one.path),
-        "way": one.way,
-        "added": {key: value for key, value in one.after.items() if key not in one.before},
-        "removed": {key: value for key, value in one.before.items() if key not in one.after},
-        "changed": {
-            key: {"before": one.before[key], "after": value}
-            for key, value in one.after.items()
-            if key in one.before and one.before[key] != value
-        },
-        "header_bytes": {"before": one.header_before, "after": one.header_after},
-        "bytes_written": one.written,
-        "backup": None if one.backup is None else str(one.backup),
-    }
+        show_json(edits.to_json())
+    else:
+        for one in edits:
+            way = (_WOULD if edits.dry_run else _WAYS)[one.way]
+            text = f"{one.path}: {way}"
+            if one.way != "unchanged":
+                text += f", {one.header_after} bytes of header"
+                if one.header_after != one.header_before:
+                    text += f" (had {one.header_before})"
+            if one.written:
+                text += f", {one.written} written"
+            if one.backup is not None:
+                text += f"; backup {one.backup.name}"
+            echo(text)
+            if edits.dry_run:
+                show_changes(compare_metadata(one.before, one.after), indent="  ")
+    for note in edits.notes:
+        warn(note)
 
 
 def show_changes(changes: Sequence[Change], *, indent: str = "") -> None:

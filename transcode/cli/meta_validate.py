@@ -6,9 +6,7 @@ from typing import Any
 
 import click
 
-from ..errors import FormatError, TranscodeError
 from .meta_common import json_option, show_changes, show_json
-from .meta_diff import as_json_object
 from .options import command, debug_option
 from .say import echo
 
@@ -36,55 +34,30 @@ def validate(
     as_json: bool,
 ) -> None:
     """Check header, metadata and what it says of the tensors. Exit code 1 if a file is not valid."""
-    from ..catalog.profiles import profile
-    from ..containers.compare import look
+    from ..containers.compare import compare_metadata, look
+    from ..meta import validate as check
+    from ..meta.checks import changes_json
 
-    wanted = None if name is None else profile(name)
     compared = None if other is None else look(other)
-    reports = [_report(file, wanted, verbose, compared) for file in files]
-    valid = all(report["valid"] for report in reports)
+    results = [check(file, profile=name) for file in files]
+    valid = all(result.valid for result in results)
+    reports = []
+    for result in results:
+        reports.append(report := result.to_json())
+        if verbose and result.view is not None:
+            report["metadata"] = dict(result.view.metadata)
+        if compared is not None and result.view is not None:
+            report["differences"] = compare_metadata(result.view.metadata, compared.metadata)
     if as_json:
         for report in reports:
             if "differences" in report:
-                report["differences"] = as_json_object(report["differences"])
+                report["differences"] = changes_json(report["differences"])
         show_json({"valid": valid, "profile": name, "files": reports})
     else:
         for report in reports:
             _print(report, other)
     if not valid:
         ctx.exit(1)
-
-
-def _report(file: str, profile: Any, verbose: bool, compared: Any) -> dict[str, Any]:
-    from ..consumers.validation import Finding
-    from ..consumers.validation import validate as check
-    from ..containers.compare import compare_metadata, look
-
-    report: dict[str, Any] = {"file": file, "valid": False, "errors": [], "warnings": []}
-    try:
-        view = look(file)
-    except FormatError as error:
-        if _absent(file):
-            raise
-        report["errors"] = [str(TranscodeError(error.what, tensor=error.tensor, hint=error.hint))]
-        return report
-    findings = check(view.metadata, {name: stored.spec for name, stored in view.tensors.items()}, profile)
-    findings += [Finding("warning", "", note) for note in view.notes]
-    report["errors"] = [str(finding) for finding in findings if finding.level == "error"]
-    report["warnings"] = [str(finding) for finding in findings if finding.level == "warning"]
-    report["valid"] = not report["errors"]
-    report["tensors"] = len(view.tensors)
-    if verbose:
-        report["metadata"] = dict(view.metadata)
-    if compared is not None:
-        report["differences"] = compare_metadata(view.metadata, compared.metadata)
-    return report
-
-
-def _absent(file: str) -> bool:
-    import os
-
-    return not os.path.exists(file)
 
 
 def _print(report: dict[str, Any], other: str | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import click
 from ..core.option import REPORTING, WHAT, Option, options_of
 from ..plan.options import SourceOptions
 from ..stages.table import ORDER, STAGES
+from ..voice import speaking
 from .options import (
     Flag,
     apply,
@@ -123,7 +125,8 @@ def run(context: click.Context, /, **values: Any) -> None:
         _refuse_beside_plan(context)
         _carry_out_plan(values)
     else:
-        carry_out(recipe_of(context, values), values)
+        with nullcontext() if values["config"] is None else speaking("recipe"):
+            carry_out(recipe_of(context, values), values)
 
 
 def _refuse_beside_plan(context: click.Context) -> None:

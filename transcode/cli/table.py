@@ -7,6 +7,7 @@ import sys
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 
+from ..core.text import count, size
 from .say import echo, one_line
 
 __all__ = [
@@ -153,17 +154,3 @@ def print_table(
         echo(line(header), bold=True)
     for row in cells:
         echo(line(row))
-
-
-def size(nbytes: float) -> str:
-    """Bytes for people, in powers of ten."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if nbytes < 999.5:
-            return f"{nbytes:.0f} {unit}" if unit == "B" else f"{nbytes:.3g} {unit}"
-        nbytes /= 1000
-    return f"{nbytes:.3g} TB"
-
-
-def count(number: int, what: str) -> str:
-    """``"1 file"``, ``"2 files"``."""
-    return f"{number} {what}{'' if number == 1 else 's'}"

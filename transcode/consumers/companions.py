@@ -9,6 +9,7 @@ from math import prod
 from ..catalog import SHAPE, Convention, is_marker
 from ..core.tensor import LazyTensor
 from ..errors import PlanError
+from ..voice import called
 from .fit import multiple
 from .group import Reading
 
@@ -64,7 +65,8 @@ class Companions:
             raise PlanError(
                 f"{unknown[0]!r} stands beside it, and transcode does not know what it does to its values",
                 tensor=name,
-                hint="decode it with its own library; or take it away with --drop if it does nothing",
+                hint="decode it with its own library; or take it away with"
+                f" {called('drop')} if it does nothing",
             )
         self._check(reading)
         return dropped, marks

@@ -16,6 +16,7 @@ from ..containers.stored import Stored
 from ..core import small_json
 from ..core.dtypes import FLOATS
 from ..core.tensor import LazyTensor
+from ..core.text import count
 from ..errors import TranscodeError
 from . import record
 from .evidence import claims, layers
@@ -60,6 +61,20 @@ class Quantized:
     ways: tuple[str, ...]
     conventions: tuple[str, ...]
     by: tuple[str, ...]
+
+    def __str__(self) -> str:
+        ways = f" as {', '.join(self.ways)}" if self.ways else ""
+        whose = f", for {' or '.join(self.conventions)}" if self.conventions else ""
+        return f"{count(self.tensors, 'tensor')}{ways}{whose}"
+
+    def to_json(self) -> dict[str, Any]:
+        """For scripts."""
+        return {
+            "tensors": self.tensors,
+            "as": list(self.ways),
+            "conventions": list(self.conventions),
+            "said_by": list(self.by),
+        }
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from ..catalog import Convention
 from ..core.planning import Planning
 from ..core.tensor import LazyTensor
 from ..errors import PlanError
+from ..voice import called
 from .evidence import claims
 from .group import CODED
 from .recognise import Stored, plain_fp8
@@ -21,7 +22,7 @@ _WEIGHT = ".weight"
 _INTEGERS = ("I8", "U8", "I32", "U32")
 """Dtypes of codes that are no values by themselves, as FP8 can be."""
 
-_ELSEWHERE = "if it is in another shard, point at the whole model; else take this away with --drop"
+_ELSEWHERE = f"if it is in another shard, point at the whole model; else take this away with {called('drop')}"
 
 
 def refuse_orphans(
@@ -64,7 +65,8 @@ def refuse_orphans(
             raise PlanError(
                 f"holds {spec}, to which {name!r} belongs: only matrices are decoded",
                 tensor=owner,
-                hint="decode it with the program that made it, or choose others with --dequantize-only",
+                hint="decode it with the program that made it, or choose others with"
+                f" {called('dequantize_only')}",
             )
         idle.append(name)
     if idle:
@@ -133,7 +135,7 @@ def refuse_scaled(
                 f"marks {owner.name!r} as quantized, which is {owner.spec.dtype.name} and has no scale that"
                 " is known",
                 tensor=tensor.name,
-                hint="if it has none, take the markers away with --drop, and cast it then",
+                hint=f"if it has none, take the markers away with {called('drop')}, and cast it then",
             )
         if "scale" in tensor.name.rpartition(".")[2]:
             for end, letter in enumerate(tensor.name):
@@ -148,7 +150,8 @@ def refuse_scaled(
             raise PlanError(
                 f"is {tensor.spec.dtype.name}, and {scales[0]!r} stands beside it, which may be its scale",
                 tensor=tensor.name,
-                hint="decode it with the program that made it; or take that away with --drop if it is none",
+                hint="decode it with the program that made it; or take that away with"
+                f" {called('drop')} if it is none",
             )
 
 

@@ -12,6 +12,7 @@ from ..core.planning import Planning
 from ..core.spec import Spec
 from ..core.tensor import LazyTensor
 from ..errors import PlanError
+from ..voice import called
 from .config.stated import CONFIG, malformed, read_json
 from .config.table import beyond_codes
 from .declared import Declared, declared
@@ -192,7 +193,8 @@ def _best(read: Mapping[str, dict[str, Reading]]) -> tuple[list[Convention], dic
         raise PlanError(
             f"may be quantized as {_either([best, *rest])} stores it, which decode to different values",
             tensor=read[best][next(differing, next(iter(read[best])))].name,
-            hint=f"say whose file it is: {_either(f'--from-convention {name}' for name in (best, *rest))}",
+            hint="say whose file it is:"
+            f" {_either(called('from_convention', name) for name in (best, *rest))}",
         )
     return [catalog.convention(name) for name in (best, *rest)], read[best]
 
@@ -217,10 +219,12 @@ def _nothing(tensors: Sequence[LazyTensor], statements: Sequence[Claim], stored:
         return PlanError(
             f"nothing to dequantize: {len(bare)} tensors are {bare[0].spec.dtype.name} and have no scale",
             tensor=bare[0].name,
-            hint="cast them instead: --cast bf16",
+            hint=f"cast them instead: {called('cast', 'bf16')}",
         )
     though = f", though {statements[0].said}" if statements else ""
-    return PlanError(f"nothing to dequantize: no tensor is quantized{though}", hint="leave --dequantize out")
+    return PlanError(
+        f"nothing to dequantize: no tensor is quantized{though}", hint=f"leave {called('dequantize')} out"
+    )
 
 
 def _allowed(statements: Sequence[Claim], asked: str | None) -> list[str]:
@@ -235,7 +239,7 @@ def _allowed(statements: Sequence[Claim], asked: str | None) -> list[str]:
         elif asked is not None:
             raise PlanError(
                 f"{claim.said}, which is not {asked}",
-                hint=f"leave --from-convention out, or say {_either(sorted(claim.conventions))}",
+                hint=f"leave {called('from_convention')} out, or say {_either(sorted(claim.conventions))}",
             )
         elif first is not None:
             raise PlanError(
@@ -280,7 +284,8 @@ def _read_as(
             possible = [one for one in possible if one.scheme.name in facts.schemes] or possible
         if len(possible) > 1:
             kinds = dict.fromkeys(one.scheme.name for one in possible)
-            why = f"{_facts(codes, name, names)} may be {_either(kinds)}; say which with --from-scheme"
+            why = f"{_facts(codes, name, names)} may be {_either(kinds)}"
+            why += f"; say which with {called('from_scheme')}"
             if len(kinds) == 1:
                 why = f"{_facts(codes, name, names)} may be {_options(possible)}, and nothing tells which"
             return _Unread(name, why, undecided=True)

@@ -22,6 +22,7 @@ from ..core.spec import Part, Spec
 from ..core.tensor import LazyTensor
 from ..core.value import interned
 from ..errors import DataError, PlanError, RecipeError
+from ..voice import called
 
 __all__ = ["Spelling", "canonical", "spell", "stored_part"]
 
@@ -42,7 +43,7 @@ def spell(
     if convention.unwritten is not None:
         raise RecipeError(
             f"convention {convention.name} is only read: {convention.unwritten}",
-            hint="choose another with --convention",
+            hint=f"choose another with {called('convention')}",
         )
     scheme = tensor.scheme.name
     _read_by(tensor, convention, planning)
@@ -115,8 +116,8 @@ def _read_by(tensor: LazyTensor, convention: Convention, planning: Planning) -> 
             raise PlanError(
                 f"{convention.name} does not read {options}",
                 tensor=tensor.name,
-                hint=f"use {' or '.join(map(_shown, rule.reads[option]))}, or --convention neutral, which"
-                " transcode alone reads",
+                hint=f"use {' or '.join(map(_shown, rule.reads[option]))}, or"
+                f" {called('convention', 'neutral')}, which transcode alone reads",
             )
         planning.warn(f"{convention.name}: {options} is read by {by}")
     if experts_of(tensor.name) is not None:

@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..core import small_json
+from ..core.shown import Overview, Shown
 from ..core.spec import Spec
+from ..core.text import count, printable
 from ..errors import FormatError
 from ..io import hub
 from ..io.folder import local, locate
+from ..voice import called, spoken
 from . import table
 from .discover import discover
 from .safetensors.edit import undo
@@ -49,8 +52,8 @@ class Stored:
         return self.entry.spec
 
 
-@dataclass(frozen=True, slots=True)
-class View:
+@dataclass(frozen=True, slots=True, repr=False)
+class View(Shown):
     """The headers of a checkpoint, all its files together.
 
     Attributes:
@@ -67,9 +70,14 @@ class View:
     tensors: Mapping[str, Stored]
     notes: tuple[str, ...] = ()
 
+    def overview(self) -> Overview:
+        """How much it holds."""
+        held = f"{count(len(self.tensors), 'tensor')}, {count(len(self.metadata), 'metadata key')}"
+        return Overview(f"View of {self.path}: {held}", [f"note: {note}" for note in self.notes[:3]])
 
-@dataclass(frozen=True, slots=True)
-class Change:
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Change(Shown):
     """One difference.
 
     Attributes:
@@ -83,6 +91,13 @@ class Change:
     a: str | None
     b: str | None
     inside: tuple[str, ...] = field(default=())
+
+    def overview(self) -> Overview:
+        """The beginning of both sides."""
+        if self.inside:
+            return Overview(f"Change of {printable(self.key, 60)}: {'; '.join(self.inside[:3])}")
+        sides = ["nothing" if side is None else repr(side[:60]) for side in (self.a, self.b)]
+        return Overview(f"Change of {printable(self.key, 60)}: {' -> '.join(sides)}")
 
 
 def files_of(path: str | PathLike[str]) -> tuple[Path, ...]:
@@ -128,8 +143,8 @@ def look(path: str | PathLike[str], *, lenient: bool = False) -> View:
         head = undo.read(file, lenient=lenient)
         if odd := [key for key, value in head.metadata.items() if isinstance(value, NotText)]:
             notes.append(
-                f"{file}: {', '.join(map(repr, odd))}: not text, so no loader takes the file; repair it with"
-                f" `transcode meta set {file} {odd[0]}=VALUE`, `meta del` or `meta clear`"
+                f"{file}: {', '.join(map(repr, odd))}: not text, so no loader takes the file; repair it with "
+                + spoken(f"{called('set_key', file, odd[0])}, {called('delete')} or {called('clear')}")
             )
         files[file] = head.metadata
         for key, value in head.metadata.items():

@@ -12,6 +12,7 @@ from ..errors import FormatError
 from ..io import hub
 from ..io.bytes import Bytes
 from ..io.folder import File, Folder, locate
+from ..voice import called
 from . import table
 from .checkpoint import Source, SourceFile
 from .discover import Found, discover, side_files
@@ -64,7 +65,7 @@ def open_place(
                 raise FormatError(
                     f"has no root {root_key!r}: it is a {container.name} file",
                     file=file.url,
-                    hint="leave --root-key out",
+                    hint=f"leave {called('root_key')} out",
                 )
             contents = container.open(raw, root_key=root_key)
         except OSError as error:

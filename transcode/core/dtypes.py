@@ -18,7 +18,7 @@ __all__ = ["CASTS", "DTYPES", "FLOATS", "DType", "dtype", "float_dtype", "spelli
 Kind = Literal["bool", "int", "uint", "float", "complex"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class DType:
     """One stored element type.
 
@@ -49,6 +49,9 @@ class DType:
 
     def __str__(self) -> str:
         return self.name
+
+    def __repr__(self) -> str:
+        return f"dtype({self.name!r})"
 
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return dtype, (self.name,)  # each of them is there once

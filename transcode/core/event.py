@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from ..voice import spoken
+from .text import printable
 from .value import Value
 
-__all__ = ["Event", "Kind", "Reason", "Remark", "Why"]
+__all__ = ["Event", "Kind", "Reason", "Remark", "Why", "deed"]
 
 Kind = Literal[
     "absorb", "add", "calibrate", "cast", "convert", "dequantize", "drop", "gather", "join", "keep", "lora",
@@ -80,9 +83,10 @@ class Reason(Value):
         return self.text if self.although is None else f"{self.text} ({self.although})"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Remark(Value):
-    """Something that planning has to say. Its ``str`` is the text.
+    """Something that planning has to say. Its ``str`` is the text, with options called as those who
+    read it know them (:mod:`.voice`).
 
     Attributes:
         text: the whole line. Where it begins with the tensor's name, a colon follows.
@@ -96,8 +100,23 @@ class Remark(Value):
 
     @property
     def rest(self) -> str:
-        """The text without the tensor's name at its beginning."""
-        return self.text if self.tensor is None else self.text.removeprefix(f"{self.tensor}: ")
+        """What its ``str`` is without the tensor's name at its beginning."""
+        return str(self) if self.tensor is None else str(self).removeprefix(f"{self.tensor}: ")
+
+    def __repr__(self) -> str:
+        return f"Remark({printable(self)!r})"
 
     def __str__(self) -> str:
-        return self.text
+        return spoken(self.text)
+
+
+_CHANGES = ("dequantize", "lora", "cast", "join", "pack", "repack", "quantize", "calibrate", "pad", "add")
+"""Kinds of events that make a tensor another one."""
+
+
+def deed(fate: Sequence[Event]) -> str:
+    """What is done to a tensor, without reasons: ``quantize int8``, ``dequantize + cast``, ``keep``."""
+    labels = list(dict.fromkeys(event.label for event in fate if event.kind in _CHANGES))
+    if labels:
+        return " + ".join(labels)
+    return "rename" if any(event.kind == "rename" for event in fate) else "keep"

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import ItemsView, Iterable, Iterator, KeysView, Sequence, ValuesView
+from dataclasses import dataclass, field, is_dataclass
 from typing import Any, ClassVar, Protocol, TypeVar, overload
 
 from ..errors import PlanError
+from ..voice import called
 from .option import Declared
 from .planning import Planning
+from .shown import Overview, Shown, Table, as_call
 from .source import Source, Whose
 from .tensor import LazyTensor
+from .text import count, size
 
 __all__ = ["Chain", "Flow", "Sink", "Transform", "nearest"]
 
@@ -47,6 +50,14 @@ class Transform(Declared):
         """The stages of a flow, this one among them, with those put in that it needs around it."""
         return steps
 
+    def __init_subclass__(cls, **rest: Any) -> None:
+        super().__init_subclass__(**rest)
+        if "__repr__" not in cls.__dict__:
+            cls.__repr__ = Transform.__repr__  # type: ignore[method-assign]  # dataclasses leave what is there
+
+    def __repr__(self) -> str:
+        return as_call(self.kind, self) if is_dataclass(self) else f"{type(self).__name__}()"
+
     @overload
     def __or__(self, other: Transform | Chain) -> Chain: ...
     @overload
@@ -55,8 +66,8 @@ class Transform(Declared):
         return Chain((self,)) | other
 
 
-@dataclass(frozen=True)
-class Chain:
+@dataclass(frozen=True, repr=False)
+class Chain(Shown):
     """Stages without a source: can be kept and joined to any flow."""
 
     steps: tuple[Transform, ...]
@@ -70,6 +81,13 @@ class Chain:
         if isinstance(other, Transform):
             return Chain((*self.steps, other))
         return Chain(self.steps, other)
+
+    def overview(self) -> Overview:
+        """Its stages, and where it ends."""
+        ends = () if self.sink is None else (self.sink,)
+        return Overview(
+            f"Chain of {count(len(self.steps) + len(ends), 'stage')}", _listed((*self.steps, *ends))
+        )
 
 
 class Sink(Protocol[P, R]):
@@ -85,11 +103,15 @@ class Sink(Protocol[P, R]):
         """The recipe's sections that concern the output."""
 
 
-@dataclass(frozen=True)
-class Flow:
+@dataclass(frozen=True, repr=False)
+class Flow(Shown):
     """Tensors on their way: iterate it, take one tensor by name, plan it, or end it in ``write``.
 
+    It is looked into as a mapping of names to tensors, but for iterating it, which gives the tensors; nothing
+    that it is asked reads a tensor's values, unless a stage says that it does while planning.
+
     >>> flow = open("model.safetensors") | quantize("int8")          # doctest: +SKIP
+    >>> list(flow.keys()), flow.metadata                             # doctest: +SKIP
     >>> flow["blocks.0.ffn.0.weight"].numpy("codes")                 # doctest: +SKIP
     >>> flow | write("out.safetensors")                              # doctest: +SKIP
     """
@@ -149,14 +171,48 @@ class Flow:
                 f"no such tensor{nearest(name, table)}",
                 file=self.source.path,
                 tensor=name,
-                hint="see inspect",
+                hint=f"see {called('names')}",
             )
         return table[name]
+
+    def keys(self) -> KeysView[str]:
+        """Names of the tensors after the last stage, in order."""
+        return self._by_name().keys()
+
+    def values(self) -> ValuesView[LazyTensor]:
+        """The tensors, in order."""
+        return self._by_name().values()
+
+    def items(self) -> ItemsView[str, LazyTensor]:
+        """Names and tensors, in order."""
+        return self._by_name().items()
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """The source's own metadata; where its files disagree, the first one's."""
+        return dict(self.source.metadata)
+
+    def overview(self) -> Overview:
+        """The source and the stages; stages are not carried out for it."""
+        tensors = self.source.tensors
+        held = f"{count(len(tensors), 'tensor')}, {size(sum(tensor.nbytes for tensor in tensors))}"
+        rows = ((tensor.name, tensor.dtype, list(tensor.shape), size(tensor.nbytes)) for tensor in tensors)
+        table = Table(("tensor of the source", "dtype", "shape", "size"), rows, len(tensors), (3,))
+        return Overview(f"Flow from {self.source.path}: {held}", _listed(self.steps), (table,))
 
     def _by_name(self) -> dict[str, LazyTensor]:
         if "tensors" not in self._cache:
             self._cache["tensors"] = {tensor.name: tensor for tensor in self}
         return self._cache["tensors"]
+
+
+_STAGES = 6
+
+
+def _listed(stages: Sequence[object]) -> list[str]:
+    """Stages, a line each; of many the first ones."""
+    lines = [f"| {stage!r}" for stage in stages[:_STAGES]]
+    return lines if len(lines) == len(stages) else [*lines, f"| ... {len(stages)} in all"]
 
 
 def _distinct(tensors: Iterable[LazyTensor], stage: str) -> Iterator[LazyTensor]:

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .shown import Overview, Shown
 from .spec import Spec
+from .text import count, size
 from .value import Value, pack, unpack
 
 __all__ = ["Place", "PlannedFile", "SideFile", "Stored", "Unit"]
@@ -53,8 +55,8 @@ class Place(Value):
     end: int
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedFile:
+@dataclass(frozen=True, slots=True, repr=False)
+class PlannedFile(Shown):
     """One output file, known to the byte but for its tensors' values.
 
     Attributes:
@@ -67,6 +69,11 @@ class PlannedFile:
     header: bytes
     places: tuple[Place, ...]
     tail: bytes = b""
+
+    def overview(self) -> Overview:
+        """Its name and size."""
+        held = count(len({place.tensor for place in self.places}), "tensor")
+        return Overview(f"PlannedFile {self.name}: {held}, {size(self.size)}")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _planned, (self.name, self.header, self.tail, pack(self.places))
@@ -81,9 +88,14 @@ def _planned(name: str, header: bytes, tail: bytes, places: Any) -> PlannedFile:
     return PlannedFile(name, header, tuple(unpack(places)), tail)
 
 
-@dataclass(frozen=True, slots=True)
-class SideFile:
+@dataclass(frozen=True, slots=True, repr=False)
+class SideFile(Shown):
     """A small file beside the weights: written from ``content``, or copied."""
 
     name: str
     content: bytes | Path
+
+    def overview(self) -> Overview:
+        """Its name, and what it is made from."""
+        made = size(len(self.content)) if isinstance(self.content, bytes) else f"copy of {self.content}"
+        return Overview(f"SideFile {self.name}: {made}")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import PlanError
+from ..voice import called
 from .event import Event, Remark
 from .opened import Opened
 from .source import Source, Whose
@@ -100,5 +101,5 @@ class Planning:
         if shown:
             message += f" (names look like {', '.join(map(repr, shown))})"
         if not self.allow_unmatched:
-            raise PlanError(message, hint="correct it, or pass --allow-unmatched")
+            raise PlanError(message, hint=f"correct it, or pass {called('allow_unmatched')}")
         self.warn(message)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from .context import Context, Statistic
+from .dtypes import DType
 from .event import Event
 from .expr import Expr, Piece
+from .shown import Overview, Shown, Table
 from .spec import Part, Spec
+from .text import printable, size
 from .types import Array
 from .value import Value, changed, interned
 
@@ -28,9 +33,12 @@ if TYPE_CHECKING:
 __all__ = ["LazyTensor", "plain"]
 
 
-@dataclass(frozen=True, slots=True)
-class LazyTensor(Value):
+@dataclass(frozen=True, slots=True, repr=False)
+class LazyTensor(Shown, Value):
     """A tensor that knows its facts and can produce its bytes.
+
+    ``tensor[10:20]`` reads those rows alone and is ``tensor.numpy()[10:20]``: of a quantized tensor rows of
+    its codes (of the first part), as they are stored.
 
     Attributes:
         name: the logical name; a convention derives the names of the parts from it.
@@ -61,6 +69,21 @@ class LazyTensor(Value):
     measured: int | None = None
     cost: int = 1
     unpadded: tuple[int, ...] | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The logical shape: before quantization, whatever the parts are."""
+        return self.spec.shape
+
+    @property
+    def dtype(self) -> DType:
+        """The logical dtype: its ``name`` is ``"BF16"``, its ``numpy()`` the dtype of arrays of it."""
+        return self.spec.dtype
+
+    @property
+    def ndim(self) -> int:
+        """How many dimensions."""
+        return len(self.spec.shape)
 
     @property
     def plain(self) -> bool:
@@ -112,15 +135,22 @@ class LazyTensor(Value):
         """The fewest bytes of logical values that are read together."""
         return self.spec.row_bits * min(self.grain, max(self.spec.rows, 1)) // 8
 
-    def tiles(self, nbytes: int) -> Iterator[tuple[int, int]]:
-        """Cut the rows into runs of about ``nbytes`` of logical values over the cost, in whole grains."""
+    def tiles(self, nbytes: int, begin: int = 0, end: int | None = None) -> Iterator[tuple[int, int]]:
+        """Cut the rows into runs of about ``nbytes`` of logical values over the cost, in whole grains.
+
+        Args:
+            nbytes: bytes of a run.
+            begin: the first row; the first run begins with its grain.
+            end: behind the last row; all without it. The last run ends with its grain.
+        """
         rows = self.spec.rows
         if rows == 0 or self.spec.nbytes == 0:
             return
+        end = rows if end is None else min(-(-end // self.grain) * self.grain, rows)
         grains = max(nbytes * 8 // max(self.spec.row_bits * self.grain * self.cost, 1), 1)
         step = grains * self.grain
-        for start in range(0, rows, step):
-            yield start, min(start + step, rows)
+        for start in range(begin // self.grain * self.grain, end, step):
+            yield start, min(start + step, end)
 
     def numpy(self, role: str | None = None) -> Array:
         """The whole of one part (the first unless said), in memory of its own.
@@ -131,17 +161,116 @@ class LazyTensor(Value):
 
         part = self.parts[0] if role is None else self.part(role)
         buffer = np.empty(part.spec.nbytes, np.uint8)
-        context = Context()
-        tensor = self.cut(_WHOLE)
-        for start, stop in tensor.tiles(_WHOLE):
-            context.reset()
-            for piece in tensor.read(start, stop, context):
-                if piece.role == part.role:
-                    raw = piece.data.reshape(-1).view(np.uint8)
-                    buffer[piece.offset : piece.offset + raw.nbytes] = raw
+        self._fill(buffer, part, 0, 0, self.spec.rows)
         if part.spec.dtype.packed:
             return buffer
         return buffer.view(part.spec.dtype.numpy()).reshape(part.spec.shape)
+
+    def _fill(self, buffer: Array, part: Part, begin: int, start: int, stop: int) -> int:
+        """Read rows ``start`` to ``stop``, and put what they hold of a part's bytes from ``begin`` on into a
+        buffer. Returns how many bytes that were.
+        """
+        import numpy as np
+
+        line = self.cut(_WHOLE)
+        each = 1 if line is self else self.spec.columns
+        context, filled = Context(), 0
+        for first, last in line.tiles(_WHOLE, start * each, stop * each):
+            context.reset()
+            for piece in line.read(first, last, context):
+                if piece.role == part.role:
+                    raw = piece.data.reshape(-1).view(np.uint8)
+                    low, high = (
+                        max(piece.offset, begin),
+                        min(piece.offset + raw.nbytes, begin + buffer.nbytes),
+                    )
+                    if low < high:
+                        buffer[low - begin : high - begin] = raw[low - piece.offset : high - piece.offset]
+                        filled += high - low
+        return filled
+
+    def __getitem__(self, index: object) -> Array:
+        """Some rows along the first dimension, in memory of their own: no others are read.
+
+        Args:
+            index: a number, a slice, or a tuple that begins with one; the rest of it is numpy's.
+
+        Returns:
+            What :meth:`numpy` gives of these rows. Of a quantized tensor, rows of its codes. Dtypes with less
+            than eight bits come as the bytes of each row, ``[rows, bytes]``.
+
+        Raises:
+            IndexError: there is no such row.
+            TypeError: another kind of index.
+            ValueError: rows of a dtype with less than eight bits that do not begin at whole bytes.
+        """
+
+        part = self.parts[0]
+        shape = part.spec.shape
+        first, *rest = index if isinstance(index, tuple) and index else (index,)
+        if not shape or first is Ellipsis or (isinstance(first, tuple) and not first):
+            return self._whole(index)
+        if isinstance(first, slice):
+            chosen = range(*first.indices(shape[0]))
+        else:
+            try:
+                number = operator.index(first)
+            except TypeError:
+                raise TypeError(
+                    f"rows are chosen by a number or a slice, not by {type(first).__name__}; numpy()[...]"
+                    " takes any index"
+                ) from None
+            if isinstance(first, bool) or not -shape[0] <= number < shape[0]:
+                raise IndexError(f"no row {first} among {shape[0]}")
+            chosen = range(number % shape[0], number % shape[0] + 1)
+        rows = self._rows(part, min(chosen, default=0), max(chosen, default=-1) + 1)
+        if not isinstance(first, slice):
+            rows = rows[0]
+        elif chosen.step != 1:
+            rows = rows[:: chosen.step]
+            rows = rows.copy()
+        return rows[(slice(None), *rest)] if isinstance(first, slice) and rest else rows[tuple(rest)]
+
+    def _whole(self, index: Any) -> Array:
+        import numpy as np
+
+        return np.asarray(self.numpy()[index])
+
+    def _rows(self, part: Part, start: int, stop: int) -> Array:
+        """Rows of a part along its first dimension."""
+        import numpy as np
+
+        shape, kind = part.spec.shape, part.spec.dtype
+        bits = prod(shape[1:]) * kind.bits
+        if bits % 8:
+            raise ValueError(f"a row has {bits} bits, so that rows do not begin at whole bytes; read numpy()")
+        each = bits // 8
+        buffer = np.empty((stop - start) * each, np.uint8)
+        if buffer.size:
+            # Where rows of the part are not rows of the tensor, its rows do not fill the buffer.
+            per = self.spec.rows // shape[0]
+            inside = self.spec.rows == per * shape[0]
+            if not (
+                inside and self._fill(buffer, part, start * each, start * per, stop * per) == buffer.nbytes
+            ):
+                whole = np.empty(part.spec.nbytes, np.uint8)
+                self._fill(whole, part, 0, 0, self.spec.rows)
+                buffer[:] = whole[start * each : stop * each]
+        if kind.packed:
+            return buffer.reshape(stop - start, each)
+        return buffer.view(kind.numpy()).reshape(stop - start, *shape[1:])
+
+    def overview(self) -> Overview:
+        """Its name, dtype, shape and size; its parts where it is quantized, and what was done to it."""
+        name = printable(self.name, 100)
+        head = f"LazyTensor {name!r} {self.spec}, {size(self.nbytes)}"
+        lines = []
+        if self.scheme is not None:
+            lines.append(f"{self.scheme.name}: {' + '.join(f'{one.role} {one.spec}' for one in self.parts)}")
+        if self.fate:
+            lines.append("; ".join(map(str, self.fate)))
+        rows = [(one.role, one.spec.dtype, list(one.spec.shape), size(one.spec.nbytes)) for one in self.parts]
+        return Overview(head, lines, (Table(("part", "dtype", "shape", "size"), rows, len(rows), (3,)),))
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> Array:
         array = self.numpy()

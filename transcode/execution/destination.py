@@ -11,6 +11,7 @@ from ..errors import PlanError
 from ..io import commit, system
 from ..io.links import identity, same
 from ..plan.plan import Plan
+from ..voice import called
 from .staging import leftover, targets
 
 __all__ = ["check_destination"]
@@ -47,7 +48,9 @@ def check_destination(plan: Plan, *, force: bool, inputs: set[Path]) -> None:
     existing = [target for target in placed if target.exists()]
     if existing and not force:
         more = f" (and {len(existing) - 1} more)" if len(existing) > 1 else ""
-        raise PlanError(f"exists already{more}", file=existing[0], hint="pass --force to replace it")
+        raise PlanError(
+            f"exists already{more}", file=existing[0], hint=f"pass {called('force')} to replace it"
+        )
     if plan.folder and plan.destination.is_dir():
         ours = {target.name for target in placed}
         beside = tuple(f"{kind.suffixes[0]}{end}" for kind in table.WRITABLE for end in ("", ".index.json"))

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -14,7 +15,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ..core.context import Abandoned, Context, Observation, Run, Statistic
 from ..core.performance import MIN_TILE
 from ..core.quality import Loss, total
+from ..core.shown import Overview, Shown
 from ..core.tensor import LazyTensor
+from ..core.text import count, size
 from ..errors import TranscodeError
 from ..plan.plan import Plan
 from .moves import Move, cut, moves
@@ -46,8 +49,8 @@ class Progress:
     seconds: float
 
 
-@dataclass(frozen=True)
-class Report:
+@dataclass(frozen=True, repr=False)
+class Report(Shown):
     """What a run did."""
 
     plan: Plan
@@ -58,6 +61,17 @@ class Report:
     """Bytes of the weight files written, headers included."""
 
     measured: Mapping[str, tuple[str, Loss]] = field(default_factory=dict)
+
+    def overview(self) -> Overview:
+        """What was done, how fast, and what it lost."""
+        plan = self.plan.overview()
+        rate = f" ({size(self.bytes_read / self.seconds)}/s)" if self.seconds else ""
+        lines = list(plan.lines)
+        for scheme, (number, loss) in list(by_scheme(self.measured).items())[:8]:
+            lost = "exact" if loss.decibels is None else f"{loss.decibels:.2f} dB"
+            lines.append(f"{scheme}: SQNR {lost} of {count(number, 'tensor')}")
+        head = f"Report {self.plan.source} -> {self.plan.destination}, in {self.seconds:.1f} s{rate}"
+        return Overview(head, lines, plan.tables)
 
     def losses(self) -> dict[str, tuple[str, Loss]]:
         """Scheme and loss of every tensor that was measured, by its name."""
@@ -262,7 +276,8 @@ def execute(
                     finished.set()
 
     threads = [
-        threading.Thread(target=work, args=(n,), name=f"worker-{n}", daemon=True) for n in range(workers)
+        threading.Thread(target=copy_context().run, args=(work, n), name=f"worker-{n}", daemon=True)
+        for n in range(workers)
     ]
 
     def tell(stage: str) -> None:

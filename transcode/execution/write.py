@@ -7,24 +7,31 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from ..core.flow import Flow
+from ..core.shown import as_call
 from ..plan.plan import Plan
 from ..plan.request import Request
 from ..plan.resolve import resolve
+from . import display
 from .carry import carry_out, check
 from .execute import Progress, Report
 
 __all__ = ["Write"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Write(Request):
     """Write the flow to safetensors: see :class:`.plan.request.Request`, whose fields these are.
 
     Args:
         on_progress: called now and then while the flow is planned and carried out.
+        progress: show how far the run is; None: in notebooks, unless ``on_progress`` is there to do it.
     """
 
     on_progress: Callable[[Progress], None] | None = None
+    progress: bool | None = None
+
+    def __repr__(self) -> str:
+        return as_call("write", self)
 
     def plan(self, flow: Flow) -> Plan:
         """Resolve the flow; nothing is written. See :class:`.plan.plan.Plan`.
@@ -45,9 +52,10 @@ class Write(Request):
             TranscodeError: see its leaves; nothing appears under the destination's name.
         """
         began = time.monotonic()
-        plan = self.plan(flow)
-        self.check(plan)
-        report = carry_out(plan, self.performance, self.on_progress)
+        with display.watching(self.progress, self.on_progress) as on_progress:
+            plan = self.with_progress(on_progress).plan(flow)
+            self.check(plan)
+            report = carry_out(plan, self.performance, on_progress)
         return replace(report, seconds=time.monotonic() - began)
 
     def with_progress(self, on_progress: Callable[[Progress], None] | None) -> Write:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..core.context import Context
 from ..errors import PlanError
+from ..voice import called
 
 if TYPE_CHECKING:
     from .gpu.worker import Worker
@@ -77,7 +78,7 @@ def devices(wanted: str) -> tuple[str, ...]:
     if find_spec("torch") is None:
         raise PlanError(
             f"device {wanted}: torch is not installed",
-            hint="pip install 'tensor-transcode[torch]', or use --device cpu",
+            hint=f"pip install 'tensor-transcode[torch]', or use {called('device', 'cpu')}",
         )
     from .gpu import devices as gpus
 
@@ -86,7 +87,8 @@ def devices(wanted: str) -> tuple[str, ...]:
     if count == 0:
         raise PlanError(
             f"device {wanted}: torch {gpus.version()} sees no GPU",
-            hint="check the driver, CUDA_VISIBLE_DEVICES and the build of torch, or use --device cpu",
+            hint="check the driver, CUDA_VISIBLE_DEVICES and the build of torch, or use"
+            f" {called('device', 'cpu')}",
         )
     for name in names:
         if int(name.partition(":")[2]) >= count:

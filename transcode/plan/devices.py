@@ -11,6 +11,7 @@ from ..core.performance import MIN_TILE, Performance
 from ..core.tensor import LazyTensor
 from ..errors import PlanError, TranscodeError
 from ..numerics import backend
+from ..voice import called
 
 __all__ = ["Devices", "choose", "fitted", "known"]
 
@@ -67,7 +68,7 @@ def fitted(performance: Performance, tensors: Sequence[LazyTensor]) -> Performan
             raise PlanError(
                 f"{tensor.grain} rows of it need {2 * least} bytes at a time, more than {memory} in all",
                 tensor=tensor.name,
-                hint="raise --memory",
+                hint=f"raise {called('memory')}",
             )
     return performance if most == performance.threads else replace(performance, workers=most)
 

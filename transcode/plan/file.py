@@ -12,6 +12,7 @@ from ..core import values
 from ..errors import FormatError
 from ..io.folder import local
 from ..io.urls import refuse_output
+from ..voice import called
 from .plan import Plan
 
 __all__ = ["load", "save"]
@@ -60,9 +61,7 @@ def load(path: str | PathLike[str]) -> Plan:
     except (ValueError, RecursionError):
         data = None
     if not isinstance(data, dict) or data.get("kind") != _KIND:
-        raise FormatError(
-            "is not a plan", file=path, hint="make one: transcode run SRC DST ... --plan-out FILE"
-        )
+        raise FormatError("is not a plan", file=path, hint=f"make one: {called('plan_out')}")
     if data.get("version") != __version__:
         raise FormatError(
             f"is a plan of version {data.get('version')}, this is {__version__}",

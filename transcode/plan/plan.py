@@ -11,18 +11,23 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..core.event import Event, Remark
+from ..core.event import Event, Remark, deed
 from ..core.output import PlannedFile, SideFile
+from ..core.shown import Overview, Shown, Table
 from ..core.source import Input
 from ..core.spec import Spec
 from ..core.tensor import LazyTensor
+from ..core.text import count, size
 from ..core.value import pack, unpack
 
 __all__ = ["Log", "Plan"]
 
+_REMARKS = 5
+"""Remarks that are shown."""
 
-@dataclass(frozen=True, slots=True)
-class Log:
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Log(Shown):
     """What planning has to say.
 
     Attributes:
@@ -35,9 +40,16 @@ class Log:
     warnings: tuple[Remark, ...] = ()
     dropped: tuple[tuple[LazyTensor, Event], ...] = ()
 
+    def overview(self) -> Overview:
+        """How much there is, and the first of it."""
+        head = f"{count(len(self.warnings), 'warning')}, {count(len(self.notes), 'note')}"
+        lines = [f"warning: {remark}" for remark in self.warnings[:_REMARKS]]
+        lines += [f"note: {remark}" for remark in self.notes[:_REMARKS]]
+        return Overview(f"Log: {head}, {count(len(self.dropped), 'tensor')} dropped", lines)
 
-@dataclass(frozen=True)
-class Plan:
+
+@dataclass(frozen=True, repr=False)
+class Plan(Shown):
     """A recipe resolved against a source.
 
     Attributes:
@@ -114,6 +126,50 @@ class Plan:
     def before(self, tensor: LazyTensor) -> Spec:
         """Dtype and shape that a tensor has in the source, before any stage changed it."""
         return self.stored.get(tensor.source, tensor.spec)
+
+    def fates(self) -> dict[str, tuple[int, int, int]]:
+        """What becomes of the tensors: by :func:`.core.event.deed` how many there are, and their bytes in the
+        source and in the output.
+        """
+        fates: dict[str, tuple[int, int, int]] = {}
+        of_all = [(deed(tensor.fate), tensor, tensor.nbytes) for tensor in self.tensors]
+        of_all += [
+            ("into others" if why.kind == "absorb" else "drop", tensor, 0) for tensor, why in self.log.dropped
+        ]
+        for label, tensor, after in of_all:
+            number, before, kept = fates.get(label, (0, 0, 0))
+            fates[label] = (number + 1, before + self.before(tensor).nbytes, kept + after)
+        return fates
+
+    @property
+    def totals(self) -> str:
+        """Tensors and files in one line: ``87 tensors, 402 kB -> 291 kB, 1 file of 301 kB``."""
+        # Tensors with tensors: what headers and their room take is told apart.
+        return (
+            f"{count(len(self.tensors), 'tensor')}, {size(self.bytes_in)} -> {size(self.bytes_out)},"
+            f" {count(len(self.files), 'file')} of {size(self.file_bytes)}"
+        )
+
+    def overview(self) -> Overview:
+        """What it would do, and what there is to say."""
+        fates = self.fates()
+        kinds = ", ".join(f"{number} {label}" for label, (number, *_) in list(fates.items())[:8])
+        facts = ", ".join(
+            f"{key} {', '.join(map(str, value)) if isinstance(value, list | tuple) else value}"
+            for key, value in self.summary.items()
+        )
+        lines = [self.totals, kinds, facts, *self.log.overview().lines]
+        rows = [(label, n, size(before), size(after)) for label, (n, before, after) in fates.items()]
+        tables = (
+            Table(("fate", "tensors", "before", "after"), rows, len(rows), (1, 2, 3)),
+            Table(
+                ("file", "tensors", "size"),
+                ((file.name, len(file.places), size(file.size)) for file in self.files),
+                len(self.files),
+                (1, 2),
+            ),
+        )
+        return Overview(f"Plan {self.source} -> {self.destination}", [line for line in lines if line], tables)
 
     def destinations(self) -> dict[tuple[int, str], tuple[int, int]]:
         """``(tensor, role) -> (file, byte in that file)``."""

@@ -24,6 +24,7 @@ from ..core.tensor import LazyTensor
 from ..errors import PlanError
 from ..schemes import SCHEMES, describe
 from ..stages.repack import repack
+from ..voice import called
 from . import devices
 from . import layout as cutting
 from .location import refuse_destination, refuse_name
@@ -134,7 +135,9 @@ def repack_quantized(draft: Draft) -> None:
         idle = f"the source is said to hold {said}, but no quantized tensor is decoded or repacked"
         if not draft.planning.allow_unmatched:
             raise PlanError(
-                idle, file=draft.flow.source.path, hint="leave --from-convention, --from-scheme out"
+                idle,
+                file=draft.flow.source.path,
+                hint=f"leave {called('from_convention')}, {called('from_scheme')} out",
             )
         draft.planning.warn(idle)
 
@@ -151,7 +154,7 @@ def choose_workers(draft: Draft) -> None:
     if performance.threads < wanted.threads:
         planning.note(
             f"{performance.threads} of {wanted.threads} workers run: the widest rows leave"
-            f" {wanted.memory} bytes of memory too few for more (--memory)"
+            f" {wanted.memory} bytes of memory too few for more ({called('memory')})"
         )
     gpus = devices.choose(performance, draft.tensors).names
     if gpus:

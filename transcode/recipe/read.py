@@ -17,6 +17,7 @@ from ..plan.devices import known
 from ..plan.options import OutputOptions
 from ..stages.names import STORED_AS
 from ..stages.quantize.stage import Quantize
+from ..voice import called
 from .configuration import quantization_of, with_lora
 from .nodes import fields_of, located
 from .recipe import Recipe, SourceOptions, TargetOptions, whose
@@ -58,7 +59,8 @@ def _recipe(node: strict.Node) -> Recipe:
             raise top.key_error(
                 "pipeline",
                 "this is a configuration of DeepCompressor, not a recipe",
-                "pass it to `transcode nunchaku convert` or `transcode meta embed` with --config-yaml",
+                "pass it to `transcode nunchaku convert` or `transcode meta embed` with"
+                f" {called('config_yaml')}",
             )
     steps = list(listed or ())
     target = Target()

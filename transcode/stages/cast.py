@@ -24,6 +24,7 @@ from ..core.scratch import Scratch
 from ..core.spec import Spec
 from ..core.tensor import LazyTensor, plain
 from ..errors import DataError, PlanError
+from ..voice import called
 from .options import CastOptions
 from .select import Patterns
 
@@ -92,7 +93,7 @@ class Cast(CastOptions, Transform):
         if held:
             planning.warn(
                 f"cast: {len(held)} tensors are quantized ({stored.described(planning)}) and stay as they are"
-                f" ({held[0].name} ...); --dequantize {target.name} decodes them"
+                f" ({held[0].name} ...); {called('dequantize', target.name)} decodes them"
             )
         if not done and not self.dtypes:
             planning.warn(f"cast: no tensor is changed, all that could be cast are {target.name}")
@@ -108,7 +109,7 @@ def _quantized(tensor: LazyTensor, stored: Stored, planning: Planning) -> PlanEr
     return PlanError(
         f"cannot be cast, its {held} are codes to which a scale belongs ({stored.described(planning)})",
         tensor=tensor.name,
-        hint="decode it instead: --dequantize bf16",
+        hint=f"decode it instead: {called('dequantize', 'bf16')}",
     )
 
 

@@ -12,6 +12,7 @@ from ..core.flow import Transform
 from ..core.planning import Planning
 from ..core.tensor import LazyTensor
 from ..errors import PlanError
+from ..voice import called
 from .options import ConvertOptions
 
 __all__ = ["Convert"]
@@ -60,7 +61,7 @@ class Convert(ConvertOptions, Transform):
             told = f"convert: no rule of {family.name} knows {', '.join(unknown[:5])}"
             told += f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
             if not planning.allow_unmatched:
-                raise PlanError(told, hint="drop or rename them first, or pass --allow-unmatched")
+                raise PlanError(told, hint=f"drop or rename them first, or pass {called('allow_unmatched')}")
             planning.warn(told)
 
     def _family(self, names: list[str]) -> catalog.Family:
@@ -72,7 +73,7 @@ class Convert(ConvertOptions, Transform):
             if found is None:
                 raise PlanError(
                     f"convert to {self.to}: these tensors belong to no known family",
-                    hint="name it with --model; `transcode families` lists them",
+                    hint=f"name it with {called('model')}; `transcode families` lists them",
                 )
             family = found
         if self.source is not None and (found is None or found.spelling != self.source):

@@ -29,6 +29,7 @@ from ..core.scratch import Scratch
 from ..core.spec import Part, Spec
 from ..core.tensor import LazyTensor, plain
 from ..errors import DataError, PlanError
+from ..voice import called
 from .cast import cast_values, float_dtype
 from .options import DequantizeOptions
 from .select import Patterns
@@ -114,7 +115,7 @@ class Dequantize(DequantizeOptions, Transform):
         if bare := plain_fp8(tensors, stored):
             planning.warn(
                 f"{len(bare)} tensors are {bare[0].spec.dtype.name} and have no scale, so they stay as they"
-                f" are ({bare[0].name} ...); --cast casts them"
+                f" are ({bare[0].name} ...); {called('cast')} casts them"
             )
 
 
@@ -320,7 +321,7 @@ def _check_finite(values: NDArray[Any], name: str, start: int) -> None:
             f"decodes to {error.value!r} at row {start + error.row}, column {error.column}: its codes or"
             " scales hold NaN, or their product is too large for float32",
             tensor=name,
-            hint="repair the source, or let such values through with --on-nonfinite keep",
+            hint=f"repair the source, or let such values through with {called('on_nonfinite', 'keep')}",
         ) from None
 
 

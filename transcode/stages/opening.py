@@ -22,6 +22,7 @@ from ..core.flow import Transform
 from ..core.opened import Opened, Quantized
 from ..core.planning import Planning
 from ..core.tensor import LazyTensor
+from ..voice import called
 from .dequantize import Dequantize, decoded, forget, leaving, say_stored
 from .repack import inexact, model_dtype, regrouped, say_inexact, say_inputs, undecoded
 from .select import Drop, Keep
@@ -177,8 +178,8 @@ class Settling(Transform):
 
 
 _OTHERWISE = (
-    "it is not among those that are encoded: take it in (--include), or decode it (--dequantize bf16"
-    " --dequantize-only)"
+    f"it is not among those that are encoded: take it in ({called('include')}), or decode it"
+    f" ({called('decode_some')})"
 )
 
 

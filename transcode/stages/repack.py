@@ -28,6 +28,7 @@ from ..core.tensor import LazyTensor
 from ..core.value import interned
 from ..errors import PlanError
 from ..schemes import SCHEMES
+from ..voice import called
 from .cast import Casting, cast_values
 from .dequantize import Decoding, StoredPart, forget, leaving, stored_parts
 
@@ -42,8 +43,11 @@ __all__ = [
     "undecoded",
 ]
 
-_ANEW = "--dequantize bf16 --scheme {} decodes and encodes them anew instead"
-_ANOTHER = "name one of them with --scheme, which decodes and encodes them anew, or another --convention"
+_ANEW = f"{called('anew', '{}')} decodes and encodes them anew instead"
+_ANOTHER = (
+    f"name one of them with {called('scheme')}, which decodes and encodes them anew, or another"
+    f" {called('convention')}"
+)
 
 
 def repack(tensors: Sequence[LazyTensor], target: catalog.Convention, planning: Planning) -> list[LazyTensor]:

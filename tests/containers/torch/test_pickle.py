@@ -286,7 +286,7 @@ def test_ambiguous_roots_are_refused_with_the_choices(value, choices, tmp_path):
     message = refusal(path)
     for choice in choices:
         assert choice in message
-    assert "--root-key" in message
+    assert "root_key=" in message
 
 
 def test_a_root_can_be_named(tmp_path):
@@ -817,7 +817,7 @@ def test_dicts_that_contain_each_other_over_and_over_end(tmp_path):
         value = {"a": value, "b": value}
     path = saved(tmp_path / "m.pt", value)
     read_pickle(path)
-    assert "choose with --root-key" in refusal(path)
+    assert "choose with root_key=..." in refusal(path)
     assert "too many objects" in refusal(path, root_key=".")
     value["self"] = value
     saved(path, value)

@@ -602,9 +602,9 @@ def test_micro_scale_beyond_e4m3(tmp_path: Path) -> None:
 
 def test_int4_checkpoint_taken_for_fp4_and_back(tmp_path: Path) -> None:
     folder = write(tmp_path / "i" / "q", make_svdquant.make(1, 0, dim=128))
-    assert "leave out --float-point" in refusal(folder, PlanError, True)
+    assert "leave out float_point=True" in refusal(folder, PlanError, True)
     folder = write(tmp_path / "f" / "q", make_svdquant.make(1, 0, dim=128, float_point=True))
-    assert "pass --float-point" in refusal(folder, PlanError, False)
+    assert "pass float_point=True" in refusal(folder, PlanError, False)
 
 
 def test_what_has_no_place_is_told(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def test_codes_are_not_left_beside_new_ones() -> None:
     ]  # fmt: skip
     with pytest.raises(PlanError, match="is quantized already, one of 1 tensors") as error:
         refuse_quantized(source, Planning())
-    assert "--dequantize bf16" in str(error.value.hint)
+    assert "dequantize('bf16')" in str(error.value.hint)
     assert refuse_quantized(source[2:], Planning()) == frozenset()
 
 
@@ -56,6 +56,6 @@ def test_what_is_encoded_anew_is_counted_by_what_it_was() -> None:
     note_again([(once[0], scheme, WHY), (once[1], scheme, WHY), (once[2], None, WHY)], planning)
     (note,) = planning.notes
     assert str(note).startswith("2 tensors are encoded anew as fp8 after decoding (int8 -> BF16: lightx2v)")
-    assert "--dequantize f32 spares a rounding to BF16" in str(note)
+    assert "dequantize('f32') spares a rounding to BF16" in str(note)
     note_again([(tensor("d.weight", "BF16", 8, 8), scheme, WHY)], planning)
     assert len(planning.notes) == 1

@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from ...core.event import Event
+from ...core.event import Event, deed
 from ...core.spec import Spec
 from ...core.tensor import LazyTensor
 from ...plan.plan import Plan
 from ..folding import Row, fold, starred
 
 __all__ = ["Fate", "Section", "fates", "rows_of", "sections", "story"]
-
-_CHANGES = ("dequantize", "lora", "cast", "join", "pack", "repack", "quantize", "calibrate", "pad", "add")
-"""Kinds of events that make a tensor another one."""
 
 _GONE = {"absorb": "into others", "drop": "drop"}
 _SHORT = {"values": "", "codes": "codes"}
@@ -82,7 +79,7 @@ def fates(plan: Plan) -> list[Fate]:
             before,
             before.nbytes if before is not None and fresh else 0,
             nbytes,
-            _GONE[events[-1].kind] if gone else _deed(events),
+            _GONE[events[-1].kind] if gone else deed(events),
             "" if gone else _becomes(tensor, before),
             _why(events),
         )
@@ -137,13 +134,6 @@ def _folded(event: Event) -> str:
     if event.kind in ("rename", "absorb", "calibrate"):
         return event.label
     return str(event)
-
-
-def _deed(events: Sequence[Event]) -> str:
-    labels = list(dict.fromkeys(event.label for event in events if event.kind in _CHANGES))
-    if labels:
-        return " + ".join(labels)
-    return "rename" if any(event.kind == "rename" for event in events) else "keep"
 
 
 def _why(events: Sequence[Event]) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 from ...catalog.profiles import Profile
 from ...core.spec import Spec
 from ...errors import PlanError
+from ...voice import called
 
 __all__ = ["comfy_config", "config_metadata", "model_class", "quantization_config"]
 
@@ -81,7 +82,7 @@ def model_class(config: Mapping[str, object], profile: Profile) -> str:
     if named is not None or profile.default_class is None:
         raise PlanError(
             f"nunchaku has no class for the model class {named!r} of config.json",
-            hint="name one with --model-class",
+            hint=f"name one with {called('model_class')}",
         )
     return profile.default_class
 

@@ -20,6 +20,7 @@ from typing import IO, TYPE_CHECKING
 from ...core.dtypes import DTYPES, DType
 from ...core.spec import Spec
 from ...errors import FormatError, PlanError
+from ...voice import called
 from ..foreign import foreign
 from . import headertext
 from .headertext import Doubled, kind_of
@@ -216,7 +217,7 @@ def _metadata(metadata: object, file: str | PathLike[str]) -> dict[str, str]:
         raise FormatError(
             f"__metadata__ is a JSON {kind_of(metadata)}, not an object",
             file=file,
-            hint="`transcode meta clear FILE` takes it out",
+            hint=f"{called('clear')} takes it out",
         )
     if isinstance(metadata, Doubled):
         raise FormatError(f"__metadata__ names {metadata.key!r} twice", file=file, hint=_repair(metadata.key))
@@ -233,8 +234,8 @@ def _metadata(metadata: object, file: str | PathLike[str]) -> dict[str, str]:
 
 
 def _repair(key: str) -> str:
-    shown = key if re.fullmatch(r"[\w.:-]+", key, re.ASCII) else json.dumps(key)
-    return f"repair it: `transcode meta set FILE {shown}=VALUE`, `meta del FILE {shown}` or `meta clear FILE`"
+    ways = f"{called('set_key', 'FILE', key)}, {called('delete_key', 'FILE', key)} or {called('clear')}"
+    return f"repair it: {ways}"
 
 
 def _lenient(metadata: object, file: str | PathLike[str]) -> dict[str, str]:

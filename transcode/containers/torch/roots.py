@@ -8,6 +8,7 @@ from os import PathLike
 from typing import Any
 
 from ...errors import FormatError
+from ...voice import called
 from .placeholder import Placeholder, kind_of
 
 __all__ = [
@@ -124,7 +125,8 @@ def find_root(value: object, root_key: str | None, file: File) -> tuple[dict[obj
             raise FormatError(
                 f"its tensors may lie under {_listed(shown)}" + (" or at the top" if own else ""),
                 file=file,
-                hint=f"choose with --root-key, such as --root-key {choices[0]}, or . for all",
+                hint=f"choose with {called('root_key')}, such as"
+                f" {called('root_key', choices[0])}, or . for all",
             )
         others = [key for key in (*inner, *objects, *training, *steps) if key != follow[0]]
         if others:
@@ -180,7 +182,7 @@ def _named(value: object, root_key: str, file: File) -> dict[object, object]:
             choices = [key for key, item in value.items() if isinstance(item, dict)]
             raise FormatError(
                 f"has no root {root_key!r}", file=file,
-                hint=f"it has {_listed(choices)}" if choices else "leave --root-key out",
+                hint=f"it has {_listed(choices)}" if choices else f"leave {called('root_key')} out",
             )  # fmt: skip
         value, rest = value[key], rest[len(key) + 1 :]
     if not isinstance(value, dict):

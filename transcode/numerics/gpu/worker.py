@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from ...errors import DataError
+from ...voice import called
 
 __all__ = ["Compute", "Worker"]
 
@@ -169,7 +170,7 @@ class Worker:
         if step <= height:
             raise DataError(
                 f"{self.device}: not enough free memory for a block of {values} values",
-                hint="free some, use another device, or --device cpu",
+                hint=f"free some, use another device, or {called('device', 'cpu')}",
             )
         return step // height // 2 * height or height
 

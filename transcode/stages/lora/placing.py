@@ -10,6 +10,7 @@ from ...core.planning import Planning
 from ...core.spec import Spec
 from ...core.tensor import LazyTensor
 from ...errors import PlanError
+from ...voice import called
 from .contents import Change, Contents
 from .delta import Added, Delta, Mix
 from .places import Moved, Placed, Tokens, Whole, adds, by_rows
@@ -119,7 +120,10 @@ class _Placing:
                 held = f"quantized ({tensor.scheme.name})" if tensor.scheme is not None else kind
                 hint = "cast it to F32 first" if kind == "F64" and tensor.plain else "dequantize first"
                 if kind.startswith("F8"):
-                    hint += ", with --dequantize bf16; or with --cast bf16, where no scale belongs to it"
+                    hint += (
+                        f", with {called('dequantize', 'bf16')}; or with {called('cast', 'bf16')}, where no"
+                        " scale belongs to it"
+                    )
                 raise PlanError(
                     f"{self._contents.path.name} cannot be merged into it, it is {held}",
                     tensor=tensor.name, hint=hint,
@@ -245,7 +249,8 @@ class _Placing:
                 message = f"{why}; {more} more keys do not fit either" if more else why
                 raise PlanError(
                     message, file=path, tensor=key,
-                    hint="is it for this model? If for one with other shapes there, --allow-unmatched"
+                    hint="is it for this model? If for one with other shapes there,"
+                    f" {called('allow_unmatched')}"
                     " leaves out what does not fit",
                 )  # fmt: skip
             names = _list([*self._misfits], _NAMED)
@@ -255,7 +260,7 @@ class _Placing:
             what = f"{_keys(self._lost, 'has', 'have')} no home: {shown}"
             if not planning.allow_unmatched:
                 raise PlanError(
-                    what, file=path, hint="correct it, or pass --allow-unmatched to leave them out"
+                    what, file=path, hint=f"correct it, or pass {called('allow_unmatched')} to leave them out"
                 )
             planning.warn(f"{path}: {what}; left out")
 

@@ -22,6 +22,7 @@ from ...core.tensor import LazyTensor
 from ...errors import DataError, PlanError
 from ...numerics import nunchaku_layouts as layouts
 from ...schemes.svdquant import Calibrated, SvdqFp4, SvdqInt4
+from ...voice import called
 from .rows import Joined, Level, elements, narrow, padded
 
 __all__ = ["Linear", "fill_codes"]
@@ -29,8 +30,8 @@ __all__ = ["Linear", "fill_codes"]
 Array = NDArray[Any]
 
 _OTHER = {
-    SvdqFp4.group: "pass --float-point if it is FP4",
-    SvdqInt4.group: "leave out --float-point if it is INT4",
+    SvdqFp4.group: f"pass {called('float_point')} if it is FP4",
+    SvdqInt4.group: f"leave out {called('float_point')} if it is INT4",
 }
 
 _WARP = layouts.WARP

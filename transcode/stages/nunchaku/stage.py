@@ -14,6 +14,7 @@ from ...core.planning import Planning
 from ...core.tensor import LazyTensor
 from ...errors import PlanError
 from ...schemes.svdquant import SvdqFp4, SvdqInt4
+from ...voice import called
 from ..options import NunchakuOptions
 
 __all__ = ["Nunchaku"]
@@ -104,7 +105,7 @@ def _complain(left: Sequence[str], blocks: Iterable[tuple[str, str]], planning: 
             f"{len(branches)} tensors of low-rank branches belong to no layer in 4 bits ({_some(branches)})"
         )
         if not planning.allow_unmatched:
-            raise PlanError(told, hint="are the files of one run? or pass --allow-unmatched")
+            raise PlanError(told, hint=f"are the files of one run? or pass {called('allow_unmatched')}")
         planning.warn(told)
     for what, names in others.items():
         if names:

@@ -13,6 +13,7 @@ from ...core.event import Reason
 from ...core.planning import Planning
 from ...core.tensor import LazyTensor
 from ...errors import PlanError
+from ...voice import called
 
 __all__ = ["refuse_adapter", "refuse_nothing"]
 
@@ -42,8 +43,12 @@ def refuse_nothing(scheme: str, kept: Iterable[tuple[LazyTensor, Reason]], plann
     what = f"quantize: no tensor becomes {scheme}: {_counted(reasons, 'matrices' if matrices else 'tensors')}"
     if not planning.allow_unmatched:
         coded = any(whys[0].kind in ("not a float", "quantized already") for whys in most)
-        hint = "decode the source first, with --dequantize" if coded else "choose others, or leave it out"
-        raise PlanError(what, hint=f"{hint}; --dry-run -v --allow-unmatched tells of each tensor")
+        hint = (
+            f"decode the source first, with {called('dequantize')}"
+            if coded
+            else "choose others, or leave it out"
+        )
+        raise PlanError(what, hint=f"{hint}; {called('dry_run')} tells of each tensor")
     planning.warn(what)
 
 
@@ -79,8 +84,8 @@ def refuse_adapter(tensors: Sequence[LazyTensor], planning: Planning) -> None:
     raise PlanError(
         f"is a LoRA or another adapter, not a model: {evidence}",
         file=planning.source,
-        hint="merge it into its model (transcode run MODEL DST --lora FILE --scheme ...);"
-        " to quantize it all the same, name the tensors with --include",
+        hint=f"merge it into its model ({called('merge')});"
+        f" to quantize it all the same, name the tensors with {called('include')}",
     )
 
 

@@ -15,6 +15,7 @@ from ...core.tensor import LazyTensor
 from ...core.value import interned
 from ...errors import DataError
 from ...numerics import NonFinite, Overflow
+from ...voice import called
 from .measure import measure
 
 __all__ = ["Encoding", "Peak", "encode_tensor", "first_nonfinite"]
@@ -85,7 +86,7 @@ class Encoding(Expr):
                 f"{error.value!r} at row {start + error.row}, column {error.column} needs a scale that"
                 " F16 cannot hold",
                 tensor=tensor.source or tensor.name,
-                hint="store scales as F32 or BF16 (--scale-dtype)",
+                hint=f"store scales as F32 or BF16 ({called('scale_dtype')})",
             ) from None
 
 
@@ -143,5 +144,6 @@ def _blame(tensor: LazyTensor, error: NonFinite, start: int) -> DataError:
     return DataError(
         f"{error.value!r} at row {start + error.row}, column {error.column}",
         tensor=tensor.source or tensor.name,
-        hint="repair the source, exclude the tensor, or keep such tensors with --on-nonfinite keep",
+        hint="repair the source, exclude the tensor, or keep such tensors with"
+        f" {called('on_nonfinite', 'keep')}",
     )

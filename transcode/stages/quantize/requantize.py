@@ -15,6 +15,7 @@ from ...core.planning import Planning
 from ...core.scheme import Scheme
 from ...core.tensor import LazyTensor
 from ...errors import PlanError
+from ...voice import called
 from ..dequantize import Decoding
 from ..repack import model_dtype, regrouped, undecoded
 from .share_scale import has_global_scale
@@ -44,12 +45,12 @@ def refuse_quantized(tensors: Sequence[LazyTensor], planning: Planning) -> froze
             tensor=codes,
             hint="transcode does not decode that; take a source that is not quantized"
             if stored.foreign
-            else "add --dequantize bf16: they are decoded first, in the same run",
+            else f"add {called('dequantize', 'bf16')}: they are decoded first, in the same run",
         )
     if bare := plain_fp8(tensors, stored):
         planning.warn(
             f"{len(bare)} tensors are {bare[0].spec.dtype.name} without a scale, and are not quantized"
-            f" ({bare[0].name} ...); --cast bf16 makes them floats, in the same run"
+            f" ({bare[0].name} ...); {called('cast', 'bf16')} makes them floats, in the same run"
         )
     return stored.parts
 
@@ -111,7 +112,7 @@ def staying(
     for (scheme, option), count in idle.items():
         planning.warn(
             f"{option} does nothing for {count} tensors that are {scheme} already and keep their codes;"
-            " --dequantize bf16 encodes them anew"
+            f" {called('dequantize', 'bf16')} encodes them anew"
         )
     return stays
 
@@ -150,11 +151,14 @@ def note_again(decided: Iterable[tuple[LazyTensor, object, object]], planning: P
     for (before, after, between), count in kinds.items():
         spared = ""
         if between in _ROUNDED:
-            spared = f"; --dequantize f32 spares a rounding to {between} between, {_ROUNDED[between]}"
+            spared = (
+                f"; {called('dequantize', 'f32')} spares a rounding to {between} between, {_ROUNDED[between]}"
+            )
         anew = f"{count} {'tensor is' if count == 1 else 'tensors are'} encoded anew as {after}"
         planning.note(
             f"{anew} after decoding ({before}): with scales of their own, so values change where these are"
-            " not what they were; what the first rounding lost stays lost (--measure tells the second in dB)"
+            " not what they were; what the first rounding lost stays lost"
+            f" ({called('measure')} tells the second in dB)"
             f"{spared}"
         )
 

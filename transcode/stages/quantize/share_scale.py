@@ -12,6 +12,7 @@ from ...core.planning import Planning
 from ...core.scheme import Scheme
 from ...core.tensor import LazyTensor
 from ...errors import PlanError
+from ...voice import called
 from .choice import Choice
 from .encode import Peak
 
@@ -77,7 +78,7 @@ def needed_looks(
     if idle:
         message = f"share_scale: no two tensors with a global scale are those of {' or of '.join(idle)}"
         if not planning.allow_unmatched:
-            raise PlanError(message, hint="correct it, leave it out, or pass --allow-unmatched")
+            raise PlanError(message, hint=f"correct it, leave it out, or pass {called('allow_unmatched')}")
         planning.warn(message)
     return {
         number: tuple(own[member] for member in members) for members in groups.values() for number in members

@@ -17,6 +17,7 @@ from ...core.scheme import Scheme
 from ...core.tensor import LazyTensor
 from ...errors import PlanError, RecipeError
 from ...schemes.text import Options, parse_scheme
+from ...voice import called
 from ..cast import cast_tensor, float_dtype
 from ..opening import arranged
 from ..options import QuantizeOptions
@@ -175,14 +176,15 @@ class Quantize(QuantizeOptions, Transform):
             raise PlanError(
                 f"cannot become {scheme.name}: {refusal}",
                 tensor=tensor.name,
-                hint="exclude it, or pass --on-bad-shape keep",
+                hint=f"exclude it, or pass {called('on_bad_shape', 'keep')}",
             )
         if self.on_bad_shape == "pad" and len(tensor.spec.shape) == 2:
             if consumer is not None and not consumer.pads:
                 raise PlanError(
                     f"cannot be padded: {consumer.name} knows the model's shapes, and compares",
                     tensor=tensor.name,
-                    hint="pass --on-bad-shape keep; only --convention neutral takes padded tensors",
+                    hint=f"pass {called('on_bad_shape', 'keep')}; only"
+                    f" {called('convention', 'neutral')} takes padded tensors",
                 )
             size = (
                 -(-n // m) * m for n, m in zip(tensor.spec.shape, multiple(scheme, consumer), strict=True)

@@ -27,12 +27,15 @@ from os import PathLike
 from pathlib import Path
 from typing import Literal
 
+from ....core.shown import Overview, Shown
+from ....core.text import count, size
 from ....errors import FormatError, PlanError, TranscodeError
 from ....io import front
 from ....io.folder import local
 from ....io.links import shared
 from ....io.lock import locked
 from ....io.system import replace, sync, sync_folder, write_at
+from ....voice import called
 from .. import header
 from . import undo
 from .replace import Progress, keep_copy, silent, stream
@@ -81,8 +84,8 @@ class Options:
     progress: Progress = field(default=silent, repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Edited:
+@dataclass(frozen=True, slots=True, repr=False)
+class Edited(Shown):
     """What an edit did, or would do.
 
     Attributes:
@@ -104,6 +107,11 @@ class Edited:
     header_after: int
     written: int = 0
     backup: Path | None = None
+
+    def overview(self) -> Overview:
+        """Where, how, and of how many keys."""
+        keys = f"{count(len(self.before), 'key')} before, {len(self.after)} after"
+        return Overview(f"Edited {self.path}: {self.way}, {keys}, {size(self.written)} written")
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +241,9 @@ def _opened(path: str | PathLike[str], options: Options) -> Iterator[tuple[int, 
         why = None if options.follow_links else shared(path)
         if why is not None:
             raise TranscodeError(
-                why, file=path, hint="copy the file first, or pass --follow-links to edit it all the same"
+                why,
+                file=path,
+                hint=f"copy the file first, or pass {called('follow_links')} to edit it all the same",
             )
         real = os.path.realpath(path)
         with locked(real, wait=options.wait) as fd:

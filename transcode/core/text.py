@@ -1,0 +1,36 @@
+"""Sizes, numbers and names as people read them."""
+
+from __future__ import annotations
+
+__all__ = ["clipped", "count", "printable", "size"]
+
+
+def size(nbytes: float) -> str:
+    """Bytes for people, in powers of ten."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if nbytes < 999.5:
+            return f"{nbytes:.0f} {unit}" if unit == "B" else f"{nbytes:.3g} {unit}"
+        nbytes /= 1000
+    return f"{nbytes:.3g} TB"
+
+
+def count(number: int, what: str) -> str:
+    """``"1 file"``, ``"2 files"``."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def clipped(text: str, most: int) -> str:
+    """The text; of a longer one the beginning."""
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def printable(text: object, most: int = 200) -> str:
+    """One line of text, whatever a file may have put into it: what does not print is spelled as an escape.
+
+    Args:
+        most: characters, of which there are no more.
+    """
+    line = str(text)[: most + 1]
+    if not line.isprintable():
+        line = "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in line)
+    return clipped(line, most)
