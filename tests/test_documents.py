@@ -134,6 +134,7 @@ def test_links_are_those_of_the_site():
     # a page that stands elsewhere links as it stands in the repository
     assert site_hooks.relinked("[a](docs/reliability.md)", "changelog.md") == "[a](reliability.md)"
     assert site_hooks.relinked("[a](formats/README.md)", "extend/contributing.md") == "[a](formats.md)"
+    assert site_hooks.relinked("[a](../formats/README.zh.md#b)", "how.md") == "[a](extend/formats.zh.md#b)"
 
 
 def test_the_readme_is_one_screen():
@@ -176,7 +177,18 @@ def test_every_page_is_in_chinese():
     assert chinese == {run_documents.translation(page) for page in ENGLISH}
 
 
-@pytest.mark.parametrize("page", ENGLISH, ids=ENGLISH_IDS)
+TRANSLATED = [
+    *ENGLISH,
+    *(page for page in map(ROOT.joinpath, site_hooks.ELSEWHERE) if run_documents.translation(page).exists()),
+]
+
+
+def test_pages_that_stand_elsewhere_are_in_chinese_where_users_need_them():
+    names = {str(page.relative_to(ROOT)) for page in TRANSLATED}
+    assert {"formats/README.md", "tools/MIGRATING.md"} <= names
+
+
+@pytest.mark.parametrize("page", TRANSLATED, ids=[str(page.relative_to(ROOT)) for page in TRANSLATED])
 def test_the_chinese_page_holds_what_the_english_one_does(page: Path):
     """So what is run, linked and counted of the one is so of the other."""
     chinese = run_documents.translation(page).read_text(encoding="utf-8")
@@ -240,9 +252,7 @@ def test_what_is_printed_is_written_into_the_chinese_page_too(tmp_path, monkeypa
     )
 
 
-PICTURES = sorted(
-    path for path in (ROOT / "docs" / "img").glob("*.svg") if not path.name.endswith(".zh.svg")
-)
+PICTURES = sorted(path for path in (ROOT / "docs" / "img").glob("*.svg") if not path.name.endswith(".zh.svg"))
 
 
 @pytest.mark.parametrize("picture", PICTURES, ids=[path.name for path in PICTURES])

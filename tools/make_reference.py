@@ -449,7 +449,11 @@ _PAGES = {
 def pages(language: str, words: Words) -> dict[Path, str]:
     """Every page of one language: path and text."""
     suffix = ".md" if language == "en" else f".{language}.md"
-    return {REFERENCE / f"{name}{suffix}": page(words).rstrip("\n") + "\n" for name, page in _PAGES.items()}
+    return {
+        REFERENCE / f"{name}{suffix}": re.sub(r"(\]\(\w+)\.md\b", rf"\1{suffix}", page(words)).rstrip("\n")
+        + "\n"
+        for name, page in _PAGES.items()
+    }
 
 
 def main(argv: Sequence[str] | None = None) -> int:

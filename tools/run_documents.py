@@ -1,6 +1,6 @@
 """Run every command, Python block and recipe of README.md and docs/, in a temporary folder for each page.
 
-    python tools/run_documents.py                  # all English pages: ends with 1 and says what is not as it stands
+    python tools/run_documents.py                  # all pages: ends with 1 and says what is not as it stands
     python tools/run_documents.py docs/use/vllm.md
     python tools/run_documents.py --update         # write what commands print now into the pages
 
