@@ -450,10 +450,15 @@ def pages(language: str, words: Words) -> dict[Path, str]:
     """Every page of one language: path and text."""
     suffix = ".md" if language == "en" else f".{language}.md"
     return {
-        REFERENCE / f"{name}{suffix}": re.sub(r"(\]\(\w+)\.md\b", rf"\1{suffix}", page(words)).rstrip("\n")
-        + "\n"
+        REFERENCE / f"{name}{suffix}": _tidy(page(words), suffix).rstrip("\n") + "\n"
         for name, page in _PAGES.items()
     }
+
+
+def _tidy(text: str, suffix: str) -> str:
+    """Links to pages of the same language, and no space behind full-width punctuation."""
+    text = re.sub(r"(\]\(\w+)\.md\b", rf"\1{suffix}", text)
+    return re.sub(r"(?<=[\u3002\uff1a\uff1b]) (?!\|)", "", text)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
