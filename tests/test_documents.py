@@ -1,10 +1,13 @@
-"""What the documents say is so: commands run, what is printed is printed, quoted errors are the code's."""
+"""What the documents say is so: commands run, what is printed is printed, quoted errors are the code's,
+and the Chinese pages say what the English ones do."""
 
 from __future__ import annotations
 
 import ast
 import re
 import shutil
+import xml.etree.ElementTree as ET
+from collections import Counter
 from pathlib import Path
 
 import make_reference
@@ -15,11 +18,13 @@ import site_hooks
 ROOT = Path(__file__).parents[1]
 PAGES = run_documents.pages()
 IDS = [str(page.relative_to(ROOT)) for page in PAGES]
+ENGLISH = run_documents.originals()
+ENGLISH_IDS = [str(page.relative_to(ROOT)) for page in ENGLISH]
 
 _LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=IDS)
+@pytest.mark.parametrize("page", ENGLISH, ids=ENGLISH_IDS)
 def test_every_command_runs(page: Path, tmp_path: Path):
     run_documents.run_page(page, tmp_path / "page")
 
@@ -129,8 +134,138 @@ def test_links_are_those_of_the_site():
     # a page that stands elsewhere links as it stands in the repository
     assert site_hooks.relinked("[a](docs/reliability.md)", "changelog.md") == "[a](reliability.md)"
     assert site_hooks.relinked("[a](formats/README.md)", "extend/contributing.md") == "[a](formats.md)"
+    assert site_hooks.relinked("[a](../formats/README.zh.md#b)", "how.md") == "[a](extend/formats.zh.md#b)"
 
 
 def test_the_readme_is_one_screen():
     words = len((ROOT / "README.md").read_text(encoding="utf-8").split())
     assert words < 900, words
+
+
+# Chinese ----------------------------------------------------------------------------------------------------
+
+_REMARK = re.compile(r"(^|\s+)# .*$")
+_FENCED = re.compile(r"^ *```.*?^ *```$", re.MULTILINE | re.DOTALL)
+_HEADING = re.compile(r"^(#+) ", re.MULTILINE)
+_SPAN = re.compile(r"`([^`]+)`")
+_NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
+
+
+def kept(text: str) -> dict[str, object]:
+    """What a translation of a page has in common with it; remarks in commands and recipes are translated."""
+    held = []
+    for block in run_documents.blocks(text):
+        lines = block.lines
+        if block.language in ("sh", "python", "yaml"):
+            lines = [_REMARK.sub("", line) for line in lines]
+        held.append((block.language, block.notes, lines))
+    prose = re.sub(r"<!--.*?-->|<a id=.*?></a>", "", _FENCED.sub("", text))
+    targets = [re.sub(r"\.zh\.(md|svg)\b", r".\1", one or two) for one, two in _LINK.findall(prose)]
+    plain = _LINK.sub(lambda match: match.group().partition("](")[0], prose)
+    return {
+        "blocks": held,
+        "levels of headings": _HEADING.findall(prose),
+        "links": Counter(targets),
+        "code": {" ".join(span.split()) for span in _SPAN.findall(plain)},
+        "rows of tables": [line.count("|") for line in prose.splitlines() if line.startswith("|")],
+        "numbers": set(_NUMBER.findall(_SPAN.sub("", plain))),
+    }
+
+
+def test_every_page_is_in_chinese():
+    chinese = {page for page in PAGES if page.name.endswith(".zh.md")}
+    assert chinese == {run_documents.translation(page) for page in ENGLISH}
+
+
+TRANSLATED = [
+    *ENGLISH,
+    *(page for page in map(ROOT.joinpath, site_hooks.ELSEWHERE) if run_documents.translation(page).exists()),
+]
+
+
+def test_pages_that_stand_elsewhere_are_in_chinese_where_users_need_them():
+    names = {str(page.relative_to(ROOT)) for page in TRANSLATED}
+    assert {"formats/README.md", "tools/MIGRATING.md"} <= names
+
+
+@pytest.mark.parametrize("page", TRANSLATED, ids=[str(page.relative_to(ROOT)) for page in TRANSLATED])
+def test_the_chinese_page_holds_what_the_english_one_does(page: Path):
+    """So what is run, linked and counted of the one is so of the other."""
+    chinese = run_documents.translation(page).read_text(encoding="utf-8")
+    english = page.read_text(encoding="utf-8")
+    mine, theirs = kept(chinese), kept(english)
+    for what, value in theirs.items():
+        # sentences of the reference are those of docs/zh.yaml, which quote differently
+        if page.parent.name != "reference" or what not in ("code", "numbers"):
+            assert mine[what] == value, what
+    # a page that was copied and not translated
+    assert len(re.findall("[\u4e00-\u9fff]", chinese)) > 0.03 * len(english), "is not in Chinese"
+
+
+PAGE = """# A
+
+See [b](b.md#c), ![d](img/d.svg) and `--flag`: 3 of them.
+
+| a | b |
+|---|---|
+
+<!-- exit: 1 -->
+```sh
+transcode run a b    # remark
+```
+
+```console
+$ transcode --version
+1
+```
+"""
+
+
+@pytest.mark.parametrize(
+    ("what", "old", "new"),
+    [
+        ("blocks", "run a b", "run a c"),
+        ("blocks", "```console\n$ transcode --version\n1", "```console\n$ transcode --version\n2"),
+        ("blocks", "exit: 1", "exit: 2"),
+        ("levels of headings", "# A", "## A"),
+        ("links", "b.md#c", "b.md#d"),
+        ("code", "--flag", "--flags"),
+        ("rows of tables", "|---|---|", "|---|---|\n| c | d |"),
+        ("numbers", "3 of", "4 of"),
+    ],
+)
+def test_a_page_that_drifts_is_noticed(what, old, new):
+    assert PAGE.count(old) == 1
+    translated = PAGE.replace("b.md", "b.zh.md").replace("d.svg", "d.zh.svg").replace("remark", "\u6ce8")
+    assert kept(translated) == kept(PAGE)
+    drifted = kept(PAGE.replace(old, new))
+    assert [key for key, value in kept(PAGE).items() if drifted[key] != value] == [what]
+
+
+def test_what_is_printed_is_written_into_the_chinese_page_too(tmp_path, monkeypatch):
+    chinese = tmp_path / "page.zh.md"
+    chinese.write_text("# \u9875\n\n```sh\ntrue  # \u6ce8\n```\n```console\n$ echo one\nold\n```\n", "utf-8")
+    english = "```sh\ntrue  # remark\n```\n```console\n$ echo one\nold\n```\n"
+    said(english, tmp_path, monkeypatch, update=True)
+    assert chinese.read_text("utf-8") == (
+        "# \u9875\n\n```sh\ntrue  # \u6ce8\n```\n```console\n$ echo one\none\n```\n"
+    )
+
+
+PICTURES = sorted(path for path in (ROOT / "docs" / "img").glob("*.svg") if not path.name.endswith(".zh.svg"))
+
+
+@pytest.mark.parametrize("picture", PICTURES, ids=[path.name for path in PICTURES])
+def test_pictures_differ_in_their_words_only(picture: Path):
+    def drawn(path: Path) -> list[object]:
+        return [
+            (element.tag, {key: value for key, value in element.attrib.items() if key != "font-family"})
+            for element in ET.parse(path).iter()
+        ]
+
+    def phrases(path: Path) -> set[str]:
+        return {str(e.text) for e in ET.parse(path).iter() if e.tag.endswith(("}text", "}title"))}
+
+    chinese = picture.with_name(f"{picture.stem}.zh.svg")
+    assert drawn(chinese) == drawn(picture)
+    assert not {text for text in phrases(chinese) & phrases(picture) if " " in text}

@@ -122,7 +122,7 @@ def check(folder: Path) -> list[str]:
     os.environ["TRANSCODE_FORMATS"] = str(folder)
     found: list[str] = []
     for path in sorted(folder.rglob("*")):
-        if path.is_dir() or path.name == "README.md":
+        if path.is_dir() or path.name in ("README.md", "README.zh.md"):
             continue
         kind = path.parent.name if path.parent.parent == folder else None
         if kind not in CHECKS or path.suffix != ".yaml":

@@ -331,17 +331,25 @@ def _python(words: Words) -> str:
         ),
     )
     for name in transcode.__all__:
-        public = getattr(transcode, name)
-        text += f"## tc.{name}\n\n"
-        if not inspect.isclass(public):
-            text += f"```text\ntc.{name}{_signature(public)}\n```\n\n"
-        body, arguments = documented(public)
-        text += "".join(f"{_prose(words(paragraph))}\n\n" for paragraph in body)
-        if arguments:
-            rows = [(_code(key), _prose(words(said))) for key, said in arguments.items()]
-            text += _table((words("argument"), words("meaning")), rows)
-        if inspect.isclass(public):
-            text += _members(public, words)
+        text += _offered(f"tc.{name}", getattr(transcode, name), words)
+    return text
+
+
+def _offered(name: str, public: Any, words: Words, depth: int = 2) -> str:
+    """A function, a class with its members, or a module with what it offers."""
+    text = f"{'#' * depth} {name}\n\n"
+    if inspect.isfunction(public):
+        text += f"```text\n{name}{_signature(public)}\n```\n\n"
+    body, arguments = documented(public)
+    text += "".join(f"{_prose(words(paragraph))}\n\n" for paragraph in body)
+    if arguments:
+        rows = [(_code(key), _prose(words(said))) for key, said in arguments.items()]
+        text += _table((words("argument"), words("meaning")), rows)
+    if inspect.isclass(public):
+        text += _members(public, words)
+    if inspect.ismodule(public):
+        for inner in public.__all__:
+            text += _offered(f"{name}.{inner}", getattr(public, inner), words, depth + 1)
     return text
 
 
@@ -388,7 +396,6 @@ def documented(thing: Any) -> tuple[list[str], dict[str, str]]:
     return paragraphs, arguments
 
 
-
 # All of it --------------------------------------------------------------------------------------------------
 
 _PAGES = {
@@ -404,7 +411,16 @@ _PAGES = {
 def pages(language: str, words: Words) -> dict[Path, str]:
     """Every page of one language: path and text."""
     suffix = ".md" if language == "en" else f".{language}.md"
-    return {REFERENCE / f"{name}{suffix}": page(words).rstrip("\n") + "\n" for name, page in _PAGES.items()}
+    return {
+        REFERENCE / f"{name}{suffix}": _tidy(page(words), suffix).rstrip("\n") + "\n"
+        for name, page in _PAGES.items()
+    }
+
+
+def _tidy(text: str, suffix: str) -> str:
+    """Links to pages of the same language, and no space behind full-width punctuation."""
+    text = re.sub(r"(\]\(\w+)\.md\b", rf"\1{suffix}", text)
+    return re.sub(r"(?<=[\u3002\uff1a\uff1b]) (?!\|)", "", text)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -13,6 +13,9 @@ Blocks of a page run in their order and in one folder, as a reader would type th
 * ``yaml``: a recipe, which is read.
 * any other language, ``text`` for one, is not looked at: for servers and GPUs that a test has not.
 
+A Chinese page (``page.zh.md``) holds the same blocks, which ``tests/test_documents.py`` compares, so it is
+not run by itself; ``--update`` writes into it what the English one says.
+
 Comments on a line of their own say the rest, of the next block: ``<!-- with: NAME=KIND, ... -->`` lets the
 folder hold what ``document_files.py`` knows by that kind, ``<!-- file: NAME -->`` writes the block to a
 file, ``<!-- exit: 2 -->`` is the exit code of its last command, ``<!-- shown -->`` says that it is not run.
@@ -37,7 +40,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Block", "Trouble", "blocks", "pages", "run_page"]
+__all__ = ["Block", "Trouble", "blocks", "carried", "originals", "pages", "run_page", "translation"]
 
 ROOT = Path(__file__).parents[1]
 WIDTH = "100"
@@ -78,6 +81,29 @@ class Block:
 def pages() -> list[Path]:
     """README and every page of docs, in all languages."""
     return [*sorted(ROOT.glob("README*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def originals() -> list[Path]:
+    """The pages that are run: those in English."""
+    return [page for page in pages() if not page.name.endswith(".zh.md")]
+
+
+def translation(page: Path) -> Path:
+    """Where the Chinese of an English page stands."""
+    return page.with_name(f"{page.stem}.zh.md")
+
+
+def carried(original: str, translated: str) -> str:
+    """A translated page that shows what the commands of the original page are said to print.
+
+    Raises:
+        ValueError: the pages have not the same number of blocks.
+    """
+    lines = translated.splitlines()
+    for new, old in reversed(list(zip(blocks(original), blocks(translated), strict=True))):
+        if new.language == "console":
+            lines[old.line : old.line + len(old.lines)] = new.lines
+    return "\n".join(lines) + "\n"
 
 
 def blocks(text: str) -> list[Block]:
@@ -154,7 +180,10 @@ class _Page:
             lines = self.text.splitlines()
             for start, stop, new in reversed(changes):
                 lines[start:stop] = new
-            self.path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+            updated = "\n".join(lines) + "\n"
+            self.path.write_text(updated, encoding="utf-8")
+            if (chinese := translation(self.path)).exists():
+                chinese.write_text(carried(updated, chinese.read_text(encoding="utf-8")), encoding="utf-8")
 
     def _trouble(self, block: Block, what: str, index: int = -1) -> Trouble:
         return Trouble(f"{self.path.relative_to(ROOT)}:{block.line + 1 + index}: {what}")
@@ -379,7 +408,7 @@ def main() -> int:
     parser.add_argument("--update", action="store_true", help="write what commands print into the pages")
     arguments = parser.parse_args()
     failed = 0
-    for page in [path.resolve() for path in arguments.pages] or pages():
+    for page in [path.resolve() for path in arguments.pages] or originals():
         with tempfile.TemporaryDirectory() as folder:
             try:
                 run_page(page, Path(folder) / "page", update=arguments.update)

@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-__all__ = ["ELSEWHERE", "on_files", "on_page_markdown", "on_page_read_source", "relinked"]
+__all__ = ["ELSEWHERE", "elsewhere", "on_files", "on_page_markdown", "on_page_read_source", "relinked"]
 
 ROOT = Path(__file__).parents[1]
 
@@ -29,6 +29,12 @@ ELSEWHERE = {
 _LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)\s]+)\)")
 
 
+def elsewhere() -> dict[str, str]:
+    """The same of every language in which such a page is there: ``README.zh.md`` beside ``README.md``."""
+    chinese = {path.replace(".md", ".zh.md"): uri.replace(".md", ".zh.md") for path, uri in ELSEWHERE.items()}
+    return {**ELSEWHERE, **{path: uri for path, uri in chinese.items() if (ROOT / path).exists()}}
+
+
 def relinked(text: str, page: str) -> str:
     """The text of a page with links as the site has them.
 
@@ -36,7 +42,8 @@ def relinked(text: str, page: str) -> str:
         text: Markdown, with links as they lead in the repository.
         page: path of the page in the site, in its default language, e.g. ``use/vllm.md``.
     """
-    homes = {uri: path for path, uri in ELSEWHERE.items()}
+    uris = elsewhere()
+    homes = {uri: path for path, uri in uris.items()}
     here = homes.get(page, f"docs/{page}")
 
     def link(match: re.Match[str]) -> str:
@@ -45,8 +52,8 @@ def relinked(text: str, page: str) -> str:
         if not path or "://" in target or target.startswith("mailto:"):
             return match.group()
         path = posixpath.normpath(posixpath.join(posixpath.dirname(here), path))
-        if path in ELSEWHERE:
-            path = ELSEWHERE[path]
+        if path in uris:
+            path = uris[path]
         elif path.startswith("docs/"):
             path = path.removeprefix("docs/")
         elif (ROOT / path).exists():
@@ -62,7 +69,7 @@ def on_files(files: Any, *, config: Any) -> Any:
     """Add the pages that stand elsewhere; what they hold, :func:`on_page_read_source` says."""
     from mkdocs.structure.files import File
 
-    for uri in ELSEWHERE.values():
+    for uri in elsewhere().values():
         files.append(File(uri, config.docs_dir, config.site_dir, config.use_directory_urls))
     return files
 
@@ -72,7 +79,7 @@ on_files.mkdocs_priority = 100  # type: ignore[attr-defined]  # before the langu
 
 def on_page_read_source(*, page: Any, config: Any) -> str | None:
     """The text of a page that stands elsewhere."""
-    homes = {uri: path for path, uri in ELSEWHERE.items()}
+    homes = {uri: path for path, uri in elsewhere().items()}
     home = homes.get(page.file.src_uri)
     return None if home is None else (ROOT / home).read_text(encoding="utf-8")
 
