@@ -1,7 +1,6 @@
 """Kernels are compiled once per machine, wherever the package lies, and the user hears of it just then."""
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -43,21 +42,12 @@ def run(**environment):
     return int(count), folder
 
 
-@pytest.fixture(scope="module")
-def compiled(tmp_path_factory):
-    """A folder in which a first process left its kernels; to be copied."""
-    folder = tmp_path_factory.mktemp("compiled")
-    count, where = run(XDG_CACHE_HOME=str(folder))
-    assert count == 1
-    assert Path(where).parent == folder / "transcode"
-    assert list(Path(where).rglob("*.nbi"))
-    return folder
-
-
-def test_the_second_process_compiles_nothing(compiled):
-    count, folder = run(XDG_CACHE_HOME=str(compiled))
-    assert count == 0
-    assert Path(folder).parent == compiled / "transcode"
+def test_the_second_process_compiles_nothing(tmp_path):
+    first = run(XDG_CACHE_HOME=str(tmp_path))
+    assert first[0] == 1
+    assert Path(first[1]).parent == tmp_path / "transcode"
+    assert list(Path(first[1]).rglob("*.nbi"))
+    assert run(XDG_CACHE_HOME=str(tmp_path)) == (0, first[1])
 
 
 def test_numba_cache_dir_wins(tmp_path):
@@ -111,18 +101,15 @@ def damage(path, how):
 
 @pytest.mark.parametrize("kind", ["*.nbi", "*.nbc"])
 @pytest.mark.parametrize("how", ["emptied", "cut", "flipped", "foreign"])
-def test_a_damaged_cache_is_compiled_anew(kind, how, compiled, tmp_path):
-    cache = tmp_path / "cache"
-    shutil.copytree(compiled, cache)
-    files = list(cache.rglob(kind))
+def test_a_damaged_cache_is_compiled_anew(kind, how, tmp_path):
+    _, folder = run(XDG_CACHE_HOME=str(tmp_path))
+    files = list(Path(folder).rglob(kind))
     assert files
     for path in files:
         damage(path, how)
-    count, folder = run(XDG_CACHE_HOME=str(cache), PYTHONWARNINGS="ignore")
-    assert count == 1
-    assert Path(folder).parent == cache / "transcode"
+    assert run(XDG_CACHE_HOME=str(tmp_path), PYTHONWARNINGS="ignore") == (1, folder)
     assert not list(Path(folder).rglob("never"))
-    assert run(XDG_CACHE_HOME=str(cache)) == (0, folder)
+    assert run(XDG_CACHE_HOME=str(tmp_path)) == (0, folder)
 
 
 WHOLE = """
