@@ -1,5 +1,5 @@
 # make demo    convert a small checkpoint and look at the result
-# make test    run the tests; PYTEST_ARGS="-k header" runs some
+# make test    run the tests; PYTEST_ARGS="-k header" runs some, JOBS=4 in four processes, JOBS=0 in this one
 # make docs    build the documentation as a site, into site/ (SITE=DIR)
 # make check   everything else that must hold: style, types, import layers, catalog, distribution, documentation
 #
@@ -11,6 +11,7 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 DEMO ?= demo
 SITE ?= site
+JOBS ?= 2
 
 BIN := $(VENV)/bin
 USER_STAMP := $(VENV)/.transcode-installed
@@ -23,8 +24,10 @@ demo: install
 	$(BIN)/transcode run fixtures/wan_tiny $(DEMO)/wan_tiny_int8.safetensors --scheme int8 --force
 	$(BIN)/transcode inspect $(DEMO)/wan_tiny_int8.safetensors
 
+# Tests start hundreds of commands: what Python compiles for one must serve the others, whatever is set outside.
+test: export PYTHONDONTWRITEBYTECODE =
 test: dev
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(PYTEST_ARGS)
 
 check: style format types layers formats wheel docs
 

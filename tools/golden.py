@@ -22,6 +22,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -417,7 +418,10 @@ def carry_out(case: Case, folder: Path) -> Result:
         message = re.sub(r"(/[^\s/:']+)*/(?=[^\s/:']+)", "", f"{type(error).__name__}: {error}")
         return message.strip()
     finally:
-        subprocess.run(["rm", "-rf", str(out)], check=True)
+        if out.is_dir():
+            shutil.rmtree(out)
+        else:
+            out.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -440,19 +444,29 @@ def _version() -> Iterator[None]:
 
 
 def results(
-    only: str = "", *, every: int = 1, tell: Callable[[str], None] = lambda name: None
+    only: str = "",
+    *,
+    every: int = 1,
+    share: tuple[int, int] = (0, 1),
+    tell: Callable[[str], None] = lambda name: None,
 ) -> dict[str, Result]:
-    """Results by name of the cases whose name matches a regular expression; of one of so many of them."""
+    """Results by name of the cases whose name matches a regular expression.
+
+    Args:
+        every: of so many cases one.
+        share: (number, count): of those, one of so many shares of neighbours, which have their sources alike.
+        tell: is given the name of each case before it is carried out.
+    """
     wanted = re.compile(only)
     with _version(), tempfile.TemporaryDirectory(prefix="golden-") as temporary, contextlib.chdir(temporary):
         folder = Path(temporary)
         table: dict[str, Result] = {}
-        matching = (case for case in cases(Maker(folder / "sources")) if wanted.search(case.name))
-        for number, case in enumerate(matching):
-            if number % every == 0:
-                assert case.name not in table, case.name
-                tell(case.name)
-                table[case.name] = carry_out(case, folder)
+        matching = [case for case in cases(Maker(folder / "sources")) if wanted.search(case.name)][::every]
+        begin, end = (len(matching) * (share[0] + n) // share[1] for n in (0, 1))
+        for case in matching[begin:end]:
+            assert case.name not in table, case.name
+            tell(case.name)
+            table[case.name] = carry_out(case, folder)
         return table
 
 

@@ -1,4 +1,4 @@
-"""Kill a run before each of its calls that change the disk. Run as a program, by ``test_sink_crash.py``.
+"""Kill a run before each of its calls that change the disk. Run as a program, by ``test_crash.py``.
 
 ``python killing_sink.py FOLDER WAY`` prints JSON. A child is forked for every trial; it dies before its N-th
 call of the functions in :data:`CALLS`, for N = 1, 2, ... until a run gets to its end. WAY is ``file`` (one
@@ -9,7 +9,6 @@ in an older version).
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import struct
@@ -19,8 +18,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from attacks.engine import Injection, dying, survives
+
 import transcode as tc
-from transcode.io import system
 
 CALLS = ("open", "close", "fsync", "rename", "replace", "unlink", "mkdir", "rmdir")
 TENSORS = 4
@@ -45,44 +45,14 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if not path.name.startswith(".")}
 
 
-def dying(number: int, action: Callable[[], object]) -> Callable[[], None]:
-    """An action whose process is killed before its N-th call."""
-    seen = 0
+def killed(number: int, folder: Path, action: Callable[[], object]) -> bool:
+    """Whether an action was killed before its N-th call; False if it ended before."""
 
-    def counted(real: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any, **options: Any) -> Any:
-            nonlocal seen
-            seen += 1
-            if seen == number:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return real(*args, **options)
-
-        return call
-
-    def patched() -> None:
-        for name in CALLS:
-            setattr(os, name, counted(getattr(os, name)))
-        system._pwrite = counted(system._pwrite)
+    def injected() -> None:
+        Injection(folder, number, dying(signal.SIGKILL), CALLS).install()
         action()
 
-    return patched
-
-
-def survives(action: Callable[[], object]) -> bool:
-    """Run in a child; False if it was killed."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            action()
-        except BaseException as error:
-            os.write(2, f"{type(error).__name__}: {error}\n".encode())
-            os._exit(1)
-        os._exit(0)
-    _, status = os.waitpid(pid, 0)
-    if os.WIFSIGNALED(status):
-        return False
-    assert os.WEXITSTATUS(status) == 0, "the run failed"
-    return True
+    return not survives(injected)
 
 
 def main(root: str, way: str) -> None:
@@ -111,7 +81,7 @@ def main(root: str, way: str) -> None:
         target.unlink(missing_ok=True)
         if way != "fresh":
             write(sources[0], target)
-        done = survives(dying(number, lambda: write(sources[1], target)))
+        done = not killed(number, folder, lambda: write(sources[1], target))
         found = contents(target) if target.exists() else {}
         if way == "there":
             state = "old" if found == old else "new" if found == new else "between"

@@ -117,7 +117,7 @@ def test_order_on_disk(way: str, drop_cache: bool, wan: Path, tmp_path: Path, lo
 def test_killed_before_every_call(way: str, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("killing_sink.py")), str(tmp_path), way],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tools'}"},
         capture_output=True,
         text=True,
         timeout=300,

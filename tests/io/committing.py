@@ -15,7 +15,8 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-from attacks.engine import fork, kill_at
+from attacks.engine import Injection, fork, kill_at
+from attacks.engine import failing as error_of
 from safetensors.numpy import load_file, save_file
 
 import transcode as tc
@@ -25,6 +26,7 @@ from transcode.execution import staging
 from transcode.execution.execute import execute
 
 NAMES = [f"blocks.{number}.weight" for number in range(4)]
+CALLS = ("open", "stat", "fsync", "replace", "unlink", "write", "pwrite", "listdir")
 INDEX = "model.safetensors.index.json"
 
 
@@ -107,26 +109,13 @@ def failing(number: int, folder: Path) -> bool:
 
     def action() -> None:
         run = staged(folder, 2)
-        left = [number]
-
-        def counted(name: str):
-            real = getattr(os, name)
-
-            def call(*args, **rest):
-                left[0] -= 1
-                if left[0] == 0:
-                    raise OSError(errno.EIO, "Input/output error", str(args[0]))
-                return real(*args, **rest)
-
-            return call
-
-        for name in ("open", "stat", "fsync", "replace", "unlink", "write", "pwrite", "listdir"):
-            setattr(os, name, counted(name))
+        injection = Injection(folder, number, error_of(errno.EIO), CALLS)
+        injection.install()
         try:
             commit(run)
         except TranscodeError as error:
             os._exit(3 if "Input/output error" in str(error) else 1)
-        os._exit(0 if left[0] > 0 else 3)
+        os._exit(0 if injection.seen < number else 3)
 
     _, status = os.waitpid(fork(action), 0)
     assert os.WIFEXITED(status), status

@@ -276,6 +276,49 @@ def test_few_files_are_open_however_many_are_read(tmp_path):
     assert descriptors() <= before
 
 
+def test_a_disk_that_is_slow_to_open_holds_up_nobody_else(tmp_path, monkeypatch):
+    """And of two that open the same file one is kept, and the descriptor of the other is closed."""
+    paths = [tmp_path / name for name in ("slow", "quick")]
+    for path in paths:
+        path.write_bytes(path.name.encode() * 8)
+    slow, quick = (local.MappedFile(path) for path in paths)
+    waiting, go = threading.Semaphore(0), threading.Event()
+    opened, real = [], os.open
+
+    def late(path, *rest, **options):
+        fd = real(path, *rest, **options)
+        if os.fspath(path) == str(paths[0]):
+            opened.append(fd)
+            waiting.release()
+            assert go.wait(60)
+        return fd
+
+    monkeypatch.setattr(os, "open", late)
+    read = []
+    threads = [
+        threading.Thread(target=lambda: read.append(bytes(slow.bytes(0, 4, Scratch())))) for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    assert waiting.acquire(timeout=60)
+    assert bytes(quick.bytes(0, 5, Scratch())) == b"quick"
+    assert waiting.acquire(timeout=60)
+    go.set()
+    for thread in threads:
+        thread.join(60)
+    assert read == [b"slow"] * 2
+    held = [fd for fd in opened if is_open(fd, paths[0])]
+    assert len(opened) == 2
+    assert len(held) == 1
+
+
+def is_open(fd, path):
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(path))
+    except OSError:
+        return False
+
+
 def test_many_threads_read_the_right_bytes_while_pages_are_released(tmp_path, monkeypatch):
     monkeypatch.setattr(local, "BATCH", 1 << 16)
     monkeypatch.setattr(local, "MAX_OPEN", 2)

@@ -19,7 +19,7 @@ import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ __all__ = [
     "fork",
     "kill_at",
     "ptrace_works",
+    "survives",
     "tear",
 ]
 
@@ -104,8 +105,14 @@ class Outcome:
 class Injection:
     """Does something at the N-th call that concerns files below a folder; to be installed in a child."""
 
-    def __init__(self, root: Path, number: int, act: Callable[[str], Any]) -> None:
-        """``act`` is given the name of the call; what it returns true for stands for the call itself."""
+    def __init__(
+        self, root: Path, number: int, act: Callable[[str], Any], calls: Iterable[str] = CALLS
+    ) -> None:
+        """``act`` is given the name of the call; what it returns true for stands for the call itself.
+
+        ``calls``: functions of ``os`` that are counted, beside Python's ``open`` and our own ``pwrite``.
+        """
+        self.calls = calls
         self.root = os.path.realpath(root)
         self.number = number
         self.act = act
@@ -117,7 +124,7 @@ class Injection:
         """Patch this process, for good."""
         from transcode.io import system
 
-        for name in CALLS:
+        for name in self.calls:
             if hasattr(os, name):
                 setattr(os, name, self._counted(name, getattr(os, name)))
         builtins.open = self._counted("open()", builtins.open)
@@ -317,6 +324,19 @@ def fork(action: Callable[[], object]) -> int:
             os._exit(1)
         os._exit(0)
     return pid
+
+
+def survives(action: Callable[[], object]) -> bool:
+    """Run an action in a child; False if it was killed.
+
+    Raises:
+        AssertionError: the action raised.
+    """
+    _, status = os.waitpid(fork(action), 0)
+    if os.WIFSIGNALED(status):
+        return False
+    assert os.WEXITSTATUS(status) == 0, "the action failed"
+    return True
 
 
 def kill_at(number: int, action: Callable[..., object], prepare: Callable[[], object] | None = None) -> bool:

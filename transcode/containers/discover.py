@@ -13,8 +13,7 @@ from ..core.types import JsonObject
 from ..errors import FormatError
 from ..io.folder import File
 from ..io.names import refused
-from . import foreign, table
-from .modelsets import INDEX, SHARD, check_complete, choose, is_standard, model_sets, names_of
+from . import foreign, modelsets, table
 from .ranks import check_parts, check_rank_folders, is_optimizer, is_part_of_run
 
 if TYPE_CHECKING:
@@ -30,9 +29,7 @@ MAX_SIDE_FILE = 64 << 20
 """Bytes; larger files beside the weights are not taken for side files. The largest tokenizers have half."""
 
 _PARTIAL = (".incomplete", ".part", ".partial", ".crdownload", ".aria2")
-_TRAINING = re.compile(
-    r"(training_args|optimizer|scheduler|scaler|rng_state.*|random_states.*|trainer_state)$"
-)
+_TRAINING = r"(training_args|optimizer|scheduler|scaler|rng_state.*|random_states.*|trainer_state)$"
 _COMPONENTS = ("transformer", "unet", "transformer_2")
 _SIDE_SUFFIXES = frozenset({
     ".json", ".txt", ".model", ".jinja", ".jinja2", ".py", ".md", ".yaml", ".yml", ".vocab", ".bpe", ".spm",
@@ -83,12 +80,12 @@ def _single(file: File) -> Found:
     files = file.folder.files()
     check_parts(file, [file], files)
     others = [p for p in files if p.name != file.name and p.suffix in WEIGHTS]
-    shard = SHARD.match(file.stem)
+    shard = modelsets.shard(file.stem)
     notes = [f"{file.name} is one of {int(shard['count'])} shards; only this one is read"] if shard else []
     # A lone file may lie among strangers (a downloads folder): a config beside it is its own if there are no
     # other weights, or if its name is the one that loaders look for.
     own_config = file.folder.size("config.json") is not None
-    if own_config and (shard or (others and not is_standard(file))):
+    if own_config and (shard or (others and not modelsets.is_standard(file))):
         own_config = False
         notes.append(
             f"config.json and what else lies beside {file.name} is not taken along: other weights lie there"
@@ -97,7 +94,7 @@ def _single(file: File) -> Found:
 
 
 def _is_index(name: str) -> bool:
-    return INDEX.match(name) is not None
+    return modelsets.index(name) is not None
 
 
 def _below(folder: Folder) -> list[str]:
@@ -120,7 +117,7 @@ def _folder(folder: Folder) -> Found:
     if component is not None and (not weights or folder.exists("model_index.json")):
         notes = [f"reads {component.name}/ of the Diffusers folder {folder.url}"]
         if weights:
-            notes.append(f"does not read {names_of(weights)} beside {component.name}/")
+            notes.append(f"does not read {modelsets.names_of(weights)} beside {component.name}/")
         chosen = _folder(component)
         return replace(chosen, notes=(*notes, *chosen.notes))
     _check_whole(folder, files)
@@ -136,7 +133,7 @@ def _folder(folder: Folder) -> Found:
             chosen = _one_kind(folder, weights, indexes, below)
             for _, others, _ in kinds[number + 1 :]:
                 if others:
-                    note = f"does not read {names_of(others)} beside {kind.name}"
+                    note = f"does not read {modelsets.names_of(others)} beside {kind.name}"
                     chosen = replace(chosen, notes=(*chosen.notes, note))
             return chosen
     if below:
@@ -146,7 +143,7 @@ def _folder(folder: Folder) -> Found:
     other = [p for p in files if p.suffix in WEIGHTS]
     if other:
         raise FormatError(
-            f"holds {names_of(other)}, which transcode does not read", file=folder.url,
+            f"holds {modelsets.names_of(other)}, which transcode does not read", file=folder.url,
             hint=f"it reads {table.listed(table.FILES, 'and')}",
         )  # fmt: skip
     raise FormatError(f"no weights found: no {table.listed(table.FILES, 'or')} file in it", file=folder.url)
@@ -172,8 +169,8 @@ def _of_kind(kind: Container, files: list[File]) -> tuple[list[File], list[File]
     """The weights of a format in a folder, and the indexes of such."""
     weights = [p for p in files if p.name.endswith(kind.suffixes)]
     if kind.loose:
-        weights = [p for p in weights if not _TRAINING.match(p.stem) and not is_optimizer(p)]
-    indexes = [p for p in files if (match := INDEX.match(p.name)) and match["suffix"] == kind.indexed]
+        weights = [p for p in weights if not re.match(_TRAINING, p.stem) and not is_optimizer(p)]
+    indexes = [p for p in files if (match := modelsets.index(p.name)) and match["suffix"] == kind.indexed]
     return weights, indexes
 
 
@@ -194,19 +191,19 @@ def _one_kind(folder: Folder, weights: list[File], indexes: list[File], below: l
     """The model among the files of a folder that are all of one format."""
     parts = [p for p in weights if is_part_of_run(p)]
     remarks: tuple[str, ...] = ()
-    if any(map(is_standard, weights)) and parts:
-        remarks = (f"does not read {names_of(parts)}, parts of a parallel run",)
+    if any(map(modelsets.is_standard, weights)) and parts:
+        remarks = (f"does not read {modelsets.names_of(parts)}, parts of a parallel run",)
         weights = [p for p in weights if p not in parts]
     else:
         check_parts(folder, parts, folder.files())
     members = {index: {folder.at(name) for name in _weight_map(index).values()} for index in indexes}
-    chosen, notes = choose(folder, model_sets(weights, members), below)
+    chosen, notes = modelsets.choose(folder, modelsets.model_sets(weights, members), below)
     notes = (*remarks, *notes)
     check_parts(folder, chosen.files, folder.files())  # for that of the folder itself
     if chosen.index is not None:
         whole = _indexed(chosen.index)
         return replace(whole, notes=(*notes, *whole.notes))
-    check_complete(chosen.files)
+    modelsets.check_complete(chosen.files)
     return Found(chosen.files, chosen.stem, folder, notes=notes)
 
 
@@ -239,7 +236,7 @@ def _indexed(index: File) -> Found:
             raise FormatError(
                 f"is missing, {index.name} names it", file=p.url, hint="is the download complete?"
             )
-    match = INDEX.match(index.name)
+    match = modelsets.index(index.name)
     assert match is not None
     metadata = table.get("metadata")
     total = metadata.get("total_size") if isinstance(metadata, dict) else None

@@ -14,27 +14,22 @@ from ..errors import FormatError
 from ..io.folder import File, Folder
 from . import table
 
-__all__ = ["INDEX", "SHARD", "ModelSet", "check_complete", "choose", "is_standard", "model_sets", "names_of"]
+__all__ = ["ModelSet", "check_complete", "choose", "index", "is_standard", "model_sets", "names_of", "shard"]
 
-SHARD = re.compile(r"(?P<stem>.+?)-(?P<number>\d{5,})-of-(?P<count>\d{5,})(?:\.(?P<variant>\w+))?$")
-"""The stem of a numbered file; Diffusers once put the variant behind the numbers."""
+# Regular expressions are texts, which are compiled when they are first used: commands that look at one file
+# need none of them.
+_SHARD = r"(?P<stem>.+?)-(?P<number>\d{5,})-of-(?P<count>\d{5,})(?:\.(?P<variant>\w+))?$"
 
 _INDEXED = "|".join(re.escape(kind.indexed) for kind in table.FILES if kind.indexed is not None)
 
-INDEX = re.compile(
-    rf"(?P<stem>.+?)(?P<suffix>{_INDEXED})(?:\.(?P<early>[^.]+))?\.index(?:\.(?P<late>[^.]+))?\.json$"
-)
-"""The name of an index; a variant stands behind the suffix or, since Diffusers 0.30, before ``.json``."""
-
-_VARIANT = re.compile(r"(?P<stem>.+?)\.(?P<variant>(?:fp|bf|int)\d+\w*|(?:non_|no_)?ema\w*)$")
-_SERIES = re.compile(r"(?P<stem>.*?[-_.]?)(?P<number>\d+)$")
-_BLOCK = re.compile(r"block_(?P<number>\d+)")
-_ADAPTER = re.compile(r"adapter_model|adapters|pytorch_lora_weights|lora_weights")
-_OTHER_NAMES = re.compile(r"consolidated")
-_STANDARD = re.compile(r"(diffusion_)?pytorch_model|model")
-_SIDE_MODEL = re.compile(
-    r"(^|[-_.\d])(ae|vae|taesd|t5|umt5\w*|clip|text_?encoder|vocoder|tokenizer)([-_.\d]|$)", re.I
-)
+_INDEX = rf"(?P<stem>.+?)(?P<suffix>{_INDEXED})(?:\.(?P<early>[^.]+))?\.index(?:\.(?P<late>[^.]+))?\.json$"
+_VARIANT = r"(?P<stem>.+?)\.(?P<variant>(?:fp|bf|int)\d+\w*|(?:non_|no_)?ema\w*)$"
+_SERIES = r"(?P<stem>.*?[-_.]?)(?P<number>\d+)$"
+_BLOCK = r"block_(?P<number>\d+)"
+_ADAPTER = r"adapter_model|adapters|pytorch_lora_weights|lora_weights"
+_OTHER_NAMES = r"consolidated"
+_STANDARD = r"(diffusion_)?pytorch_model|model"
+_SIDE_MODEL = r"(?i)(^|[-_.\d])(ae|vae|taesd|t5|umt5\w*|clip|text_?encoder|vocoder|tokenizer)([-_.\d]|$)"
 _TOGETHER = (frozenset({"transformer_blocks", "unquantized_layers"}),)
 """Files without numbers that are parts of one whole: those of nunchaku's older checkpoints."""
 
@@ -63,6 +58,16 @@ class ModelSet:
         return self.index or self.files[0]
 
 
+def shard(stem: str) -> re.Match[str] | None:
+    """The stem of a numbered file; Diffusers once put the variant behind the numbers."""
+    return re.match(_SHARD, stem) if "-of-" in stem else None
+
+
+def index(name: str) -> re.Match[str] | None:
+    """The name of an index; a variant stands behind the suffix or, since Diffusers 0.30, before ``.json``."""
+    return re.match(_INDEX, name) if name.endswith(".json") else None
+
+
 def model_sets(weights: list[File], indexes: Mapping[File, set[File]]) -> list[ModelSet]:
     """Group the weight files of a folder.
 
@@ -72,22 +77,22 @@ def model_sets(weights: list[File], indexes: Mapping[File, set[File]]) -> list[M
     """
     sets: list[ModelSet] = []
     listed: set[File] = set()
-    for index, members in indexes.items():
-        match = INDEX.match(index.name)
+    for listing, members in indexes.items():
+        match = index(listing.name)
         assert match is not None
         base, variant = _split(match["stem"])
         variant = match["early"] or match["late"] or variant
-        sets.append(ModelSet(tuple(sorted(members)), match["stem"], base, variant, index))
+        sets.append(ModelSet(tuple(sorted(members)), match["stem"], base, variant, listing))
         listed |= members
     left = [path for path in weights if path not in listed]
     numbered: dict[tuple[str, str, str | None, str], list[File]] = {}
     single: list[File] = []
     for path in left:
-        shard = SHARD.match(path.stem)
-        if shard is None:
+        match = shard(path.stem)
+        if match is None:
             single.append(path)
         else:
-            key = shard["stem"], shard["count"], shard["variant"], path.suffix
+            key = match["stem"], match["count"], match["variant"], path.suffix
             numbered.setdefault(key, []).append(path)
     for (stem, _, variant, _), paths in numbered.items():
         base, inner = _split(stem)
@@ -99,7 +104,7 @@ def _unnumbered(paths: list[File]) -> list[ModelSet]:
     sets: list[ModelSet] = []
     series: dict[str, dict[int, File]] = {}
     for path in paths:
-        match = _SERIES.match(path.stem)
+        match = re.match(_SERIES, path.stem)
         if match is not None and not _is_loose(path):
             series.setdefault(match["stem"], {})[int(match["number"])] = path
     left = {path.stem: path for path in paths if not _is_loose(path)}
@@ -127,7 +132,7 @@ def _is_loose(file: File) -> bool:
 
 
 def _split(stem: str) -> tuple[str, str | None]:
-    match = _VARIANT.match(stem)
+    match = re.match(_VARIANT, stem)
     return (match["stem"], match["variant"]) if match else (stem, None)
 
 
@@ -137,12 +142,12 @@ def check_complete(files: Iterable[File]) -> None:
     Raises:
         FormatError: one is missing.
     """
-    shards = [(path, match) for path in files if (match := SHARD.match(path.stem)) is not None]
+    shards = [(path, match) for path in files if (match := shard(path.stem)) is not None]
     if shards:  # their numbers begin with 1, or with 0
         numbers = {int(match["number"]) for _, match in shards}
         wanted = range(0 not in numbers, int(shards[0][1]["count"]) + (0 not in numbers))
         _complain(shards[0], numbers, wanted)
-    blocks = [(path, match) for path in files if (match := _BLOCK.fullmatch(path.stem)) is not None]
+    blocks = [(path, match) for path in files if (match := re.fullmatch(_BLOCK, path.stem)) is not None]
     if blocks:
         numbers = {int(match["number"]) for _, match in blocks}
         _complain(blocks[0], numbers, range(max(numbers)))
@@ -153,14 +158,14 @@ def _complain(example: tuple[File, re.Match[str]], numbers: set[int], wanted: It
     for number in wanted:
         if number not in numbers:
             begin, end = match.span("number")
-            width = end - begin if match.re is SHARD else 1
+            width = end - begin if "count" in match.re.groupindex else 1
             name = f"{path.name[:begin]}{number:0{width}d}{path.name[end:]}"
             raise FormatError("is missing", file=path.folder.at(name).url, hint="is the download complete?")
 
 
 def is_standard(path: File) -> bool:
     """Whether a file has the name that loaders look for beside config.json, whatever its precision."""
-    return _STANDARD.fullmatch(_split(path.stem)[0]) is not None
+    return re.fullmatch(_STANDARD, _split(path.stem)[0]) is not None
 
 
 def choose(folder: Folder, sets: list[ModelSet], below: list[str]) -> tuple[ModelSet, tuple[str, ...]]:
@@ -184,26 +189,26 @@ def choose(folder: Folder, sets: list[ModelSet], below: list[str]) -> tuple[Mode
         notes.append(f"does not read {names_of(spare.lead for spare in spared)}, {what}")
         return kept
 
-    def split(candidates: list[ModelSet], regex: re.Pattern[str]) -> tuple[list[ModelSet], list[ModelSet]]:
-        hit = [one for one in candidates if regex.fullmatch(one.base)]
+    def split(candidates: list[ModelSet], regex: str) -> tuple[list[ModelSet], list[ModelSet]]:
+        hit = [one for one in candidates if re.fullmatch(regex, one.base)]
         return hit, [one for one in candidates if one not in hit]
 
     sets = without("an adapter", *split(sets, _ADAPTER))
     own, rest = split(sets, _OTHER_NAMES)
-    standard = [one for one in rest if _STANDARD.fullmatch(one.base)]
+    standard = [one for one in rest if re.fullmatch(_STANDARD, one.base)]
     if own and standard:
         sets = without("the same model in its authors' names", own, rest)
     plain = {one.base for one in sets if one.variant is None}
     variants = [one for one in sets if one.variant is not None and one.base in plain]
     sets = without("a variant of the model", variants, [one for one in sets if one not in variants])
-    standard = [one for one in sets if _STANDARD.fullmatch(one.base)]
+    standard = [one for one in sets if re.fullmatch(_STANDARD, one.base)]
     files = [file for one in sets for file in one.files]  # none of an index that names none
     if len(sets) > 1 and standard and files and _is_loose(files[0]):
         sets = without("beside it", [one for one in sets if one not in standard], standard)
     if len(sets) > 1:
         raise _unclear(folder, sets, below)
     if below:
-        if _SIDE_MODEL.search(sets[0].base):
+        if re.search(_SIDE_MODEL, sets[0].base):
             raise _unclear(folder, sets, below)
         notes.append(f"does not read {', '.join(below)} below it")
     return sets[0], tuple(notes)

@@ -99,7 +99,8 @@ def _refuse_source(plan: Plan, placed: list[Path], inputs: set[Path]) -> None:
             "is the folder of the source, which is never written to", file=destination,
             hint="write to another folder",
         )  # fmt: skip
-    if not plan.folder and plan.source.is_dir() and any(same(destination.parent, p.parent) for p in inputs):
+    own = {plan.source, *(path.parent for path in inputs if path.is_relative_to(real(plan.source)))}
+    if not plan.folder and plan.source.is_dir() and any(same(destination.parent, folder) for folder in own):
         raise PlanError(
             "would lie among the files of the source, which is read as a folder and would hold two models",
             file=destination,

@@ -138,16 +138,33 @@ class _Pool:
         self._size = 0  # of what is pending
 
     def get(self, key: object, make: Callable[[], _Open]) -> _Open:
+        """The open file of a key, opened where it is not.
+
+        A disk may take long to open a file: others read meanwhile. Of two that open the same one, that of the
+        first to come back is kept, and the other's is closed.
+        """
         with self._lock:
             self._bury()
-            opened = self._open.get(key)
+            opened = self._had(key)
+        if opened is not None:
+            return opened
+        fresh = make()
+        evicted = []  # closed behind the lock
+        with self._lock:
+            opened = self._had(key)
             if opened is not None:
-                self._open.move_to_end(key)
                 return opened
-            fresh = self._open[key] = make()
+            self._open[key] = fresh
             while len(self._open) > MAX_OPEN:
-                self._forget(self._open.popitem(last=False)[1])
-            return fresh
+                evicted.append(self._open.popitem(last=False)[1])
+                self._forget(evicted[-1])
+        return fresh
+
+    def _had(self, key: object) -> _Open | None:
+        opened = self._open.get(key)
+        if opened is not None:
+            self._open.move_to_end(key)
+        return opened
 
     def hand_out(self, open: _Open, begin: int, end: int, scratch: Scratch) -> None:
         scratch.borrow(partial(self._back.append, _Range(open, begin, end)))

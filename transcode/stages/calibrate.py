@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from .. import catalog
-from ..containers.torch.pickle import read_pickle
 from ..core.context import Context
 from ..core.dtypes import DTYPES
 from ..core.event import Event
@@ -133,6 +132,8 @@ def _takes_alpha(tensor: LazyTensor, consumer: catalog.Convention | None) -> boo
 
 
 def _read(path: str) -> dict[str, np.float32]:
+    from ..containers.torch.pickle import read_pickle  # few recipes calibrate
+
     found = read_pickle(local(path))
     table = found.get("absmax") if isinstance(found, Mapping) else None
     if not isinstance(table, Mapping):

@@ -1,0 +1,96 @@
+"""Every module has its test file: for ``transcode/a/b.py`` it is ``tests/a/test_b.py``, or one named here."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatch
+from pathlib import Path
+
+TESTS = Path(__file__).parent
+PACKAGE = TESTS.parent / "transcode"
+
+ELSEWHERE = {
+    # what stands in a table is run through the laws of the table
+    "codecs/*": "laws/test_codecs.py",
+    "schemes/svdquant": "stages/nunchaku/test_nunchaku.py",
+    "containers/container": "laws/test_containers.py",
+    "containers/table": "laws/test_containers.py",
+    "containers/checkpoint": "laws/test_containers.py",
+    "containers/torch/container": "laws/test_containers.py",
+    "stages/opening": "stages/test_quantized_sources.py",
+    # what several share is tested where it is used: a class without its heirs computes nothing
+    "core/codec": "laws/test_codecs.py",
+    "core/scheme": "laws/test_schemes.py",
+    "core/legal": "laws/test_schemes.py",
+    "core/expr": "plan/test_file.py",
+    "core/opened": "stages/test_quantized_sources.py",
+    "core/source": "stages/test_quantized_sources.py",
+    "schemes/base": "laws/test_schemes.py",
+    "schemes/scaled": "schemes/test_fp8.py",
+    "schemes/blocks": "schemes/test_mx.py",
+    "schemes/packed": "schemes/test_int4.py",
+    "schemes/text": "laws/test_schemes.py",
+    "consumers/config/microscaling": "consumers/config/test_table.py",
+    # one thing to a user, whatever modules it has inside
+    "recipe/*": "test_recipe.py",
+    "plan/request": "test_recipe.py",
+    "execution/carry": "execution/test_write.py",
+    "execution/staging": "execution/test_destination.py",
+    "containers/discover": "containers/test_folders.py",
+    "containers/modelsets": "containers/test_folders.py",
+    "containers/ranks": "containers/test_folders.py",
+    "containers/foreign": "containers/test_source.py",
+    "containers/stored": "containers/test_source.py",
+    "containers/compare": "cli/test_meta.py",
+    "containers/deepcompressor/*": "containers/test_deepcompressor.py",
+    "containers/joined": "containers/test_deepcompressor.py",
+    "containers/torch/*": "containers/torch/test_pickle.py",
+    "containers/safetensors/headertext": "containers/safetensors/test_header.py",
+    "containers/safetensors/edit/undo": "containers/safetensors/test_undo.py",
+    "containers/safetensors/edit/*": "containers/safetensors/test_edit.py",
+    "stages/quantize/stage": "stages/quantize/test_quantize.py",
+    "stages/lora/stage": "stages/lora/test_lora.py",
+    "stages/nunchaku/*": "stages/nunchaku/test_nunchaku.py",
+    "numerics/gpu/*": "numerics/test_gpu.py",
+    "numerics/errors": "schemes/test_int8.py",
+    # what is seen on a terminal
+    "__main__": "cli/test_main.py",
+    "cli/build": "cli/test_options.py",
+    "cli/completion": "cli/test_main.py",
+    "cli/interrupt": "execution/test_destination.py",
+    "cli/streams": "cli/test_main.py",
+    "cli/say": "cli/test_hostile.py",
+    "cli/table": "cli/test_inspect.py",
+    "cli/progress": "cli/test_run.py",
+    "cli/meta_*": "cli/test_meta.py",
+    # nothing in them runs by itself
+    "errors": "cli/test_main.py",
+    "core/types": "core/test_values.py",
+}
+"""Modules, or all others of a room: the file that tests them."""
+
+
+def modules() -> list[str]:
+    return [
+        path.relative_to(PACKAGE).with_suffix("").as_posix()
+        for path in sorted(PACKAGE.rglob("*.py"))
+        if path.name != "__init__.py"
+    ]
+
+
+def own(module: str) -> Path:
+    room, _, name = module.rpartition("/")
+    return TESTS / room / f"test_{name}.py"
+
+
+def elsewhere(module: str) -> str | None:
+    return next((key for key in ELSEWHERE if fnmatch(module, key)), None)
+
+
+def test_every_module_has_its_test_file() -> None:
+    untested = [module for module in modules() if not own(module).exists() and elsewhere(module) is None]
+    assert untested == []
+    assert [file for file in ELSEWHERE.values() if not (TESTS / file).exists()] == []
+
+
+def test_what_is_tested_elsewhere_is_there() -> None:
+    assert ELSEWHERE.keys() <= {key for key in ELSEWHERE for module in modules() if fnmatch(module, key)}
