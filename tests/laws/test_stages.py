@@ -99,7 +99,7 @@ def kinds() -> Iterator[type[Transform]]:
         for _, kind in inspect.getmembers(importlib.import_module(module.name), inspect.isclass):
             ours = kind.__module__ == module.name and issubclass(kind, Transform)
             # What a flow puts in by itself stands in no recipe.
-            if ours and "kind" in vars(kind) and kind not in (Opening, Settling):
+            if ours and kind.kind and kind not in (Opening, Settling):
                 yield kind
 
 
