@@ -35,19 +35,19 @@ def diff(ctx: click.Context, a: str, b: str, tensors: bool, data: bool, as_json:
     from ..meta import diff as compare
 
     with progress("comparing") as update:
-        found = compare(a, b, tensors=tensors, data=data, on_progress=update)
-    for note in found.notes:
+        difference = compare(a, b, tensors=tensors, data=data, on_progress=update)
+    for note in difference.notes:
         warn(note)
     if as_json:
-        show_json(found.to_json())
+        show_json(difference.to_json())
     else:
-        for what, changes in found.changes.items():
+        for what, changes in difference.changes.items():
             if changes:
                 echo(f"{what}:")
                 show_changes(changes if what == "metadata" else _folded(changes), indent="  ")
-        if found.same:
-            echo(f"same {', '.join(found.changes)}")
-    if not found.same:
+        if difference.same:
+            echo(f"same {', '.join(difference.changes)}")
+    if not difference.same:
         ctx.exit(1)
 
 

@@ -96,6 +96,6 @@ class SideFile(Shown):
     content: bytes | Path
 
     def overview(self) -> Overview:
-        """Its name, and what it is made from."""
-        made = size(len(self.content)) if isinstance(self.content, bytes) else f"copy of {self.content}"
-        return Overview(f"SideFile {self.name}: {made}")
+        """Its name, and what it comes from."""
+        origin = size(len(self.content)) if isinstance(self.content, bytes) else f"copy of {self.content}"
+        return Overview(f"SideFile {self.name}: {origin}")

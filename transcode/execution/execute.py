@@ -124,12 +124,12 @@ class _Jobs:
         self._run = run
         self._places = plan.destinations()
         self._lock = threading.Lock()
-        found, self._moved = moves(plan)
-        self._moves = (step for move in found for step in cut(move))
+        every, self._moved = moves(plan)
+        self._moves = (step for move in every for step in cut(move))
         self._moving = False
         self._jobs = self._generate()
         self.observations: list[Observation[Any]] = []
-        self.total = sum(move.nbytes for move in found) + self._values()
+        self.total = sum(move.nbytes for move in every) + self._values()
 
     def next(self) -> Job | None:
         """What a worker does next; None where nothing is left for it."""

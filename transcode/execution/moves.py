@@ -56,14 +56,14 @@ class Move:
 def moves(plan: Plan) -> tuple[list[Move], dict[int, frozenset[str]]]:
     """The moves of a plan, in the order of its tensors, and of which tensors they take which parts."""
     places = plan.destinations()
-    found: list[Move] = []
+    every: list[Move] = []
     taken: dict[int, frozenset[str]] = {}
     run: Move | None = None
     members: list[tuple[int, str]] = []
 
     def finish() -> None:
         if run is not None and run.nbytes >= LEAST:
-            found.append(run)
+            every.append(run)
             for number, role in members:
                 taken[number] = taken.get(number, frozenset()) | {role}
         members.clear()
@@ -80,7 +80,7 @@ def moves(plan: Plan) -> tuple[list[Move], dict[int, frozenset[str]]]:
             run = longer
             members.append((number, role))
     finish()
-    return found, taken
+    return every, taken
 
 
 def cut(move: Move) -> Iterator[Move]:

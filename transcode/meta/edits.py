@@ -63,7 +63,7 @@ class EditOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, repr=False)
 class Edits(Shown):
-    """What an edit did, or would do, to each file; a sequence of :class:`.edit.Edited`.
+    """What an edit did, or would do, to each file: a sequence of one ``Edited`` for each.
 
     Attributes:
         files: one for each file.

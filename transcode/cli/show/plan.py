@@ -18,7 +18,7 @@ __all__ = ["show_deeds", "show_files", "show_head", "show_notes", "show_plan", "
 _ROWS = 20
 """Rows of all sections together, if there are many: a plan is to be seen at once."""
 
-_NOTES = 6
+_NOTES = 12
 _LARGEST = 10
 _FILES = 8
 _BESIDES = ("keep", "add", "drop", "into others")
