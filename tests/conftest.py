@@ -42,6 +42,12 @@ class Result:
 Cli = Callable[..., Result]
 
 
+@pytest.fixture(autouse=True)
+def no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is printed is as wide as in a pipe, wherever the tests run."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 @pytest.fixture
 def wan() -> Path:
     """A folder of two shards with an index: a tiny Wan transformer in BF16."""

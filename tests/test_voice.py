@@ -20,7 +20,8 @@ PACKAGE = Path(__file__).parent.parent / "transcode"
 FLAG = re.compile(r"(?<![\w-])--[a-z]")
 
 OF_OTHERS = {
-    "python -m verl.model_merger merge --backend fsdp --local_dir FOLDER --target_dir OUT joins them"
+    " --revision ",
+    "python -m verl.model_merger merge --backend fsdp --local_dir FOLDER --target_dir OUT joins them",
 }
 """Commands of other programs."""
 
@@ -32,6 +33,15 @@ def texts(path: Path):
         id(node.value)
         for node in ast.walk(tree)
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    }
+    # What an option is called on the command line is said where it is declared.
+    docs |= {
+        id(text)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        for one in node.keywords
+        if one.arg in ("flag", "run", "run_help", "needs")
+        for text in ast.walk(one.value)
     }
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs:

@@ -53,7 +53,7 @@ def test_one_rule_that_matches_nothing():
         Planning().unmatched("drop", ["blokcs"], ["blocks.0.w", "blocks.1.w"])
     assert str(caught.value) == (
         "drop: 'blokcs' matches no tensor (names look like 'blocks.0.w', 'blocks.1.w'); "
-        "correct it, or pass --allow-unmatched"
+        "correct it, or pass allow_unmatched=True"
     )
 
 

@@ -27,7 +27,8 @@ def test_functions_take_what_is_declared(kind):
     declared = {"open": [SourceOptions], "write": [OutputOptions, Performance]}.get(kind) or [OWNERS[kind]]
     options = {name: option for owner in declared for name, option in options_of(owner).items()}
     taken = dict(inspect.signature(getattr(api, kind)).parameters)
-    taken.pop("on_progress", None)
+    for ours in ("on_progress", "progress"):  # of Python alone
+        taken.pop(ours, None)
     if any(one.kind is inspect.Parameter.VAR_KEYWORD for one in taken.values()):
         # The scheme's options, and maybe those of the stage.
         step = api.quantize(

@@ -83,7 +83,7 @@ def _option(name: str, option: Option) -> Data:
         "flag": option.argument or option.own_flag(name) or None,
         "run": option.run_flag(name) or None,
         "kind": option.kind.word,
-        "help": option.help,
+        "help": option.key_help,
         "about": option.about,
         "required": option.required,
         "default": None

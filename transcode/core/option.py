@@ -124,6 +124,11 @@ class Option:
                 raise RecipeError(f"{what}: {member!r} is not one of {', '.join(self.choices)}")
         return value
 
+    @property
+    def key_help(self) -> str:
+        """What its value does; the help is of the flag, which may stand for false."""
+        return f"False: {self.help[0].lower()}{self.help[1:]}" if self.off else self.help
+
     def own_flag(self, name: str) -> str:
         """How its own command spells it, where the field has that name; empty where it is no flag of it."""
         if self.argument:

@@ -121,7 +121,7 @@ def _properties(name: str, option: Option) -> Schema:
     described = option.kind.schema(_words(option))
     if option.kind.keys:
         return described
-    about: Schema = {"description": " ".join(filter(None, (option.help, option.about)))}
+    about: Schema = {"description": " ".join(filter(None, (option.key_help, option.about)))}
     if not option.required and option.default not in (None, ()):
         about["default"] = option.kind.plain(option.default)
     return {option.key or name: {**(described if option.required else _optional(described)), **about}}

@@ -145,7 +145,8 @@ class CastOptions(Declared):
     )  # fmt: skip
     only: tuple[str, ...] = option(kinds.PATTERNS, "Cast only these tensors; repeatable.", default=())
     saturate: bool = option(
-        kinds.FLAG, "Clip what is too large for --cast instead of failing.", default=False, run=SAME,
+        kinds.FLAG, "Clip what is too large instead of failing.", default=False, run=SAME,
+        run_help="Clip what is too large for --cast instead of failing.",
         about="Finite values too large for the new dtype become its largest.",
     )  # fmt: skip
     dtypes: tuple[str, ...] = option(

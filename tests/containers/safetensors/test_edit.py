@@ -323,7 +323,7 @@ class TestRefused:
     def test_hard_links(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         path = make(tmp_path / "m")
         os.link(path, tmp_path / "n")
-        with pytest.raises(TranscodeError, match=r"2 hard links share its bytes.*--follow-links"):
+        with pytest.raises(TranscodeError, match=r"2 hard links share its bytes.*follow_links=True"):
             edit.edit(path, put(a="n"))
         edit.edit(path, put(a="n"), edit.Options(follow_links=True))
         assert metadata_of(tmp_path / "n") == {**META, "a": "n"}
@@ -340,7 +340,7 @@ class TestRefused:
         link.symlink_to("../../blobs/0123")
         before = blob.read_bytes()
         for path in (link, blob):
-            with pytest.raises(TranscodeError, match=r"blob of the hub cache.*--follow-links"):
+            with pytest.raises(TranscodeError, match=r"blob of the hub cache.*follow_links=True"):
                 edit.edit(path, put(a="n"))
         assert blob.read_bytes() == before
         edit.edit(link, put(a="n"), edit.Options(follow_links=True))
