@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
-from difflib import get_close_matches
 from pathlib import Path
 
+from ..core.nearest import guess
 from ..core.paths import expanded, home
 from ..errors import RecipeError
 
-__all__ = ["find", "folders", "guess", "listing"]
+__all__ = ["find", "folders", "listing"]
 
 _KINDS = ("conventions", "families", "foreign", "lora", "nunchaku", "profiles")
 """The folders that are read, see formats/README.md."""
@@ -74,12 +73,6 @@ def _refuse_unread(folder: Path) -> None:
             raise RecipeError(f"{path}: is not read", hint=f"call it {path.stem}.yaml")
         if not path.is_file():
             raise RecipeError(f"{path}: is not a file", hint="put the text there, or take it away")
-
-
-def guess(word: str, known: Collection[str]) -> str:
-    """Which of some words may be meant by one that is none of them, in brackets; empty if none is near."""
-    close = get_close_matches(word, known, n=1)
-    return f" (did you mean {close[0]}?)" if close else ""
 
 
 def _own() -> Path | None:
