@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 import click
 
+from .groups import Pointing
+
 __all__ = [
     "Command",
     "Group",
@@ -38,7 +40,7 @@ class Command(click.Command):
         return super().parse_args(ctx, args)
 
 
-class Group(click.Group):
+class Group(Pointing):
     """A group of such commands."""
 
     command_class = Command

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .instead import line
+from .instead import stage as command
 from .options import (
-    command,
     debug_option,
     output_options,
     performance_options,
@@ -46,14 +47,22 @@ def _received() -> Any:
     from ..recipe import parse
 
     if sys.stdin.isatty():
-        raise click.UsageError("a recipe is expected from a pipe: transcode open SRC | transcode ...")
+        raise click.UsageError(
+            f"a recipe is expected from a pipe: transcode open SRC | transcode ...; {_instead()}"
+        )
     try:
         text = sys.stdin.buffer.read().decode("utf-8-sig")  # whatever the locale says: recipes are UTF-8
     except UnicodeDecodeError:
         raise RecipeError("is not a recipe, nor text at all", file="<stdin>") from None
     if not text.strip():
-        raise RecipeError("no recipe came through the pipe", hint="see what the command before said")
+        raise RecipeError(
+            "no recipe came through the pipe", hint=f"see what the command before said; {_instead()}"
+        )
     return parse(text, file="<stdin>")
+
+
+def _instead() -> str:
+    return line(click.get_current_context())
 
 
 def _send(recipe: Any) -> None:
