@@ -7,8 +7,7 @@ FOLDER is laid out like ``formats/`` (the default) and may be a user's own. Beyo
 - families: what ``refines`` names exists; no two families claim the same signature.
 - conventions: schemes take the options that the convention sets or reads, and codecs the parts of a matrix.
 
-Prints a line for each mistake, and exits with 1 if there is any. Schemes that only a convention knows (those
-of your own code, say) are no mistake, but told.
+Prints a line for each mistake, and exits with 1 if there is any.
 """
 
 from __future__ import annotations
@@ -53,9 +52,6 @@ def _convention(name: str) -> Iterator[str]:
             for role in (part.role for part in parts if part.role not in rule.parts):
                 yield f"{scheme} has no name for its part {role!r}"
             yield from _stored(rule, parts)
-            continue
-        if scheme not in schemes.SCHEMES:
-            print(f"note: convention {name}: quantize makes no {scheme!r}, so its options are not checked")
             continue
         known = schemes.describe(scheme)[1]
         conditional = [one.when for ones in (rule.markers, rule.limits, rule.partly) for one in ones]

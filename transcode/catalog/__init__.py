@@ -2,10 +2,11 @@
 
 from .convention import SHAPE, Convention, PartRule, SchemeRule
 from .conventions import convention, conventions, every_convention, is_marker
-from .families import detect, families, family, generic_family
+from .families import check_spelling, detect, families, family, generic_family, spellings
 from .family import Family, Spelling
 from .limits import experts_of, holds
 from .policy import Fused
+from .takers import check_scheme, takers
 
 __all__ = [
     "SHAPE",
@@ -15,6 +16,8 @@ __all__ = [
     "PartRule",
     "SchemeRule",
     "Spelling",
+    "check_scheme",
+    "check_spelling",
     "convention",
     "conventions",
     "detect",
@@ -25,4 +28,6 @@ __all__ = [
     "generic_family",
     "holds",
     "is_marker",
+    "spellings",
+    "takers",
 ]

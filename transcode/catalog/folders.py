@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from ..core.nearest import guess
@@ -43,8 +44,11 @@ def listing(kind: str) -> dict[str, Path]:
     return dict(sorted(paths.items()))
 
 
-def find(kind: str, name: str) -> Path:
+def find(kind: str, name: str, elsewhere: Callable[[], str | None] = lambda: None) -> Path:
     """The file of one name.
+
+    Args:
+        elsewhere: what the name is instead, and what to do, in words; asked where there is no such file.
 
     Raises:
         RecipeError: there is none; the message lists what there is.
@@ -55,7 +59,7 @@ def find(kind: str, name: str) -> Path:
             return path
     known = listing(kind)
     noun = {"families": "family", "conventions": "convention", "profiles": "profile"}.get(kind, kind)
-    hint = f"known: {', '.join(known) or 'none'}{guess(name, known)}"
+    hint = elsewhere() or f"known: {', '.join(known) or 'none'}{guess(name, known)}"
     raise RecipeError(f"unknown {noun} {name!r}", hint=hint)
 
 

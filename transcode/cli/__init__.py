@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import traceback
 from importlib import import_module
@@ -11,6 +12,7 @@ from typing import Any, TextIO
 import click
 
 from .. import __version__
+from ..core.nearest import guess
 from ..errors import TranscodeError
 from ..numerics import notice
 from . import interrupt, say, streams
@@ -92,7 +94,7 @@ def main(args: list[str] | None = None) -> Any:
     try:
         code = cli.main(args, prog_name="transcode", standalone_mode=False)
     except click.ClickException as error:
-        object.__setattr__(error, "message", say.harmless(error.message))
+        object.__setattr__(error, "message", say.harmless(error.message + _near(error)))
         error.show()
         code = 2
     except (KeyboardInterrupt, click.Abort):
@@ -118,6 +120,15 @@ def main(args: list[str] | None = None) -> Any:
     if _is_lost(sys.stdout) and code in (0, None):
         code = _fail("standard output: cannot be written", 2, debug)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _near(error: click.ClickException) -> str:
+    """What is near, where a value is none of a few; else nothing."""
+    parameter = getattr(error, "param", None)
+    if not (isinstance(parameter, click.Parameter) and isinstance(parameter.type, click.Choice)):
+        return ""
+    said = re.match(r"'(.*?)' is not one of", error.message)
+    return guess(said[1], map(str, parameter.type.choices)) if said else ""
 
 
 def _fail(message: str, code: int, debug: bool) -> int:

@@ -18,10 +18,10 @@ def help(context: click.Context, words: tuple[str, ...]) -> None:
     inner = context.find_root()
     for word in words:
         group = inner.command
-        found = group.get_command(inner, word) if isinstance(group, click.Group) else None
-        if found is None:
+        named = group.get_command(inner, word) if isinstance(group, click.Group) else None
+        if named is None:
             if not isinstance(group, click.Group):
                 raise click.UsageError(f"{inner.command_path} has no commands of its own", context)
             raise unknown_command(group, word, inner)
-        inner = click.Context(found, info_name=word, parent=inner, **found.context_settings)
+        inner = click.Context(named, info_name=word, parent=inner, **named.context_settings)
     click.echo(inner.get_help())

@@ -169,10 +169,10 @@ _OWN: dict[str, Callable[[list[str], list[str]], tuple[list[str], list[str]]]] =
 
 def _taken(words: list[str], fits: Callable[[str], bool]) -> str | None:
     """The first word that fits and is no file, taken out of the words."""
-    found = next((word for word in words if fits(word) and not os.path.exists(word)), None)
-    if found is not None:
-        words.remove(found)
-    return found
+    fitting = next((word for word in words if fits(word) and not os.path.exists(word)), None)
+    if fitting is not None:
+        words.remove(fitting)
+    return fitting
 
 
 def _has(options: Sequence[str], *names: str) -> bool:

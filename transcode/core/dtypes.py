@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["DTYPES", "FLOATS", "DType", "dtype"]
+__all__ = ["DTYPES", "FLOATS", "SPELLED", "DType", "dtype"]
 
 Kind = Literal["bool", "int", "uint", "float", "complex"]
 
@@ -106,6 +106,9 @@ _SPELLINGS = {
     "float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2",
     "int8": "I8", "uint8": "U8",
 }  # fmt: skip
+
+SPELLED: tuple[str, ...] = tuple(_SPELLINGS)
+"""Other names that :func:`dtype` knows: those of torch, and short ones."""
 
 
 def dtype(name: str | DType) -> DType:

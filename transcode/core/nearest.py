@@ -13,6 +13,7 @@ __all__ = ["alike", "guess", "nearest"]
 _LONGEST = 500  # characters
 _MOST_PAIRS = 8_000_000  # of characters that are compared; 2000 names of 60
 _LEAST_BEGINNING = 3  # characters of a name that are taken for the beginning of another
+_MOST_BEGUN = 4  # names with one beginning, none of which is likelier
 
 
 def alike(name: str, names: Iterable[str], most: int = 2, least: float = 0.6) -> list[str]:
@@ -53,5 +54,7 @@ def nearest(name: str, names: Iterable[str]) -> str:
 
 def guess(word: str, known: Iterable[str]) -> str:
     """The same in brackets, for the end of a list of what there is: `` (did you mean a?)``."""
-    close = alike(word, known, 1)
-    return f" (did you mean {close[0]}?)" if close else ""
+    known = list(known)
+    begun = [other for other in known if len(word) >= _LEAST_BEGINNING and other.startswith(word)]
+    close = begun[:_MOST_BEGUN] if len(begun) > 1 else alike(word, known, 1)
+    return f" (did you mean {' or '.join(close)}?)" if close else ""

@@ -11,6 +11,7 @@ from .. import catalog
 from ..consumers import record
 from ..containers import table as containers
 from ..core import arguments
+from ..core.nearest import guess
 from ..core.performance import Performance
 from ..errors import RecipeError
 
@@ -69,7 +70,9 @@ class Request:
         if not str(self.dst):
             raise RecipeError("no destination: the path is empty")
         if self.layout is not None and self.layout not in LAYOUTS:
-            raise RecipeError(f"layout: {self.layout!r} is not one of {', '.join(LAYOUTS)}")
+            raise RecipeError(
+                f"layout: {self.layout!r} is not one of {', '.join(LAYOUTS)}{guess(self.layout, LAYOUTS)}"
+            )
         if self.max_shard_size is not None and self.max_tensors is not None:
             raise RecipeError("a chunk is limited by max_shard_size or by max_tensors, not by both")
         limited = self.max_shard_size is not None or self.max_tensors is not None

@@ -10,15 +10,16 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import catalog
+from .. import catalog, schemes
 from ..consumers.orphans import refuse_scaled
 from ..consumers.recognise import Stored, plain_fp8, stored_quantized
 from ..core.arguments import text, texts
 from ..core.context import Context
-from ..core.dtypes import FLOATS, DType, dtype
+from ..core.dtypes import FLOATS, SPELLED, DType, dtype
 from ..core.event import Event
 from ..core.expr import Expr, Piece
 from ..core.flow import Transform
+from ..core.nearest import guess
 from ..core.planning import Planning
 from ..core.scratch import Scratch
 from ..core.spec import Spec
@@ -38,8 +39,14 @@ def float_dtype(name: str) -> DType:
     except KeyError:
         found = None
     if found is None or found.name not in _TARGETS:
-        raise RecipeError(f"cast: {name!r} is not a float dtype", hint=f"choose from {', '.join(_TARGETS)}")
+        raise RecipeError(f"cast: {name!r} is not a float dtype", hint=_advice(str(name)))
     return found
+
+
+def _advice(name: str) -> str:
+    if name.partition(":")[0] in schemes.SCHEMES:
+        return f"{name} is a scheme: to quantize with it, pass --scheme {name}"
+    return f"choose from {', '.join(_TARGETS)}{guess(name, (*_TARGETS, *SPELLED))}"
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,7 @@ class Convert(Transform):
                 text(f"convert: {key}", getattr(self, key))
         if self.model is not None:
             catalog.family(self.model).spelled(self.to)
+        catalog.check_spelling(self.to)
 
     @property
     def consumer(self) -> str:
