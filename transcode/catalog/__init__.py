@@ -6,9 +6,10 @@ from .families import check_spelling, detect, families, family, generic_family, 
 from .family import Family, Spelling
 from .limits import experts_of, holds
 from .policy import Fused
-from .takers import check_scheme, takers
+from .takers import DEFAULT, check_scheme, takers
 
 __all__ = [
+    "DEFAULT",
     "SHAPE",
     "Convention",
     "Family",

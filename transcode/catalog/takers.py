@@ -6,7 +6,10 @@ from ..errors import RecipeError
 from .convention import Convention
 from .conventions import conventions, every_convention
 
-__all__ = ["check_scheme", "takers"]
+__all__ = ["DEFAULT", "check_scheme", "takers"]
+
+DEFAULT = "lightx2v"
+"""The convention of outputs that are quantized, where nobody says another."""
 
 _LAST = "neutral"
 """Takes all of them, for transcode alone: named last."""
