@@ -23,6 +23,7 @@ from transcode.catalog.lora import lora_names
 from transcode.catalog.lora_tables import lora_tables
 from transcode.catalog.nunchaku import modules
 from transcode.catalog.profiles import profile
+from transcode.catalog.programs import program
 from transcode.codecs import chain
 from transcode.core.dtypes import DTYPES
 from transcode.core.spec import Part, Spec
@@ -99,6 +100,19 @@ def _nunchaku(name: str) -> Iterator[str]:
     yield from ()
 
 
+def _program(name: str) -> Iterator[str]:
+    for way in program(name).ways:
+        for convention, known in way.conventions.items():
+            for scheme in known or ():
+                if scheme not in catalog.convention(convention).schemes:
+                    yield f"convention {convention} has no scheme {scheme!r}"
+        for family, spellings in way.families.items():
+            for spelling in spellings:
+                catalog.family(family).spelled(spelling)
+        if way.writes is not None:
+            catalog.convention(way.writes)
+
+
 CHECKS: dict[str, Callable[[str], Iterator[str]]] = {
     "families": _family,
     "conventions": _convention,
@@ -106,6 +120,7 @@ CHECKS: dict[str, Callable[[str], Iterator[str]]] = {
     "lora": _lora,
     "foreign": _foreign,
     "nunchaku": _nunchaku,
+    "programs": _program,
 }
 
 

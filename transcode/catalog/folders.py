@@ -12,7 +12,7 @@ from ..errors import RecipeError
 
 __all__ = ["find", "folders", "listing"]
 
-_KINDS = ("conventions", "families", "foreign", "lora", "nunchaku", "profiles")
+_KINDS = ("conventions", "families", "foreign", "lora", "nunchaku", "profiles", "programs")
 """The folders that are read, see formats/README.md."""
 
 _PACKAGE = Path(__file__).resolve().parent.parent
@@ -58,7 +58,12 @@ def find(kind: str, name: str, elsewhere: Callable[[], str | None] = lambda: Non
         if Path(name).name == name and path.is_file():
             return path
     known = listing(kind)
-    noun = {"families": "family", "conventions": "convention", "profiles": "profile"}.get(kind, kind)
+    noun = {
+        "families": "family",
+        "conventions": "convention",
+        "profiles": "profile",
+        "programs": "program",
+    }.get(kind, kind)
     hint = elsewhere() or f"known: {', '.join(known) or 'none'}{guess(name, known)}"
     raise RecipeError(f"unknown {noun} {name!r}", hint=hint)
 

@@ -15,6 +15,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Look at files": {
         "inspect": ("inspect", "Tensors, dtypes, shapes, sizes, shards, metadata, family."),
+        "doctor": ("doctor", "Which programs can load a file, which cannot, why, what to do."),
         "meta": ("meta", "Read and edit metadata in place, in milliseconds."),
     },
     "What there is": {
