@@ -152,6 +152,7 @@ def test_what_it_says_to_type_leads_to_a_yes(scheme, wan, llama, tmp_path, cli, 
 
 def test_names_of_another_program(wan):
     told = diagnose(wan)
+    assert told.of("llama_cpp").do is None  # its converter knows no video model
     assert told.of("diffusers").answer == CONVERT
     assert "spelled lightx2v, not diffusers" in told.of("diffusers").why[0]
     assert "one file, these are 2" in told.of("comfyui").why[0]
@@ -247,6 +248,9 @@ def test_what_hurts(tmp_path, wan, save):
     (broken / "diffusion_pytorch_model-00002-of-00002.safetensors").unlink()
     assert set(answers(broken).values()) == {NO}
     assert "is missing" in diagnose(broken).verdicts[0].why[0]
+    alone = diagnose(wan / "diffusion_pytorch_model-00001-of-00002.safetensors")
+    assert {one.answer for one in alone.verdicts} == {NO}
+    assert "one of 2 shards" in alone.verdicts[0].why[0]
     lora = save(
         {f"blocks.{i}.ffn.0.lora_{ab}.weight": torch.zeros(4, 4) for i in range(3) for ab in "AB"},
         "lora.safetensors",

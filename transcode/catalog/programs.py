@@ -62,6 +62,7 @@ class Program:
         only: whether it loads no other family than those of its ways.
         never: families that it surely does not load.
         instead: what to do where nothing here makes files for it.
+        runs: families that ``instead`` is for; all where there are none.
     """
 
     name: str
@@ -72,6 +73,11 @@ class Program:
     only: bool = False
     never: tuple[str, ...] = ()
     instead: str | None = None
+    runs: tuple[str, ...] = ()
+
+    def advice(self, family: str | None) -> str | None:
+        """What to do with a model of a family, or of none that is known, where nothing here makes files."""
+        return self.instead if family is None or not self.runs or family in self.runs else None
 
 
 def programs() -> list[str]:
@@ -102,6 +108,7 @@ def _parsed(path: Path, _version: tuple[int, int]) -> Program:
         top.get("only", strict.Node.boolean, False),
         top.get("never", _strings, ()),
         top.get("instead", strict.Node.string, None),
+        top.get("runs", _strings, ()),
     )
     top.reject_unknown()
     return loaded

@@ -7,7 +7,7 @@ each scheme. Here they are held against the facts of a checkpoint.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
@@ -118,11 +118,11 @@ def _verdict(one: Program, facts: Examined) -> Verdict:
         )
     if facts.adapter is not None:
         return Verdict(
-            one.name, one.title, NO, (f"a LoRA or another adapter, not a model: {facts.adapter}",),
+            one.name, one.title, NO, ("an adapter, not a model",),
             f"transcode run MODEL DST --lora {shlex.quote(str(facts.path))}",
         )  # fmt: skip
     if not one.ways:
-        return Verdict(one.name, one.title, NO, ("it loads GGUF alone",), one.instead)
+        return Verdict(one.name, one.title, NO, ("it loads GGUF alone",), _advice(one, facts))
     by_way = [(way, _judge(one, way, facts)) for way in one.ways]
     ranked = [(_answer(judged), way, judged) for way, judged in by_way]
     answer, way, judged = min(ranked, key=lambda entry: _ORDER.index(entry[0]))
@@ -130,6 +130,10 @@ def _verdict(one: Program, facts: Examined) -> Verdict:
     if way.by and answer == YES:
         why = (f"by {way.by}", *why)
     return Verdict(one.name, one.title, answer, why, _do(one, way, facts, judged, answer))
+
+
+def _advice(one: Program, facts: Examined) -> str | None:
+    return one.advice(None if facts.family is None else facts.family.name)
 
 
 def _answer(judged: _Judged) -> str:
@@ -147,7 +151,7 @@ def _judge(one: Program, way: Way, facts: Examined) -> _Judged:
         judged = _place(judged, way, facts)
     for key in way.metadata:
         if key not in facts.metadata:
-            judged = judged.refuse(f"its metadata has no {key!r}", one.instead)
+            judged = judged.refuse(f"its metadata has no {key!r}", _advice(one, facts))
     if way.config and facts.config is None:
         judged = judged.refuse(
             "no config.json beside it", "put the model's config.json and tokenizer beside it"
@@ -230,7 +234,7 @@ def _values(judged: _Judged, one: Program, way: Way, facts: Examined) -> _Judged
 
 def _plain(judged: _Judged, one: Program, way: Way, facts: Examined) -> _Judged:
     if not way.plain:
-        return judged.refuse("it is not quantized as it needs", one.instead)
+        return judged.refuse("it is not quantized as it needs", _advice(one, facts))
     if facts.bare_fp8 and not way.bare_fp8:
         return judged.change(f"{facts.bare_fp8} tensors are FP8 without a scale", "--cast", "bf16")
     return judged
@@ -352,7 +356,7 @@ def _place(judged: _Judged, way: Way, facts: Examined) -> _Judged:
 
 def _do(one: Program, way: Way, facts: Examined, judged: _Judged, answer: str) -> str | None:
     if answer == NO:
-        return judged.do or (one.instead if not way.plain else None)
+        return judged.do or (_advice(one, facts) if not way.plain else None)
     if answer != CONVERT:
         return None
     stem = facts.path.name.partition(".")[0] or "model"
@@ -377,7 +381,7 @@ def _what(facts: Examined) -> Iterator[str]:
     count = len(facts.files)
     yield f"{count} {facts.container} {'file' if count == 1 else 'files'}"
     if facts.adapter is not None:
-        yield "a LoRA or another adapter"
+        yield f"a LoRA or another adapter: {facts.adapter}"
     elif facts.family is not None:
         yield f"{_short(facts.family)}, spelled {facts.family.spelling}"
     else:
@@ -399,6 +403,3 @@ def _remarks(facts: Examined) -> Iterator[str]:
         yield "matrices of several dtypes: " + ", ".join(f"{count} {name}" for name, count in floats.items())
     if facts.others:
         yield f"other models are inside: {', '.join(facts.others)}"
-    shapes: Sequence[str] = facts.files
-    if len(shapes) == 1 and "-of-" in shapes[0]:
-        yield f"{shapes[0]} is one of several shards: point at its folder for all of them"

@@ -11,6 +11,7 @@ from pathlib import Path
 from .. import catalog
 from ..catalog.lora import lora_names
 from ..containers.checkpoint import Source
+from ..containers.modelsets import SHARD
 from ..containers.source import open_source
 from ..core.planning import Planning
 from ..core.tensor import LazyTensor
@@ -87,6 +88,12 @@ def examine(path: str | os.PathLike[str]) -> Examined:
     where = Path(path)
     if _is_gguf(where):
         return Examined(where, gguf=True, files=(where.name,))
+    shard = SHARD.match(where.stem)
+    if shard is not None and int(shard["count"]) > 1 and where.is_file():
+        count = int(shard["count"])
+        return Examined(
+            where, broken=f"is one of {count} shards, which alone are no model: ask of its folder"
+        )
     try:
         with open_source(path) as source:
             return _facts(where, source)
