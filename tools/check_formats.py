@@ -7,8 +7,7 @@ FOLDER is laid out like ``formats/`` (the default) and may be a user's own. Beyo
 - families: what ``refines`` names exists; no two families claim the same signature.
 - conventions: schemes take the options that the convention sets or reads, and codecs the parts of a matrix.
 
-Prints a line for each mistake, and exits with 1 if there is any. Schemes that only a convention knows (those
-of your own code, say) are no mistake, but told.
+Prints a line for each mistake, and exits with 1 if there is any.
 """
 
 from __future__ import annotations
@@ -25,6 +24,7 @@ from transcode.catalog.lora import lora_names
 from transcode.catalog.lora_tables import lora_tables
 from transcode.catalog.nunchaku import modules
 from transcode.catalog.profiles import profile
+from transcode.catalog.programs import program
 from transcode.codecs import chain
 from transcode.core.dtypes import DTYPES
 from transcode.core.spec import Part, Spec
@@ -54,9 +54,6 @@ def _convention(name: str) -> Iterator[str]:
             for role in (part.role for part in parts if part.role not in rule.parts):
                 yield f"{scheme} has no name for its part {role!r}"
             yield from _stored(rule, parts)
-            continue
-        if scheme not in schemes.SCHEMES:
-            print(f"note: convention {name}: quantize makes no {scheme!r}, so its options are not checked")
             continue
         known = schemes.describe(scheme)[1]
         conditional = [one.when for ones in (rule.markers, rule.limits, rule.partly) for one in ones]
@@ -107,6 +104,19 @@ def _nunchaku(name: str) -> Iterator[str]:
     yield from ()
 
 
+def _program(name: str) -> Iterator[str]:
+    for way in program(name).ways:
+        for convention, known in way.conventions.items():
+            for scheme in known or ():
+                if scheme not in catalog.convention(convention).schemes:
+                    yield f"convention {convention} has no scheme {scheme!r}"
+        for family, spellings in way.families.items():
+            for spelling in spellings:
+                catalog.family(family).spelled(spelling)
+        if way.writes is not None:
+            catalog.convention(way.writes)
+
+
 CHECKS: dict[str, Callable[[str], Iterator[str]]] = {
     "families": _family,
     "conventions": _convention,
@@ -114,6 +124,7 @@ CHECKS: dict[str, Callable[[str], Iterator[str]]] = {
     "lora": _lora,
     "foreign": _foreign,
     "nunchaku": _nunchaku,
+    "programs": _program,
 }
 
 

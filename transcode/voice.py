@@ -80,6 +80,7 @@ OPTIONS: Mapping[str, Names] = {
     "root_key": Names("--root-key {}", "root_key={}", "root_key: {}"),
     "scale_dtype": Names("--scale-dtype {}", "scale_dtype={}", "scale_dtype: {}"),
     "scheme": Names("--scheme {}", "quantize({})", "quantize: {}"),
+    "to": Names("--to {}", "convert({})", "convert: {}"),
     "set_key": Names("`transcode meta set {} {}=VALUE`", "meta.set({}, {{{}: VALUE}})"),
 }
 """By name: every option that a message names outside of the command line's own modules."""

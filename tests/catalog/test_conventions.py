@@ -380,6 +380,7 @@ def test_codes_with_a_name_of_their_own_need_no_companion(mine: Any) -> None:
         (('  chunk: "{stem}.{j}.safetensors"', "  block: block.safetensors"), 15, "must hold {i}"),
         (('{made: "1"}', "{made: 1}"), 16, "must be text"),
         (("dtype: F8_E4M3, zeros: [2]", "zeros: [2]"), 12, "'dtype' is missing"),
+        (("  int8:", "  itn8:"), 7, r"unknown scheme 'itn8'; known: .*svdq_int4.* \(did you mean int8\?\)"),
     ],
 )
 def test_mistakes_in_a_file_are_told_with_their_line(

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
-
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 import transcode as tc
-from transcode.core.flow import nearest
 from transcode.errors import PlanError, TranscodeError
 from transcode.io.local import MappedFile
 
@@ -104,30 +101,3 @@ def test_of_two_tensors_that_get_one_name_none_is_lost(after, save, tmp_path):
     flow = tc.open(made) | tc.rename(names=names) | after
     with pytest.raises(PlanError, match=r"'a\.weight\w*' and 'b\.weight\w*' would both"):
         list(flow)
-
-
-@pytest.mark.parametrize("name", ["ab" * 99, "x.w", "model.layers.0.self_attn.q_proj.weigth", "a" * 501])
-def test_looking_for_similar_names_compares_a_bounded_number_of_characters(name, monkeypatch):
-    """A file may hold a million names, and each comparison takes the product of two lengths, or more."""
-    given = []
-    real = difflib.get_close_matches
-
-    def counted(word, possibilities, *rest):
-        possibilities = list(possibilities)
-        given.append(sum(len(other) * len(word) for other in possibilities))
-        return real(word, possibilities, *rest)
-
-    monkeypatch.setattr(difflib, "get_close_matches", counted)
-    for count in (1000, 300_000):
-        nearest(name, (f"{i:06}{name[6:]}" for i in range(count)))
-    assert all(pairs <= 10**7 for pairs in given)  # 300,000 names of 38 characters have 4 * 10**8
-    assert bool(given) == (len(name) <= 500)
-
-
-def test_a_similar_name_is_found_among_many(monkeypatch):
-    names = [f"model.layers.{i}.mlp.experts.{j}.down.weight" for i in range(40) for j in range(256)]
-    found = nearest("model.layers.0.mlp.experts.3.dwn.weight", names)
-    assert "'model.layers.0.mlp.experts.3.down.weight'" in found
-    assert (
-        nearest("model.norm.wieght", [*names, "model.norm.weight"]) == ", did you mean 'model.norm.weight'?"
-    )

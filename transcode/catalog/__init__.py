@@ -2,12 +2,14 @@
 
 from .convention import SHAPE, Convention, PartRule, SchemeRule
 from .conventions import convention, conventions, every_convention, is_marker
-from .families import detect, families, family, generic_family
+from .families import check_spelling, detect, families, family, generic_family, spellings
 from .family import Family, Spelling
 from .limits import experts_of, holds
 from .policy import Fused
+from .takers import DEFAULT, check_scheme, takers
 
 __all__ = [
+    "DEFAULT",
     "SHAPE",
     "Convention",
     "Family",
@@ -15,6 +17,8 @@ __all__ = [
     "PartRule",
     "SchemeRule",
     "Spelling",
+    "check_scheme",
+    "check_spelling",
     "convention",
     "conventions",
     "detect",
@@ -25,4 +29,6 @@ __all__ = [
     "generic_family",
     "holds",
     "is_marker",
+    "spellings",
+    "takers",
 ]

@@ -10,9 +10,12 @@ from pathlib import Path
 from string import Formatter
 
 from ..core.dtypes import DTYPES
+from ..core.nearest import guess
 from ..core.patterns import Pattern
+from ..voice import called
 from . import strict
 from .convention import CONFIGS, Convention, Files, Marker, PartRule, SchemeRule
+from .families import spellings
 from .folders import find, listing
 from .limits import limit, partly
 from .parts import part_rules, template
@@ -33,9 +36,19 @@ def convention(name: str) -> Convention:
     Raises:
         RecipeError: no such convention, or a mistake in its file.
     """
-    path = find("conventions", name)
+    path = find("conventions", name, lambda: _spelling(name))
     facts = path.stat()
     return _parsed(path, (facts.st_mtime_ns, facts.st_size))
+
+
+def _spelling(name: str) -> str | None:
+    """What to do where the name is that of a spelling alone; None where it is not."""
+    if name not in spellings():
+        return None
+    return (
+        f"{name} is a spelling, to which names are converted: pass {called('to', name)};"
+        f" conventions: {', '.join(conventions())}"
+    )
 
 
 def every_convention() -> list[Convention]:
@@ -61,10 +74,7 @@ def load_convention(path: Path) -> Convention:
     top = strict.catalog_file(path, "convention")
     title = top.need("title").string()
     shared = top.get("parts", part_rules, _NO_PARTS)
-    schemes = {
-        key: _scheme(key, child, shared)
-        for key, child in top.get("schemes", lambda child: child.mapping().items(), ())
-    }
+    schemes = top.get("schemes", lambda child: _schemes(child, shared), _NO_SCHEMES)
     files = _files(top.need("files"))
     metadata = {
         key: child.string() for key, child in top.get("metadata", lambda child: child.mapping().items(), ())
@@ -96,6 +106,18 @@ def _parsed(path: Path, _version: tuple[int, int]) -> Convention:
 
 
 _NO_PARTS: dict[str, PartRule] = {}
+_NO_SCHEMES: dict[str, SchemeRule] = {}
+
+
+def _schemes(node: strict.Node, shared: dict[str, PartRule]) -> dict[str, SchemeRule]:
+    from ..schemes import CALIBRATED, SCHEMES  # only here: they need numpy
+
+    rules, known = node.mapping(), (*SCHEMES, *CALIBRATED)
+    for name in rules:
+        if name not in known:
+            hint = f"known: {', '.join(known)}{guess(name, known)}"
+            raise rules.key_error(name, f"unknown scheme {name!r}", hint)
+    return {name: _scheme(name, child, shared) for name, child in rules.items()}
 
 
 def _scheme(name: str, node: strict.Node, shared: dict[str, PartRule]) -> SchemeRule:

@@ -11,13 +11,21 @@ from ..errors import RecipeError
 from ..voice import called
 from . import strict
 from .derive import derivation
-from .family import Family, Spelling
+from .family import Family, Spelling, spelling_hint
 from .folders import find, listing
 from .policy import Block, Fused, Policy
 from .recognise import Signature, fold
 from .spelling import Conversion, Rule
 
-__all__ = ["detect", "families", "family", "generic_family", "load_family"]
+__all__ = [
+    "check_spelling",
+    "detect",
+    "families",
+    "family",
+    "generic_family",
+    "load_family",
+    "spellings",
+]
 
 _NONE: dict[str, tuple[Pattern, ...]] = {}
 
@@ -40,6 +48,30 @@ def family(name: str, names: Collection[str] | None = None) -> Family:
     """
     known = _cached(find("families", name))
     return (names is not None and known.fit(names)) or known
+
+
+def spellings() -> dict[str, list[str]]:
+    """Each spelling with the families that have it.
+
+    Raises:
+        RecipeError: a mistake in a file.
+    """
+    by_name: dict[str, list[str]] = {}
+    for name in families():
+        for spelling in family(name).spellings:
+            by_name.setdefault(spelling, []).append(name)
+    return by_name
+
+
+def check_spelling(name: str) -> None:
+    """Whether any family has a spelling of that name.
+
+    Raises:
+        RecipeError: none has; says what it is instead, or what there is.
+    """
+    known = spellings()
+    if name not in known:
+        raise RecipeError(f"no family has a spelling {name!r}", hint=spelling_hint(name, known))
 
 
 def generic_family(names: Collection[str] | None = None) -> Family:

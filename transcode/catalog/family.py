@@ -6,13 +6,25 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from ..core.event import Reason
+from ..core.nearest import guess
 from ..errors import RecipeError
+from ..voice import called
 from .derive import Derivation
+from .folders import listing
 from .policy import Policy
 from .recognise import Signature, fold
 from .spelling import Conversion
 
-__all__ = ["Family", "Spelling"]
+__all__ = ["Family", "Spelling", "spelling_hint"]
+
+
+def spelling_hint(name: str, known: Collection[str]) -> str:
+    """What to do about a spelling that is none of the known ones."""
+    hint = f"known: {', '.join(known)}{guess(name, known)}"
+    if name in listing("conventions"):
+        by = called("convention", name)
+        return f"{name} is a convention, by which files are written: pass {by}; spellings {hint}"
+    return hint
 
 
 @dataclass(frozen=True)
@@ -73,7 +85,8 @@ class Family:
         """
         if spelling not in self.spellings:
             raise RecipeError(
-                f"family {self.name} has no spelling {spelling!r}", hint=f"known: {', '.join(self.spellings)}"
+                f"family {self.name} has no spelling {spelling!r}",
+                hint=spelling_hint(spelling, self.spellings),
             )
         return replace(self, spelling=spelling, prefix=self.prefix if prefix is None else prefix)
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
-from difflib import get_close_matches
+from collections.abc import Callable
 from pathlib import Path
 
+from ..core.nearest import guess
 from ..core.paths import expanded, home
 from ..errors import RecipeError
 
-__all__ = ["find", "folders", "guess", "listing"]
+__all__ = ["find", "folders", "listing"]
 
-_KINDS = ("conventions", "families", "foreign", "lora", "nunchaku", "profiles")
+_KINDS = ("conventions", "families", "foreign", "lora", "nunchaku", "profiles", "programs")
 """The folders that are read, see formats/README.md."""
 
 _PACKAGE = Path(__file__).resolve().parent.parent
@@ -44,8 +44,11 @@ def listing(kind: str) -> dict[str, Path]:
     return dict(sorted(paths.items()))
 
 
-def find(kind: str, name: str) -> Path:
+def find(kind: str, name: str, elsewhere: Callable[[], str | None] = lambda: None) -> Path:
     """The file of one name.
+
+    Args:
+        elsewhere: what the name is instead, and what to do, in words; asked where there is no such file.
 
     Raises:
         RecipeError: there is none; the message lists what there is.
@@ -55,8 +58,13 @@ def find(kind: str, name: str) -> Path:
         if Path(name).name == name and path.is_file():
             return path
     known = listing(kind)
-    noun = {"families": "family", "conventions": "convention", "profiles": "profile"}.get(kind, kind)
-    hint = f"known: {', '.join(known) or 'none'}{guess(name, known)}"
+    noun = {
+        "families": "family",
+        "conventions": "convention",
+        "profiles": "profile",
+        "programs": "program",
+    }.get(kind, kind)
+    hint = elsewhere() or f"known: {', '.join(known) or 'none'}{guess(name, known)}"
     raise RecipeError(f"unknown {noun} {name!r}", hint=hint)
 
 
@@ -74,12 +82,6 @@ def _refuse_unread(folder: Path) -> None:
             raise RecipeError(f"{path}: is not read", hint=f"call it {path.stem}.yaml")
         if not path.is_file():
             raise RecipeError(f"{path}: is not a file", hint="put the text there, or take it away")
-
-
-def guess(word: str, known: Collection[str]) -> str:
-    """Which of some words may be meant by one that is none of them, in brackets; empty if none is near."""
-    close = get_close_matches(word, known, n=1)
-    return f" (did you mean {close[0]}?)" if close else ""
 
 
 def _own() -> Path | None:

@@ -43,6 +43,8 @@ class Limit:
         experts: whether the experts of a mixture can be of this scheme at all.
         when: options that the scheme must have for this to hold.
         why: who asks for it, for the plan.
+        concerns: the programs whose demand it is; empty for all that read the convention.
+        unless: what spares a program that it concerns, such as a GPU; None where nothing does.
     """
 
     rows: int = 1
@@ -51,6 +53,8 @@ class Limit:
     experts: bool = True
     when: Mapping[str, object] = field(default_factory=dict)
     why: str = "which the consumer's kernel needs"
+    concerns: tuple[str, ...] = ()
+    unless: str | None = None
 
     def of(self, scheme: object) -> Limit | None:
         """The limit in numbers for a scheme with certain options; None if it does not hold for it."""
@@ -69,11 +73,13 @@ class Partly:
         when: the option and its value; with ``experts``, options that the scheme must have.
         by: who reads it, and who does not.
         experts: whether it is the experts of a mixture that only some of them read.
+        spares: the programs that do not read it.
     """
 
     when: Mapping[str, object]
     by: str
     experts: bool = False
+    spares: tuple[str, ...] = ()
 
 
 def limit(node: strict.Node) -> Limit:
@@ -88,6 +94,8 @@ def limit(node: strict.Node) -> Limit:
         experts=top.get("experts", strict.Node.boolean, True),
         when=_options(top.find("when")),
         why=top.need("why").string(),
+        concerns=tuple(top.get("for", strict.Node.strings, ())),
+        unless=top.get("unless", strict.Node.string, None),
     )
     top.reject_unknown()
     return condition
@@ -98,7 +106,7 @@ def partly(node: strict.Node) -> Partly:
     top = node.mapping()
     experts = top.get("experts", strict.Node.boolean, False)
     when = _options(top.find("when") if experts else top.need("when"))
-    exception = Partly(when, top.need("by").string(), experts)
+    exception = Partly(when, top.need("by").string(), experts, tuple(top.get("not", strict.Node.strings, ())))
     top.reject_unknown()
     return exception
 

@@ -26,8 +26,8 @@ from yaml.nodes import MappingNode, ScalarNode, SequenceNode
 from yaml.nodes import Node as YamlNode
 
 from ..core import small_json
+from ..core.nearest import guess
 from ..errors import RecipeError
-from .folders import guess
 
 __all__ = ["Mapping", "Node", "catalog_file", "load", "parse"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import sys
 import traceback
 from importlib import import_module
@@ -12,43 +13,24 @@ from typing import Any, TextIO
 import click
 
 from .. import __version__
+from ..core.nearest import guess
 from ..errors import TranscodeError
 from ..numerics import notice
 from ..voice import speaking
 from . import interrupt, say, streams
+from .commands import COMMANDS, SECTIONS, STAGES
+from .groups import MEANT, Pointing
 
 __all__ = ["cli", "main"]
-
-# name -> (module, one line of help): help must not cost the import of every command.
-_COMMANDS: dict[str, tuple[str, str]] = {
-    "run": ("run", "Convert a checkpoint: quantize, cast, rename, filter, re-shard."),
-    "inspect": ("inspect", "Show tensors, dtypes, shapes, sizes, shards, metadata, family."),
-    "meta": ("meta", "Read and edit metadata in place, in milliseconds."),
-    "open": ("pipe", "Begin a pipe: open a checkpoint."),
-    "rename": ("pipe", "Rename tensors, in a pipe."),
-    "keep": ("pipe", "Keep the tensors that match, in a pipe."),
-    "drop": ("pipe", "Drop the tensors that match, in a pipe."),
-    "convert": ("pipe", "Spell an architecture as another program does, in a pipe."),
-    "lora": ("pipe", "Merge LoRAs, in a pipe."),
-    "cast": ("pipe", "Cast float tensors, in a pipe."),
-    "dequantize": ("pipe", "Decode quantized tensors, in a pipe."),
-    "quantize": ("pipe", "Quantize, in a pipe."),
-    "calibrate": ("pipe", "Add the scales of inputs to nvfp4 tensors, in a pipe."),
-    "write": ("pipe", "End a pipe: write the checkpoint."),
-    "nunchaku": ("nunchaku", "Make SVDQuant checkpoints for nunchaku: convert, merge, split."),
-    "recipe": ("recipe", "Print the recipe of a command line or of a file made by transcode."),
-    "families": ("listing", "List the model families, or show one."),
-    "schemes": ("listing", "List the quantization schemes and their options."),
-    "conventions": ("listing", "List the conventions of consumers, or show one."),
-    "completion": ("completion", "Print the shell's completion script."),
-}
 
 
 class _ReaderGone(Exception):
     """Nobody reads our output any more. Not an OSError, which click would turn into exit code 1."""
 
 
-class _Lazy(click.Group):
+class _Lazy(Pointing):
+    meant = MEANT
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
@@ -56,19 +38,29 @@ class _Lazy(click.Group):
             raise _ReaderGone from None
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_COMMANDS)
+        return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _COMMANDS:
+        if cmd_name not in COMMANDS:
             return None
-        module, _ = _COMMANDS[cmd_name]
+        module, _ = COMMANDS[cmd_name]
         command = getattr(import_module(f".{module}", __name__), cmd_name.replace("-", "_"))
         assert isinstance(command, click.Command)
         return command
 
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Commands first: nobody looks for --version."""
+        self.format_commands(ctx, formatter)
+        click.Command.format_options(self, ctx, formatter)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, short) for name, (_, short) in _COMMANDS.items()])
+        """What people do, by what it is for; the stages of a pipe apart, by their names."""
+        width = max(len(name) for section in SECTIONS.values() for name in section)
+        for heading, section in SECTIONS.items():
+            with formatter.section(heading):
+                formatter.write_dl([(name.ljust(width), short) for name, (_, short) in section.items()])
+        with formatter.section("Stages of a pipe (transcode help STAGE)"):
+            formatter.write_text("  ".join(STAGES))
 
 
 _EPILOG = """\b
@@ -76,19 +68,24 @@ Examples:
   transcode inspect Wan2.1-T2V-14B
   transcode run Wan2.1-T2V-14B wan_int8.safetensors --scheme int8
   transcode run Wan2.1-T2V-14B out --scheme fp8 --layout by_block --dry-run
-  transcode open SRC | transcode drop '*.bias' | transcode quantize int8 | transcode write DST
+  transcode doctor wan_int8.safetensors --for comfyui
   transcode meta set model.safetensors author=me
+  transcode open SRC | transcode drop '*.bias' | transcode write DST
 """
 
 
 @click.group(
     cls=_Lazy,
     epilog=_EPILOG,
+    invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(__version__, prog_name="transcode")
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Convert model checkpoints in constant memory, at the speed of the disk."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
 def main(args: list[str] | None = None) -> Any:
@@ -104,7 +101,7 @@ def main(args: list[str] | None = None) -> Any:
         with speaking("flags"):
             code = cli.main(args, prog_name="transcode", standalone_mode=False)
     except click.ClickException as error:
-        object.__setattr__(error, "message", say.harmless(error.message))
+        object.__setattr__(error, "message", say.harmless(error.message + _near(error)))
         error.show()
         code = 2
     except (KeyboardInterrupt, click.Abort):
@@ -130,6 +127,15 @@ def main(args: list[str] | None = None) -> Any:
     if _is_lost(sys.stdout) and code in (0, None):
         code = _fail("standard output: cannot be written", 2, debug)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _near(error: click.ClickException) -> str:
+    """What is near, where a value is none of a few; else nothing."""
+    parameter = getattr(error, "param", None)
+    if not (isinstance(parameter, click.Parameter) and isinstance(parameter.type, click.Choice)):
+        return ""
+    said = re.match(r"'(.*?)' is not one of", error.message)
+    return guess(said[1], map(str, parameter.type.choices)) if said else ""
 
 
 def _fail(message: str, code: int, debug: bool) -> int:

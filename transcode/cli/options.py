@@ -12,6 +12,7 @@ from ..core import kinds
 from ..core.option import GROUPS, REPORTING, Declared, Option, options_of
 from ..core.performance import Performance
 from ..plan.options import OutputOptions
+from .groups import Pointing
 
 __all__ = [
     "Command",
@@ -139,7 +140,7 @@ class Command(click.Command):
                     formatter.write_dl(rows, col_max=_COLUMN)
 
 
-class Group(click.Group):
+class Group(Pointing):
     """A group of such commands."""
 
     command_class = Command

@@ -16,10 +16,11 @@ import click
 from ..core.option import options_of
 from ..plan.options import SourceOptions
 from ..stages.table import STAGES
+from .instead import line
+from .instead import stage as command
 from .options import (
     Command,
     apply,
-    command,
     debug_option,
     flag,
     flags_of,
@@ -50,14 +51,22 @@ def _received() -> Any:
     from ..recipe import parse
 
     if sys.stdin.isatty():
-        raise click.UsageError("a recipe is expected from a pipe: transcode open SRC | transcode ...")
+        raise click.UsageError(
+            f"a recipe is expected from a pipe: transcode open SRC | transcode ...; {_instead()}"
+        )
     try:
         text = sys.stdin.buffer.read().decode("utf-8-sig")  # whatever the locale says: recipes are UTF-8
     except UnicodeDecodeError:
         raise RecipeError("is not a recipe, nor text at all", file="<stdin>") from None
     if not text.strip():
-        raise RecipeError("no recipe came through the pipe", hint="see what the command before said")
+        raise RecipeError(
+            "no recipe came through the pipe", hint=f"see what the command before said; {_instead()}"
+        )
     return parse(text, file="<stdin>")
+
+
+def _instead() -> str:
+    return line(click.get_current_context())
 
 
 def _send(recipe: Any) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from ..errors import RecipeError
+from .nearest import guess
 
 if TYPE_CHECKING:
     import numpy as np
@@ -147,5 +148,8 @@ def float_dtype(what: str, name: object) -> str:
     except KeyError:
         known = None
     if known not in CASTS:
-        raise RecipeError(f"{what}: {name!r} is not a float dtype", hint=f"choose from {', '.join(CASTS)}")
+        raise RecipeError(
+            f"{what}: {name!r} is not a float dtype",
+            hint=f"choose from {', '.join(CASTS)}{guess(name, spellings(CASTS))}",
+        )
     return known

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import ItemsView, Iterable, Iterator, KeysView, Sequence, ValuesView
 from dataclasses import dataclass, field, is_dataclass
 from typing import Any, ClassVar, Protocol, TypeVar, overload
 
 from ..errors import PlanError
 from ..voice import called
+from .nearest import nearest
 from .option import Declared
 from .planning import Planning
 from .shown import Overview, Shown, Table, as_call
@@ -16,7 +16,7 @@ from .source import Source, Whose
 from .tensor import LazyTensor
 from .text import count, size
 
-__all__ = ["Chain", "Flow", "Sink", "Transform", "nearest"]
+__all__ = ["Chain", "Flow", "Sink", "Transform"]
 
 P = TypeVar("P", covariant=True)
 R = TypeVar("R", covariant=True)
@@ -231,21 +231,3 @@ def _distinct(tensors: Iterable[LazyTensor], stage: str) -> Iterator[LazyTensor]
             )
         owners[tensor.name] = tensor.source
         yield tensor
-
-
-_LONGEST_GUESS = 500  # characters
-_MOST_PAIRS = 8_000_000  # of characters that are compared; 2000 names of 60
-
-
-def nearest(name: str, names: Iterable[str]) -> str:
-    """A clause that names the most similar of some names, or nothing: for errors."""
-    if len(name) > _LONGEST_GUESS:
-        return ""
-    # The comparison takes the product of two lengths, and a file may hold any number of names.
-    alike = [other for other in names if 2 * abs(len(other) - len(name)) <= len(name)]
-    if sum(map(len, alike)) * len(name) > _MOST_PAIRS:
-        last = name.rpartition(".")[2]
-        alike = [other for other in alike if other.rpartition(".")[2] == last]
-        alike = alike[: 1 + _MOST_PAIRS // max(2 * len(name) ** 2, 1)]
-    close = difflib.get_close_matches(name, alike, 2, 0.6)
-    return f", did you mean {' or '.join(map(repr, close))}?" if close else ""

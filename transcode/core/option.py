@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 
 from ..errors import RecipeError
 from .kinds import Kind
+from .nearest import guess
 
 __all__ = [
     "GROUPS",
@@ -121,7 +122,8 @@ class Option:
         value = self.kind.normal(what, value)
         for member in self.kind.members(value) if self.choices else ():
             if member not in self.choices:
-                raise RecipeError(f"{what}: {member!r} is not one of {', '.join(self.choices)}")
+                near = guess(member, self.choices) if isinstance(member, str) else ""
+                raise RecipeError(f"{what}: {member!r} is not one of {', '.join(self.choices)}{near}")
         return value
 
     @property

@@ -34,7 +34,7 @@ from .request import Request, bears_name
 __all__ = ["resolve"]
 
 _DEFAULT_SHARD = 5_000_000_000
-_ENCODED = "lightx2v"
+_ENCODED = catalog.DEFAULT
 """The convention of what is quantized, where neither the user nor a stage names one."""
 
 

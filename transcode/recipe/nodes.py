@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 from typing import Any, TypeVar
 
 from ..catalog import strict
-from ..catalog.folders import guess
+from ..core.nearest import guess
 from ..core.option import Declared, Option, options_of
 from ..errors import RecipeError
 

@@ -88,7 +88,8 @@ def whose(convention: str | None, scheme: str | None) -> Whose:
     if convention is not None:
         catalog.convention(arguments.text("source: convention", convention))
     if scheme is not None:
-        schemes.make(arguments.text("source: scheme", scheme))
+        catalog.check_scheme(arguments.text("source: scheme", scheme))
+        schemes.make(scheme)
     return Whose(convention, scheme)
 
 

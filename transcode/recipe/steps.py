@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ..catalog import strict
-from ..catalog.folders import guess
 from ..core.flow import Transform
+from ..core.nearest import guess
 from ..stages.table import STAGES, stage
 from .nodes import located, section_of
 

@@ -6,15 +6,17 @@ To add one, write its module (:class:`~transcode.core.scheme.Scheme` says what i
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import fields
 from typing import Any
 
+from ..core.nearest import guess
 from ..core.scheme import Scheme
 from ..errors import RecipeError
 from . import fp8, int4, int8, mx, nvfp4, svdquant
+from .meant import Meant, meant
 
-__all__ = ["CALIBRATED", "SCHEMES", "describe", "make", "refuse_idle"]
+__all__ = ["CALIBRATED", "SCHEMES", "describe", "make", "refuse_idle", "unknown"]
 
 SCHEMES: dict[str, type[Any]] = {
     scheme.name: scheme
@@ -35,11 +37,13 @@ def make(name: str, **options: Any) -> Scheme:
         RecipeError: no such scheme, option or value; tells what there is.
     """
     if name in CALIBRATED:
+        near = (f"; from weights alone: {one}" for one in (meant(name) or Meant("")).schemes)
         raise RecipeError(
-            f"{name} is not made of weights alone, but of a calibration", hint=CALIBRATED[name].made_by
+            f"{name} is not made of weights alone, but of a calibration",
+            hint="".join((CALIBRATED[name].made_by, *near)),
         )
     if name not in SCHEMES:
-        raise RecipeError(f"unknown scheme {name!r}", hint=f"choose from {', '.join(SCHEMES)}")
+        raise unknown(name)
     scheme = SCHEMES[name]
     known = [field.name for field in fields(scheme)]
     for option in options:
@@ -47,6 +51,28 @@ def make(name: str, **options: Any) -> Scheme:
             raise RecipeError(f"{name} has no option {option!r}", hint=f"choose from {', '.join(known)}")
     instance: Scheme = scheme(**options)
     return instance
+
+
+def unknown(name: str, takers: Callable[[str], Iterable[str]] | None = None) -> RecipeError:
+    """The error about a name that is no scheme's, with what may be meant by it.
+
+    Args:
+        name: what was said.
+        takers: the conventions that take a scheme, to be told with it.
+    """
+
+    def told(scheme: str) -> str:
+        by = ", ".join(takers(scheme)) if takers is not None else ""
+        return f"{scheme} (for {by})" if by else scheme
+
+    what = f"unknown scheme {name!r}"
+    if name.casefold() not in SCHEMES and (one := meant(name)):
+        what = f"{what}: {'it is ' if one.what else ''}{one.what}"
+        near = " or ".join(told(scheme) + one.options for scheme in one.schemes)
+        hint = "; ".join(filter(None, (one.do, f"{'here: ' if one.do else 'say '}{near}" if near else "")))
+    else:
+        hint = f"choose from {', '.join(SCHEMES)}{guess(name, (*SCHEMES, *CALIBRATED))}"
+    return RecipeError(what, hint=hint)
 
 
 def refuse_idle(scheme: Scheme, given: Collection[str]) -> None:

@@ -32,6 +32,7 @@ class Convert(ConvertOptions, Transform):
         super().__post_init__()
         if self.model is not None:
             catalog.family(self.model).spelled(self.to)
+        catalog.check_spelling(self.to)
 
     @property
     def consumer(self) -> str:

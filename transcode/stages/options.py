@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from ..core import kinds
 from ..core.option import HOW, SAME, SOURCES, WHICH, Declared, Option, option
 from ..errors import RecipeError
+from ..voice import called
 from .lora.files import FILES, LoraFile
 
 __all__ = [
@@ -153,6 +154,18 @@ class CastOptions(Declared):
         kinds.DTYPES, "Cast only tensors of these dtypes; repeatable.", default=(), flag="--dtype",
         names="dtypes",
     )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        try:
+            super().__post_init__()
+        except RecipeError as error:
+            from .names import names  # which reads the catalog
+
+            scheme = str(self.to).partition(":")[0]
+            if scheme not in names("schemes"):
+                raise
+            hint = f"{scheme} is a scheme: to quantize with it, pass {called('scheme', self.to)}"
+            raise RecipeError(error.what, hint=hint) from None
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -10,7 +10,7 @@ from functools import cached_property
 from ... import catalog
 from ...catalog.lora import LoraNames
 from ...catalog.lora_tables import lora_tables
-from ...core.flow import nearest
+from ...core.nearest import nearest
 from ...errors import PlanError, RecipeError
 from .spellings import Home, Place, Stored, speaks, spelled
 from .unet import other_names

@@ -207,7 +207,9 @@ class Quantize(QuantizeOptions, Transform):
         def make(name: str, options: Options) -> Scheme:
             from ... import schemes
 
-            given = {} if convention is None else catalog.convention(convention).scheme_options(name)
+            consumer = None if convention is None else catalog.convention(convention)
+            catalog.check_scheme(name, consumer)
+            given = {} if consumer is None else consumer.scheme_options(name)
             scheme = schemes.make(name, **{**given, **dict(options)})
             if convention is not None:  # which may say the other half
                 schemes.refuse_idle(scheme, dict(options))

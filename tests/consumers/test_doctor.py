@@ -1,0 +1,300 @@
+"""The doctor's verdicts are those of the programs themselves, and what it says to type leads to a yes."""
+
+# ruff: noqa: E501  tables of cases read better in long lines
+
+from __future__ import annotations
+
+import json
+import shlex
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import transcode as tc
+from transcode import catalog
+from transcode.catalog.programs import program, programs
+from transcode.consumers.doctor import CONVERT, NO, UNKNOWN, YES, diagnose
+from transcode.errors import FormatError, RecipeError
+
+LAYER = "model.layers.0"
+LLAMA = {
+    "model.embed_tokens.weight": (64, 256), "model.norm.weight": (256,), "lm_head.weight": (64, 256),
+    f"{LAYER}.input_layernorm.weight": (256,), f"{LAYER}.post_attention_layernorm.weight": (256,),
+    **{f"{LAYER}.self_attn.{one}_proj.weight": (256, 256) for one in "qkvo"},
+    **{f"{LAYER}.mlp.{one}_proj.weight": (256, 256) for one in ("gate", "up", "down")},
+}  # fmt: skip
+
+
+def answers(path):
+    return {one.program: one.answer for one in diagnose(path).verdicts}
+
+
+@pytest.fixture
+def llama(tmp_path):
+    """A folder as transformers saves a language model."""
+    folder = tmp_path / "llama"
+    folder.mkdir()
+    tensors = {name: torch.randn(shape).bfloat16() for name, shape in LLAMA.items()}
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "torch_dtype": "bfloat16"}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_every_rule_names_what_there_is():
+    """Programs speak of conventions, schemes, families and spellings that exist; conventions of programs."""
+    from transcode.catalog.foreign import foreign
+
+    titles = {*foreign().methods.values(), *foreign().parts}
+    for name in programs():
+        one = program(name)
+        for way in one.ways:
+            for convention, schemes in way.conventions.items():
+                assert set(schemes or ()) <= catalog.convention(convention).schemes.keys()
+            for family, spellings in way.families.items():
+                assert set(spellings) <= catalog.family(family).spellings.keys()
+            assert set(way.foreign) <= titles
+            assert way.writes is None or catalog.convention(way.writes)
+        assert set(one.never) <= set(catalog.families())
+    for convention in catalog.every_convention():
+        for rule in convention.schemes.values():
+            for limit in rule.limits:
+                assert set(limit.concerns) <= set(programs())
+            for partly in rule.partly:
+                assert set(partly.spares) <= set(programs())
+
+
+def test_transformers_and_diffusers_say_the_same_of_quantizers():
+    """Their own tables of quantizers, against what the catalog says that they load."""
+    auto = pytest.importorskip("transformers.quantizers.auto").AUTO_QUANTIZER_MAPPING
+    assert {"compressed-tensors", "fp8", "mxfp4"} <= auto.keys()
+    assert "modelopt" not in auto
+    (way,) = program("transformers").ways
+    assert "modelopt" not in way.conventions
+    named = {"GPTQ": "gptq", "AWQ": "awq", "AutoRound": "auto-round", "torchao": "torchao", "quanto": "quanto", "HQQ": "hqq",
+             "AQLM": "aqlm", "VPTQ": "vptq", "EETQ": "eetq", "HIGGS": "higgs", "SpQR": "spqr", "BitNet": "bitnet",
+             "FBGEMM fp8": "fbgemm_fp8", "Quark": "quark", "FP-Quant": "fp_quant", "SINQ": "sinq",
+             "bitsandbytes (4 bit)": "bitsandbytes_4bit", "bitsandbytes (8 bit)": "bitsandbytes_8bit"}  # fmt: skip
+    for title, key in named.items():
+        assert (title in way.foreign) == (key in auto)
+    pretrained = next(way for way in program("diffusers").ways if way.by == "from_pretrained")
+    auto = pytest.importorskip("diffusers.quantizers.auto").AUTO_QUANTIZER_MAPPING
+    for title, key in (
+        ("SDNQ", "sdnq"),
+        ("Nunchaku Lite", "nunchaku_lite"),
+        ("torchao", "torchao"),
+        ("HQQ", "hqq"),
+        ("AWQ", "awq"),
+    ):
+        assert (title in pretrained.foreign) == (key in auto)
+
+
+@pytest.mark.parametrize(
+    ("convention", "scheme"),
+    [(one.name, scheme) for one in catalog.every_convention() if not one.unwritten for scheme in one.schemes if one.name != "nunchaku"],
+)  # fmt: skip
+def test_who_loads_each_output(convention, scheme, llama, tmp_path, wan):
+    diffusion = convention in ("lightx2v", "comfyui", "comfyui_scaled")
+    source = tmp_path / "wide.safetensors"
+    if diffusion:  # the fixture's names, with rows and columns that every scheme can take
+        shapes = {
+            n: v.shape for shard in sorted(wan.glob("*.safetensors")) for n, v in load_file(shard).items()
+        }
+        save_file(
+            {n: torch.randn(*([128] * len(s) if len(s) == 2 else s)).bfloat16() for n, s in shapes.items()},
+            source,
+        )
+    out = tmp_path / ("out.safetensors" if diffusion else "out")
+    tc.open(source if diffusion else llama) | tc.quantize(scheme) | tc.write(out, convention=convention)
+    told = answers(out)
+    by = {"lightx2v": {"lightx2v"}, "comfyui": {"comfyui"}, "comfyui_scaled": {"comfyui"}, "neutral": set(),
+          "compressed_tensors": {"vllm", "transformers", "sglang"}, "modelopt": {"vllm"},
+          "deepseek": {"vllm", "transformers", "sglang"}}[convention]  # fmt: skip
+    if convention == "modelopt" and scheme == "nvfp4":
+        by = {"vllm", "sglang"}
+    if (convention, scheme) == ("compressed_tensors", "mxfp8"):
+        by = {"vllm", "transformers"}  # nothing shows that SGLang does
+    assert {name for name, answer in told.items() if answer == YES} == by
+    surely = {
+        "llama_cpp",
+        "nunchaku",
+        *(("vllm", "sglang", "transformers") if diffusion else ("comfyui", "lightx2v")),
+    }
+    assert all(told[name] == NO for name in surely)
+
+
+@pytest.mark.parametrize("scheme", [None, "int8", "fp8", "nvfp4"])
+def test_what_it_says_to_type_leads_to_a_yes(scheme, wan, llama, tmp_path, cli, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sources = [wan, llama]
+    if scheme is not None:
+        sources = []
+        for source, conventions in (
+            (wan, ["lightx2v", "comfyui"]),
+            (llama, ["compressed_tensors", "neutral"]),
+        ):
+            for convention in conventions:
+                out = tmp_path / f"{source.name}_{convention}"
+                tc.open(source) | tc.quantize(scheme) | tc.write(out, convention=convention)
+                sources.append(out)
+    typed = 0
+    for source in sources:
+        for verdict in diagnose(source).verdicts:
+            assert (verdict.answer == CONVERT) <= (verdict.do or "").startswith("transcode run ")
+            if verdict.answer == CONVERT:
+                words = shlex.split(verdict.do)
+                cli(*words[1:], "-f", "-q")
+                assert answers(words[3])[verdict.program] == YES, verdict
+                typed += 1
+    assert typed > 1
+
+
+def test_names_of_another_program(wan):
+    told = diagnose(wan)
+    assert told.of("llama_cpp").do is None  # its converter knows no video model
+    assert told.of("diffusers").answer == CONVERT
+    assert "spelled lightx2v, not diffusers" in told.of("diffusers").why[0]
+    assert "one file, these are 2" in told.of("comfyui").why[0]
+    assert told.of("lightx2v").answer == YES
+    assert "it runs no Wan" in told.of("vllm").why[0]
+    with pytest.raises(RecipeError, match=r"unknown program 'vlm'.*did you mean vllm\?"):
+        told.of("vlm")
+
+
+def test_what_vllm_and_transformers_do_not_read_of_one_convention(llama, tmp_path):
+    """As their loaders do, see test_loaders.py: groups of int8 are transformers' alone, ModelOpt is vLLM's alone."""
+    (
+        tc.open(llama)
+        | tc.quantize("int8", granularity="group")
+        | tc.write(tmp_path / "a", convention="compressed_tensors")
+    )
+    told = diagnose(tmp_path / "a")
+    assert told.of("transformers").answer == YES
+    assert told.of("vllm").answer != YES
+    assert "read by transformers, not by vLLM" in " ".join(told.of("vllm").why)
+    (
+        tc.open(llama)
+        | tc.quantize("int4", symmetric=False)
+        | tc.write(tmp_path / "b", convention="compressed_tensors")
+    )
+    told = diagnose(tmp_path / "b")
+    assert [told.of(name).answer for name in ("vllm", "transformers", "sglang")] == [YES, YES, CONVERT]
+    assert "dequantize=True" in " ".join(told.of("transformers").why)
+
+
+def test_experts(tmp_path):
+    """transformers 5 decodes experts in nvfp4 to noise, vLLM takes them."""
+    folder = tmp_path / "moe"
+    folder.mkdir()
+    experts = {
+        f"{LAYER}.mlp.experts.{i}.{one}_proj.weight": (256, 256)
+        for i in range(2)
+        for one in ("gate", "up", "down")
+    }
+    dense = {name: shape for name, shape in LLAMA.items() if ".mlp." not in name}
+    tensors = {name: torch.randn(shape).bfloat16() for name, shape in {**dense, **experts}.items()}
+    save_file(
+        {**tensors, f"{LAYER}.mlp.gate.weight": torch.randn(2, 256).bfloat16()}, folder / "model.safetensors"
+    )
+    (folder / "config.json").write_text(
+        json.dumps({"architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe"})
+    )
+    tc.open(folder) | tc.quantize("nvfp4") | tc.write(tmp_path / "q", convention="compressed_tensors")
+    told = diagnose(tmp_path / "q")
+    assert told.of("vllm").answer == YES
+    assert told.of("transformers").answer == CONVERT
+    assert "noise" in told.of("transformers").why[0]
+
+
+def test_rows_that_only_some_loaders_refuse(llama, tmp_path):
+    """DeepSeek's own kv_a_proj_with_mqa has 576 rows in blocks of 128: vLLM loads it, transformers on a GPU."""
+    tc.open(llama) | tc.quantize("fp8") | tc.write(tmp_path / "q", convention="deepseek")
+    path = tmp_path / "q" / "model.safetensors"
+    tensors = load_file(path)
+    name = f"{LAYER}.self_attn.o_proj.weight"
+    tensors[name] = tensors[name].view(torch.uint8)[:192].view(torch.float8_e4m3fn)
+    save_file(tensors, path, {"format": "pt"})
+    told = diagnose(tmp_path / "q")
+    assert told.of("vllm").answer == YES
+    assert "192 rows" not in " ".join(told.of("vllm").why)
+    assert told.of("transformers").answer == YES
+    assert "192 rows are not a multiple of 128" in " ".join(told.of("transformers").why)
+    assert "with a GPU" in " ".join(told.of("transformers").why)
+
+
+def test_what_config_json_does_not_say(llama, tmp_path):
+    tc.open(llama) | tc.quantize("fp8") | tc.write(tmp_path / "q", convention="compressed_tensors")
+    config = tmp_path / "q" / "config.json"
+    stated = json.loads(config.read_text())
+    config.write_text(
+        json.dumps({key: value for key, value in stated.items() if key != "quantization_config"})
+    )
+    verdict = diagnose(tmp_path / "q").of("vllm")
+    assert verdict.answer == CONVERT
+    assert "no quantization_config" in verdict.why[0]
+    config.unlink()
+    verdict = diagnose(tmp_path / "q").of("vllm")
+    assert verdict.answer == NO
+    assert "no config.json beside it" in verdict.why
+    assert "put the model's config.json" in verdict.do
+
+
+def test_what_hurts(tmp_path, wan, save):
+    """Missing shards, LoRAs, GGUF, mixed dtypes, other models inside, formats of others."""
+    import shutil
+
+    broken = tmp_path / "broken"
+    shutil.copytree(wan, broken)
+    (broken / "diffusion_pytorch_model-00002-of-00002.safetensors").unlink()
+    assert set(answers(broken).values()) == {NO}
+    assert "is missing" in diagnose(broken).verdicts[0].why[0]
+    alone = diagnose(wan / "diffusion_pytorch_model-00001-of-00002.safetensors")
+    assert {one.answer for one in alone.verdicts} == {NO}
+    assert "one of 2 shards" in alone.verdicts[0].why[0]
+    lora = save(
+        {f"blocks.{i}.ffn.0.lora_{ab}.weight": torch.zeros(4, 4) for i in range(3) for ab in "AB"},
+        "lora.safetensors",
+    )
+    told = diagnose(lora)
+    assert {one.answer for one in told.verdicts} == {NO}
+    assert told.verdicts[0].do == f"transcode run MODEL DST --lora {lora}"
+    gguf = tmp_path / "x.gguf"
+    gguf.write_bytes(b"GGUF" + bytes(60))
+    assert answers(gguf) == {name: YES if program(name).gguf else NO for name in programs()}
+    assert answers(gguf)["llama_cpp"] == YES
+    mixed = save(
+        {"blocks.0.a.weight": torch.zeros(4, 4), "blocks.1.a.weight": torch.zeros(4, 4).half()},
+        "mixed.safetensors",
+    )
+    assert diagnose(mixed).remarks == ("matrices of several dtypes: 1 F32, 1 F16",)
+    assert set(answers(mixed).values()) <= {UNKNOWN, NO}
+    whole = save(
+        {"model.diffusion_model.blocks.0.attn.weight": torch.zeros(4, 4), "first_stage_model.decoder.conv.weight": torch.zeros(4, 4),
+         "cond_stage_model.layers.0.weight": torch.zeros(4, 4)}, "whole.safetensors",
+    )  # fmt: skip
+    assert "other models are inside" in diagnose(whole).remarks[0]
+    gptq = save({f"model.layers.0.mlp.up_proj.{part}": torch.zeros(4, 4, dtype=torch.int32 if part[0] in "qg" else torch.float16)
+                 for part in ("qweight", "qzeros", "scales", "g_idx")}, "gptq.safetensors")  # fmt: skip
+    assert any("GPTQ" in text for text in diagnose(gptq).what)
+    assert "which it does not load" in " ".join(diagnose(gptq).of("comfyui").why)
+    with pytest.raises(FormatError, match="no such file"):
+        diagnose(tmp_path / "nothing")
+
+
+def test_the_command(cli, refused, wan, llama, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = cli("doctor", wan).out
+    assert max(len(line) for line in shown.splitlines() if not line.startswith("    ")) <= 80
+    for name in programs():
+        assert program(name).title in shown
+    entries = {one["program"]: one for one in cli("doctor", wan, "--json").json["verdicts"]}
+    assert entries.keys() == set(programs())
+    assert entries["comfyui"]["answer"] == "convert"
+    assert entries["comfyui"]["do"] in shown
+    cli("doctor", wan, "--for", "lightx2v")
+    cli("doctor", wan, "--for", "vllm", code=1)
+    cli("doctor", wan, "--for", "comfyui", code=1)
+    cli("doctor", llama, "--for", "vllm")
+    assert "did you mean vllm" in refused("doctor", llama, "--for", "vlm")
+    assert "no such file" in refused("doctor", wan / "nothing")

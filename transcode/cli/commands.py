@@ -1,0 +1,51 @@
+"""All commands: where each is defined, and what the help of the whole says of it.
+
+Help must not cost the import of every command, so it is told here in a line.
+"""
+
+from __future__ import annotations
+
+__all__ = ["COMMANDS", "SECTIONS", "STAGES"]
+
+SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
+    "Convert": {
+        "run": ("run", "Quantize, cast, merge LoRAs, rename, filter, re-shard."),
+        "nunchaku": ("nunchaku", "SVDQuant checkpoints for nunchaku: convert, merge, split."),
+        "recipe": ("recipe", "Print the recipe of a command line, or of how a file was made."),
+    },
+    "Look at files": {
+        "inspect": ("inspect", "Tensors, dtypes, shapes, sizes, shards, metadata, family."),
+        "doctor": ("doctor", "Which programs can load a file, which cannot, why, what to do."),
+        "meta": ("meta", "Read and edit metadata in place, in milliseconds."),
+    },
+    "What there is": {
+        "schemes": ("listing", "Quantized formats: options, values, who takes them."),
+        "conventions": ("listing", "Programs that checkpoints are written for."),
+        "families": ("listing", "Models that are known, and how they are spelled."),
+    },
+    "More": {
+        "help": ("help", "Help of a command: transcode help run."),
+        "completion": ("completion", "Print the shell's completion script."),
+    },
+}
+"""Heading -> name -> (module, one line of help)."""
+
+STAGES: dict[str, tuple[str, str]] = {
+    "open": ("pipe", "Begin a pipe: open a checkpoint."),
+    "keep": ("pipe", "Keep the tensors that match, in a pipe."),
+    "drop": ("pipe", "Drop the tensors that match, in a pipe."),
+    "dequantize": ("pipe", "Decode quantized tensors, in a pipe."),
+    "rename": ("pipe", "Rename tensors, in a pipe."),
+    "convert": ("pipe", "Spell an architecture as another program does, in a pipe."),
+    "lora": ("pipe", "Merge LoRAs, in a pipe."),
+    "cast": ("pipe", "Cast float tensors, in a pipe."),
+    "quantize": ("pipe", "Quantize, in a pipe."),
+    "calibrate": ("pipe", "Add the scales of inputs to nvfp4 tensors, in a pipe."),
+    "write": ("pipe", "End a pipe: write the checkpoint."),
+}
+"""The stages of a pipe, likewise."""
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    **{name: entry for section in SECTIONS.values() for name, entry in section.items()},
+    **STAGES,
+}

@@ -1,0 +1,27 @@
+"""``transcode help``: what ``--help`` says."""
+
+from __future__ import annotations
+
+import click
+
+from .groups import unknown_command
+from .options import command
+
+__all__ = ["help"]
+
+
+@command(epilog="\b\nExamples:\n  transcode help\n  transcode help run\n  transcode help meta set\n")
+@click.argument("words", nargs=-1, metavar="[COMMAND...]")
+@click.pass_context
+def help(context: click.Context, words: tuple[str, ...]) -> None:
+    """Print the help of COMMAND, or of transcode as a whole."""
+    inner = context.find_root()
+    for word in words:
+        group = inner.command
+        named = group.get_command(inner, word) if isinstance(group, click.Group) else None
+        if named is None:
+            if not isinstance(group, click.Group):
+                raise click.UsageError(f"{inner.command_path} has no commands of its own", context)
+            raise unknown_command(group, word, inner)
+        inner = click.Context(named, info_name=word, parent=inner, **named.context_settings)
+    click.echo(inner.get_help())
