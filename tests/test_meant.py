@@ -25,8 +25,8 @@ SCHEMES = [
     ("awq", "AWQ.*calibration.*int4"), ("gptq", "GPTQ.*calibration.*int4"), ("int4_awq", "AWQ"), ("AWQ", "AWQ"),
     ("nf4", "bitsandbytes.*int4"), ("bnb", "bitsandbytes"), ("bitsandbytes", "bitsandbytes"), ("w8a8", r"int8 .*or fp8 "),
     ("w4a16", "calibration.*nunchaku convert.*from weights alone: int4"), ("w4a4", "nvfp4"), ("svdquant", "svdq_int4"),
-    ("svdq_int4", "transcode nunchaku convert"), ("bf16", "a dtype.*--cast bf16"), ("FP16", "a dtype.*--cast fp16"),
-    ("float32", "a dtype.*--cast float32"), ("comfyui", "a convention.*--convention comfyui"), ("klingon", "choose from int8, "),
+    ("svdq_int4", "transcode nunchaku convert"), ("bf16", r"a dtype.*cast(\('| |: )bf16"), ("FP16", r"a dtype.*cast(\('| |: )fp16"),
+    ("float32", r"a dtype.*cast(\('| |: )float32"), ("comfyui", r"a convention.*convention(='| |: )comfyui"), ("klingon", "choose from int8, "),
 ]  # fmt: skip
 
 

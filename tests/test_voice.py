@@ -19,6 +19,9 @@ from transcode.voice import OPTIONS, called, speaking, spoken
 PACKAGE = Path(__file__).parent.parent / "transcode"
 FLAG = re.compile(r"(?<![\w-])--[a-z]")
 
+MAKERS = {"voice.py", "doctor.py"}
+"""Modules that say what to type at a command line, and to nobody else."""
+
 OF_OTHERS = {
     " --revision ",
     "python -m verl.model_merger merge --backend fsdp --local_dir FOLDER --target_dir OUT joins them",
@@ -52,7 +55,7 @@ def test_no_text_below_the_command_line_names_a_flag():
     named = [
         f"{path.relative_to(PACKAGE)}:{line}: {text}"
         for path in sorted(PACKAGE.rglob("*.py"))
-        if path.relative_to(PACKAGE).parts[0] != "cli" and path.name != "voice.py"
+        if path.relative_to(PACKAGE).parts[0] != "cli" and path.name not in MAKERS
         for line, text in texts(path)
         if FLAG.search(text) and text not in OF_OTHERS
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from transcode.cli import _COMMANDS
+from transcode.cli.commands import COMMANDS
 from transcode.cli.reference import reference
 from transcode.core.option import options_of
 from transcode.schemes import SCHEMES
@@ -15,7 +15,7 @@ DATA = json.loads(json.dumps(reference()))
 
 def test_all_commands_with_their_flags():
     names = [one["name"] for one in DATA["commands"]]
-    assert {name.split()[0] for name in names} == set(_COMMANDS)
+    assert {name.split()[0] for name in names} == set(COMMANDS)
     assert "meta set" in names
     run = next(one for one in DATA["commands"] if one["name"] == "run")
     scheme = next(one for one in run["flags"] if "--scheme" in one["flags"])

@@ -530,7 +530,7 @@ files: {single_file: "{stem}.safetensors"}
 
 def test_a_scheme_of_ones_own_goes_through_the_whole_house(monkeypatch, tmp_path, cli):
     """One class, its entry in the table, and a convention: quantized, listed, recognised, decoded."""
-    monkeypatch.setitem(SCHEMES, "toy", Toy)
+    monkeypatch.setitem(SCHEMES.places, "toy", Toy)
     (tmp_path / "formats" / "conventions").mkdir(parents=True)
     (tmp_path / "formats" / "conventions" / "toy_runtime.yaml").write_text(CONVENTION)
     monkeypatch.setenv("TRANSCODE_FORMATS", str(tmp_path / "formats"))

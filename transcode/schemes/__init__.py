@@ -6,27 +6,67 @@ To add one, write its module (:class:`~transcode.core.scheme.Scheme` says what i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import fields
+from importlib import import_module
 from typing import Any
 
 from ..core.nearest import guess
 from ..core.scheme import Scheme
 from ..errors import RecipeError
-from . import fp8, int4, int8, mx, nvfp4, svdquant
 from .meant import Meant, meant
 
 __all__ = ["CALIBRATED", "SCHEMES", "describe", "make", "refuse_idle", "unknown"]
 
-SCHEMES: dict[str, type[Any]] = {
-    scheme.name: scheme
-    for scheme in (int8.Int8, fp8.Fp8, mx.Mxfp8, mx.Mxfp6, mx.Mxfp4, nvfp4.Nvfp4, int4.Int4)
-}
+
+class Table(Mapping[str, type[Any]]):
+    """Classes by name, each loaded when it is asked for: their names alone need no numpy.
+
+    Attributes:
+        places: name -> ``module:class`` in this package, or the class.
+    """
+
+    def __init__(self, places: Mapping[str, str | type[Any]]) -> None:
+        self.places = dict(places)
+
+    def __getitem__(self, name: str) -> type[Any]:
+        place = self.places[name]
+        if not isinstance(place, str):
+            return place
+        module, _, called = place.partition(":")
+        kind: type[Any] = getattr(import_module(f"{__name__}.{module}"), called)
+        return kind
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.places
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.places)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+
+SCHEMES: Mapping[str, type[Any]] = Table(
+    {
+        "int8": "int8:Int8",
+        "fp8": "fp8:Fp8",
+        "mxfp8": "mx:Mxfp8",
+        "mxfp6": "mx:Mxfp6",
+        "mxfp4": "mx:Mxfp4",
+        "nvfp4": "nvfp4:Nvfp4",
+        "int4": "int4:Int4",
+    }
+)
 """Every scheme by its name in recipes."""
 
-CALIBRATED: dict[str, type[Any]] = {
-    encoding.name: encoding for encoding in (svdquant.SvdqInt4, svdquant.SvdqFp4, svdquant.W4A16)
-}
+CALIBRATED: Mapping[str, type[Any]] = Table(
+    {
+        "svdq_int4": "svdquant:SvdqInt4",
+        "svdq_fp4": "svdquant:SvdqFp4",
+        "w4a16": "svdquant:W4A16",
+    }
+)
 """Every encoding that comes from a calibration alone, by its name in conventions."""
 
 

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from ..core.dtypes import dtype
+from ..voice import called
 
 __all__ = ["Meant", "meant"]
 
@@ -88,5 +89,5 @@ def meant(name: str) -> Meant | None:
     except KeyError:
         return None
     if kind.kind == "float":
-        return Meant("a dtype, not a scheme", f"to cast to it: --cast {lower}")
+        return Meant("a dtype, not a scheme", f"to cast to it: {called('cast', lower)}")
     return None

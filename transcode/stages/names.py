@@ -7,6 +7,7 @@ from typing import Any
 
 from .. import catalog
 from ..core.dtypes import CASTS, spellings
+from ..schemes import SCHEMES
 
 __all__ = ["STORED_AS", "TABLES", "names", "schema"]
 
@@ -15,8 +16,8 @@ STORED_AS = ("auto", "safetensors", "pytorch", "pth", "pt", "bin", "ckpt")
 
 
 def _schemes() -> list[str]:
-    """All of them have this convention; to ask the schemes themselves would load what they compute with."""
-    return list(catalog.convention("neutral").schemes)
+    """Their names alone, which load nothing that they compute with."""
+    return list(SCHEMES)
 
 
 def _spellings() -> list[str]:
