@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
@@ -542,7 +543,7 @@ def test_a_scheme_of_ones_own_goes_through_the_whole_house(monkeypatch, tmp_path
 
     listed = cli("schemes").out
     assert "toy: a few steps to a row" in listed
-    assert any(line.split() == ["steps", "7"] for line in listed.splitlines())
+    assert re.search(r"(?m)^ *steps +7 \| 15 +\[7\]$", listed)
 
     step = tc.quantize("toy", steps=15)
     tc.open(tmp_path / "m.safetensors") | step | tc.write(quantized, convention="toy_runtime")

@@ -110,7 +110,7 @@ _NO_SCHEMES: dict[str, SchemeRule] = {}
 
 
 def _schemes(node: strict.Node, shared: dict[str, PartRule]) -> dict[str, SchemeRule]:
-    from ..schemes import CALIBRATED, SCHEMES 
+    from ..schemes import CALIBRATED, SCHEMES
 
     rules, known = node.mapping(), (*SCHEMES, *CALIBRATED)
     for name in rules:
