@@ -155,3 +155,11 @@ def test_groups_of_a_policy() -> None:
     assert POLICY.group_of("b.0.up_proj.weight") == POLICY.group_of("b.0.gate_proj.weight") is not None
     assert POLICY.group_of("b.0.q.weight") != POLICY.group_of("b.0.up_proj.weight")
     assert POLICY.group_of("b.0.down_proj.weight") is None
+
+
+@pytest.mark.parametrize("glob", ["a.[z-a]", "a.["])
+def test_a_bracket_that_is_none_is_refused_when_it_is_said(glob):
+    with pytest.raises(RecipeError, match="is not a valid pattern"):
+        Fused((glob, "b"))
+    with pytest.raises(RecipeError, match="is not a valid pattern"):
+        Block(f"{glob}.{{i}}")

@@ -8,7 +8,7 @@ import click
 import pytest
 
 from transcode.cli import cli as root
-from transcode.cli.options import Command
+from transcode.cli.flags import Command
 
 
 def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[str, click.Command]]:

@@ -12,9 +12,29 @@ from ..core.patterns import compile_regex
 from . import strict
 from .folders import find
 
-__all__ = ["LoraNames", "Style", "lora_names"]
+__all__ = ["Ending", "LoraNames", "Regex", "Style", "lora_names"]
 
-Regex = re.Pattern[str]
+
+@dataclass(frozen=True)
+class Ending:
+    """What keys that end alike look like, compiled when it is first asked: most commands read no LoRA.
+
+    Attributes:
+        pattern: a regular expression for whole keys; group 1 is the base.
+    """
+
+    pattern: str
+
+    @cached_property
+    def _regex(self) -> re.Pattern[str]:
+        return re.compile(self.pattern)
+
+    def fullmatch(self, key: str) -> re.Match[str] | None:
+        """As of a compiled expression."""
+        return self._regex.fullmatch(key)
+
+
+Regex = re.Pattern[str] | Ending
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +79,7 @@ class LoraNames:
     kinds: Mapping[str, Mapping[str, tuple[Regex, ...]]]
     unsupported: Mapping[str, tuple[Regex, ...]]
     tokens: tuple[Regex, ...]
-    whole: tuple[tuple[Regex, str], ...]
+    whole: tuple[tuple[re.Pattern[str], str], ...]
     stacked: tuple[str, ...]
     wrappers: tuple[str, ...]
     prefixes: tuple[str, ...]
@@ -67,14 +87,14 @@ class LoraNames:
     text_prefixes: Mapping[str, tuple[int, ...]]
     text_flat_prefixes: Mapping[str, int]
     text_components: tuple[str, ...]
-    retry: tuple[tuple[Regex, str], ...]
+    retry: tuple[tuple[re.Pattern[str], str], ...]
 
     def holds(self, key: str) -> bool:
         """Whether a key is one of an adapter: a factor, an alpha, a difference or a part of another kind."""
         return self._held.fullmatch(key) is not None
 
     @cached_property
-    def _held(self) -> Regex:
+    def _held(self) -> re.Pattern[str]:
         """All of them as one expression: a model has tens of thousands of names to ask for."""
         factors = (regex for style in self.styles for regex in style.roles.values())
         # Any module has a weight: it says nothing of IA3 by itself.
@@ -156,7 +176,7 @@ def _endings(node: strict.Node) -> tuple[Regex, ...]:
     return tuple(map(_ending, node.strings()))
 
 
-def _replacements(node: strict.Node) -> tuple[tuple[Regex, str], ...]:
+def _replacements(node: strict.Node) -> tuple[tuple[re.Pattern[str], str], ...]:
     return tuple(
         (child.at(lambda key=key: compile_regex(key)), child.string())  # type: ignore[misc]
         for key, child in node.mapping().items()
@@ -167,4 +187,4 @@ def _ending(text: str) -> Regex:
     """An ending as a regular expression for whole keys; ``*`` is one name component."""
     if text.startswith("re:"):
         return compile_regex(text.removeprefix("re:"))
-    return re.compile(r"(.+)" + re.escape(text).replace(r"\*", "[^.]+"))
+    return Ending(_MODULE + re.escape(text).replace(r"\*", "[^.]+"))

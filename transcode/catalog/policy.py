@@ -34,6 +34,12 @@ def _tells_indexes(pattern: str) -> bool:
     return re.search(r"\d\d|[?\[]|\d\*|\*\d", pattern) is not None
 
 
+def _check(glob: str) -> None:
+    """Refuse a glob that makes no expression: only one with a bracket can."""
+    if "[" in glob:
+        Pattern(glob)
+
+
 @dataclass(frozen=True)
 class Block:
     """Where the repeated blocks of an architecture stand, e.g. ``blocks.{i}``.
@@ -48,14 +54,20 @@ class Block:
     path: str
     every: int = 1
     file: bool = True
-    regex: re.Pattern[str] = field(init=False, repr=False, compare=False)
+    _expression: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        _check(self.path.replace(_NUMBER, ""))
         before, number, after = self.path.partition(_NUMBER)
         if not number or _NUMBER in after:
             raise RecipeError(f"{self.path!r} is not a block path", hint="write {i} once, for the number")
         expression = rf"(?<![^.]){glob_regex(before)}(\d{{1,9}}){glob_regex(after)}(?![^.])"
-        object.__setattr__(self, "regex", re.compile(expression))
+        object.__setattr__(self, "_expression", expression)
+
+    @cached_property
+    def regex(self) -> re.Pattern[str]:
+        """Compiled when a name is asked for: of all families that are loaded, one is used."""
+        return re.compile(self._expression)
 
 
 @dataclass(frozen=True)
@@ -66,14 +78,21 @@ class Fused:
     """
 
     members: tuple[str, ...]
-    regex: re.Pattern[str] = field(init=False, repr=False, compare=False)
+    _expression: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if len(set(self.members)) < 2:
             raise RecipeError(f"a fused group needs two members or more, has {', '.join(self.members)!r}")
+        for member in self.members:
+            _check(member)
         # Longest first, so that no member hides another that begins alike.
         texts = sorted(map(glob_regex, self.members), key=len, reverse=True)
-        object.__setattr__(self, "regex", re.compile(rf"(?<![^.])(?:{'|'.join(texts)})(?![^.])"))
+        object.__setattr__(self, "_expression", rf"(?<![^.])(?:{'|'.join(texts)})(?![^.])")
+
+    @cached_property
+    def regex(self) -> re.Pattern[str]:
+        """Compiled when a name is asked for."""
+        return re.compile(self._expression)
 
     def key(self, name: str) -> str | None:
         """Equal for the tensors that belong together, None for a name that is none of the group's."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from .options import command
+from .flags import command
 
 __all__ = ["completion"]
 

@@ -6,7 +6,7 @@ import dataclasses
 
 import click
 
-from .options import command, debug_option
+from .flags import command, debug_option
 from .say import echo
 
 __all__ = ["doctor"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
+from .flags import command
 from .groups import unknown_command
-from .options import command
 
 __all__ = ["help"]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import command, debug_option
+from .flags import command, debug_option
 from .say import echo, echo_json, notice
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from .options import Command
+from .flags import Command
 
 __all__ = ["Stage", "line", "stage"]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from .options import command, debug_option
+from .flags import command, debug_option
 from .say import echo_text
 
 __all__ = ["conventions", "families", "schemes"]

@@ -7,11 +7,11 @@ from typing import Any
 import click
 
 from ..errors import PlanError
+from .flags import Group, debug_option
 from .meta_common import edit_options, editing, json_option, progress, show_edits, show_json, split, warn
 from .meta_diff import diff
 from .meta_embed import embed
 from .meta_validate import validate
-from .options import Group, debug_option
 from .say import echo, echo_raw, echo_text, notice, one_line
 
 __all__ = ["meta"]

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ..errors import TranscodeError
-from .options import debug_option
+from .flags import debug_option
 from .say import echo, echo_json, notice, one_line
-from .table import lines, span, width
 
 if TYPE_CHECKING:
     from ..containers.compare import Change
@@ -155,6 +154,8 @@ def show_changes(changes: Sequence[Change], *, indent: str = "") -> None:
 
     What is too long for a line of the terminal goes on below; of two long values each has its own.
     """
+    from .table import lines, span, width
+
     columns = width()
 
     def say(first: str, text: str) -> None:

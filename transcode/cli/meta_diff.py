@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .folding import fold
+from .flags import command, debug_option
 from .meta_common import json_option, progress, show_changes, show_json, warn
-from .options import command, debug_option
 from .say import echo
 
 if TYPE_CHECKING:
@@ -53,6 +52,8 @@ def diff(ctx: click.Context, a: str, b: str, tensors: bool, data: bool, as_json:
 
 def _folded(changes: Sequence[Change]) -> list[Change]:
     """Tensors that differ alike, and by name in the numbers of blocks only, as one with how many they are."""
+    from .folding import fold
+
     rows = fold((change.key, (change.a, change.b, change.inside), change) for change in changes)
     return [
         row.items[0] if len(row.items) == 1 else replace(row.items[0], key=f"{row.name} ({len(row.items)})")

@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
+from .flags import command
 from .meta_common import edit_options, editing, show_edits
-from .options import command
 
 __all__ = ["embed"]
 

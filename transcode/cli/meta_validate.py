@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
+from .flags import command, debug_option
 from .meta_common import json_option, show_changes, show_json
-from .options import command, debug_option
 from .say import echo
 
 __all__ = ["validate"]

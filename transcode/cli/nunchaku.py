@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from .flags import Group, debug_option
 from .meta_common import warn
-from .options import Group, debug_option, pair, performance_options, report_options
+from .options import pair, performance_options, report_options
 
 if TYPE_CHECKING:
     from ..containers.checkpoint import Source

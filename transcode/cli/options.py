@@ -1,26 +1,21 @@
-"""Commands and their flags, as options are declared (:mod:`transcode.core.option`)."""
+"""Flags of commands, as options are declared (:mod:`transcode.core.option`)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
 
 from ..core import kinds
-from ..core.option import GROUPS, REPORTING, Declared, Option, options_of
+from ..core.option import Declared, Option, options_of
 from ..core.performance import Performance
 from ..plan.options import OutputOptions
-from .groups import Pointing
+from .flags import F, flag
 
 __all__ = [
-    "Command",
-    "Flag",
-    "Group",
-    "command",
-    "debug_option",
-    "flag",
+    "apply",
     "flag_of",
     "flags_of",
     "output_options",
@@ -30,63 +25,6 @@ __all__ = [
     "report_options",
     "sized",
 ]
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-_COLUMN = 30
-"""Characters that flags may take before what they are for begins in its own line."""
-
-_MANY = 15
-"""From so many options on help texts group them."""
-
-
-class Flag(click.Option):
-    """An option of a command that knows where it stands in help texts, and the names that its values are of.
-
-    Attributes:
-        group: of help texts.
-        carries: whether it concerns how a plan is carried out, and not what it says.
-        names: the table of its values, see :mod:`transcode.stages.names`.
-        described: the declared option that it sets, if any.
-    """
-
-    def __init__(
-        self,
-        *declarations: Any,
-        group: str = REPORTING,
-        carries: bool = False,
-        names: str = "",
-        described: Option | None = None,
-        **attributes: Any,
-    ) -> None:
-        self.group = group
-        self.carries = carries
-        self.names = names
-        self.described = described
-        super().__init__(*declarations, **attributes)
-
-    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
-        """The flag with what stands for its value, and what it is for with its default."""
-        spelled = ", ".join(self.opts) + "".join(f"/{other}" for other in self.secondary_opts)
-        if not self.is_flag and not self.count:
-            choices = self.type.choices if isinstance(self.type, click.Choice) else ()
-            spelled += f" {self.metavar or '|'.join(choices) or self.type.name.upper()}"
-        help = self.help or ""
-        if self.described is not None:
-            if self.described.choices and self.metavar:
-                help = f"{help.removesuffix('.')}: {', '.join(self.described.choices)}."
-            if not self.described.head and (default := self.described.shown_default) is not None:
-                help = f"{help} [{default}]"
-        return spelled, help
-
-    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """Values that begin so."""
-        if not self.names and self.described is None:
-            return super().shell_complete(ctx, incomplete)
-        from .complete import values
-
-        items = values(self.names, self.described, ctx, incomplete)
-        return super().shell_complete(ctx, incomplete) if items is None else items
 
 
 class Argument(click.Argument):
@@ -102,53 +40,6 @@ class Argument(click.Argument):
 
         items = values(self.described.names, self.described, ctx, incomplete)
         return super().shell_complete(ctx, incomplete) if items is None else items
-
-
-class Command(click.Command):
-    """A command that refuses an option which is given twice, where the first one would be forgotten.
-
-    Its help shows many options in groups.
-    """
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        _, _, order = self.make_parser(ctx).parse_args(args=list(args))
-        seen: set[click.Parameter] = set()
-        for parameter in order:
-            if not isinstance(parameter, click.Option) or parameter.multiple or parameter.count:
-                continue
-            # A flag that is said twice says the same twice, unless it has an opposite.
-            if parameter in seen and not (parameter.is_flag and not parameter.secondary_opts):
-                names = "/".join([*parameter.opts, *parameter.secondary_opts])
-                raise click.UsageError(f"{names} is given twice: say it once", ctx)
-            seen.add(parameter)
-        return super().parse_args(ctx, args)
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        records: dict[str, list[tuple[str, str]]] = {}
-        params = [one for one in self.get_params(ctx) if isinstance(one, click.Option)]
-        grouped = len(params) > _MANY
-        for one in params:
-            if (record := one.get_help_record(ctx)) is not None:
-                group = one.group if isinstance(one, Flag) else REPORTING
-                records.setdefault(group if grouped else "Options", []).append(record)
-        lengths = [len(spelled) for group in records.values() for spelled, _ in group]
-        width = max(length for length in lengths if length <= _COLUMN)
-        for group in (*GROUPS, "Options"):
-            if group in records:
-                with formatter.section(group):
-                    rows = [(spelled.ljust(width), text) for spelled, text in records[group]]
-                    formatter.write_dl(rows, col_max=_COLUMN)
-
-
-class Group(Pointing):
-    """A group of such commands."""
-
-    command_class = Command
-
-
-def command(**attributes: Any) -> Callable[[Callable[..., Any]], Command]:
-    """As :func:`click.command`, of the class :class:`Command`."""
-    return click.command(cls=Command, **attributes)
 
 
 class _Size(click.ParamType[int]):
@@ -202,11 +93,6 @@ def parameter(spelling: str) -> str:
     return long.partition("/")[0].lstrip("-").replace("-", "_")
 
 
-def flag(spelling: str, **attributes: Any) -> Callable[[F], F]:
-    """A flag of a command, spelled as in ``"-n --dry-run"``; see :class:`Flag`."""
-    return click.option(*spelling.split(), cls=Flag, **attributes)
-
-
 def flag_of(spelling: str, option: Option, help: str = "") -> Callable[[F], F]:
     """The flag that sets a declared option."""
     kind = option.kind
@@ -255,8 +141,6 @@ def apply(options: Sequence[Callable[[F], F]]) -> Callable[[F], F]:
 
     return decorate
 
-
-debug_option = flag("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")
 
 output_options = apply(flags_of(OutputOptions, without=["dst"]))
 

@@ -16,18 +16,10 @@ import click
 from ..core.option import options_of
 from ..plan.options import SourceOptions
 from ..stages.table import STAGES
+from .flags import Command, debug_option, flag
 from .instead import line
 from .instead import stage as command
-from .options import (
-    Command,
-    apply,
-    debug_option,
-    flag,
-    flags_of,
-    output_options,
-    performance_options,
-    report_options,
-)
+from .options import apply, flags_of, output_options, performance_options, report_options
 
 __all__ = [
     "calibrate",

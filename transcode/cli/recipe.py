@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .options import Group, debug_option
+from .flags import Group, debug_option
 from .say import echo_text, harmless, one_line
 
 __all__ = ["recipe"]

@@ -12,7 +12,7 @@ from ..core.performance import Performance
 from ..plan.options import OutputOptions, SourceOptions
 from ..stages.names import names
 from ..stages.table import STAGES
-from .options import Flag
+from .flags import Flag
 
 __all__ = ["reference"]
 

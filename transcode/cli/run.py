@@ -12,19 +12,8 @@ from ..core.option import REPORTING, WHAT, Option, options_of
 from ..plan.options import SourceOptions
 from ..stages.table import ORDER, STAGES
 from ..voice import speaking
-from .options import (
-    Flag,
-    apply,
-    command,
-    debug_option,
-    flag,
-    flag_of,
-    flags_of,
-    output_options,
-    parameter,
-    performance_options,
-    report_options,
-)
+from .flags import Flag, command, debug_option, flag
+from .options import apply, flag_of, flags_of, output_options, parameter, performance_options, report_options
 
 if TYPE_CHECKING:
     from ..execution.execute import Report

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import MISSING, dataclass, fields
-from html import escape
 from itertools import islice
 from typing import Any
 
@@ -42,6 +41,8 @@ class Table:
 
     def html(self) -> str:
         """The table; all cells escaped."""
+        from html import escape  # notebooks alone want it
+
         heads = "".join(f"<th>{escape(title)}</th>" for title in self.header)
         lines = [f"<table><thead><tr>{heads}</tr></thead><tbody>"]
         shown = 0
@@ -80,6 +81,8 @@ class Overview:
 
     def html(self) -> str:
         """For a notebook."""
+        from html import escape
+
         head, *more = [escape(printable(line, _LINE)) for line in (self.head, *self.lines)]
         paragraphs = "".join(f"<br>\n{line}" for line in more)
         return "\n".join([f"<p><b>{head}</b>{paragraphs}</p>", *(table.html() for table in self.tables)])

@@ -38,14 +38,11 @@ PREFIX = "hf:"
 
 # validate_repo_id of huggingface_hub (utils/_validators.py); the revision as HfFileSystem has it.
 _PART = r"[A-Za-z0-9_](?:[\w\-.]{0,94}[A-Za-z0-9_])?"
-_ID = re.compile(
-    rf"(?P<repo>{_PART}(?:/{_PART})?)(?:@(?P<revision>refs/(?:convert|pr)/[^/@]+|[^/@]+))?(?:/(?P<inner>.*))?",
-    re.ASCII,
+# Compiled when a name asks for them: most paths are of files that are there.
+_ID = (
+    rf"(?P<repo>{_PART}(?:/{_PART})?)(?:@(?P<revision>refs/(?:convert|pr)/[^/@]+|[^/@]+))?(?:/(?P<inner>.*))?"
 )
-_BARE = re.compile(
-    rf"(?P<repo>{_PART}/{_PART})(?:@(?P<revision>refs/(?:convert|pr)/[^/@]+|[^/@]+))?(?:/(?P<inner>.*))?",
-    re.ASCII,
-)
+_BARE = rf"(?P<repo>{_PART}/{_PART})(?:@(?P<revision>refs/(?:convert|pr)/[^/@]+|[^/@]+))?(?:/(?P<inner>.*))?"
 _LONGEST = 200
 _MOST = 100_000
 """Names of a snapshot that are looked at."""
@@ -204,7 +201,7 @@ def parse(text: str) -> Repository | None:
     explicit = is_explicit(text)
     if explicit and os.sep == "\\":
         text = text.replace("\\", "/")
-    match = _ID.fullmatch(text[len(PREFIX) :]) if explicit else _BARE.fullmatch(text)
+    match = re.fullmatch(*((_ID, text[len(PREFIX) :]) if explicit else (_BARE, text)), re.ASCII)
     if match is None:
         return None
     repo, inner = match["repo"], (match["inner"] or "").rstrip("/")

@@ -7,15 +7,12 @@ import re
 from os import PathLike
 
 from ..errors import FormatError, PlanError
-from . import hub
 
 __all__ = ["instead", "refuse_output", "refuse_url", "remote", "written_out"]
 
 # A path object has only one slash left of the two, and one letter is a drive of Windows.
-_URL = re.compile(r"[a-z][a-z\d+.-]+:/", re.IGNORECASE)
-_STORE = re.compile(
-    r"(hf|s3|gs|gcs|az|abfss?|wasbs?|oss|cos|obs|r2|ms|modelscope|huggingface|file):", re.IGNORECASE
-)
+_URL = r"(?i)[a-z][a-z\d+.-]+:/"
+_STORE = r"(?i)(hf|s3|gs|gcs|az|abfss?|wasbs?|oss|cos|obs|r2|ms|modelscope|huggingface|file):"
 
 
 def refuse_url(path: str | PathLike[str], *, stdin: str = "standard input cannot be read here") -> None:
@@ -32,7 +29,11 @@ def refuse_url(path: str | PathLike[str], *, stdin: str = "standard input cannot
         return
     if text == "-":
         raise FormatError(stdin, file=text, hint="name a file or a folder")
-    if remote(text) and not hub.is_explicit(text):
+    if remote(text):
+        from . import hub  # most paths are no names on it
+
+        if hub.is_explicit(text):
+            return
         raise FormatError(
             "is a URL, and only local files and folders are read",
             file=written_out(text),
@@ -54,6 +55,8 @@ def refuse_output(path: str | PathLike[str], *, stdout: str, hint: str = "name a
     if text == "-":
         raise PlanError(stdout, file=text, hint=hint)
     if remote(text) and not os.path.lexists(text):
+        from . import hub
+
         local = instead(text) if text.lower().startswith("file:") else None
         what = "a name on the hub" if text.startswith(hub.PREFIX) and hub.parse(text) is not None else "a URL"
         raise PlanError(
@@ -65,7 +68,7 @@ def refuse_output(path: str | PathLike[str], *, stdout: str, hint: str = "name a
 
 def remote(text: str) -> bool:
     """Whether a text is a URL, or ``hf:org/name`` and the like, and not a path."""
-    return _URL.match(text) is not None or _STORE.match(text) is not None
+    return ":" in text and (re.match(_URL, text) or re.match(_STORE, text)) is not None
 
 
 def written_out(text: str) -> str:
@@ -77,6 +80,8 @@ def instead(text: str) -> str | None:
     """What to do about a URL that names a local file, or a model of the hub; None for all others."""
     if text.lower().startswith("file:"):
         return f"write the path, /{text[5:].lstrip('/')}"
+    from . import hub
+
     repository = hub.repository_of(text)
     if repository is None:
         return None

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ...catalog.lora import LoraNames
+from ...catalog.lora import LoraNames, Regex
 from ...core.tensor import LazyTensor
 from ...errors import PlanError
 
@@ -139,5 +138,5 @@ def _kind(key: str, names: LoraNames, marked: set[str | None]) -> tuple[str, str
     return None
 
 
-def _base(key: str, endings: Iterable[re.Pattern[str]]) -> str | None:
+def _base(key: str, endings: Iterable[Regex]) -> str | None:
     return next((match[1] for regex in endings if (match := regex.fullmatch(key))), None)
