@@ -79,3 +79,14 @@ def test_of_the_source_s_markers_none_stands_twice(save, tmp_path, cli) -> None:
     stored = load_file(second)
     assert set(stored) == set(load_file(first)) | {"b.scale_weight"}
     assert torch.equal(stored["scaled_fp8"].float(), load_file(first)["scaled_fp8"].float())
+
+
+def test_a_marker_that_is_left_in_a_decoded_file_stands_once_again(save, tmp_path, cli) -> None:
+    """Who decodes by other means leaves markers behind: the one of the whole file is ours again."""
+    marker = torch.zeros(2, dtype=torch.float8_e4m3fn)
+    source = save({"a.weight": torch.randn(32, 32), "scaled_fp8": marker})
+    out = tmp_path / "o.safetensors"
+    cli("run", source, out, "--scheme", "fp8", "--convention", "comfyui_scaled")
+    stored = load_file(out)
+    assert set(stored) == {"a.weight", "a.scale_weight", "scaled_fp8"}
+    assert stored["a.weight"].dtype == torch.float8_e4m3fn
