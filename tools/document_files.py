@@ -6,6 +6,7 @@ kind here writes one file or folder at a path; all values are made up, none is a
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -19,7 +20,7 @@ import make_svdquant
 from transcode.containers.safetensors.header import Entry, render
 from transcode.core.dtypes import dtype
 
-__all__ = ["KINDS"]
+__all__ = ["KINDS", "in_hub_cache"]
 
 ROOT = Path(__file__).parents[1]
 _GB = 10**9
@@ -180,6 +181,15 @@ def flux_config(path: Path) -> None:
     """A folder of FLUX.1-dev with its transformer's config.json only."""
     (path / "transformer").mkdir(parents=True)
     (path / "transformer" / "config.json").write_text(json.dumps(make_svdquant.config(1, 1, 256)))
+
+
+def in_hub_cache(name: str) -> Path:
+    """Where the cache of ``HF_HUB_CACHE`` is to have the files of ``hf:ORG/NAME``: its one revision, main."""
+    folder = Path(os.environ["HF_HUB_CACHE"]) / f"models--{name.removeprefix('hf:').replace('/', '--')}"
+    commit = hashlib.sha1(name.encode()).hexdigest()
+    (folder / "refs").mkdir(parents=True, exist_ok=True)
+    (folder / "refs" / "main").write_text(commit)
+    return folder / "snapshots" / commit
 
 
 def _converted(kind: Callable[[Path], None], path: Path, scheme: str, convention: str) -> None:
