@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -167,6 +168,11 @@ def wan_nvfp4(path: Path) -> None:
     _converted(wan_t2v, path, "nvfp4", "lightx2v")
 
 
+def gguf(path: Path) -> None:
+    """The header of a GGUF file of version 3, without tensors: ``ggml/docs/gguf.md``."""
+    path.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 0))
+
+
 def svdquant(path: Path) -> None:
     """What DeepCompressor saves of a Flux: INT4, one block of each kind."""
     make_svdquant.save(path, make_svdquant.make(1, 1, dim=256))
@@ -206,6 +212,6 @@ KINDS: dict[str, Callable[[Path], None]] = {
     kind.__name__: kind
     for kind in (
         wan, wan_t2v, wan_wide, wan_wide_calibration, wan_full, wan_lora, wan_pickle, wan_nvfp4,
-        llm, llm_calibration, llm_fp8, llm_nvfp4, svdquant, svdquant_fp4, flux_config,
+        llm, llm_calibration, llm_fp8, llm_nvfp4, svdquant, svdquant_fp4, flux_config, gguf,
     )
 }  # fmt: skip
