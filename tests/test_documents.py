@@ -4,6 +4,7 @@ and the Chinese pages say what the English ones do."""
 from __future__ import annotations
 
 import ast
+import os
 import re
 import shutil
 import xml.etree.ElementTree as ET
@@ -64,6 +65,15 @@ def test_what_is_printed_is_written_into_the_page(tmp_path, monkeypatch):
 
 def test_times_may_differ(tmp_path, monkeypatch):
     said("```console\n$ echo in 3.1 s '(5.2 MB/s)'\nin 88 s (1 kB/s)\n```\n", tmp_path, monkeypatch)
+
+
+def test_names_of_the_hub_lie_in_a_cache_of_the_page(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "mine"))
+    command = "```sh\ntranscode inspect org/model\n```\n"
+    there = f"<!-- with: hf:org/model=wan_t2v -->\n{command}"
+    said(f"<!-- exit: 2 -->\n{command}\n{there}", tmp_path, monkeypatch)
+    assert os.environ["HF_HUB_CACHE"] == str(tmp_path / "mine")
+    assert not (tmp_path / "mine").exists()
 
 
 def test_the_reference_is_current(capsys):

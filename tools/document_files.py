@@ -6,9 +6,11 @@ kind here writes one file or folder at a path; all values are made up, none is a
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ import make_svdquant
 from transcode.containers.safetensors.header import Entry, render
 from transcode.core.dtypes import dtype
 
-__all__ = ["KINDS"]
+__all__ = ["KINDS", "in_hub_cache"]
 
 ROOT = Path(__file__).parents[1]
 _GB = 10**9
@@ -166,6 +168,11 @@ def wan_nvfp4(path: Path) -> None:
     _converted(wan_t2v, path, "nvfp4", "lightx2v")
 
 
+def gguf(path: Path) -> None:
+    """The header of a GGUF file of version 3, without tensors: ``ggml/docs/gguf.md``."""
+    path.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 0))
+
+
 def svdquant(path: Path) -> None:
     """What DeepCompressor saves of a Flux: INT4, one block of each kind."""
     make_svdquant.save(path, make_svdquant.make(1, 1, dim=256))
@@ -182,6 +189,15 @@ def flux_config(path: Path) -> None:
     (path / "transformer" / "config.json").write_text(json.dumps(make_svdquant.config(1, 1, 256)))
 
 
+def in_hub_cache(name: str) -> Path:
+    """Where the cache of ``HF_HUB_CACHE`` is to have the files of ``hf:ORG/NAME``: its one revision, main."""
+    folder = Path(os.environ["HF_HUB_CACHE"]) / f"models--{name.removeprefix('hf:').replace('/', '--')}"
+    commit = hashlib.sha1(name.encode()).hexdigest()
+    (folder / "refs").mkdir(parents=True, exist_ok=True)
+    (folder / "refs" / "main").write_text(commit)
+    return folder / "snapshots" / commit
+
+
 def _converted(kind: Callable[[Path], None], path: Path, scheme: str, convention: str) -> None:
     import transcode as tc
 
@@ -196,6 +212,6 @@ KINDS: dict[str, Callable[[Path], None]] = {
     kind.__name__: kind
     for kind in (
         wan, wan_t2v, wan_wide, wan_wide_calibration, wan_full, wan_lora, wan_pickle, wan_nvfp4,
-        llm, llm_calibration, llm_fp8, llm_nvfp4, svdquant, svdquant_fp4, flux_config,
+        llm, llm_calibration, llm_fp8, llm_nvfp4, svdquant, svdquant_fp4, flux_config, gguf,
     )
 }  # fmt: skip

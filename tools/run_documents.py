@@ -17,8 +17,9 @@ A Chinese page (``page.zh.md``) holds the same blocks, which ``tests/test_docume
 not run by itself; ``--update`` writes into it what the English one says.
 
 Comments on a line of their own say the rest, of the next block: ``<!-- with: NAME=KIND, ... -->`` lets the
-folder hold what ``document_files.py`` knows by that kind, ``<!-- file: NAME -->`` writes the block to a
-file, ``<!-- exit: 2 -->`` is the exit code of its last command, ``<!-- shown -->`` says that it is not run.
+folder hold what ``document_files.py`` knows by that kind (``hf:ORG/NAME=KIND`` the hub's cache, which is the
+page's own), ``<!-- file: NAME -->`` writes the block to a file, ``<!-- exit: 2 -->`` is the exit code of its
+last command, ``<!-- shown -->`` says that it is not run.
 """
 
 from __future__ import annotations
@@ -189,15 +190,16 @@ class _Page:
         return Trouble(f"{self.path.relative_to(ROOT)}:{block.line + 1 + index}: {what}")
 
     def _block(self, block: Block) -> list[tuple[int, int, list[str]]]:
-        from document_files import KINDS
+        from document_files import KINDS, in_hub_cache
 
         for entry in filter(None, (entry.strip() for entry in block.notes.get("with", "").split(","))):
             name, _, kind = entry.partition("=")
             if kind not in KINDS:
                 raise self._trouble(block, f"no kind {kind!r} of files, only {', '.join(KINDS)}")
-            if not (self.folder / name).exists():
-                (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
-                KINDS[kind](self.folder / name)
+            path = in_hub_cache(name) if name.startswith("hf:") else self.folder / name
+            if not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                KINDS[kind](path)
         if (own := block.notes.get("file")) is not None:
             (self.folder / own).parent.mkdir(parents=True, exist_ok=True)
             (self.folder / own).write_text(block.text, encoding="utf-8")
@@ -389,16 +391,18 @@ def run_page(path: Path, folder: Path, *, update: bool = False) -> None:
         Trouble: a command fails, prints something else, or a recipe is none.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    before = os.environ.get("COLUMNS")
-    os.environ["COLUMNS"] = WIDTH
+    set_here = {"COLUMNS": WIDTH, "HF_HUB_CACHE": str(folder.absolute().parent / "hub")}
+    before = {name: os.environ.get(name) for name in set_here}
+    os.environ |= set_here
     try:
         with contextlib.chdir(folder):
             _Page(path, folder, update=update).run()
     finally:
-        if before is None:
-            del os.environ["COLUMNS"]
-        else:
-            os.environ["COLUMNS"] = before
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def main() -> int:
