@@ -189,6 +189,8 @@ def judge(mutant: Mutant, tree: _Tree, timeout: float) -> Outcome:
         return Outcome(mutant, "killed", seconds, "ran out of time")
     if code == 0:
         return Outcome(mutant, "survived", seconds, "the test passes")
+    if code < 0:  # of a signal: machine code that is wrong may end all
+        return Outcome(mutant, "killed", seconds, f"died of signal {-code}")
     if code in _NO_TEST:
         return Outcome(mutant, "stale", seconds, f"no such test: {last}")
     if code != 1 or "while loading conftest" in out or "rrors during collection" in out:

@@ -298,3 +298,10 @@ def test_the_command(cli, refused, wan, llama, monkeypatch):
     cli("doctor", llama, "--for", "vllm")
     assert "did you mean vllm" in refused("doctor", llama, "--for", "vlm")
     assert "no such file" in refused("doctor", wan / "nothing")
+
+
+@pytest.mark.parametrize("title", ["llama.cpp", "ComfyUI", "vLLM"])
+def test_a_program_is_known_by_what_the_table_prints(title, wan, cli):
+    assert title in cli("doctor", wan).out
+    verdicts = cli("doctor", wan, "--for", title, "--json", code=1).json["verdicts"]
+    assert [one["title"] for one in verdicts] == [title]

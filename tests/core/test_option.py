@@ -101,7 +101,7 @@ def test_recipes_are_read_strictly(text, message, polish):
     [
         ({"to": 5}, "polish: to: 5 is not a text"),
         ({"to": "BF16", "rounds": True}, "polish: rounds: True is not a positive number"),
-        ({"to": "BF16", "style": "dri"}, "polish: style: 'dri' is not one of wet, dry"),
+        ({"to": "BF16", "style": "dri"}, "polish: style: 'dri' is not one of wet, dry (did you mean dry?)"),
         ({"to": "BF16", "style": None}, "polish: style: None is not a text"),
         ({"to": "BF16", "only": [1]}, "polish: only: 1 is not a text"),
         ({"to": "BF16", "wax": 0}, "polish: wax: 0 is not a positive size that a file can have"),

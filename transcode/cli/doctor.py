@@ -38,7 +38,7 @@ def doctor(context: click.Context, path: str, name: str | None, as_json: bool) -
     from .wrapped import heading, paragraph, print_wrapped
 
     if name is not None:
-        name = program(name).name
+        name = program(name.lower().replace(".", "_")).name  # llama.cpp, ComfyUI: as the table prints them
     diagnosis = diagnose(path)
     verdicts = [one for one in diagnosis.verdicts if name in (None, one.program)]
     if as_json:
