@@ -86,7 +86,7 @@ def test_the_default_convention_lacks_it(refused, cli, wan, tmp_path):
         (["--to", "diffuser"], r"did you mean diffusers\?"),
         (["--convention", "original"], "original is a spelling.*--to original"),
         (["--convention", "comfy"], r"did you mean comfyui( or comfyui_scaled)?\?"),
-        (["--convention", "vllm"], "known: comfyui"),
+        (["--convention", "vllm"], "for vLLM pass --convention compressed_tensors"),
         (["-s", "int8", "--model", "wan_dti"], r"did you mean wan_dit\?"),
         (["-s", "int8", "--model", "wan"], "did you mean wan_animate_dit or wan_clip or wan_dit or wan_t5"),
         (["--cast", "bf15"], r"did you mean BF16\?"),
@@ -103,3 +103,27 @@ def test_other_names_that_are_none(flags, told, refused, wan, tmp_path):
 def test_a_layout_in_python():
     with pytest.raises(RecipeError, match=r"did you mean by_block\?"):
         tc.write("out", layout="by_blok")
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [("vllm", "compressed_tensors"), ("vLLM", "compressed_tensors"), ("sglang", "compressed_tensors"),
+     ("transformers", "compressed_tensors")],
+)  # fmt: skip
+def test_a_program_is_no_convention(said, told, refused, wan, tmp_path):
+    text = refused("run", wan, tmp_path / "o", "--scheme", "fp8", "--convention", said, "-n")
+    assert f"pass --convention {told}" in text
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("--quantize", "--scheme"),
+        ("--dtype", "--cast"),
+        ("--overwrite", "--force"),
+        ("--threads", "--workers"),
+    ],
+)
+def test_an_option_of_other_tools(said, told, refused, wan, tmp_path):
+    text = refused("run", wan, tmp_path / "o", said, "x")
+    assert f"there is no option {said!r}, did you mean {told!r}?" in text

@@ -71,7 +71,7 @@ WAN, LORA = "WAN", "LORA"
         (["quantize", WAN, "out", "--scheme", "fp8", "-O", "granularity=tensor"],
          [WAN, "out", "--scheme", "fp8", "-O", "granularity=tensor"]),
         (["quantize", "int8", WAN, "out", "--exclude", "ffn"], [WAN, "out", "--scheme", "int8", "--exclude", "ffn"]),
-        (["convert", WAN, "out"], [WAN, "out", "--scheme", "int8"]),
+        (["convert", WAN, "out"], [WAN, "out"]),
         (["convert", WAN, "out", "--to", "diffusers"], [WAN, "out", "--to", "diffusers"]),
         (["convert", "diffusers", WAN, "out"], [WAN, "out", "--to", "diffusers"]),
         (["convert", WAN, "out", "--cast", "f16"], [WAN, "out", "--cast", "f16"]),

@@ -62,6 +62,13 @@ def completed(monkeypatch):
         ("transcode run a b --calib c", ["file,c"]),
         ("transcode run --config w", ["file,w"]),
         ("transcode recipe sch", ["schema"]),
+        ("transcode doctor x --for v", ["vllm"]),
+        ("transcode schemes nv", ["nvfp4"]),
+        ("transcode conventions mod", ["modelopt"]),
+        ("transcode families wan_d", ["wan_dit"]),
+        ("transcode help ins", ["inspect"]),
+        ("transcode help meta va", ["validate"]),
+        ("transcode help nothing va", []),
     ],
 )
 def test_bash(line, wanted, completed):

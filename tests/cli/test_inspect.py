@@ -206,3 +206,22 @@ def test_inspect_loads_no_numpy(wan):
     )
     done = subprocess.run([sys.executable, "-c", code, str(wan)], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("scheme", "convention"),
+    [
+        ("nvfp4", "compressed_tensors"),
+        ("fp8", "modelopt"),
+        ("nvfp4", "modelopt"),
+        ("fp8", "comfyui"),
+    ],
+)
+def test_the_family_of_codes_that_have_names_of_their_own(
+    scheme, convention, cli, wan, tmp_path, monkeypatch
+):
+    cli("run", wan, tmp_path / "o", "--scheme", scheme, "--convention", convention)
+    assert cli("inspect", tmp_path / "o", "--json").json["family"] == "wan_dit"
+    if scheme == "nvfp4":
+        monkeypatch.setenv("COLUMNS", "80")
+        assert re.search(r"(?m)^blocks\S+q\S*\.weight .* U8 \+ 2 scales ", cli("inspect", tmp_path / "o").out)

@@ -27,6 +27,8 @@ def test_joining_is_associative(wan, tmp_path, digests):
 
 
 def test_nothing_follows_write(tmp_path):
+    with pytest.raises(TypeError, match="unsupported operand"):
+        tc.drop("a") | "int8"
     with pytest.raises(TypeError, match="nothing can follow"):
         tc.drop("a") | tc.write(tmp_path / "x") | tc.drop("b")
 

@@ -19,6 +19,7 @@ from .families import spellings
 from .folders import find, listing
 from .limits import limit, partly
 from .parts import part_rules, template
+from .programs import program, programs
 
 __all__ = ["convention", "conventions", "every_convention", "is_marker", "load_convention"]
 
@@ -42,7 +43,12 @@ def convention(name: str) -> Convention:
 
 
 def _spelling(name: str) -> str | None:
-    """What to do where the name is that of a spelling alone; None where it is not."""
+    """What to do where the name is that of a program or of a spelling alone; None where it is neither."""
+    if found := {known.casefold(): known for known in programs()}.get(name.casefold()):
+        one = program(found)
+        written = dict.fromkeys(way.writes for way in one.ways if way.writes)
+        if written:
+            return f"for {one.title} pass {' or '.join(called('convention', whose) for whose in written)}"
     if name not in spellings():
         return None
     return (

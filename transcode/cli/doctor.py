@@ -6,7 +6,7 @@ import dataclasses
 
 import click
 
-from .flags import command, debug_option
+from .flags import command, completes, debug_option
 from .say import echo
 
 __all__ = ["doctor"]
@@ -22,6 +22,7 @@ _SHOWN = {"yes": "yes", "convert": "with a conversion", "no": "no", "unknown": "
     "--for",
     "name",
     metavar="PROGRAM",
+    shell_complete=completes("programs"),
     help="Only of this program; exit code 1 unless it loads PATH as it is.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from .groups import Pointing
+from .groups import OPTIONS_MEANT, Pointing
 
 if TYPE_CHECKING:  # commands that look at metadata alone do without
     from click.shell_completion import CompletionItem
 
     from ..core.option import Option
 
-__all__ = ["Command", "F", "Flag", "Group", "command", "debug_option", "flag"]
+__all__ = ["Command", "F", "Flag", "Group", "command", "completes", "debug_option", "flag"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -81,6 +81,19 @@ class Flag(click.Option):
         return super().shell_complete(ctx, incomplete) if items is None else items
 
 
+def completes(
+    table: str,
+) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
+    """``shell_complete`` of a parameter that takes names of a table, see :mod:`transcode.stages.names`."""
+
+    def complete(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from .complete import values
+
+        return values(table, None, ctx, incomplete) or []
+
+    return complete
+
+
 class Command(click.Command):
     """A command that refuses an option which is given twice, where the first one would be forgotten.
 
@@ -88,7 +101,14 @@ class Command(click.Command):
     """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        _, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        try:
+            _, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        except click.NoSuchOption as error:
+            meant = OPTIONS_MEANT.get(error.option_name)
+            if any(meant in one.opts for one in self.get_params(ctx)):
+                text = f"there is no option {error.option_name!r}, did you mean {meant!r}?"
+                raise click.UsageError(text, ctx) from None
+            raise
         seen: set[click.Parameter] = set()
         for parameter in order:
             if not isinstance(parameter, click.Option) or parameter.multiple or parameter.count:

@@ -6,7 +6,7 @@ import click
 
 from ..core.nearest import nearest
 
-__all__ = ["MEANT", "Pointing", "unknown_command"]
+__all__ = ["MEANT", "OPTIONS_MEANT", "Pointing", "unknown_command"]
 
 MEANT = {
     "info": "inspect", "ls": "inspect", "list": "inspect", "show": "inspect", "view": "inspect",
@@ -15,6 +15,15 @@ MEANT = {
     "reshard": "run", "models": "families", "formats": "conventions", "filter": "keep",
 }  # fmt: skip
 """Words of other tools -> the command that does it here."""
+
+
+OPTIONS_MEANT = {
+    "--dtype": "--cast", "--to-dtype": "--cast", "--precision": "--cast", "--quantize": "--scheme",
+    "--quant": "--scheme", "--quantization": "--scheme", "--overwrite": "--force",
+    "--shard-size": "--max-shard-size", "--skip": "--exclude", "--ignore": "--exclude",
+    "--jobs": "--workers", "--threads": "--workers", "--recipe": "--config",
+}  # fmt: skip
+"""Options of other tools -> the one that does it here, where a command has it."""
 
 
 class Pointing(click.Group):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import click
+from click.shell_completion import CompletionItem
 
 from .flags import command
 from .groups import unknown_command
@@ -10,8 +11,20 @@ from .groups import unknown_command
 __all__ = ["help"]
 
 
+def _commands(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Commands of the group that the words before name."""
+    inner = ctx.find_root()
+    for word in ctx.params.get("words") or ():
+        named = inner.command.get_command(inner, word) if isinstance(inner.command, click.Group) else None
+        if named is None:
+            return []
+        inner = click.Context(named, info_name=word, parent=inner)
+    known = inner.command.list_commands(inner) if isinstance(inner.command, click.Group) else []
+    return [CompletionItem(name) for name in known if name.startswith(incomplete)]
+
+
 @command(epilog="\b\nExamples:\n  transcode help\n  transcode help run\n  transcode help meta set\n")
-@click.argument("words", nargs=-1, metavar="[COMMAND...]")
+@click.argument("words", nargs=-1, metavar="[COMMAND...]", shell_complete=_commands)
 @click.pass_context
 def help(context: click.Context, words: tuple[str, ...]) -> None:
     """Print the help of COMMAND, or of transcode as a whole."""

@@ -101,10 +101,15 @@ def _line(title: str, text: str, *, whole: bool = False) -> None:
 
 
 def _parts(one: Logical, *, short: bool) -> str:
-    """What is stored: ``I8 + BF16 scale``; short: ``I8 + scale``."""
+    """What is stored: ``I8 + BF16 scale``; short: ``I8 + scale``, ``U8 + 2 scales``."""
     said = []
+    scales = sum(role.endswith("scale") for role in one.parts) if short else 0
     for role, part in one.parts.items():
         if short and role == "marker":
+            continue
+        if scales > 1 and role.endswith("scale"):
+            if role == "scale":
+                said.append(f"{scales} scales")
             continue
         dtype, plain = part.spec.dtype.name, role in ("values", "codes")
         words = role.replace("_", " ")

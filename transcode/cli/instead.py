@@ -102,8 +102,7 @@ def _dequantize(words: list[str], options: list[str]) -> tuple[list[str], list[s
 def _convert(words: list[str], options: list[str]) -> tuple[list[str], list[str]]:
     if spelling := _taken(words, _is_spelling):
         return ["--to", spelling], words
-    does = _has(options, "--to", "--scheme", "-s", "--cast", "--dequantize", "--lora", "--convention")
-    return ([] if does else ["--scheme", "int8"]), words
+    return [], words  # what else it is to do is not for us to guess
 
 
 def _lora(words: list[str], options: list[str]) -> tuple[list[str], list[str]]:

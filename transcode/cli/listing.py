@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from .flags import command, debug_option
+from .flags import command, completes, debug_option
 from .say import echo_text
 
 __all__ = ["conventions", "families", "schemes"]
@@ -29,7 +29,7 @@ def _show(path: Any, *, as_json: bool) -> None:
 
 
 @command(epilog="\b\nExamples:\n  transcode families\n  transcode families wan_dit\n")
-@click.argument("words", nargs=-1, metavar="[NAME]")
+@click.argument("words", nargs=-1, metavar="[NAME]", shell_complete=completes("families"))
 @_json
 @debug_option
 def families(words: tuple[str, ...], as_json: bool) -> None:
@@ -49,7 +49,7 @@ def families(words: tuple[str, ...], as_json: bool) -> None:
 
 
 @command(epilog="\b\nExamples:\n  transcode conventions\n  transcode conventions lightx2v\n")
-@click.argument("words", nargs=-1, metavar="[NAME]")
+@click.argument("words", nargs=-1, metavar="[NAME]", shell_complete=completes("conventions"))
 @_json
 @debug_option
 def conventions(words: tuple[str, ...], as_json: bool) -> None:
@@ -73,7 +73,7 @@ def conventions(words: tuple[str, ...], as_json: bool) -> None:
 
 
 @command(epilog="\b\nExamples:\n  transcode schemes\n  transcode schemes int8\n")
-@click.argument("words", nargs=-1, metavar="[NAME]")
+@click.argument("words", nargs=-1, metavar="[NAME]", shell_complete=completes("schemes"))
 @_json
 @debug_option
 def schemes(words: tuple[str, ...], as_json: bool) -> None:

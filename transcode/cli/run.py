@@ -166,7 +166,8 @@ def recipe_of(context: click.Context, values: dict[str, Any]) -> Any:
             recipe = build.with_output_flags(recipe, values)
     else:
         if src is None or dst is None:
-            raise click.UsageError("name SRC and DST, or a recipe with --config")
+            lacks = "DST, where to write, is missing" if src is not None else "name SRC and DST"
+            raise click.UsageError(f"{lacks}, or a recipe with --config")
         _refuse_idle(context, values)
         if values["copy_metadata"] and table.written(dst):
             raise click.UsageError("--copy-metadata does nothing for a single file: name a folder")

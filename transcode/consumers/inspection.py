@@ -104,12 +104,12 @@ def inspect(source: Source) -> Inspected:
     Raises:
         TranscodeError: a table of ``formats/`` is wrong.
     """
-    names = [tensor.name for tensor in source.tensors]
+    tensors, quantized = _quantized(source)
+    names = [one.name for one in tensors]  # the model's own: codes may be stored under others
     try:
         family = catalog.detect(names)
     except TranscodeError:
         family = None  # of two at once: then the names do not tell
-    tensors, quantized = _quantized(source)
     calibration = ["calibration"] if _is_calibration(source) else []
     kinds = [
         *_adapter(source),

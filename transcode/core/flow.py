@@ -80,7 +80,7 @@ class Chain(Shown):
             return Chain(self.steps + other.steps, other.sink)
         if isinstance(other, Transform):
             return Chain((*self.steps, other))
-        return Chain(self.steps, other)
+        return Chain(self.steps, other) if hasattr(other, "run") else NotImplemented
 
     def overview(self) -> Overview:
         """Its stages, and where it ends."""
@@ -133,7 +133,7 @@ class Flow(Shown):
         if isinstance(other, Chain):
             flow = Flow(self.source, self.steps + other.steps, self.whose)
             return flow if other.sink is None else other.sink.run(flow)
-        return other.run(self)
+        return other.run(self) if hasattr(other, "run") else NotImplemented
 
     def tensors(self, planning: Planning) -> list[LazyTensor]:
         """The facts after the last stage."""

@@ -98,6 +98,8 @@ def _recipe(node: strict.Node) -> Recipe:
 
 def _source(node: strict.Node) -> tuple[SourceOptions, str | None, str | None]:
     """How the source is opened, its family and its spelling."""
+    if node.kind == "text":
+        raise node.error("must be a mapping, is text", f"write source: {{path: {node.string()}}}")
     section = node.mapping()
     words = fields_of(section, SourceWords)
     kind = words.get("variant") or words.get("type", SourceWords.type)  # model_converter's narrower type

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .. import catalog
+from ..catalog.programs import programs
 from ..core.dtypes import CASTS, spellings
 from ..schemes import SCHEMES
 
@@ -38,6 +39,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "spellings": _spellings,
     "dtypes": lambda: list(CASTS),
     "actions": lambda: [*_schemes(), *CASTS, "keep"],
+    "programs": lambda: list(programs()),
     "devices": lambda: ["cpu", "auto", "cuda", "cuda:0"],
     "nunchaku models": _models,
     "source types": lambda: [*STORED_AS, *catalog.families()],

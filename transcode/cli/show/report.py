@@ -35,9 +35,10 @@ def show_report(report: Report, *, verbose: bool) -> None:
         _show_losses(losses, verbose=verbose)
     if not verbose:
         echo(f"total  {totals(plan, everything)}", bold=True)
-    echo(
-        f"done   {duration(report.seconds)}{_rate(report)} -> {plan.destination}{'/' if plan.folder else ''}"
-    )
+    convention = plan.summary.get("convention")
+    whose = f", for {convention}" if convention not in (None, "plain") else ""
+    place = f"{plan.destination}{'/' if plan.folder else ''}"
+    echo(f"done   {duration(report.seconds)}{_rate(report)} -> {place}{whose}")
 
 
 def _rate(report: Report) -> str:

@@ -12,6 +12,7 @@ from ...containers import table
 from ...core.event import Reason
 from ...core.planning import Planning
 from ...core.tensor import LazyTensor
+from ...core.text import count
 from ...errors import PlanError
 from ...voice import called
 
@@ -44,7 +45,7 @@ def refuse_nothing(scheme: str, kept: Iterable[tuple[LazyTensor, Reason]], plann
     if not planning.allow_unmatched:
         coded = any(whys[0].kind in ("not a float", "quantized already") for whys in most)
         hint = (
-            f"decode the source first, with {called('dequantize')}"
+            f"decode the source first, with {called('dequantize', 'bf16')}"
             if coded
             else "choose others, or leave it out"
         )
@@ -59,7 +60,7 @@ def _counted(reasons: Sequence[Sequence[Reason]], tensors: str) -> str:
     total = sum(map(len, reasons))
     parts = [f"{len(whys)} of {total} {tensors}: {_shown(whys)}" for whys in reasons[:_REASONS]]
     rest = len(reasons) - len(parts)
-    return "; ".join(parts) + (f"; and {rest} more reasons" if rest else "")
+    return "; ".join(parts) + (f"; and {count(rest, 'more reason')}" if rest else "")
 
 
 def _shown(whys: Sequence[Reason]) -> str:
