@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from transcode import catalog
-from transcode.catalog.policy import Policy, _tells_indexes
+from transcode.catalog.policy import Block, Policy, _tells_indexes
 from transcode.core.patterns import Pattern
 
 NAMES = [
@@ -49,12 +49,29 @@ def test_patterns_that_tell_indexes_apart_are_known(text, tells):
     assert _tells_indexes(text) is tells
 
 
-@pytest.mark.parametrize("text", ["blocks.12", "blocks.1?", r"re:blocks\.\d\d\.x", r"re:\.1[0-2]\."])
+@pytest.mark.parametrize(
+    "text", ["blocks.12", "blocks.1?", r"re:blocks\.\d\d\.x", r"re:\.1[0-2]\.", r"re:\.\d+\d+\d+\."]
+)
 def test_a_pattern_that_tells_them_apart_is_asked_each_time(text):
     policy = Policy(targets=(Pattern(text),), everywhere=True)
     for index in (*INDEXES, *reversed(INDEXES)):
         name = f"blocks.{index}.x.weight"
         assert policy.is_target(name)[0] == Pattern(text).matches(name)
+
+
+@pytest.mark.parametrize(
+    ("path", "fits"),
+    [
+        ("stages.11.blocks.{i}", {"11"}), ("stages.1{i}", {"10", "11", "100", "1234567890"}),
+        ("stages.*2.blocks.{i}", {"2", "012"}), ("stages.[!4].blocks.{i}", {"0", "1", "2", "9"}),
+    ],
+)  # fmt: skip
+def test_a_block_whose_path_tells_them_apart_is_looked_for_each_time(path, fits):
+    """The first index is of a stage: only in one of them lie blocks with targets."""
+    policy = Policy(blocks=(Block(path),), targets=(Pattern("x"),))
+    for index in (*INDEXES, *reversed(INDEXES)):
+        name = f"stages.{index}.blocks.7.x.weight"
+        assert policy.is_target(name)[0] == (index in fits), name
 
 
 def test_what_is_remembered_stays_bounded(monkeypatch):

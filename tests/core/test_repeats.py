@@ -29,6 +29,9 @@ LIGHT = {  # expression -> (repeats, choices)
     r".*?attn.*to_q": (2, 1),
     r"^(?:q|k|v)\.(a|b)x?$": (0, 12),
     r"(ab)*c": (1, 1),
+    r"\d++x": (0, 1),  # possessive: gives nothing back
+    r".*+x": (1, 1),
+    r"x{2,3}+y?+z": (1, 2),
     r"[*+|(]x": (0, 1),
     r"(\w+)\1": (2, 1),
     r"(?:[^.]+\.)+x": (1, 1),  # each time in one way, so often as there are dots

@@ -44,8 +44,8 @@ def convention(name: str) -> Convention:
 
 def _spelling(name: str) -> str | None:
     """What to do where the name is that of a program or of a spelling alone; None where it is neither."""
-    if found := {known.casefold(): known for known in programs()}.get(name.casefold()):
-        one = program(found)
+    if meant := {known.casefold(): known for known in programs()}.get(name.casefold()):
+        one = program(meant)
         written = dict.fromkeys(way.writes for way in one.ways if way.writes)
         if written:
             return f"for {one.title} pass {' or '.join(called('convention', whose) for whose in written)}"

@@ -16,7 +16,6 @@ __all__ = ["Block", "Fused", "Policy"]
 _NUMBER = "{i}"
 
 _INDEX = re.compile(r"(?<![^.])\d{2,9}(?![^.])")
-_ANY_INDEX = "99"
 """A model of 60 blocks of 256 experts has 50,000 names of 20 kinds: what is decided of one holds for all."""
 
 _MOST_DECIDED = 1 << 16
@@ -38,6 +37,11 @@ def _check(glob: str) -> None:
     """Refuse a glob that makes no expression: only one with a bracket can."""
     if "[" in glob:
         Pattern(glob)
+
+
+def _any_index(found: re.Match[str]) -> str:
+    """One index for all of its length: ``\\d+\\d+\\d+`` fits none of two digits."""
+    return "9" * len(found[0])
 
 
 @dataclass(frozen=True)
@@ -182,7 +186,7 @@ class Policy:
             shape: its shape, where known; checked against ``dims``.
             convention: the one that is written; some quantize more than others.
         """
-        key = (_INDEX.sub(_ANY_INDEX, name) if self._counts_alike else name, shape, convention)
+        key = (_INDEX.sub(_any_index, name) if self._counts_alike else name, shape, convention)
         known = self._decided.get(key)
         if known is None:
             if len(self._decided) >= _MOST_DECIDED:
@@ -199,7 +203,9 @@ class Policy:
         """Whether no pattern tells indexes of two digits and more from each other."""
         several = (self.targets, self.also, self.routers, self.adapters, self.weights)
         groups = (*several, *self.never.values(), *self.extras.values())
-        return not any(map(_tells_indexes, (pattern.text for group in groups for pattern in group)))
+        texts = [pattern.text for group in groups for pattern in group]
+        texts += (block.path.replace(_NUMBER, "*") for block in self.blocks)
+        return not any(map(_tells_indexes, texts))
 
     def _decide(
         self, name: str, shape: tuple[int, ...] | None, convention: str | None

@@ -80,6 +80,8 @@ def weigh(expression: str) -> Weight:
             groups[-1] = True
             branches[-1] += 1
             closed = None
+        elif token == "+" and (before == "?" or _REPEAT.fullmatch(before)):
+            pass  # possessive: the same ways, or fewer
         elif _REPEAT.fullmatch(token):
             if closed:
                 why = why or "repeats what repeats or branches"

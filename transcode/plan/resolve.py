@@ -220,6 +220,13 @@ def cut_files(draft: Draft) -> None:
             raise PlanError(idle, hint="leave the name out")
         draft.planning.warn(idle)
     draft.cut = _cut(request, draft.units, draft.layout, draft.stem, convention)
+    most = request.max_shard_size
+    over = [] if most is None else [unit for unit in draft.units if unit.nbytes > most]
+    if over:
+        draft.planning.warn(
+            f"max_shard_size: {len(over)} of {len(draft.units)} tensors are larger than {most} bytes:"
+            " each is in a file of its own"
+        )
     for name, _ in draft.cut:
         refuse_name(name, Path(request.dst) / name)
     cutting.check_names(draft.cut, draft.tensors)
