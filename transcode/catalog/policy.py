@@ -39,9 +39,9 @@ def _check(glob: str) -> None:
         Pattern(glob)
 
 
-def _any_index(found: re.Match[str]) -> str:
+def _any_index(match: re.Match[str]) -> str:
     """One index for all of its length: ``\\d+\\d+\\d+`` fits none of two digits."""
-    return "9" * len(found[0])
+    return "9" * len(match[0])
 
 
 @dataclass(frozen=True)
