@@ -75,6 +75,7 @@ def test_lines_and_paths() -> None:
         ("a: true", Node.integer, "f.yaml:1: a: must be a whole number, is true or false (true)"),
         ("a: x", Node.number, "f.yaml:1: a: must be a number, is text (x)"),
         ("a: .inf", Node.number, "f.yaml:1: a: must be a finite number, is .inf"),
+        (f"a: -{10**400}", Node.number, f"f.yaml:1: a: must be a finite number, is -{10**400}"),
         ("a: nan", Node.number, "f.yaml:1: a: must be a finite number, is nan"),
         ("a: 1", Node.boolean, "f.yaml:1: a: must be true or false, is a whole number (1)"),
         ("a: x", Node.sequence, "f.yaml:1: a: must be a list, is text (x)"),

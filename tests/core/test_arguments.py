@@ -79,6 +79,11 @@ WRONG = [
     (lambda: tc.write("x", memory=3.5), "3.5"),
     (lambda: tc.write("x", name=5), "name"),
     (lambda: tc.write("x", device=3), "device: 3"),
+    (lambda: tc.write("x", force="no"), "force: 'no' is neither True nor False"),
+    (lambda: tc.write("x", copy_metadata=0), "copy_metadata: 0"),
+    (lambda: tc.open("x", mmap="false"), "mmap: 'false'"),
+    (lambda: tc.cast("F16", saturate=None), "saturate: None"),
+    (lambda: tc.lora([("a", 10**400)]), "strength: the number is too large"),
 ]
 
 

@@ -21,6 +21,8 @@ MIB = 1 << 20
         ("64MiB", 64 << 20), ("64mib", 64 << 20), ("1KB", 1000), ("1KiB", 1024), ("2TB", 2 * 10**12),
         ("2TiB", 2 << 40), ("1GiB", 1 << 30), ("7", 7), ("7B", 7), ("7 b", 7), ("1.5GB", 1_500_000_000),
         (" 3MB ", 3_000_000), ("1e3", 1000), (7, 7), (1 << 40, 1 << 40), ("0.5KB", 500),
+        ((1 << 63) - 1, (1 << 63) - 1),
+        (str((1 << 53) + 1), (1 << 53) + 1), ("9007199254740993B", (1 << 53) + 1),
     ],
 )  # fmt: skip
 def test_sizes(text, size):
@@ -30,7 +32,7 @@ def test_sizes(text, size):
 @pytest.mark.parametrize(
     "text",
     ["", " ", "GB", "five", "5XB", "5G", "5 parsec", "-1", "0", 0, -1, "0.2", "nan", "inf", "1e30", "1e15TB",
-     "5GBB", "5 5GB", "0x10", "5KB MB", 1 << 63],
+     "5GBB", "5 5GB", "0x10", "5KB MB", 1 << 63, "9" * 5000],
 )  # fmt: skip
 def test_no_sizes(text):
     with pytest.raises(RecipeError, match="is not a"):
@@ -102,6 +104,19 @@ def test_a_gpu_named_twice(device):
 def test_no_workers(workers):
     with pytest.raises(RecipeError, match="is not a positive number"):
         Performance(workers=workers)
+
+
+@pytest.mark.parametrize("workers", [4097, 10**9, 10**400])
+def test_more_workers_than_any_machine_starts(workers):
+    with pytest.raises(RecipeError, match="more than 4096 threads are asked for"):
+        Performance(workers=workers)
+    assert Performance(workers=4096).threads == 4096
+
+
+@pytest.mark.parametrize("size", [10**400, -(10**400)])
+def test_a_number_that_is_no_float_is_no_size(size):
+    with pytest.raises(RecipeError, match="the number is not a positive size"):
+        parse_size(size)
 
 
 def test_a_recipe_holds_what_differs_from_the_defaults():

@@ -116,6 +116,13 @@ def test_a_name_that_is_nowhere(refused, model, cache):
     assert refused("inspect", "./org/none").endswith("no such file or folder")
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes with names")
+def test_a_pipe_in_the_place_of_a_reference_is_not_waited_for(model, cache):
+    (model / "refs" / "main").unlink()
+    os.mkfifo(model / "refs" / "main")
+    assert hub.Repository("org/model").reference("main") is None
+
+
 def test_several_revisions_without_main(model, cache):
     (model / "refs" / "main").unlink()
     refer(cache, "v1", OLD)

@@ -225,6 +225,17 @@ def test_a_second_run_imports_no_compiler(scheme, tmp_path, wan):
     assert first == second
 
 
+def test_a_compiler_that_is_told_not_to_compile_says_so(tmp_path, wan):
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED, "run", wan, tmp_path / "o.safetensors", "-s", "int8"],
+        env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache"), "NUMBA_DISABLE_JIT": "1"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "error: kernels cannot be compiled: NUMBA_DISABLE_JIT is set; unset it" in done.stderr
+    assert not (tmp_path / "o.safetensors").exists()
+
+
 # Calls --------------------------------------------------------------------------------------------------
 
 

@@ -125,7 +125,10 @@ class Node:
                 self._demand("float")
         else:
             self._demand("float", "int")
-            number = float(self._construct())
+            try:
+                number = float(self._construct())
+            except OverflowError:
+                number = math.inf  # a whole number that no float is near
         if not math.isfinite(number):
             raise self.error(f"must be a finite number, is {self.text()}")
         return self._within(number, least, most)

@@ -63,7 +63,10 @@ def number(what: str, value: object) -> float:
     """A number. Raises RecipeError for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise RecipeError(f"{what}: {value!r} is not a number")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise RecipeError(f"{what}: the number is too large") from None
 
 
 def path(what: str, value: object) -> str:

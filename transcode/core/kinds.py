@@ -153,7 +153,9 @@ class _Flag(Kind):
     takes = 0
 
     def normal(self, what: str, value: Any) -> bool:
-        return bool(value)
+        if not isinstance(value, bool):  # bool("no") is True
+            raise RecipeError(f"{what}: {value!r} is neither True nor False")
+        return value
 
     def read(self, node: Node) -> bool:
         return node.boolean()

@@ -15,6 +15,8 @@ __all__ = ["MIN_TILE", "Performance", "parse_size"]
 
 _MAX_TILE = 8 << 20
 MIN_TILE = 64 << 10
+_MOST_WORKERS = 4096
+"""More than machines have processors; and each takes memory and time to start, whatever there is to do."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,11 @@ class Performance(Declared):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if (self.workers or 0) > _MOST_WORKERS:
+            raise RecipeError(
+                f"workers: more than {_MOST_WORKERS} threads are asked for",
+                hint="one for each processor is enough, as without it",
+            )
         if not re.fullmatch(r"cpu|auto|cuda|cuda:\d+(,cuda:\d+)*", self.device):
             raise RecipeError(
                 f"device: {self.device!r} is no device", hint="write cpu, auto, cuda, cuda:0 or cuda:0,cuda:1"

@@ -16,19 +16,21 @@ def parse_size(text: str | int) -> int:
     Raises:
         RecipeError: not a positive size.
     """
+    value: int | float
     if isinstance(text, int) and not isinstance(text, bool):
-        value = float(text)
+        value = text
     elif not isinstance(text, str):
         raise RecipeError(f"{text!r} is not a size", hint="write 5GB, 512MB, 64MiB or a number of bytes")
     else:
         digits = text.strip().rstrip("bBiIkKmMgGtT ")
         unit = text.strip()[len(digits) :].strip().lower()
         try:
-            value = float(digits) * _UNITS[unit]
+            value = (int(digits) if digits.isdecimal() else float(digits)) * _UNITS[unit]
         except (ValueError, KeyError):
             raise RecipeError(f"{text!r} is not a size", hint="write 5GB, 512MB or 64MiB") from None
     if not 1 <= value < 2**63:
-        raise RecipeError(f"{text!r} is not a positive size that a file can have")
+        said = repr(text) if isinstance(text, str) or abs(text) < 2**100 else "the number"
+        raise RecipeError(f"{said} is not a positive size that a file can have")
     return int(value)
 
 

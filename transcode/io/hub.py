@@ -93,8 +93,11 @@ class Repository:
         """The commit that the cache knows a branch or a tag by."""
         if any(part in ("", ".", "..") for part in name.split("/")):
             return None
+        path = self.folder / "refs" / name
+        if not path.is_file():  # opening a pipe would wait for whoever writes into it
+            return None
         try:
-            with open(self.folder / "refs" / name, encoding="ascii") as file:
+            with open(path, encoding="ascii") as file:
                 commit = file.read(_LONGEST).strip()
         except (OSError, ValueError):
             return None

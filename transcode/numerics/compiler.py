@@ -20,6 +20,7 @@ from numba.core.registry import cpu_target
 from numba.extending import intrinsic, typeof_impl
 from numba.np import arrayobj
 
+from ..errors import TranscodeError
 from . import vector_type  # noqa: F401 - numba must know of vectors
 from .assembly import machine_code
 from .jit import ArrayKind, Instruction, Kernel, Kind, Lane
@@ -32,7 +33,13 @@ _WORD = ir.IntType(64)
 
 
 def compiled(kernel: Kernel, kinds: tuple[Kind, ...]) -> Kept:
-    """Compile a kernel for some types of its arguments."""
+    """Compile a kernel for some types of its arguments.
+
+    Raises:
+        TranscodeError: numba is told not to compile.
+    """
+    if numba.config.DISABLE_JIT:
+        raise TranscodeError("kernels cannot be compiled: NUMBA_DISABLE_JIT is set", hint="unset it")
     with global_compiler_lock:
         typing, target = cpu_target.typing_context, cpu_target.target_context
         typing.refresh()
