@@ -305,3 +305,18 @@ def test_a_program_is_known_by_what_the_table_prints(title, wan, cli):
     assert title in cli("doctor", wan).out
     verdicts = cli("doctor", wan, "--for", title, "--json", code=1).json["verdicts"]
     assert [one["title"] for one in verdicts] == [title]
+
+
+def test_codes_whose_scale_is_lost_are_loaded_by_nobody(llama, tmp_path, cli):
+    """Loaders fill in what they miss: NaN, and no error."""
+    out = tmp_path / "q"
+    cli("run", llama, out, "--scheme", "int8", "--convention", "compressed_tensors")
+    (file,) = out.glob("*.safetensors")
+    assert answers(out)["transformers"] == "yes"
+    tensors = load_file(file)
+    del tensors[next(name for name in tensors if name.endswith("down_proj.weight_scale"))]
+    save_file(tensors, file, {"format": "pt"})
+    for index in out.glob("*.index.json"):
+        index.unlink()
+    assert set(answers(out).values()) == {"no"}
+    assert "and has no scale" in " ".join(cli("doctor", out).out.split())

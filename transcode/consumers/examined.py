@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -139,10 +139,12 @@ def _facts(path: Path, source: Source) -> Examined:
             conventions, readings = decipher(tensors, planning)
         except PlanError as error:
             undecided = str(error)
+    lonely = _lonely(tensors, readings, stored.parts)
     logical = [stored.tensors.get(name, name) for name in names]  # codes may have names of their own
     family = _family(logical)
     return Examined(
         path,
+        broken=None if lonely is None else f"{lonely}, so its values cannot be known",
         container=_container(source),
         files=tuple(file.path.name for file in source.files),
         folder=path.is_dir(),
@@ -169,6 +171,23 @@ def _facts(path: Path, source: Source) -> Examined:
         metadata=source.metadata,
         tensors=tuple(tensors),
     )
+
+
+def _lonely(tensors: list[LazyTensor], readings: Mapping[str, Reading], parts: Container[str]) -> str | None:
+    """What says that codes lie there without their scales, in a model of which others have theirs."""
+    lonely = [
+        tensor
+        for tensor in tensors
+        if readings
+        and tensor.name.endswith(".weight")
+        and len(tensor.spec.shape) > 1
+        and tensor.spec.dtype.kind in ("int", "uint")
+        and tensor.name not in readings
+        and tensor.name not in parts
+    ]
+    if not lonely:
+        return None
+    return f"{lonely[0].name} is {lonely[0].spec.dtype.name} and has no scale ({len(lonely)} like it)"
 
 
 def _family(names: list[str]) -> catalog.Family | None:
