@@ -48,7 +48,6 @@ class Polish(PolishOptions, Transform):
 @pytest.fixture
 def polish(monkeypatch):
     """The stage stands in the table, which is read by all."""
-    importlib.import_module("transcode.cli.run")  # whose flags are made once, and not of a toy
     monkeypatch.setitem(table.STAGES, "polish", (PolishOptions, "polish"))
     monkeypatch.setitem(sys.modules, "transcode.stages.polish", types.SimpleNamespace(Polish=Polish))
     monkeypatch.setattr(table, "ORDER", (*table.ORDER, "polish"))
