@@ -35,7 +35,7 @@ def reference() -> Data:
     from . import cli
 
     return {
-        "commands": [_command(name, command) for name, command in _commands(cli, ())],
+        "commands": [_command(name, context) for name, context in _commands(_context(cli, "transcode"), ())],
         "stages": [
             {
                 "name": kind,
@@ -112,18 +112,27 @@ def _schemes() -> Iterator[Data]:
         yield {"name": name, "help": scheme.summary, "options": options}
 
 
-def _commands(group: click.Group, path: tuple[str, ...]) -> Iterator[tuple[str, click.Command]]:
-    context = click.Context(group)
+def _context(command: click.Command, name: str, parent: click.Context | None = None) -> click.Context:
+    """As click makes it: what a command is asked first, it keeps, as the names of its option for help."""
+    return click.Context(command, parent, name, **command.context_settings)
+
+
+def _commands(context: click.Context, path: tuple[str, ...]) -> Iterator[tuple[str, click.Context]]:
+    group = context.command
+    assert isinstance(group, click.Group)
     for name in group.list_commands(context):
         command = group.get_command(context, name)
+        if command is None:
+            continue
+        below = _context(command, name, context)
         if isinstance(command, click.Group):
-            yield from _commands(command, (*path, name))
-        elif command is not None:
-            yield " ".join((*path, name)), command
+            yield from _commands(below, (*path, name))
+        else:
+            yield " ".join((*path, name)), below
 
 
-def _command(name: str, command: click.Command) -> Data:
-    context = click.Context(command, info_name=f"transcode {name}")
+def _command(name: str, context: click.Context) -> Data:
+    command = context.command
     return {
         "name": name,
         "usage": " ".join([f"transcode {name}", *command.collect_usage_pieces(context)]),
