@@ -99,7 +99,7 @@ def test_codes_move_where_a_repack_leaves_them(convention, wan, tmp_path, all_mo
     """The codes of int8 are the same bytes everywhere: all that is read are scales."""
     tc.open(wan) | tc.quantize("int8") | tc.write(tmp_path / "q.safetensors", convention="neutral")
     plan = tc.open(tmp_path / "q.safetensors").plan(tc.write(tmp_path / "o", convention=convention))
-    _, taken = moves(plan)
+    _, taken = moves(plan, plan.destinations())
     coded = [number for number, tensor in enumerate(plan.tensors) if tensor.scheme is not None]
     assert coded
     assert all("codes" in taken.get(number, ()) for number in coded)

@@ -124,7 +124,7 @@ class _Jobs:
         self._run = run
         self._places = plan.destinations()
         self._lock = threading.Lock()
-        every, self._moved = moves(plan)
+        every, self._moved = moves(plan, self._places)
         self._moves = (step for move in every for step in cut(move))
         self._moving = False
         self._jobs = self._generate()

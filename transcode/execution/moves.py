@@ -6,7 +6,7 @@ tiles among which it lies: asking for it out of turn would make a cold disk seek
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from ..core.extent import Copyable, Extent
@@ -53,9 +53,14 @@ class Move:
         return replace(self, nbytes=self.nbytes + extent.nbytes) if follows else None
 
 
-def moves(plan: Plan) -> tuple[list[Move], dict[int, frozenset[str]]]:
-    """The moves of a plan, in the order of its tensors, and of which tensors they take which parts."""
-    places = plan.destinations()
+def moves(
+    plan: Plan, places: Mapping[tuple[int, str], tuple[int, int]]
+) -> tuple[list[Move], dict[int, frozenset[str]]]:
+    """The moves of a plan, in the order of its tensors, and of which tensors they take which parts.
+
+    Args:
+        places: the plan's destinations.
+    """
     every: list[Move] = []
     taken: dict[int, frozenset[str]] = {}
     run: Move | None = None
