@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 import textwrap
 from collections.abc import Iterable, Sequence
 
+from . import table
 from .say import echo, one_line
 
 __all__ = ["heading", "paragraph", "print_wrapped", "width"]
@@ -16,7 +16,7 @@ _NARROWEST = 12
 
 def width() -> int:
     """Columns of the terminal; 80 where there is none."""
-    return max(shutil.get_terminal_size((80, 24)).columns, 40)
+    return table.width() or 80
 
 
 def print_wrapped(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
