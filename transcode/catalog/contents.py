@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..core.patterns import Pattern
 from . import strict
-from .folders import find
+from .folders import dated, find
 
 __all__ = ["Contents", "contents"]
 
@@ -52,9 +52,7 @@ def contents() -> Contents:
     Raises:
         RecipeError: a mistake in the file, with its line.
     """
-    path = find("foreign", "contents")
-    facts = path.stat()
-    return _parsed(path, (facts.st_mtime_ns, facts.st_size))
+    return _parsed(*dated(find("foreign", "contents")))
 
 
 @lru_cache(maxsize=8)

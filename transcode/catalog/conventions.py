@@ -16,7 +16,7 @@ from ..voice import called
 from . import strict
 from .convention import CONFIGS, Convention, Files, Marker, PartRule, SchemeRule
 from .families import spellings
-from .folders import find, listing
+from .folders import dated, find, listing
 from .limits import limit, partly
 from .parts import part_rules, template
 from .programs import program, programs
@@ -37,9 +37,7 @@ def convention(name: str) -> Convention:
     Raises:
         RecipeError: no such convention, or a mistake in its file.
     """
-    path = find("conventions", name, lambda: _spelling(name))
-    facts = path.stat()
-    return _parsed(path, (facts.st_mtime_ns, facts.st_size))
+    return _parsed(*dated(find("conventions", name, lambda: _spelling(name))))
 
 
 def _spelling(name: str) -> str | None:

@@ -12,7 +12,7 @@ from ..voice import called
 from . import strict
 from .derive import derivation
 from .family import Family, Spelling, spelling_hint
-from .folders import find, listing
+from .folders import dated, find, listing
 from .policy import Block, Fused, Policy
 from .recognise import Signature, fold
 from .spelling import Conversion, Rule
@@ -142,8 +142,7 @@ def _parsed(path: Path, _version: tuple[int, int]) -> Family:
 
 
 def _cached(path: Path) -> Family:
-    facts = path.stat()
-    return _parsed(path, (facts.st_mtime_ns, facts.st_size))
+    return _parsed(*dated(path))
 
 
 def _spelling(name: str, node: strict.Node) -> Spelling:

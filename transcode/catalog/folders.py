@@ -10,7 +10,7 @@ from ..core.nearest import guess
 from ..core.paths import expanded, home
 from ..errors import RecipeError
 
-__all__ = ["find", "folders", "listing"]
+__all__ = ["dated", "find", "folders", "listing"]
 
 _KINDS = ("conventions", "families", "foreign", "lora", "nunchaku", "profiles", "programs")
 """The folders that are read, see formats/README.md."""
@@ -42,6 +42,12 @@ def listing(kind: str) -> dict[str, Path]:
         for path in (folder / kind).glob("*.yaml"):
             paths.setdefault(path.stem, path)
     return dict(sorted(paths.items()))
+
+
+def dated(path: Path) -> tuple[Path, tuple[int, int]]:
+    """A file with its time and size: what is kept of it is kept for these."""
+    facts = path.stat()
+    return path, (facts.st_mtime_ns, facts.st_size)
 
 
 def find(kind: str, name: str, elsewhere: Callable[[], str | None] = lambda: None) -> Path:

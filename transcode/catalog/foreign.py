@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..core.dtypes import FLOATS
 from . import strict
-from .folders import find
+from .folders import dated, find
 
 __all__ = ["Foreign", "foreign"]
 
@@ -67,9 +67,7 @@ def foreign() -> Foreign:
     Raises:
         RecipeError: a mistake in the file, with its line.
     """
-    path = find("foreign", "names")
-    facts = path.stat()
-    return _parsed(path, (facts.st_mtime_ns, facts.st_size))
+    return _parsed(*dated(find("foreign", "names")))
 
 
 @lru_cache(maxsize=8)

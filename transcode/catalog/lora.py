@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..core.patterns import compile_regex
 from . import strict
-from .folders import find
+from .folders import dated, find
 
 __all__ = ["Ending", "LoraNames", "Regex", "Style", "lora_names"]
 
@@ -120,9 +120,7 @@ def lora_names() -> LoraNames:
     Raises:
         RecipeError: a mistake in the file, with its line.
     """
-    path = find("lora", "names")
-    facts = path.stat()
-    return _parsed(path, (facts.st_mtime_ns, facts.st_size))
+    return _parsed(*dated(find("lora", "names")))
 
 
 @lru_cache(maxsize=8)

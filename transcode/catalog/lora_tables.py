@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from . import strict
-from .folders import listing
+from .folders import dated, listing
 
 __all__ = ["REST", "Join", "Table", "lora_tables"]
 
@@ -67,8 +67,7 @@ def lora_tables() -> tuple[Table, ...]:
     tables: list[Table] = []
     for name, path in listing("lora").items():
         if name != _NAMES:
-            facts = path.stat()
-            tables += _parsed(path, (facts.st_mtime_ns, facts.st_size))
+            tables += _parsed(*dated(path))
     return tuple(tables)
 
 

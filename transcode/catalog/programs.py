@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from . import strict
-from .folders import find, listing
+from .folders import dated, find, listing
 
 __all__ = ["PLACES", "Program", "Way", "program", "programs"]
 
@@ -91,9 +91,7 @@ def program(name: str) -> Program:
     Raises:
         RecipeError: no such program, or a mistake in its file.
     """
-    path = find("programs", name)
-    facts = path.stat()
-    return _parsed(path, (facts.st_mtime_ns, facts.st_size))
+    return _parsed(*dated(find("programs", name)))
 
 
 @lru_cache(maxsize=64)

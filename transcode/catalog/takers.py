@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..errors import RecipeError
 from ..voice import called
 from .convention import Convention
-from .conventions import conventions, every_convention
+from .conventions import convention, conventions, every_convention
 
 __all__ = ["DEFAULT", "check_scheme", "takers"]
 
@@ -52,4 +52,4 @@ def check_scheme(name: str, consumer: Convention | None = None) -> None:
 
 
 def _convention_schemes(name: str) -> list[str]:
-    return next(list(one.schemes) for one in every_convention() if one.name == name)
+    return list(convention(name).schemes)
