@@ -20,9 +20,9 @@ ELSEWHERE = {
     # what several share is tested where it is used: a class without its heirs computes nothing
     "core/codec": "laws/test_codecs.py",
     "core/scheme": "laws/test_schemes.py",
-    "core/legal": "laws/test_schemes.py",
+    "core/constraint": "laws/test_schemes.py",
     "core/expr": "plan/test_file.py",
-    "core/opened": "stages/test_quantized_sources.py",
+    "core/quantized_source": "stages/test_quantized_sources.py",
     "core/source": "stages/test_quantized_sources.py",
     "schemes/base": "laws/test_schemes.py",
     "schemes/scaled": "schemes/test_fp8.py",

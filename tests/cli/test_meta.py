@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from transcode.containers.safetensors.edit import undo
-from transcode.io import front
+from transcode.io import insert_range
 
 ROOT = Path(__file__).parents[2]
 TENSORS = {"x.weight": torch.arange(64.0).reshape(8, 8).bfloat16(), "x.bias": torch.ones(8)}
@@ -116,7 +116,7 @@ class TestSet:
         def way(*args: str) -> str:
             return cli("meta", "set", file, *args, "--json").json["files"][0]["way"]
 
-        monkeypatch.setattr(front, "can_insert", lambda folder: False)
+        monkeypatch.setattr(insert_range, "can_insert", lambda folder: False)
         assert way("a=" + "x" * 9000) == "copy"
         assert way("a=y") == "overwrite"
         assert way("a=y") == "unchanged"

@@ -27,9 +27,9 @@ from transcode import catalog
 from transcode.consumers.declared import Declared
 from transcode.consumers.group import Names, Reading, readings
 from transcode.core import values as json_values
+from transcode.core.constraint import Constraint
 from transcode.core.dtypes import DTYPES
 from transcode.core.expr import Piece
-from transcode.core.legal import Legal
 from transcode.core.scheme import Scheme
 from transcode.core.spec import Part, Spec
 from transcode.errors import RecipeError
@@ -489,7 +489,7 @@ class Toy(Base):
     name: ClassVar[str] = "toy"
     summary: ClassVar[str] = "a few steps to a row"
     observes: ClassVar[bool] = False
-    options: ClassVar[Mapping[str, Legal]] = {"steps": Legal.among(7, 15)}
+    options: ClassVar[Mapping[str, Constraint]] = {"steps": Constraint.among(7, 15)}
 
     steps: int = 7
 

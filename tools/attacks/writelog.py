@@ -180,7 +180,7 @@ def recorded(stage: Stage) -> Record:
 
             return call
 
-        from transcode.io import front, system
+        from transcode.io import insert_range, system
 
         for name in {*CALLS, "fdatasync"} - {
             "stat",
@@ -193,8 +193,8 @@ def recorded(stage: Stage) -> Record:
         }:
             setattr(os, name, watched(name, getattr(os, name)))
         system._pwrite = watched("pwrite", system._pwrite)
-        front.insert = watched("insert", front.insert)
-        front.remove = watched("remove", front.remove)
+        insert_range.insert = watched("insert", insert_range.insert)
+        insert_range.remove = watched("remove", insert_range.remove)
         leave = os._exit
 
         def last(code: int) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from .. import catalog, schemes
 from ..catalog import DEFAULT, Convention, SchemeRule
 from ..catalog.limits import Limit, plain
-from ..core.legal import Legal
+from ..core.constraint import Constraint
 from .say import echo
 from .wrapped import heading, paragraph
 
@@ -94,7 +94,7 @@ def _show_options(name: str) -> None:
         paragraph(option, f"{text}  [{_word(defaults[option])}]", labels=_LABELS)
 
 
-def _values(legal: Legal) -> dict[str, Any]:
+def _values(legal: Constraint) -> dict[str, Any]:
     return {"said": legal.said, "among": [plain(one) for one in legal.cases], "closed": legal.closed}
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import ClassVar
 
-from ..core.codec import Legal
+from ..core.codec import Constraint
 from ..core.expr import Piece
 from ..core.scratch import Scratch
 from ..core.spec import Spec
@@ -21,7 +21,7 @@ class Base:
 
     name: ClassVar[str]
     summary: ClassVar[str]
-    options: ClassVar[Mapping[str, Legal]] = {}
+    options: ClassVar[Mapping[str, Constraint]] = {}
     moves: ClassVar[bool] = True
     exact: ClassVar[bool] = True
     takes: ClassVar[tuple[str, ...]] = ()

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ..core.codec import Legal
+from ..core.codec import Constraint
 from ..core.expr import Piece
 from ..core.scratch import Scratch
 from ..core.spec import Spec
@@ -30,7 +30,7 @@ class Nibbles(Base):
     name: ClassVar[str] = "nibbles"
     summary: ClassVar[str] = "4-bit codes in another order: high_first in bytes, awq in 32-bit words"
     takes: ClassVar[tuple[str, ...]] = ("F4", "U8", "I32", "U32")
-    options: ClassVar[Mapping[str, Legal]] = {"order": Legal.among("high_first", "awq")}
+    options: ClassVar[Mapping[str, Constraint]] = {"order": Constraint.among("high_first", "awq")}
 
     order: str
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ..core.codec import Legal
+from ..core.codec import Constraint
 from ..core.expr import Piece
 from ..core.scratch import Scratch
 from ..core.spec import Spec
@@ -35,7 +35,7 @@ class Offset(Base):
 
     name: ClassVar[str] = "offset"
     summary: ClassVar[str] = "codes plus half their range, so that none is negative"
-    options: ClassVar[Mapping[str, Legal]] = {"by": Legal.among(8, 128)}
+    options: ClassVar[Mapping[str, Constraint]] = {"by": Constraint.among(8, 128)}
 
     by: int
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import ClassVar
 
-from ..core.codec import Legal
+from ..core.codec import Constraint
 from ..core.dtypes import DTYPES
 from ..core.spec import Spec
 from ..core.types import Array
@@ -32,8 +32,8 @@ class View(Base):
     name: ClassVar[str] = "view"
     summary: ClassVar[str] = "the same bytes under another dtype"
     moves: ClassVar[bool] = False
-    options: ClassVar[Mapping[str, Legal]] = {
-        "dtype": Legal("a safetensors dtype", tuple(DTYPES), lambda value: value in tuple(DTYPES))
+    options: ClassVar[Mapping[str, Constraint]] = {
+        "dtype": Constraint("a safetensors dtype", tuple(DTYPES), lambda value: value in tuple(DTYPES))
     }
 
     dtype: str
@@ -76,8 +76,10 @@ class Split(Base):
     name: ClassVar[str] = "split"
     summary: ClassVar[str] = "the last axis as two, [.., K / size, size]"
     moves: ClassVar[bool] = False
-    options: ClassVar[Mapping[str, Legal]] = {
-        "size": Legal("a whole number from 1", (1, 2, 16), lambda value: type(value) is int and value > 0)
+    options: ClassVar[Mapping[str, Constraint]] = {
+        "size": Constraint(
+            "a whole number from 1", (1, 2, 16), lambda value: type(value) is int and value > 0
+        )
     }
 
     size: int
@@ -131,8 +133,8 @@ class Reshape(Base):
     name: ClassVar[str] = "reshape"
     summary: ClassVar[str] = "the one number of a whole tensor as [1] or the like"
     moves: ClassVar[bool] = False
-    options: ClassVar[Mapping[str, Legal]] = {
-        "shape": Legal(
+    options: ClassVar[Mapping[str, Constraint]] = {
+        "shape": Constraint(
             "a list of ones: only one element can be reshaped",
             ([], [1], [1, 1]),
             lambda value: (

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ..core.codec import Legal
+from ..core.codec import Constraint
 from ..core.expr import Piece
 from ..core.scratch import Scratch
 from ..core.spec import Spec
@@ -34,7 +34,7 @@ class Transposed(Base):
 
     name: ClassVar[str] = "transposed"
     summary: ClassVar[str] = "columns for rows; all rows are stored together"
-    options: ClassVar[Mapping[str, Legal]] = {"of": Legal.among("elements", "nibbles")}
+    options: ClassVar[Mapping[str, Constraint]] = {"of": Constraint.among("elements", "nibbles")}
 
     of: str = "elements"
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..io.folder import Folder
     from .container import Container
 
-__all__ = ["WEIGHTS", "Found", "discover", "side_files"]
+__all__ = ["WEIGHTS", "WeightFiles", "discover", "side_files"]
 
 WEIGHTS = foreign.SUFFIXES | {suffix for kind in table.FILES for suffix in kind.suffixes}
 """Suffixes of files that hold weights; they never come along as side files."""
@@ -39,7 +39,7 @@ _SIDE_NAMES = ("tokenizer", "merges", "vocab", "license", "notice", "readme", "u
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class WeightFiles:
     """The weight files of a source, sorted by name, and what their folder says about them.
 
     Attributes:
@@ -61,7 +61,7 @@ class Found:
     notes: tuple[str, ...] = ()
 
 
-def discover(place: File | Folder) -> Found:
+def discover(place: File | Folder) -> WeightFiles:
     """Find the weights that a folder or a file stands for, without opening them.
 
     Raises:
@@ -76,7 +76,7 @@ def discover(place: File | Folder) -> Found:
     return _single(place)
 
 
-def _single(file: File) -> Found:
+def _single(file: File) -> WeightFiles:
     files = file.folder.files()
     check_parts(file, [file], files)
     others = [p for p in files if p.name != file.name and p.suffix in WEIGHTS]
@@ -90,7 +90,7 @@ def _single(file: File) -> Found:
         notes.append(
             f"config.json and what else lies beside {file.name} is not taken along: other weights lie there"
         )
-    return Found((file,), file.stem, file.folder if own_config else None, notes=tuple(notes))
+    return WeightFiles((file,), file.stem, file.folder if own_config else None, notes=tuple(notes))
 
 
 def _is_index(name: str) -> bool:
@@ -110,7 +110,7 @@ def _is_weights(file: File) -> bool:
     return table.of_name(file.name) is not None
 
 
-def _folder(folder: Folder) -> Found:
+def _folder(folder: Folder) -> WeightFiles:
     files = folder.files()
     component = _component(folder)
     weights = [p for p in files if _is_weights(p)]
@@ -187,7 +187,7 @@ def _component(folder: Folder) -> Folder | None:
     return held[0] if held else None
 
 
-def _one_kind(folder: Folder, weights: list[File], indexes: list[File], below: list[str]) -> Found:
+def _one_kind(folder: Folder, weights: list[File], indexes: list[File], below: list[str]) -> WeightFiles:
     """The model among the files of a folder that are all of one format."""
     parts = [p for p in weights if is_part_of_run(p)]
     remarks: tuple[str, ...] = ()
@@ -204,7 +204,7 @@ def _one_kind(folder: Folder, weights: list[File], indexes: list[File], below: l
         whole = _indexed(chosen.index)
         return replace(whole, notes=(*notes, *whole.notes))
     modelsets.check_complete(chosen.files)
-    return Found(chosen.files, chosen.stem, folder, notes=notes)
+    return WeightFiles(chosen.files, chosen.stem, folder, notes=notes)
 
 
 def _weight_map(index: File) -> dict[str, str]:
@@ -213,7 +213,7 @@ def _weight_map(index: File) -> dict[str, str]:
     return {k: v for k, v in table.items() if isinstance(v, str) and v} if isinstance(table, dict) else {}
 
 
-def _indexed(index: File) -> Found:
+def _indexed(index: File) -> WeightFiles:
     table = _read_index(index)
     listed = table.get("weight_map")
     if not isinstance(listed, dict):
@@ -240,7 +240,7 @@ def _indexed(index: File) -> Found:
     assert match is not None
     metadata = table.get("metadata")
     total = metadata.get("total_size") if isinstance(metadata, dict) else None
-    return Found(
+    return WeightFiles(
         tuple(files), match["stem"], index.folder, index, weight_map,
         int(total) if isinstance(total, (int, float)) and total == total and abs(total) < 2**63 else None,
     )  # fmt: skip

@@ -15,7 +15,7 @@ from ..io.folder import File, Folder, locate
 from ..voice import called
 from . import table
 from .checkpoint import Source, SourceFile
-from .discover import Found, discover, side_files
+from .discover import WeightFiles, discover, side_files
 from .ranks import ZERO_TOOL
 
 __all__ = ["open_place", "open_source"]
@@ -108,7 +108,7 @@ def _check_lengths(tensors: Iterable[LazyTensor], path: str) -> None:
             )
 
 
-def _check_names(checkpoint: Found, files: list[SourceFile], tensors: list[LazyTensor]) -> None:
+def _check_names(checkpoint: WeightFiles, files: list[SourceFile], tensors: list[LazyTensor]) -> None:
     """Every name once, and just where the index says."""
     where: dict[str, Path] = {}
     at = iter(tensors)
@@ -154,7 +154,7 @@ def _check_filled(files: list[SourceFile], tensors: list[LazyTensor]) -> None:
                 )
 
 
-def _check_total(checkpoint: Found, tensors: list[LazyTensor], notes: list[str]) -> None:
+def _check_total(checkpoint: WeightFiles, tensors: list[LazyTensor], notes: list[str]) -> None:
     held = sum(tensor.nbytes for tensor in tensors)
     if checkpoint.index is not None and checkpoint.total_size is not None and checkpoint.total_size != held:
         notes.append(

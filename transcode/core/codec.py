@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar, Protocol
 
+from .constraint import Constraint
 from .expr import Piece
-from .legal import Legal
 from .scratch import Scratch
 from .spec import Spec
 from .types import Array
 
-__all__ = ["Codec", "Legal"]
+__all__ = ["Codec", "Constraint"]
 
 
 class Codec(Protocol):
@@ -24,7 +24,7 @@ class Codec(Protocol):
     """Its name in conventions."""
     summary: ClassVar[str]
     """What it does, for people."""
-    options: ClassVar[Mapping[str, Legal]]
+    options: ClassVar[Mapping[str, Constraint]]
     """Its options, which are its fields, with their legal values."""
     moves: ClassVar[bool]
     """Whether bytes change. Where they do not, only facts do, and encoding costs nothing."""

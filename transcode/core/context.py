@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from .kept import Held, Kept, T
+from .cache import CachedMatrix, MatrixCache, T
 from .quality import Quality
 from .scratch import Scratch
 from .spec import Spec
@@ -34,8 +34,8 @@ class Run:
     """
 
     def __init__(self) -> None:
-        self.factors = Kept()
-        self.scales = Kept(0, _DECODED)
+        self.factors = MatrixCache()
+        self.scales = MatrixCache(0, _DECODED)
         self._lock = threading.Lock()
         self._observations: dict[Statistic[Any], Observation[Any]] = {}
         self._losses: dict[int, Quality] = {}
@@ -80,7 +80,7 @@ class Context(Scratch):
         """Memory of its own for what is emptied more often than the tile changes."""
         return Context(run=self.run)
 
-    def held(self, one: Held[T]) -> T:
+    def held(self, one: CachedMatrix[T]) -> T:
         """``one.matrix()``, which the run remembers."""
         return self.run.factors.get(one, one.matrix)
 

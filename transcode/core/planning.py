@@ -9,7 +9,7 @@ from pathlib import Path
 from ..errors import PlanError
 from ..voice import called
 from .event import Event, Remark
-from .opened import Opened
+from .quantized_source import QuantizedSource
 from .source import Source, Whose
 from .spec import Spec
 from .tensor import LazyTensor
@@ -52,7 +52,7 @@ class Planning:
     side_files: Sequence[Path] = ()
     whose: Whose = field(default_factory=Whose)
     asked: bool = False
-    opened: Opened | None = None
+    opened: QuantizedSource | None = None
     decoded: set[str] = field(default_factory=set)
     coded: set[str] = field(default_factory=set)
     replaced: dict[str, str | None] = field(default_factory=dict)

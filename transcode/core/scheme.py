@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Hashable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, runtime_checkable
 
+from .constraint import Constraint
 from .dtypes import DType
-from .legal import Legal
 from .scratch import Scratch
 from .spec import Part, Spec
 from .types import Array
@@ -49,7 +49,7 @@ class Encoding(Protocol):
 class Scheme(Encoding, Protocol):
     """Numerics of one quantized format: knows arrays, not names. Its fields are the options of a recipe."""
 
-    options: ClassVar[Mapping[str, Legal]]
+    options: ClassVar[Mapping[str, Constraint]]
     """Its options, which are its fields, with their legal values."""
 
     @classmethod

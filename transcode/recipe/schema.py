@@ -6,21 +6,14 @@ from collections.abc import Iterable
 from typing import Any
 
 from .. import schemes
-from ..core.legal import Legal
+from ..core.constraint import Constraint
 from ..core.option import Declared, Option, options_of
 from ..core.performance import Performance
 from ..plan.options import OutputOptions, SourceOptions, TargetOptions
 from ..stages import names
 from ..stages.options import LoraOptions, QuantizeOptions
 from ..stages.table import STAGES
-from .sections import (
-    ALIASES,
-    LoraWords,
-    PerformanceWords,
-    QuantizationWords,
-    SourceWords,
-    TargetWords,
-)
+from .sections import ALIASES, LoraWords, PerformanceWords, QuantizationWords, SourceWords, TargetWords
 
 __all__ = ["schema"]
 
@@ -164,7 +157,7 @@ def _of_schemes(key: str, more: Iterable[str]) -> Iterable[Schema]:
         }
 
 
-def _legal(legal: Legal, default: Any) -> Schema:
+def _legal(legal: Constraint, default: Any) -> Schema:
     plain = list(default) if isinstance(default, tuple) else default
     about = {"description": f"{legal.said[:1].upper()}{legal.said[1:]}.", "default": plain}
     return {"enum": list(legal.cases), **about} if legal.closed else about

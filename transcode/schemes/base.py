@@ -9,8 +9,8 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.constraint import Constraint
 from ..core.dtypes import DTYPES, FLOATS, DType
-from ..core.legal import Legal
 from ..core.scratch import Scratch
 from ..core.spec import Spec
 from ..errors import RecipeError
@@ -30,10 +30,10 @@ __all__ = [
 
 Array = NDArray[Any]
 
-SCALE_DTYPES = Legal.among("source", "F32", "BF16", "F16")
+SCALE_DTYPES = Constraint.among("source", "F32", "BF16", "F16")
 """What ``scale_dtype`` may be."""
 
-SEARCH = Legal.among("none", "mse")
+SEARCH = Constraint.among("none", "mse")
 """What ``optimize`` may be."""
 
 GROUPS = (128, 64, 32, 256, 16, 512, 1024)
@@ -49,7 +49,7 @@ class Base:
     """
 
     name: ClassVar[str]
-    options: ClassVar[Mapping[str, Legal]]
+    options: ClassVar[Mapping[str, Constraint]]
     only_with: ClassVar[Mapping[str, tuple[str, Any]]] = {}
 
     def __post_init__(self) -> None:

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from ..core.constraint import Constraint
 from ..core.dtypes import DTYPES, DType
-from ..core.legal import Legal
 from ..core.spec import Spec
 from ..numerics.minifloat import FORMATS, Minifloat
 from .base import GROUPS, SCALE_DTYPES, Array
@@ -44,11 +44,11 @@ class Fp8(Scaled):
 
     name: ClassVar[str] = "fp8"
     summary: ClassVar[str] = "8-bit floats, one scale to a row, block or tensor"
-    options: ClassVar[Mapping[str, Legal]] = {
-        "format": Legal.among("e4m3fn", "e5m2"),
-        "granularity": Legal.among("channel", "tensor", "block"),
+    options: ClassVar[Mapping[str, Constraint]] = {
+        "format": Constraint.among("e4m3fn", "e5m2"),
+        "granularity": Constraint.among("channel", "tensor", "block"),
         "scale_dtype": SCALE_DTYPES,
-        "block": Legal("rows and columns, e.g. [128, 128]", ((128, 128), (16, 32), (1, 64)), _is_block),
+        "block": Constraint("rows and columns, e.g. [128, 128]", ((128, 128), (16, 32), (1, 64)), _is_block),
     }
     only_with: ClassVar[Mapping[str, tuple[str, Any]]] = {"block": ("granularity", "block")}
 

@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from ..core.constraint import Constraint
 from ..core.dtypes import DTYPES, DType
 from ..core.expr import Piece
-from ..core.legal import Legal
 from ..core.scratch import Scratch
 from ..core.spec import Part, Spec
 from ..errors import RecipeError
@@ -53,9 +53,9 @@ class Int4(Base):
     name: ClassVar[str] = "int4"
     summary: ClassVar[str] = "4-bit integers, one scale to a group of columns"
     observes: ClassVar[bool] = False
-    options: ClassVar[Mapping[str, Legal]] = {
-        "group_size": Legal.among(32, 64, 128),
-        "symmetric": Legal.among(True, False),
+    options: ClassVar[Mapping[str, Constraint]] = {
+        "group_size": Constraint.among(32, 64, 128),
+        "symmetric": Constraint.among(True, False),
         "scale_dtype": SCALE_DTYPES,
         "optimize": SEARCH,
     }

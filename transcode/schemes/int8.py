@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from ..core.constraint import Constraint
 from ..core.dtypes import DTYPES, DType
-from ..core.legal import Legal
 from ..core.spec import Spec
 from ..errors import RecipeError
 from .base import GROUPS, SCALE_DTYPES, Array
@@ -43,11 +43,11 @@ class Int8(Scaled):
 
     name: ClassVar[str] = "int8"
     summary: ClassVar[str] = "8-bit integers, one scale to a row, group of columns or tensor"
-    options: ClassVar[Mapping[str, Legal]] = {
-        "granularity": Legal.among("channel", "tensor", "group"),
-        "symmetric": Legal.among(True, False),
+    options: ClassVar[Mapping[str, Constraint]] = {
+        "granularity": Constraint.among("channel", "tensor", "group"),
+        "symmetric": Constraint.among(True, False),
         "scale_dtype": SCALE_DTYPES,
-        "group_size": Legal("a number of columns", (128, 48, 32), lambda n: type(n) is int and n > 0),
+        "group_size": Constraint("a number of columns", (128, 48, 32), lambda n: type(n) is int and n > 0),
     }
     only_with: ClassVar[Mapping[str, tuple[str, Any]]] = {"group_size": ("granularity", "group")}
 

@@ -8,9 +8,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from ..core.constraint import Constraint
 from ..core.dtypes import DTYPES, DType
 from ..core.expr import Piece
-from ..core.legal import Legal
 from ..core.scratch import Scratch
 from ..core.spec import Part, Spec
 from ..numerics.minifloat import FORMATS, Minifloat
@@ -19,7 +19,7 @@ from .packed import code_bytes, unpacked
 
 __all__ = ["Mxfp4", "Mxfp6", "Mxfp8"]
 
-_OPTIONS = {"scale_mode": Legal.among("rceil", "floor", "even", "ceil"), "optimize": SEARCH}
+_OPTIONS = {"scale_mode": Constraint.among("rceil", "floor", "even", "ceil"), "optimize": SEARCH}
 
 _BLOCK = 32
 
@@ -32,7 +32,7 @@ class _Mx(Base):
     codes 0: kernels that divide zero by that scale and store NaN are not followed.
     """
 
-    options: ClassVar[Mapping[str, Legal]] = _OPTIONS
+    options: ClassVar[Mapping[str, Constraint]] = _OPTIONS
     scale_mode: str
     optimize: str
 
@@ -128,7 +128,7 @@ class Mxfp6(_Mx):
 
     name: ClassVar[str] = "mxfp6"
     summary: ClassVar[str] = "6-bit floats, a power of two to each 32 columns"
-    options: ClassVar[Mapping[str, Legal]] = {"format": Legal.among("e2m3", "e3m2"), **_OPTIONS}
+    options: ClassVar[Mapping[str, Constraint]] = {"format": Constraint.among("e2m3", "e3m2"), **_OPTIONS}
 
     format: str = "e2m3"
     scale_mode: str = "even"
@@ -146,7 +146,7 @@ class Mxfp8(_Mx):
 
     name: ClassVar[str] = "mxfp8"
     summary: ClassVar[str] = "8-bit floats, a power of two to each 32 columns"
-    options: ClassVar[Mapping[str, Legal]] = {"format": Legal.among("e4m3fn", "e5m2"), **_OPTIONS}
+    options: ClassVar[Mapping[str, Constraint]] = {"format": Constraint.among("e4m3fn", "e5m2"), **_OPTIONS}
 
     format: str = "e4m3fn"
     scale_mode: str = "rceil"

@@ -8,9 +8,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from ..core.constraint import Constraint
 from ..core.dtypes import DTYPES, DType
 from ..core.expr import Piece
-from ..core.legal import Legal
 from ..core.scratch import Scratch
 from ..core.spec import Part, Spec
 from ..numerics.minifloat import FORMATS, PLAIN
@@ -53,9 +53,9 @@ class Nvfp4(Base):
     name: ClassVar[str] = "nvfp4"
     summary: ClassVar[str] = "4-bit floats, an E4M3 scale to each 16 columns and one scale to the tensor"
     observes: ClassVar[bool] = True
-    options: ClassVar[Mapping[str, Legal]] = {
-        "optimize": Legal.among("none", *_SEARCH),
-        "global_scale_dtype": Legal.among("F32", "BF16"),
+    options: ClassVar[Mapping[str, Constraint]] = {
+        "optimize": Constraint.among("none", *_SEARCH),
+        "global_scale_dtype": Constraint.among("F32", "BF16"),
     }
 
     optimize: str = "none"

@@ -19,8 +19,8 @@ from ..consumers.orphans import refuse_orphans
 from ..consumers.recognise import decipher, stored_quantized
 from ..core.event import Event
 from ..core.flow import Transform
-from ..core.opened import Opened, Quantized
 from ..core.planning import Planning
+from ..core.quantized_source import Quantized, QuantizedSource
 from ..core.tensor import LazyTensor
 from ..voice import called
 from .dequantize import Dequantize, decoded, forget, leaving, say_stored
@@ -95,7 +95,7 @@ class Opening(Transform):
             )
             held |= {*inputs, *marks}
         cache = frozenset(table[name].source for name in companions.cache())
-        planning.opened = Opened(tuple(one.name for one in conventions), known, cache)
+        planning.opened = QuantizedSource(tuple(one.name for one in conventions), known, cache)
         for name, tensor in table.items():
             if name in made:
                 yield made[name]

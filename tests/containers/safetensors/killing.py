@@ -22,7 +22,7 @@ from pathlib import Path
 from attacks.engine import kill_at, survives, tear
 
 from transcode.containers.safetensors.edit import edit, undo
-from transcode.io import front
+from transcode.io import insert_range
 
 DATA = bytes(range(256)) * 40 + b"odd"
 OLD = {"format": "pt", "a": "old"}
@@ -90,7 +90,7 @@ def main(folder: str, way: str, mode: str) -> None:
     path = Path(folder) / "m"
     value = SHORT if way == "overwrite" else LONG
     if way == "copy":
-        front.can_insert = lambda folder: False
+        insert_range.can_insert = lambda folder: False
     trials = Trials(path, {**OLD, "a": value})
 
     def action() -> None:

@@ -23,7 +23,7 @@ from transcode.containers.safetensors import header
 from transcode.containers.safetensors.edit import edit, undo
 from transcode.containers.safetensors.edit.splice import common_prefix, splice, stringify
 from transcode.errors import FormatError, PlanError, TranscodeError
-from transcode.io import front, lock
+from transcode.io import insert_range, lock
 
 META = {"format": "pt", "a": "old"}
 DATA = bytes(range(256)) * 40 + b"odd"
@@ -52,7 +52,7 @@ def data_of(path: Path) -> bytes:
 
 def insert_only(folder: Path) -> None:
     """Skip where the file system cannot grow files at their front (overlayfs, tmpfs, btrfs)."""
-    if not front.can_insert(str(folder)):
+    if not insert_range.can_insert(str(folder)):
         pytest.skip("this file system cannot insert ranges")
 
 
@@ -92,7 +92,7 @@ class TestWays:
 
     @pytest.mark.parametrize("growth", [1, 4000, 4096, 4097, 70_000])
     def test_copy_aligns_to_pages(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, growth: int) -> None:
-        monkeypatch.setattr(front, "can_insert", lambda folder: False)
+        monkeypatch.setattr(insert_range, "can_insert", lambda folder: False)
         path = make(tmp_path / "m", room=0)
         value = "n" * (len("old") + 8 + growth)
         done = edit.edit(path, put(a=value))
@@ -121,7 +121,7 @@ class TestWays:
     ) -> None:
         insert_only(tmp_path)
         path = make(tmp_path / "m")
-        real_insert, opened = front.insert, []
+        real_insert, opened = insert_range.insert, []
 
         def insert(fd: int, size: int) -> bool:
             done = real_insert(fd, size)
@@ -131,7 +131,7 @@ class TestWays:
             opened.append((child, child.poll()))
             return done
 
-        monkeypatch.setattr(front, "insert", insert)
+        monkeypatch.setattr(insert_range, "insert", insert)
         assert edit.edit(path, put(a="n" * 10_000)).way == "insert"
         child, before = opened[0]
         assert before is None  # it was still waiting when the header was not yet there
@@ -146,7 +146,7 @@ class TestWays:
         assert os.listdir(tmp_path) == ["m"]
 
     def test_copy_can_be_refused(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(front, "can_insert", lambda folder: False)
+        monkeypatch.setattr(insert_range, "can_insert", lambda folder: False)
         path = make(tmp_path / "m")
         before = path.read_bytes()
         with pytest.raises(PlanError, match="cannot grow in place here"):
@@ -154,7 +154,7 @@ class TestWays:
         assert path.read_bytes() == before
 
     def test_no_space_for_a_copy(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(front, "can_insert", lambda folder: False)
+        monkeypatch.setattr(insert_range, "can_insert", lambda folder: False)
         monkeypatch.setattr("transcode.containers.safetensors.edit.replace.free_space", lambda folder: 10)
         path = make(tmp_path / "m")
         with pytest.raises(PlanError, match=r"needs \d+ bytes, the disk has 10 left"):
@@ -193,7 +193,7 @@ class TestKept:
         if way == "insert":
             insert_only(tmp_path)
         if way == "copy":
-            monkeypatch.setattr(front, "can_insert", lambda folder: False)
+            monkeypatch.setattr(insert_range, "can_insert", lambda folder: False)
         path = make(tmp_path / "m")
         path.chmod(0o640)
         if os.geteuid() == 0:
@@ -235,7 +235,7 @@ class TestKept:
         assert b'"extra": 1.50' in path.read_bytes()
 
     def test_a_link_stays_a_link(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(front, "can_insert", lambda folder: False)
+        monkeypatch.setattr(insert_range, "can_insert", lambda folder: False)
         (tmp_path / "disk").mkdir()
         path = make(tmp_path / "disk" / "m")
         link = tmp_path / "link"
@@ -265,7 +265,7 @@ class TestBackup:
         if can:
             insert_only(tmp_path)
         else:
-            monkeypatch.setattr(front, "can_insert", lambda folder: False)
+            monkeypatch.setattr(insert_range, "can_insert", lambda folder: False)
         path = make(tmp_path / "m")
         edit.edit(path, put(a="n" * 10_000))
         edit.restore(path)
@@ -327,7 +327,7 @@ class TestRefused:
             edit.edit(path, put(a="n"))
         edit.edit(path, put(a="n"), edit.Options(follow_links=True))
         assert metadata_of(tmp_path / "n") == {**META, "a": "n"}
-        monkeypatch.setattr(front, "can_insert", lambda folder: False)
+        monkeypatch.setattr(insert_range, "can_insert", lambda folder: False)
         with pytest.raises(PlanError, match="other hard links would keep the old one"):
             edit.edit(path, put(a="n" * 10_000), edit.Options(follow_links=True))
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from transcode.containers.safetensors.edit import edit, replace, undo
-from transcode.io import front, lock, system
+from transcode.io import insert_range, lock, system
 
 from .test_edit import META, data_of, insert_only, make, metadata_of
 
@@ -77,18 +77,18 @@ def test_order_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
     def name(fd: int) -> str:
         return os.readlink(f"/proc/self/fd/{fd}")
 
-    fsync, pwrite, insert, rename, unlink = os.fsync, os.pwrite, front.insert, os.replace, os.unlink
+    fsync, pwrite, insert, rename, unlink = os.fsync, os.pwrite, insert_range.insert, os.replace, os.unlink
 
     def note(what: str, target: str) -> None:
         log.append((what, target))
 
     monkeypatch.setattr(os, "fsync", lambda fd: (note("sync", name(fd)), fsync(fd))[1])
     monkeypatch.setattr(system, "_pwrite", lambda fd, d, o: (note("write", name(fd)), pwrite(fd, d, o))[1])
-    monkeypatch.setattr(front, "insert", lambda fd, n: (note("write", name(fd)), insert(fd, n))[1])
+    monkeypatch.setattr(insert_range, "insert", lambda fd, n: (note("write", name(fd)), insert(fd, n))[1])
     monkeypatch.setattr(os, "replace", lambda a, b: (note("rename", f"{a}>{b}"), rename(a, b))[1])
     monkeypatch.setattr(os, "unlink", lambda a: (note("unlink", a), unlink(a))[1])
     if way == "copy":
-        monkeypatch.setattr(front, "can_insert", lambda folder: False)
+        monkeypatch.setattr(insert_range, "can_insert", lambda folder: False)
     value = "n" if way == "overwrite" else "n" * 9000
     log.clear()
     assert edit.edit(path, lambda m: {**m, "a": value}).way == way
@@ -205,7 +205,7 @@ def test_readers_go_on_while_an_editor_copies(tmp_path: Path) -> None:
 def test_stopping_a_copy_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = make(tmp_path / "m")
     before = path.read_bytes()
-    monkeypatch.setattr(front, "can_insert", lambda folder: False)
+    monkeypatch.setattr(insert_range, "can_insert", lambda folder: False)
     monkeypatch.setattr(replace, "_CHUNK", 1000)
 
     def stop(done: int, total: int) -> None:

@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from safetensors import safe_open
 
 from transcode.containers.safetensors.edit import edit
-from transcode.io import front
+from transcode.io import insert_range
 
 TEXTS = st.one_of(
     st.text(max_size=20),
@@ -29,16 +29,16 @@ class Edits(RuleBasedStateMachine):
         super().__init__()
         self.folder = Path(tempfile.mkdtemp())
         self.path = self.folder / "m.safetensors"
-        self.can_insert = front.can_insert
+        self.can_insert = insert_range.can_insert
 
     def teardown(self) -> None:
-        front.can_insert = self.can_insert
+        insert_range.can_insert = self.can_insert
         shutil.rmtree(self.folder)
 
     @initialize(metadata=st.dictionaries(KEYS, TEXTS, max_size=3), insert=st.booleans())
     def begin(self, metadata: dict[str, str], insert: bool) -> None:
         if not insert:  # the way of file systems that cannot, too
-            front.can_insert = lambda folder: False
+            insert_range.can_insert = lambda folder: False
         table: dict[str, object] = {"__metadata__": metadata} if metadata else {}
         half = len(DATA) // 2
         table["t"] = {"dtype": "U8", "shape": [half], "data_offsets": [0, half]}

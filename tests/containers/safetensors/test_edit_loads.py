@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from transcode.containers.safetensors.edit import edit
-from transcode.io import front
+from transcode.io import insert_range
 
 
 @pytest.mark.parametrize("way", ["overwrite", "insert", "copy"])
@@ -21,10 +21,10 @@ def test_a_saved_model_loads_after_edits(
     model = small(library, module)
     model.save_pretrained(tmp_path)
     (file,) = tmp_path.glob("*.safetensors")
-    if way == "insert" and not front.can_insert(str(tmp_path)):
+    if way == "insert" and not insert_range.can_insert(str(tmp_path)):
         pytest.skip("this file system cannot insert ranges")
     if way == "copy":
-        monkeypatch.setattr(front, "can_insert", lambda folder: False)
+        monkeypatch.setattr(insert_range, "can_insert", lambda folder: False)
     edit.edit(file, lambda m: {**m, "k": "v" * 9000})
     if way == "overwrite":
         done = edit.edit(file, lambda m: {**m, "k": "w"})

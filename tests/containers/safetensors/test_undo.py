@@ -17,7 +17,7 @@ import pytest
 from transcode.containers.safetensors import header
 from transcode.containers.safetensors.edit import edit, undo
 from transcode.errors import FormatError, TranscodeError
-from transcode.io import front
+from transcode.io import insert_range
 
 from .test_edit import META, make, metadata_of
 
@@ -191,7 +191,7 @@ def test_a_name_for_the_copy_that_is_a_link_is_not_followed(tmp_path, monkeypatc
     target = tmp_path / "precious"
     target.write_text("mine")
     Path(undo.new_path(str(path))).symlink_to(target)
-    monkeypatch.setattr(front, "can_insert", lambda folder: False)
+    monkeypatch.setattr(insert_range, "can_insert", lambda folder: False)
     assert edit.edit(path, lambda m: {**m, "a": "n" * 9000}).way == "copy"
     assert target.read_text() == "mine"
 
@@ -208,10 +208,10 @@ def test_tensors_never_move_without_a_lease(code, tmp_path, monkeypatch):
         return real(fd, what, value)
 
     monkeypatch.setattr(fcntl, "fcntl", refuse)
-    monkeypatch.setattr(front, "can_insert", lambda folder: True)
+    monkeypatch.setattr(insert_range, "can_insert", lambda folder: True)
     done = edit.edit(path, lambda m: {**m, "a": "n" * 9000})
     assert done.way == "copy"
-    with path.open("rb") as file, front.alone(file.fileno()) as alone:
+    with path.open("rb") as file, insert_range.alone(file.fileno()) as alone:
         assert not alone
 
 

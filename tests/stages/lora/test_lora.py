@@ -7,8 +7,8 @@ from safetensors.torch import load_file, save_file
 
 import transcode as tc
 from tests.expressions import By
+from transcode.core.cache import MatrixCache
 from transcode.core.context import Context
-from transcode.core.kept import Kept
 from transcode.errors import DataError, RecipeError
 from transcode.stages.lora.delta import Added, Difference, LowRank
 from transcode.stages.lora.merge import merge
@@ -295,7 +295,7 @@ def test_factors_beyond_the_limit_are_computed_again(save):
         table = {one.name: one for one in tc.open(save(f"l{n}", {"up": up, "down": down}))}
         added.append(Added(LowRank(weight.source, table["up"], table["down"]), np.float32(1)))
     context = Context()
-    context.run.factors = factors = Kept(limit=1)
+    context.run.factors = factors = MatrixCache(limit=1)
     merging, _ = merge(weight, added)
     for _ in range(2):
         (piece,) = merging.read(0, 8, context)

@@ -30,7 +30,7 @@ from typing import Literal
 from ....core.shown import Overview, Shown
 from ....core.text import count, size
 from ....errors import FormatError, PlanError, TranscodeError
-from ....io import front
+from ....io import insert_range
 from ....io.folder import local
 from ....io.links import shared
 from ....io.lock import locked
@@ -308,8 +308,8 @@ def _choose(fd: int, real: str, draft: _Draft, options: Options) -> tuple[Way, i
     if draft.needed <= old:
         return ("unchanged" if draft.head(old) == draft.old else "overwrite"), old
     blocks = _blocks(fd, draft)
-    if blocks and front.can_insert(os.path.dirname(real)):
-        with front.alone(fd) as alone:
+    if blocks and insert_range.can_insert(os.path.dirname(real)):
+        with insert_range.alone(fd) as alone:
             if alone:
                 return "insert", old + blocks
     return _copying(fd, real, draft, options)
@@ -317,7 +317,7 @@ def _choose(fd: int, real: str, draft: _Draft, options: Options) -> tuple[Way, i
 
 def _blocks(fd: int, draft: _Draft) -> int:
     """Bytes to insert: whole blocks, with room for the next edits; 0 if the format's limit is in the way."""
-    old, block = len(draft.old), front.block_size(fd)
+    old, block = len(draft.old), insert_range.block_size(fd)
     most = (8 + header.MAX_HEADER - old) // block
     wanted = -(-(_roomy(draft) - old) // block)
     size = min(wanted, most) * block
@@ -401,11 +401,11 @@ def _overwrite(fd: int, real: str, draft: _Draft, length: int, options: Options)
 def _insert(fd: int, real: str, draft: _Draft, length: int, options: Options) -> int | None:
     size = length - len(draft.old)
     new = draft.head(length)
-    with front.alone(fd) as alone:
+    with insert_range.alone(fd) as alone:
         if not alone:
             return None
         with _undoable(fd, real, _record(fd, draft, new, size), options) as written, _times(fd, options):
-            inserted = front.insert(fd, size)
+            inserted = insert_range.insert(fd, size)
             if inserted:
                 write_at(fd, memoryview(new), 0)
     return written + length if inserted else None

@@ -30,7 +30,7 @@ from os import PathLike
 from pathlib import Path
 
 from ....errors import FormatError, TranscodeError
-from ....io import commit, front
+from ....io import commit, insert_range
 from ....io.lock import Busy, locked
 from ....io.system import sync, sync_folder, write_at
 from .. import header
@@ -208,7 +208,7 @@ def roll_back(fd: int, path: str, record: Record) -> None:
             file=path,
             hint=f"get the file again and delete {undo_path(path)}",
         )
-    if size != record.size and front.remove(fd, record.inserted):
+    if size != record.size and insert_range.remove(fd, record.inserted):
         size = record.size
     start = size - before.data_size
     write_at(fd, memoryview(_spread(record.head, start)), 0)

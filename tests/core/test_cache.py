@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from transcode.core.kept import Kept
+from transcode.core.cache import MatrixCache
 
 
 def numbers(size: int) -> Callable[[], np.ndarray]:
@@ -16,7 +16,7 @@ def numbers(size: int) -> Callable[[], np.ndarray]:
 
 
 def test_beyond_the_limit_the_least_recently_used_goes() -> None:
-    kept, made = Kept(limit=100), []
+    kept, made = MatrixCache(limit=100), []
 
     def get(key: str, size: int = 40) -> None:
         def make() -> np.ndarray:
@@ -36,7 +36,7 @@ def test_beyond_the_limit_the_least_recently_used_goes() -> None:
 
 
 def test_so_many_stay_whatever_their_size() -> None:
-    kept = Kept(0, 3)
+    kept = MatrixCache(0, 3)
     first = [kept.get(key, lambda: {"scale": np.zeros(100)}) for key in range(3)]
     assert all(kept.get(key, numbers(1)) is first[key] for key in range(3))
     kept.get(3, numbers(1))
@@ -44,7 +44,7 @@ def test_so_many_stay_whatever_their_size() -> None:
 
 
 def test_who_wants_the_same_waits_and_others_do_not() -> None:
-    kept, begun, go, calls = Kept(), threading.Event(), threading.Event(), []
+    kept, begun, go, calls = MatrixCache(), threading.Event(), threading.Event(), []
 
     def slow() -> np.ndarray:
         calls.append(1)
@@ -69,7 +69,7 @@ def test_who_wants_the_same_waits_and_others_do_not() -> None:
 
 
 def test_a_failure_is_not_remembered() -> None:
-    kept = Kept()
+    kept = MatrixCache()
 
     def fail() -> np.ndarray:
         raise ValueError("no")

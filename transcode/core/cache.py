@@ -7,20 +7,20 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Protocol, TypeVar
 
-__all__ = ["Held", "Kept"]
+__all__ = ["CachedMatrix", "MatrixCache"]
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 
-class Held(Hashable, Protocol[T_co]):
+class CachedMatrix(Hashable, Protocol[T_co]):
     """What has a matrix that is kept in memory while it is in use. Implementations are frozen dataclasses."""
 
     def matrix(self) -> T_co:
         """The matrix, computed anew."""
 
 
-class Kept:
+class MatrixCache:
     """Arrays by what they are made of; the least recently used are let go beyond a limit. Thread-safe.
 
     Nothing is computed under the lock: others can be had meanwhile, and whoever wants the same waits for it.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from .tensor import LazyTensor
 
-__all__ = ["Opened", "Quantized"]
+__all__ = ["Quantized", "QuantizedSource"]
 
 
 @dataclass
@@ -27,7 +27,7 @@ class Quantized:
 
 
 @dataclass(frozen=True)
-class Opened:
+class QuantizedSource:
     """All of a source.
 
     Attributes:

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Legal"]
+__all__ = ["Constraint"]
 
 
 @dataclass(frozen=True)
-class Legal:
+class Constraint:
     """The legal values of one option.
 
     Attributes:
@@ -26,7 +26,7 @@ class Legal:
     closed: bool = False
 
     @classmethod
-    def among(cls, *values: Any) -> Legal:
+    def among(cls, *values: Any) -> Constraint:
         """Just these values."""
         said = " or ".join(str(value) for value in values)
         # 1 == True: the type is compared too.

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from transcode.io import front
+from transcode.io import insert_range
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="calls of Linux")
 
@@ -23,20 +23,20 @@ def file(tmp_path):
 
 
 def test_what_is_inserted_and_removed_again_moves_no_byte(file, tmp_path):
-    block = front.block_size(file.fileno())
+    block = insert_range.block_size(file.fileno())
     assert block >= 4096
     old = (tmp_path / "a").read_bytes()
-    able = front.can_insert(str(tmp_path))
-    assert front.insert(file.fileno(), block) == able
+    able = insert_range.can_insert(str(tmp_path))
+    assert insert_range.insert(file.fileno(), block) == able
     assert (tmp_path / "a").read_bytes() == (bytes(block) if able else b"") + old
     if able:
-        assert front.remove(file.fileno(), block)
+        assert insert_range.remove(file.fileno(), block)
         assert (tmp_path / "a").read_bytes() == old
 
 
 def test_a_size_that_is_no_multiple_changes_nothing(file, tmp_path):
     old = (tmp_path / "a").read_bytes()
-    assert not front.insert(file.fileno(), 1)
+    assert not insert_range.insert(file.fileno(), 1)
     assert (tmp_path / "a").read_bytes() == old
 
 
@@ -53,25 +53,25 @@ def test_answers_of_the_system(answers, result, monkeypatch):
         code[:] = [left.pop(0)]
         return -1 if code[0] else 0
 
-    monkeypatch.setattr(front, "_fallocate", fallocate)
-    monkeypatch.setattr(front.ctypes, "get_errno", lambda: code[0])
+    monkeypatch.setattr(insert_range, "_fallocate", fallocate)
+    monkeypatch.setattr(insert_range.ctypes, "get_errno", lambda: code[0])
     if result is None:
         with pytest.raises(OSError, match=r"[Ss]pace"):
-            front.insert(0, 4096)
+            insert_range.insert(0, 4096)
     else:
-        assert front.insert(0, 4096) is result
+        assert insert_range.insert(0, 4096) is result
     assert left == []
 
 
 def test_nothing_can_be_inserted_where_the_call_is_missing(monkeypatch, tmp_path):
-    monkeypatch.setattr(front, "_fallocate", None)
-    assert not front.can_insert(str(tmp_path))
-    assert not front.insert(0, 4096)
-    assert not front.can_insert(str(tmp_path / "absent"))
+    monkeypatch.setattr(insert_range, "_fallocate", None)
+    assert not insert_range.can_insert(str(tmp_path))
+    assert not insert_range.insert(0, 4096)
+    assert not insert_range.can_insert(str(tmp_path / "absent"))
 
 
 def test_whoever_has_the_file_open_is_noticed(file, tmp_path):
-    with front.alone(file.fileno()) as alone:
+    with insert_range.alone(file.fileno()) as alone:
         if not alone:
             pytest.skip("this file system gives no leases")
     path = tmp_path / "a"
@@ -80,10 +80,10 @@ def test_whoever_has_the_file_open_is_noticed(file, tmp_path):
         [sys.executable, "-c", script, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as reader:
         assert reader.stdout.readline() == b"open\n"
-        with front.alone(file.fileno()) as alone:
+        with insert_range.alone(file.fileno()) as alone:
             assert not alone
         reader.stdin.close()
         assert reader.wait(10) == 0
-    with front.alone(file.fileno()) as alone:
+    with insert_range.alone(file.fileno()) as alone:
         assert alone
     assert os.stat(path).st_size == 256 * 64
