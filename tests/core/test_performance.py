@@ -58,13 +58,13 @@ def test_units_are_powers_of_ten_unless_spelled_with_an_i(number, unit):
     ],
 )
 def test_a_tile_is_a_quarter_of_a_workers_share(memory, workers, size):
-    assert Performance(workers=workers, memory=memory).tile_bytes == size
+    assert Performance(workers=workers, memory=memory).tile_bytes() == size
     assert MIN_TILE == 64 << 10
 
 
 def test_a_tile_as_given_is_taken():
-    assert Performance(workers=3, tile=1).tile_bytes == 1
-    assert Performance(workers=3, tile=10**9, memory=1).tile_bytes == 10**9
+    assert Performance(workers=3, tile=1).tile_bytes() == 1
+    assert Performance(workers=3, tile=10**9, memory=1).tile_bytes() == 10**9
 
 
 def test_workers_are_the_processors_that_the_process_may_use(monkeypatch):

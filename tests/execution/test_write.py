@@ -187,7 +187,7 @@ def test_wide_rows_are_cut_where_nothing_computes_on_them(to, kind, memory, tmp_
     plan = flow.plan(tc.write(out, workers=64, memory=memory))
     assert not [note for note in map(str, plan.log.notes) if "workers run" in note]
     sizes = Sizes()
-    tile = Performance(workers=64, memory=parse_size(memory)).tile_bytes
+    tile = Performance(workers=64, memory=parse_size(memory)).tile_bytes()
     execute(plan, sizes, workers=2, tile_bytes=tile)
     assert 0 < sizes.most <= (2 if to == "f64" else 1) * tile
     flow | tc.write(out, workers=64, memory=memory)

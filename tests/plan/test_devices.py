@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 
+import transcode as tc
 from transcode.core.context import Context
 from transcode.core.dtypes import DTYPES
+from transcode.core.expr import Constant
 from transcode.core.performance import Performance
 from transcode.core.spec import Spec
 from transcode.core.tensor import LazyTensor, plain
-from transcode.errors import PlanError
+from transcode.errors import PlanError, TranscodeError
 from transcode.numerics import backend
 from transcode.plan.devices import Devices, choose
 from transcode.schemes import make
@@ -19,7 +23,7 @@ from transcode.stages.quantize.encode import encode_tensor
 
 def tensor(gigabytes: float, scheme: str | None = None, **options: object) -> LazyTensor:
     spec = Spec(DTYPES["BF16"], (round(gigabytes * 1e9) // (2 * 4096), 4096))
-    one = plain("a.weight", spec, lambda *_: iter(()))
+    one = plain("a.weight", spec, Constant(spec, b""))
     return one if scheme is None else encode_tensor(one, make(scheme, **options), "", ())
 
 
@@ -93,7 +97,7 @@ def test_auto_without_any_gpu(monkeypatch):
         ("cuda", 3, 3),
         ("cuda:0,cuda:1", 32, 4),
         ("cuda:0,cuda:1,cuda:2", 32, 6),
-        ("cpu", 32, 32),
+        ("cpu", 32, 8),  # nothing to compute
     ],
 )
 def test_a_few_workers_keep_gpus_busy(device, threads, workers, gpus, monkeypatch):
@@ -130,3 +134,75 @@ def test_without_a_gpu_a_worker_has_scratch_of_its_own():
         assert isinstance(one, Context)
         assert one is not other
         assert not np.shares_memory(one.take((8,), np.uint8), other.take((8,), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("flow", "workers"),
+    [
+        (tc.quantize("int8"), 8),  # the kernel writes for one at a time, whatever there is to write
+        (tc.quantize("nvfp4"), 8),
+        (tc.quantize("nvfp4", optimize="mse"), 64),  # searches take longer than writing
+        (tc.quantize("int4", optimize="mse"), 64),
+        (tc.cast("f32"), 64),
+    ],
+)
+def test_workers_follow_the_work(flow, workers, tmp_path, monkeypatch):
+    monkeypatch.setattr(Performance, "threads", property(lambda self: self.workers or 64))
+    source = tmp_path / "s.safetensors"
+    save_file({"blocks.0.ffn.0.weight": torch.ones(256, 256, dtype=torch.bfloat16)}, source)
+    written = tc.write(tmp_path / "o.safetensors", convention="neutral")
+    tensors = (tc.open(source) | flow).plan(written).tensors
+    assert choose(Performance(), tensors).performance.threads == workers
+    assert choose(Performance(workers=3), tensors).performance.threads == 3
+
+
+class Counted(Context):
+    """Notes how much memory the tile at hand has taken."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.taken = 0
+
+    def take(self, shape, dtype):
+        array = super().take(shape, dtype)
+        self.taken += array.nbytes
+        return array
+
+
+ENCODINGS = [
+    *(tc.quantize(name) for name in ("int8", "int4", "fp8", "mxfp4", "mxfp6", "mxfp8", "nvfp4")),
+    *(tc.quantize(name, optimize="mse") for name in ("int4", "mxfp4", "nvfp4")),
+    tc.quantize("int4", symmetric=False),
+    tc.quantize("int8", granularity="group", group_size=32),
+]
+CONVENTIONS = ["neutral", "comfyui", "lightx2v", "compressed_tensors", "modelopt", "gpt_oss"]
+
+
+@pytest.mark.parametrize("flow", ENCODINGS, ids=str)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_a_tile_takes_no_more_than_its_room(flow, dtype, tmp_path):
+    source = tmp_path / "s.safetensors"
+    values = torch.randn(512, 512, generator=torch.Generator().manual_seed(0)).to(dtype)
+    save_file({"blocks.0.ffn.0.weight": values}, source)
+    held = 0
+    for convention in CONVENTIONS:
+        try:
+            opened = tc.open(source, mmap=False) | flow  # what is mapped is as large as what is read
+            plan = opened.plan(tc.write(tmp_path / "o", convention=convention))
+        except TranscodeError:
+            continue  # a scheme that the convention does not have
+        for tensor in plan.tensors:
+            if tensor.scheme is None:
+                continue  # a marker
+            context = Counted()
+            for needed in tensor.needs:
+                observation = context.run.observation(needed)
+                observation.schedule(1)
+                observation.see(0, tensor.spec.rows, context)
+            context.reset()
+            context.taken = 0
+            for _ in tensor.read(0, tensor.spec.rows, context):
+                pass
+            assert context.taken <= tensor.value.room() * tensor.spec.nbytes, convention
+            held += 1
+    assert held >= 2

@@ -95,6 +95,10 @@ class Spelling(Expr):
         changed = {role for role, _ in self.changes}
         return {role: one for role, one in self.of.extents().items() if role not in changed}
 
+    def room(self) -> int:
+        """That of the parts, and once more for those that are stored otherwise."""
+        return self.of.room() + bool(self.changes)
+
     def read(self, start: int, stop: int, context: Context) -> Iterator[Piece]:
         """See :meth:`.core.expr.Expr.read`."""
         changes = dict(self.changes)

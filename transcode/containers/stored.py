@@ -54,6 +54,10 @@ class Stored(Expr):
         """It is read by its place alone."""
         return replace(self, spec=Spec(self.spec.dtype, (self.spec.numel,)))
 
+    def room(self) -> int:
+        """What is mapped, or read."""
+        return 1
+
     def read(self, start: int, stop: int, context: Context) -> Iterator[Piece]:
         """See :meth:`.core.expr.Expr.read`."""
         with _naming(self.name):

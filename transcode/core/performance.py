@@ -25,7 +25,7 @@ class Performance(Declared):
 
     workers: int | None = option(
         kinds.COUNT,
-        "Threads; all processors without it.",
+        "Threads; as many as can be of use without it.",
         default=None,
         key="num_workers",
         group=SPEED,
@@ -104,20 +104,19 @@ class Performance(Declared):
 
     @property
     def threads(self) -> int:
-        """How many workers run."""
+        """How many workers may run."""
         if self.workers is not None:
             return self.workers
         if hasattr(os, "sched_getaffinity"):
             return max(len(os.sched_getaffinity(0)), 1)
         return os.cpu_count() or 1
 
-    @property
-    def tile_bytes(self) -> int:
+    def tile_bytes(self, room: int = 4) -> int:
         """Source bytes that a worker deals with at a time.
 
-        A tile needs its output, and float32 values on the way from one stage to the next: four times its
-        size covers every transform there is.
+        Args:
+            room: what a tile takes over its size, see :meth:`.core.expr.Expr.room`.
         """
         if self.tile is not None:
             return self.tile
-        return min(max(self.memory // (4 * self.threads), MIN_TILE), _MAX_TILE)
+        return min(max(self.memory // (room * self.threads), MIN_TILE), _MAX_TILE)

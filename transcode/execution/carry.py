@@ -57,7 +57,7 @@ def carry_out(
                     plan,
                     staging,
                     workers=used.performance.threads,
-                    tile_bytes=used.performance.tile_bytes,
+                    tile_bytes=used.performance.tile_bytes(devices.room(plan.tensors)),
                     surroundings=used.surroundings,
                     on_progress=on_progress,
                 )

@@ -25,6 +25,8 @@ __all__ = ["Staging", "hidden_folder", "leftover", "targets"]
 
 _OPEN_FILES = 64
 _DROP_BATCH = 64 << 20
+_WRITEBACK_BATCH = 16 << 20
+"""Bytes of a file between two calls that have them go on their way: each call lets other threads in."""
 
 
 def targets(plan: Plan) -> list[Path]:
@@ -122,6 +124,7 @@ class Staging:
         self._fds: OrderedDict[int, int] = OrderedDict()
         self._users: dict[int, int] = {}
         self._unsynced: dict[int, list[tuple[int, int]]] = {}
+        self._waiting: dict[int, tuple[int, int, int]] = {}  # file: bytes from, to, and how many are written
         self._mutex = threading.Lock()
         self.committed = False
 
@@ -326,11 +329,18 @@ class Staging:
                 os.close(self._fds.popitem()[1])
 
     def _written(self, file: int, fd: int, offset: int, size: int) -> None:
-        """Have what was written go on its way to the disk."""
-        if size:
-            system.start_writeback(fd, offset, size)
-            if self._drop_cache:
-                self._drop_behind(file, fd, offset, size)
+        """Have what was written go on its way to the disk, once it is enough."""
+        if not size:
+            return
+        with self._mutex:
+            begin, end, count = self._waiting.pop(file, (offset, offset, 0))
+            begin, end, count = min(begin, offset), max(end, offset + size), count + size
+            if count < _WRITEBACK_BATCH:
+                self._waiting[file] = begin, end, count
+        if count >= _WRITEBACK_BATCH:
+            system.start_writeback(fd, begin, end - begin)
+        if self._drop_cache:
+            self._drop_behind(file, fd, offset, size)
 
     def _drop_behind(self, file: int, fd: int, offset: int, size: int) -> None:
         """Once enough has been written, wait for it to reach the disk and forget it."""

@@ -67,6 +67,10 @@ class Encoding(Expr):
     peaks: tuple[Peak, ...]
     measured: int | None
 
+    def room(self) -> int:
+        """That of the values, and their parts, which no scheme makes larger than bfloat16 is."""
+        return 4 if self.measured is not None else self.tensor.value.room() + 1
+
     def read(self, start: int, stop: int, context: Context) -> Iterator[Piece]:
         """See :meth:`.core.expr.Expr.read`."""
         tensor, scheme, spec = self.tensor, self.scheme, self.tensor.spec
