@@ -1,11 +1,14 @@
 """Measure what a machine's memory and file system allow: the limits that conversions are compared with.
 
-    python tools/bench_limit.py SRC --work DIR [--threads 1,2,4,8,16] [--rounds 3] [--json FILE]
+    python tools/bench_limit.py SRC --work DIR [--threads 1,2,4,8,16] [--rounds 3] [--json FILE] [--cold]
 
 Each round does, for every number of threads: read all of SRC in blocks; read all and write half as much at
 planned offsets (what int8 of BF16 does), with blocks reserved before and without; read and write all; copy
 in the kernel (``copy_file_range``). Once a round it runs ``cp``. What is told is the least of the rounds, in
 seconds, and seconds of processor time in the kernel. SRC is read into the page cache first. Linux only.
+
+With ``--cold`` SRC is taken out of the page cache before each, and what is written is synced: what ``cat``
+takes, and what reading all and writing half takes of a disk that does both.
 """
 
 from __future__ import annotations
@@ -15,13 +18,16 @@ import json
 import os
 import platform
 import resource
+import shlex
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-__all__ = ["Figure", "measure"]
+from transcode.io import system
+
+__all__ = ["Figure", "cold", "measure"]
 
 BLOCK = 4 << 20
 """Bytes of one read; the writes of a block go out in pieces of this size over the share that is written."""
@@ -76,6 +82,40 @@ def measure(source: Path, work: Path, threads: Sequence[int], rounds: int) -> di
     return best
 
 
+def cold(source: Path, work: Path, threads: Sequence[int], rounds: int) -> dict[str, Figure]:
+    """As :func:`measure`, of a file that is on its disk only, and until what is written is on its own."""
+    size = source.stat().st_size
+    best: dict[str, Figure] = {}
+
+    def note(name: str, action: Callable[[], None]) -> None:
+        _evict(source)
+        figure = _timed(action)
+        best[name] = min(best.get(name, figure), figure)
+
+    def copied() -> None:
+        _run("cp", str(source), str(work / "copy"))
+        _run("sync", str(work / "copy"))
+
+    for _ in range(rounds):
+        note("cat", lambda: _run("sh", "-c", f"cat {shlex.quote(str(source))} > /dev/null"))
+        note("cp and sync", copied)
+        (work / "copy").unlink()
+        for count in threads:
+
+            def half(count: int = count) -> None:
+                _read_all(source, work / "out", size, 0.5, count, reserve=True, durable=True)
+
+            note(f"read, reserve, write half, sync, {count} threads", half)
+            (work / "out").unlink()
+    return best
+
+
+def _evict(path: Path) -> None:
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
 def _timed(action: Callable[[], None]) -> Figure:
     def system() -> float:
         return sum(
@@ -127,7 +167,14 @@ def _opened(out: Path, size: int, reserve: bool) -> int:
 
 
 def _read_all(
-    source: Path, out: Path | None, size: int, share: float, threads: int, *, reserve: bool
+    source: Path,
+    out: Path | None,
+    size: int,
+    share: float,
+    threads: int,
+    *,
+    reserve: bool,
+    durable: bool = False,
 ) -> None:
     fd = os.open(source, os.O_RDONLY)
     target = None if out is None else _opened(out, int(size * share), reserve)
@@ -141,10 +188,14 @@ def _read_all(
         if target is not None:
             low, high = int(begin * share), int(end * share)
             os.pwrite(target, block[: high - low], low)
+            if durable:
+                system.start_writeback(target, low, high - low)
 
     _each_block(size, threads, work)
     os.close(fd)
     if target is not None:
+        if durable:
+            os.fsync(target)
         os.close(target)
 
 
@@ -168,12 +219,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", default="1,2,4,8,16", help="numbers of threads")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path, help="write the figures and the machine there")
+    parser.add_argument("--cold", action="store_true", help="from the disk, and onto it")
     given = parser.parse_args(arguments)
     given.work.mkdir(parents=True, exist_ok=True)
-    figures = measure(given.src, given.work, [int(text) for text in given.threads.split(",")], given.rounds)
+    ways = cold if given.cold else measure
+    figures = ways(given.src, given.work, [int(text) for text in given.threads.split(",")], given.rounds)
     size = given.src.stat().st_size
-    for name, (wall, system) in figures.items():
-        print(f"{name:44} {wall:7.2f} s  {system:7.2f} s in the kernel  {size / wall / 1e9:6.1f} GB/s")
+    for name, (wall, kernel) in figures.items():
+        print(f"{name:44} {wall:7.2f} s  {kernel:7.2f} s in the kernel  {size / wall / 1e9:6.1f} GB/s")
     if given.json is not None:
         machine = {"processors": os.cpu_count(), "kernel": platform.release(), "bytes": size}
         given.json.write_text(json.dumps({"machine": machine, "figures": figures}, indent=1))

@@ -37,3 +37,19 @@ def test_blocks_of_threads_are_the_whole_file(share, reserve, tmp_path):
     assert out.read_bytes() == b"".join(piece[: int(len(piece) * share)] for piece in pieces)
     bench_limit._copy(source, out, len(data), 3, reserve=reserve)
     assert out.read_bytes() == data
+
+
+def test_cold_ways(tmp_path, capsys):
+    source = tmp_path / "a.bin"
+    source.write_bytes(os.urandom(9_000_001))
+    work, told = tmp_path / "work", tmp_path / "figures.json"
+    arguments = [str(source), "--work", str(work), "--threads", "1,3", "--rounds", "1", "--json", str(told)]
+    bench_limit.main([*arguments, "--cold"])
+    assert list(json.loads(told.read_text())["figures"]) == [
+        "cat",
+        "cp and sync",
+        "read, reserve, write half, sync, 1 threads",
+        "read, reserve, write half, sync, 3 threads",
+    ]
+    assert len(capsys.readouterr().out.splitlines()) == 4
+    assert not list(work.iterdir())
