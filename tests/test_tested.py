@@ -34,6 +34,7 @@ ELSEWHERE = {
     "recipe/*": "test_recipe.py",
     "plan/request": "test_recipe.py",
     "execution/carry": "execution/test_write.py",
+    "execution/keeping": "execution/test_resume.py",
     "execution/staging": "execution/test_destination.py",
     "containers/discover": "containers/test_folders.py",
     "containers/modelsets": "containers/test_folders.py",

@@ -239,6 +239,7 @@ def write(
     device: str = "cpu",
     device_memory: int | str = Performance.device_memory,
     measure: bool = False,
+    resume: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
     progress: bool | None = None,
 ) -> Write:
@@ -251,6 +252,7 @@ def write(
         tile: bytes of source values dealt with at a time by a worker.
         device_memory: bytes of each GPU's memory, or text.
         measure: also find out what quantizing loses; see the report's ``losses()``.
+        resume: go on where an interrupted run of the same plan stopped, and keep what is done if this one is.
         on_progress: called about ten times a second.
         progress: show how far the run is. Without it in notebooks alone, and not where ``on_progress`` does.
 
@@ -276,6 +278,7 @@ def write(
             device,
             parse_size(device_memory),
             measure,
+            resume,
         ),
         on_progress=on_progress,
         progress=progress,

@@ -50,6 +50,11 @@ class TranscodeError(Exception):
         """What to do about it."""
         return None if self._hint is None else spoken(self._hint, self.voices)
 
+    def advise(self, more: str) -> None:
+        """Add to what to do about it."""
+        self._hint = more if self._hint is None else f"{self._hint}; {more}"
+        self.args = (str(self),)
+
     def __str__(self) -> str:
         where = [part for part in (self.file, self.tensor) if part is not None]
         message = ": ".join([*where, self.what]) + (f"; {self.hint}" if self._hint else "")

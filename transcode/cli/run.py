@@ -136,7 +136,7 @@ def _carry_out_plan(values: dict[str, Any]) -> None:
     from .progress import progress
 
     plan = plan_file.load(values["plan_file"])
-    check(plan, force=values["force"])
+    check(plan, force=values["force"], resume=values["resume"])
     if values["dry_run"]:
         _show_planned(plan, values)
         return

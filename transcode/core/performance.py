@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 
 from ..errors import RecipeError
+from ..voice import called
 from . import kinds
 from .option import SAME, SPEED, Declared, option
 from .size import parse_size
@@ -82,6 +83,10 @@ class Performance(Declared):
         kinds.FLAG, "Report what quantizing loses of each tensor (SQNR).", default=False, group=SPEED,
         run=SAME, about="Decodes what is encoded, which takes longer.",
     )  # fmt: skip
+    resume: bool = option(
+        kinds.FLAG, "Go on where an interrupted run stopped.", default=False, group=SPEED, run=SAME,
+        about="And keep what is done if this one is interrupted.", carries=True,
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -97,6 +102,11 @@ class Performance(Declared):
         names = self.device.split(",")
         if len(set(names)) < len(names):
             raise RecipeError(f"device: {self.device!r} names a GPU twice")
+        if self.measure and self.resume:
+            raise RecipeError(
+                "measure and resume: of what an earlier run encoded no loss is known",
+                hint=f"leave {called('resume')} or {called('measure')} out",
+            )
         if self.device == "cpu" and self.device_memory != Performance.device_memory:
             raise RecipeError(
                 "device_memory does nothing on the CPU", hint="name a device too, as cuda:0, or leave it out"

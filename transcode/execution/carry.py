@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 from ..core.paths import real
 from ..core.performance import Performance
 from ..core.source import Input
-from ..errors import FormatError, Interrupted, TranscodeError
+from ..errors import FormatError, Interrupted, PlanError, TranscodeError
 from ..numerics.notice import compiling
 from ..plan import devices
 from ..plan.plan import Plan
 from .destination import check_destination
 from .execute import Progress, Report, execute
-from .staging import Staging
+from .staging import Staging, refuse_other
 
 __all__ = ["carry_out", "check"]
 
 
-def check(plan: Plan, *, force: bool) -> None:
+_INTERVAL = 3.0
+"""Seconds between two times that what is done is made durable: what a crash costs a run that resumes."""
+
+
+def check(plan: Plan, *, force: bool, resume: bool = False) -> None:
     """Refuse a plan that cannot be carried out: inputs that changed, a destination that cannot be written.
 
     Raises:
@@ -28,6 +34,8 @@ def check(plan: Plan, *, force: bool) -> None:
         PlanError: see :func:`.execution.destination.check_destination`.
     """
     _verify(plan.inputs)
+    if resume:
+        refuse_other(plan)
     check_destination(
         plan, force=force, inputs={real(one.path) for one in plan.inputs if one.path is not None}
     )
@@ -47,20 +55,22 @@ def carry_out(
         if on_progress is not None:
             on_progress(Progress(done, done, stage, 0.0))
 
-    staging = Staging(plan, drop_cache=performance.drop_cache)
+    staging = Staging(plan, drop_cache=performance.drop_cache, resume=performance.resume)
     try:
         with compiling(lambda: tell("compile", 0)), staging:
             used = devices.choose(devices.fitted(performance, plan.tensors), plan.tensors)
             _prepare(plan, used)
             try:
-                report = execute(
-                    plan,
-                    staging,
-                    workers=used.performance.threads,
-                    tile_bytes=used.performance.tile_bytes(devices.room(plan.tensors)),
-                    surroundings=used.surroundings,
-                    on_progress=on_progress,
-                )
+                with _keeping(staging):
+                    report = execute(
+                        plan,
+                        staging,
+                        workers=used.performance.threads,
+                        tile_bytes=used.performance.tile_bytes(devices.room(plan.tensors)),
+                        surroundings=used.surroundings,
+                        on_progress=on_progress,
+                        ledger=staging.ledger,
+                    )
             except TranscodeError as error:
                 # Of a source that changes under way anything may come, a failed write of its map too.
                 _verify(plan.inputs, error)
@@ -69,13 +79,41 @@ def carry_out(
             _verify(plan.inputs)
             staging.commit()
     except KeyboardInterrupt:
-        what = (
-            "interrupted when the output was complete"
-            if staging.committed
-            else "interrupted; nothing was written"
-        )
-        raise Interrupted(what, file=plan.destination) from None
+        raise _interrupted(plan, staging) from None
+    except TranscodeError as error:
+        if staging.kept and not isinstance(error, PlanError):
+            error.advise(_GO_ON)
+        raise
     return replace(report, seconds=time.monotonic() - began)
+
+
+_GO_ON = "what is done is kept: the same command goes on there"
+
+
+def _interrupted(plan: Plan, staging: Staging) -> Interrupted:
+    if staging.committed:
+        return Interrupted("interrupted when the output was complete", file=plan.destination)
+    if staging.kept:
+        return Interrupted("interrupted", file=plan.destination, hint=_GO_ON)
+    return Interrupted("interrupted; nothing was written", file=plan.destination)
+
+
+@contextmanager
+def _keeping(staging: Staging) -> Iterator[None]:
+    """Have what is done noted now and then, as long as a run goes on."""
+    ended = threading.Event()
+
+    def keep() -> None:
+        while not ended.wait(_INTERVAL):
+            staging.keep()
+
+    thread = threading.Thread(target=keep, name="journal", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def _prepare(plan: Plan, used: devices.Devices) -> None:

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import copy_context
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,6 +20,7 @@ from ..core.tensor import LazyTensor
 from ..core.text import count, size
 from ..errors import TranscodeError
 from ..plan.plan import Plan
+from . import journal
 from .moves import Move, cut, moves
 
 if TYPE_CHECKING:
@@ -61,12 +62,16 @@ class Report(Shown):
     """Bytes of the weight files written, headers included."""
 
     measured: Mapping[str, tuple[str, Loss]] = field(default_factory=dict)
+    resumed: int = 0
+    """Bytes of values that an earlier run of the plan, which was interrupted, had dealt with."""
 
     def overview(self) -> Overview:
         """What was done, how fast, and what it lost."""
         plan = self.plan.overview()
         rate = f" ({size(self.bytes_read / self.seconds)}/s)" if self.seconds else ""
         lines = list(plan.lines)
+        if self.resumed:
+            lines.append(f"went on behind {size(self.resumed)} that an interrupted run had done")
         for scheme, (number, loss) in list(by_scheme(self.measured).items())[:8]:
             lost = "exact" if loss.decibels is None else f"{loss.decibels:.2f} dB"
             lines.append(f"{scheme}: SQNR {lost} of {count(number, 'tensor')}")
@@ -91,6 +96,7 @@ class Report(Shown):
             "seconds": round(self.seconds, 3),
             "bytes_read": self.bytes_read,
             "bytes_written": self.bytes_written,
+            "bytes_resumed": self.resumed,
         }
 
 
@@ -117,19 +123,22 @@ class _Jobs:
     copies into a file no faster for several, and they would wait for each other in it.
     """
 
-    def __init__(self, plan: Plan, writer: Writer, tile_bytes: int, run: Run) -> None:
+    def __init__(self, plan: Plan, writer: Writer, tile_bytes: int, run: Run, ledger: journal.Ledger) -> None:
         self._plan = plan
+        self._ledger = ledger
         self._writer = writer
         self._tile_bytes = tile_bytes
         self._run = run
         self._places = plan.destinations()
         self._lock = threading.Lock()
         every, self._moved = moves(plan, self._places)
-        self._moves = (step for move in every for step in cut(move))
+        left = [piece for move in every for piece in self._left(move)]
+        self._moves = (step for move in left for step in cut(move))
         self._moving = False
         self._jobs = self._generate()
         self.observations: list[Observation[Any]] = []
-        self.total = sum(move.nbytes for move in every) + self._values()
+        self.total = sum(move.nbytes for move in every) + self._values(whole=True)
+        self.resumed = self.total - sum(move.nbytes for move in left) - self._values(whole=False)
 
     def next(self) -> Job | None:
         """What a worker does next; None where nothing is left for it."""
@@ -139,13 +148,34 @@ class _Jobs:
                 return partial(self._move, move)
             return next(self._jobs, None)
 
-    def _values(self) -> int:
-        """Bytes of values that tiles count: once, and once more where an observation comes first."""
-        tensors = self._plan.tensors
-        observed = {one: one.spec.nbytes for tensor in tensors for one in tensor.needs}
-        return sum(observed.values()) + sum(
-            tensor.spec.nbytes for number, tensor in enumerate(tensors) if not self._is_moved(number)
-        )
+    def _values(self, *, whole: bool) -> int:
+        """Bytes of values that tiles count: once, and once more where an observation comes first.
+
+        Args:
+            whole: of the plan; else of what an earlier run has left of it.
+        """
+        observed: dict[Statistic[Any], int] = {}
+        count = 0
+        for number, tensor in enumerate(self._plan.tensors):
+            nbytes = tensor.spec.nbytes
+            left = nbytes if whole else sum(end - begin for begin, end in self._spans(number))
+            if left or not nbytes:
+                observed.update((one, one.spec.nbytes) for one in tensor.needs)
+            if not self._is_moved(number):
+                count += left
+        return sum(observed.values()) + count
+
+    def _spans(self, number: int) -> list[tuple[int, int]]:
+        """The bytes of a tensor's values that are to be dealt with."""
+        return self._ledger.missing(journal.values(number), 0, self._plan.tensors[number].spec.nbytes)
+
+    def _left(self, move: Move) -> Iterator[Move]:
+        """The pieces of a move that are to be made."""
+        for begin, end in self._ledger.missing(
+            journal.moved(move.file), move.offset, move.offset + move.nbytes
+        ):
+            skipped = begin - move.offset
+            yield replace(move, begin=move.begin + skipped, offset=begin, nbytes=end - begin)
 
     def _is_moved(self, number: int) -> bool:
         """Whether no part of a tensor is left to tiles."""
@@ -162,6 +192,7 @@ class _Jobs:
                 data = move.source.bytes(begin, begin + size, context)
                 self._writer.write(move.file, move.offset + done, data)
                 done += size
+            self._ledger.note(journal.moved(move.file), move.offset, move.offset + move.nbytes)
             return move.nbytes
         finally:
             self._moving = False
@@ -170,6 +201,8 @@ class _Jobs:
         seen: set[Statistic[Any]] = set()
         waiting: deque[tuple[int, LazyTensor]] = deque()
         for number, tensor in enumerate(self._plan.tensors):
+            if tensor.spec.nbytes and not self._spans(number):
+                continue
             for statistic in tensor.needs:
                 if statistic not in seen:
                     seen.add(statistic)
@@ -199,7 +232,13 @@ class _Jobs:
         moved = self._moved.get(number, frozenset())
         tensor = tensor.cut(self._tile_bytes)
         untouched = places.keys() <= tensor.value.extents().keys()
-        for start, stop in tensor.tiles(self._tile_bytes):
+        key, row = journal.values(number), max(tensor.spec.row_bits, 1)
+        tiles = (
+            tile
+            for begin, end in self._spans(number)
+            for tile in tensor.tiles(self._tile_bytes, begin * 8 // row, -(-end * 8 // row))
+        )
+        for start, stop in tiles:
 
             def job(context: Context, start: int = start, stop: int = stop) -> int:
                 context.untouched = untouched
@@ -210,7 +249,9 @@ class _Jobs:
                     file, base = places[piece.role]
                     raw = piece.data.reshape(-1).view("u1")
                     self._writer.write(file, base + piece.offset, raw)
-                return tensor.spec.row_offset(stop) - tensor.spec.row_offset(start)
+                begin, end = tensor.spec.row_offset(start), tensor.spec.row_offset(stop)
+                self._ledger.note(key, begin, end)
+                return end - begin
 
             yield job
 
@@ -232,6 +273,7 @@ def execute(
     tile_bytes: int = 8 << 20,
     surroundings: Callable[[int], AbstractContextManager[Context]] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
+    ledger: journal.Ledger | None = None,
 ) -> Report:
     """Read, convert and write all tensors of a plan.
 
@@ -244,15 +286,16 @@ def execute(
         surroundings: what a worker, given by its number, enters in its own thread for as long as it works;
             yields the memory that it works in.
         on_progress: called about ten times a second from the calling thread, and once at the end.
+        ledger: what is done already, which is not done again; and where what is done is noted.
     """
     began = time.monotonic()
     run = Run()
-    jobs = _Jobs(plan, writer, tile_bytes, run)
+    jobs = _Jobs(plan, writer, tile_bytes, run, ledger or journal.Ledger())
     lock = threading.Lock()
     finished = threading.Event()
     stop = threading.Event()
     errors: list[BaseException] = []
-    state = {"done": 0, "alive": workers}
+    state = {"done": jobs.resumed, "alive": workers}
 
     def work(number: int) -> None:
         try:
@@ -303,7 +346,8 @@ def execute(
         # Who waited for a look at a tensor may have noted its end before the one who failed noted why.
         raise next((error for error in errors if not isinstance(error, Abandoned)), errors[0])
     tell("convert")
-    return Report(plan, time.monotonic() - began, plan.bytes_read, plan.file_bytes, _losses(plan, run))
+    seconds = time.monotonic() - began
+    return Report(plan, seconds, plan.bytes_read, plan.file_bytes, _losses(plan, run), jobs.resumed)
 
 
 def _start(threads: list[threading.Thread]) -> int:

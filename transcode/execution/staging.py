@@ -19,9 +19,11 @@ from ..io import commit, system
 from ..io.commit import FILES, LOCK, PART
 from ..io.directory import Directory, claim
 from ..plan.plan import Plan
+from . import journal
+from .keeping import Keeping
 from .moves import Move
 
-__all__ = ["Staging", "hidden_folder", "leftover", "targets"]
+__all__ = ["Staging", "hidden_folder", "leftover", "refuse_other", "targets"]
 
 _OPEN_FILES = 64
 _DROP_BATCH = 64 << 20
@@ -60,6 +62,20 @@ def leftover(plan: Plan) -> int:
             os.close(lock)
             return folder.nbytes()
     return 0
+
+
+def refuse_other(plan: Plan) -> None:
+    """Refuse to go on where an interrupted run left something of another plan.
+
+    Raises:
+        PlanError: it did.
+    """
+    try:
+        hidden = Directory(hidden_folder(plan))
+    except OSError:
+        return
+    with hidden:
+        journal.resumable(hidden, plan.digest)
 
 
 def _locked(hidden: Directory) -> int | None:
@@ -106,12 +122,20 @@ class Staging:
     :meth:`commit` removes them. A killed process leaves the hidden folder behind; the next run to the same
     destination takes it over, or finishes what it had begun to put in place.
 
+    Args:
+        resume: go on with what an earlier run of the same plan left; and leave what is done if it comes to no
+            end.
+
     Attributes:
         committed: whether the output has its own name, or will have it whatever happens.
+        kept: whether what is done was left for a run that resumes.
     """
 
-    def __init__(self, plan: Plan, *, drop_cache: bool = False) -> None:
+    def __init__(self, plan: Plan, *, drop_cache: bool = False, resume: bool = False) -> None:
         self._plan = plan
+        self._resume = resume
+        self.kept = False
+        self._keeping: Keeping | None = None
         self._drop_cache = drop_cache
         self._destination = plan.destination.absolute()
         self._path = hidden_folder(plan)
@@ -133,17 +157,8 @@ class Staging:
             self._made = [folder for folder in self._path.parents if not folder.exists()]
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._take_over()
-            assert self._hidden is not None
-            self._hidden.mkdir(FILES)
-            self._staged = Directory(self._path / FILES, self._hidden)
-            for file in self._plan.files:
-                fd = self._staged.open(file.name, os.O_RDWR | os.O_CREAT | os.O_EXCL)
-                try:
-                    system.reserve(fd, file.size, self._staged.path / file.name)
-                    system.write_at(fd, memoryview(file.header), 0)
-                    system.write_at(fd, memoryview(file.tail), file.size - len(file.tail))
-                finally:
-                    os.close(fd)
+            if self._keeping is None:
+                self._begin()
             # First, not last: one that cannot be read is no reason to find out after hours.
             for side in self._plan.side_files:
                 self._write_side_file(side)
@@ -155,10 +170,43 @@ class Staging:
             raise
         return self
 
+    def _begin(self) -> None:
+        """Make the files, and the journal."""
+        assert self._hidden is not None
+        self._hidden.mkdir(FILES)
+        self._staged = Directory(self._path / FILES, self._hidden)
+        for file in self._plan.files:
+            fd = self._staged.open(file.name, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+            try:
+                system.reserve(fd, file.size, self._staged.path / file.name)
+                system.write_at(fd, memoryview(file.header), 0)
+                system.write_at(fd, memoryview(file.tail), file.size - len(file.tail))
+            finally:
+                os.close(fd)
+        self._keep_in(journal.begin(self._hidden, self._plan.digest), journal.Ledger())
+
+    def _keep_in(self, fd: int, ledger: journal.Ledger) -> None:
+        assert self._hidden is not None
+        assert self._staged is not None
+        names = [file.name for file in self._plan.files]
+        self._keeping = Keeping(self._hidden, self._staged, names, fd, ledger)
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._resume and error is not None and not self.committed:
+            self.kept = self.keep()
         self._abandon()
+
+    @property
+    def ledger(self) -> journal.Ledger:
+        """What is done of the plan, and where what is done is to be noted."""
+        assert self._keeping is not None
+        return self._keeping.ledger
+
+    def keep(self) -> bool:
+        """See :meth:`.keeping.Keeping.keep`."""
+        return self._keeping is not None and self._keeping.keep()
 
     def write(self, file: int, offset: int, data: NDArray[np.uint8]) -> None:
         """Write bytes at an offset of a file, given by its number in the plan. Thread-safe.
@@ -166,6 +214,7 @@ class Staging:
         Raises:
             TranscodeError: the system refused, with its reason.
         """
+        self._check()
         fd = self._acquire(file)
         try:
             system.write_at(fd, data.data, offset)
@@ -184,6 +233,7 @@ class Staging:
         Raises:
             TranscodeError: the source has changed, or the system has no room.
         """
+        self._check()
         fd = self._acquire(move.file)
         try:
             copied = move.source.copy(move.begin, move.begin + move.nbytes, fd, move.offset)
@@ -204,6 +254,7 @@ class Staging:
             PlanError: the destination has appeared since the run began.
             TranscodeError: the system refused, with its reason.
         """
+        self._check()
         try:
             self._sync()
             with system.undisturbed():
@@ -273,9 +324,47 @@ class Staging:
                 with Directory(Path(os.path.realpath(self._destination))) as folder:
                     commit.carry_out(self._hidden, folder, record)
             _sweep(_beside(self._destination))
+        if self._resume and self._goes_on():
+            return
         for name in self._hidden.names():
             if name != LOCK:
                 self._hidden.remove(name)
+
+    def _goes_on(self) -> bool:
+        """Take over what an earlier run of the same plan did; False where there is nothing that is whole.
+
+        Raises:
+            PlanError: it is of another plan; it stays where it is.
+        """
+        assert self._hidden is not None
+        try:
+            known = journal.resumable(self._hidden, self._plan.digest)
+        except PlanError:
+            self.kept = True
+            raise
+        if known is None or not known[0].noted:
+            return False
+        try:
+            self._staged = Directory(self._path / FILES, self._hidden)
+        except OSError:
+            return False
+        sizes = {name: self._staged.stat(name) for name in _names(self._plan)}
+        for file in self._plan.files:
+            stat = sizes[file.name]
+            if stat is None or stat.st_size != file.size:
+                self._staged.close()
+                self._staged = None
+                return False
+        for side in self._plan.side_files:
+            self._staged.unlink(side.name)
+        ledger, end = known
+        self._keep_in(journal.reopen(self._hidden, end), ledger)
+        return True
+
+    def _check(self) -> None:
+        """Raise what a sync has told."""
+        if self._keeping is not None:
+            self._keeping.check(self._path)
 
     def _abandon(self) -> None:
         """Remove what is staged, unless it is decided that it be put in place, and let others in."""
@@ -283,6 +372,13 @@ class Staging:
         if self._staged is not None:
             self._staged.close()
             self._staged = None
+        if self._keeping is not None:
+            self._keeping.close()
+            self._keeping = None
+        if self.kept and self._lock_fd is not None:
+            system.unlock(self._lock_fd)
+            os.close(self._lock_fd)
+            self._lock_fd = None
         if self._hidden is not None:
             if self._lock_fd is not None and not self._is_pending():  # else the folder is not ours to empty
                 _discard(self._hidden, self._lock_fd)
@@ -292,7 +388,7 @@ class Staging:
         if self._lock_fd is not None:
             os.close(self._lock_fd)
             self._lock_fd = None
-        for folder in () if self.committed else self._made:
+        for folder in () if self.committed or self.kept else self._made:
             with suppress(OSError):  # somebody else may use it by now
                 folder.rmdir()
 
@@ -332,6 +428,8 @@ class Staging:
         """Have what was written go on its way to the disk, once it is enough."""
         if not size:
             return
+        assert self._keeping is not None
+        self._keeping.touch(file)
         with self._mutex:
             begin, end, count = self._waiting.pop(file, (offset, offset, 0))
             begin, end, count = min(begin, offset), max(end, offset + size), count + size

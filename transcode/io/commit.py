@@ -31,6 +31,7 @@ from .names import refused as names_refused
 
 __all__ = [
     "FILES",
+    "JOURNAL",
     "LOCK",
     "PART",
     "Record",
@@ -48,6 +49,8 @@ LOCK = "lock"
 """File in it whose lock its owner holds."""
 FILES = "files"
 """Folder in it with the staged files."""
+JOURNAL = "journal"
+"""File in it that tells what of them is written."""
 
 _RECORD = "commit"
 _DRAFT = "commit-draft"
@@ -234,7 +237,7 @@ def _finish(hidden: Directory, folder: Path) -> bool:
         return False
     with Directory(Path(os.path.realpath(folder))) as destination:
         carry_out(hidden, destination, record)
-    for name in (FILES, _DRAFT):
+    for name in (FILES, JOURNAL, _DRAFT):
         hidden.remove(name)
     if not system.WINDOWS:
         remove_lock(hidden)

@@ -19,8 +19,8 @@ _WORKERS = 4
 """Threads that keep GPUs busy, two at least for each: more only wait for each other, over smaller tiles."""
 
 _LIGHT = 8
-"""Threads for work that is light on the processor: the kernel writes into a file for one of them at a time, so
-more only wait for each other. From 4 on the time is the same, measured with 16."""
+"""Threads for work that is light on the processor: the kernel writes into a file for one of them at a time,
+so more only wait for each other. From 4 on the time is the same, measured with 16."""
 
 _ENCODED = 3
 """The most room of what is read, encoded and spelled, and nothing else."""

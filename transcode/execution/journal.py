@@ -1,0 +1,230 @@
+"""What of a run is done for good: kept beside its staged files, so that a run that was interrupted can go on.
+
+A line of the journal says which bytes are on the disk, and is written when they are: first the files are
+synced, then the line, so that nothing is believed that a power cut could have taken. A line that was cut off
+is the end of the journal; what it would have told is done again.
+
+Done is told in ranges of two kinds: of a tensor its logical values, which tiles of any size cover; of a file
+what the system copied there. Neither depends on workers, memory or device.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import zlib
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from ..core.small_json import parse_object
+from ..errors import FormatError, PlanError
+from ..io import system
+from ..io.commit import JOURNAL
+from ..io.directory import Directory
+from ..voice import called
+
+__all__ = ["Key", "Ledger", "Ranges", "begin", "extend", "moved", "reopen", "resumable", "values"]
+
+_HEAD = "transcode-journal-1"
+_MOST = 256 << 20
+
+Key = str
+"""Of what ranges are told: see :func:`values` and :func:`moved`."""
+
+Span = tuple[Key, int, int]
+"""Bytes from and to, of a key."""
+
+
+def values(tensor: int) -> Key:
+    """The logical values of a tensor of the plan, by its number: row-major, as they were before encoding."""
+    return f"t{tensor}"
+
+
+def moved(file: int) -> Key:
+    """The bytes of a file of the plan, by its number, that the system copies."""
+    return f"f{file}"
+
+
+class Ranges:
+    """Disjoint ranges of integers, in order; those that touch are one."""
+
+    def __init__(self) -> None:
+        self._begins: list[int] = []
+        self._ends: list[int] = []
+
+    def add(self, begin: int, end: int) -> None:
+        """Add ``begin`` to ``end``, which may be there in part or whole."""
+        if begin >= end:
+            return
+        first = bisect_left(self._ends, begin)
+        last = first
+        while last < len(self._begins) and self._begins[last] <= end:
+            begin, end = min(begin, self._begins[last]), max(end, self._ends[last])
+            last += 1
+        self._begins[first:last] = [begin]
+        self._ends[first:last] = [end]
+
+    def missing(self, begin: int, end: int) -> Iterator[tuple[int, int]]:
+        """What of ``begin`` to ``end`` is not in them."""
+        for number in range(bisect_left(self._ends, begin + 1), len(self._begins)):
+            low, high = self._begins[number], self._ends[number]
+            if low >= end:
+                break
+            if begin < low:
+                yield begin, low
+            begin = max(begin, high)
+        if begin < end:
+            yield begin, end
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return iter(zip(self._begins, self._ends, strict=True))
+
+
+@dataclass
+class Ledger:
+    """What is done of a plan. Thread-safe.
+
+    Attributes:
+        noted: whether the journal tells of anything.
+    """
+
+    noted: bool = False
+    _done: dict[Key, Ranges] = field(default_factory=dict)
+    _fresh: list[Span] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def missing(self, key: Key, begin: int, end: int) -> list[tuple[int, int]]:
+        """What of a range was not done when the run began, in order."""
+        done = self._done.get(key)
+        if done is None:
+            return [(begin, end)] if begin < end else []
+        return list(done.missing(begin, end))
+
+    def note(self, key: Key, begin: int, end: int) -> None:
+        """A range is done: all that it becomes has been written."""
+        with self._lock:
+            self._fresh.append((key, begin, end))
+
+    def take(self) -> list[Span]:
+        """What was noted since the last time, joined."""
+        with self._lock:
+            fresh, self._fresh = self._fresh, []
+        return list(_joined(fresh))
+
+    def believe(self, spans: Iterable[Span]) -> None:
+        """What an earlier run did."""
+        for key, begin, end in spans:
+            self._done.setdefault(key, Ranges()).add(begin, end)
+            self.noted = True
+
+
+def _joined(spans: list[Span]) -> Iterator[Span]:
+    table: dict[Key, Ranges] = {}
+    for key, low, high in spans:
+        table.setdefault(key, Ranges()).add(low, high)
+    for key, ranges in table.items():
+        for low, high in ranges:
+            yield key, low, high
+
+
+def begin(hidden: Directory, digest: str) -> int:
+    """Start a journal; returns its descriptor.
+
+    Args:
+        hidden: the folder of the run.
+        digest: of the plan.
+    """
+    fd = hidden.open(JOURNAL, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        system.write_at(fd, memoryview(_line({"format": _HEAD, "plan": digest})), 0)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def reopen(hidden: Directory, end: int) -> int:
+    """The descriptor of a journal that goes on, at whose end a line may be cut short."""
+    fd = hidden.open(JOURNAL, os.O_RDWR)
+    os.ftruncate(fd, end)
+    return fd
+
+
+def extend(fd: int, spans: Iterable[Span]) -> None:
+    """Add what is on the disk by now; durable on return."""
+    table: dict[Key, list[list[int]]] = {}
+    for key, low, high in spans:
+        table.setdefault(key, []).append([low, high])
+    if table:
+        system.write_at(fd, memoryview(_line({"done": table})), os.fstat(fd).st_size)
+        system.sync(fd)
+
+
+def resumable(hidden: Directory, digest: str) -> tuple[Ledger, int] | None:
+    """What an earlier run of the same plan did, and where its journal ends; None where that is not known.
+
+    Raises:
+        PlanError: what lies there is of another plan.
+    """
+    try:
+        fd = hidden.open(JOURNAL, os.O_RDONLY)
+    except OSError:
+        return None
+    with os.fdopen(fd, "rb") as file:
+        lines = file.read(_MOST).splitlines(keepends=True)
+    tables = list(_tables(lines))
+    if not tables or tables[0][0].get("format") != _HEAD:
+        return None
+    head, end = tables[0]
+    if head.get("plan") != digest:
+        raise PlanError(
+            "what an interrupted run left there is of another plan: another recipe, source or version",
+            file=hidden.path,
+            hint=f"leave {called('resume')} out to start anew",
+        )
+    ledger = Ledger()
+    for table, stop in tables[1:]:
+        spans = _spans(table)
+        if spans is None:
+            break
+        ledger.believe(spans)
+        end = stop
+    return ledger, end
+
+
+def _line(table: object) -> bytes:
+    body = json.dumps(table, separators=(",", ":")).encode()
+    return b"%08x %b\n" % (zlib.crc32(body), body)
+
+
+def _tables(lines: list[bytes]) -> Iterator[tuple[dict[str, object], int]]:
+    """The objects of whole lines, each with where its line ends; up to the first that is damaged."""
+    end = 0
+    for line in lines:
+        end += len(line)
+        check, _, body = line.partition(b" ")
+        if not body.endswith(b"\n") or check != b"%08x" % zlib.crc32(body[:-1]):
+            return
+        with suppress(FormatError):
+            yield dict(parse_object(body)), end
+            continue
+        return
+
+
+def _spans(table: dict[str, object]) -> list[Span] | None:
+    """The ranges of a line; None if it is none."""
+    done = table.get("done")
+    if not isinstance(done, dict):
+        return None
+    spans: list[Span] = []
+    for key, ranges in done.items():
+        for one in ranges if isinstance(ranges, list) else [None]:
+            match one:
+                case [int(low), int(high)] if 0 <= low < high:
+                    spans.append((key, low, high))
+                case _:
+                    return None
+    return spans
