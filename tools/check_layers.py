@@ -1,7 +1,7 @@
 """Check that imports inside ``transcode`` only go down its layers, and costly packages stay in their places.
 
     voice <- errors <- core <- numerics, io <- codecs <- schemes, catalog <- containers <- consumers <- stages
-           <- plan <- execution <- inspection, meta <- api, recipe <- cli
+           <- plan <- execution <- inspection, meta <- api, recipe, verification <- cli
 
 Four rules, read off the source without running it:
 
@@ -39,7 +39,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("plan",),
     ("execution",),
     ("inspection", "meta"),
-    ("api", "recipe"),
+    ("api", "recipe", "verification"),
     ("cli",),
     ("__init__", "__main__"),
 )

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .core.tensor import LazyTensor
     from .errors import DataError, FormatError, PlanError, RecipeError, TranscodeError
     from .inspection import Inspection, inspect
+    from .verification import Verification, verify
 
 __all__ = [
     "DataError",
@@ -42,6 +43,7 @@ __all__ = [
     "PlanError",
     "RecipeError",
     "TranscodeError",
+    "Verification",
     "calibrate",
     "cast",
     "convert",
@@ -57,6 +59,7 @@ __all__ = [
     "quantize",
     "rename",
     "run",
+    "verify",
     "write",
 ]
 
@@ -67,7 +70,9 @@ _HOMES = {
     "Flow": "core.flow",
     "Inspection": "inspection",
     "LazyTensor": "core.tensor",
+    "Verification": "verification",
     "inspect": "inspection",
+    "verify": "verification",
 }
 
 

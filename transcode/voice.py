@@ -77,6 +77,7 @@ OPTIONS: Mapping[str, Names] = {
     "plan_out": Names(
         "transcode run SRC DST ... --plan-out FILE", "transcode.plan.file.save(flow.plan(...), FILE)"
     ),
+    "recipe": Names("--recipe FILE", "recipe=FILE"),
     "resume": Names("--resume", "resume=True", "resume: true"),
     "root_key": Names("--root-key {}", "root_key={}", "root_key: {}"),
     "scale_dtype": Names("--scale-dtype {}", "scale_dtype={}", "scale_dtype: {}"),

@@ -16,6 +16,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Look at files": {
         "inspect": ("inspect", "Tensors, dtypes, shapes, sizes, shards, metadata, family."),
         "doctor": ("doctor", "Which programs can load a file, which cannot, why, what to do."),
+        "verify": ("verify", "Compare an output, byte by byte, with what its source becomes."),
         "meta": ("meta", "Read and edit metadata in place, in milliseconds."),
     },
     "What there is": {
