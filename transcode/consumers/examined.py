@@ -55,6 +55,7 @@ class Examined:
         said: the first statement on how it is quantized, in words; None where there is none.
         coded: whether anything is quantized, as far as names and dtypes tell.
         lost: names of codes whose scales are missing.
+        integers: names of matrices of integers of which nothing says whether they are codes.
         uneven: how blocks differ that should be alike, in words; None where they do not.
         shapes: of all tensors by their own names, scales left out; None where it is not known.
         indexed: whether an index of the files lies beside them.
@@ -84,6 +85,7 @@ class Examined:
     said: str | None = None
     coded: bool = False
     lost: tuple[str, ...] = ()
+    integers: tuple[str, ...] = ()
     uneven: str | None = None
     shapes: Mapping[str, tuple[int, ...] | None] = field(default_factory=dict)
     indexed: bool = False
@@ -176,7 +178,7 @@ def _facts(path: Path, source: Source) -> Examined:
         side_files=source.side_files,
         stored={tensor.name: tensor.spec for tensor in tensors},
     )
-    lost = lost_scales(tensors, stored.parts, statements)
+    lost, integers = lost_scales(tensors, stored.parts, statements)
     unknown = next((claim.title for claim in statements if not claim.conventions), None)
     if stored.foreign:
         foreign = next(iter(stored.foreign.values()))[0]
@@ -216,6 +218,7 @@ def _facts(path: Path, source: Source) -> Examined:
         said=next((claim.said for claim in statements), None),
         coded=bool(stored) or bool(lost),
         lost=() if stored.foreign else tuple(lost),
+        integers=tuple(integers),
         uneven=_uneven(shapes, family),
         shapes=shapes,
         indexed=_indexed(source),

@@ -128,7 +128,7 @@ def inspect(source: Source) -> Inspected:
         *contents().held(names, None if family is None else family.name),
     ]
     parts = {part.name for one in tensors if "codes" in one.parts for part in one.parts.values()}
-    lost = lost_scales(source.tensors, parts, claims(source.metadata, source.side_files, names))
+    lost, _ = lost_scales(source.tensors, parts, claims(source.metadata, source.side_files, names))
     made = _made(source.metadata)
     return Inspected(source, family, tuple(dict.fromkeys(kinds)), quantized, made, tensors, tuple(lost))
 
@@ -154,24 +154,30 @@ def inside(names: Iterable[str], family: catalog.Family | None) -> list[str]:
     return [what.removesuffix(_INSIDE) for what in held if what.endswith(_INSIDE)]
 
 
-def lost_scales(tensors: Iterable[LazyTensor], parts: Collection[str], said: Iterable[Claim]) -> list[str]:
-    """Names of codes whose scales are missing: matrices of integers that are named like weights; and FP8,
-    which can be values by itself, where a config.json says that it is quantized.
+def lost_scales(
+    tensors: Iterable[LazyTensor], parts: Collection[str], said: Iterable[Claim]
+) -> tuple[list[str], list[str]]:
+    """Names of codes whose scales are missing, and of what is perhaps such codes.
+
+    Matrices of integers that are named like weights are codes where anything else is quantized, or said to be;
+    FP8, which can be values by itself, where a config.json says so.
 
     Args:
         parts: stored names of codes that have their scales, and of these.
         said: all that the source says of how it is quantized.
     """
-    scaled = any(not one.conventions or any(catalog.convention(name).config for name in one.conventions)
-                 for one in said)  # fmt: skip
-    return [
-        tensor.name
+    said = list(said)
+    configured = any(
+        not one.conventions or any(catalog.convention(name).config for name in one.conventions) for one in said
+    )
+    idle = [
+        tensor
         for tensor in tensors
-        if tensor.name not in parts
-        and len(tensor.spec.shape) > 1
-        and tensor.name.endswith(_WEIGHTS)
-        and (tensor.spec.dtype.kind in ("int", "uint") or (scaled and tensor.spec.dtype.name in _FP8))
+        if tensor.name not in parts and len(tensor.spec.shape) > 1 and tensor.name.endswith(_WEIGHTS)
     ]
+    whole = [tensor.name for tensor in idle if tensor.spec.dtype.kind in ("int", "uint")]
+    halves = [tensor.name for tensor in idle if configured and tensor.spec.dtype.name in _FP8]
+    return (whole + halves, []) if said or parts else (halves, whole)
 
 
 def adapters(source: Source) -> tuple[list[str], bool]:

@@ -81,6 +81,9 @@ def _foreign(judged: Judged, way: Way, facts: Examined, words: Said | None) -> J
 def _plain(judged: Judged, one: Program, way: Way, facts: Examined) -> Judged:
     if not way.plain:
         return judged.refuse("it is not quantized as it needs", one.advice(None if facts.family is None else facts.family.name))
+    if facts.integers:
+        what = f"{facts.integers[0]} holds integers and has no scale"
+        judged = judged.doubt(f"{what}: whether they are values cannot be told")
     if facts.bare_fp8 and not way.bare_fp8:
         return judged.change(f"{facts.bare_fp8} tensors are FP8 without a scale", "--cast", "bf16")
     return judged
