@@ -121,7 +121,9 @@ def _program(name: str) -> Iterator[str]:
 def _model(name: str) -> Iterator[str]:
     one = model(name)
     names = [stored for group in one.groups for stored in group.names]
-    for twice in sorted({stored for stored in names if names.count(stored) > 1 and not _several(one, stored)}):
+    for twice in sorted(
+        {stored for stored in names if names.count(stored) > 1 and not _several(one, stored)}
+    ):
         yield f"{twice} stands there twice, under no condition"
 
 

@@ -22,7 +22,9 @@ import transcode as tc
 from transcode.consumers.doctor import CONVERT, NO, UNKNOWN, YES, diagnose
 
 transformers = pytest.importorskip("transformers")
-pytest.importorskip("compressed_tensors", reason="needs compressed-tensors, which is a development dependency")
+pytest.importorskip(
+    "compressed_tensors", reason="needs compressed-tensors, which is a development dependency"
+)
 
 SIZES = {
     "num_hidden_layers": 3, "vocab_size": 64, "hidden_size": 128, "intermediate_size": 256, "num_attention_heads": 2,
@@ -35,7 +37,9 @@ Q1 = "model.layers.1.self_attn.q_proj"
 def logits(folder: Path) -> torch.Tensor | None:
     """Of a model that is loaded whole; None where it is not."""
     try:
-        model, info = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, output_loading_info=True)
+        model, info = transformers.AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.bfloat16, output_loading_info=True
+        )
         with torch.no_grad():
             out: torch.Tensor = model(IDS).logits.float().flatten()
     except Exception:  # whatever it is that a loader raises
@@ -94,11 +98,15 @@ def unsaid(key: str) -> Change:
 
 
 def group(**values: Any) -> Change:
-    return lambda config: [one.update(values) for one in config["quantization_config"]["config_groups"].values()]
+    return lambda config: [
+        one.update(values) for one in config["quantization_config"]["config_groups"].values()
+    ]
 
 
 def weights(**values: Any) -> Change:
-    return lambda config: [one["weights"].update(values) for one in config["quantization_config"]["config_groups"].values()]
+    return lambda config: [
+        one["weights"].update(values) for one in config["quantization_config"]["config_groups"].values()
+    ]
 
 
 def over_plain(method: str) -> Change:
@@ -182,7 +190,9 @@ def change(source: Path, out: Path, config: Change | None, tensors: Change | Non
     return out
 
 
-@pytest.mark.parametrize(("what", "base", "config", "tensors", "answer"), CASES, ids=[case[0] for case in CASES])
+@pytest.mark.parametrize(
+    ("what", "base", "config", "tensors", "answer"), CASES, ids=[case[0] for case in CASES]
+)
 def test_answers_are_what_transformers_does(
     what: str, base: str, config: Change | None, tensors: Change | None, answer: str,
     bases: dict[str, Path], expected: torch.Tensor, tmp_path: Path,

@@ -50,6 +50,8 @@ class Expression:
         except SyntaxError:
             raise ValueError(f"{text!r} is no expression") from None
         for node in ast.walk(tree):
+            if isinstance(node, ast.Compare) and len(node.ops) > 1:
+                raise ValueError(f"{text!r}: a chain of comparisons is not understood here")
             if not isinstance(node, (*_OTHERS, *_BINARY, *_COMPARED)):
                 raise ValueError(f"{text!r}: {type(node).__name__} is not understood here")
         self.text = text

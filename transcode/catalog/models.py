@@ -163,7 +163,7 @@ def _parsed(path: Path, _version: tuple[int, int]) -> Model:
         ),
         (
             *(() if base is None else base.spare),
-            *(child.at(lambda child=child: re.compile(child.string())) for child in _listed(top.find("spare"))),
+            *map(_regex, _listed(top.find("spare"))),
         ),
         tuple(top.get("other_with", strict.Node.strings, ())),
     )
@@ -173,7 +173,9 @@ def _parsed(path: Path, _version: tuple[int, int]) -> Model:
         asked = [*group.each.values(), *(one for sizes in group.names.values() for one in sizes)]
         for expression in (*asked, *(() if group.when is None else (group.when,)), *loaded.where.values()):
             if unknown := expression.names - known - group.each.keys():
-                raise top.need("model").error(f"{expression.text} asks for {min(unknown)}, which has no default")
+                raise top.need("model").error(
+                    f"{expression.text} asks for {min(unknown)}, which has no default"
+                )
     return loaded
 
 
@@ -208,4 +210,14 @@ def _expressions(node: strict.Node) -> dict[str, Expression]:
 
 
 def _expression(node: strict.Node) -> Expression:
-    return node.at(lambda: Expression(str(node.plain())))
+    try:
+        return Expression(node.text())
+    except ValueError as error:
+        raise node.error(str(error)) from None
+
+
+def _regex(node: strict.Node) -> re.Pattern[str]:
+    try:
+        return re.compile(node.string())
+    except re.error as error:
+        raise node.error(f"{node.text()!r} is no regular expression: {error}") from None

@@ -12,7 +12,18 @@ from . import strict
 from .folders import dated, find, listing
 from .models import KEYS
 
-__all__ = ["IGNORED", "PLACES", "REFUSED", "Gguf", "Method", "Program", "Statements", "Way", "program", "programs"]
+__all__ = [
+    "IGNORED",
+    "PLACES",
+    "REFUSED",
+    "Gguf",
+    "Method",
+    "Program",
+    "Statements",
+    "Way",
+    "program",
+    "programs",
+]
 
 PLACES = ("file", "folder", "either")
 _CONTAINERS = ("safetensors", "torch")

@@ -58,6 +58,8 @@ def _summary(inspected: Inspection) -> None:
     """What it is, on a few lines."""
     from .table import DEFAULT_WIDTH, ended, size, width
 
+    from ..consumers.inspection import missing_scales
+
     family = inspected.family
     _line("path", str(inspected.path), whole=True)
     _line("family", "unknown" if family is None else f"{family}: {inspected.family_title}")
@@ -67,6 +69,8 @@ def _summary(inspected: Inspection) -> None:
         _line("quantized", str(quantized))
         for statement in quantized.by:
             _line("", statement)
+    if inspected.lost:
+        _line("" if inspected.quantized else "quantized", missing_scales(inspected.lost))
     if (record := inspected.made) is not None:
         steps = " | ".join(record["steps"]) or f"written for {record.get('convention', 'nobody')}"
         _line("made by", f"transcode {record.get('version', '')}: {steps}")

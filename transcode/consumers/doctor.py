@@ -16,6 +16,7 @@ from .. import catalog
 from ..catalog.programs import Gguf, Program, Way, program, programs
 from ..core.text import count
 from .examined import Examined, examine
+from .inspection import missing_scales
 from .judged import Judged
 from .structure import structure
 from .taken import values
@@ -90,7 +91,11 @@ def _verdict(one: Program, facts: Examined) -> Verdict:
         return _of_gguf(one, one.gguf, facts)
     if facts.lost:
         return Verdict(
-            one.name, one.title, NO, (_lost(facts),), "take the scales from where it comes from, or make it again"
+            one.name,
+            one.title,
+            NO,
+            (_lost(facts),),
+            "take the scales from where it comes from, or make it again",
         )
     if facts.adapter is not None:
         return Verdict(
@@ -124,8 +129,7 @@ def _of_gguf(one: Program, rule: Gguf | None, facts: Examined) -> Verdict:
 
 
 def _lost(facts: Examined) -> str:
-    named = ", ".join(facts.lost[:3]) + (f" and {len(facts.lost) - 3} more" if len(facts.lost) > 3 else "")
-    return f"quantized, and the {'scale' if len(facts.lost) == 1 else 'scales'} of {named} {'is' if len(facts.lost) == 1 else 'are'} missing"
+    return f"quantized, and {missing_scales(facts.lost)}"
 
 
 def _advice(one: Program, facts: Examined) -> str | None:

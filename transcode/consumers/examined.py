@@ -132,13 +132,10 @@ class Examined:
         for name in self.files:
             base, ending = name[: -len(self.suffix)], name[-len(self.suffix) :]
             shard = modelsets.shard(base)
-            if ending != self.suffix or (base != stem and (shard is None or base != _numbered(stem, shard))):
+            named = base if shard is None else f"{shard['stem']}{base[shard.end('count') :]}"
+            if ending != self.suffix or named != stem:
                 return False
         return True
-
-
-def _numbered(stem: str, shard: Mapping[str, str]) -> str:
-    return f"{stem}-{shard['number']}-of-{shard['count']}"
 
 
 def examine(path: str | os.PathLike[str]) -> Examined:

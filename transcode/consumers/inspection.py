@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,11 +30,13 @@ __all__ = [
     "inside",
     "inspect",
     "lost_scales",
+    "missing_scales",
 ]
 
 _MARKER = ".comfy_quant"
 _LONGEST_MARKER = 4096
 _ADAPTER = "adapter_config.json"
+_NAMED = 3
 _INSIDE = " inside"
 _WEIGHTS = (".weight", ".weight_packed")
 _FP8 = ("F8_E4M3", "F8_E5M2")
@@ -159,8 +161,8 @@ def lost_scales(
 ) -> tuple[list[str], list[str]]:
     """Names of codes whose scales are missing, and of what is perhaps such codes.
 
-    Matrices of integers that are named like weights are codes where anything else is quantized, or said to be;
-    FP8, which can be values by itself, where a config.json says so.
+    Matrices of integers that are named like weights are codes where anything else is quantized, or said to
+    be; FP8, which can be values by itself, where a config.json says so.
 
     Args:
         parts: stored names of codes that have their scales, and of these.
@@ -168,7 +170,8 @@ def lost_scales(
     """
     said = list(said)
     configured = any(
-        not one.conventions or any(catalog.convention(name).config for name in one.conventions) for one in said
+        not one.conventions or any(catalog.convention(name).config for name in one.conventions)
+        for one in said
     )
     idle = [
         tensor
@@ -180,8 +183,16 @@ def lost_scales(
     return (whole + halves, []) if said or parts else (halves, whole)
 
 
+def missing_scales(names: Sequence[str]) -> str:
+    """In words, for codes of these names."""
+    if len(names) == 1:
+        return f"the scale of {names[0]} is missing"
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"the scales of {', '.join(names[:_NAMED])}{more} are missing"
+
+
 def adapters(source: Source) -> tuple[list[str], bool]:
-    """What kind of adapter it is, with its rank where it has one; and whether most of its tensors are of it."""
+    """What kind of adapter it is, with its rank where it has one; and whether most tensors are of it."""
     names = lora_names()
     held = [tensor for tensor in source.tensors if names.holds(tensor.name)]
     if held and 2 * len(held) > len(source.tensors):

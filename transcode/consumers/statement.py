@@ -108,7 +108,9 @@ def _agreeing(judged: Judged, method: str, words: Json, facts: Examined) -> Judg
         module = name.removesuffix(".weight")
         if dialect.covering and (covered := dialect.covers(words, module)) is not True:
             if covered is None:
-                return judged.doubt(f"which layers are quantized, {CONFIG} says by classes that are not known here")
+                return judged.doubt(
+                    f"which layers are quantized, {CONFIG} says by classes that are not known here"
+                )
             why = f"{CONFIG} says that {module} is not quantized, and it is {reading.scheme.name}"
             return judged.refuse(why, f"correct {CONFIG}")
         if (odd := dialect.contradicts(words, module, reading.scheme)) is not None:

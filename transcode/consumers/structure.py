@@ -16,8 +16,6 @@ __all__ = ["structure"]
 _ENOUGH = 1000
 """Missing tensors after which no more are looked for: a config may ask for any number of them."""
 
-_MODEL_TYPE = KEYS["transformers"]
-
 
 def structure(judged: Judged, way: Way, facts: Examined) -> Judged:
     """Compare what config.json says with the tensors, where the program builds a class by it; else compare the
@@ -37,8 +35,9 @@ def _table(judged: Judged, library: str, config: Mapping[str, object]) -> tuple[
     name = config.get(key)
     if name is None:
         why = f"{CONFIG} has no {key}, by which {library} finds the class"
-        # The classes of diffusers can be called by their names, AutoModel cannot.
-        return None, judged.refuse(why, f"put {key} into {CONFIG}") if key == _MODEL_TYPE else judged.doubt(why)
+        if key == KEYS["diffusers"]:  # its classes can be called by their names, AutoModel finds none
+            return None, judged.doubt(why)
+        return None, judged.refuse(why, f"put {key} into {CONFIG}")
     if not isinstance(name, str):
         return None, judged.refuse(f"{CONFIG}: {key} is {name!r:.40}, not a text")
     table = model(name) if name in models() else None
@@ -49,7 +48,9 @@ def _table(judged: Judged, library: str, config: Mapping[str, object]) -> tuple[
             return None, judged.doubt(f"with {other}, {library} takes another class than {table.class_name}")
     listed = config.get("architectures")
     if isinstance(listed, list) and listed and listed[0] != table.class_name:
-        return None, judged.doubt(f"{CONFIG} names {listed[0]!r:.60}: which tensors that has is not known here")
+        return None, judged.doubt(
+            f"{CONFIG} names {listed[0]!r:.60}: which tensors that has is not known here"
+        )
     return table, judged
 
 
@@ -75,11 +76,10 @@ def _compared(judged: Judged, table: Model, facts: Examined) -> Judged:
     if odd:
         more = f" ({len(odd) - 1} more)" if len(odd) > 1 else ""
         judged = judged.refuse(f"{odd[0]}{more}", whole)
-    spare = [pattern for pattern in table.spare]
     left = [
         name
         for name in held
-        if name not in wanted and not any(pattern.fullmatch(name) for pattern in spare)
+        if name not in wanted and not any(pattern.fullmatch(name) for pattern in table.spare)
     ]
     if missing or not left:
         return judged

@@ -80,7 +80,9 @@ def _foreign(judged: Judged, way: Way, facts: Examined, words: Said | None) -> J
 
 def _plain(judged: Judged, one: Program, way: Way, facts: Examined) -> Judged:
     if not way.plain:
-        return judged.refuse("it is not quantized as it needs", one.advice(None if facts.family is None else facts.family.name))
+        return judged.refuse(
+            "it is not quantized as it needs", one.advice(None if facts.family is None else facts.family.name)
+        )
     if facts.integers:
         what = f"{facts.integers[0]} holds integers and has no scale"
         judged = judged.doubt(f"{what}: whether they are values cannot be told")

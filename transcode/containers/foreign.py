@@ -88,7 +88,9 @@ def _header(head: bytes) -> Gguf:
     order = "<" if int.from_bytes(head[4:8], "little") & 0xFFFF else ">"
     version, tensors, keys = struct.unpack_from(f"{order}IQQ", head, 4)
     if version not in (2, 3):
-        return Gguf(version, tensors, None, f"is a GGUF file of version {version}, which nobody reads any more")
+        return Gguf(
+            version, tensors, None, f"is a GGUF file of version {version}, which nobody reads any more"
+        )
     if not tensors:
         return Gguf(version, 0, None, "is a GGUF file without tensors")
     return Gguf(version, tensors, _architecture(head, order, keys))

@@ -33,7 +33,9 @@ class CompressedTensors(Dialect):
         """See :meth:`.dialect.Dialect.state`."""
         members: dict[str, list[str]] = {}
         for module, tensor in layers.quantized.items():
-            members.setdefault(json.dumps(_group(tensor.scheme, calibrated=calibrated(tensor))), []).append(module)
+            members.setdefault(json.dumps(_group(tensor.scheme, calibrated=calibrated(tensor))), []).append(
+                module
+            )
         # All linear layers are of the largest group but those that are named: names go before types of
         # modules.
         ranked = sorted(members, key=lambda text: -len(members[text]))
@@ -78,7 +80,6 @@ class CompressedTensors(Dialect):
         form = sparsity.get("format") if isinstance(sparsity, dict) else None
         return None if form in (None, "dense") else f"sparsity_config with format {form!r}"
 
-
     def covers(self, statement: Json, module: str) -> bool | None:
         """See :meth:`.dialect.Dialect.covers`; ``utils/match.py`` of compressed-tensors."""
         if any(_matches(module, target) for target in _texts(statement.get("ignore"))):
@@ -89,9 +90,11 @@ class CompressedTensors(Dialect):
         return None if any(_is_class(target) for target in targets) else False
 
     def contradicts(self, statement: Json, module: str, scheme: Any) -> str | None:
-        """See :meth:`.dialect.Dialect.contradicts`: the group whose targets name it, else that of its type."""
+        """See :meth:`.dialect.Dialect.contradicts`: by the group that names it, else that of its type."""
         groups = list(_groups(statement))
-        named = (one for one in groups if any(_matches(module, target) for target in _texts(one.get("targets"))))
+        named = (
+            one for one in groups if any(_matches(module, target) for target in _texts(one.get("targets")))
+        )
         typed = (one for one in groups if _LINEAR in _texts(one.get("targets")))
         group = next(named, None) or next(typed, None)
         weights = None if group is None else group.get("weights")
@@ -109,7 +112,11 @@ class CompressedTensors(Dialect):
             if meant["weights"][key] is not None and stated.get(key) != meant["weights"][key]:
                 return f"{key} {stated.get(key)!r:.40}"
         form = group.get("format") or None
-        return None if form in (None, meant["format"], *_SAME_CODES.get(meant["format"], ())) else f"format {form!r}"
+        return (
+            None
+            if form in (None, meant["format"], *_SAME_CODES.get(meant["format"], ()))
+            else f"format {form!r}"
+        )
 
 
 _LINEAR = "Linear"
