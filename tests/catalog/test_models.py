@@ -119,6 +119,11 @@ def test_defaults_are_those_of_the_class(name):
             assert (list(told) if isinstance(told, tuple) else told) == default, key
 
 
+def test_any_number_of_layers_costs_nothing_ahead():
+    names = model("llama").tensors({"num_hidden_layers": 10**15})
+    assert len([next(names) for _ in range(50)]) == 50
+
+
 @pytest.mark.parametrize(
     ("config", "why"),
     [

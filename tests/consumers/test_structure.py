@@ -233,3 +233,58 @@ def test_names_of_files(name: str, bases: dict[str, Path], tmp_path: Path) -> No
     else:
         (out / "model.safetensors").rename(out / name)
     assert (diagnose(out).of("transformers").answer == YES) == (logits(out) is not None)
+
+
+WAN = {
+    "num_layers": 3,
+    "num_attention_heads": 2,
+    "attention_head_dim": 12,
+    "ffn_dim": 32,
+    "text_dim": 16,
+    "freq_dim": 8,
+}
+
+DIFFUSERS: list[tuple[str, Change | None, Change | None, str]] = [
+    ("as it is", None, None, YES), ("no class", drop("_class_name"), None, UNKNOWN),
+    ("too many layers", put(num_layers=4), None, NO), ("too few layers", put(num_layers=2), None, NO),
+    ("no to_q in one block", None, without("blocks.1.attn1.to_q.weight"), NO), ("wider", put(ffn_dim=64), None, NO),
+    ("a text as a number", put(num_layers="3"), None, NO), ("something else", None, add("foo", 2), UNKNOWN),
+    *((f"{method} over plain", put(quantization_config={"quant_method": method}), None, NO) for method in ("gptq", "torchao", "wonder")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("what", "config", "tensors", "answer"), DIFFUSERS, ids=[case[0] for case in DIFFUSERS]
+)
+def test_answers_are_what_diffusers_does(
+    what: str, config: Change | None, tensors: Change | None, answer: str, tmp_path: Path
+) -> None:
+    diffusers = pytest.importorskip("diffusers")
+    diffusers.WanTransformer3DModel(**WAN).save_pretrained(tmp_path / "base")
+    source = tmp_path / "base"
+    (source / "diffusion_pytorch_model.safetensors").rename(source / "model.safetensors")
+    out = change(source, tmp_path / "model", config, tensors)
+    (out / "model.safetensors").rename(out / "diffusion_pytorch_model.safetensors")
+    verdict = diagnose(out).of("diffusers")
+    assert verdict.answer == answer, verdict
+    try:
+        _, info = diffusers.WanTransformer3DModel.from_pretrained(out, output_loading_info=True)
+        loads = not any(info.values())
+    except Exception:  # whatever it is that a loader raises
+        loads = False
+    if answer != UNKNOWN:
+        assert loads == (answer == YES)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "null", '{"model_type": "../llama"}', '{"model_type": "llama", "num_hidden_layers": 1000000000000}',
+                                  '{"model_type": "llama", "hidden_size": NaN}', '{"model_type": "llama", "num_hidden_layers": -1}'])  # fmt: skip
+def test_malformed_configs_are_never_a_yes(text: str, bases: dict[str, Path], tmp_path: Path) -> None:
+    shutil.copytree(bases["plain"], out := tmp_path / "model")
+    (out / "config.json").write_text(text)
+    assert {diagnose(out).of(name).answer for name in ("transformers", "vllm", "sglang")} <= {NO, UNKNOWN}
+
+
+def test_an_adapter_beside_it(bases: dict[str, Path], tmp_path: Path) -> None:
+    shutil.copytree(bases["plain"], out := tmp_path / "model")
+    (out / "adapter_config.json").write_text("{}")
+    assert diagnose(out).of("transformers").answer == UNKNOWN

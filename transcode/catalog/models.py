@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +90,7 @@ class Model:
         values = self.values(config)
         for group in self.groups:
             counts = [self._asked(many, values) for many in group.each.values()]
-            for numbers in product(*map(range, counts)):
+            for numbers in _counted(counts):
                 letters = dict(zip(group.each, numbers, strict=True))
                 if group.when is not None and not self._asked(group.when, values | letters):
                     continue
@@ -109,6 +108,16 @@ class Model:
         except (ArithmeticError, LookupError, TypeError):
             stated = ", ".join(f"{key} {values[key]!r}" for key in sorted(expression.names & values.keys()))
             raise Misstated(f"{expression.text} cannot be computed of {stated}") from None
+
+
+def _counted(counts: list[int]) -> Iterator[tuple[int, ...]]:
+    """All numbers below these, one after the other: a config may say any, so that none are made ahead."""
+    if not counts:
+        yield ()
+        return
+    for first in range(counts[0]):
+        for others in _counted(counts[1:]):
+            yield (first, *others)
 
 
 _KINDS = {bool: "true or false", int: "a whole number", str: "a text", list: "a list"}

@@ -56,9 +56,8 @@ def inspect(
 
 def _summary(inspected: Inspection) -> None:
     """What it is, on a few lines."""
-    from .table import DEFAULT_WIDTH, ended, size, width
-
     from ..consumers.inspection import missing_scales
+    from .table import DEFAULT_WIDTH, ended, size, width
 
     family = inspected.family
     _line("path", str(inspected.path), whole=True)

@@ -149,6 +149,10 @@ def _judge(one: Program, way: Way, facts: Examined) -> Judged:
     if way.config and facts.config is None:
         why = facts.config_broken or "no config.json beside it"
         judged = judged.refuse(why, "put the model's config.json and tokenizer beside it")
+    if way.place == "file" and facts.folder and facts.config is not None and any(w.config for w in one.ways):
+        return judged.refuse(f"it is a folder with a config.json, which {way.by} does not read")
+    if way.models == "transformers" and facts.tuned:
+        judged = judged.doubt("an adapter's config beside it names what is loaded instead, or in addition")
     judged = values(judged, one, way, facts)
     judged = structure(judged, way, facts)
     if judged.convertible:

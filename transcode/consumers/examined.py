@@ -21,7 +21,7 @@ from ..errors import FormatError, PlanError
 from .config.stated import CONFIG, Json
 from .evidence import claims
 from .group import Reading
-from .inspection import adapters, detected, inside, lost_scales
+from .inspection import ADAPTER, adapters, detected, inside, lost_scales
 from .recognise import Stored, decipher, plain_fp8, stored_quantized
 
 __all__ = ["Examined", "examine"]
@@ -58,6 +58,7 @@ class Examined:
         integers: names of matrices of integers of which nothing says whether they are codes.
         uneven: how blocks differ that should be alike, in words; None where they do not.
         shapes: of all tensors by their own names, scales left out; None where it is not known.
+        tuned: whether an adapter's config lies beside them.
         indexed: whether an index of the files lies beside them.
         config: config.json; None where there is none.
         config_broken: why it cannot be read; None where it can, or there is none.
@@ -88,6 +89,7 @@ class Examined:
     integers: tuple[str, ...] = ()
     uneven: str | None = None
     shapes: Mapping[str, tuple[int, ...] | None] = field(default_factory=dict)
+    tuned: bool = False
     indexed: bool = False
     config: Json | None = None
     config_broken: str | None = None
@@ -218,6 +220,7 @@ def _facts(path: Path, source: Source) -> Examined:
         integers=tuple(integers),
         uneven=_uneven(shapes, family),
         shapes=shapes,
+        tuned=any(side.name == ADAPTER for side in source.side_files),
         indexed=_indexed(source),
         config=config,
         config_broken=config_broken,

@@ -22,6 +22,7 @@ from . import record
 from .evidence import Claim, claims, layers
 
 __all__ = [
+    "ADAPTER",
     "Inspected",
     "Logical",
     "Quantized",
@@ -33,9 +34,11 @@ __all__ = [
     "missing_scales",
 ]
 
+ADAPTER = "adapter_config.json"
+"""What peft writes beside an adapter."""
+
 _MARKER = ".comfy_quant"
 _LONGEST_MARKER = 4096
-_ADAPTER = "adapter_config.json"
 _NAMED = 3
 _INSIDE = " inside"
 _WEIGHTS = (".weight", ".weight_packed")
@@ -212,7 +215,7 @@ def adapters(source: Source) -> tuple[list[str], bool]:
                 for kind in said
             ]
         return said, True
-    if any(path.name == _ADAPTER for path in source.side_files):
+    if any(path.name == ADAPTER for path in source.side_files):
         return ["adapter"], False
     return (["LoRA inside"] if held else []), False
 
