@@ -11,8 +11,9 @@ VALUES = {"a": 7, "b": 2, "none": None, "flag": True, "listed": [1, 3]}
 
 @pytest.mark.parametrize(
     "text",
-    ["a * b + 1", "a - b", "a // b % 2", "not flag or a == 7", "a in listed", "b not in listed", "none is None",
-     "a is not None and a > b", "listed[1] * b", "a != 7", "a <= 7", "a < b or a >= 7", "12"],
+    ["a * b + 1", "a - b", "a // b % 2", "not flag or a == 7", "a in listed",
+     "b not in listed", "none is None", "a is not None and a > b", "listed[1] * b",
+     "a != 7", "a <= 7", "a < b or a >= 7", "12"],
 )  # fmt: skip
 def test_as_python_has_it(text):
     assert Expression(text).of(VALUES) == eval(text, {}, dict(VALUES))

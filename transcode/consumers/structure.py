@@ -18,8 +18,8 @@ _ENOUGH = 1000
 
 
 def structure(judged: Judged, way: Way, facts: Examined) -> Judged:
-    """Compare what config.json says with the tensors, where the program builds a class by it; else compare the
-    blocks with each other.
+    """Compare the tensors with what config.json says, where the program builds a class by it; else the blocks
+    with each other.
     """
     if way.models is None or facts.config is None:
         return _blocks(judged, facts, certain=True)
