@@ -68,6 +68,9 @@ ELSEWHERE = {
     "schemes/meant": "test_meant.py",
     "meta/*": "meta/test_meta.py",
     # what is seen on a terminal
+    "consumers/judged": "consumers/test_doctor.py",
+    "consumers/taken": "consumers/test_doctor.py",
+    "consumers/statement": "consumers/test_structure.py",
     "consumers/inspection": "cli/test_inspect.py",
     "consumers/examined": "consumers/test_doctor.py",
     "catalog/contents": "cli/test_listing.py",

@@ -22,6 +22,7 @@ from transcode.catalog.contents import contents
 from transcode.catalog.foreign import foreign
 from transcode.catalog.lora import lora_names
 from transcode.catalog.lora_tables import lora_tables
+from transcode.catalog.models import Model, model
 from transcode.catalog.nunchaku import modules
 from transcode.catalog.profiles import profile
 from transcode.catalog.programs import program
@@ -117,12 +118,26 @@ def _program(name: str) -> Iterator[str]:
             catalog.convention(way.writes)
 
 
+def _model(name: str) -> Iterator[str]:
+    one = model(name)
+    names = [stored for group in one.groups for stored in group.names]
+    for twice in sorted(
+        {stored for stored in names if names.count(stored) > 1 and not _several(one, stored)}
+    ):
+        yield f"{twice} stands there twice, under no condition"
+
+
+def _several(one: Model, stored: str) -> bool:
+    return all(group.when is not None for group in one.groups if stored in group.names)
+
+
 CHECKS: dict[str, Callable[[str], Iterator[str]]] = {
     "families": _family,
     "conventions": _convention,
     "profiles": _profile,
     "lora": _lora,
     "foreign": _foreign,
+    "models": _model,
     "nunchaku": _nunchaku,
     "programs": _program,
 }

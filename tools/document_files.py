@@ -169,8 +169,9 @@ def wan_nvfp4(path: Path) -> None:
 
 
 def gguf(path: Path) -> None:
-    """The header of a GGUF file of version 3, without tensors: ``ggml/docs/gguf.md``."""
-    path.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 0))
+    """The header of a GGUF file of version 3, as far as its architecture: ``ggml/docs/gguf.md``."""
+    key, value = (struct.pack("<Q", len(text)) + text for text in (b"general.architecture", b"llama"))
+    path.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 1, 1) + key + struct.pack("<I", 8) + value)
 
 
 def svdquant(path: Path) -> None:

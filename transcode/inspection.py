@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .consumers import inspection
-from .consumers.inspection import Logical, Quantized
+from .consumers.inspection import Logical, Quantized, missing_scales
 from .containers.source import open_source
 from .core import arguments
 from .core.shown import Overview, Shown, Table
@@ -48,6 +48,7 @@ class Inspection(Shown):
         quantized: how; None where nothing is.
         made: the record of how it was made: ``version``, ``steps`` (kinds, with the scheme), ``digest``.
         unused: patterns that matched no tensor.
+        lost: stored names of codes whose scales are missing.
     """
 
     path: Path
@@ -64,6 +65,7 @@ class Inspection(Shown):
     quantized: Quantized | None
     made: Mapping[str, Any] | None
     unused: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
 
     @property
     def nbytes(self) -> int:
@@ -86,6 +88,7 @@ class Inspection(Shown):
             "family": self.family,
             "kinds": list(self.kinds),
             "quantized": None if self.quantized is None else self.quantized.to_json(),
+            "lost_scales": list(self.lost),
             "made": None if self.made is None else dict(self.made),
             "files": [
                 {"path": str(file.path), "size": file.size, "tensors": file.tensors} for file in self.files
@@ -111,6 +114,7 @@ class Inspection(Shown):
             f"family {'unknown' if self.family is None else f'{self.family}: {self.family_title}'}",
             *([f"is {', '.join(self.kinds)}"] if self.kinds else []),
             *([f"quantized: {self.quantized}"] if self.quantized is not None else []),
+            *([missing_scales(self.lost)] if self.lost else []),
             f"dtypes {', '.join(dtypes)}",
         ]
         if self.metadata:
@@ -162,4 +166,5 @@ def inspect(
         inspected.quantized,
         inspected.made,
         tuple(selector.unused()),
+        inspected.lost,
     )

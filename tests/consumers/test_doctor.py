@@ -25,6 +25,11 @@ LLAMA = {
     **{f"{LAYER}.mlp.{one}_proj.weight": (256, 256) for one in ("gate", "up", "down")},
 }  # fmt: skip
 
+CONFIG = {
+    "architectures": ["LlamaForCausalLM"], "model_type": "llama", "torch_dtype": "bfloat16", "hidden_size": 256,
+    "intermediate_size": 256, "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 4, "vocab_size": 64,
+}  # fmt: skip
+
 
 def answers(path):
     return {one.program: one.answer for one in diagnose(path).verdicts}
@@ -37,8 +42,7 @@ def llama(tmp_path):
     folder.mkdir()
     tensors = {name: torch.randn(shape).bfloat16() for name, shape in LLAMA.items()}
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
-    config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "torch_dtype": "bfloat16"}
-    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "config.json").write_text(json.dumps(CONFIG))
     return folder
 
 
@@ -56,6 +60,7 @@ def test_every_rule_names_what_there_is():
                 assert set(spellings) <= catalog.family(family).spellings.keys()
             assert set(way.foreign) <= titles
             assert way.writes is None or catalog.convention(way.writes)
+            assert way.statements is None or way.config
         assert set(one.never) <= set(catalog.families())
     for convention in catalog.every_convention():
         for rule in convention.schemes.values():
@@ -68,6 +73,7 @@ def test_every_rule_names_what_there_is():
 def test_transformers_and_diffusers_say_the_same_of_quantizers():
     """Their own tables of quantizers, against what the catalog says that they load."""
     auto = pytest.importorskip("transformers.quantizers.auto").AUTO_QUANTIZER_MAPPING
+    assert program("transformers").ways[0].statements.methods.keys() == auto.keys()
     assert {"compressed-tensors", "fp8", "mxfp4"} <= auto.keys()
     assert "modelopt" not in auto
     (way,) = program("transformers").ways
@@ -80,6 +86,7 @@ def test_transformers_and_diffusers_say_the_same_of_quantizers():
         assert (title in way.foreign) == (key in auto)
     pretrained = next(way for way in program("diffusers").ways if way.by == "from_pretrained")
     auto = pytest.importorskip("diffusers.quantizers.auto").AUTO_QUANTIZER_MAPPING
+    assert pretrained.statements.methods.keys() == auto.keys()
     for title, key in (
         ("SDNQ", "sdnq"),
         ("Nunchaku Lite", "nunchaku_lite"),
@@ -88,6 +95,20 @@ def test_transformers_and_diffusers_say_the_same_of_quantizers():
         ("AWQ", "awq"),
     ):
         assert (title in pretrained.foreign) == (key in auto)
+
+
+def test_transformers_reads_gguf_of_these():
+    known = pytest.importorskip("transformers.modeling_gguf_pytorch_utils").GGUF_SUPPORTED_ARCHITECTURES
+    rule = program("transformers").gguf
+    assert set(known) - {"general", "tokenizer"} <= set(rule.architectures)
+    # Written otherwise in files: load_gguf_checkpoint of the same module.
+    assert set(rule.architectures) - set(known) == {
+        "qwen2moe",
+        "qwen3moe",
+        "gpt-oss",
+        "minimax-m2",
+        "t5encoder",
+    }
 
 
 @pytest.mark.parametrize(
@@ -179,7 +200,7 @@ def test_what_vllm_and_transformers_do_not_read_of_one_convention(llama, tmp_pat
         | tc.write(tmp_path / "b", convention="compressed_tensors")
     )
     told = diagnose(tmp_path / "b")
-    assert [told.of(name).answer for name in ("vllm", "transformers", "sglang")] == [YES, YES, CONVERT]
+    assert [told.of(name).answer for name in ("vllm", "transformers", "sglang")] == [YES, CONVERT, CONVERT]
     assert "dequantize=True" in " ".join(told.of("transformers").why)
 
 
@@ -193,12 +214,17 @@ def test_experts(tmp_path):
         for one in ("gate", "up", "down")
     }
     dense = {name: shape for name, shape in LLAMA.items() if ".mlp." not in name}
+    dense |= {f"{LAYER}.self_attn.{one}_norm.weight": (64,) for one in "qk"}
     tensors = {name: torch.randn(shape).bfloat16() for name, shape in {**dense, **experts}.items()}
     save_file(
         {**tensors, f"{LAYER}.mlp.gate.weight": torch.randn(2, 256).bfloat16()}, folder / "model.safetensors"
     )
     (folder / "config.json").write_text(
-        json.dumps({"architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe"})
+        json.dumps(
+            CONFIG
+            | {"architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe", "head_dim": 64}
+            | {"num_experts": 2, "moe_intermediate_size": 256}
+        )
     )
     tc.open(folder) | tc.quantize("nvfp4") | tc.write(tmp_path / "q", convention="compressed_tensors")
     told = diagnose(tmp_path / "q")
@@ -215,10 +241,13 @@ def test_rows_that_only_some_loaders_refuse(llama, tmp_path):
     name = f"{LAYER}.self_attn.o_proj.weight"
     tensors[name] = tensors[name].view(torch.uint8)[:192].view(torch.float8_e4m3fn)
     save_file(tensors, path, {"format": "pt"})
+    config = json.loads((tmp_path / "q" / "config.json").read_text())
+    config |= {"model_type": "deepseek_v3", "architectures": ["DeepseekV3ForCausalLM"]}
+    (tmp_path / "q" / "config.json").write_text(json.dumps(config))
     told = diagnose(tmp_path / "q")
-    assert told.of("vllm").answer == YES
+    assert told.of("vllm").answer == UNKNOWN  # which tensors that has is not known here
     assert "192 rows" not in " ".join(told.of("vllm").why)
-    assert told.of("transformers").answer == YES
+    assert told.of("transformers").answer == UNKNOWN
     assert "192 rows are not a multiple of 128" in " ".join(told.of("transformers").why)
     assert "with a GPU" in " ".join(told.of("transformers").why)
 
@@ -238,6 +267,18 @@ def test_what_config_json_does_not_say(llama, tmp_path):
     assert verdict.answer == NO
     assert "no config.json beside it" in verdict.why
     assert "put the model's config.json" in verdict.do
+
+
+def gguf_header(architecture):
+    """The beginning of a GGUF file, by llama.cpp's docs/gguf.md of ggml."""
+    import struct
+
+    text = [struct.pack("<Q", len(part)) + part for part in (b"general.architecture", architecture.encode())]
+    return b"GGUF" + struct.pack("<IQQ", 3, 1, 1) + text[0] + struct.pack("<I", 8) + text[1]
+
+
+def _gguf_programs():
+    return {name for name in programs() if program(name).gguf}
 
 
 def test_what_hurts(tmp_path, wan, save):
@@ -261,8 +302,11 @@ def test_what_hurts(tmp_path, wan, save):
     assert told.verdicts[0].do == f"transcode run MODEL DST --lora {lora}"
     gguf = tmp_path / "x.gguf"
     gguf.write_bytes(b"GGUF" + bytes(60))
-    assert answers(gguf) == {name: YES if program(name).gguf else NO for name in programs()}
-    assert answers(gguf)["llama_cpp"] == YES
+    assert set(answers(gguf).values()) == {NO}
+    for architecture, knows in (("llama", {*_gguf_programs()}), ("wan", _gguf_programs() - {"transformers"})):
+        gguf.write_bytes(gguf_header(architecture))
+        assert answers(gguf) == {name: UNKNOWN if name in knows else NO for name in programs()}
+        assert diagnose(gguf).what == (f"GGUF of {architecture}",)
     mixed = save(
         {"blocks.0.a.weight": torch.zeros(4, 4), "blocks.1.a.weight": torch.zeros(4, 4).half()},
         "mixed.safetensors",
@@ -319,4 +363,6 @@ def test_codes_whose_scale_is_lost_are_loaded_by_nobody(llama, tmp_path, cli):
     for index in out.glob("*.index.json"):
         index.unlink()
     assert set(answers(out).values()) == {"no"}
-    assert "and has no scale" in " ".join(cli("doctor", out).out.split())
+    assert "the scale of model.layers.0.mlp.down_proj.weight is missing" in " ".join(
+        cli("doctor", out).out.split()
+    )

@@ -12,7 +12,7 @@ from ..errors import RecipeError
 
 __all__ = ["dated", "find", "folders", "listing"]
 
-_KINDS = ("conventions", "families", "foreign", "lora", "nunchaku", "profiles", "programs")
+_KINDS = ("conventions", "families", "foreign", "lora", "models", "nunchaku", "profiles", "programs")
 """The folders that are read, see formats/README.md."""
 
 _PACKAGE = Path(__file__).resolve().parent.parent
@@ -69,6 +69,7 @@ def find(kind: str, name: str, elsewhere: Callable[[], str | None] = lambda: Non
         "conventions": "convention",
         "profiles": "profile",
         "programs": "program",
+        "models": "model",
     }.get(kind, kind)
     hint = elsewhere() or f"known: {', '.join(known) or 'none'}{guess(name, known)}"
     raise RecipeError(f"unknown {noun} {name!r}", hint=hint)

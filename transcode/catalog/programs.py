@@ -6,14 +6,78 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from . import strict
 from .folders import dated, find, listing
+from .models import KEYS
 
-__all__ = ["PLACES", "Program", "Way", "program", "programs"]
+__all__ = [
+    "IGNORED",
+    "PLACES",
+    "REFUSED",
+    "Gguf",
+    "Method",
+    "Program",
+    "Statements",
+    "Way",
+    "program",
+    "programs",
+]
 
 PLACES = ("file", "folder", "either")
 _CONTAINERS = ("safetensors", "torch")
+
+
+IGNORED, REFUSED = "ignored", "refused"
+
+
+@dataclass(frozen=True)
+class Method:
+    """What a loader asks of a config's words on how tensors are quantized.
+
+    Attributes:
+        plain: what it makes of tensors that are not quantized though the words say so, where that is not
+            certain; None where it surely cannot use them.
+        needs: dotted paths that must be there, ``*`` for any key.
+        takes: dotted path -> the values that it knows. What is not there is fine.
+    """
+
+    plain: str | None = None
+    needs: tuple[str, ...] = ()
+    takes: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Statements:
+    """Where a loader reads how tensors are quantized, and which words it knows.
+
+    Attributes:
+        keys: of config.json, the first that is there counts.
+        any_case: whether it takes a ``quant_method`` in capitals, too.
+        unknown: what becomes of a ``quant_method`` that it does not know: :data:`IGNORED` or :data:`REFUSED`.
+        unnamed: the same for none; None where that is not known.
+        methods: ``quant_method`` -> what it asks for.
+    """
+
+    keys: tuple[str, ...]
+    any_case: bool
+    unknown: str
+    unnamed: str | None
+    methods: Mapping[str, Method]
+
+
+@dataclass(frozen=True)
+class Gguf:
+    """How a program loads GGUF.
+
+    Attributes:
+        by: how, in words.
+        architectures: values of ``general.architecture`` that it knows; empty where that is not known here.
+    """
+
+    by: str
+    architectures: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -25,7 +89,10 @@ class Way:
         containers: names of the formats of files that it reads.
         place: what it is pointed at, one of :data:`PLACES`.
         config: whether config.json must stand beside the weights.
-        names: what weight files must be called; any where there are none.
+        names: stems of what weight files must be called, by container; any where there are none.
+        index: whether shards must have an index file beside them.
+        models: the library whose classes it builds by what config.json says; None where it does not.
+        statements: how it reads what config.json says of quantization; None where it reads none.
         metadata: keys that the header must have.
         conventions: convention -> schemes of it that it is known to load; None for all.
         plain: whether it loads tensors that are not quantized.
@@ -39,7 +106,10 @@ class Way:
     containers: tuple[str, ...] = ()
     place: str = "either"
     config: bool = False
-    names: tuple[str, ...] = ()
+    names: Mapping[str, str] = field(default_factory=dict)
+    index: bool = False
+    models: str | None = None
+    statements: Statements | None = None
     metadata: tuple[str, ...] = ()
     conventions: Mapping[str, tuple[str, ...] | None] = field(default_factory=dict)
     plain: bool = False
@@ -58,7 +128,7 @@ class Program:
         title: for people.
         file: the YAML it comes from.
         ways: its loaders.
-        gguf: how it loads GGUF, in words; None if it does not.
+        gguf: how it loads GGUF; None if it does not.
         only: whether it loads no other family than those of its ways.
         never: families that it surely does not load.
         instead: what to do where nothing here makes files for it.
@@ -69,7 +139,7 @@ class Program:
     title: str
     file: str
     ways: tuple[Way, ...]
-    gguf: str | None = None
+    gguf: Gguf | None = None
     only: bool = False
     never: tuple[str, ...] = ()
     instead: str | None = None
@@ -102,7 +172,7 @@ def _parsed(path: Path, _version: tuple[int, int]) -> Program:
         top.need("title").string(),
         str(path),
         tuple(_way(child) for child in top.need("ways").sequence()),
-        top.get("gguf", strict.Node.string, None),
+        top.get("gguf", _gguf, None),
         top.get("only", strict.Node.boolean, False),
         top.get("never", _strings, ()),
         top.get("instead", strict.Node.string, None),
@@ -119,7 +189,10 @@ def _way(node: strict.Node) -> Way:
         containers=tuple(child.choice(_CONTAINERS) for child in top.need("containers").sequence()),
         place=top.need("place").choice(PLACES),
         config=top.get("config", strict.Node.boolean, False),
-        names=top.get("names", _strings, ()),
+        names=top.get("names", _names, {}),
+        index=top.get("index", strict.Node.boolean, False),
+        models=top.get("models", lambda child: child.choice(KEYS), None),
+        statements=top.get("statements", _statements, None),
         metadata=top.get("metadata", _strings, ()),
         conventions=top.get("conventions", _conventions, _NO_CONVENTIONS),
         plain=top.get("plain", strict.Node.boolean, False),
@@ -149,3 +222,49 @@ def _families(node: strict.Node) -> dict[str, tuple[str, ...]]:
 
 def _strings(node: strict.Node) -> tuple[str, ...]:
     return tuple(node.strings())
+
+
+def _names(node: strict.Node) -> dict[str, str]:
+    return {key: child.string() for key, child in node.mapping().items()}
+
+
+def _gguf(node: strict.Node) -> Gguf:
+    top = node.mapping()
+    loaded = Gguf(top.need("by").string(), tuple(top.get("architectures", strict.Node.strings, ())))
+    top.reject_unknown()
+    return loaded
+
+
+def _statements(node: strict.Node) -> Statements:
+    top = node.mapping()
+    outcomes = (IGNORED, REFUSED)
+    loaded = Statements(
+        tuple(top.need("keys").strings()),
+        top.get("any_case", strict.Node.boolean, False),
+        top.need("unknown").choice(outcomes),
+        top.get("unnamed", lambda child: child.choice(outcomes), None),
+        {
+            **dict.fromkeys(top.need("methods").strings(), Method()),
+            **{name: _method(child) for name, child in top.get("asks", _members, {}).items()},
+        },
+    )
+    top.reject_unknown()
+    return loaded
+
+
+def _members(node: strict.Node) -> dict[str, strict.Node]:
+    return dict(node.mapping().items())
+
+
+def _method(node: strict.Node) -> Method:
+    top = node.mapping()
+    loaded = Method(
+        top.get("plain", strict.Node.string, None),
+        tuple(top.get("needs", strict.Node.strings, ())),
+        {
+            path: tuple(one.plain() for one in values.sequence())
+            for path, values in top.get("takes", _members, {}).items()
+        },
+    )
+    top.reject_unknown()
+    return loaded

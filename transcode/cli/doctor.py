@@ -11,7 +11,7 @@ from .say import echo
 
 __all__ = ["doctor"]
 
-_SHOWN = {"yes": "yes", "convert": "with a conversion", "no": "no", "unknown": "not known"}
+_SHOWN = {"yes": "yes", "convert": "with a conversion", "no": "no", "unknown": "cannot tell"}
 
 
 @command(
@@ -31,7 +31,8 @@ _SHOWN = {"yes": "yes", "convert": "with a conversion", "no": "no", "unknown": "
 def doctor(context: click.Context, path: str, name: str | None, as_json: bool) -> int:
     """Say which programs can load the checkpoint PATH, which cannot, why, and what to do.
 
-    Reads headers, no weight. The rules are those of the conventions, see `transcode conventions`.
+    Reads headers, and holds config.json against the tensors; no weight is read. The rules are those of the
+    conventions, see `transcode conventions`, and those of each program's loaders.
     """
     from ..catalog.programs import program
     from ..consumers.doctor import YES, diagnose

@@ -56,6 +56,7 @@ def inspect(
 
 def _summary(inspected: Inspection) -> None:
     """What it is, on a few lines."""
+    from ..consumers.inspection import missing_scales
     from .table import DEFAULT_WIDTH, ended, size, width
 
     family = inspected.family
@@ -67,6 +68,8 @@ def _summary(inspected: Inspection) -> None:
         _line("quantized", str(quantized))
         for statement in quantized.by:
             _line("", statement)
+    if inspected.lost:
+        _line("" if inspected.quantized else "quantized", missing_scales(inspected.lost))
     if (record := inspected.made) is not None:
         steps = " | ".join(record["steps"]) or f"written for {record.get('convention', 'nobody')}"
         _line("made by", f"transcode {record.get('version', '')}: {steps}")

@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Container, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from .. import catalog
-from ..catalog.lora import lora_names
 from ..containers import modelsets
 from ..containers.checkpoint import Source
+from ..containers.foreign import Gguf, gguf
 from ..containers.source import open_source
 from ..core.planning import Planning
+from ..core.small_json import read_object
 from ..core.tensor import LazyTensor
-from ..errors import FormatError, PlanError, RecipeError
-from .config.stated import CONFIG, Json, read_json
+from ..errors import FormatError, PlanError
+from .config.stated import CONFIG, Json
 from .evidence import claims
 from .group import Reading
-from .recognise import decipher, plain_fp8, stored_quantized
+from .inspection import ADAPTER, adapters, detected, inside, lost_scales
+from .recognise import Stored, decipher, plain_fp8, stored_quantized
 
 __all__ = ["Examined", "examine"]
 
-_OTHERS = ("vae", "text encoder", "other model")
-"""Labels of the generic family for what belongs to another model of an all-in-one file."""
+_SUFFIXES = {"safetensors": ".safetensors", "torch": ".bin"}
+"""What files of a container end with, where a program looks for them by name."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Examined:
     Attributes:
         path: what was looked at.
         broken: why it cannot be read at all, and what to do; None where it can.
-        gguf: whether it is GGUF.
+        gguf: what its header says, if it is GGUF.
         container: name of the format of its files.
         files: names of the weight files.
         folder: whether a folder was named.
@@ -48,14 +51,24 @@ class Examined:
         conventions: those that read what is quantized, the best first.
         readings: how each quantized tensor is read, by stored name of its codes.
         stated: conventions that config.json or a file beside it names.
+        beside: those that another file beside the weights names.
+        said: the first statement on how it is quantized, in words; None where there is none.
+        coded: whether anything is quantized, as far as names and dtypes tell.
+        lost: names of codes whose scales are missing.
+        integers: names of matrices of integers of which nothing says whether they are codes.
+        uneven: how blocks differ that should be alike, in words; None where they do not.
+        shapes: of all tensors by their own names, scales left out; None where it is not known.
+        tuned: whether an adapter's config lies beside them.
+        indexed: whether an index of the files lies beside them.
         config: config.json; None where there is none.
+        config_broken: why it cannot be read; None where it can, or there is none.
         metadata: of the header.
         tensors: all stored tensors.
     """
 
     path: Path
     broken: str | None = None
-    gguf: bool = False
+    gguf: Gguf | None = None
     container: str = ""
     files: tuple[str, ...] = ()
     folder: bool = False
@@ -69,7 +82,17 @@ class Examined:
     conventions: tuple[catalog.Convention, ...] = ()
     readings: Mapping[str, Reading] = field(default_factory=dict)
     stated: frozenset[str] = frozenset()
+    beside: frozenset[str] = frozenset()
+    said: str | None = None
+    coded: bool = False
+    lost: tuple[str, ...] = ()
+    integers: tuple[str, ...] = ()
+    uneven: str | None = None
+    shapes: Mapping[str, tuple[int, ...] | None] = field(default_factory=dict)
+    tuned: bool = False
+    indexed: bool = False
     config: Json | None = None
+    config_broken: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     tensors: tuple[LazyTensor, ...] = ()
 
@@ -77,6 +100,44 @@ class Examined:
     def schemes(self) -> tuple[str, ...]:
         """Names of the schemes of what is quantized, each once."""
         return tuple(dict.fromkeys(reading.scheme.name for reading in self.readings.values()))
+
+    @cached_property
+    def modules(self) -> Mapping[str, Reading]:
+        """How each quantized tensor is read, by its own name."""
+        return {reading.name: reading for reading in self.readings.values()}
+
+    @cached_property
+    def plain_matrices(self) -> tuple[str, ...]:
+        """Weights of linear layers, as far as names tell, that are not quantized."""
+        return tuple(
+            name
+            for name, shape in self.shapes.items()
+            if name.endswith(".weight")
+            and shape is not None
+            and len(shape) == 2
+            and name not in self.modules
+            and not (self.family is not None and self.family.is_embedding(name))
+        )
+
+    @property
+    def architecture(self) -> str | None:
+        """Of a GGUF file."""
+        return None if self.gguf is None else self.gguf.architecture
+
+    @property
+    def suffix(self) -> str:
+        """What its files end with, where a program looks for them by name."""
+        return _SUFFIXES.get(self.container, "")
+
+    def called(self, stem: str) -> bool:
+        """Whether all files are called by a stem, alone or with the numbers of shards."""
+        for name in self.files:
+            base, ending = name[: -len(self.suffix)], name[-len(self.suffix) :]
+            shard = modelsets.shard(base)
+            named = base if shard is None else f"{shard['stem']}{base[shard.end('count') :]}"
+            if ending != self.suffix or named != stem:
+                return False
+        return True
 
 
 def examine(path: str | os.PathLike[str]) -> Examined:
@@ -86,14 +147,13 @@ def examine(path: str | os.PathLike[str]) -> Examined:
         FormatError: there is nothing at that path.
     """
     where = Path(path)
-    if _is_gguf(where):
-        return Examined(where, gguf=True, files=(where.name,))
+    header = gguf(where)
+    if header is not None:
+        return Examined(where, gguf=header, broken=header.broken, files=(where.name,))
     shard = modelsets.shard(where.stem)
     if shard is not None and int(shard["count"]) > 1 and where.is_file():
-        count = int(shard["count"])
-        return Examined(
-            where, broken=f"is one of {count} shards, which alone are no model: ask of its folder"
-        )
+        whole = f"is one of {int(shard['count'])} shards, which alone are no model: ask of its folder"
+        return Examined(where, broken=whole)
     try:
         with open_source(path) as source:
             return _facts(where, source)
@@ -101,18 +161,6 @@ def examine(path: str | os.PathLike[str]) -> Examined:
         if not where.exists():
             raise
         return Examined(where, broken=str(error))
-
-
-def _is_gguf(path: Path) -> bool:
-    """Whether it is a file of GGUF, or a folder of nothing else."""
-    try:
-        if path.is_dir():
-            weights = [name for name in os.listdir(path) if name.endswith((".gguf", ".safetensors", ".bin"))]
-            return bool(weights) and all(name.endswith(".gguf") for name in weights)
-        with open(path, "rb") as file:
-            return file.read(4) == b"GGUF"
-    except OSError:
-        return False
 
 
 def _facts(path: Path, source: Source) -> Examined:
@@ -129,28 +177,29 @@ def _facts(path: Path, source: Source) -> Examined:
         side_files=source.side_files,
         stored={tensor.name: tensor.spec for tensor in tensors},
     )
+    lost, integers = lost_scales(tensors, stored.parts, statements)
     unknown = next((claim.title for claim in statements if not claim.conventions), None)
     if stored.foreign:
         foreign = next(iter(stored.foreign.values()))[0]
-    elif unknown is not None:
+    elif unknown is not None and (stored.tensors or lost):
         foreign = unknown
-    elif stored.tensors:
+    elif stored.tensors and not lost:
         try:
             conventions, readings = decipher(tensors, planning)
         except PlanError as error:
             undecided = str(error)
-    lonely = _lonely(tensors, readings, stored.parts)
-    logical = [stored.tensors.get(name, name) for name in names]  # codes may have names of their own
-    family = _family(logical)
+    shapes = _shapes(tensors, stored, readings)
+    family = detected(shapes)
+    in_files = [claim for claim in statements if claim.said.partition(" ")[0].endswith(".json")]
+    config, config_broken = _config(source)
     return Examined(
         path,
-        broken=None if lonely is None else f"{lonely}, so its values cannot be known",
         container=_container(source),
         files=tuple(file.path.name for file in source.files),
         folder=path.is_dir(),
         adapter=_adapter(source),
         family=family,
-        others=_others(names) if family is None or family.prefix else (),
+        others=tuple(inside(shapes, family)),
         dtypes=Counter(
             tensor.spec.dtype.name
             for tensor in tensors
@@ -161,40 +210,89 @@ def _facts(path: Path, source: Source) -> Examined:
         undecided=undecided,
         conventions=tuple(conventions),
         readings=readings,
-        stated=frozenset(
-            name
-            for claim in statements
-            if claim.said.partition(" ")[0].endswith(".json")
-            for name in claim.conventions
+        stated=frozenset(name for claim in in_files for name in claim.conventions),
+        beside=frozenset(
+            name for claim in in_files if not claim.said.startswith(CONFIG) for name in claim.conventions
         ),
-        config=next((read_json(side) for side in source.side_files if side.name == CONFIG), None),
+        said=next((claim.said for claim in statements), None),
+        coded=bool(stored) or bool(lost),
+        lost=() if stored.foreign else tuple(lost),
+        integers=tuple(integers),
+        uneven=_uneven(shapes, family),
+        shapes=shapes,
+        tuned=any(side.name == ADAPTER for side in source.side_files),
+        indexed=_indexed(source),
+        config=config,
+        config_broken=config_broken,
         metadata=source.metadata,
         tensors=tuple(tensors),
     )
 
 
-def _lonely(tensors: list[LazyTensor], readings: Mapping[str, Reading], parts: Container[str]) -> str | None:
-    """What says that codes lie there without their scales, in a model of which others have theirs."""
-    lonely = [
-        tensor
-        for tensor in tensors
-        if readings
-        and tensor.name.endswith(".weight")
-        and len(tensor.spec.shape) > 1
-        and tensor.spec.dtype.kind in ("int", "uint")
-        and tensor.name not in readings
-        and tensor.name not in parts
-    ]
-    if not lonely:
-        return None
-    return f"{lonely[0].name} is {lonely[0].spec.dtype.name} and has no scale ({len(lonely)} like it)"
-
-
-def _family(names: list[str]) -> catalog.Family | None:
+def _config(source: Source) -> tuple[Json | None, str | None]:
+    """config.json, or why it cannot be read."""
+    path = next((side for side in source.side_files if side.name == CONFIG), None)
     try:
-        return catalog.detect(names)
-    except RecipeError:
-        return None  # it fits two: its names do not tell
+        return (None if path is None else read_object(path)), None
+    except FormatError as error:
+        return None, str(error)
+
+
+def _shapes(
+    tensors: list[LazyTensor], stored: Stored, readings: Mapping[str, Reading]
+) -> dict[str, tuple[int, ...] | None]:
+    shapes: dict[str, tuple[int, ...] | None] = {}
+    for tensor in tensors:
+        name = tensor.name
+        if name in readings:
+            shapes[readings[name].name] = readings[name].spec.shape
+        elif name in stored.foreign:
+            shapes[f"{name.removesuffix(stored.foreign[name][1][0])}.weight"] = None
+        elif name in stored.tensors:
+            shapes[stored.tensors[name]] = None
+        elif name not in stored.parts and not _is_companion(name):
+            shapes[name] = tensor.spec.shape
+    return shapes
+
+
+def _is_companion(name: str) -> bool:
+    """Whether it is a scale of the inputs of a layer, or of a cache, or a marker."""
+    conventions = catalog.every_convention()
+    return catalog.is_marker(name, conventions) or any(
+        name.rpartition(".")[2] in one.cache
+        or any(template.after and name.endswith(template.after) for template in one.inputs)
+        for one in conventions
+    )
+
+
+def _uneven(shapes: Mapping[str, object], family: catalog.Family | None) -> str | None:
+    """Which tensor a block of the model lacks that all others like it have, in words."""
+    if family is None:
+        return None
+    kinds: dict[str, dict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for name in shapes:
+        for block in family.policy.blocks:
+            if (match := block.regex.search(name)) is not None:
+                kinds[f"{name[: match.start()]}{block.path}"][int(match[1])].add(name[match.end() :])
+                break
+    for path, blocks in kinds.items():
+        gap = next((number for number in range(max(blocks)) if number not in blocks), None)
+        if gap is not None:
+            return f"{path.format(i=gap)} is missing, of {max(blocks) + 1}"
+        for number, held in blocks.items():
+            most = max(blocks.values(), key=len)
+            if held < most:  # blocks of another kind have something of their own
+                lacks = min(most - held).lstrip(".")
+                return f"{path.format(i=number)} has no {lacks}, as others of the {len(blocks)} have"
+    return None
+
+
+def _indexed(source: Source) -> bool:
+    """Whether an index of the files lies beside them."""
+    if not source.files:
+        return False
+    first = source.files[0].path
+    return (first.parent / f"{source.stem}{first.suffix}.index.json").is_file()
 
 
 def _container(source: Source) -> str:
@@ -205,16 +303,6 @@ def _container(source: Source) -> str:
 
 
 def _adapter(source: Source) -> str | None:
-    """What shows that most of it are the tensors of a LoRA or another adapter."""
-    known = lora_names()
-    held = [tensor.name for tensor in source.tensors if known.holds(tensor.name)]
-    if held and 2 * len(held) > len(source.tensors):
-        return f"{len(held)} of {len(source.tensors)} tensors are named like {held[0]!r}"
-    return None
-
-
-def _others(names: list[str]) -> tuple[str, ...]:
-    """What other models an all-in-one file holds."""
-    generic = catalog.generic_family(names)
-    labels = (generic.is_target(name)[1] for name in names if name.endswith(".weight"))
-    return tuple(dict.fromkeys(why.label for why in labels if why.kind == "never" and why.label in _OTHERS))
+    """What it is, where it is an adapter by the names of most of its tensors."""
+    kinds, certain = adapters(source)
+    return ", ".join(kinds) if certain else None

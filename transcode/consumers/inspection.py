@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,15 +17,32 @@ from ..core import small_json
 from ..core.dtypes import FLOATS
 from ..core.tensor import LazyTensor
 from ..core.text import count
-from ..errors import TranscodeError
+from ..errors import RecipeError
 from . import record
-from .evidence import claims, layers
+from .evidence import Claim, claims, layers
 
-__all__ = ["Inspected", "Logical", "Quantized", "inspect"]
+__all__ = [
+    "ADAPTER",
+    "Inspected",
+    "Logical",
+    "Quantized",
+    "adapters",
+    "detected",
+    "inside",
+    "inspect",
+    "lost_scales",
+    "missing_scales",
+]
+
+ADAPTER = "adapter_config.json"
+"""What peft writes beside an adapter."""
 
 _MARKER = ".comfy_quant"
 _LONGEST_MARKER = 4096
-_ADAPTER = "adapter_config.json"
+_NAMED = 3
+_INSIDE = " inside"
+_WEIGHTS = (".weight", ".weight_packed")
+_FP8 = ("F8_E4M3", "F8_E5M2")
 
 
 @dataclass(frozen=True)
@@ -88,6 +105,7 @@ class Inspected:
         quantized: how; None where nothing is.
         made: the record of how it was made: ``version``, ``steps`` (kinds, with the scheme), ``digest``.
         tensors: weights with their scales.
+        lost: stored names of codes whose scales are missing.
     """
 
     source: Source
@@ -96,6 +114,7 @@ class Inspected:
     quantized: Quantized | None
     made: Mapping[str, Any] | None
     tensors: tuple[Logical, ...]
+    lost: tuple[str, ...] = ()
 
 
 def inspect(source: Source) -> Inspected:
@@ -106,17 +125,17 @@ def inspect(source: Source) -> Inspected:
     """
     tensors, quantized = _quantized(source)
     names = [one.name for one in tensors]  # the model's own: codes may be stored under others
-    try:
-        family = catalog.detect(names)
-    except TranscodeError:
-        family = None  # of two at once: then the names do not tell
+    family = detected(names)
     calibration = ["calibration"] if _is_calibration(source) else []
     kinds = [
-        *_adapter(source),
+        *adapters(source)[0],
         *calibration,
         *contents().held(names, None if family is None else family.name),
     ]
-    return Inspected(source, family, tuple(dict.fromkeys(kinds)), quantized, _made(source.metadata), tensors)
+    parts = {part.name for one in tensors if "codes" in one.parts for part in one.parts.values()}
+    lost, _ = lost_scales(source.tensors, parts, claims(source.metadata, source.side_files, names))
+    made = _made(source.metadata)
+    return Inspected(source, family, tuple(dict.fromkeys(kinds)), quantized, made, tensors, tuple(lost))
 
 
 def _is_calibration(source: Source) -> bool:
@@ -126,8 +145,57 @@ def _is_calibration(source: Source) -> bool:
     )
 
 
-def _adapter(source: Source) -> list[str]:
-    """What kind of adapter it is, with its rank where it has one."""
+def detected(names: Iterable[str]) -> catalog.Family | None:
+    """The family that names are of; None where they are of none, or of two at once: then they do not tell."""
+    try:
+        return catalog.detect(list(names))
+    except RecipeError:
+        return None
+
+
+def inside(names: Iterable[str], family: catalog.Family | None) -> list[str]:
+    """What other models there are beside the one that it is."""
+    held = contents().held(list(names), None if family is None else family.name)
+    return [what.removesuffix(_INSIDE) for what in held if what.endswith(_INSIDE)]
+
+
+def lost_scales(
+    tensors: Iterable[LazyTensor], parts: Collection[str], said: Iterable[Claim]
+) -> tuple[list[str], list[str]]:
+    """Names of codes whose scales are missing, and of what is perhaps such codes.
+
+    Matrices of integers that are named like weights are codes where anything else is quantized, or said to
+    be; FP8, which can be values by itself, where a config.json says so.
+
+    Args:
+        parts: stored names of codes that have their scales, and of these.
+        said: all that the source says of how it is quantized.
+    """
+    said = list(said)
+    configured = any(
+        not one.conventions or any(catalog.convention(name).config for name in one.conventions)
+        for one in said
+    )
+    idle = [
+        tensor
+        for tensor in tensors
+        if tensor.name not in parts and len(tensor.spec.shape) > 1 and tensor.name.endswith(_WEIGHTS)
+    ]
+    whole = [tensor.name for tensor in idle if tensor.spec.dtype.kind in ("int", "uint")]
+    halves = [tensor.name for tensor in idle if configured and tensor.spec.dtype.name in _FP8]
+    return (whole + halves, []) if said or parts else (halves, whole)
+
+
+def missing_scales(names: Sequence[str]) -> str:
+    """In words, for codes of these names."""
+    if len(names) == 1:
+        return f"the scale of {names[0]} is missing"
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"the scales of {', '.join(names[:_NAMED])}{more} are missing"
+
+
+def adapters(source: Source) -> tuple[list[str], bool]:
+    """What kind of adapter it is, with its rank where it has one; and whether most tensors are of it."""
     names = lora_names()
     held = [tensor for tensor in source.tensors if names.holds(tensor.name)]
     if held and 2 * len(held) > len(source.tensors):
@@ -146,10 +214,10 @@ def _adapter(source: Source) -> list[str]:
                 f"LoRA of rank {shown} for {ranks.total()} modules" if kind == "LoRA" else kind
                 for kind in said
             ]
-        return said
-    if any(path.name == _ADAPTER for path in source.side_files):
-        return ["adapter"]
-    return ["LoRA inside"] if held else []
+        return said, True
+    if any(path.name == ADAPTER for path in source.side_files):
+        return ["adapter"], False
+    return (["LoRA inside"] if held else []), False
 
 
 def _role(name: str, names: LoraNames) -> tuple[str, str]:

@@ -7,12 +7,12 @@ vllm-project/compressed-tensors.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ... import catalog
 from ...core.planning import Planning
-from ...core.tensor import LazyTensor
 from .dialect import Dialect, Statement, Unsayable, calibrated, e4m3_only
 from .layers import Layers
 from .stated import KEY, Json
@@ -27,12 +27,15 @@ class CompressedTensors(Dialect):
     schemes = ("int8", "int4", "fp8", "mxfp8", "mxfp4", "nvfp4")
     unquantized = "ignore"
     by_prefix = False
+    covering = True
 
     def state(self, layers: Layers, planning: Planning) -> Statement:
         """See :meth:`.dialect.Dialect.state`."""
         members: dict[str, list[str]] = {}
         for module, tensor in layers.quantized.items():
-            members.setdefault(json.dumps(_group(tensor)), []).append(module)
+            members.setdefault(json.dumps(_group(tensor.scheme, calibrated=calibrated(tensor))), []).append(
+                module
+            )
         # All linear layers are of the largest group but those that are named: names go before types of
         # modules.
         ranked = sorted(members, key=lambda text: -len(members[text]))
@@ -77,13 +80,85 @@ class CompressedTensors(Dialect):
         form = sparsity.get("format") if isinstance(sparsity, dict) else None
         return None if form in (None, "dense") else f"sparsity_config with format {form!r}"
 
+    def covers(self, statement: Json, module: str) -> bool | None:
+        """See :meth:`.dialect.Dialect.covers`; ``utils/match.py`` of compressed-tensors."""
+        if any(_matches(module, target) for target in _texts(statement.get("ignore"))):
+            return False
+        targets = [target for group in _groups(statement) for target in _texts(group.get("targets"))]
+        if any(target == _LINEAR or _matches(module, target) for target in targets):
+            return True
+        return None if any(_is_class(target) for target in targets) else False
+
+    def contradicts(self, statement: Json, module: str, scheme: Any) -> str | None:
+        """See :meth:`.dialect.Dialect.contradicts`: by the group that names it, else that of its type."""
+        groups = list(_groups(statement))
+        named = (
+            one for one in groups if any(_matches(module, target) for target in _texts(one.get("targets")))
+        )
+        typed = (one for one in groups if _LINEAR in _texts(one.get("targets")))
+        group = next(named, None) or next(typed, None)
+        weights = None if group is None else group.get("weights")
+        if group is None or not isinstance(weights, dict):
+            return None if group is None else "nothing of its weights"
+        try:
+            meant = _group(scheme, calibrated=False)
+        except Unsayable as error:
+            return f"another scheme ({error})"
+        stated = _DEFAULTS | {key: value for key, value in weights.items() if value is not None}
+        if stated.get("strategy") is None:  # validate_model_after of quant_args.py
+            size = stated.get("group_size")
+            stated["strategy"] = "tensor" if size is None else "channel" if size == -1 else "group"
+        for key in ("num_bits", "type", "symmetric", "strategy", "group_size"):
+            if meant["weights"][key] is not None and stated.get(key) != meant["weights"][key]:
+                return f"{key} {stated.get(key)!r:.40}"
+        form = group.get("format") or None
+        return (
+            None
+            if form in (None, meant["format"], *_SAME_CODES.get(meant["format"], ()))
+            else f"format {form!r}"
+        )
+
+
+_LINEAR = "Linear"
+
+_DEFAULTS: Json = {"num_bits": 8, "type": "int", "symmetric": True}
+"""Of ``QuantizationArgs``."""
+
+_SAME_CODES = {
+    "int-quantized": ("naive-quantized",),
+    "naive-quantized": ("int-quantized",),
+    "float-quantized": ("naive-quantized",),
+}
+"""Formats that store the same tensors."""
+
+
+def _texts(listed: object) -> list[str]:
+    return [one for one in listed if isinstance(one, str)] if isinstance(listed, list) else []
+
+
+def _groups(statement: Json) -> Iterator[Json]:
+    groups = statement.get("config_groups")
+    yield from (one for one in groups.values() if isinstance(one, dict)) if isinstance(groups, dict) else ()
+
+
+def _matches(module: str, target: str) -> bool:
+    """Whether a target is the name of a module, or ``re:`` and a regular expression for its beginning."""
+    if not target.startswith("re:"):
+        return target == module
+    try:
+        return re.match(target[3:], module) is not None
+    except re.error:
+        return False
+
+
+def _is_class(target: str) -> bool:
+    return not target.startswith("re:") and target[:1].isupper()
+
 
 def weights_of_groups(statement: Json) -> Iterator[Json]:
     """``weights`` of each of a statement's ``config_groups``."""
-    groups = statement.get("config_groups")
-    for group in groups.values() if isinstance(groups, dict) else ():
-        weights = group.get("weights") if isinstance(group, dict) else None
-        if isinstance(weights, dict):
+    for group in _groups(statement):
+        if isinstance(weights := group.get("weights"), dict):
             yield weights
 
 
@@ -94,9 +169,8 @@ def _transforms(config: object) -> Iterator[Json]:
         yield from (one for one in listed if isinstance(one, dict)) if isinstance(listed, list) else ()
 
 
-def _group(tensor: LazyTensor) -> Json:
+def _group(scheme: Any, *, calibrated: bool) -> Json:
     """One entry of ``config_groups``, without its targets."""
-    scheme: Any = tensor.scheme
     inputs = None
     match scheme.name:
         case "int8":
@@ -130,7 +204,7 @@ def _group(tensor: LazyTensor) -> Json:
             form = "nvfp4-pack-quantized"
             e4m3 = "torch.float8_e4m3fn"
             weights = _args(4, "float", "tensor_group", 16, scale=e4m3)
-            if calibrated(tensor):
+            if calibrated:
                 inputs = _args(4, "float", "tensor_group", 16, scale=e4m3, dynamic="local")
         case name:
             raise Unsayable(f"{CompressedTensors.method} knows no {name}")

@@ -57,6 +57,7 @@ class Dialect:
         by_prefix: whether loaders take each name of that list for the beginning of others.
         telling: keys that no other dialect has, which tell it where ``quant_method`` is missing.
         beside: files that say the same.
+        covering: whether :meth:`covers` can tell.
     """
 
     method: ClassVar[str]
@@ -65,6 +66,7 @@ class Dialect:
     by_prefix: ClassVar[bool] = True
     telling: ClassVar[tuple[str, ...]] = ()
     beside: ClassVar[tuple[SideStatement, ...]] = ()
+    covering: ClassVar[bool] = False
 
     def state(self, layers: Layers, planning: Planning) -> Statement:
         """What is written for a model, of whose layers at least one is quantized.
@@ -80,6 +82,14 @@ class Dialect:
 
     def beyond_codes(self, statement: Json) -> str | None:
         """What a statement says of values beyond codes and scales, in words; None if nothing."""
+        return None
+
+    def covers(self, statement: Json, module: str) -> bool | None:
+        """Whether a statement says of a linear layer that it is quantized; None where that cannot be told."""
+        return None
+
+    def contradicts(self, statement: Json, module: str, scheme: Any) -> str | None:
+        """What a statement says of a layer that is not so in this scheme, in words; None where nothing."""
         return None
 
     def leave_out(self, statement: Json, decoded: Sequence[str], coded: Sequence[str]) -> None:
