@@ -87,6 +87,7 @@ ELSEWHERE = {
     "cli/interrupt": "execution/test_destination.py",
     "cli/streams": "cli/test_main.py",
     "cli/say": "cli/test_hostile.py",
+    "cli/epilog": "cli/test_help.py",
     "cli/meta_*": "cli/test_meta.py",
     # nothing in them runs by itself
     "errors": "cli/test_main.py",

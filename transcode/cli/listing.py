@@ -101,5 +101,5 @@ def _shown(words: tuple[str, ...]) -> str | None:
     if words[:1] == ("show",) and len(words) > 1:
         words = words[1:]
     if len(words) > 1:
-        raise click.UsageError("one name, please, or none")
+        raise click.UsageError("too many words; give one name, or none")
     return words[0] if words else None

@@ -63,8 +63,8 @@ def watching(wanted: bool | None, also: Watch | None) -> Iterator[Watch | None]:
 
 
 def _described(now: Progress) -> str:
-    told = ", ".join(figures(now))
-    return printable(f"{title(now)}: {told}" if told else title(now))
+    how_far = ", ".join(figures(now))
+    return printable(f"{title(now)}: {how_far}" if how_far else title(now))
 
 
 class _Line:

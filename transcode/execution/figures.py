@@ -25,12 +25,12 @@ def figures(now: Progress) -> list[str]:
     share = f"{100 * now.done // now.total} %" if now.total else ""
     if now.stage != "convert":
         return [share] if share and now.stage not in _STAGES else []
-    told = [f"{size(now.done)} of {size(now.total)}"]
+    parts = [f"{size(now.done)} of {size(now.total)}"]
     if share:
-        told.insert(0, share)
+        parts.insert(0, share)
     if now.seconds >= _TELLING and now.done:
         rate = now.done / now.seconds
-        told.append(f"{size(rate)}/s")
+        parts.append(f"{size(rate)}/s")
         if now.done < now.total:
-            told.append(f"{duration(max((now.total - now.done) / rate, 1))} left")
-    return told
+            parts.append(f"{duration(max((now.total - now.done) / rate, 1))} left")
+    return parts

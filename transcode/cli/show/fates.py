@@ -20,11 +20,11 @@ def fates(plan: Plan) -> list[Fate]:
     if all(fate.deed != "rename" for fate in written):
         return everything
     names = starred([fate.tensor.name for fate in written])
-    told = [
+    named = [
         replace(fate, why=f"-> {name}") if fate.deed == "rename" else fate
         for fate, name in zip(written, names, strict=True)
     ]
-    return told + gone
+    return named + gone
 
 
 def rows_of(parts: Sequence[Section]) -> list[list[Row[Fate]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Iterable, Mapping
 from os import PathLike
@@ -16,6 +17,12 @@ from ...errors import RecipeError
 from ...io import hub
 
 __all__ = ["FILES", "LoraFile", "parse_lora"]
+
+
+_WEIGHTED = re.compile(r"(.+\.(?:safetensors|sft|pt|pth|bin|ckpt))([:@=])(.*)", re.DOTALL)
+"""A file's name, and behind it what is meant for a strength."""
+
+_NUMBERS = re.compile(r"[-+.\deE:]*")
 
 
 class LoraFile(NamedTuple):
@@ -39,16 +46,34 @@ _TEXT = re.compile(r"(.+?)(?::([-+.\deE]*))?(?::([-+.\deE]*))?", re.DOTALL)
 def parse_lora(text: str) -> LoraFile:
     """Read ``PATH``, ``PATH:strength`` or ``PATH:strength:alpha``; an empty strength is 1.
 
-    What follows a colon and is no number belongs to the path.
+    What follows a colon and is no number belongs to the path, where there is such a file, or may be.
+
+    Raises:
+        RecipeError: there is a file, or the name of one, and what follows it is no number.
     """
     match = _TEXT.fullmatch(text)
     try:
         if match is None:
             raise ValueError
         path, strength, alpha = match.groups()
-        return LoraFile(path, float(strength or 1), float(alpha) if alpha else None)
+        lora = LoraFile(path, float(strength or 1), float(alpha) if alpha else None)
     except ValueError:
-        return LoraFile(text)
+        lora = LoraFile(text)
+    _refuse_strength(text, lora.path)
+    return lora
+
+
+def _refuse_strength(text: str, path: str) -> None:
+    """Refuse a path that holds a strength which is none, as in ``a.safetensors:strong``."""
+    weighted = _WEIGHTED.fullmatch(path)
+    if weighted is None or os.path.exists(path):
+        return
+    file, sign, strength = weighted.groups()
+    if sign == ":" and _NUMBERS.fullmatch(strength) is None:
+        what = f"lora: {text!r}: {strength!r} is no strength, which is a number"
+    else:
+        what = f"lora: {text!r}: there is no such file"
+    raise RecipeError(what, hint=f"write PATH, PATH:STRENGTH or PATH:STRENGTH:ALPHA, as {file}:0.8")
 
 
 class _Files(Kind):
