@@ -127,7 +127,7 @@ class _Files(Kind):
         return tuple(map(parse_lora, [node.string()] if node.kind == "text" else node.strings()))
 
     def read_keys(self, section: Section) -> tuple[LoraFile, ...]:
-        """One strength for all or one for each, alphas likewise; an alpha of 0 is none."""
+        """One strength for all or one for each, or none; alphas likewise, and one of 0 is none."""
         paths = () if (listed := section.find("paths")) is None else TEXTS.read(listed)
 
         def each(key: str, default: float | None) -> list[float | None]:
@@ -137,6 +137,8 @@ class _Files(Kind):
             if node.kind != "a list":
                 return [node.number()] * len(paths)
             values = [default if child.is_null else child.number() for child in node.sequence()]
+            if not values:
+                return [default] * len(paths)
             if len(values) == 1:
                 return values * len(paths)
             if len(values) != len(paths):
@@ -171,10 +173,13 @@ class _Files(Kind):
             "strengths": "Factor of what each adds: one for all, or one for each.",
             "alphas": "For pairs that say no alpha of their own: one for all, or one for each.",
         }
-        number = {"anyOf": [{"type": "number"}, {"type": "array", "items": {"type": ["number", "null"]}}]}
+        nothing = {"type": "null"}
+        paths = {"anyOf": [*TEXTS.schema(words)["anyOf"], nothing]}
+        number = {
+            "anyOf": [{"type": "number"}, {"type": "array", "items": {"type": ["number", "null"]}}, nothing]
+        }
         return {
-            key: {**(TEXTS.schema(words) if key == "paths" else number), "description": text}
-            for key, text in about.items()
+            key: {**(paths if key == "paths" else number), "description": text} for key, text in about.items()
         }
 
     def schema_alone(self, words: Schema) -> Schema:
