@@ -7,41 +7,20 @@ import os
 import pty
 import re
 import select
-import struct
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from make_checkpoint import wan
+from make_screens import sparse
 
 from transcode.cli.say import harmless
 
 WIDTHS = (80, 120)
 SCREEN = 45
-BYTES = {"BF16": 2, "F32": 4}
 SHAPES = wan()
 MATRIX = re.compile(r"blocks\.\d+\.(self_attn|cross_attn|ffn)\.\w+\.weight")
-
-
-def sparse(folder: Path, shapes=SHAPES, dtype: str = "BF16", shards: int = 3) -> Path:
-    """A checkpoint of headers and holes: as big as a real one, and no byte of it on the disk."""
-    folder.mkdir()
-    names = list(shapes)
-    weight_map = {}
-    for number in range(shards):
-        at, header = 0, {}
-        name = f"model-{number + 1:05d}-of-{shards:05d}.safetensors"
-        for tensor in names[number * len(names) // shards : (number + 1) * len(names) // shards]:
-            end = at + volume(shapes[tensor]) * BYTES[dtype]
-            header[tensor] = {"dtype": dtype, "shape": list(shapes[tensor]), "data_offsets": [at, end]}
-            at, weight_map[tensor] = end, name
-        raw = json.dumps(header).encode()
-        with open(folder / name, "wb") as file:
-            file.write(struct.pack("<Q", len(raw)) + raw)
-            file.truncate(8 + len(raw) + at)
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
-    return folder
 
 
 def volume(shape) -> int:
@@ -61,7 +40,7 @@ def human(nbytes: float) -> str:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
-    return sparse(tmp_path_factory.mktemp("m") / "wan")
+    return sparse(tmp_path_factory.mktemp("m") / "wan", SHAPES)
 
 
 @pytest.fixture(params=WIDTHS)

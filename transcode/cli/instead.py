@@ -208,9 +208,10 @@ def _strength(word: str) -> bool:
     from ..stages.lora.stage import parse_lora
 
     try:
-        return os.path.exists(parse_lora(word).path)
+        path = parse_lora(word).path
     except TranscodeError:
         return False
+    return os.path.exists(path) or (path != word and path.endswith(_SUFFIXES))
 
 
 def _is_scheme(word: str) -> bool:
