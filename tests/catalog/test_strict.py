@@ -231,7 +231,7 @@ def test_numbers_that_readers_of_yaml_take_differently(text: str) -> None:
     """YAML 1.1 takes each for a number, 1.2 and JSON for text or another one."""
     node = strict.parse(f"a: {text}", "f.yaml").mapping().need("a")
     for read in (Node.integer, Node.number, Node.plain):
-        with pytest.raises(RecipeError, match="one number to some readers of YAML|must be a whole number"):
+        with pytest.raises(RecipeError, match=r"one number to some readers of YAML|must be a whole number"):
             read(node)
     assert node.text() == text
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from . import epilog
+from .epilog import write as write_epilog
 from .groups import Pointing
 
 if TYPE_CHECKING:  # commands that look at metadata alone do without
@@ -120,7 +120,7 @@ class Command(click.Command):
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         if self.epilog:
-            epilog.write(self.epilog, formatter)
+            write_epilog(self.epilog, formatter)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         from ..core.option import GROUPS, REPORTING

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import click
 
 from ..core.nearest import alike, nearest
-from . import epilog
 from .commands import STAGES
+from .epilog import write as write_epilog
 
 __all__ = ["MEANT", "Pointing", "unknown_command"]
 
@@ -30,7 +30,7 @@ class Pointing(click.Group):
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         if self.epilog:
-            epilog.write(self.epilog, formatter)
+            write_epilog(self.epilog, formatter)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
