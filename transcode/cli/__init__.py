@@ -6,6 +6,7 @@ import gc
 import os
 import sys
 import traceback
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, TextIO
 
@@ -34,6 +35,12 @@ class _Lazy(Pointing):
             return super().invoke(ctx)
         except BrokenPipeError:
             raise _ReaderGone from None
+
+    def instead(self, stage: str, words: Sequence[str]) -> str:
+        """As :func:`.instead.typed`."""
+        from .instead import typed
+
+        return typed(stage, words)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)

@@ -28,6 +28,10 @@ class Pointing(click.Group):
     meant: dict[str, str] = {}  # noqa: RUF012  click's own attributes are like it
     """Words that stand for a command, and are spelled otherwise."""
 
+    def instead(self, stage: str, words: Sequence[str]) -> str:
+        """What to type in the place of a stage outside of a pipe, where the group has any."""
+        return ""
+
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         if self.epilog:
             write_epilog(self.epilog, formatter)
@@ -55,8 +59,6 @@ def unknown_command(
     hint = f", did you mean {meant!r}?" if meant in known else nearest(name, known)
     stage = next((one for one in [meant, *alike(name, known, 1)] if one in STAGES), None)
     if stage is not None and words is not None and isinstance(group, Pointing) and group.meant:
-        from .instead import typed
-
-        hint = f"{hint.rstrip('?')}? {typed(stage, words)}"
+        hint = f"{hint.rstrip('?')}? {group.instead(stage, words)}"
     path = ctx.command_path
     return click.UsageError(f"there is no command {name!r}{hint or f'; see {path} --help'}", ctx)
