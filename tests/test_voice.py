@@ -13,8 +13,12 @@ import torch
 
 import transcode as tc
 from transcode.core.event import Remark
+from transcode.core.option import options_of
+from transcode.core.performance import Performance
 from transcode.errors import PlanError, TranscodeError
-from transcode.voice import OPTIONS, called, speaking, spoken
+from transcode.plan.options import OutputOptions, SourceOptions
+from transcode.stages.table import STAGES
+from transcode.voice import OPTIONS, Names, called, speaking, spoken
 
 PACKAGE = Path(__file__).parent.parent / "transcode"
 FLAG = re.compile(r"(?<![\w-])--[a-z]")
@@ -76,6 +80,43 @@ def test_every_option_that_is_named_is_known_and_none_is_left_over():
     used = {name for _, name, _ in calls()}
     used |= {"config", "model_path", "config_yaml"}  # named in a loop
     assert used == set(OPTIONS)
+
+
+def described():
+    """Names of declared options, by the word of their flag, as their declarations make them."""
+    owners = [(owner, kind) for kind, (owner, _) in STAGES.items()]
+    owners += [(SourceOptions, "source"), (OutputOptions, ""), (Performance, "")]
+    for owner, stage in owners:
+        options = options_of(owner)
+        short = [pair for one in options.values() for pair in one.short.items()]
+        for name, one in [*options.items(), *short]:
+            flag = (one.run_flag(name) or one.own_flag(name)).partition("/")[0].split()[-1:]
+            if not flag:
+                continue
+            value = "{}" if one.kind.takes else str(not one.off)
+            said = f"{name}={value}", f"{one.key or name}: {value if one.kind.takes else value.lower()}"
+            if one.head:
+                said = f"{stage}({{}})", f"{stage}: {{}}"
+            elif stage == "source" or (flag[0] != f"--{name.replace('_', '-')}" and stage and one.run):
+                call = "open" if stage == "source" else stage
+                said = f"{call}({said[0]})", f"{stage}: {{{{{said[1]}}}}}"
+            yield (
+                flag[0][2:].replace("-", "_"),
+                Names(f"{flag[0]} {{}}" if one.kind.takes else flag[0], *said),
+            )
+
+
+def test_declared_options_are_spoken_of_as_they_are_declared():
+    declared: dict[str, list[Names]] = {}
+    for word, names in described():
+        declared.setdefault(word, []).append(names)
+    other = {name for name, names in OPTIONS.items() if name in declared and names not in declared[name]}
+    assert other == {"root_key"}  # which inspect takes too, and not only open
+    undeclared = {
+        name for name, names in OPTIONS.items() if name not in declared and names.recipe is not None
+    }
+    assert undeclared == {"anew", "decode_some"}  # of several options
+    assert len(declared.keys() & OPTIONS.keys()) > 15
 
 
 @pytest.mark.parametrize(("name", "values"), sorted({(name, count) for _, name, count in calls()}))

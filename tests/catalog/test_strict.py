@@ -67,7 +67,6 @@ def test_lines_and_paths() -> None:
     [
         ("a: 1", Node.string, 'f.yaml:1: a: must be text, is a whole number (1); quote it: "..."'),
         ("a: no", Node.string, 'f.yaml:1: a: must be text, is true or false (no); quote it: "..."'),
-        ("a: 2020-01-01", Node.string, 'f.yaml:1: a: must be text, is a date (2020-01-01); quote it: "..."'),
         ("a:", Node.string, "f.yaml:1: a: must be text, is nothing"),
         ("a: [x]", Node.string, "f.yaml:1: a: must be text, is a list"),
         ("a: x", Node.integer, "f.yaml:1: a: must be a whole number, is text (x)"),
@@ -88,7 +87,6 @@ def test_lines_and_paths() -> None:
             lambda node: node.choice(["int8", "fp8"]),
             "f.yaml:1: a: 'fp9' is not allowed; use one of int8, fp8 (did you mean fp8?)",
         ),
-        ("a: 2020-01-01", Node.plain, "f.yaml:1: a: a date is not allowed here; quote it if text is meant"),
         (
             "a: !!python/name:os.system x",
             Node.plain,
@@ -226,3 +224,26 @@ def test_any_text_is_read_or_refused(text: str) -> None:
     else:
         told = "f.yaml"
     assert told.startswith("f.yaml")
+
+
+@pytest.mark.parametrize("text", ["1_000", "010", "1:30", "0b11", "1_0.5", "1:30.5"])
+def test_numbers_that_readers_of_yaml_take_differently(text: str) -> None:
+    """YAML 1.1 takes each for a number, 1.2 and JSON for text or another one."""
+    node = strict.parse(f"a: {text}", "f.yaml").mapping().need("a")
+    for read in (Node.integer, Node.number, Node.plain):
+        with pytest.raises(RecipeError, match=r"one number to some readers of YAML|must be a whole number"):
+            read(node)
+    assert node.text() == text
+
+
+def test_what_all_readers_of_yaml_take_alike() -> None:
+    def read(text: str) -> Node:
+        return strict.parse(f"a: {text}", "f.yaml").mapping().need("a")
+
+    assert [read(text).integer() for text in ("12", "-3", "+4", "0x1F", "0", "4.0")] == [12, -3, 4, 31, 0, 4]
+    assert [read(text).number() for text in ("1e-5", "1.5e+3", ".5", "2")] == [1e-5, 1500.0, 0.5, 2.0]
+    assert read("2026-11-28").string() == read("2026-11-28").plain() == "2026-11-28"
+    with pytest.raises(RecipeError, match="must be a number, is text"):
+        read("'1e-5'").number()
+    with pytest.raises(RecipeError, match="must be text, is nothing"):
+        strict.parse("[null]", "f.yaml").sequence()[0].text()

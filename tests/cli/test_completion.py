@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from transcode.cli import cli as root
 from transcode.cli.shells import Bash, Fish, Zsh
@@ -58,6 +59,8 @@ def completed(monkeypatch):
         ("transcode cast f8_e4", ["f8_e4m3"]),
         ("transcode cast bf16 --dtype F1", ["F16"]),
         ("transcode lora ", ["file,"]),
+        ("transcode meta get ", ["file,"]),
+        ("transcode meta set no.safetensors ", ["file,"]),
         ("transcode run a b --lora st", ["file,st"]),
         ("transcode run a b --calib c", ["file,c"]),
         ("transcode run --config w", ["file,w"]),
@@ -132,3 +135,18 @@ def test_what_is_loaded(line, loaded):
     done = subprocess.run([sys.executable, "-c", LOADED, line], capture_output=True, text=True)
     assert done.stdout, done.stderr
     assert done.stderr.splitlines()[-1] in (str(loaded), str(loaded[-1:]))
+
+
+def test_keys_of_metadata(completed, save):
+    file = save({"a": torch.ones(2)}, metadata={"format": "pt", "author": "me", "about": "x"})
+    other = save({"a": torch.ones(2)}, "b.safetensors", {"licence": "none"})
+
+    def keys(line: str) -> set[str]:
+        return set(completed(line)) - {f"file,{line.rpartition(' ')[2]}"}
+
+    assert keys(f"transcode meta get {file} ") == {"format", "author", "about"}
+    assert keys(f"transcode meta get {file} a") == {"author", "about"}
+    assert keys(f"transcode meta del {file} author a") == {"about"}
+    assert keys(f"transcode meta set {file} author=you a") == {"about="}
+    assert keys(f"transcode meta get {file} {other} ") == {"format", "author", "about", "licence"}
+    assert keys(f"transcode meta rename-key {file} f") == {"format"}

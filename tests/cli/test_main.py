@@ -80,7 +80,10 @@ def test_all_that_is_promised_is_there():
 
 def test_unknown_commands_and_options(cli):
     for args in (["quantise"], ["run", "--sheme", "int8"], ["run"], ["run", "a"], ["write"], ["inspect"]):
-        assert "Error: " in cli(*args, code=2).err
+        result = cli(*args, code=2)
+        assert result.err.startswith("transcode: error: ")
+        assert result.err.count("\n") == 1
+        assert result.out == ""
     assert cli("--version").out.startswith("transcode, version ")
 
 

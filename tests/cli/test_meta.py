@@ -244,6 +244,29 @@ class TestDiff:
         assert found["metadata"]["only_a"] == {"n": "1"}
         assert found["metadata"]["changed"]["format"] == {"a": "tf", "b": "pt", "inside": []}
 
+    def test_records_field_by_field(self, cli, wan: Path, tmp_path: Path, monkeypatch) -> None:
+        monkeypatch.setenv("COLUMNS", "80")
+        one, two, none = (tmp_path / f"{name}.safetensors" for name in "abc")
+        cli("run", wan, one, "--scheme", "int8", "-q")
+        cli("run", wan, two, "--drop", "*.bias", "--scheme", "fp8", "--exclude", "ffn", "-q")
+        digests = [json.loads(metadata(file)["transcode"])["digest"][:19] for file in (one, two)]
+        assert cli("meta", "diff", one, two, code=1).out.splitlines() == [
+            "metadata:",
+            "  ~ transcode:",
+            f'      digest: "{digests[0]}..." -> "{digests[1]}..."',
+            '      recipe.steps[0]: only in B: {"drop": ["*.bias"]}',
+            '      recipe.steps[0].quantize.scheme: "int8" -> "fp8"',
+            '      recipe.steps[0].quantize.exclude: only in B: ["ffn"]',
+            '      schemes[0]: "int8" -> "fp8"',
+        ]
+        shutil.copyfile(one, none)
+        cli("meta", "del", none, "transcode")
+        for files, sign in (([one, none], "-"), ([none, one], "+")):
+            said = cli("meta", "diff", *files, code=1).out.splitlines()
+            assert said[:2] == ["metadata:", f"  {sign} transcode:"]
+            assert '      recipe.layout: "single_file"' in said
+            assert '      recipe.steps: [{"quantize": {"scheme": "int8"}}]' in said
+
     def test_numbers_that_python_thinks_equal(self, cli, save) -> None:
         one = save(TENSORS, "a.safetensors", {"j": "[1, true, 0]"})
         two = save(TENSORS, "b.safetensors", {"j": "[1.0, 1, false]"})

@@ -89,6 +89,20 @@ class TestEmbed:
         assert found["format"] == "pt"
         assert cli("meta", "validate", file, "--profile", "nunchaku", "--json").json["valid"]
 
+    def test_typed_behind_the_file(self, cli, save, refused, tmp_path: Path) -> None:
+        config = write(tmp_path / "model" / "config.json")
+        said = []
+        for words in ([config], ["--config", config], [tmp_path / "r.yaml"]):
+            (tmp_path / "r.yaml").write_text(f"pipeline: {{path: '{config.parent}'}}\n")
+            file = save(tensors("int4"))
+            cli("meta", "embed", file, *words)
+            said.append(metadata(file))
+        assert said[0] == said[1] == said[2]
+        assert json.loads(said[0]["config"]) == CONFIG
+        assert "give one" in refused("meta", "embed", file, config, "--config", config)
+        assert "type it behind FILE" in refused("meta", "embed", file)
+        assert "no FILE" in refused("meta", "embed", config)
+
     @pytest.mark.parametrize("model", ["SanaTransformer2DModel", "QwenImageTransformer2DModel", None])
     def test_what_is_embedded_is_valid(self, cli, save, tmp_path: Path, model) -> None:
         """No empty comfy_config: the nodes take it for a Flux model's, and fail; older tools embedded one."""

@@ -156,7 +156,7 @@ def test_strict_needs_a_config(cli, quantized: dict[str, Path], tmp_path: Path, 
 )
 def test_flags_of_metadata_need_some(cli, quantized: dict[str, Path], tmp_path: Path, flag: str) -> None:
     result = convert(cli, quantized["int4"], tmp_path / "out", flag, "x", code=2)
-    assert f"{flag} is for the metadata: add --merge or --add-metadata" in result.err
+    assert f"{flag} is for the metadata; add --merge or --add-metadata" in result.err
 
 
 def test_a_broken_config_is_told(cli, quantized: dict[str, Path], tmp_path: Path) -> None:
@@ -218,8 +218,8 @@ def test_split_refuses_other_models(cli, tmp_path: Path) -> None:
 
 
 def test_merge_names_a_file_and_split_a_folder(cli, tmp_path: Path) -> None:
-    assert "OUT must be" in cli("nunchaku", "merge", tmp_path, tmp_path / "out", code=2).err
-    assert "OUTDIR must be" in cli("nunchaku", "split", tmp_path, tmp_path / "out.safetensors", code=2).err
+    assert "is no .safetensors file" in cli("nunchaku", "merge", tmp_path, tmp_path / "out", code=2).err
+    assert "is no folder" in cli("nunchaku", "split", tmp_path, tmp_path / "out.safetensors", code=2).err
 
 
 def test_dry_run_writes_nothing(cli, quantized: dict[str, Path], tmp_path: Path) -> None:

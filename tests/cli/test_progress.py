@@ -8,8 +8,8 @@ import re
 import pytest
 
 from transcode.cli import progress as module
-from transcode.cli.duration import duration
 from transcode.cli.progress import progress
+from transcode.core.text import duration
 from transcode.execution.execute import Progress
 
 COMPILING = "transcode: compiling kernels (first time on this machine)"

@@ -7,41 +7,20 @@ import os
 import pty
 import re
 import select
-import struct
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from make_checkpoint import wan
+from make_screens import sparse
 
 from transcode.cli.say import harmless
 
 WIDTHS = (80, 120)
 SCREEN = 45
-BYTES = {"BF16": 2, "F32": 4}
 SHAPES = wan()
 MATRIX = re.compile(r"blocks\.\d+\.(self_attn|cross_attn|ffn)\.\w+\.weight")
-
-
-def sparse(folder: Path, shapes=SHAPES, dtype: str = "BF16", shards: int = 3) -> Path:
-    """A checkpoint of headers and holes: as big as a real one, and no byte of it on the disk."""
-    folder.mkdir()
-    names = list(shapes)
-    weight_map = {}
-    for number in range(shards):
-        at, header = 0, {}
-        name = f"model-{number + 1:05d}-of-{shards:05d}.safetensors"
-        for tensor in names[number * len(names) // shards : (number + 1) * len(names) // shards]:
-            end = at + volume(shapes[tensor]) * BYTES[dtype]
-            header[tensor] = {"dtype": dtype, "shape": list(shapes[tensor]), "data_offsets": [at, end]}
-            at, weight_map[tensor] = end, name
-        raw = json.dumps(header).encode()
-        with open(folder / name, "wb") as file:
-            file.write(struct.pack("<Q", len(raw)) + raw)
-            file.truncate(8 + len(raw) + at)
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
-    return folder
 
 
 def volume(shape) -> int:
@@ -61,7 +40,7 @@ def human(nbytes: float) -> str:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
-    return sparse(tmp_path_factory.mktemp("m") / "wan")
+    return sparse(tmp_path_factory.mktemp("m") / "wan", SHAPES)
 
 
 @pytest.fixture(params=WIDTHS)
@@ -92,7 +71,8 @@ def test_a_plan_is_one_screen(columns, cli):
         f"quantize int8  480 tensors  {human(before)} -> {human(after)}  BF16 -> I8 codes + BF16 scale"
     )
     assert re.fullmatch(rf"keep +823 tensors +{human(whole - before)}  BF16", heads[1])
-    assert f"total  1303 tensors, {human(whole)} -> {human(whole - before + after)}" in lines[-1]
+    # A scale beside each of the 480.
+    assert f"total  1303 -> 1783 tensors, {human(whole)} -> {human(whole - before + after)}" in lines[-1]
     # What is told in rows adds up: 480 quantized, 823 kept.
     start = lines.index(heads[1])
     parts = lines[lines.index(heads[0]) : start], lines[start : lines.index("largest")]
@@ -142,6 +122,38 @@ def test_other_plans_are_one_screen(name, columns, cli):
         assert re.search(r"-> layers\.\*\.modulation$", said, re.M)
     heads = [int(match[1]) for line in lines if (match := re.match(r"\S.*?  +(\d+) tensors  ", line))]
     assert sum(heads) == 1303
+
+
+def rows(said: str) -> list[list[str]]:
+    """What stands in the lines of a plan's sections, before its files."""
+    lines = said.partition("\n\n")[2].partition("\nfiles ")[0].splitlines()
+    return [line.split() for line in lines if line.startswith("  ")]
+
+
+SECTIONED = ["--cast", "f32", "--scheme", "int8", "--exclude", "blocks.39", "--drop", "*.bias", "-n"]
+
+
+def test_what_is_counted_is_the_same_on_every_terminal(model, monkeypatch, cli):
+    """How many rows share a line depends on its width; what is shown, left out and counted does not."""
+    monkeypatch.chdir(model.parent)
+    counted = []
+    for columns in ("80", "97", "120", "200", ""):
+        monkeypatch.setenv("COLUMNS", columns)
+        said = cli("run", "wan", "out", *SECTIONED).out
+        rest = re.findall(r"\((\d+) patterns?\) +(\d+) x", said)
+        shown = sum(int(number) for number in re.findall(r"(?m)^  [^ (]+ +(\d+) x", said))
+        counted.append((rest, shown))
+    assert len(counted[0][0]) > 1
+    assert counted == counted[:1] * 5
+
+
+def test_no_two_rows_look_the_same(columns, cli):
+    said = cli("run", "wan", "out", "--to", "diffusers", "-n").out
+    section = list(rows(said)[: rows(said).index(["(33", "patterns)", "774", "x"])])
+    assert len(section) == 20
+    assert len({row[0] for row in section}) == len({row[-1] for row in section}) == 20
+    assert ["blocks.*.cross_attn.k_img.weight", "40", "x"] in [row[:3] for row in section]
+    assert section[-3][-1] == "blocks.*.ffn.net.2.weight"
 
 
 def test_verbose_lists_every_tensor_in_lines_that_fit(columns, cli):

@@ -165,7 +165,7 @@ def test_run_has_it_in_its_group(run):
 @pytest.mark.parametrize("idle", ["--polish-rounds 3", "--smooth", "--style dry"])
 def test_run_refuses_what_does_nothing_without_another(idle, run):
     done = CliRunner().invoke(run.run, ["a", "b", *idle.split()])
-    assert f"{idle.split()[0]} does nothing without --polish: give both, or neither" in done.output
+    assert f"{idle.split()[0]} does nothing without --polish; give both, or neither" in done.output
     done = CliRunner().invoke(run.run, ["--config", "r.yaml", *idle.split()])
     assert f"{idle.split()[0]} cannot be combined with --config" in done.output
     done = CliRunner().invoke(run.run, ["--plan", "p.json", *idle.split()])

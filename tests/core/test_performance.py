@@ -108,7 +108,7 @@ def test_no_workers(workers):
 
 @pytest.mark.parametrize("workers", [4097, 10**9, 10**400])
 def test_more_workers_than_any_machine_starts(workers):
-    with pytest.raises(RecipeError, match="more than 4096 threads are asked for"):
+    with pytest.raises(RecipeError, match="workers: more than 4096 is asked for"):
         Performance(workers=workers)
     assert Performance(workers=4096).threads == 4096
 

@@ -11,6 +11,7 @@ import pytest
 import transcode as tc
 from transcode.execution import display
 from transcode.execution.execute import Progress
+from transcode.execution.figures import figures, title
 
 
 class Screen(io.StringIO):
@@ -67,7 +68,7 @@ def test_a_line_on_a_terminal_where_it_is_asked_for(monkeypatch):
         watch(NOW)
     assert told == [NOW]
     first, second = screen.getvalue().split("\r")[1:]
-    assert first.rstrip() == "convert: 25 %, 5 MB of 20 MB, 2.5 MB/s, 6 s left"
+    assert first.rstrip() == "converting: 25 %, 5 MB of 20 MB, 2.5 MB/s, 6.0 s left"
     assert second.startswith("done in ")
     assert screen.getvalue().endswith("\n")
     assert len(first) == len(second.rstrip("\n"))
@@ -88,7 +89,7 @@ def test_a_bar_in_a_notebook(monkeypatch, capsys):
         watch(Progress(0, 0, "<b>", 0.0))
     first, second, last = kernel.shown
     assert 'value="5000000" max="20000000"' in first["text/html"]
-    assert first["text/plain"] == "convert: 25 %, 5 MB of 20 MB, 2.5 MB/s, 6 s left"
+    assert first["text/plain"] == "converting: 25 %, 5 MB of 20 MB, 2.5 MB/s, 6.0 s left"
     assert "&lt;b&gt;" in second["text/html"]
     assert last["text/plain"].startswith("done in")
     assert capsys.readouterr() == ("", "")
@@ -125,8 +126,7 @@ def test_a_run_in_a_notebook_shows_itself(wan, tmp_path, monkeypatch):
 
 
 def test_stages_without_bytes_tell_no_rate():
-    assert display._described(Progress(300, 1000, "look", 0.0), 3.0) == "look: 30 %"
-    assert (
-        display._described(Progress(0, 0, "compile", 0.0), 3.0) == "compiling kernels (the first time only)"
-    )
-    assert display._described(Progress(0, 10, "convert", 0.0), 3.0) == "convert: 0 %"
+    assert figures(Progress(300, 1000, "look", 2.0)) == ["30 %"]
+    assert figures(Progress(0, 0, "compile", 2.0)) == []
+    assert figures(Progress(0, 10, "convert", 2.0)) == ["0 %", "0 B of 10 B"]
+    assert title(Progress(0, 0, "compile", 0.0)) == "compiling kernels (first time on this machine)"

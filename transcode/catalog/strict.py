@@ -13,6 +13,7 @@ All mistakes are :class:`~transcode.errors.RecipeError` and say ``file:line``.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from os import PathLike
@@ -39,8 +40,14 @@ _MOST_LEVELS = 100
 _TAG = "tag:yaml.org,2002:"
 _KINDS = {
     "str": "text", "int": "a whole number", "float": "a number", "bool": "true or false", "null": "nothing",
-    "seq": "a list", "map": "a mapping", "timestamp": "a date", "merge": "a merge key",
+    "seq": "a list", "map": "a mapping", "merge": "a merge key",
 }  # fmt: skip
+_NUMBERS = re.compile(
+    r"[-+]?(0|[1-9][0-9]*)|0x[0-9a-fA-F]+|[-+]?(0|[1-9][0-9]*)?\.[0-9]*([eE][-+]?[0-9]+)?|[-+]?\.(inf|nan)",
+    re.IGNORECASE,
+)
+"""Numbers that YAML 1.1 and 1.2 read alike: not ``1_000``, ``010`` nor ``1:30``."""
+
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -87,13 +94,13 @@ class Node:
             raise self.error(error.what, error.hint) from None
 
     def string(self) -> str:
-        """Text; numbers, booleans and dates must be quoted to be text."""
+        """Text; numbers and booleans must be quoted to be text. Dates are text, as YAML 1.2 has none."""
         self._demand("str")
         return cast(str, self._scalar.value)
 
     def text(self) -> str:
-        """Any scalar, just as it is written."""
-        if not isinstance(self._yaml, ScalarNode):
+        """Any scalar but nothing, just as it is written."""
+        if not isinstance(self._yaml, ScalarNode) or self.is_null:
             raise self.error(f"must be text, is {self.kind}")
         return cast(str, self._yaml.value)
 
@@ -112,13 +119,15 @@ class Node:
         return bool(self._construct())
 
     def integer(self, least: int | None = None, most: int | None = None) -> int:
-        """A whole number within bounds."""
+        """A whole number within bounds; ``4.0`` is one, as in JSON."""
+        if self._tag == "float" and float(self._construct()).is_integer():
+            return int(self._within(int(self._construct()), least, most))
         self._demand("int")
         return cast(int, self._within(self._construct(), least, most))
 
     def number(self, least: float | None = None, most: float | None = None) -> float:
-        """A finite number within bounds; ``1e-5``, which YAML itself takes for text, is one."""
-        if self._tag == "str":
+        """A finite number within bounds; ``1e-5``, which YAML 1.1 takes for text, is one."""
+        if self._tag == "str" and not self._scalar.style:
             try:
                 number = float(self._scalar.value)
             except ValueError:
@@ -160,17 +169,26 @@ class Node:
 
     @property
     def _tag(self) -> str:
-        return str(self._yaml.tag).removeprefix(_TAG)
+        tag = str(self._yaml.tag).removeprefix(_TAG)
+        return "str" if tag == "timestamp" else tag
 
     @property
     def _scalar(self) -> ScalarNode:
         return cast(ScalarNode, self._yaml)
 
     def _construct(self) -> Any:
+        if self._tag == "str":
+            return self._scalar.value
         try:
-            return SafeConstructor().construct_object(self._yaml)
+            value = SafeConstructor().construct_object(self._yaml)
         except (yaml.YAMLError, ValueError, KeyError) as error:
             raise self.error(f"{self.text()!r} is not {self.kind}: {error}") from None
+        if self._tag in ("int", "float") and _NUMBERS.fullmatch(self._scalar.value) is None:
+            raise self.error(
+                f"{self._scalar.value} is one number to some readers of YAML, and none or another to others",
+                "write plain digits, or quote it if text is meant",
+            )
+        return value
 
     def _demand(self, *tags: str) -> None:
         if self._tag not in tags:

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import gc
 import os
-import re
 import sys
 import traceback
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, TextIO
 
 import click
 
 from .. import __version__
-from ..core.nearest import guess
 from ..errors import TranscodeError
 from ..numerics import notice
 from ..voice import speaking
-from . import interrupt, say, streams
+from . import interrupt, say, streams, usage
 from .commands import COMMANDS, SECTIONS, STAGES
 from .groups import MEANT, Pointing
 
@@ -36,6 +35,12 @@ class _Lazy(Pointing):
             return super().invoke(ctx)
         except BrokenPipeError:
             raise _ReaderGone from None
+
+    def instead(self, stage: str, words: Sequence[str]) -> str:
+        """As :func:`.instead.typed`."""
+        from .instead import typed
+
+        return typed(stage, words)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -100,10 +105,11 @@ def main(args: list[str] | None = None) -> Any:
     try:
         with speaking("flags"):
             code = cli.main(args, prog_name="transcode", standalone_mode=False)
-    except click.ClickException as error:
-        object.__setattr__(error, "message", say.harmless(error.message + _near(error)))
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         code = 2
+    except click.ClickException as error:
+        code = _fail(usage.line(error), 2, debug)
     except (KeyboardInterrupt, click.Abort):
         _say("interrupted")
         code = 130
@@ -127,15 +133,6 @@ def main(args: list[str] | None = None) -> Any:
     if _is_lost(sys.stdout) and code in (0, None):
         code = _fail("standard output: cannot be written", 2, debug)
     sys.exit(code if isinstance(code, int) else 0)
-
-
-def _near(error: click.ClickException) -> str:
-    """What is near, where a value is none of a few; else nothing."""
-    parameter = getattr(error, "param", None)
-    if not (isinstance(parameter, click.Parameter) and isinstance(parameter.type, click.Choice)):
-        return ""
-    said = re.match(r"'(.*?)' is not one of", error.message)
-    return guess(said[1], map(str, parameter.type.choices)) if said else ""
 
 
 def _fail(message: str, code: int, debug: bool) -> int:

@@ -37,7 +37,7 @@ def doctor(context: click.Context, path: str, name: str | None, as_json: bool) -
     from ..catalog.programs import program
     from ..consumers.doctor import YES, diagnose
     from .show import show_json
-    from .wrapped import heading, paragraph, print_wrapped
+    from .table import heading, paragraph, print_table
 
     if name is not None:
         name = program(name.lower().replace(".", "_")).name  # llama.cpp, ComfyUI: as the table prints them
@@ -57,9 +57,10 @@ def doctor(context: click.Context, path: str, name: str | None, as_json: bool) -
         for remark in diagnosis.remarks:
             paragraph("note", remark, labels=4)
         echo()
-        print_wrapped(
+        print_table(
             ("program", "loads it", "why"),
             [(one.title, _SHOWN[one.answer], "; ".join(one.why) or "-") for one in verdicts],
+            wrap=True,
         )
         advised: dict[str, list[str]] = {}
         for one in verdicts:

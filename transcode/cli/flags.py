@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from .groups import OPTIONS_MEANT, Pointing
+from .epilog import write as write_epilog
+from .groups import Pointing
 
 if TYPE_CHECKING:  # commands that look at metadata alone do without
     from click.shell_completion import CompletionItem
@@ -103,11 +104,8 @@ class Command(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         try:
             _, _, order = self.make_parser(ctx).parse_args(args=list(args))
-        except click.NoSuchOption as error:
-            meant = OPTIONS_MEANT.get(error.option_name)
-            if any(meant in one.opts for one in self.get_params(ctx)):
-                text = f"there is no option {error.option_name!r}, did you mean {meant!r}?"
-                raise click.UsageError(text, ctx) from None
+        except click.UsageError as error:
+            error.ctx = ctx
             raise
         seen: set[click.Parameter] = set()
         for parameter in order:
@@ -116,9 +114,13 @@ class Command(click.Command):
             # A flag that is said twice says the same twice, unless it has an opposite.
             if parameter in seen and not (parameter.is_flag and not parameter.secondary_opts):
                 names = "/".join([*parameter.opts, *parameter.secondary_opts])
-                raise click.UsageError(f"{names} is given twice: say it once", ctx)
+                raise click.UsageError(f"{names} is given twice; say it once", ctx)
             seen.add(parameter)
         return super().parse_args(ctx, args)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        if self.epilog:
+            write_epilog(self.epilog, formatter)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         from ..core.option import GROUPS, REPORTING

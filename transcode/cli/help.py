@@ -34,7 +34,10 @@ def help(context: click.Context, words: tuple[str, ...]) -> None:
         named = group.get_command(inner, word) if isinstance(group, click.Group) else None
         if named is None:
             if not isinstance(group, click.Group):
-                raise click.UsageError(f"{inner.command_path} has no commands of its own", context)
+                raise click.UsageError(
+                    f"{inner.command_path} has no commands of its own; see {inner.command_path} --help",
+                    context,
+                )
             raise unknown_command(group, word, inner)
         inner = click.Context(named, info_name=word, parent=inner, **named.context_settings)
     click.echo(inner.get_help())

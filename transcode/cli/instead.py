@@ -15,8 +15,9 @@ from typing import Any
 import click
 
 from .flags import Command
+from .usage import what
 
-__all__ = ["Stage", "line", "stage"]
+__all__ = ["Stage", "line", "stage", "typed"]
 
 _WORDS = "transcode.words"
 
@@ -33,7 +34,7 @@ class Stage(Command):
             words = _sorted(ctx.meta[_WORDS])[0]
             if ctx.resilient_parsing or (len(words) < 2 and not any(map(_is_path, words))):
                 raise
-            raise click.UsageError(f"{error.format_message().rstrip('.')}; {line(ctx)}", ctx) from None
+            raise click.UsageError(f"{what(error)}; {line(ctx)}", ctx) from None
 
 
 def stage(**attributes: Any) -> Callable[[Callable[..., Any]], Stage]:
@@ -43,8 +44,12 @@ def stage(**attributes: Any) -> Callable[[Callable[..., Any]], Stage]:
 
 def line(ctx: click.Context) -> str:
     """What to type instead of the command of a context, in words."""
-    name = ctx.info_name or ""
-    run = shlex.join(["transcode", "run", *_run(name, ctx.meta.get(_WORDS, []))])
+    return typed(ctx.info_name or "", ctx.meta.get(_WORDS, []))
+
+
+def typed(name: str, words: Sequence[str]) -> str:
+    """What to type instead of a stage and its words outside of a pipe."""
+    run = shlex.join(["transcode", "run", *_run(name, words)])
     return f"{name} is a stage of a pipe; outside of one, type: {run}"
 
 
@@ -107,6 +112,8 @@ def _convert(words: list[str], options: list[str]) -> tuple[list[str], list[str]
 
 def _lora(words: list[str], options: list[str]) -> tuple[list[str], list[str]]:
     """A source, LoRAs and a destination, in any order: what is not there yet is where to write."""
+    if _has(options, "--lora"):
+        return [], words
     weighted = [word for word in words if not os.path.exists(word) and _strength(word)]
     there = [word for word in words if os.path.exists(word)]
     absent = [word for word in words if word not in weighted and word not in there]
@@ -201,9 +208,10 @@ def _strength(word: str) -> bool:
     from ..stages.lora.stage import parse_lora
 
     try:
-        return os.path.exists(parse_lora(word).path)
+        path = parse_lora(word).path
     except TranscodeError:
         return False
+    return os.path.exists(path) or (path != word and path.endswith(_SUFFIXES))
 
 
 def _is_scheme(word: str) -> bool:

@@ -36,15 +36,17 @@ def families(words: tuple[str, ...], as_json: bool) -> None:
     """List the model families that are known, or show what is known of one."""
     from .. import catalog
     from .show import show_json
-    from .wrapped import print_wrapped
+    from .table import print_table
 
     if name := _shown(words):
         return _show(catalog.family(name).file, as_json=as_json)
     listed = [catalog.family(name) for name in catalog.families()]
     if as_json:
         return show_json([{"name": f.name, "title": f.title, "spellings": list(f.spellings)} for f in listed])
-    return print_wrapped(
-        ("family", "spellings", "title"), [(f.name, ", ".join(f.spellings), f.title) for f in listed]
+    return print_table(
+        ("family", "spellings", "title"),
+        [(f.name, ", ".join(f.spellings), f.title) for f in listed],
+        wrap=True,
     )
 
 
@@ -56,19 +58,20 @@ def conventions(words: tuple[str, ...], as_json: bool) -> None:
     """List the conventions that can be written and read, or show one."""
     from .. import catalog
     from .show import show_json
-    from .wrapped import print_wrapped
+    from .table import print_table
 
     if name := _shown(words):
         return _show(catalog.convention(name).file, as_json=as_json)
     listed = catalog.every_convention()
     if as_json:
         return show_json([{"name": c.name, "title": c.title, "schemes": list(c.schemes)} for c in listed])
-    return print_wrapped(
+    return print_table(
         ("convention", "schemes", "title"),
         [
             (c.name, ", ".join(c.schemes) or "-", c.title + (" (only read)" if c.unwritten else ""))
             for c in listed
         ],
+        wrap=True,
     )
 
 
@@ -98,5 +101,5 @@ def _shown(words: tuple[str, ...]) -> str | None:
     if words[:1] == ("show",) and len(words) > 1:
         words = words[1:]
     if len(words) > 1:
-        raise click.UsageError("one name, please, or none")
+        raise click.UsageError("too many words; give one name, or none")
     return words[0] if words else None

@@ -8,7 +8,17 @@ import click
 
 from ..errors import PlanError
 from .flags import Group, debug_option
-from .meta_common import edit_options, editing, json_option, progress, show_edits, show_json, split, warn
+from .meta_common import (
+    complete_keys,
+    edit_options,
+    editing,
+    json_option,
+    progress,
+    show_edits,
+    show_json,
+    split,
+    warn,
+)
 from .meta_diff import diff
 from .meta_embed import embed
 from .meta_validate import validate
@@ -18,11 +28,15 @@ __all__ = ["meta"]
 
 _FILES_AND_KEYS = "FILE... [KEY]..."
 
-_EPILOG = """\b
+_more_keys = click.option(
+    "-k", "--key", "more", multiple=True, metavar="KEY", shell_complete=complete_keys,
+    help="A key that looks like a file; repeatable.",
+)  # fmt: skip
+
+_EPILOG = """
 FILE is a safetensors file, an index, or a folder of shards. The first argument is always one; further ones
 are files if they end in .safetensors or are written as a path that exists (shards/).
 
-\b
 An edit overwrites the header where the new one fits, else grows the file at its front without moving the
 tensors, else copies it; the command says which. Before the first byte changes the old header is on disk
 beside the file: a killed edit is undone by the next command. Permissions and owner stay, the modification
@@ -49,10 +63,8 @@ meta.add_command(validate)
 
 
 @meta.command()
-@click.argument("arguments", metavar=_FILES_AND_KEYS, nargs=-1, required=True)
-@click.option(
-    "-k", "--key", "more", multiple=True, metavar="KEY", help="A key that looks like a file; repeatable."
-)
+@click.argument("arguments", metavar=_FILES_AND_KEYS, nargs=-1, required=True, shell_complete=complete_keys)
+@_more_keys
 @click.option("--pretty", is_flag=True, help="Open JSON that values hold, and indent it.")
 @click.option("--raw", is_flag=True, help="Print one value, just as it is and nothing else.")
 @json_option
@@ -100,7 +112,7 @@ def _print_raw(table: dict[str, dict[str, Any]], keys: list[str], absent: bool) 
     import json
 
     if len(keys) != 1:
-        raise click.UsageError(f"--raw prints one value, {len(keys)} keys are given")
+        raise click.UsageError(f"--raw prints one value, {len(keys)} keys are given; name one")
     values = {
         value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
         for metadata in table.values()
@@ -126,7 +138,10 @@ def _print_table(table: dict[str, dict[str, Any]]) -> None:
 
 
 @meta.command(name="set")
-@click.argument("arguments", metavar="FILE... [KEY=VALUE | KEY=@FILE]...", nargs=-1, required=True)
+@click.argument(
+    "arguments", metavar="FILE... [KEY=VALUE | KEY=@FILE]...", nargs=-1, required=True,
+    shell_complete=complete_keys,
+)  # fmt: skip
 @click.option(
     "--from-json", "source", metavar="FILE", help="Set the keys of a JSON object; - is standard input."
 )
@@ -162,7 +177,7 @@ def _assignment(text: str) -> tuple[str, str]:
 
     key, equals, value = text.partition("=")
     if not equals or not key:
-        raise click.UsageError(f"{text!r} is not of the form KEY=VALUE")
+        raise click.UsageError(f"{text!r} is not of the form KEY=VALUE; type it as author=me")
     if value.startswith("@@"):
         return key, value[1:]
     if value.startswith("@"):
@@ -171,10 +186,8 @@ def _assignment(text: str) -> tuple[str, str]:
 
 
 @meta.command(name="del")
-@click.argument("arguments", metavar="FILE... KEY...", nargs=-1, required=True)
-@click.option(
-    "-k", "--key", "more", multiple=True, metavar="KEY", help="A key that looks like a file; repeatable."
-)
+@click.argument("arguments", metavar="FILE... KEY...", nargs=-1, required=True, shell_complete=complete_keys)
+@_more_keys
 @edit_options
 def del_(arguments: tuple[str, ...], more: tuple[str, ...], **settings: Any) -> None:
     """Delete keys. A key that none of the files has is an error, and then nothing is changed."""
@@ -190,7 +203,7 @@ def del_(arguments: tuple[str, ...], more: tuple[str, ...], **settings: Any) -> 
 
 
 @meta.command(name="rename-key")
-@click.argument("arguments", metavar="FILE... OLD NEW", nargs=-1, required=True)
+@click.argument("arguments", metavar="FILE... OLD NEW", nargs=-1, required=True, shell_complete=complete_keys)
 @click.option("-f", "--force", is_flag=True, help="Replace NEW where it exists.")
 @edit_options
 def rename_key(arguments: tuple[str, ...], force: bool, **settings: Any) -> None:
@@ -198,7 +211,7 @@ def rename_key(arguments: tuple[str, ...], force: bool, **settings: Any) -> None
     from ..meta import edits
 
     if len(arguments) < 3:
-        raise click.UsageError("give FILE... OLD NEW")
+        raise click.UsageError("a key and its new name are missing; type them behind FILE: OLD NEW")
     files, (old, new) = list(arguments[:-2]), arguments[-2:]
     with editing(settings) as options:
         done = edits.rename(files, old, new, force=force, **options)
@@ -249,9 +262,9 @@ def restore(files: tuple[str, ...], source: str | None, full: bool, **settings: 
     from ..meta import edits
 
     if source is not None and sum(len(files_of(file)) for file in files) > 1:
-        raise click.UsageError("--from restores one file")
+        raise click.UsageError("--from restores one file; give one FILE")
     if full and (settings["dry_run"] or source is not None):
-        raise click.UsageError("--full goes with neither --dry-run nor --from")
+        raise click.UsageError("--full goes with neither --dry-run nor --from; leave them out")
     with editing(settings) as options:
         if not full:
             done = edits.restore(files, source, **options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,10 +17,13 @@ from .flags import debug_option
 from .say import echo, echo_json, notice, one_line
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from ..containers.compare import Change
     from ..meta import EditOptions, Edits
 
 __all__ = [
+    "complete_keys",
     "edit_options",
     "editing",
     "json_option",
@@ -88,6 +92,29 @@ def _is_file(text: str) -> bool:
     return repository is not None and repository.folder.is_dir()
 
 
+def complete_keys(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Files first; behind them the keys that they have, and more files."""
+    from click.shell_completion import CompletionItem
+
+    from ..containers.compare import look
+
+    words = list(ctx.params.get("arguments") or ())
+    file = CompletionItem(incomplete, type="file")
+    if not words:
+        return [file]
+    files, keys = split(words, is_item=lambda word: "=" in word)
+    ending = "=" if ctx.info_name == "set" else ""
+    taken = {key.partition("=")[0] for key in keys} if ending else set(keys)
+    known: dict[str, None] = {}
+    for one in files:
+        try:
+            known |= dict.fromkeys(look(one, lenient=True).metadata)
+        except (TranscodeError, OSError):
+            continue  # whoever calls the command is told
+    wanted = [key for key in known if key not in taken and key.startswith(incomplete)]
+    return [*(CompletionItem(key + ending) for key in wanted), file]
+
+
 @contextmanager
 def editing(settings: dict[str, Any]) -> Iterator[EditOptions]:
     """Yields the keywords of an edit by the values of :func:`edit_options`; shows a bar while it copies, and
@@ -109,6 +136,8 @@ def editing(settings: dict[str, Any]) -> Iterator[EditOptions]:
                 warn(note)
             raise
 
+
+_DIGEST = re.compile(r"\b(sha256:[0-9a-f]{12})[0-9a-f]{52}\b")
 
 _WAYS = {
     "unchanged": "nothing to change",
@@ -163,10 +192,12 @@ def show_changes(changes: Sequence[Change], *, indent: str = "") -> None:
             echo(line)
 
     for change in changes:
-        if change.b is None:
-            say(f"{indent}- ", f"{change.key}: {_short(change.a)}")
-        elif change.a is None:
-            say(f"{indent}+ ", f"{change.key}: {_short(change.b)}")
+        if change.b is None or change.a is None:
+            value = change.a if change.b is None else change.b
+            sign, fields = "-" if change.b is None else "+", _fields(value)
+            say(f"{indent}{sign} ", f"{change.key}: {'' if fields else _short(value)}".rstrip())
+            for line in fields:
+                say(f"{indent}    ", _short(line))
         elif change.inside:
             say(f"{indent}~ ", f"{change.key}:")
             for line in change.inside:
@@ -181,9 +212,18 @@ def show_changes(changes: Sequence[Change], *, indent: str = "") -> None:
                 say(f"{indent}    + ", _short(change.b))
 
 
+def _fields(text: str | None) -> list[str]:
+    """The fields of a value that is a JSON object, a line each; nothing where it is none."""
+    from ..containers.compare import leaves, open_json
+
+    value = None if text is None else open_json(text)
+    return [f"{path}: {leaf}" for path, leaf in leaves(value)] if isinstance(value, dict) and value else []
+
+
 def _short(text: str | None, limit: int = 200) -> str:
+    """A value in one line: of what is long the beginning; of digests what tells them apart."""
     assert text is not None
-    line = text.replace("\n", "\\n")
+    line = _DIGEST.sub(r"\1...", text.replace("\n", "\\n"))
     return line if len(line) <= limit else f"{line[:limit]}... ({len(text)} characters)"
 
 

@@ -52,9 +52,11 @@ def diff(ctx: click.Context, a: str, b: str, tensors: bool, data: bool, as_json:
 
 def _folded(changes: Sequence[Change]) -> list[Change]:
     """Tensors that differ alike, and by name in the numbers of blocks only, as one with how many they are."""
-    from .folding import fold
+    from .folding import braced, fold
+    from .table import DEFAULT_WIDTH, width
 
     rows = fold((change.key, (change.a, change.b, change.inside), change) for change in changes)
+    rows = braced(rows, (width() or DEFAULT_WIDTH) // 2)
     return [
         row.items[0] if len(row.items) == 1 else replace(row.items[0], key=f"{row.name} ({len(row.items)})")
         for row in rows

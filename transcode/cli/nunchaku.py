@@ -107,7 +107,7 @@ def convert(quant_path: str, output_root: str | None, model_name: str, **values:
         raise RecipeError(f"--model-name {model_name!r} is a path, not a name")
     quant_folder = local(quant_path)
     if output_root is None and quant_folder != Path(quant_path):
-        raise click.UsageError("say --output-root: nothing is written into the hub cache")
+        raise click.UsageError("nothing is written into the hub cache; say --output-root")
     folder = Path(output_root or quant_path)
     sink = Write(
         dst=str(folder / (f"{model_name}.safetensors" if values["merge"] else model_name)),
@@ -122,7 +122,7 @@ def convert(quant_path: str, output_root: str | None, model_name: str, **values:
     job = _Job(openers, sink, build.performance(values), (step,))
     embeds = values["merge"] or values["add_metadata"]
     if not embeds and (unused := [flag for flag, key in _SAYS_WHERE.items() if values[key]]):
-        raise click.UsageError(f"{unused[0]} is for the metadata: add --merge or --add-metadata")
+        raise click.UsageError(f"{unused[0]} is for the metadata; add --merge or --add-metadata")
     if embeds:
         job = _embedded(job, values, quant_folder)
     _carry_out(job, values)
@@ -146,7 +146,7 @@ def merge(sources: tuple[str, ...], out: str, **values: Any) -> None:
     from . import build
 
     if not out.endswith(".safetensors"):
-        raise click.UsageError(f"OUT must be a .safetensors file, is {out!r}")
+        raise click.UsageError(f"OUT: {out!r} is no .safetensors file; name it so")
     openers = [lambda path=path: open_source(path, drop_cache=values["drop_cache"]) for path in sources]
     job = _Job(openers, _plain(out, "single_file", values), build.performance(values))
     first = local(sources[0])
@@ -167,7 +167,7 @@ def split(file: str, folder: str, **values: Any) -> None:
     from . import build
 
     if folder.endswith(".safetensors"):
-        raise click.UsageError(f"OUTDIR must be a folder, is {folder!r}")
+        raise click.UsageError(f"OUTDIR: {folder!r} is no folder; name one")
     openers = [lambda: open_source(file, drop_cache=values["drop_cache"])]
     job = _Job(openers, _plain(folder, "apart", values), build.performance(values))
     files = [planned.name for planned in job.flow().plan(job.write()).files]

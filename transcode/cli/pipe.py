@@ -91,7 +91,9 @@ def stage_command(kind: str, example: str = "") -> Command:
 
         for name, option in options_of(owner).items():
             if option.argument and option.kind.takes == 2 and len(values[name]) % 2:
-                raise click.UsageError("every regular expression needs its replacement")
+                raise click.UsageError(
+                    "a regular expression lacks its replacement; give pairs: REGEX REPLACEMENT"
+                )
         _send(_received().then(build.stage(kind, values, build.own)))
 
     callback.__doc__ = owner.__doc__

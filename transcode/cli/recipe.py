@@ -43,7 +43,7 @@ def show(words: tuple[str, ...]) -> None:
         context = run.make_context("run", list(words[1:]))
         _print(recipe_of(context, context.params).config())
     elif len(words) > 1:
-        raise click.UsageError("show a command line that begins with run, or one file")
+        raise click.UsageError("too many words; show a command line that begins with run, or one file")
     elif words[0].endswith((".yaml", ".yml")):
         _print(load(words[0]).config())
     else:

@@ -123,7 +123,7 @@ def _refuse_beside_plan(context: click.Context) -> None:
 
     carried = {one.name for one in context.command.params if isinstance(one, Flag) and one.carries}
     if idle := build.spelled_flags(context, set(context.params) - carried):
-        raise click.UsageError(f"{idle[0]} cannot be combined with --plan: the plan says it already")
+        raise click.UsageError(f"{idle[0]} cannot be combined with --plan; the plan says it already")
 
 
 def _carry_out_plan(values: dict[str, Any]) -> None:
@@ -154,7 +154,7 @@ def recipe_of(context: click.Context, values: dict[str, Any]) -> Any:
     src, dst = values["src"], values["dst"]
     if values["config"] is not None:
         if clash := build.spelled_flags(context, set(map(parameter, _DECLARED))):
-            raise click.UsageError(f"{clash[0]} cannot be combined with --config: put it into the recipe")
+            raise click.UsageError(f"{clash[0]} cannot be combined with --config; put it into the recipe")
         recipe = load(values["config"])
         if src is not None and dst is None and recipe.source.path is not None and recipe.sink is None:
             src, dst = None, src  # a recipe saved from a pipe lacks only its end
@@ -166,11 +166,11 @@ def recipe_of(context: click.Context, values: dict[str, Any]) -> Any:
             recipe = build.with_output_flags(recipe, values)
     else:
         if src is None or dst is None:
-            lacks = "DST, where to write, is missing" if src is not None else "name SRC and DST"
-            raise click.UsageError(f"{lacks}, or a recipe with --config")
+            lacks = "DST, where to write, is missing" if src is not None else "SRC and DST are missing"
+            raise click.UsageError(f"{lacks}; or give a recipe with --config")
         _refuse_idle(context, values)
         if values["copy_metadata"] and table.written(dst):
-            raise click.UsageError("--copy-metadata does nothing for a single file: name a folder")
+            raise click.UsageError("--copy-metadata does nothing for a single file; name a folder")
         recipe = Recipe(sink=build.write(dst, values)).then(*_steps(values))
         whole = values["dequantize"] and not values["dequantize_only"]
         own = build.source(values, src)
@@ -195,7 +195,7 @@ def _refuse_idle(context: click.Context, values: dict[str, Any]) -> None:
         if not any(values[parameter(one)] for one in needed):
             for idle in build.spelled_flags(context, {parameter(spelling)}):
                 others = " or ".join(one.split()[-1] for one in needed)
-                raise click.UsageError(f"{idle} does nothing without {others}: give both, or neither")
+                raise click.UsageError(f"{idle} does nothing without {others}; give both, or neither")
 
 
 def _steps(values: dict[str, Any]) -> list[Any]:

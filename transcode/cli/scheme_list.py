@@ -10,7 +10,7 @@ from ..catalog import DEFAULT, Convention, SchemeRule
 from ..catalog.limits import Limit, plain
 from ..core.constraint import Constraint
 from .say import echo
-from .wrapped import heading, paragraph
+from .table import heading, paragraph
 
 __all__ = ["described", "example", "show_all", "show_one"]
 

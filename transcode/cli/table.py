@@ -6,17 +6,21 @@ import os
 import sys
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import zip_longest
 
 from ..core.text import count, size
 from .say import echo, one_line
 
 __all__ = [
     "DEFAULT_WIDTH",
+    "apart",
     "beside_names",
     "count",
     "cut",
     "ended",
+    "heading",
     "lines",
+    "paragraph",
     "print_table",
     "size",
     "span",
@@ -26,7 +30,11 @@ __all__ = [
 DEFAULT_WIDTH = 100
 """Columns where nobody knows how many there are, as in a pipe: nothing is cut then."""
 
+_WRAPPED = 80
+"""Columns that texts are wrapped to, where nobody knows how many there are."""
+
 _LEAST = 40
+_NARROWEST = 12
 _DOTS = "..."
 _GAP = 2
 _MORE = 2
@@ -60,8 +68,11 @@ def cut(text: str, columns: int) -> str:
     if span(text) <= columns:
         return text
     room = max(columns - len(_DOTS), 0)
-    back = _fitting(text[::-1], room // 2)[::-1]
-    return f"{_fitting(text, room - room // 2)}{_DOTS}{back}"
+    return f"{_fitting(text, room - room // 2)}{_DOTS}{_ending(text, room // 2)}"
+
+
+def _ending(text: str, columns: int) -> str:
+    return _fitting(text[::-1], columns)[::-1]
 
 
 def _fitting(text: str, columns: int) -> str:
@@ -71,6 +82,25 @@ def _fitting(text: str, columns: int) -> str:
         if taken > columns:
             return text[:at]
     return text
+
+
+def apart(texts: Sequence[str], columns: int) -> list[str]:
+    """Texts in so many columns each. What is too long is cut so that different texts stay different, where
+    that can be: the middle of most, and what all of those begin or end with which would look alike.
+    """
+    shown = {text: cut(text, columns) for text in dict.fromkeys(texts)}
+    alike: dict[str, list[str]] = {}
+    for text, short in shown.items():
+        alike.setdefault(short, []).append(text)
+    for group in (group for group in alike.values() if len(group) > 1):
+        taken = set(shown.values()) - {shown[group[0]]}
+        room = columns - len(_DOTS)
+        for front in sorted(range(max(room, 0) + 1), key=lambda front: abs(front - room // 2)):
+            cuts = [_fitting(text, front) + _DOTS + _ending(text, room - front) for text in group]
+            if len(set(cuts)) == len(cuts) and not taken.intersection(cuts):
+                shown.update(zip(group, cuts, strict=True))
+                break
+    return [shown[text] for text in texts]
 
 
 def ended(text: str, columns: int) -> str:
@@ -121,6 +151,7 @@ def print_table(
     right: Sequence[int] = (),
     tight: Sequence[tuple[int, int]] = ((0, 10),),
     indent: int = 0,
+    wrap: bool = False,
 ) -> None:
     """Print columns that fit the terminal.
 
@@ -130,27 +161,86 @@ def print_table(
         tight: columns that are cut where a line would be wider than the terminal, and to how many characters:
             the first of them first.
         indent: spaces before each line.
+        wrap: what does not fit goes on in the next line, within its column, and nothing is cut.
     """
     cells = [[one_line(str(cell)) for cell in row] for row in rows]
-    widths = [max(span(row[i]) for row in [list(header), *cells]) for i in range(len(header))]
-    if (columns := width()) is not None:
+    widths = [max(map(span, column)) for column in zip(header, *cells, strict=True)]
+    columns = (width() or _WRAPPED) if wrap else width()
+    if columns is not None:
         over = indent + sum(widths) + _GAP * (len(widths) - 1) - columns
-        for i, least in tight:
-            least = max(span(header[i]), least)
-            if over > 0 and widths[i] > least:
-                narrow = max(widths[i] - over, least)
-                over -= widths[i] - narrow
-                widths[i] = narrow
-
-    def line(row: Sequence[str]) -> str:
-        parts = []
-        for i, (cell, columns) in enumerate(zip(row, widths, strict=True)):
-            cell = cut(cell, columns)
-            space = " " * (columns - span(cell))
-            parts.append(space + cell if i in right else cell + space)
-        return " " * indent + (" " * _GAP).join(parts).rstrip()
-
+        if wrap:
+            _take_in(widths, over)
+        else:
+            _tighten(widths, over, [(i, max(span(header[i]), least)) for i, least in tight])
+    fitted = [
+        [list(lines(cell, "", size)) for cell in column] if wrap else _apart_or_wrapped(column, size)
+        for column, size in zip(zip(*cells, strict=True), widths, strict=False)  # where there are rows
+    ]
     if any(header):
-        echo(line(header), bold=True)
-    for row in cells:
-        echo(line(row))
+        _print_row(
+            [list(lines(title, "", size)) for title, size in zip(header, widths, strict=True)],
+            widths,
+            right,
+            indent,
+            bold=True,
+        )
+    for row in zip(*fitted, strict=True):
+        _print_row(row, widths, right, indent)
+
+
+def _apart_or_wrapped(texts: Sequence[str], columns: int) -> list[list[str]]:
+    """Texts in so many columns each, cut into one line; those that nothing tells apart then, in several."""
+    short = apart(texts, columns)
+    meant: dict[str, set[str]] = {}
+    for text, one in zip(texts, short, strict=True):
+        meant.setdefault(one, set()).add(text)
+    return [
+        [one] if len(meant[one]) == 1 else list(lines(text, "", columns))
+        for text, one in zip(texts, short, strict=True)
+    ]
+
+
+def _tighten(widths: list[int], over: int, tight: Iterable[tuple[int, int]]) -> None:
+    """Take what is over from one column after the other, down to what is left to each."""
+    for i, least in tight:
+        if over > 0 and widths[i] > least:
+            narrow = max(widths[i] - over, least)
+            over -= widths[i] - narrow
+            widths[i] = narrow
+
+
+def _take_in(widths: list[int], over: int) -> None:
+    """Take what is over from the widest columns, column by column."""
+    while over > 0 and max(widths) > _NARROWEST:
+        widths[widths.index(max(widths))] -= 1
+        over -= 1
+
+
+def _print_row(
+    cells: Sequence[Sequence[str]],
+    widths: Sequence[int],
+    right: Sequence[int],
+    indent: int,
+    *,
+    bold: bool = False,
+) -> None:
+    """Print a row, of whose cells each has one line or more."""
+    for parts in zip_longest(*cells, fillvalue=""):
+        padded = []
+        for i, (part, columns) in enumerate(zip(parts, widths, strict=True)):
+            space = " " * (columns - span(part))
+            padded.append(space + part if i in right else part + space)
+        echo(" " * indent + (" " * _GAP).join(padded).rstrip(), bold=bold)
+
+
+def heading(text: str) -> None:
+    """Print a line that stands above others, wrapped."""
+    for line in lines(text, "", width() or _WRAPPED, hanging=_GAP):
+        echo(line, bold=True)
+
+
+def paragraph(label: str, text: str, *, indent: int = 2, labels: int = 12) -> None:
+    """Print a label and, beside it, a text that is wrapped."""
+    before = " " * indent + label.ljust(labels) + " " * _GAP
+    for line in lines(text, before, width() or _WRAPPED):
+        echo(line)

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from difflib import SequenceMatcher
+from itertools import zip_longest
 from os import PathLike
 from pathlib import Path
 from typing import BinaryIO
@@ -33,6 +35,7 @@ __all__ = [
     "compare_metadata",
     "compare_tensors",
     "files_of",
+    "leaves",
     "look",
 ]
 
@@ -210,6 +213,15 @@ def open_json(text: str) -> object:
         return None
 
 
+def leaves(value: object, path: str = "") -> Iterator[tuple[str, str]]:
+    """What an object of JSON holds, by path: each with its value as JSON."""
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            yield from leaves(inner, f"{path}.{key}" if path else key)
+    else:
+        yield path, _dump(value)
+
+
 def _differences(path: str, a: object, b: object) -> Iterator[str]:
     if isinstance(a, dict) and isinstance(b, dict):
         for key in dict.fromkeys([*a, *b]):
@@ -220,11 +232,32 @@ def _differences(path: str, a: object, b: object) -> Iterator[str]:
                 yield f"{inner}: only in A: {_dump(a[key])}"
             else:
                 yield from _differences(inner, a[key], b[key])
-    elif isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
-        for i, (left, right) in enumerate(zip(a, b, strict=True)):
-            yield from _differences(f"{path}[{i}]", left, right)
+    elif isinstance(a, list) and isinstance(b, list):
+        for i, j in _aligned(a, b):
+            if i is None:
+                yield f"{path}[{j}]: only in B: {_dump(b[j or 0])}"
+            elif j is None:
+                yield f"{path}[{i}]: only in A: {_dump(a[i])}"
+            else:
+                yield from _differences(f"{path}[{i}]", a[i], b[j])
     elif _dump(a) != _dump(b):  # as text, because to Python 1, 1.0 and True are equal
         yield f"{path or '(all)'}: {_dump(a)} -> {_dump(b)}"
+
+
+def _aligned(a: list[object], b: list[object]) -> Iterator[tuple[int | None, int | None]]:
+    """Which members of two lists stand for each other, by place: all, where there are as many; else those
+    that say the same, or are mappings of the same one key, as the steps of recipes.
+    """
+    if len(a) == len(b):
+        yield from zip(range(len(a)), range(len(b)), strict=True)
+        return
+    names, others = ([_name(one) for one in side] for side in (a, b))
+    for _, i, end_i, j, end_j in SequenceMatcher(None, names, others, autojunk=False).get_opcodes():
+        yield from zip_longest(range(i, end_i), range(j, end_j))
+
+
+def _name(member: object) -> str:
+    return next(iter(member)) if isinstance(member, dict) and len(member) == 1 else _dump(member)
 
 
 def _dump(value: object) -> str:

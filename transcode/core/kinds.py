@@ -36,7 +36,13 @@ __all__ = [
 ]
 
 Schema = dict[str, Any]
-_SCALAR = {"type": ["string", "number", "boolean"]}
+
+
+def _scalar(words: Schema) -> Schema:
+    """JSON Schema of a text that may stand unquoted where it looks like a number; not where it is a name."""
+    return {"type": "string", **words} if words else {"type": ["string", "number", "boolean"]}
+
+
 D = TypeVar("D")
 
 
@@ -214,10 +220,15 @@ class _Size(Kind):
             raise RecipeError(f"{what}: {error.what}", hint=error.hint) from None
 
     def read(self, node: Node) -> int:
+        if node.kind in ("a whole number", "a number"):
+            number = node.integer()
+            return _at(node, lambda: parse_size(number))
         return _at(node, lambda: parse_size(node.text()))
 
     def schema(self, words: Schema) -> Schema:
-        units = r"^\s*[0-9.eE+-]+\s*([kKmMgGtT]?[iI]?[bB])?\s*$"
+        number = r"\+?(?=[0.]*[1-9])([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*[kKmMgGtT][iI]?[bB]"
+        whole = r"\+?(?=0*[1-9])[0-9]+(\.0*)?([eE]\+?[0-9]+)?\s*[bB]?"
+        units = rf"^\s*({number}|{whole})\s*$"
         return {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": units}]}
 
     def shown(self, value: Any) -> str:
@@ -247,7 +258,7 @@ class _Texts(Kind):
         return tuple(filter(None, words))
 
     def schema(self, words: Schema) -> Schema:
-        return {"anyOf": [{**_SCALAR, **words}, {"type": "array", "items": {"type": "string", **words}}]}
+        return {"anyOf": [_scalar(words), {"type": "array", "items": {"type": "string", **words}}]}
 
     def members(self, value: Any) -> Iterable[Any]:
         return tuple(value)
@@ -313,11 +324,11 @@ class _Pairs(Kind):
 
     def schema(self, words: Schema) -> Schema:
         pair = {
-            "type": "array", "prefixItems": [_SCALAR, {**_SCALAR, **words}], "minItems": 2, "maxItems": 2,
+            "type": "array", "prefixItems": [_scalar({}), _scalar(words)], "minItems": 2, "maxItems": 2,
         }  # fmt: skip
         return {
             "anyOf": [
-                {"type": "object", "additionalProperties": {**_SCALAR, **words}},
+                {"type": "object", "additionalProperties": _scalar(words)},
                 {"type": "array", "items": pair},
             ]
         }

@@ -80,6 +80,7 @@ class Option:
         off: whether its flag stands for false.
         head: whether ``transcode run`` does what the stage does where it is given.
         needs: flags of ``transcode run`` without which it does nothing, beside that of its own stage.
+        most: the largest that a number may be.
         written: whether recipes say it even where it is the default.
         carries: whether it concerns how a plan is carried out, and not what it says.
         short: options of the schemes that have flags of their own, where it holds these.
@@ -102,6 +103,7 @@ class Option:
     off: bool = False
     head: bool = False
     needs: tuple[str, ...] = ()
+    most: int | None = None
     written: bool = False
     carries: bool = False
     short: Mapping[str, Option] = field(default_factory=dict)
@@ -120,6 +122,10 @@ class Option:
         if value is None and self.default is None:
             return None
         value = self.kind.normal(what, value)
+        if self.most is not None and value > self.most:
+            raise RecipeError(
+                f"{what}: more than {self.most} is asked for", hint="give less, or leave it out"
+            )
         for member in self.kind.members(value) if self.choices else ():
             if member not in self.choices:
                 near = guess(member, self.choices) if isinstance(member, str) else ""
@@ -184,6 +190,8 @@ class Declared:
     """Name of the stage or section in recipes; messages begin with it."""
     alone: ClassVar[str] = ""
     """The field whose value may stand in a recipe in the place of all: ``cast: BF16``."""
+    any_of: ClassVar[tuple[str, ...]] = ()
+    """Fields of which one must be given, where none must be by itself."""
     only_alone: ClassVar[bool] = False
     """Whether that is how it is written, too: there are no others."""
 
@@ -192,6 +200,11 @@ class Declared:
         for name, described in options_of(type(self)).items():
             what = f"{self.kind}: {name}" if self.kind and not self.only_alone else self.kind or name
             object.__setattr__(self, name, described.normal(what, getattr(self, name)))
+        if self.any_of and not any(getattr(self, name) for name in self.any_of):
+            raise RecipeError(
+                f"{self.kind}: nothing is given",
+                hint=f"give {' or '.join(self.any_of)}, or leave the stage out",
+            )
 
     def config(self) -> Any:
         """What a recipe says of it, as JSON: what must be said, and what differs from the defaults."""

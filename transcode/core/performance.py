@@ -28,6 +28,7 @@ class Performance(Declared):
         kinds.COUNT,
         "Threads; as many as can be of use without it.",
         default=None,
+        most=_MOST_WORKERS,
         key="num_workers",
         group=SPEED,
         flag="-w --workers",
@@ -90,11 +91,6 @@ class Performance(Declared):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if (self.workers or 0) > _MOST_WORKERS:
-            raise RecipeError(
-                f"workers: more than {_MOST_WORKERS} threads are asked for",
-                hint="one for each processor is enough, as without it",
-            )
         if not re.fullmatch(r"cpu|auto|cuda|cuda:\d+(,cuda:\d+)*", self.device):
             raise RecipeError(
                 f"device: {self.device!r} is no device", hint="write cpu, auto, cuda, cuda:0 or cuda:0,cuda:1"

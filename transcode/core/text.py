@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["clipped", "count", "printable", "size"]
+__all__ = ["change", "clipped", "count", "duration", "printable", "size"]
 
 
 def size(nbytes: float) -> str:
@@ -17,6 +17,21 @@ def size(nbytes: float) -> str:
 def count(number: int, what: str) -> str:
     """``"1 file"``, ``"2 files"``."""
     return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def change(before: int, after: int, what: str) -> str:
+    """``"2 -> 3 files"``; of as many as before, ``"2 files"``."""
+    return count(after, what) if before == after else f"{before} -> {count(after, what)}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the unit that fits: ``12 ms``, ``4.1 s``, ``2 min 05 s``, ``1 h 20 min``."""
+    if seconds < 0.9995:
+        return f"{max(round(seconds * 1000), 1)} ms"
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
 def clipped(text: str, most: int) -> str:

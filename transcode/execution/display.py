@@ -10,8 +10,9 @@ from html import escape
 from importlib import import_module
 from typing import Any, TextIO
 
-from ..core.text import size
+from ..core.text import duration, printable
 from .execute import Progress
+from .figures import figures, title
 
 __all__ = ["in_notebook", "watching"]
 
@@ -51,28 +52,19 @@ def watching(wanted: bool | None, also: Watch | None) -> Iterator[Watch | None]:
             also(now)
         if (moment := time.monotonic()) - last >= _EVERY:
             last = moment
-            view.show(now, moment - began)
+            view.show(now)
 
     try:
         yield watch
     except BaseException:
         view.end("failed")
         raise
-    view.end(f"done in {time.monotonic() - began:.1f} s")
+    view.end(f"done in {duration(time.monotonic() - began)}")
 
 
-def _described(now: Progress, seconds: float) -> str:
-    if now.stage == "compile":
-        return "compiling kernels (the first time only)"
-    if not now.total:
-        return now.stage
-    text = f"{now.stage}: {100 * now.done // now.total} %"
-    if now.stage != "convert" or not now.done:  # others count no bytes
-        return text
-    elapsed = now.seconds or seconds
-    rate = now.done / elapsed if elapsed else 0
-    left = f", {(now.total - now.done) / rate:.0f} s left" if rate else ""
-    return f"{text}, {size(now.done)} of {size(now.total)}, {size(rate)}/s{left}"
+def _described(now: Progress) -> str:
+    how_far = ", ".join(figures(now))
+    return printable(f"{title(now)}: {how_far}" if how_far else title(now))
 
 
 class _Line:
@@ -82,9 +74,9 @@ class _Line:
         self._stream = stream
         self._over = stream.isatty()
 
-    def show(self, now: Progress, seconds: float) -> None:
+    def show(self, now: Progress) -> None:
         if self._over:
-            self._stream.write(f"\r{_described(now, seconds)[:_WIDTH]:<{_WIDTH}}")
+            self._stream.write(f"\r{_described(now)[:_WIDTH]:<{_WIDTH}}")
             self._stream.flush()
 
     def end(self, how: str) -> None:
@@ -98,11 +90,11 @@ class _Notebook:
     def __init__(self) -> None:
         self._handle: Any = None
 
-    def show(self, now: Progress, seconds: float) -> None:
+    def show(self, now: Progress) -> None:
         value = f' value="{now.done}" max="{now.total}"' if now.total else ""
         self._put(
-            f'<progress style="width:50%"{value}></progress> {escape(_described(now, seconds))}',
-            _described(now, seconds),
+            f'<progress style="width:50%"{value}></progress> {escape(_described(now))}',
+            _described(now),
         )
 
     def end(self, how: str) -> None:

@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..core.event import Event, Remark, deed
+from ..core.event import Event, Remark
 from ..core.output import PlannedFile, SideFile
 from ..core.shown import Overview, Shown, Table
 from ..core.source import Input
 from ..core.spec import Spec
 from ..core.tensor import LazyTensor
-from ..core.text import count, size
+from ..core.text import change, count, size
 from ..core.value import pack, unpack
+from .fates import Fate, fates
 
 __all__ = ["Log", "Plan"]
 
@@ -127,39 +128,46 @@ class Plan(Shown):
         """Dtype and shape that a tensor has in the source, before any stage changed it."""
         return self.stored.get(tensor.source, tensor.spec)
 
-    def fates(self) -> dict[str, tuple[int, int, int]]:
-        """What becomes of the tensors: by :func:`.core.event.deed` how many there are, and their bytes in the
-        source and in the output.
-        """
-        fates: dict[str, tuple[int, int, int]] = {}
-        of_all = [(deed(tensor.fate), tensor, tensor.nbytes) for tensor in self.tensors]
-        of_all += [
-            ("into others" if why.kind == "absorb" else "drop", tensor, 0) for tensor, why in self.log.dropped
-        ]
-        for label, tensor, after in of_all:
-            number, before, kept = fates.get(label, (0, 0, 0))
-            fates[label] = (number + 1, before + self.before(tensor).nbytes, kept + after)
-        return fates
+    @property
+    def tensors_in(self) -> int:
+        """How many tensors the source stores: codes and scales each count."""
+        return len(self.stored) if self.stored else len(self.tensors) + len(self.log.dropped)
+
+    @property
+    def tensors_out(self) -> int:
+        """How many tensors the weight files hold, scales and markers included."""
+        return sum(len(file.places) for file in self.files)
+
+    def fates(self) -> list[Fate]:
+        """What becomes of every tensor: of :attr:`tensors`, in their order, then of what was dropped."""
+        return fates(self.tensors, self.log.dropped, self.stored)
 
     @property
     def totals(self) -> str:
-        """Tensors and files in one line: ``87 tensors, 402 kB -> 291 kB, 1 file of 301 kB``."""
-        # Tensors with tensors: what headers and their room take is told apart.
+        """Tensors as the source and as the output store them: ``87 -> 107 tensors, 402 kB -> 291 kB``. What
+        headers and their room take is told of files.
+        """
         return (
-            f"{count(len(self.tensors), 'tensor')}, {size(self.bytes_in)} -> {size(self.bytes_out)},"
-            f" {count(len(self.files), 'file')} of {size(self.file_bytes)}"
+            f"{change(self.tensors_in, self.tensors_out, 'tensor')},"
+            f" {size(self.bytes_in)} -> {size(self.bytes_out)}"
         )
 
     def overview(self) -> Overview:
         """What it would do, and what there is to say."""
-        fates = self.fates()
-        kinds = ", ".join(f"{number} {label}" for label, (number, *_) in list(fates.items())[:8])
+        done: dict[str, list[Fate]] = {}
+        for fate in self.fates():
+            done.setdefault(fate.deed, []).append(fate)
+        kinds = ", ".join(f"{len(alike)} {deed}" for deed, alike in list(done.items())[:8])
         facts = ", ".join(
             f"{key} {', '.join(map(str, value)) if isinstance(value, list | tuple) else value}"
             for key, value in self.summary.items()
         )
-        lines = [self.totals, kinds, facts, *self.log.overview().lines]
-        rows = [(label, n, size(before), size(after)) for label, (n, before, after) in fates.items()]
+        files = f"{count(len(self.files), 'file')} of {size(self.file_bytes)}"
+        lines = [f"{self.totals}, {files}", kinds, facts, *self.log.overview().lines]
+        rows = [
+            (deed, len(alike), size(sum(f.bytes_in for f in alike)), size(sum(f.bytes_out for f in alike)))
+            for deed, alike in done.items()
+        ]
         tables = (
             Table(("fate", "tensors", "before", "after"), rows, len(rows), (1, 2, 3)),
             Table(

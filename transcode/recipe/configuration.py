@@ -99,6 +99,8 @@ def with_lora(node: strict.Node, steps: list[Transform]) -> list[Transform]:
     section = node.mapping()
     enabled = fields_of(section, LoraWords).get("enabled", LoraWords.enabled)
     if not enabled and not section.get("paths", TEXTS.read, ()):
+        fields_of(section, Lora)  # nothing is said wrongly for all that
+        section.reject_unknown()
         return steps
     step = located(node, lambda: _lora(section))
     if not enabled:

@@ -28,6 +28,8 @@ def located(node: strict.Node, make: Callable[[], T]) -> T:
 def read(option: Option, node: strict.Node) -> Any:
     """The value of one option."""
     value = option.kind.read(node)
+    if option.most is not None and value > option.most:
+        raise node.error(f"must be at most {option.most}")
     for member in option.kind.members(value) if option.choices else ():
         if member not in option.choices:
             near = guess(member, option.choices) if isinstance(member, str) else ""

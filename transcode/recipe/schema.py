@@ -28,8 +28,7 @@ def schema() -> Schema:
         "source": _object(SourceOptions, SourceWords),
         "steps": {"type": "array", "items": _step()},
         "quantization": _quantization(),
-        # One that is not enabled may be empty.
-        "lora": _without_required(_object(LoraOptions, LoraWords)),
+        "lora": _lora(),
         "target": _object(TargetOptions, TargetWords),
         "output": _object(OutputOptions, part="output"),
         "performance": _object(Performance, PerformanceWords),
@@ -53,12 +52,43 @@ def schema() -> Schema:
             name: {**_optional(one), "description": about[name]} for name, one in sections.items()
         },
         "additionalProperties": False,
-        "allOf": [_not_both("steps", "quantization"), _not_both("steps", "lora")],
+        "allOf": [
+            _not_both("steps", "quantization"),
+            _not_both("steps", "lora"),
+            {"not": {"required": ["steps", "version"], "properties": {"steps": _SAID}}},
+            {
+                "not": {
+                    "required": ["steps", "performance"],
+                    "properties": {"steps": _SAID, "performance": _AT_ODDS},
+                }
+            },
+        ],
     }
 
 
+_SAID: Schema = {"not": {"type": "null"}}
+"""That a key is more than there: it holds something."""
+
+_AT_ODDS: Schema = {
+    "required": ["parallel", "num_workers"],
+    "properties": {"parallel": {"const": False}, "num_workers": {"type": "integer", "minimum": 2}},
+}
+"""Performance of which one key says one worker and another one several."""
+
+
 def _not_both(one: str, other: str) -> Schema:
-    return {"not": {"required": [one, other]}}
+    return {"not": {"required": [one, other], "properties": {one: _SAID, other: _SAID}}}
+
+
+def _lora() -> Schema:
+    """The section: one that is not enabled may name no file."""
+    described = _object(LoraOptions, LoraWords)
+    off = {"required": ["enabled"], "properties": {"enabled": {"const": False}}}
+    named = {
+        "required": described.pop("required"),
+        "properties": {"paths": _given(described["properties"]["paths"])},
+    }
+    return {**described, "if": {"type": "object", "not": off}, "then": named}
 
 
 def _step() -> Schema:
@@ -77,13 +107,19 @@ def _stage(kind: str, owner: type[Declared]) -> Schema:
     forms = []
     if not owner.only_alone:
         described = _object(owner)
+        if owner.any_of:
+            given = described["properties"]
+            described["anyOf"] = [
+                {"required": [name], "properties": {name: _given(given[name])}} for name in owner.any_of
+            ]
         if owner is QuantizeOptions:
             described["allOf"] = list(_of_schemes("scheme", ()))
         forms.append(described)
     if owner.alone:
         alone = options[owner.alone]
-        forms.append(alone.kind.schema_alone(_words(alone)))
-    if not any(option.required for option in options.values()):
+        whole = alone.kind.schema_alone(_words(alone))
+        forms.append(_not_empty(whole) if alone.required else whole)
+    if not owner.any_of and not any(option.required for option in options.values()):
         forms.append({"type": "null"})
     return {**(forms[0] if len(forms) == 1 else {"anyOf": forms}), **about}
 
@@ -96,6 +132,9 @@ def _object(*owners: type[Declared], part: str | None = None) -> Schema:
         for name, option in options_of(owner).items():
             if part is None or option.section == part:
                 keys = _properties(name, option)
+                if option.required and option.kind.repeats and LoraWords not in owners:  # which may be off
+                    first = next(iter(keys))
+                    keys[first] = _given(keys[first])
                 properties |= keys
                 if option.required and not option.kind.keys:
                     required += keys
@@ -105,6 +144,15 @@ def _object(*owners: type[Declared], part: str | None = None) -> Schema:
     return {**described, "required": required} if required else described
 
 
+def _not_empty(described: Schema) -> Schema:
+    """That lists and mappings hold something."""
+    return {**described, "minItems": 1, "minProperties": 1}
+
+
+def _given(described: Schema) -> Schema:
+    return {**_not_empty(described), **_SAID}
+
+
 def _without_required(described: Schema) -> Schema:
     return {key: value for key, value in described.items() if key != "required"}
 
@@ -112,6 +160,8 @@ def _without_required(described: Schema) -> Schema:
 def _properties(name: str, option: Option) -> Schema:
     """The keys under which an option stands."""
     described = option.kind.schema(_words(option))
+    if option.most is not None:
+        described = {**described, "maximum": option.most}
     if option.kind.keys:
         return described
     about: Schema = {"description": " ".join(filter(None, (option.key_help, option.about)))}
@@ -148,7 +198,7 @@ def _of_schemes(key: str, more: Iterable[str]) -> Iterable[Schema]:
             "then": {
                 "properties": {
                     "options": {
-                        "type": "object",
+                        "type": ["object", "null"],
                         "properties": own,
                         "propertyNames": {"enum": [*own, *more]},
                     }
@@ -180,8 +230,13 @@ def _quantization() -> Schema:
         "symmetric": {**_BOOLEAN, "description": "Without a zero point."},
     }
     described["properties"]["options"] = {
-        "type": "object",
+        "type": ["object", "null"],
         "properties": more,
         "description": "Options of the stage and of the scheme.",
     }
-    return {**described, "allOf": list(_of_schemes("method", more))}
+    nameless = {
+        "type": "object",
+        "required": ["options"],
+        "properties": {"options": {"type": "object"}, "method": {"type": "null"}},
+    }
+    return {**described, "allOf": [*_of_schemes("method", more), {"not": nameless}]}

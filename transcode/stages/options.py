@@ -73,6 +73,7 @@ class RenameOptions(Declared):
     """Rename tensors by pairs of a regular expression and its replacement, applied in order."""
 
     kind: ClassVar[str] = "rename"
+    any_of: ClassVar[tuple[str, ...]] = ("rules", "names")
 
     rules: tuple[tuple[str, str], ...] = option(
         kinds.PAIRS, "Rename; repeatable, applied in order.", default=(), argument="REGEX REPLACEMENT [...]",

@@ -28,8 +28,6 @@ class Rename(RenameOptions, Transform):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.rules and not self.names:
-            raise RecipeError("rename: no rule is given", hint="give rules, or leave the stage out")
         self._compiled()
 
     def _compiled(self) -> list[tuple[re.Pattern[str], str, Weight]]:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from ...plan.fates import Fate, Section, sections
 from ...plan.plan import Plan
 from ..folding import Row, braced
 from ..say import echo, one_line
 from ..table import DEFAULT_WIDTH, beside_names, count, lines, print_table, size, span, width
-from .fates import Fate, Section, fates, rows_of, sections, story
+from .fates import fates, rows_of, story
 from .files import folded
 from .remarks import alike, line
 
-__all__ = ["show_deeds", "show_files", "show_head", "show_notes", "show_plan", "totals"]
+__all__ = ["show_deeds", "show_files", "show_head", "show_notes", "show_plan"]
 
 _ROWS = 20
 """Rows of all sections together, if there are many: a plan is to be seen at once."""
@@ -24,12 +25,19 @@ _FILES = 8
 _BESIDES = ("keep", "add", "drop", "into others")
 """What is done to tensors that are not those that a plan is about."""
 
+_Cells = Callable[[Iterable[Row[Fate]]], list[tuple[str, str, str, str]]]
+"""What stands in the lines of rows, the name first."""
+
 _DIGEST = 19
 _DEED = 26
 _EVERY = ((2, 16), (0, 32), (2, 8))
 _GAPS = 8
+_GAP = 2
+_NARROW = 80
+"""Columns for which a plan chooses what it shows, so that it is the same on every terminal."""
 _INDENT = 2
 _WHY = 24
+_NAME = 36
 _REASONS = 3
 
 
@@ -44,13 +52,13 @@ def show_plan(plan: Plan, *, verbose: bool) -> None:
         echo()
     else:
         parts = sections(everything)
-        folds = _rows(parts)
+        folds = rows_of(parts)
         show_deeds(parts, folds)
         _show_largest(folds)
         echo()
     show_files(plan, verbose=verbose)
     hint = "" if verbose else "  (-v lists every tensor)"
-    echo(f"total  {totals(plan, everything)}{hint}", bold=True)
+    echo(f"total  {plan.totals}{hint}", bold=True)
 
 
 def show_head(plan: Plan, *, verbose: bool) -> None:
@@ -84,10 +92,11 @@ def show_deeds(parts: Sequence[Section], folds: Sequence[Sequence[Row[Fate]]] | 
     columns = width() or DEFAULT_WIDTH
     if folds is None:
         folds = [()] * len(parts)
-    shown = _chosen(folds)
+    patterns = [_patterns(rows, _cells) for rows in folds]
+    chosen = _chosen(patterns)
     heads = [_head(part) for part in parts]
     widths = [max((len(head[i]) for head in heads if len(head[0]) <= _DEED), default=0) for i in range(3)]
-    for part, head, folds_of, shown_of in zip(parts, heads, folds, shown, strict=True):
+    for part, head, rows, every, shown in zip(parts, heads, folds, patterns, chosen, strict=True):
         first = f"{head[0]:<{widths[0]}}  {head[1]:>{widths[1]}}  {head[2]:>{widths[2]}}{head[3]}"
         types = _types(part)
         if types and len(first) + len(types) + 2 > columns:
@@ -96,17 +105,49 @@ def show_deeds(parts: Sequence[Section], folds: Sequence[Sequence[Row[Fate]]] | 
                 echo(text)
         else:
             echo(f"{first}  {types}".rstrip(), bold=True)
-        cells = [*_cells(shown_of), *_rest(folds_of, shown_of)]
-        if cells:
-            print_table(("",) * 4, cells, right=(1,), tight=((3, _WHY), (0, 24), (3, 10)), indent=2)
+        cells = [*_cells(_fitting(rows, shown, _cells)), *_rest(every, shown)]
+        if not cells:
+            continue
+        named = all(not cell[3] or cell[3].startswith("->") for cell in cells)
+        if (
+            named and _wide(cells) > columns
+        ):  # two names in a line: what they are called matters, not the shape
+            cells = [(name, number, "", why) for name, number, _, why in cells]
+        tight = ((3, _NAME), (0, _WHY), (3, _WHY)) if named else ((3, _WHY), (0, _WHY), (3, 10))
+        kept = [at for at in range(4) if at != 2 or any(cell[2] for cell in cells)]
+        print_table(
+            ("",) * len(kept),
+            [[cell[at] for at in kept] for cell in cells],
+            right=(1,),
+            tight=[(kept.index(at), least) for at, least in tight],
+            indent=_INDENT,
+        )
 
 
-def _rows(parts: Sequence[Section]) -> list[list[Row[Fate]]]:
-    """The rows of each section, with names that have room."""
-    columns = width() or DEFAULT_WIDTH
-    return [
-        braced(rows, columns - _INDENT - beside_names(_cells(rows), most=_WHY)) for rows in rows_of(parts)
-    ]
+def _wide(cells: Iterable[Sequence[str]]) -> int:
+    """Columns that a table takes where nothing is cut."""
+    widths = [max(span(one_line(cell)) for cell in column) for column in zip(*cells, strict=True)]
+    return _INDENT + sum(widths) + _GAP * (len(widths) - 1)
+
+
+def _patterns(rows: Sequence[Row[Fate]], cells: _Cells) -> list[Row[Fate]]:
+    """Rows with words that differ in braces, on a narrow terminal: what is shown and counted is the same on
+    all of them.
+    """
+    return braced(rows, _room(rows, cells, _NARROW))
+
+
+def _fitting(rows: Sequence[Row[Fate]], patterns: Sequence[Row[Fate]], cells: _Cells) -> list[Row[Fate]]:
+    """Patterns in rows that have room on this terminal: wide ones take fewer."""
+    wanted = {id(fate): at for at, pattern in enumerate(patterns) for fate in pattern.items}
+    inside = [row for row in rows if id(row.items[0]) in wanted]
+    columns = _room(inside, cells, width() or DEFAULT_WIDTH)
+    return sorted(braced(inside, columns), key=lambda row: wanted[id(row.items[0])])
+
+
+def _room(rows: Sequence[Row[Fate]], cells: _Cells, columns: int) -> int:
+    """Columns that are left for names."""
+    return columns - _INDENT - beside_names(cells(rows), most=_WHY)
 
 
 def _head(part: Section) -> tuple[str, str, str, str]:
@@ -174,29 +215,36 @@ def _chosen(folds: Sequence[Sequence[Row[Fate]]]) -> list[list[Row[Fate]]]:
     return [[row for row in part if id(row) not in hidden] for part in folds]
 
 
-def _show_largest(folds: Iterable[Iterable[Row[Fate]]]) -> None:
+def _show_largest(folds: Sequence[Sequence[Row[Fate]]]) -> None:
     """Print the ten largest tensors of the source, each with all that are folded with it."""
-    rows = [(row, row.items[0]) for part in folds for row in part if row.items[0].bytes_in]
-    rows.sort(key=lambda pair: -pair[1].bytes_in)
-    shown: list[tuple[str, str, str, str]] = []
+    rows = [row for part in folds for row in _patterns(part, _sizes) if row.items[0].bytes_in]
+    rows.sort(key=lambda row: -row.items[0].bytes_in)
+    shown: list[Row[Fate]] = []
     listed, least = 0, 0
-    for row, fate in rows:
-        if len(shown) >= _LARGEST or (listed >= _LARGEST and fate.bytes_in < least):
+    for row in rows:
+        nbytes = row.items[0].bytes_in
+        if len(shown) >= _LARGEST or (listed >= _LARGEST and nbytes < least):
             break
-        least = fate.bytes_in
+        least = nbytes
         listed += len(row.items)
-        after = f"-> {size(fate.bytes_out)}" if fate.bytes_out else "left out"
-        shown.append(
-            (
-                row.name,
-                f"{len(row.items)} x",
-                size(fate.bytes_in),
-                "" if fate.bytes_in == fate.bytes_out else after,
-            )
-        )
+        shown.append(row)
     if shown:
         echo("largest", bold=True)
-        print_table(("",) * 4, shown, right=(1, 2), indent=2)
+        every = [row for part in folds for row in part]
+        cells = _sizes(_fitting(every, shown, _sizes))
+        print_table(("",) * 4, cells, right=(1, 2), indent=_INDENT)
+
+
+def _sizes(rows: Iterable[Row[Fate]]) -> list[tuple[str, str, str, str]]:
+    return [
+        (row.name, f"{len(row.items)} x", size(row.items[0].bytes_in), _after(row.items[0])) for row in rows
+    ]
+
+
+def _after(fate: Fate) -> str:
+    if fate.bytes_in == fate.bytes_out:
+        return ""
+    return f"-> {size(fate.bytes_out)}" if fate.bytes_out else "left out"
 
 
 def _show_every(everything: Sequence[Fate]) -> None:
@@ -256,12 +304,6 @@ def show_files(plan: Plan, *, verbose: bool) -> None:
     if plan.side_files:
         for text in lines(f"and {', '.join(side.name for side in plan.side_files)}", "  ", width()):
             echo(text)
-
-
-def totals(plan: Plan, everything: Sequence[Fate]) -> str:
-    """Bytes of tensors; what headers and their room take is told of files."""
-    written = sum(fate.bytes_out > 0 or fate.deed not in ("drop", "into others") for fate in everything)
-    return f"{count(written, 'tensor')}, {size(plan.bytes_in)} -> {size(plan.bytes_out)}"
 
 
 def _source_files(plan: Plan) -> list[int]:

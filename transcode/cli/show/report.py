@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from math import inf
 
 from ...core.quality import Loss
+from ...core.text import duration
 from ...execution.execute import Report, by_scheme
-from ..duration import duration
+from ...plan.fates import sections
 from ..say import echo
 from ..table import print_table, size
-from .fates import fates, sections
-from .plan import show_deeds, show_files, show_notes, show_plan, totals
+from .fates import fates
+from .plan import show_deeds, show_files, show_notes, show_plan
 
 __all__ = ["show_report"]
 
@@ -24,17 +25,16 @@ _LITTLE = 100_000_000
 def show_report(report: Report, *, verbose: bool) -> None:
     """Print what a run did."""
     plan = report.plan
-    everything = fates(plan)
     if verbose:
         show_plan(plan, verbose=True)
     else:
         show_notes(plan, verbose=False)
-        show_deeds(sections(everything))
+        show_deeds(sections(fates(plan)))
         show_files(plan, verbose=False)
     if losses := report.losses():
         _show_losses(losses, verbose=verbose)
     if not verbose:
-        echo(f"total  {totals(plan, everything)}", bold=True)
+        echo(f"total  {plan.totals}", bold=True)
     convention = plan.summary.get("convention")
     whose = f", for {convention}" if convention not in (None, "plain") else ""
     place = f"{plan.destination}{'/' if plan.folder else ''}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Iterable, Mapping
 from os import PathLike
@@ -16,6 +17,12 @@ from ...errors import RecipeError
 from ...io import hub
 
 __all__ = ["FILES", "LoraFile", "parse_lora"]
+
+
+_WEIGHTED = re.compile(r"(.+\.(?:safetensors|sft|pt|pth|bin|ckpt))([:@=])(.*)", re.DOTALL)
+"""A file's name, and behind it what is meant for a strength."""
+
+_NUMBERS = re.compile(r"[-+.\deE:]*")
 
 
 class LoraFile(NamedTuple):
@@ -39,16 +46,34 @@ _TEXT = re.compile(r"(.+?)(?::([-+.\deE]*))?(?::([-+.\deE]*))?", re.DOTALL)
 def parse_lora(text: str) -> LoraFile:
     """Read ``PATH``, ``PATH:strength`` or ``PATH:strength:alpha``; an empty strength is 1.
 
-    What follows a colon and is no number belongs to the path.
+    What follows a colon and is no number belongs to the path, where there is such a file, or may be.
+
+    Raises:
+        RecipeError: there is a file, or the name of one, and what follows it is no number.
     """
     match = _TEXT.fullmatch(text)
     try:
         if match is None:
             raise ValueError
         path, strength, alpha = match.groups()
-        return LoraFile(path, float(strength or 1), float(alpha) if alpha else None)
+        lora = LoraFile(path, float(strength or 1), float(alpha) if alpha else None)
     except ValueError:
-        return LoraFile(text)
+        lora = LoraFile(text)
+    _refuse_strength(text, lora.path)
+    return lora
+
+
+def _refuse_strength(text: str, path: str) -> None:
+    """Refuse a path that holds a strength which is none, as in ``a.safetensors:strong``."""
+    weighted = _WEIGHTED.fullmatch(path)
+    if weighted is None or os.path.exists(path):
+        return
+    file, sign, strength = weighted.groups()
+    if sign == ":" and _NUMBERS.fullmatch(strength) is None:
+        what = f"lora: {text!r}: {strength!r} is no strength, which is a number"
+    else:
+        what = f"lora: {text!r}: there is no such file"
+    raise RecipeError(what, hint=f"write PATH, PATH:STRENGTH or PATH:STRENGTH:ALPHA, as {file}:0.8")
 
 
 class _Files(Kind):
@@ -102,7 +127,7 @@ class _Files(Kind):
         return tuple(map(parse_lora, [node.string()] if node.kind == "text" else node.strings()))
 
     def read_keys(self, section: Section) -> tuple[LoraFile, ...]:
-        """One strength for all or one for each, alphas likewise; an alpha of 0 is none."""
+        """One strength for all or one for each, or none; alphas likewise, and one of 0 is none."""
         paths = () if (listed := section.find("paths")) is None else TEXTS.read(listed)
 
         def each(key: str, default: float | None) -> list[float | None]:
@@ -112,6 +137,8 @@ class _Files(Kind):
             if node.kind != "a list":
                 return [node.number()] * len(paths)
             values = [default if child.is_null else child.number() for child in node.sequence()]
+            if not values:
+                return [default] * len(paths)
             if len(values) == 1:
                 return values * len(paths)
             if len(values) != len(paths):
@@ -146,10 +173,13 @@ class _Files(Kind):
             "strengths": "Factor of what each adds: one for all, or one for each.",
             "alphas": "For pairs that say no alpha of their own: one for all, or one for each.",
         }
-        number = {"anyOf": [{"type": "number"}, {"type": "array", "items": {"type": ["number", "null"]}}]}
+        nothing = {"type": "null"}
+        paths = {"anyOf": [*TEXTS.schema(words)["anyOf"], nothing]}
+        number = {
+            "anyOf": [{"type": "number"}, {"type": "array", "items": {"type": ["number", "null"]}}, nothing]
+        }
         return {
-            key: {**(TEXTS.schema(words) if key == "paths" else number), "description": text}
-            for key, text in about.items()
+            key: {**(paths if key == "paths" else number), "description": text} for key, text in about.items()
         }
 
     def schema_alone(self, words: Schema) -> Schema:

@@ -1,0 +1,36 @@
+"""How far a run is, in words: for the command line, for Python callers, for notebooks."""
+
+from __future__ import annotations
+
+from ..core.text import duration, size
+from .execute import Progress
+
+__all__ = ["COMPILING", "figures", "title"]
+
+COMPILING = "compiling kernels (first time on this machine)"
+
+_STAGES = {"compile": COMPILING, "convert": "converting", "sync": "flushing to disk"}
+
+_TELLING = 1.0
+"""Seconds after which the bytes that were dealt with tell how fast it goes."""
+
+
+def title(now: Progress) -> str:
+    """What is going on."""
+    return _STAGES.get(now.stage, now.stage)
+
+
+def figures(now: Progress) -> list[str]:
+    """How far it is, how fast it goes, and how long it takes still; what is not known is left out."""
+    share = f"{100 * now.done // now.total} %" if now.total else ""
+    if now.stage != "convert":
+        return [share] if share and now.stage not in _STAGES else []
+    parts = [f"{size(now.done)} of {size(now.total)}"]
+    if share:
+        parts.insert(0, share)
+    if now.seconds >= _TELLING and now.done:
+        rate = now.done / now.seconds
+        parts.append(f"{size(rate)}/s")
+        if now.done < now.total:
+            parts.append(f"{duration(max((now.total - now.done) / rate, 1))} left")
+    return parts
