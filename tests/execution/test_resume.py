@@ -169,10 +169,27 @@ def test_a_killed_run_can_be_resumed_though_nobody_asked_before(source, tmp_path
 
     assert not survives(run)
     assert list(tmp_path.glob(".o.safetensors.transcode-part"))
-    report = flow | tc.write(out, resume=True)
+    shutil.copytree(hidden(out), tmp_path / "kept")
+    stages = []
+    report = flow | tc.write(out, resume=True, on_progress=lambda now: stages.append(now.stage))
     assert report.resumed > 0
+    assert "resume" in stages
     flow | tc.write(tmp_path / "right.safetensors")
     assert out.read_bytes() == (tmp_path / "right.safetensors").read_bytes()
+    out.unlink()
+    shutil.move(tmp_path / "kept", hidden(out))
+    stages.clear()
+    report = flow | tc.write(out, on_progress=lambda now: stages.append(now.stage))
+    assert report.resumed == 0
+    assert "anew" in stages
+    assert "resume" not in stages
+
+
+def test_who_waited_for_long_is_told_of_going_on(source, tmp_path, monkeypatch, stopping):
+    monkeypatch.setattr(carry, "_LONG", 0.0)
+    stopping.at = 9
+    with pytest.raises(Interrupted, match="nothing was written; with resume=True what is done is kept"):
+        tc.open(source) | only("int8") | tc.write(tmp_path / "o.safetensors", workers=1, tile=TILE)
 
 
 def slowly(method):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from ..execution.execute import Progress
-from ..execution.figures import COMPILING, figures, title
+from ..execution.figures import ONCE, figures, title
 from .say import notice, one_line
 
 __all__ = ["progress"]
@@ -37,10 +37,10 @@ def _lines() -> Callable[[Progress], None]:
 
     def update(now: Progress) -> None:
         nonlocal last
-        if now.stage == "compile":
+        if now.stage in ONCE:
             if now.stage not in said:
                 said.add(now.stage)
-                notice(COMPILING)
+                notice(ONCE[now.stage])
         elif now.stage != "sync" and time.monotonic() - last >= _EVERY:
             last = time.monotonic()
             notice(f"{title(now)}: {', '.join(figures(now))}")
@@ -67,9 +67,11 @@ def _bar() -> Iterator[Callable[[Progress], None]]:
         said: set[str] = set()
 
         def update(now: Progress) -> None:
-            if now.stage == "compile" and now.stage not in said:
+            if now.stage in ONCE and now.stage not in said:
                 said.add(now.stage)
-                bars.console.print(f"transcode: {COMPILING}", markup=False, highlight=False)
+                bars.console.print(f"transcode: {ONCE[now.stage]}", markup=False, highlight=False)
+            if now.stage in ONCE and now.stage != "compile":
+                return
             known = now.stage not in ("compile", "sync") and now.total > 0
             bars.update(
                 task,

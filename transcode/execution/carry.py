@@ -15,6 +15,7 @@ from ..errors import FormatError, Interrupted, PlanError, TranscodeError
 from ..numerics.notice import compiling
 from ..plan import devices
 from ..plan.plan import Plan
+from ..voice import called
 from .destination import check_destination
 from .execute import Progress, Report, execute
 from .staging import Staging, refuse_other
@@ -58,6 +59,10 @@ def carry_out(
     staging = Staging(plan, drop_cache=performance.drop_cache, resume=performance.resume)
     try:
         with compiling(lambda: tell("compile", 0)), staging:
+            if staging.ledger.noted:
+                tell("resume", 0)
+            elif staging.cleared:
+                tell("anew", 0)
             used = devices.choose(devices.fitted(performance, plan.tensors), plan.tensors)
             _prepare(plan, used)
             try:
@@ -79,7 +84,7 @@ def carry_out(
             _verify(plan.inputs)
             staging.commit()
     except KeyboardInterrupt:
-        raise _interrupted(plan, staging) from None
+        raise _interrupted(plan, staging, time.monotonic() - began) from None
     except TranscodeError as error:
         if staging.kept and not isinstance(error, PlanError):
             error.advise(_GO_ON)
@@ -87,15 +92,20 @@ def carry_out(
     return replace(report, seconds=time.monotonic() - began)
 
 
+_LONG = 10.0
+"""Seconds of a run after which it is worth to be told of going on."""
+
 _GO_ON = "what is done is kept: the same command goes on there"
 
 
-def _interrupted(plan: Plan, staging: Staging) -> Interrupted:
+def _interrupted(plan: Plan, staging: Staging, seconds: float) -> Interrupted:
     if staging.committed:
         return Interrupted("interrupted when the output was complete", file=plan.destination)
     if staging.kept:
         return Interrupted("interrupted", file=plan.destination, hint=_GO_ON)
-    return Interrupted("interrupted; nothing was written", file=plan.destination)
+    # Who waited for long may want to wait for less the next time.
+    hint = f"with {called('resume')} what is done is kept" if seconds > _LONG else None
+    return Interrupted("interrupted; nothing was written", file=plan.destination, hint=hint)
 
 
 @contextmanager

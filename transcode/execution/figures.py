@@ -5,11 +5,16 @@ from __future__ import annotations
 from ..core.text import duration, size
 from .execute import Progress
 
-__all__ = ["COMPILING", "figures", "title"]
+__all__ = ["ONCE", "figures", "title"]
 
-COMPILING = "compiling kernels (first time on this machine)"
+ONCE = {
+    "compile": "compiling kernels (first time on this machine)",
+    "resume": "going on where an interrupted run stopped",
+    "anew": "what a killed run of this plan had done is done anew: it was not asked to resume",
+}
+"""What is said in a line of its own, once, of stages that are no part of the work."""
 
-_STAGES = {"compile": COMPILING, "convert": "converting", "sync": "flushing to disk"}
+_STAGES = {**ONCE, "convert": "converting", "sync": "flushing to disk"}
 
 _TELLING = 1.0
 """Seconds after which the bytes that were dealt with tell how fast it goes."""

@@ -129,12 +129,14 @@ class Staging:
     Attributes:
         committed: whether the output has its own name, or will have it whatever happens.
         kept: whether what is done was left for a run that resumes.
+        cleared: whether an earlier run of the same plan had done something, which was not asked for.
     """
 
     def __init__(self, plan: Plan, *, drop_cache: bool = False, resume: bool = False) -> None:
         self._plan = plan
         self._resume = resume
         self.kept = False
+        self.cleared = False
         self._keeping: Keeping | None = None
         self._drop_cache = drop_cache
         self._destination = plan.destination.absolute()
@@ -326,6 +328,10 @@ class Staging:
             _sweep(_beside(self._destination))
         if self._resume and self._goes_on():
             return
+        if not self._resume:
+            with suppress(PlanError):
+                known = journal.resumable(self._hidden, self._plan.digest)
+                self.cleared = known is not None and known[0].noted
         for name in self._hidden.names():
             if name != LOCK:
                 self._hidden.remove(name)
