@@ -24,7 +24,7 @@ def test_right_and_wrong(cli, wan, tmp_path):
 
 @pytest.mark.parametrize("flag", ["--measure", "--resume"])
 def test_options_that_mean_nothing_here(flag, refused, wan):
-    assert "No such option" in refused("verify", wan, "--source", wan, flag)
+    assert "there is no option" in refused("verify", wan, "--source", wan, flag)
 
 
 def test_what_it_cannot_do(refused, wan):
