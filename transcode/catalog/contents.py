@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 
 from ..core.patterns import Pattern
 from . import strict
-from .folders import dated, find
+from .folders import find
+from .proven import proven
 
 __all__ = ["Contents", "contents"]
 
@@ -52,11 +53,10 @@ def contents() -> Contents:
     Raises:
         RecipeError: a mistake in the file, with its line.
     """
-    return _parsed(*dated(find("foreign", "contents")))
+    return proven(_contents, find("foreign", "contents"))
 
 
-@lru_cache(maxsize=8)
-def _parsed(path: Path, _version: tuple[int, int]) -> Contents:
+def _contents(path: Path) -> Contents:
     top = strict.catalog_file(path, "foreign")
     whole: dict[str, tuple[Pattern, ...]] = {}
     part: dict[str, tuple[Pattern, ...]] = {}

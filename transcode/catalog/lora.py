@@ -5,36 +5,41 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cache, cached_property
 from pathlib import Path
 
 from ..core.patterns import compile_regex
 from . import strict
-from .folders import dated, find
+from .folders import find
+from .proven import proven
 
-__all__ = ["Ending", "LoraNames", "Regex", "Style", "lora_names"]
+__all__ = ["LoraNames", "Regex", "Style", "lora_names"]
 
 
-@dataclass(frozen=True)
-class Ending:
-    """What keys that end alike look like, compiled when it is first asked: most commands read no LoRA.
+@dataclass(frozen=True, slots=True)
+class Regex:
+    """What keys look like: compiled when it is first asked, as most commands read no LoRA.
 
     Attributes:
-        pattern: a regular expression for whole keys; group 1 is the base.
+        pattern: a regular expression; of endings for whole keys, where group 1 is the base.
+        flags: as for ``re.compile``.
     """
 
     pattern: str
-
-    @cached_property
-    def _regex(self) -> re.Pattern[str]:
-        return re.compile(self.pattern)
+    flags: int = 0
 
     def fullmatch(self, key: str) -> re.Match[str] | None:
         """As of a compiled expression."""
-        return self._regex.fullmatch(key)
+        return _compiled(self.pattern, self.flags).fullmatch(key)
+
+    def sub(self, replacement: str, key: str) -> str:
+        """As of a compiled expression."""
+        return _compiled(self.pattern, self.flags).sub(replacement, key)
 
 
-Regex = re.Pattern[str] | Ending
+@cache
+def _compiled(pattern: str, flags: int) -> re.Pattern[str]:
+    return re.compile(pattern, flags)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +84,7 @@ class LoraNames:
     kinds: Mapping[str, Mapping[str, tuple[Regex, ...]]]
     unsupported: Mapping[str, tuple[Regex, ...]]
     tokens: tuple[Regex, ...]
-    whole: tuple[tuple[re.Pattern[str], str], ...]
+    whole: tuple[tuple[Regex, str], ...]
     stacked: tuple[str, ...]
     wrappers: tuple[str, ...]
     prefixes: tuple[str, ...]
@@ -87,7 +92,7 @@ class LoraNames:
     text_prefixes: Mapping[str, tuple[int, ...]]
     text_flat_prefixes: Mapping[str, int]
     text_components: tuple[str, ...]
-    retry: tuple[tuple[re.Pattern[str], str], ...]
+    retry: tuple[tuple[Regex, str], ...]
 
     def holds(self, key: str) -> bool:
         """Whether a key is one of an adapter: a factor, an alpha, a difference or a part of another kind."""
@@ -120,11 +125,10 @@ def lora_names() -> LoraNames:
     Raises:
         RecipeError: a mistake in the file, with its line.
     """
-    return _parsed(*dated(find("lora", "names")))
+    return proven(_lora_names, find("lora", "names"))
 
 
-@lru_cache(maxsize=8)
-def _parsed(path: Path, _version: tuple[int, int]) -> LoraNames:
+def _lora_names(path: Path) -> LoraNames:
     top = strict.catalog_file(path, "lora")
     text = top.need("text_encoder").mapping()
     names = LoraNames(
@@ -174,9 +178,9 @@ def _endings(node: strict.Node) -> tuple[Regex, ...]:
     return tuple(map(_ending, node.strings()))
 
 
-def _replacements(node: strict.Node) -> tuple[tuple[re.Pattern[str], str], ...]:
+def _replacements(node: strict.Node) -> tuple[tuple[Regex, str], ...]:
     return tuple(
-        (child.at(lambda key=key: compile_regex(key)), child.string())  # type: ignore[misc]
+        (child.at(lambda key=key: _checked(key)), child.string())  # type: ignore[misc]
         for key, child in node.mapping().items()
     )
 
@@ -184,5 +188,9 @@ def _replacements(node: strict.Node) -> tuple[tuple[re.Pattern[str], str], ...]:
 def _ending(text: str) -> Regex:
     """An ending as a regular expression for whole keys; ``*`` is one name component."""
     if text.startswith("re:"):
-        return compile_regex(text.removeprefix("re:"))
-    return Ending(_MODULE + re.escape(text).replace(r"\*", "[^.]+"))
+        return _checked(text.removeprefix("re:"))
+    return Regex(_MODULE + re.escape(text).replace(r"\*", "[^.]+"))
+
+
+def _checked(expression: str) -> Regex:
+    return Regex(expression, compile_regex(expression).flags)

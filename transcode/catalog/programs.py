@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 
 from . import strict
-from .folders import dated, find, listing
+from .folders import find, listing
+from .proven import proven
 
 __all__ = ["PLACES", "Program", "Way", "program", "programs"]
 
@@ -91,11 +91,10 @@ def program(name: str) -> Program:
     Raises:
         RecipeError: no such program, or a mistake in its file.
     """
-    return _parsed(*dated(find("programs", name)))
+    return proven(_program, find("programs", name))
 
 
-@lru_cache(maxsize=64)
-def _parsed(path: Path, _version: tuple[int, int]) -> Program:
+def _program(path: Path) -> Program:
     top = strict.catalog_file(path, "program")
     loaded = Program(
         path.stem,

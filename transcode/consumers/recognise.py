@@ -75,7 +75,7 @@ def stored_quantized(tensors: Iterable[LazyTensor]) -> Stored:
 
 
 def _stored(names: Names) -> Stored:
-    known = coded(names, catalog.every_convention())
+    known = coded(names, catalog.every_convention()) if names.any_codes else {}
     alien: dict[str, tuple[str, tuple[str, ...]]] = {}
     parts = {part for one in known.values() for part in one.parts}
     if names.any_codes or any(spec.dtype.name in ("I16", "U16") for spec in names.specs.values()):

@@ -40,6 +40,9 @@ class Pattern:
         if self.text.startswith(_REGEX) or "[" in self.text:
             _ = self.regex  # mistakes are found now; no other pattern can hold one
 
+    def __getstate__(self) -> dict[str, str]:
+        return {"text": self.text}  # what is compiled is compiled anew, where it is wanted
+
     @cached_property
     def regex(self) -> re.Pattern[str]:
         """What fits. Compiled on demand: families hold hundreds of patterns, of which a run needs few."""
