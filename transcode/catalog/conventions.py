@@ -18,7 +18,6 @@ from .families import spellings
 from .folders import find, listing
 from .limits import limit, partly
 from .parts import part_rules, template
-from .programs import program, programs
 from .proven import proven
 
 __all__ = ["convention", "conventions", "every_convention", "is_marker", "load_convention"]
@@ -42,6 +41,8 @@ def convention(name: str) -> Convention:
 
 def _spelling(name: str) -> str | None:
     """What to do where the name is that of a program or of a spelling alone; None where it is neither."""
+    from .programs import program, programs  # asked where there is no such convention
+
     if meant := {known.casefold(): known for known in programs()}.get(name.casefold()):
         one = program(meant)
         written = dict.fromkeys(way.writes for way in one.ways if way.writes)

@@ -19,7 +19,8 @@ from ..errors import FormatError, PlanError, RecipeError
 from .config.stated import CONFIG, Json, read_json
 from .evidence import claims
 from .group import Reading
-from .recognise import decipher, plain_fp8, stored_quantized
+from .recognise import decipher
+from .stored import plain_fp8, stored_quantized
 
 __all__ = ["Examined", "examine"]
 
@@ -136,7 +137,7 @@ def _facts(path: Path, source: Source) -> Examined:
         foreign = unknown
     elif stored.tensors:
         try:
-            conventions, readings = decipher(tensors, planning)
+            conventions, readings = decipher(tensors, planning, stored=stored)
         except PlanError as error:
             undecided = str(error)
     lonely = _lonely(tensors, readings, stored.parts)

@@ -10,8 +10,8 @@ cannot be: ``\\d+\\.`` fits in one way.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from math import comb
+from typing import NamedTuple
 
 __all__ = ["LONGEST", "Weight", "weigh"]
 
@@ -29,8 +29,7 @@ _VERBOSE = re.compile(r"\(\?[aiLmsu]*x")  # spaces then stand for nothing
 _REFERENCE = re.compile(r"\\[1-9]|\(\?P=\w+\)")
 
 
-@dataclass(frozen=True, slots=True)
-class Weight:
+class Weight(NamedTuple):
     """What makes a valid expression slow.
 
     Attributes:
