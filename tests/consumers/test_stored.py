@@ -8,13 +8,11 @@ import sys
 from pathlib import Path
 
 from tests.expressions import NOTHING
-from transcode import catalog
-from transcode.consumers import stored as looked
+from transcode.consumers import group
 from transcode.consumers.stored import plain_fp8, stored_quantized
 from transcode.core.dtypes import DTYPES
 from transcode.core.spec import Spec
 from transcode.core.tensor import LazyTensor, plain
-from transcode.stages import opening
 
 ROOT = Path(__file__).parents[2]
 
@@ -60,8 +58,11 @@ def test_sixteen_bits_may_be_codes_of_others() -> None:
 
 LOADED = """
 import sys
-from transcode.api import open, quantize, write
-plan = (open(sys.argv[1]) | quantize("int8") | write(sys.argv[2])).plan
+from transcode.cli import main
+try:
+    main(["run", sys.argv[1], sys.argv[2], "--scheme", "int8", "-q"])
+except SystemExit as done:
+    assert done.code == 0
 print(*(name for name in sys.modules if name.startswith(("transcode.consumers", "transcode.stages"))))
 """
 
@@ -80,10 +81,9 @@ def test_a_quantized_source_is_looked_through_once(wan, tmp_path, cli, monkeypat
     """By all stages and the sink together; what they decode is no longer stored quantized."""
     assert cli("run", wan, tmp_path / "a", "--scheme", "int8").code == 0
     looks = []
-    every = catalog.every_convention
-    monkeypatch.setattr(looked.catalog, "every_convention", lambda: looks.append(1) or every())
+    coded = group.coded
+    monkeypatch.setattr(group, "coded", lambda names, known: looks.append(1) or coded(names, known))
     assert cli("run", tmp_path / "a", tmp_path / "b", "--scheme", "fp8", "-n").code == 0
     assert len(looks) == 1
     assert cli("run", tmp_path / "a", tmp_path / "b", "--convention", "compressed_tensors", "-n").code == 0
     assert len(looks) == 2
-    assert opening.stored_quantized is stored_quantized

@@ -96,11 +96,28 @@ class LoraNames:
 
     def holds(self, key: str) -> bool:
         """Whether a key is one of an adapter: a factor, an alpha, a difference or a part of another kind."""
-        return self._held.fullmatch(key) is not None
+        endings, rest, suffixes, components = self._held
+        head = key.rsplit(".", components)[0] if key.count(".") >= components else ""
+        tail = key[len(head) :]  # with the dot before it
+        known = self._tails.get(tail)
+        if known is None:
+            if len(self._tails) >= _MOST_TAILS:
+                self._tails.clear()
+            known = self._tails[tail] = endings.fullmatch(tail) is not None
+        fits = known and "\n" not in head
+        return fits or (key.endswith(suffixes) and rest.fullmatch(key) is not None)
 
     @cached_property
-    def _held(self) -> re.Pattern[str]:
-        """All of them as one expression: a model has tens of thousands of names to ask for."""
+    def _tails(self) -> dict[str, bool]:
+        """Layers are alike: what the last components of a key say, said once for all that end so."""
+        return {}
+
+    @cached_property
+    def _held(self) -> tuple[re.Pattern[str], re.Pattern[str], tuple[str, ...], int]:
+        """All as two expressions: of modules of any name with an ending, and the others, with texts of which
+        one is the end of their keys; and how many components of a key the first concerns: those that the
+        longest ending reaches into.
+        """
         factors = (regex for style in self.styles for regex in style.roles.values())
         # Any module has a weight: it says nothing of IA3 by itself.
         roles = (
@@ -112,11 +129,28 @@ class LoraNames:
         # Nearly all are a module of any name and an ending: its name is gone through once for all of them.
         endings = [text.removeprefix(_MODULE) for text in texts if text.startswith(_MODULE)]
         rest = [f"(?:{text})" for text in texts if not text.startswith(_MODULE)]
-        return re.compile("|".join([f"{_MODULE}(?:{'|'.join(endings)})", *rest] if endings else rest))
+        most = max((text.count(r"\.") for text in endings), default=0)
+        return (
+            re.compile(f"{_MODULE}(?:{'|'.join(endings)})"),
+            re.compile("|".join(rest)),
+            tuple(_suffix(text) for text in texts if not text.startswith(_MODULE)),
+            most + 1,
+        )
 
 
 _GROUP = re.compile(r"\(\?P<\w+>")
 _MODULE = "(.+)"
+_MOST_TAILS = 1 << 14
+
+
+def _suffix(pattern: str) -> str:
+    """A text with which all ends that an expression fits; empty where it has branches, or tells none."""
+    literal = re.search(r"(?:\\\.|(?<!\\)\w)*\Z", pattern)
+    assert literal is not None
+    outside, groups = pattern, 1
+    while groups:
+        outside, groups = re.subn(r"\([^()]*\)", "", outside)
+    return "" if "|" in outside else literal[0].replace("\\", "")
 
 
 def lora_names() -> LoraNames:

@@ -45,7 +45,7 @@ class Weight(NamedTuple):
     refers: bool
 
     def bears(self, length: int) -> bool:
-        """Whether a name of that length is matched in bounded time."""
+        """Whether a name of that length, or a shorter one, is matched in bounded time."""
         return self.choices * comb(length + self.repeats + 1, self.repeats + 1) <= _MOST
 
 
