@@ -2,7 +2,7 @@
 
 import pytest
 
-from transcode.catalog.lora import lora_names
+from transcode.catalog.lora import _suffix, lora_names
 from transcode.errors import RecipeError
 
 
@@ -35,3 +35,16 @@ def test_mistakes_are_told_with_their_line(own_formats, before, after, told):
     (own_formats / "lora" / "names.yaml").write_text(text.replace(before, after, 1))
     with pytest.raises(RecipeError, match=told):
         lora_names()
+
+
+def test_the_end_of_all_that_an_expression_fits():
+    for pattern, end in {
+        r"(.+)\.up\.weight": ".up.weight",
+        r"(a|b)\.w": ".w",
+        r"a|b\.up": "",
+        r"x\dabc": "abc",
+        r"a\d": "",
+        "a[12]": "",
+        "ab?": "",
+    }.items():
+        assert _suffix(pattern) == end

@@ -102,6 +102,13 @@ def test_keys_of_adapters_are_those_that_any_of_its_expressions_fits():
         "a",
         "blocks.0.weight",
         "x\ny.alpha",
+        ".lora_A.weight",
+        "..lora_A.weight",
+        "a..lora_A.weight",
+        "_lora.up.weight",
+        "a._lora.up.weight",
+        "a.lora_A.x\ny.weight",
+        "a\nb.lora_A.x.weight",
     ]
     for key in keys:
         assert names.holds(key) == any(regex.fullmatch(key) for regex in every), key

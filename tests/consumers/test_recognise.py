@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.expressions import NOTHING
-from transcode.consumers.recognise import decipher, plain_fp8, stored_quantized
+from transcode.consumers.recognise import decipher
 from transcode.core.dtypes import DTYPES
 from transcode.core.expr import Constant
 from transcode.core.planning import Planning
@@ -35,30 +35,6 @@ INT8 = tensors(**{"a.weight": ("I8", (8, 64)), "a.weight_scale": ("F32", (8, 1))
 FP8 = tensors(
     **{"a.weight": ("F8_E4M3", (8, 64)), "b.weight": ("F8_E4M3", (8, 8)), "b.weight_scale": ("F32", (8, 1))}
 )
-
-
-def test_what_is_stored_quantized() -> None:
-    stored = stored_quantized(INT8)
-    assert stored.tensors == {"a.weight": "a.weight"}
-    assert stored.parts == {"a.weight", "a.weight_scale"}
-    assert not stored.foreign
-    assert not stored_quantized(tensors(**{"a.weight": ("BF16", (8, 8)), "a.weight_scale": ("F32", (8, 1))}))
-
-
-def test_what_is_quantized_in_another_way_is_told_by_its_names() -> None:
-    gptq = tensors(
-        **{"a.qweight": ("I32", (8, 64)), "a.qzeros": ("I32", (1, 8)), "a.scales": ("F16", (1, 64)),
-           "a.g_idx": ("I32", (64,))}
-    )  # fmt: skip
-    stored = stored_quantized(gptq)
-    assert stored
-    ((title, endings),) = stored.foreign.values()
-    assert "GPTQ" in title
-    assert ".qweight" in endings
-
-
-def test_fp8_without_a_scale() -> None:
-    assert [one.name for one in plain_fp8(FP8, stored_quantized(FP8))] == ["a.weight"]
 
 
 def test_conventions_that_mean_the_same_are_all_named(tmp_path) -> None:

@@ -148,3 +148,15 @@ def test_globs_as_a_matcher_that_tries_everything(glob, name):
     stops = [*(i for i, char in enumerate(name) if char == "."), len(name)]
     expected = any(fits(units, name[a:b]) for a in starts for b in stops if a <= b)
     assert pattern.matches(name) == expected, units
+
+
+@pytest.mark.parametrize("text", ["a.*", "re:^a\\.", "b", "*.b", "re:b$"])
+def test_among_many_names_as_one_by_one(text):
+    names = ["a.b", "b.a", "ab", "a", "b", "a.c.b", ""]
+    pattern = Pattern(text)
+    assert pattern.among(names) == [name for name in names if pattern.matches(name)]
+
+
+def test_among_names_that_are_too_long():
+    with pytest.raises(RecipeError, match="could take too long"):
+        Pattern("re:.*a.*b.*c.*d").among(["a", "x" * 5000])

@@ -1,5 +1,6 @@
 """Kernels are compiled once per machine, wherever the package lies, and the user hears of it just then."""
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 import transcode
+from transcode.core import user_cache
 from transcode.numerics import jit, kernel_cache, machine
 from transcode.numerics.jit import kernel
 
@@ -94,7 +96,7 @@ def test_a_home_that_cannot_be_written_to_is_not_used(tmp_path):
 
 
 def test_nowhere_to_write_still_works(monkeypatch):
-    monkeypatch.setattr(kernel_cache, "_private", lambda folder: False)
+    monkeypatch.setattr(user_cache, "_private", lambda folder: False)
     monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
     kernel_cache.cache_folder.cache_clear()
     try:
@@ -147,7 +149,8 @@ def damage(path, how):
     elif how == "flipped":
         raw = bytes([*raw[: len(raw) // 2], raw[len(raw) // 2] ^ 0x10, *raw[len(raw) // 2 + 1 :]])
     else:  # whole, and made for something else
-        raw = kernel_cache._packed((b"\xcc" * 64, "none"), kernel_cache._key("another", ""))
+        body = kernel_cache._packed((b"\xcc" * 64, "none"), kernel_cache._key("another", ""))
+        raw = hashlib.sha256(body).digest() + body
     path.write_bytes(raw)
 
 
@@ -162,7 +165,7 @@ def test_a_damaged_cache_is_compiled_anew(how, tmp_path):
 
 WHOLE = """
 import errno, os, sys
-from transcode.numerics import kernel_cache
+from transcode.core import user_cache
 from transcode.cli import main
 
 def full(before, after):
@@ -173,7 +176,7 @@ class Os:
         return full if name == "replace" else getattr(os, name)
 
 if sys.argv[1] == "full":
-    kernel_cache.os = Os()
+    user_cache.os = Os()
 main(sys.argv[2:])
 """
 

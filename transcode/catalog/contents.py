@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 
 from ..core.patterns import Pattern
 from . import strict
-from .folders import dated, find
+from .folders import find
+from .proven import proven
 
 __all__ = ["Contents", "contents"]
 
@@ -28,7 +29,7 @@ class Contents:
     part: Mapping[str, tuple[Pattern, ...]]
     families: Mapping[str, str]
 
-    def held(self, names: Collection[str], family: str | None = None) -> list[str]:
+    def held(self, names: Sequence[str], family: str | None = None) -> list[str]:
         """What a checkpoint is or holds, in words: ``VAE``, ``VAE inside``.
 
         Args:
@@ -38,8 +39,8 @@ class Contents:
         said = [] if family is None or family not in self.families else [self.families[family]]
         for title in dict.fromkeys((*self.whole, *self.part)):
             whole, part = self.whole.get(title, ()), self.part.get(title, ())
-            fitting = sum(any(pattern.matches(name) for pattern in part) for name in names)
-            if 2 * fitting > len(names) or any(p.matches(name) for p in whole for name in names):
+            fitting = len({name for pattern in part for name in pattern.among(names)})
+            if 2 * fitting > len(names) or any(pattern.among(names) for pattern in whole):
                 said.append(title)
             elif fitting:
                 said.append(f"{title} inside")
@@ -52,11 +53,10 @@ def contents() -> Contents:
     Raises:
         RecipeError: a mistake in the file, with its line.
     """
-    return _parsed(*dated(find("foreign", "contents")))
+    return proven(_contents, find("foreign", "contents"))
 
 
-@lru_cache(maxsize=8)
-def _parsed(path: Path, _version: tuple[int, int]) -> Contents:
+def _contents(path: Path) -> Contents:
     top = strict.catalog_file(path, "foreign")
     whole: dict[str, tuple[Pattern, ...]] = {}
     part: dict[str, tuple[Pattern, ...]] = {}

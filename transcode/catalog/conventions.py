@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from functools import lru_cache
 from math import prod
 from pathlib import Path
 from string import Formatter
@@ -16,10 +15,10 @@ from ..voice import called
 from . import strict
 from .convention import CONFIGS, Convention, Files, Marker, PartRule, SchemeRule
 from .families import spellings
-from .folders import dated, find, listing
+from .folders import find, listing
 from .limits import limit, partly
 from .parts import part_rules, template
-from .programs import program, programs
+from .proven import proven
 
 __all__ = ["convention", "conventions", "every_convention", "is_marker", "load_convention"]
 
@@ -37,11 +36,13 @@ def convention(name: str) -> Convention:
     Raises:
         RecipeError: no such convention, or a mistake in its file.
     """
-    return _parsed(*dated(find("conventions", name, lambda: _spelling(name))))
+    return proven(load_convention, find("conventions", name, lambda: _spelling(name)))
 
 
 def _spelling(name: str) -> str | None:
     """What to do where the name is that of a program or of a spelling alone; None where it is neither."""
+    from .programs import program, programs  # asked where there is no such convention
+
     if meant := {known.casefold(): known for known in programs()}.get(name.casefold()):
         one = program(meant)
         written = dict.fromkeys(way.writes for way in one.ways if way.writes)
@@ -102,11 +103,6 @@ def load_convention(path: Path) -> Convention:
     )
     top.reject_unknown()
     return convention
-
-
-@lru_cache(maxsize=256)
-def _parsed(path: Path, _version: tuple[int, int]) -> Convention:
-    return load_convention(path)
 
 
 _NO_PARTS: dict[str, PartRule] = {}

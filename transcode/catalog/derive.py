@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from . import strict
 from .policy import Block
@@ -83,8 +84,7 @@ def derivation(node: strict.Node) -> Derivation:
 
 def _value(node: strict.Node) -> Value:
     if node.kind != "a mapping":
-        constant = node.plain()
-        return lambda known: constant
+        return partial(_constant_of, node.plain())
     top = node.mapping()
     kinds = {"shape": _shape, "count": _count, "spread": _spread, "has": _has, "given": _given}
     kind = next((kind for kind in kinds if kind in top), None)
@@ -94,14 +94,58 @@ def _value(node: strict.Node) -> Value:
     over = top.get("over", _value, None)
     drop = top.get("absent", lambda child: child.choice(("drop",)), None) is not None
     top.reject_unknown()
+    return partial(_value_of, rule, over, drop)
 
-    def value(known: Known) -> object:
-        result = rule(known)
-        if result is None and drop:
-            return _ABSENT
-        return result if over is None or result is None else _divided(result, over(known))
 
-    return value
+def _shape(top: strict.Mapping) -> Value:
+    name = top.need("shape").string()
+    axis = top.get("axis", lambda child: child.integer(0), None)
+    start = top.get("from", lambda child: child.integer(0), None)
+    if (axis is None) == (start is None):
+        raise top.node.error("needs either 'axis' or 'from'")
+    return partial(_shape_of, name, axis, start)
+
+
+def _count(top: strict.Mapping) -> Value:
+    return partial(_count_of, _block(top.need("count")))
+
+
+def _spread(top: strict.Mapping) -> Value:
+    return partial(_spread_of, _block(top.need("spread")), _block(top.need("among")))
+
+
+def _has(top: strict.Mapping) -> Value:
+    name = top.need("has").string()
+    axis = top.get("axis", lambda child: child.integer(0), None)
+    length = top.get("is", lambda child: child.integer(0), None)
+    if (axis is None) != (length is None):
+        raise top.node.error("'axis' and 'is' go together")
+    yes, no = top.get("then", _value, _nothing), top.get("else", _value, _nothing)
+    return partial(_has_of, name, axis, length, yes, no)
+
+
+def _given(top: strict.Mapping) -> Value:
+    key = top.need("given").string()
+    yes, no = top.get("then", _value, None), top.get("else", _value, _nothing)
+    return partial(_given_of, key, yes, no)
+
+
+def _block(node: strict.Node) -> Block:
+    return node.at(lambda: Block(node.string()))
+
+
+# What each rule computes, from what the file says of it and what is known of the model ------------------
+
+
+def _constant_of(constant: object, known: Known) -> object:
+    return constant
+
+
+def _value_of(rule: Value, over: Value | None, drop: bool, known: Known) -> object:
+    result = rule(known)
+    if result is None and drop:
+        return _ABSENT
+    return result if over is None or result is None else _divided(result, over(known))
 
 
 def _divided(whole: object, by: object) -> int:
@@ -114,75 +158,43 @@ def _nothing(known: Known) -> None:
     return None
 
 
-def _shape(top: strict.Mapping) -> Value:
-    name = top.need("shape").string()
-    axis = top.get("axis", lambda child: child.integer(0), None)
-    start = top.get("from", lambda child: child.integer(0), None)
-    if (axis is None) == (start is None):
-        raise top.node.error("needs either 'axis' or 'from'")
-
-    def value(known: Known) -> object:
-        if name not in known.shapes:
-            return None
-        shape = known.shapes[name]
-        if start is not None:
-            return list(shape[start:])
-        assert axis is not None
-        if axis >= len(shape):
-            raise NotDerivable
-        return shape[axis]
-
-    return value
+def _shape_of(name: str, axis: int | None, start: int | None, known: Known) -> object:
+    if name not in known.shapes:
+        return None
+    shape = known.shapes[name]
+    if start is not None:
+        return list(shape[start:])
+    assert axis is not None
+    if axis >= len(shape):
+        raise NotDerivable
+    return shape[axis]
 
 
-def _count(top: strict.Mapping) -> Value:
-    numbers = _numbers(top.need("count"))
-    return lambda known: len(numbers(known.shapes))
+def _count_of(blocks: Block, known: Known) -> object:
+    return len(_numbers(blocks, known.shapes))
 
 
-def _spread(top: strict.Mapping) -> Value:
-    few, many = _numbers(top.need("spread")), _numbers(top.need("among"))
-
-    def value(known: Known) -> object:
-        chosen, all_of_them = len(few(known.shapes)), len(many(known.shapes))
-        if not chosen:
-            return None
-        if all_of_them % chosen:
-            raise NotDerivable
-        return list(range(0, all_of_them, all_of_them // chosen))
-
-    return value
+def _spread_of(few: Block, many: Block, known: Known) -> object:
+    chosen, all_of_them = len(_numbers(few, known.shapes)), len(_numbers(many, known.shapes))
+    if not chosen:
+        return None
+    if all_of_them % chosen:
+        raise NotDerivable
+    return list(range(0, all_of_them, all_of_them // chosen))
 
 
-def _has(top: strict.Mapping) -> Value:
-    name = top.need("has").string()
-    axis = top.get("axis", lambda child: child.integer(0), None)
-    length = top.get("is", lambda child: child.integer(0), None)
-    if (axis is None) != (length is None):
-        raise top.node.error("'axis' and 'is' go together")
-    yes, no = top.get("then", _value, _nothing), top.get("else", _value, _nothing)
-
-    def value(known: Known) -> object:
-        shape = known.shapes.get(name)
-        if shape is not None and axis is not None:
-            return (yes if axis < len(shape) and shape[axis] == length else no)(known)
-        return (no if shape is None else yes)(known)
-
-    return value
+def _has_of(name: str, axis: int | None, length: int | None, yes: Value, no: Value, known: Known) -> object:
+    shape = known.shapes.get(name)
+    if shape is not None and axis is not None:
+        return (yes if axis < len(shape) and shape[axis] == length else no)(known)
+    return (no if shape is None else yes)(known)
 
 
-def _given(top: strict.Mapping) -> Value:
-    key = top.need("given").string()
-    yes, no = top.get("then", _value, None), top.get("else", _value, _nothing)
-
-    def value(known: Known) -> object:
-        if known.source_config.get(key) is None:
-            return no(known)
-        return known.source_config[key] if yes is None else yes(known)
-
-    return value
+def _given_of(key: str, yes: Value | None, no: Value, known: Known) -> object:
+    if known.source_config.get(key) is None:
+        return no(known)
+    return known.source_config[key] if yes is None else yes(known)
 
 
-def _numbers(node: strict.Node) -> Callable[[Shapes], set[str]]:
-    regex = node.at(lambda: Block(node.string())).regex
-    return lambda shapes: {match[1] for match in map(regex.match, shapes) if match}
+def _numbers(blocks: Block, shapes: Shapes) -> set[str]:
+    return {match[1] for match in map(blocks.regex.match, shapes) if match}

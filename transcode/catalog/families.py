@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from functools import lru_cache
 from pathlib import Path
 
 from ..core.patterns import Pattern
@@ -12,8 +11,9 @@ from ..voice import called
 from . import strict
 from .derive import derivation
 from .family import Family, Spelling, spelling_hint
-from .folders import dated, find, listing
+from .folders import find, listing
 from .policy import Block, Fused, Policy
+from .proven import proven
 from .recognise import Signature, fold
 from .spelling import Conversion, Rule
 
@@ -46,7 +46,7 @@ def family(name: str, names: Collection[str] | None = None) -> Family:
     Raises:
         RecipeError: no such family, or a mistake in its file.
     """
-    known = _cached(find("families", name))
+    known = proven(load_family, find("families", name))
     return (names is not None and known.fit(names)) or known
 
 
@@ -100,7 +100,8 @@ def detect(names: Collection[str], shapes: Mapping[str, tuple[int, ...]] | None 
     fitting = {
         name: fitted
         for name, path in listing("families").items()
-        if not (known := _cached(path)).fallback and (fitted := known.fit_folded(folded, shapes)) is not None
+        if not (known := proven(load_family, path)).fallback
+        and (fitted := known.fit_folded(folded, shapes)) is not None
     }
     refined = {other for fitted in fitting.values() for other in fitted.refines}
     left = [name for name in fitting if name not in refined]
@@ -134,15 +135,6 @@ def load_family(path: Path) -> Family:
     return Family(
         path.stem, title, str(path), spellings, next(iter(spellings)), "", refines, fallback, conversions
     )
-
-
-@lru_cache(maxsize=256)
-def _parsed(path: Path, _version: tuple[int, int]) -> Family:
-    return load_family(path)
-
-
-def _cached(path: Path) -> Family:
-    return _parsed(*dated(path))
 
 
 def _spelling(name: str, node: strict.Node) -> Spelling:

@@ -10,12 +10,14 @@ from ..core.nearest import guess
 from ..core.paths import expanded, home
 from ..errors import RecipeError
 
-__all__ = ["dated", "find", "folders", "listing"]
+__all__ = ["find", "folders", "is_shipped", "listing"]
 
 _KINDS = ("conventions", "families", "foreign", "lora", "models", "nunchaku", "profiles", "programs")
 """The folders that are read, see formats/README.md."""
 
 _PACKAGE = Path(__file__).resolve().parent.parent
+_SHIPPED = (_PACKAGE / "_formats", _PACKAGE.parent / "formats")
+"""Data inside the installed package, and of the checkout."""
 
 
 def folders() -> list[Path]:
@@ -31,7 +33,7 @@ def folders() -> list[Path]:
     own = _own()
     if own is not None and own.is_dir():
         _refuse_unread(own)
-    places = [own, _PACKAGE / "_formats", _PACKAGE.parent / "formats"]
+    places = [own, *_SHIPPED]
     return [folder for folder in places if folder is not None and folder.is_dir()]
 
 
@@ -44,10 +46,9 @@ def listing(kind: str) -> dict[str, Path]:
     return dict(sorted(paths.items()))
 
 
-def dated(path: Path) -> tuple[Path, tuple[int, int]]:
-    """A file with its time and size: what is kept of it is kept for these."""
-    facts = path.stat()
-    return path, (facts.st_mtime_ns, facts.st_size)
+def is_shipped(path: Path) -> bool:
+    """Whether a file is one that comes with the package."""
+    return path.parent.parent in _SHIPPED
 
 
 def find(kind: str, name: str, elsewhere: Callable[[], str | None] = lambda: None) -> Path:

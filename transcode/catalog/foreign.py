@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 from ..core.dtypes import FLOATS
 from . import strict
-from .folders import dated, find
+from .folders import find
+from .proven import proven
 
 __all__ = ["Foreign", "foreign"]
 
@@ -67,11 +67,10 @@ def foreign() -> Foreign:
     Raises:
         RecipeError: a mistake in the file, with its line.
     """
-    return _parsed(*dated(find("foreign", "names")))
+    return proven(_foreign, find("foreign", "names"))
 
 
-@lru_cache(maxsize=8)
-def _parsed(path: Path, _version: tuple[int, int]) -> Foreign:
+def _foreign(path: Path) -> Foreign:
     top = strict.catalog_file(path, "foreign")
     table = Foreign(
         methods={key: child.string() for key, child in top.need("methods").mapping().items()},

@@ -5,36 +5,41 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cache, cached_property
 from pathlib import Path
 
 from ..core.patterns import compile_regex
 from . import strict
-from .folders import dated, find
+from .folders import find
+from .proven import proven
 
-__all__ = ["Ending", "LoraNames", "Regex", "Style", "lora_names"]
+__all__ = ["LoraNames", "Regex", "Style", "lora_names"]
 
 
-@dataclass(frozen=True)
-class Ending:
-    """What keys that end alike look like, compiled when it is first asked: most commands read no LoRA.
+@dataclass(frozen=True, slots=True)
+class Regex:
+    """What keys look like: compiled when it is first asked, as most commands read no LoRA.
 
     Attributes:
-        pattern: a regular expression for whole keys; group 1 is the base.
+        pattern: a regular expression; of endings for whole keys, where group 1 is the base.
+        flags: as for ``re.compile``.
     """
 
     pattern: str
-
-    @cached_property
-    def _regex(self) -> re.Pattern[str]:
-        return re.compile(self.pattern)
+    flags: int = 0
 
     def fullmatch(self, key: str) -> re.Match[str] | None:
         """As of a compiled expression."""
-        return self._regex.fullmatch(key)
+        return _compiled(self.pattern, self.flags).fullmatch(key)
+
+    def sub(self, replacement: str, key: str) -> str:
+        """As of a compiled expression."""
+        return _compiled(self.pattern, self.flags).sub(replacement, key)
 
 
-Regex = re.Pattern[str] | Ending
+@cache
+def _compiled(pattern: str, flags: int) -> re.Pattern[str]:
+    return re.compile(pattern, flags)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +84,7 @@ class LoraNames:
     kinds: Mapping[str, Mapping[str, tuple[Regex, ...]]]
     unsupported: Mapping[str, tuple[Regex, ...]]
     tokens: tuple[Regex, ...]
-    whole: tuple[tuple[re.Pattern[str], str], ...]
+    whole: tuple[tuple[Regex, str], ...]
     stacked: tuple[str, ...]
     wrappers: tuple[str, ...]
     prefixes: tuple[str, ...]
@@ -87,15 +92,32 @@ class LoraNames:
     text_prefixes: Mapping[str, tuple[int, ...]]
     text_flat_prefixes: Mapping[str, int]
     text_components: tuple[str, ...]
-    retry: tuple[tuple[re.Pattern[str], str], ...]
+    retry: tuple[tuple[Regex, str], ...]
 
     def holds(self, key: str) -> bool:
         """Whether a key is one of an adapter: a factor, an alpha, a difference or a part of another kind."""
-        return self._held.fullmatch(key) is not None
+        endings, rest, suffixes, components = self._held
+        head = key.rsplit(".", components)[0] if key.count(".") >= components else ""
+        tail = key[len(head) :]  # with the dot before it
+        known = self._tails.get(tail)
+        if known is None:
+            if len(self._tails) >= _MOST_TAILS:
+                self._tails.clear()
+            known = self._tails[tail] = endings.fullmatch(tail) is not None
+        fits = known and "\n" not in head
+        return fits or (key.endswith(suffixes) and rest.fullmatch(key) is not None)
 
     @cached_property
-    def _held(self) -> re.Pattern[str]:
-        """All of them as one expression: a model has tens of thousands of names to ask for."""
+    def _tails(self) -> dict[str, bool]:
+        """Layers are alike: what the last components of a key say, said once for all that end so."""
+        return {}
+
+    @cached_property
+    def _held(self) -> tuple[re.Pattern[str], re.Pattern[str], tuple[str, ...], int]:
+        """All as two expressions: of modules of any name with an ending, and the others, with texts of which
+        one is the end of their keys; and how many components of a key the first concerns: those that the
+        longest ending reaches into.
+        """
         factors = (regex for style in self.styles for regex in style.roles.values())
         # Any module has a weight: it says nothing of IA3 by itself.
         roles = (
@@ -107,11 +129,28 @@ class LoraNames:
         # Nearly all are a module of any name and an ending: its name is gone through once for all of them.
         endings = [text.removeprefix(_MODULE) for text in texts if text.startswith(_MODULE)]
         rest = [f"(?:{text})" for text in texts if not text.startswith(_MODULE)]
-        return re.compile("|".join([f"{_MODULE}(?:{'|'.join(endings)})", *rest] if endings else rest))
+        most = max((text.count(r"\.") for text in endings), default=0)
+        return (
+            re.compile(f"{_MODULE}(?:{'|'.join(endings)})"),
+            re.compile("|".join(rest)),
+            tuple(_suffix(text) for text in texts if not text.startswith(_MODULE)),
+            most + 1,
+        )
 
 
 _GROUP = re.compile(r"\(\?P<\w+>")
 _MODULE = "(.+)"
+_MOST_TAILS = 1 << 14
+
+
+def _suffix(pattern: str) -> str:
+    """A text with which all ends that an expression fits; empty where it has branches, or tells none."""
+    literal = re.search(r"(?:\\\.|(?<!\\)\w)*\Z", pattern)
+    assert literal is not None
+    outside, groups = pattern, 1
+    while groups:
+        outside, groups = re.subn(r"\([^()]*\)", "", outside)
+    return "" if "|" in outside else literal[0].replace("\\", "")
 
 
 def lora_names() -> LoraNames:
@@ -120,11 +159,10 @@ def lora_names() -> LoraNames:
     Raises:
         RecipeError: a mistake in the file, with its line.
     """
-    return _parsed(*dated(find("lora", "names")))
+    return proven(_lora_names, find("lora", "names"))
 
 
-@lru_cache(maxsize=8)
-def _parsed(path: Path, _version: tuple[int, int]) -> LoraNames:
+def _lora_names(path: Path) -> LoraNames:
     top = strict.catalog_file(path, "lora")
     text = top.need("text_encoder").mapping()
     names = LoraNames(
@@ -174,9 +212,9 @@ def _endings(node: strict.Node) -> tuple[Regex, ...]:
     return tuple(map(_ending, node.strings()))
 
 
-def _replacements(node: strict.Node) -> tuple[tuple[re.Pattern[str], str], ...]:
+def _replacements(node: strict.Node) -> tuple[tuple[Regex, str], ...]:
     return tuple(
-        (child.at(lambda key=key: compile_regex(key)), child.string())  # type: ignore[misc]
+        (child.at(lambda key=key: _checked(key)), child.string())  # type: ignore[misc]
         for key, child in node.mapping().items()
     )
 
@@ -184,5 +222,9 @@ def _replacements(node: strict.Node) -> tuple[tuple[re.Pattern[str], str], ...]:
 def _ending(text: str) -> Regex:
     """An ending as a regular expression for whole keys; ``*`` is one name component."""
     if text.startswith("re:"):
-        return compile_regex(text.removeprefix("re:"))
-    return Ending(_MODULE + re.escape(text).replace(r"\*", "[^.]+"))
+        return _checked(text.removeprefix("re:"))
+    return Regex(_MODULE + re.escape(text).replace(r"\*", "[^.]+"))
+
+
+def _checked(expression: str) -> Regex:
+    return Regex(expression, compile_regex(expression).flags)

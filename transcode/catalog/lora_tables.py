@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 from . import strict
-from .folders import dated, listing
+from .folders import listing
+from .proven import proven
 
 __all__ = ["REST", "Join", "Table", "lora_tables"]
 
@@ -67,12 +67,11 @@ def lora_tables() -> tuple[Table, ...]:
     tables: list[Table] = []
     for name, path in listing("lora").items():
         if name != _NAMES:
-            tables += _parsed(*dated(path))
+            tables += proven(_tables, path)
     return tuple(tables)
 
 
-@lru_cache(maxsize=64)
-def _parsed(path: Path, _version: tuple[int, int]) -> tuple[Table, ...]:
+def _tables(path: Path) -> tuple[Table, ...]:
     top = strict.catalog_file(path, "lora")
     title = top.need("title").string()
     when = {key: tuple(map(_run, child.sequence())) for key, child in top.need("when").mapping().items()}

@@ -11,7 +11,7 @@ from typing import Any
 
 from . import strict
 from .expression import Expression
-from .folders import dated, find, listing
+from .folders import find, listing
 
 __all__ = ["KEYS", "Group", "Misstated", "Model", "model", "models"]
 
@@ -149,11 +149,13 @@ def model(name: str) -> Model:
     Raises:
         RecipeError: no such table, or a mistake in its file.
     """
-    return _parsed(*dated(find("models", name)))
+    path = find("models", name)
+    facts = path.stat()
+    return _parsed(path, facts.st_mtime_ns, facts.st_size)
 
 
 @lru_cache(maxsize=64)
-def _parsed(path: Path, _version: tuple[int, int]) -> Model:
+def _parsed(path: Path, _time: int, _size: int) -> Model:
     top = strict.catalog_file(path, "model")
     like = top.find("like")
     base = None if like is None else model(like.string())

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from . import strict
-from .folders import dated, find, listing
+from .folders import find, listing
 from .models import KEYS
+from .proven import proven
 
 __all__ = [
     "IGNORED",
@@ -161,11 +161,10 @@ def program(name: str) -> Program:
     Raises:
         RecipeError: no such program, or a mistake in its file.
     """
-    return _parsed(*dated(find("programs", name)))
+    return proven(_program, find("programs", name))
 
 
-@lru_cache(maxsize=64)
-def _parsed(path: Path, _version: tuple[int, int]) -> Program:
+def _program(path: Path) -> Program:
     top = strict.catalog_file(path, "program")
     loaded = Program(
         path.stem,

@@ -18,17 +18,16 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import Any, TypeVar, cast
-
-import yaml
-from yaml.constructor import SafeConstructor
-from yaml.events import CollectionEndEvent, CollectionStartEvent
-from yaml.nodes import MappingNode, ScalarNode, SequenceNode
-from yaml.nodes import Node as YamlNode
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ..core import small_json
 from ..core.nearest import guess
 from ..errors import RecipeError
+
+if TYPE_CHECKING:
+    # PyYAML compiles and defines a lot, and what is proven already needs nothing of it.
+    from yaml.nodes import MappingNode, ScalarNode, SequenceNode
+    from yaml.nodes import Node as YamlNode
 
 __all__ = ["Mapping", "Node", "catalog_file", "load", "parse"]
 
@@ -47,8 +46,6 @@ _NUMBERS = re.compile(
     re.IGNORECASE,
 )
 """Numbers that YAML 1.1 and 1.2 read alike: not ``1_000``, ``010`` nor ``1:30``."""
-
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +97,7 @@ class Node:
 
     def text(self) -> str:
         """Any scalar but nothing, just as it is written."""
-        if not isinstance(self._yaml, ScalarNode) or self.is_null:
+        if not self._is_scalar or self.is_null:
             raise self.error(f"must be text, is {self.kind}")
         return cast(str, self._yaml.value)
 
@@ -150,7 +147,7 @@ class Node:
     def sequence(self) -> list[Node]:
         """A list."""
         self._demand("seq")
-        children = cast(SequenceNode, self._yaml).value
+        children = cast("SequenceNode", self._yaml).value
         return [Node(self.file, f"{self.path}[{i}]", child) for i, child in enumerate(children)]
 
     def strings(self) -> list[str]:
@@ -174,11 +171,18 @@ class Node:
 
     @property
     def _scalar(self) -> ScalarNode:
-        return cast(ScalarNode, self._yaml)
+        return cast("ScalarNode", self._yaml)
+
+    @property
+    def _is_scalar(self) -> bool:
+        return _node_kind(self._yaml) == "scalar"
 
     def _construct(self) -> Any:
         if self._tag == "str":
             return self._scalar.value
+        import yaml
+        from yaml.constructor import SafeConstructor
+
         try:
             value = SafeConstructor().construct_object(self._yaml)
         except (yaml.YAMLError, ValueError, KeyError) as error:
@@ -192,9 +196,7 @@ class Node:
 
     def _demand(self, *tags: str) -> None:
         if self._tag not in tags:
-            shown = (
-                f" ({self._scalar.value})" if isinstance(self._yaml, ScalarNode) and not self.is_null else ""
-            )
+            shown = f" ({self._scalar.value})" if self._is_scalar and not self.is_null else ""
             hint = 'quote it: "..."' if tags == ("str",) and shown else None
             raise self.error(f"must be {_KINDS[tags[0]]}, is {self.kind}{shown}", hint)
 
@@ -214,7 +216,7 @@ class Mapping:
         self._children: dict[str, Node] = {}
         self._lines: dict[str, Node] = {}
         self._asked: dict[str, None] = {}
-        for key, value in cast(MappingNode, node._yaml).value:
+        for key, value in cast("MappingNode", node._yaml).value:
             path = f"{node.path}.{key.value}" if node.path else str(key.value)
             self._children[key.value] = Node(node.file, path, value)
             self._lines[key.value] = Node(node.file, node.path, key)
@@ -297,9 +299,12 @@ def parse(text: str, file: str) -> Node:
     Raises:
         RecipeError: it is not one YAML document, has a duplicate key, is nested too deeply.
     """
+    import yaml
+
+    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        _check_depth(text, file)
-        top = yaml.compose(text, Loader=_LOADER)
+        _check_depth(text, file, loader)
+        top = yaml.compose(text, Loader=loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f":{min(mark.line, text.rstrip().count(chr(10))) + 1}" if mark is not None else ""
@@ -313,15 +318,18 @@ def parse(text: str, file: str) -> Node:
     return Node(file, "", top)
 
 
-def _check_depth(text: str, file: str) -> None:
+def _check_depth(text: str, file: str, loader: Any) -> None:
     """Refuse what is nested so deeply that composing it would exhaust the stack."""
     openings = sum(map(text.count, ("[", "{", "- ", "? ")))
     if openings <= _MOST_LEVELS and "\n" + " " * _MOST_LEVELS not in text:
         return
+    import yaml
+    from yaml.events import CollectionEndEvent, CollectionStartEvent
+
     depth = 0
     message = f"is nested deeper than {_MOST_LEVELS} levels"
     try:
-        for event in yaml.parse(text, Loader=_LOADER):
+        for event in yaml.parse(text, Loader=loader):
             depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
             if depth > _MOST_LEVELS:
                 line = event.start_mark.line + 1 if event.start_mark else 1
@@ -332,6 +340,11 @@ def _check_depth(text: str, file: str) -> None:
             raise
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise RecipeError(message, file=f"{file}:{line}") from None
+
+
+def _node_kind(node: YamlNode) -> str:
+    """``"scalar"``, ``"sequence"`` or ``"mapping"``."""
+    return cast(str, cast(Any, node).id)  # of its class
 
 
 def _check(node: Node, sizes: dict[int, int], above: set[int]) -> int:
@@ -346,13 +359,13 @@ def _check(node: Node, sizes: dict[int, int], above: set[int]) -> int:
         return sizes[id(inner)]
     above.add(id(inner))
     children: list[Node] = []
-    if isinstance(inner, SequenceNode):
+    if _node_kind(inner) == "sequence":
         children = node.sequence()
-    elif isinstance(inner, MappingNode):
+    elif _node_kind(inner) == "mapping":
         lines: dict[str, int] = {}
-        for key, _ in inner.value:
+        for key, _ in cast("MappingNode", inner).value:
             at = Node(node.file, node.path, key)
-            if not isinstance(key, ScalarNode):
+            if _node_kind(key) != "scalar":
                 raise at.error(f"a key must be text, is {at.kind}")
             if key.value in lines:
                 raise at.error(f"duplicate key {key.value!r}, first on line {lines[key.value]}")

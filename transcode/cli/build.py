@@ -14,7 +14,7 @@ from ..core.performance import Performance
 from ..errors import RecipeError
 from ..execution.write import Write
 from ..plan.options import OutputOptions, SourceOptions
-from ..recipe import Recipe, TargetOptions
+from ..recipe.recipe import Recipe, TargetOptions
 from ..schemes.text import parse_scheme, parse_value
 from ..stages.table import STAGES
 from ..stages.table import stage as stage_of

@@ -148,13 +148,15 @@ def _carry_out_plan(values: dict[str, Any]) -> None:
 def recipe_of(context: click.Context, values: dict[str, Any]) -> Any:
     """The recipe that a command line of ``run`` describes."""
     from ..containers import table
-    from ..recipe import Recipe, load
+    from ..recipe.recipe import Recipe
     from . import build
 
     src, dst = values["src"], values["dst"]
     if values["config"] is not None:
         if clash := build.spelled_flags(context, set(map(parameter, _DECLARED))):
             raise click.UsageError(f"{clash[0]} cannot be combined with --config; put it into the recipe")
+        from ..recipe.read import load
+
         recipe = load(values["config"])
         if src is not None and dst is None and recipe.source.path is not None and recipe.sink is None:
             src, dst = None, src  # a recipe saved from a pipe lacks only its end

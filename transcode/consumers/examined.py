@@ -22,7 +22,8 @@ from .config.stated import CONFIG, Json
 from .evidence import claims
 from .group import Reading
 from .inspection import ADAPTER, adapters, detected, inside, lost_scales
-from .recognise import Stored, decipher, plain_fp8, stored_quantized
+from .recognise import decipher
+from .stored import Stored, plain_fp8, stored_quantized
 
 __all__ = ["Examined", "examine"]
 
@@ -185,7 +186,7 @@ def _facts(path: Path, source: Source) -> Examined:
         foreign = unknown
     elif stored.tensors and not lost:
         try:
-            conventions, readings = decipher(tensors, planning)
+            conventions, readings = decipher(tensors, planning, stored=stored)
         except PlanError as error:
             undecided = str(error)
     shapes = _shapes(tensors, stored, readings)

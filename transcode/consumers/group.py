@@ -10,19 +10,14 @@ from math import prod
 from ..catalog import SHAPE, Convention, PartRule, SchemeRule
 from ..catalog.template import Template
 from ..codecs import chain
-from ..core.dtypes import DTYPES
+from ..core.dtypes import CODED, DTYPES
 from ..core.scheme import Scheme
 from ..core.spec import Part, Spec
 from ..errors import PlanError
 from .declared import Declared
 from .spell import stored_part
 
-__all__ = ["CODED", "Coded", "Names", "Reading", "coded", "readings"]
-
-CODED = frozenset(
-    ("I8", "U8", "I32", "U32", "F4", "F6_E2M3", "F6_E3M2", "F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ")
-)
-"""Dtypes that codes are stored in."""
+__all__ = ["Coded", "Names", "Reading", "coded", "readings"]
 
 _POWERS = ("F8_E8M0", "U8")
 """Dtypes of scales that are exponents."""

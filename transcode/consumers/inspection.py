@@ -273,7 +273,10 @@ def _logical(groups: Mapping[str, Mapping[str, str]], table: Mapping[str, LazyTe
         return {"values": 0, "codes": 1, "scale": 2, "marker": 9}.get(role, 3)
 
     return tuple(
-        Logical(name, {role: table[parts[role]] for role in sorted(parts, key=order)})
+        Logical(
+            name,
+            {role: table[parts[role]] for role in (sorted(parts, key=order) if len(parts) > 1 else parts)},
+        )
         for name, parts in groups.items()
     )
 
@@ -285,6 +288,8 @@ def _with_companions(
 ) -> dict[str, dict[str, str]]:
     """Markers and scales of inputs put beside the quantized tensor that they belong to; others stay alone."""
     complete = {name: dict(parts) for name, parts in groups.items()}
+    if not any("codes" in parts for parts in complete.values()):
+        conventions = ()  # nothing is there that a marker or a scale could belong to
     templates = {}
     for one in conventions:
         for rule in one.schemes.values():

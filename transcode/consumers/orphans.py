@@ -7,13 +7,13 @@ from collections.abc import Iterable, Sequence
 
 from .. import catalog
 from ..catalog import Convention
+from ..core.dtypes import CODED
 from ..core.planning import Planning
 from ..core.tensor import LazyTensor
 from ..errors import PlanError
 from ..voice import called
 from .evidence import claims
-from .group import CODED
-from .recognise import Stored, plain_fp8
+from .stored import Stored, plain_fp8
 
 __all__ = ["refuse_bare_fp8", "refuse_orphans", "refuse_scaled"]
 

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 
 from .. import catalog
 from ..catalog import Convention
-from ..catalog.foreign import foreign
 from ..core.planning import Planning
-from ..core.spec import Spec
 from ..core.tensor import LazyTensor
 from ..errors import PlanError
 from ..voice import called
@@ -17,42 +15,16 @@ from .config.stated import CONFIG, malformed, read_json
 from .config.table import beyond_codes
 from .declared import Declared, declared
 from .evidence import Claim, claims
-from .group import Names, Reading, coded, readings
+from .group import Names, Reading, readings
 from .source_markers import SourceMarkers
+from .stored import Stored, plain_fp8, stored_quantized
 
-__all__ = ["Stored", "decipher", "plain_fp8", "stored_quantized"]
+__all__ = ["decipher"]
 
 _LAST = "neutral"
 """Written by transcode alone: the guess of last resort."""
 
 _SHOWN = 3
-
-
-@dataclass(frozen=True)
-class Stored:
-    """What a file holds quantized, before it is known how.
-
-    Attributes:
-        tensors: stored name of the codes -> name of the tensor.
-        parts: stored names of all codes, scales and companions.
-        conventions: those whose names some of the parts have.
-        foreign: stored name of codes that are not decoded -> what it is called, and the endings that tell it.
-    """
-
-    tensors: Mapping[str, str]
-    parts: frozenset[str]
-    conventions: frozenset[str]
-    foreign: Mapping[str, tuple[str, tuple[str, ...]]]
-
-    def __bool__(self) -> bool:
-        return bool(self.tensors or self.foreign)
-
-    def described(self, planning: Planning) -> str:
-        """In words: by whom it is made, as far as names or the source itself tell."""
-        titles = sorted({title for title, _ in self.foreign.values()})
-        for claim in claims(planning.metadata, planning.side_files, self.parts):
-            titles += [claim.title] if claim.title else sorted(claim.conventions)
-        return " or ".join(dict.fromkeys(titles)) or " or ".join(sorted(self.conventions))
 
 
 @dataclass(frozen=True)
@@ -68,47 +40,11 @@ class _Unread:
     undecided: bool = False
 
 
-def stored_quantized(tensors: Iterable[LazyTensor]) -> Stored:
-    """What is quantized among tensors as they were read; reads names, dtypes and shapes."""
-    names = Names(_specs(tensors))
-    return _stored(names)
-
-
-def _stored(names: Names) -> Stored:
-    known = coded(names, catalog.every_convention())
-    alien: dict[str, tuple[str, tuple[str, ...]]] = {}
-    parts = {part for one in known.values() for part in one.parts}
-    if names.any_codes or any(spec.dtype.name in ("I16", "U16") for spec in names.specs.values()):
-        dtypes = {name: spec.dtype.name for name, spec in names.specs.items()}
-        for module, (title, endings) in foreign().recognise(dtypes).items():
-            alien[module + endings[0]] = (title, endings)
-            parts |= {module + ending for ending in endings}
-            parts |= {name for name in dtypes if name.startswith(f"{module}.weight.")}
-    return Stored(
-        {codes: one.name for codes, one in known.items()},
-        frozenset(parts),
-        frozenset(convention for one in known.values() for convention in one.conventions),
-        alien,
-    )
-
-
-def plain_fp8(tensors: Iterable[LazyTensor], stored: Stored) -> list[LazyTensor]:
-    """Tensors of FP8 that no scale belongs to."""
-    conventions = catalog.every_convention()
-    return [
-        tensor
-        for tensor in tensors
-        if tensor.plain
-        and tensor.spec.dtype.name in ("F8_E4M3", "F8_E5M2")
-        and tensor.name not in stored.parts
-        and not catalog.is_marker(tensor.name, conventions)
-    ]
-
-
 def decipher(
     tensors: Sequence[LazyTensor],
     planning: Planning,
     *,
+    stored: Stored | None = None,
     convention: str | None = None,
     scheme: str | None = None,
     wanted: Collection[str] | None = None,
@@ -117,6 +53,7 @@ def decipher(
 
     Args:
         tensors: those of a source.
+        stored: what of them is quantized, where somebody has looked already.
         convention: whose names and layouts it follows; None for what the user says, or to find it.
         scheme: the scheme, where facts leave more than one possible; likewise.
         wanted: names of the tensors that matter; None for all.
@@ -131,13 +68,14 @@ def decipher(
     convention = convention or planning.whose.convention
     scheme = scheme or planning.whose.scheme
     table = {tensor.name: tensor for tensor in tensors}
-    names = Names(_specs(tensors))
-    stored = _stored(names)
+    if stored is None:
+        stored = stored_quantized(tensors)
     statements = claims(planning.metadata, planning.side_files, table)
     if stored.foreign:
         raise _alien(stored)
     _refuse_undecodable(statements, planning)
-    if not stored.tensors:
+    names = stored.names
+    if not stored.tensors or names is None:
         raise _nothing(tensors, statements, stored)
     planning.asked = True
     allowed = _allowed(statements, convention)
@@ -197,10 +135,6 @@ def _best(read: Mapping[str, dict[str, Reading]]) -> tuple[list[Convention], dic
             f" {_either(called('from_convention', name) for name in (best, *rest))}",
         )
     return [catalog.convention(name) for name in (best, *rest)], read[best]
-
-
-def _specs(tensors: Iterable[LazyTensor]) -> dict[str, Spec]:
-    return {tensor.name: tensor.spec for tensor in tensors if tensor.plain}
 
 
 def _alien(stored: Stored) -> PlanError:

@@ -14,7 +14,7 @@ from .nearest import guess
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["CASTS", "DTYPES", "FLOATS", "DType", "dtype", "float_dtype", "spellings"]
+__all__ = ["CASTS", "CODED", "DTYPES", "FLOATS", "DType", "dtype", "float_dtype", "spellings"]
 
 Kind = Literal["bool", "int", "uint", "float", "complex"]
 
@@ -106,6 +106,11 @@ FLOATS: tuple[str, ...] = ("F64", "F32", "F16", "BF16")
 
 CASTS: tuple[str, ...] = (*FLOATS, "F8_E4M3", "F8_E5M2")
 """What tensors can be cast to."""
+
+CODED = frozenset(
+    ("I8", "U8", "I32", "U32", "F4", "F6_E2M3", "F6_E3M2", "F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ")
+)
+"""Dtypes that codes are stored in."""
 
 _SPELLINGS = {
     "float64": "F64", "fp64": "F64", "double": "F64",

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import PlanError
 from ..voice import called
 from .event import Event, Remark
-from .quantized_source import QuantizedSource
 from .source import Source, Whose
 from .spec import Spec
 from .tensor import LazyTensor
 from .value import interned
+
+if TYPE_CHECKING:
+    from .quantized_source import QuantizedSource
 
 __all__ = ["Planning"]
 

@@ -10,8 +10,8 @@ cannot be: ``\\d+\\.`` fits in one way.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from math import comb
+from typing import NamedTuple
 
 __all__ = ["LONGEST", "Weight", "weigh"]
 
@@ -29,8 +29,7 @@ _VERBOSE = re.compile(r"\(\?[aiLmsu]*x")  # spaces then stand for nothing
 _REFERENCE = re.compile(r"\\[1-9]|\(\?P=\w+\)")
 
 
-@dataclass(frozen=True, slots=True)
-class Weight:
+class Weight(NamedTuple):
     """What makes a valid expression slow.
 
     Attributes:
@@ -46,7 +45,7 @@ class Weight:
     refers: bool
 
     def bears(self, length: int) -> bool:
-        """Whether a name of that length is matched in bounded time."""
+        """Whether a name of that length, or a shorter one, is matched in bounded time."""
         return self.choices * comb(length + self.repeats + 1, self.repeats + 1) <= _MOST
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, fields
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from .text import printable
 
@@ -23,8 +23,7 @@ _ITEMS = 8
 """Entries of a list or a table in an argument that are shown."""
 
 
-@dataclass(frozen=True)
-class Table:
+class Table(NamedTuple):
     """Some rows of what there are more.
 
     Attributes:
@@ -60,8 +59,7 @@ class Table:
         return "\n".join(lines)
 
 
-@dataclass(frozen=True)
-class Overview:
+class Overview(NamedTuple):
     """What is worth telling of an object.
 
     Attributes:

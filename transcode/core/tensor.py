@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -290,6 +291,11 @@ class LazyTensor(Shown, Value):
 
 def plain(name: str, spec: Spec, value: Expr, **rest: Any) -> LazyTensor:
     """A tensor of plain values."""
-    return LazyTensor(
-        name, spec, (interned(Part("values", spec)),), value, spec.grain, rest.pop("source", name), **rest
-    )
+    parts, grain = _plain_facts(spec)
+    return LazyTensor(name, spec, parts, value, grain, rest.pop("source", name), **rest)
+
+
+@lru_cache(maxsize=1 << 14)
+def _plain_facts(spec: Spec) -> tuple[tuple[Part, ...], int]:
+    """What all plain tensors of one shape have alike."""
+    return (interned(Part("values", spec)),), spec.grain

@@ -20,8 +20,8 @@ import time
 import zlib
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from ..core.small_json import parse_object
 from ..errors import FormatError, PlanError, TranscodeError
@@ -63,8 +63,7 @@ Identity = tuple[int, int]
 """Size and time of modification in ns."""
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """What goes where.
 
     Attributes:

@@ -13,10 +13,10 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import islice
 from os import PathLike
 from pathlib import Path
+from typing import NamedTuple
 
 from ..core.paths import expanded, home
 from ..errors import FormatError
@@ -60,8 +60,7 @@ def cache() -> Path:
     return above / "huggingface" / "hub"
 
 
-@dataclass(frozen=True)
-class Repository:
+class Repository(NamedTuple):
     """A name on the hub, as a user gave it.
 
     Attributes:
@@ -151,8 +150,7 @@ class Repository:
         return FormatError(what, file=f"{PREFIX}{self.repo}{revision}", hint=hint)
 
 
-@dataclass(frozen=True)
-class Snapshot:
+class Snapshot(NamedTuple):
     """A repository, or something in it, where it lies in the cache.
 
     Attributes:

@@ -18,14 +18,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ..core.paths import home
+from ..core.user_cache import private_folder, read_sealed, write_sealed
 from .elf import Image
 from .machine import processor
 from .notice import trouble
 
 __all__ = ["Kept", "cache_folder", "keep", "kept"]
-
-_DIGEST = hashlib.sha256().digest_size
 
 Kept = tuple[Image | bytes, str]
 """Code, linked or as an object file, and the type of what the function returns."""
@@ -43,14 +41,12 @@ def kept(name: str, made_for: str) -> Kept | None:
         return None
     path = _path(folder, name, made_for)
     try:
-        data = path.read_bytes()
+        return _unpacked(read_sealed(path), _key(name, made_for))
     except FileNotFoundError:
         return None
     except OSError as error:
         trouble(f"compiled kernels in {folder} cannot be read ({error}); they are compiled anew")
         return None
-    try:
-        return _unpacked(data, _key(name, made_for))
     except (ValueError, KeyError, TypeError, struct.error):
         trouble(f"{path} is damaged; the kernel is compiled anew")
         return None
@@ -61,18 +57,8 @@ def keep(name: str, made_for: str, code: Kept) -> None:
     folder = cache_folder()
     if folder is None:
         return
-    data = _packed(code, _key(name, made_for))
-    path = _path(folder, name, made_for)
-    part = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        try:
-            with open(part, "xb") as file:
-                file.write(data)
-            os.replace(part, path)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
+        write_sealed(_path(folder, name, made_for), _packed(code, _key(name, made_for)))
     except OSError as error:
         trouble(f"compiled kernels cannot be kept in {folder} ({error}); the next run compiles again")
 
@@ -94,15 +80,11 @@ def _packed(code: Kept, key: str) -> bytes:
         head |= {"entry": machine.entry, "moved": machine.moved, "outside": machine.outside}
         machine = machine.code
     text = json.dumps(head).encode()
-    body = struct.pack("<II", len(text), len(machine)) + text + machine
-    return hashlib.sha256(body).digest() + body
+    return struct.pack("<II", len(text), len(machine)) + text + machine
 
 
-def _unpacked(data: bytes, key: str) -> Kept:
+def _unpacked(body: bytes, key: str) -> Kept:
     """What :func:`_packed` packed; raises ValueError, KeyError, TypeError or struct.error."""
-    body = data[_DIGEST:]
-    if hashlib.sha256(body).digest() != data[:_DIGEST]:
-        raise ValueError("damaged")
     length, size = struct.unpack_from("<II", body)
     head = json.loads(body[8 : 8 + length])
     code = body[8 + length :]
@@ -120,22 +102,15 @@ def _unpacked(data: bytes, key: str) -> Kept:
 def cache_folder() -> Path | None:
     """Where compiled kernels are kept; None where nothing can be written.
 
-    ``NUMBA_CACHE_DIR`` wins. Otherwise the user's cache folder, never the package's own, which may be
-    read-only; else a private folder among the temporary files. The name carries a digest of the versions, of
-    all kernel sources and of the processor.
+    ``NUMBA_CACHE_DIR`` wins, else :func:`~transcode.core.user_cache.private_folder`. The name carries a
+    digest of the versions, of all kernel sources and of the processor.
     """
     leaf = f"kernels-{hashlib.sha256(_versions().encode()).hexdigest()[:16]}"
     said = os.environ.get("NUMBA_CACHE_DIR")
     if said:
         return Path(said) / leaf
-    user_cache = _user_cache()
-    if user_cache is not None and _private(user_cache):
-        return user_cache / leaf
-    from tempfile import gettempdir
-
-    user = str(os.getuid()) if hasattr(os, "getuid") else "user"
-    temporary = Path(gettempdir()) / f"transcode-{user}"
-    return temporary / leaf if _private(temporary) else None
+    folder = private_folder()
+    return None if folder is None else folder / leaf
 
 
 @cache
@@ -165,26 +140,3 @@ def _compiler() -> str:
         except OSError:
             versions.append(__import__(name).__version__)
     return "\0".join(versions)
-
-
-def _user_cache() -> Path | None:
-    """Where the user's caches lie, if anywhere: containers have users without a home."""
-    said = {"win32": os.environ.get("LOCALAPPDATA"), "darwin": None}.get(
-        sys.platform, os.environ.get("XDG_CACHE_HOME")
-    )
-    if said:
-        return Path(said) / "transcode"
-    below = {"win32": "AppData/Local", "darwin": "Library/Caches"}.get(sys.platform, ".cache")
-    at = home()
-    return None if at is None else at / below / "transcode"
-
-
-def _private(folder: Path) -> bool:
-    """Whether a folder can be written, and by nobody else: what lies in the cache is run."""
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        state = folder.stat()
-        mine = not hasattr(os, "getuid") or (state.st_uid == os.getuid() and not state.st_mode & 0o022)
-        return mine and os.access(folder, os.W_OK | os.X_OK)
-    except OSError:
-        return False

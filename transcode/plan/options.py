@@ -44,7 +44,7 @@ class SourceOptions(Declared):
 _TARGET, _OUTPUT = "target", "output"
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, init=False, eq=False, repr=False)
 class OutputOptions(Declared):
     """What is asked of an output."""
 

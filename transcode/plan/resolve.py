@@ -15,6 +15,7 @@ from .. import catalog
 from ..consumers import record, side_files
 from ..consumers.markers import with_markers
 from ..consumers.spell import spell
+from ..consumers.stored import stored_quantized
 from ..containers import table as containers
 from ..core.flow import Flow
 from ..core.output import PlannedFile, SideFile, Stored, Unit
@@ -23,7 +24,6 @@ from ..core.planning import Planning
 from ..core.tensor import LazyTensor
 from ..errors import PlanError
 from ..schemes import SCHEMES, describe
-from ..stages.repack import repack
 from ..voice import called
 from . import devices
 from . import layout as cutting
@@ -128,8 +128,10 @@ def apply_stages(draft: Draft) -> None:
 
 def repack_quantized(draft: Draft) -> None:
     """What came in quantized goes out as the convention that was asked for stores it."""
-    if draft.request.convention is not None:
-        draft.tensors = repack(draft.tensors, draft.convention, draft.planning)
+    if draft.request.convention is not None and (stored := stored_quantized(draft.tensors)):
+        from ..stages.repack import repack
+
+        draft.tensors = repack(draft.tensors, stored, draft.convention, draft.planning)
     if (whose := draft.flow.whose) and not draft.planning.asked:
         said = " and ".join(filter(None, (whose.convention, whose.scheme)))
         idle = f"the source is said to hold {said}, but no quantized tensor is decoded or repacked"

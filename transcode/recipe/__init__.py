@@ -17,8 +17,12 @@ warning of the plan; in a recipe with steps it is an error. Unknown keys are err
 
 from __future__ import annotations
 
-from .read import load, parse
+from typing import TYPE_CHECKING, Any
+
 from .recipe import Recipe, SourceOptions, TargetOptions, dump, dump_config, whose
+
+if TYPE_CHECKING:
+    from .read import load, parse
 
 __all__ = [
     "Recipe",
@@ -30,3 +34,12 @@ __all__ = [
     "parse",
     "whose",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # A command line says what a recipe would: nothing is read from YAML then.
+    if name not in ("load", "parse"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import read
+
+    return getattr(read, name)

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import yaml
-
 from .. import catalog, schemes
 from ..containers.source import open_source
 from ..core import arguments
@@ -104,6 +102,8 @@ def dump(recipe: Recipe, *, ascii_only: bool = False) -> str:
 
 def dump_config(config: Mapping[str, Any], *, ascii_only: bool = False) -> str:
     """What a recipe file holds, as YAML; see :func:`dump`."""
+    import yaml
+
     return yaml.safe_dump(
         dict(config), sort_keys=False, default_flow_style=None, width=100, allow_unicode=not ascii_only
     )

@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import catalog
-from ..consumers.orphans import refuse_scaled
-from ..consumers.recognise import Stored, plain_fp8, stored_quantized
+from ..consumers.stored import Stored, plain_fp8, stored_quantized
 from ..core.context import Context
 from ..core.dtypes import CASTS, DType, dtype
 from ..core.dtypes import float_dtype as name_of
@@ -62,10 +61,14 @@ class Cast(CastOptions, Transform):
             for tensor in plain_fp8(tensors, stored)
             if tensor.spec.dtype != target and self._takes(tensor, patterns)
         ]
-        refuse_scaled(bare, tensors, stored, planning)
+        if bare:
+            from ..consumers.orphans import refuse_scaled
+
+            refuse_scaled(bare, tensors, stored, planning)
         kept: list[LazyTensor] = []
         able = done = 0
-        conventions = catalog.every_convention()
+        eights = any(tensor.spec.dtype.name.startswith("F8") for tensor in tensors)
+        conventions = catalog.every_convention() if eights else []
         for tensor in tensors:
             match = patterns.first(tensor.name)
             kind = tensor.spec.dtype.name

@@ -15,8 +15,9 @@ from ..consumers.companions import Companions
 from ..consumers.evidence import LAYERS
 from ..consumers.group import Reading
 from ..consumers.orphans import refuse_orphans
-from ..consumers.recognise import decipher, plain_fp8, stored_quantized
+from ..consumers.recognise import decipher
 from ..consumers.spell import canonical
+from ..consumers.stored import plain_fp8, stored_quantized
 from ..core import small_json
 from ..core.context import Context
 from ..core.dtypes import DType
@@ -86,7 +87,12 @@ class Dequantize(DequantizeOptions, Transform):
             yield from tensors
             return
         conventions, readings = decipher(
-            tensors, planning, convention=self.convention, scheme=self.scheme, wanted=wanted
+            tensors,
+            planning,
+            stored=stored,
+            convention=self.convention,
+            scheme=self.scheme,
+            wanted=wanted,
         )
         if wanted is None:
             refuse_orphans(tensors, stored, conventions, planning)

@@ -13,19 +13,14 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from .. import catalog
-from ..consumers.companions import Companions
 from ..consumers.config.stated import CONFIG, read_json
-from ..consumers.orphans import refuse_orphans
-from ..consumers.recognise import decipher, stored_quantized
+from ..consumers.stored import stored_quantized
 from ..core.event import Event
 from ..core.flow import Transform
 from ..core.planning import Planning
-from ..core.quantized_source import Quantized, QuantizedSource
 from ..core.tensor import LazyTensor
 from ..voice import called
-from .dequantize import Dequantize, decoded, forget, leaving, say_stored
-from .repack import inexact, model_dtype, regrouped, say_inexact, say_inputs, undecoded
-from .select import Drop, Keep
+from .options import DequantizeOptions
 
 __all__ = ["Opening", "Settling", "arranged"]
 
@@ -42,10 +37,20 @@ def arranged(steps: tuple[Transform, ...], on_nonfinite: str) -> tuple[Transform
     if any(isinstance(step, Opening) for step in steps):
         return steps
     encoding = [number for number, step in enumerate(steps) if step.encodes]
-    decoding = [number + 1 for number in range(encoding[0]) if isinstance(steps[number], Dequantize)]
-    selects = (number for number, step in enumerate(steps) if not isinstance(step, Keep | Drop))
-    start, stop = max(next(selects), *decoding, 0), encoding[-1] + 1
+    start, stop = _start(steps[: encoding[0]]), encoding[-1] + 1
     return (*steps[:start], Opening(on_nonfinite), *steps[start:stop], Settling(), *steps[stop:])
+
+
+def _start(before: tuple[Transform, ...]) -> int:
+    """How many of the stages before the first that encodes come before the opening."""
+    if not before:
+        return 0
+    from .dequantize import Dequantize
+    from .select import Drop, Keep
+
+    decoding = [number + 1 for number, step in enumerate(before) if isinstance(step, Dequantize)]
+    selects = (number for number, step in enumerate(before) if not isinstance(step, Keep | Drop))
+    return max(next(selects, len(before)), *decoding, 0)
 
 
 @dataclass(frozen=True)
@@ -73,8 +78,15 @@ class Opening(Transform):
         if not stored.tensors or stored.foreign:
             yield from tensors  # the stage that quantizes refuses those by name
             return
+        # Most sources hold nothing quantized, and load nothing of what reads it.
+        from ..consumers.companions import Companions
+        from ..consumers.orphans import refuse_orphans
+        from ..consumers.recognise import decipher
+        from ..core.quantized_source import Quantized, QuantizedSource
+        from .dequantize import decoded, leaving, say_stored
+
         table = {tensor.name: tensor for tensor in tensors}
-        conventions, readings = decipher(tensors, planning)
+        conventions, readings = decipher(tensors, planning, stored=stored)
         refuse_orphans(tensors, stored, conventions, planning)
         quantized = {part for one in readings.values() for part in one.stored.values()}
         companions = Companions(table, conventions, quantized)
@@ -122,6 +134,9 @@ class Settling(Transform):
         if opened is None:
             yield from tensors
             return
+        from .dequantize import forget
+        from .repack import inexact, model_dtype, regrouped, say_inexact, say_inputs, undecoded
+
         source = opened.conventions[0]
         target = None if planning.convention is None else catalog.convention(planning.convention)
         # Where config.json is written anew, it says nothing of scales of inputs.
@@ -210,4 +225,4 @@ def _computed(planning: Planning) -> str:
                 found = _TORCH.get(said.removeprefix("torch.")) if isinstance(said, str) else None
                 if found is not None:
                     return found
-    return Dequantize.to
+    return DequantizeOptions.to

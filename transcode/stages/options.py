@@ -31,7 +31,7 @@ __all__ = [
 _NONFINITE = ("error", "keep")
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, init=False, eq=False, repr=False)
 class _SelectOptions(Declared):
     alone: ClassVar[str] = "patterns"
     only_alone: ClassVar[bool] = True
@@ -44,7 +44,7 @@ class _SelectOptions(Declared):
             raise RecipeError(f"{self.kind}: no pattern is given", hint="name the tensors, or leave it out")
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, init=False, eq=False, repr=False)
 class KeepOptions(_SelectOptions):
     """Let only tensors go on that match a PATTERN: a glob over whole name components, or re:REGEX."""
 
@@ -56,7 +56,7 @@ class KeepOptions(_SelectOptions):
     )  # fmt: skip
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, init=False, eq=False, repr=False)
 class DropOptions(_SelectOptions):
     """Take away tensors that match a PATTERN: a glob over whole name components, or re:REGEX."""
 
@@ -68,7 +68,7 @@ class DropOptions(_SelectOptions):
     )  # fmt: skip
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, init=False, eq=False, repr=False)
 class RenameOptions(Declared):
     """Rename tensors by pairs of a regular expression and its replacement, applied in order."""
 
@@ -88,7 +88,7 @@ class RenameOptions(Declared):
     )  # fmt: skip
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, init=False, eq=False, repr=False)
 class ConvertOptions(Declared):
     """Spell the tensors of an architecture as another program does: diffusers, lightx2v, ..."""
 
@@ -110,7 +110,7 @@ class ConvertOptions(Declared):
     )  # fmt: skip
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, init=False, eq=False, repr=False)
 class LoraOptions(Declared):
     """Merge LoRAs, each STRENGTH times (1); ALPHA for those that do not say theirs."""
 
@@ -134,7 +134,7 @@ class LoraOptions(Declared):
     )
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, init=False, eq=False, repr=False)
 class CastOptions(Declared):
     """Cast float tensors to DTYPE: F32, F16, BF16, ..."""
 
@@ -169,7 +169,7 @@ class CastOptions(Declared):
             raise RecipeError(error.what, hint=hint) from None
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, init=False, eq=False, repr=False)
 class DequantizeOptions(Declared):
     """Decode quantized tensors."""
 
@@ -221,7 +221,7 @@ _SHORT = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, init=False, eq=False, repr=False)
 class QuantizeOptions(Declared):
     """Quantize with SCHEME: int8, fp8, ... or name:option=value; see `transcode schemes`."""
 
@@ -283,7 +283,7 @@ class QuantizeOptions(Declared):
     )  # fmt: skip
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, init=False, eq=False, repr=False)
 class CalibrateOptions(Declared):
     """Add the scales of inputs, from the calibration PATH, to tensors quantized to nvfp4."""
 
@@ -303,7 +303,7 @@ class CalibrateOptions(Declared):
     )  # fmt: skip
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, init=False, eq=False, repr=False)
 class NunchakuOptions(Declared):
     """Join and pack what DeepCompressor saved, as nunchaku reads it."""
 

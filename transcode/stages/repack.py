@@ -15,7 +15,8 @@ from ..consumers.companions import Companions
 from ..consumers.fit import misfit
 from ..consumers.group import Reading
 from ..consumers.orphans import refuse_orphans
-from ..consumers.recognise import decipher, stored_quantized
+from ..consumers.recognise import decipher
+from ..consumers.stored import Stored
 from ..core.context import Context
 from ..core.dtypes import DTYPES, FLOATS, DType
 from ..core.event import Event
@@ -50,25 +51,27 @@ _ANOTHER = (
 )
 
 
-def repack(tensors: Sequence[LazyTensor], target: catalog.Convention, planning: Planning) -> list[LazyTensor]:
+def repack(
+    tensors: Sequence[LazyTensor], stored: Stored, target: catalog.Convention, planning: Planning
+) -> list[LazyTensor]:
     """Tensors that are stored quantized, as another convention stores the same codes and scales.
 
     What is stored as that convention stores it already goes along as it is.
 
     Args:
         tensors: what arrives at the sink.
+        stored: what of them is quantized.
         target: the convention that was asked for.
 
     Raises:
         PlanError: it is not certain how they are stored; or the convention does not take them so.
     """
     tensors = list(tensors)
-    stored = stored_quantized(tensors)
     if not stored or not target.schemes:
         return tensors
     if stored.foreign and not target.schemes.keys() & SCHEMES.keys():
         return tensors  # nunchaku's, which nothing here decodes: split and joined as they are
-    conventions, readings = decipher(tensors, planning)
+    conventions, readings = decipher(tensors, planning, stored=stored)
     if any(one.name == target.name for one in conventions):
         return tensors
     refuse_orphans(tensors, stored, conventions, planning)

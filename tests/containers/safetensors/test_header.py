@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 import tracemalloc
 from pathlib import Path
@@ -12,7 +13,7 @@ import safetensors
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from transcode.containers.safetensors import header
+from transcode.containers.safetensors import header, headertext
 from transcode.containers.source import open_source
 from transcode.core.dtypes import DTYPES
 from transcode.core.spec import Spec
@@ -297,3 +298,48 @@ def test_what_else_stands_in_an_entry_is_text(more, accepted, tmp_path):
         reference(raw)
     with pytest.raises(FormatError, match="surrogate"):
         header.read(path)
+
+
+ONE = '{"dtype":"I8","shape":[1],"data_offsets":[0,1]}'
+USUAL = [
+    f'{{"a":{ONE},"b":{ONE}}}',
+    f'{{"a": {{"dtype": "BF16", "shape": [2, 3], "data_offsets": [0, 12]}},\n "b": {ONE}}}  ',
+    '{"__metadata__":{"dtype":"BF16"},"ä.b":{"dtype":"I8","shape":[0],"data_offsets":[0,0]},"c":1}',
+    f'{{"a\\u0041":{ONE},"b":{ONE},"a\\"b":{ONE},"x":1}}',
+    f'{{"a":{{"shape":[1],"dtype":"I8","data_offsets":[0,1]}},"b":{ONE},"c":2}}',
+    '{"a":{"dtype":"F32","shape":[],"data_offsets":[0,4]},"b":1}',
+    '{"a":{"dtype":"I8","shape":[01],"data_offsets":[0,1]},"b":1}',
+    '{"a":{"dtype":"I8","shape":[1,],"data_offsets":[0,1]},"b":1}',
+    '{"a":{"dtype":"I8","shape":[1 2],"data_offsets":[0,1]},"b":1}',
+    '{"a":{"dtype":"I8","shape":[1],"data_offsets":[00,1]},"b":1}',
+    '{"a":{"dtype":"I8","shape":[-1],"data_offsets":[0,1]},"b":1}',
+    '{"a":{"dtype":"I8","shape":[1],"data_offsets":[0,99999999999999999999]},"b":1}',
+    f'{{"a":{ONE},}}',
+    f'{{"a":{ONE}',
+    f'{{"__metadata__":{ONE},"b":1}}',
+    f'{{"a":{ONE},"a":{ONE},"b":1}}',
+]
+
+
+@pytest.mark.parametrize("text", USUAL)
+def test_what_is_read_in_one_match_is_what_is_read_value_by_value(text, monkeypatch):
+    def told():
+        try:
+            return list(headertext.members(text))
+        except headertext.Malformed as error:
+            return str(error)
+
+    at_once = told()
+    monkeypatch.setattr(headertext, "_USUAL", re.compile("(?!)"))
+    assert at_once == told()
+    try:
+        pairs = json.loads(text, object_pairs_hook=lambda pairs: pairs)
+    except ValueError:
+        assert isinstance(at_once, str)
+    else:
+        assert [name for name, _ in at_once] == [name for name, _ in pairs]
+
+
+def test_most_entries_are_read_in_one_match():
+    assert headertext._USUAL.match(USUAL[0], 1)
+    assert headertext._USUAL.match(USUAL[1], 1)

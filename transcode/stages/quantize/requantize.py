@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ... import catalog
 from ...consumers import record
 from ...consumers.fit import Decision
-from ...consumers.recognise import plain_fp8, stored_quantized
+from ...consumers.stored import plain_fp8, stored_quantized
 from ...core.dtypes import DType
 from ...core.planning import Planning
 from ...core.scheme import Scheme
 from ...core.tensor import LazyTensor
 from ...errors import PlanError
 from ...voice import called
-from ..dequantize import Decoding
-from ..repack import model_dtype, regrouped, undecoded
 from .share_scale import has_global_scale
+
+if TYPE_CHECKING:
+    from ..dequantize import Decoding
 
 __all__ = ["Given", "note_again", "refuse_quantized", "staying"]
 
@@ -74,6 +75,8 @@ def staying(
     opened = planning.opened
     if opened is None:
         return {}
+    from ..repack import model_dtype, regrouped, undecoded
+
     kind = model_dtype(tensor for tensor, _, _ in decided if tensor.source not in opened.tensors)
     stays: dict[int, str] = {}
     idle: Counter[tuple[str, str]] = Counter()

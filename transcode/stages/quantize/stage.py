@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -25,7 +24,6 @@ from ..select import Patterns
 from .choice import Choice
 from .effect import refuse_adapter, refuse_nothing
 from .encode import encode_tensor, first_nonfinite
-from .pad import pad_tensor
 from .requantize import Given, note_again, refuse_quantized, staying
 from .share_scale import Sharing, needed_looks
 
@@ -186,6 +184,8 @@ class Quantize(QuantizeOptions, Transform):
                     hint=f"pass {called('on_bad_shape', 'keep')}; only"
                     f" {called('convention', 'neutral')} takes padded tensors",
                 )
+            from .pad import pad_tensor
+
             size = (
                 -(-n // m) * m for n, m in zip(tensor.spec.shape, multiple(scheme, consumer), strict=True)
             )
@@ -237,6 +237,8 @@ def _spare_nonfinite(decided: list[Decision], found: dict[int, str], planning: P
         for number, (tensor, action, _) in enumerate(decided)
         if action is not None and not isinstance(action, DType)
     ]
+    from concurrent.futures import ThreadPoolExecutor  # brings logging, which no other run needs
+
     total = sum(tensor.spec.nbytes for _, tensor, _ in todo) or 1
     spared = list(decided)
     done = 0

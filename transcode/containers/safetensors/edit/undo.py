@@ -25,9 +25,9 @@ import struct
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
+from typing import NamedTuple
 
 from ....errors import FormatError, TranscodeError
 from ....io import commit, insert_range
@@ -63,8 +63,7 @@ _WAIT = 30.0
 _BINARY = getattr(os, "O_BINARY", 0)
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """The state of a file before an edit.
 
     Attributes:
