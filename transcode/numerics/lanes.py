@@ -235,8 +235,8 @@ def quotient(context: Any, x: Any, scale: Any, inverse: Any) -> Any:
             q = fused(builder, rest, inverse, q)
         return q
 
-    kind = shaped(types.float32, x)
-    return kind(kind, types.float32, types.float32), generate
+    kind, unit, share = (shaped(types.float32, operand) for operand in (x, scale, inverse))
+    return kind(kind, unit, share), generate
 
 
 # Rounding -------------------------------------------------------------------------------------------------
