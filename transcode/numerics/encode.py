@@ -100,9 +100,12 @@ def integers(
         Whether all values were finite; otherwise the outputs are incomplete.
     """
     if zeros is None:
-        from .nibbles import nibbles
+        from .nibbles import nibbles, work
 
-        return bool(nibbles(groups.reshape(-1), groups.shape[1], stored, divisors, codes, scales.reshape(-1)))
+        room = work(groups.shape[1], len(divisors), scratch)
+        return bool(
+            nibbles(groups.reshape(-1), groups.shape[1], stored, divisors, room, codes, scales.reshape(-1))
+        )
     from .integer import with_zero
     from .pack import pack_nibbles
 

@@ -269,8 +269,8 @@ def nv_best(
     part: Any, start: Any, first: Any, low: Any, tries: Any, peak: Any, sweeping: Any, exact: Any,
     lowest: Any, inverses: Any, squares: Any, table: Any, places: Any,
 ) -> Any:  # fmt: skip
-    """Of ``tries`` E4M3 codes, from ``low`` below ``first`` on, that under which a block has the least squared
-    error: ``first`` if it is one of several, else the least of them; see :func:`nv`.
+    """Of ``tries`` E4M3 codes, from ``low`` below ``first`` on, that with the least squared error of a block:
+    ``first`` if it is one of several, else the least of them; see :func:`nv`.
 
     Args:
         start: place of the block in ``part``.

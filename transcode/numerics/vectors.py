@@ -27,6 +27,7 @@ __all__ = [
     "gathered",
     "halves16",
     "least",
+    "numbers32",
     "pack4",
     "pack6",
     "pack8",
@@ -128,32 +129,39 @@ def total(context: Any, x: Any) -> Any:
     return types.float32(x), generate
 
 
+def _unsigned(builder: Any, x: Any) -> Any:
+    """The lanes of a vector as integers that sort as they do: floats must not be negative."""
+    if isinstance(x.type.element, ir.FloatType):
+        return builder.bitcast(x, words(x.type))
+    return x
+
+
 @instruction
 def least(context: Any, x: Any) -> Any:
-    """The least of the lanes of a vector of uint16, as uint32."""
+    """The least of the lanes of a vector of uint16, or the bits of that of float32 not below 0, as uint32."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kind = args[0].type
+        lanes = _unsigned(builder, args[0])
+        kind = lanes.type
         reduce = cgutils.get_or_insert_function(
             builder.module,
             ir.FunctionType(kind.element, [kind]),
-            f"llvm.vector.reduce.umin.v{kind.count}i16",
+            f"llvm.vector.reduce.umin.v{kind.count}i{kind.element.width}",
         )
-        return builder.zext(builder.call(reduce, args), ir.IntType(32))
+        return builder.zext(builder.call(reduce, [lanes]), ir.IntType(32))
 
     return types.uint32(x), generate
 
 
 @instruction
 def within(context: Any, x: Any, bound: Any) -> Any:
-    """Which lanes of a vector of 16 uint16 are at most ``bound`` (uint32): bits of a uint32."""
+    """Which of up to 32 lanes are no more than ``bound``, see :func:`least`: bits of a uint32."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        x, bound = args
-        x, bound = alike(builder, [x, builder.trunc(bound, ir.IntType(16))])
-        return builder.zext(
-            builder.bitcast(builder.icmp_unsigned("<=", x, bound), ir.IntType(16)), ir.IntType(32)
-        )
+        lanes = _unsigned(builder, args[0])
+        lanes, bound = alike(builder, [lanes, builder.trunc(args[1], lanes.type.element)])
+        mask = builder.icmp_unsigned("<=", lanes, bound)
+        return builder.zext(builder.bitcast(mask, ir.IntType(lanes.type.count)), ir.IntType(32))
 
     return types.uint32(x, types.uint32), generate
 
@@ -222,6 +230,16 @@ def halves16(context: Any, row: Any, index: Any) -> Any:
         return _chosen(builder, _load(context, builder, signature, args, 2), [0] * 8 + [1] * 8)
 
     return vector_type.Vector(row.dtype, 16)(row, types.intp), generate
+
+
+@instruction
+def numbers32(context: Any, row: Any, index: Any) -> Any:
+    """32 numbers of a 1-D array from ``index`` on."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _load(context, builder, signature, args, 32)
+
+    return vector_type.Vector(row.dtype, 32)(row, types.intp), generate
 
 
 @instruction
