@@ -31,8 +31,13 @@ def run(values, divisors, stored="F32"):
 @pytest.mark.parametrize("size", [32, 64, 128])
 @pytest.mark.parametrize(
     "divisors",
-    [(7, 8, 8.75), tuple(7 + k / 4 for k in range(12)), tuple(7 + k / 4 for k in range(36))],
-    ids=["few", "more", "many at once"],
+    [
+        (7, 8, 8.75),
+        tuple(7 + k / 4 for k in range(12)),
+        tuple(7 + k / 4 for k in range(36)),
+        (7, *(13 + k / 4 for k in range(31)), 8.5, 9, 9.5, 10),
+    ],
+    ids=["few", "more", "many at once", "the best beyond those at once"],
 )
 def test_the_best_of_the_scales_it_tries(stored, size, divisors):
     """Each amax over a divisor, rounded to its dtype; the errors in float64."""
