@@ -177,7 +177,7 @@ def test_nv_under_given_scales():
         values[scales == 0] = 1  # under a scale of zero everything is zero
         out = np.empty(values.size // 2, np.uint8)
         given = scales.copy()
-        assert micro.nv(bits_of(values), shared, True, *micro.work(Scratch()), out, given)
+        assert micro.nv(bits_of(values), shared, True, 0, 0, False, *micro.nv_work(Scratch()), out, given)
         np.testing.assert_array_equal(given, scales)
         with np.errstate(all="ignore"):
             quotient = np.where(unit > 0, values / unit, F(0))
@@ -199,7 +199,19 @@ def test_of_scales_that_are_as_good_the_plain_one_is_kept(kind):
     assert micro.mx(
         bits_of(values), 1, False, form.bits, *rest, form.magic, *micro.work(Scratch()), out, plain
     )
-    assert micro.mx_search(bits_of(values), 1, *rest, *micro.search_work(Scratch()), best)
+    assert micro.mx_search(bits_of(values), 1, *rest, *micro.work(Scratch()), best)
+    np.testing.assert_array_equal(best, plain)
+
+
+def test_of_nvfp4_scales_that_are_as_good_the_plain_one_is_kept():
+    """A block of one power of two is exact under codes of 6, of 4, of 3, 2 and 1."""
+    values = np.zeros((4, 16), F)
+    values[0, 0], values[1] = 2688, 96
+    values[2, 3], values[3, ::2] = 1.5, 768
+    plain, best = np.empty(4, np.uint8), np.empty(4, np.uint8)
+    out = np.empty(32, np.uint8)
+    for found, search in ((plain, (0, 0)), (best, (4, 7))):
+        assert micro.nv(bits_of(values), F(1), False, *search, False, *micro.nv_work(Scratch()), out, found)
     np.testing.assert_array_equal(best, plain)
 
 
@@ -213,6 +225,6 @@ def test_what_is_not_finite_is_told_wherever_it_is(bad, at):
     rest = (F(form.max), U(form.emax), form.normal_bits, form.mantissa_shift)
     bits = bits_of(values)
     assert not micro.mx(bits, 0, False, 4, *rest, form.magic, *micro.work(Scratch()), codes, scales[:128])
-    assert not micro.mx_search(bits, 0, *rest, *micro.search_work(Scratch()), scales[:128])
-    assert not micro.nv(bits, F(1), False, *micro.work(Scratch()), codes, scales)
-    assert not micro.nv_search(bits, F(1), 4, 6, *micro.search_work(Scratch()), scales)
+    assert not micro.mx_search(bits, 0, *rest, *micro.work(Scratch()), scales[:128])
+    for search in ((0, 0), (-1, 0), (4, 7)):
+        assert not micro.nv(bits, F(1), False, *search, False, *micro.nv_work(Scratch()), codes, scales)

@@ -225,7 +225,7 @@ def test_optimized_scales_are_the_best_of_those_tried(optimize):
     def steps(blocks, plain):
         yield plain
         if optimize == "mse":
-            for step in (-4, -3, -2, -1, 1, 2, 3, 4, 5, 6):
+            for step in (-4, -3, -2, -1, 1, 2, 3, 4, 5, 6, 7):
                 yield np.clip(plain + step, 1, 126)
         else:
             yield np.minimum(np.abs(blocks).max(1) / F(4) / shared, F(448)).astype(E4M3).view(np.uint8)
@@ -237,6 +237,55 @@ def test_optimized_scales_are_the_best_of_those_tried(optimize):
     found = ((out - values.reshape(-1, 16)) ** 2).sum(1)
     np.testing.assert_allclose(found, errors.min(0), rtol=1e-4)
     assert found.sum() < 0.95 * errors[0].sum()
+
+
+def hard_blocks(kind):
+    """Blocks ``[n, 16]`` of float64, whose largest value is 1, so that scales are codes of their own."""
+    rng = np.random.default_rng(11)
+    blocks = rng.standard_normal((4000, 16))
+    if kind == "heavy tails":
+        blocks = rng.standard_t(2, blocks.shape)
+    elif kind == "uniform":
+        blocks = rng.uniform(-1, 1, blocks.shape)
+    elif kind == "hot column":
+        blocks[:, 3] *= 20
+    elif kind == "mostly zeros":
+        blocks[:, :14] = 0
+    elif kind == "one below another":  # every other value is one and the same share of the largest
+        blocks[:, 1:] = np.sign(blocks[:, 1:]) * rng.uniform(0, 1, (4000, 1))
+        blocks[:, 0] = 1
+    elif kind == "on a grid":
+        blocks = rng.integers(-12, 13, blocks.shape) / 4
+    blocks *= np.exp2(rng.uniform(-9, 0, (4000, 1))) / max(np.abs(blocks).max(), 1e-9)
+    blocks[0] = 1
+    return blocks
+
+
+@pytest.mark.parametrize("source", ["BF16", "F16", "F32"])
+@pytest.mark.parametrize(
+    "kind",
+    ["Gaussian", "heavy tails", "uniform", "hot column", "mostly zeros", "one below another", "on a grid"],
+)
+def test_no_scale_that_e4m3_has_is_better(kind, source):
+    """All 126 of them, in float64; what the search leaves out without a look never has the least error."""
+    values = hard_blocks(kind).astype(SOURCES[source])
+    scheme = make("nvfp4", optimize="mse")
+    parts = encode(scheme, values)
+    exact = values.astype(np.float64)
+    lost = ((decode(scheme, parts, spec_of(values)).astype(np.float64) - exact) ** 2).sum(1)
+    unit = 1 / float(parts["global_scale"])
+    grid = np.arange(8, dtype=np.uint8).view(E2M1).astype(np.float64)
+    every = []
+    for scale in np.arange(1, 127, dtype=np.uint8).view(E4M3).astype(np.float64) * unit:
+        share = np.abs(exact) / scale
+        nearest = grid[np.searchsorted((grid[1:] + grid[:-1]) / 2, share)]
+        every.append((((share - nearest) * scale) ** 2).sum(1))
+    least = np.min(every, 0)
+    peak = np.abs(exact).max(1)
+    normal = peak / 6 / unit >= 2.0**-5  # of subnormal scales, more would have to be tried
+    assert normal.sum() > 2000
+    assert (lost <= least * (1 + 1e-5) + 1e-8 * peak**2)[normal].all()
+    assert len(np.unique(np.argmin(every, 0) - scale_model(values, unit).reshape(-1).astype(int))) > 3
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

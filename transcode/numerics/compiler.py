@@ -67,7 +67,7 @@ def resolved(value: Instruction | Lane | Kernel) -> Any:
         cpu_target.typing_context.refresh()  # it may be met while a kernel is compiled already
         cpu_target.target_context.refresh()
         return known
-    return numba.njit(nogil=True, error_model="numpy")(value.function)
+    return numba.njit(nogil=True, error_model="numpy", forceinline=isinstance(value, Lane))(value.function)
 
 
 @typeof_impl.register(Instruction)  # type: ignore[untyped-decorator]

@@ -43,7 +43,7 @@ def mx(
     largest, emax = np.float32(kind.max), np.uint32(kind.emax)
     if search and not micro.mx_search(
         values, number, largest, emax, kind.normal_bits, kind.mantissa_shift,
-        *micro.search_work(scratch), scales,
+        *micro.work(scratch), scales,
     ):  # fmt: skip
         return False
     return bool(
@@ -73,11 +73,12 @@ def nv(
     """
     from . import micro
 
-    if search is not None and not micro.nv_search(
-        values, shared, *search, *micro.search_work(scratch), scales
-    ):
-        return False
-    return bool(micro.nv(values, shared, search is not None, *micro.work(scratch), codes, scales))
+    return bool(
+        micro.nv(
+            values, shared, False, *(search or (0, 0)), values.dtype == np.uint16, *micro.nv_work(scratch),
+            codes, scales,
+        )
+    )  # fmt: skip
 
 
 @dispatched
@@ -99,9 +100,12 @@ def integers(
         Whether all values were finite; otherwise the outputs are incomplete.
     """
     if zeros is None:
-        from .nibbles import nibbles
+        from .nibbles import nibbles, work
 
-        return bool(nibbles(groups.reshape(-1), groups.shape[1], stored, divisors, codes, scales.reshape(-1)))
+        room = work(groups.shape[1], len(divisors), scratch)
+        return bool(
+            nibbles(groups.reshape(-1), groups.shape[1], stored, divisors, room, codes, scales.reshape(-1))
+        )
     from .integer import with_zero
     from .pack import pack_nibbles
 

@@ -31,6 +31,7 @@ __all__ = [
     "encode",
     "fit",
     "fitted",
+    "fma",
     "gentle",
     "larger",
     "order",
@@ -205,9 +206,10 @@ def fma(context: Any, a: Any, b: Any, c: Any) -> Any:
     """``a * b + c`` with one rounding."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return fused(builder, *args)
+        return fused(builder, *alike(builder, args))
 
-    return types.float32(types.float32, types.float32, types.float32), generate
+    kinds = [shaped(types.float32, operand) for operand in (a, b, c)]
+    return shaped(types.float32, a, b, c)(*kinds), generate
 
 
 # Division -------------------------------------------------------------------------------------------------
@@ -235,8 +237,8 @@ def quotient(context: Any, x: Any, scale: Any, inverse: Any) -> Any:
             q = fused(builder, rest, inverse, q)
         return q
 
-    kind = shaped(types.float32, x)
-    return kind(kind, types.float32, types.float32), generate
+    kind, unit, share = (shaped(types.float32, operand) for operand in (x, scale, inverse))
+    return kind(kind, unit, share), generate
 
 
 # Rounding -------------------------------------------------------------------------------------------------

@@ -14,12 +14,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.scratch import Scratch
+from . import sweep
 from .jit import kernel, lane
 from .lanes import at_most, bits, encode, larger, quotient, real, shr, size_of, to_step, widen, with_sign
 from .minifloat import FORMATS
-from .vectors import columns16, columns32, pack4, pack6, pack8, peak16, peak32, total, values16, values32
+from .vectors import (
+    columns16,
+    columns32,
+    first_bit,
+    halves16,
+    least,
+    pack4,
+    pack6,
+    pack8,
+    peak16,
+    peak32,
+    total,
+    values16,
+    values32,
+    within,
+)
 
-__all__ = ["MODES", "MX_BLOCK", "NV_BLOCK", "mx", "mx_search", "nv", "nv_search", "search_work", "work"]
+__all__ = ["MODES", "MX_BLOCK", "NV_BLOCK", "mx", "mx_search", "nv", "nv_work", "work"]
 
 MX_BLOCK = 32
 NV_BLOCK = 16
@@ -55,13 +71,17 @@ Array = NDArray[Any]
 
 
 def work(scratch: Scratch) -> tuple[Array]:
-    """What the encoders need for themselves: factors."""
-    return (scratch.take((2 * _CHUNK // NV_BLOCK,), np.float32),)
+    """What the encoder and the search of MX need for themselves: factors."""
+    return (scratch.take((_CHUNK // MX_BLOCK,), np.float32),)
 
 
-def search_work(scratch: Scratch) -> tuple[Array]:
-    """What the searches need for themselves: factors."""
-    return (scratch.take((2 * _SCALES + _CHUNK // NV_BLOCK,), np.float32),)
+def nv_work(scratch: Scratch) -> tuple[Array, Array, Array]:
+    """The same for :func:`nv`: factors, a table of :mod:`.sweep`, and places in it."""
+    return (
+        scratch.take((2 * _SCALES + 2 * _CHUNK // NV_BLOCK,), np.float32),
+        sweep.table(scratch),
+        scratch.take((_CHUNK,), np.uint16),
+    )
 
 
 @lane
@@ -238,64 +258,51 @@ def nv_value(code: Any) -> Any:
     return (np.float32(8) + fraction) * real(_U(_U(shr(code, _U(3)) + _U(117)) << _U(23)))
 
 
-@kernel
-def nv_search(values: Any, shared: Any, low: int, high: int, factors: Any, scales: Any) -> bool:
-    """Of several E4M3 scales, that with the least squared error; the first wins a tie.
+@lane
+def nv_error(x: Any, code: Any, inverses: Any, squares: Any) -> Any:
+    """Squared error of a block under a scale; a product with the reciprocal will do, as this only judges."""
+    return misfit(x * inverses[code], _E2M1_MAX, _E2M1_NORMAL_BITS, _E2M1_SHIFT) * squares[code]
 
-    Arguments and result as for :func:`nv`, of which this is the first half. A block of which even the
-    smallest scale keeps nothing has scale 0.
+
+@lane
+def nv_best(
+    part: Any, start: Any, first: Any, low: Any, tries: Any, peak: Any, sweeping: Any, exact: Any,
+    lowest: Any, inverses: Any, squares: Any, table: Any, places: Any,
+) -> Any:  # fmt: skip
+    """Of ``tries`` E4M3 codes, from ``low`` below ``first`` on, that with the least squared error of a block:
+    ``first`` if it is one of several, else the least of them; see :func:`nv`.
 
     Args:
-        low, high: try the codes from ``low`` below to ``high`` above the first one; with ``low = -1`` only
-            the one that maps the peak to 4 instead of 6.
+        start: place of the block in ``part``.
+        first: code of the plain scale, int64.
+        peak: largest magnitude.
+        sweeping: whether the table of :mod:`.sweep` is filled and ``places`` are those of the values.
+        inverses, squares: of the scales, by code.
     """
-    tries = 2 if low < 0 else low + high + 1
-    # A hundred and some scales are all there are: their values cost as much as those of a few blocks.
-    inverses = factors[:_SCALES]
-    squares = factors[_SCALES : 2 * _SCALES]
-    for k in range(_SCALES):
-        value = nv_value(_U(k))
-        inverses[k] = _ONE / (shared * value)
-        squares[k] = value * value
-    peaks = factors[2 * _SCALES :]
-    smallest_kept = shared * _SMALLEST_KEPT
-    for start in range(0, values.shape[0], _CHUNK):
-        part = values[start : start + _CHUNK]
-        blocks = scales[start // NV_BLOCK : (start + part.shape[0]) // NV_BLOCK]
-        highest = values.dtype.type(0)
-        for b in range(blocks.shape[0]):
-            peak = peak16(part, b * NV_BLOCK)
-            highest = larger(highest, peak)
-            peaks[b] = widen(peak)
-        if not widen(highest) < _INF:
-            return False
-        for b in range(blocks.shape[0]):
-            peak = peaks[b]
-            blocks[b] = np.uint8(nv_floored(nv_scale((peak / _E2M1_MAX) / shared), peak, smallest_kept))
-            peaks[b] = np.float32(nv_floored(nv_scale((peak / _FOUR) / shared), peak, smallest_kept))
-        for b in range(blocks.shape[0]):
-            first = np.int64(blocks[b])
-            if first == 0:
-                continue
-            x = values16(part, b * NV_BLOCK)
-            least_error = _INF
-            chosen = first
-            for attempt in range(tries):
-                code = first
-                if attempt > 0:
-                    if low < 0:
-                        code = np.int64(peaks[b])
-                    else:
-                        move = attempt - 1 - low if attempt <= low else attempt - low
-                        code = max(first + np.int64(move), np.int64(1))
-                        code = min(code, np.int64(_SCALES - 1))
-                # A product with the reciprocal will do: this only judges.
-                error = misfit(x * inverses[code], _E2M1_MAX, _E2M1_NORMAL_BITS, _E2M1_SHIFT) * squares[code]
-                better = attempt == 0 or error < least_error
-                least_error = error if better else least_error
-                chosen = code if better else chosen  # no branch: which is better cannot be predicted
-            blocks[b] = np.uint8(chosen)
-    return True
+    least_code = max(first - low, np.int64(1))
+    count = min(first - low + tries, np.int64(_SCALES)) - least_code
+    left = _U(_U(1 << count) - _U(1))
+    if sweeping and sweep.covers(least_code, peak, lowest):
+        bounds = sweep.sums(_U(least_code), count, table, places, start)
+        bound = _U(least(bounds) + sweep.SLACK)
+        if not exact:
+            reached = least_code + first_bit(within(bounds, least(bounds)))
+            error = nv_error(values16(part, start), reached, inverses, squares)
+            bound = sweep.bound(error, _U(least_code))
+        left = _U(left & within(bounds, bound))
+        if _U(left & _U(left - _U(1))) == _U(0):
+            return least_code + first_bit(left)
+    x = values16(part, start)
+    least_error = _INF
+    chosen = first
+    while left:
+        code = least_code + first_bit(left)
+        left = _U(left & _U(left - _U(1)))
+        error = nv_error(x, code, inverses, squares)
+        better = error < least_error or (error == least_error and code == first)
+        least_error = error if better else least_error
+        chosen = code if better else chosen  # no branch: which is better cannot be predicted
+    return chosen
 
 
 @lane
@@ -305,17 +312,31 @@ def nv_code(x: Any, share: Any) -> Any:
     return with_sign(code, x, _U(4))
 
 
+@lane
+def nv_share(x: Any, unit: Any, inverse: Any, gentle: Any) -> Any:
+    """``x / unit``, in the quicker way where it is as right."""
+    return quotient(x, unit, inverse) if gentle else x / unit
+
+
 @kernel
-def nv(values: Any, shared: Any, has_scales: bool, factors: Any, codes: Any, scales: Any) -> bool:
+def nv(
+    values: Any, shared: Any, has_scales: bool, low: int, high: int, exact: bool,
+    factors: Any, table: Any, places: Any, codes: Any, scales: Any,
+) -> bool:  # fmt: skip
     """``scale = rne_e4m3((peak / 6) / shared)``, ``code = rne_e2m1(x / (shared * scale))``; blocks of 16.
 
     A scale that was rounded to zero is 2**-9 instead, the smallest of E4M3, if that keeps any of its block.
+    A block of which even that keeps nothing has scale 0.
 
     Args:
         values: bits ``[n]``, n a multiple of 16, see :func:`.lanes.widen`.
         shared: multiplier of the whole tensor, float32.
         has_scales: whether ``scales`` hold the scales already.
-        factors: see :func:`work`.
+        low, high: else, try the codes from ``low`` below to ``high`` above the plain one; with ``low = -1``
+            the one that maps the peak to 4 instead of 6. Kept is that with the least squared error, the first
+            of those if several have it: the plain one, then from the lowest up.
+        exact: whether values are BF16, see :func:`.sweep.fill`.
+        factors, table, places: see :func:`nv_work`.
         codes: uint8 ``[n / 2]``, written, low nibble first.
         scales: uint8 ``[n / 16]``, written: E4M3.
 
@@ -325,8 +346,20 @@ def nv(values: Any, shared: Any, has_scales: bool, factors: Any, codes: Any, sca
     gentle = shared >= _GENTLE  # then so is its product with the smallest scale
     smallest_kept = shared * _SMALLEST_KEPT
     nowhere = _ZERO if gentle else _INF  # what makes all quotients of a block zero, in either way to divide
-    units = factors[: factors.shape[0] // 2]
-    inverses = factors[factors.shape[0] // 2 :]
+    # A hundred and some scales are all there are: their values cost as much as those of a few blocks.
+    inverse_of = factors[:_SCALES]
+    square_of = factors[_SCALES : 2 * _SCALES]
+    units = factors[2 * _SCALES : 2 * _SCALES + _CHUNK // NV_BLOCK]
+    inverses = factors[2 * _SCALES + _CHUNK // NV_BLOCK :]
+    lowest = sweep.lowest_row(shared)
+    sweeping = low > 0 and not has_scales and sweep.suits(shared)
+    if sweeping:
+        sweep.fill(shared, exact, table)
+    if low != 0:
+        for k in range(_SCALES):
+            value = nv_value(_U(k))
+            inverse_of[k] = _ONE / (shared * value)
+            square_of[k] = value * value
     for start in range(0, values.shape[0], _CHUNK):
         part = values[start : start + _CHUNK]
         count = part.shape[0]
@@ -343,17 +376,47 @@ def nv(values: Any, shared: Any, has_scales: bool, factors: Any, codes: Any, sca
             for b in range(blocks.shape[0]):
                 peak = units[b]
                 blocks[b] = np.uint8(nv_floored(nv_scale((peak / _E2M1_MAX) / shared), peak, smallest_kept))
+            if low < 0:
+                for b in range(blocks.shape[0]):
+                    peak = units[b]
+                    inverses[b] = np.float32(
+                        nv_floored(nv_scale((peak / _FOUR) / shared), peak, smallest_kept)
+                    )
+                for b in range(blocks.shape[0]):
+                    x = values16(part, b * NV_BLOCK)
+                    first, other = np.int64(blocks[b]), np.int64(inverses[b])
+                    better = nv_error(x, other, inverse_of, square_of) < nv_error(
+                        x, first, inverse_of, square_of
+                    )
+                    blocks[b] = np.uint8(other if better and first > 0 else first)
+            if sweeping:
+                for b in range(blocks.shape[0]):
+                    sweep.look_up(part, b * NV_BLOCK, np.int64(blocks[b]) - low, lowest, places)
+            if low > 0:
+                for b in range(blocks.shape[0]):
+                    first = np.int64(blocks[b])
+                    if first > 0:
+                        blocks[b] = np.uint8(
+                            nv_best(
+                                part, b * NV_BLOCK, first, low, low + high + 1, units[b], sweeping, exact,
+                                lowest, inverse_of, square_of, table, places,
+                            )
+                        )  # fmt: skip
         for b in range(blocks.shape[0]):
             unit = shared * nv_value(_U(blocks[b]))
             units[b] = unit if unit > _ZERO else nowhere
             inverses[b] = _ONE / unit if unit > _ZERO else _ZERO
-        for b in range(blocks.shape[0]):
-            even, odd = columns16(part, b * NV_BLOCK)
-            if gentle:
-                low = nv_code(even, quotient(even, units[b], inverses[b]))
-                high = nv_code(odd, quotient(odd, units[b], inverses[b]))
-            else:
-                low = nv_code(even, even / units[b])
-                high = nv_code(odd, odd / units[b])
-            pack4(packed, b * 8, low, high)
+        pairs = blocks.shape[0] & ~1
+        for b in range(0, pairs, 2):
+            even, odd = columns32(part, b * NV_BLOCK)
+            unit, inverse = halves16(units, b), halves16(inverses, b)
+            low_codes = nv_code(even, nv_share(even, unit, inverse, gentle))
+            high_codes = nv_code(odd, nv_share(odd, unit, inverse, gentle))
+            pack4(packed, b * 8, low_codes, high_codes)
+        for b in range(pairs, blocks.shape[0]):
+            first_even, first_odd = columns16(part, b * NV_BLOCK)
+            alone, inverse_alone = units[b], inverses[b]
+            low_alone = nv_code(first_even, nv_share(first_even, alone, inverse_alone, gentle))
+            high_alone = nv_code(first_odd, nv_share(first_odd, alone, inverse_alone, gentle))
+            pack4(packed, b * 8, low_alone, high_alone)
     return True

@@ -5,12 +5,29 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from ..core.scratch import Scratch
 from .jit import kernel, lane
-from .lanes import INTEGER, at_least, at_most, bits, fit, gentle, larger, quotient, rne, store, widen
-from .vectors import columns32, pack4, peak16, total, values16
+from .lanes import (
+    INTEGER,
+    at_least,
+    at_most,
+    bits,
+    fit,
+    fma,
+    gentle,
+    larger,
+    quotient,
+    real,
+    rne,
+    shr,
+    store,
+    widen,
+)
+from .vectors import columns32, first_bit, least, numbers32, pack4, peak16, total, values16, within
 
-__all__ = ["HIGH", "LOW", "SEARCHED", "nibbles"]
+__all__ = ["HIGH", "LOW", "SEARCHED", "nibbles", "work"]
 
 LOW, HIGH = -8.0, 7.0
 """The codes."""
@@ -23,6 +40,17 @@ _LIMIT = np.float32(HIGH + 0.5)
 _SEARCHED = np.float32(SEARCHED)
 _ONE = np.float32(1)
 _INF = np.float32(np.inf)
+_U = np.uint32
+_AT_ONCE = 32
+_RAISED_HIGH = _U(np.float32(INTEGER + _HIGH).view(_U))
+_MOST = np.float32(-LOW)
+_MARGIN = np.float32(1 + 2.0**-13)
+"""More than the relative error of a sum of 128 squares in float32, twice."""
+
+
+def work(size: int, divisors: int, scratch: Scratch) -> NDArray[np.float32]:
+    """What :func:`nibbles` needs for itself, for groups of ``size`` and so many divisors."""
+    return scratch.take((2 * size + 3 * divisors,), np.float32)
 
 
 @lane
@@ -49,8 +77,49 @@ def misfits(values: Any, start: Any, stop: Any, first: Any, second: Any, third: 
     return total(a), total(b), total(c)
 
 
+@lane
+def misfit(values: Any, start: Any, stop: Any, inverse: Any) -> Any:
+    """The same under one scale."""
+    a = gap(values16(values, start), inverse)
+    a = a * a
+    for j in range(start + 16, stop, 16):
+        u = gap(values16(values, j), inverse)
+        a = a + u * u
+    return total(a)
+
+
+@lane
+def fold(values: Any, start: Any, stop: Any, sizes: Any, limits: Any) -> Any:
+    """Write the magnitudes of a group, and the largest code of each value's sign.
+
+    Limits are raised by what rounds to integers: a step of its last place is one.
+    """
+    for j in range(stop - start):
+        x = bits(widen(values[start + j]))
+        sizes[j] = real(_U(x & _U(0x7FFFFFFF)))
+        limits[j] = real(_U(_RAISED_HIGH + shr(x, _U(31))))
+
+
+@lane
+def misfits32(sizes: Any, limits: Any, count: Any, inverses: Any, at: Any) -> Any:
+    """Squared errors of a group under 32 scales, which are given by their reciprocals: float32 vector.
+
+    About those of :func:`misfits`: the order of sums is another, and products are not rounded. A lane is a
+    scale, so nothing has to be added up over lanes.
+    """
+    inverse = numbers32(inverses, at)
+    code = at_most(fma(inverse, sizes[0], INTEGER), limits[0]) - INTEGER
+    left = fma(inverse, -sizes[0], code)
+    sums = left * left
+    for j in range(1, count):
+        code = at_most(fma(inverse, sizes[j], INTEGER), limits[j]) - INTEGER
+        left = fma(inverse, -sizes[j], code)
+        sums = fma(left, left, sums)
+    return sums
+
+
 @kernel
-def nibbles(values: Any, size: int, stored: int, divisors: Any, codes: Any, scales: Any) -> bool:
+def nibbles(values: Any, size: int, stored: int, divisors: Any, work: Any, codes: Any, scales: Any) -> bool:
     """``code = clamp(rne(x / scale), -8, 7)``, two in a byte, the first in the low nibble.
 
     The scale is ``amax`` over one of ``divisors``: the first of those with the least squared error, each as
@@ -60,13 +129,19 @@ def nibbles(values: Any, size: int, stored: int, divisors: Any, codes: Any, scal
         values: bits ``[n * size]``, size a multiple of 32, see :func:`.lanes.widen`.
         size: values of a group.
         stored: dtype of the stored scale, :data:`.lanes.STORED`.
-        divisors: float32, as many as are a multiple of 3; the first is 7, under which nothing saturates.
+        divisors: float32, as many as are a multiple of 3; the first is 7, under which nothing saturates. Of
+            more than 32, the first 32 are tried at once, and those that may be the best then one by one.
+        work: see :func:`work`.
         codes: uint8 ``[n * size / 2]``, written.
         scales: float32 ``[n]``, written; holds values of the stored dtype.
 
     Returns:
         Whether all values were finite; otherwise the outputs are incomplete.
     """
+    sizes, limits = work[:size], work[size : 2 * size]
+    tried = work[2 * size : 2 * size + divisors.shape[0]]
+    inverses = work[2 * size + divisors.shape[0] : 2 * size + 2 * divisors.shape[0]]
+    weights = work[2 * size + 2 * divisors.shape[0] :]
     for number in range(scales.shape[0]):
         # Places, not views: a view is counted, which takes longer than what is done with it.
         start = number * size
@@ -79,7 +154,32 @@ def nibbles(values: Any, size: int, stored: int, divisors: Any, codes: Any, scal
             return False
         first = fit(peak, divisors[0], _LIMIT, stored)
         scale = first
-        if peak >= _SEARCHED:
+        if peak >= _SEARCHED and divisors.shape[0] > _AT_ONCE:
+            unit = _ONE / first
+            for k in range(divisors.shape[0]):
+                other = first if k == 0 else store(peak / divisors[k], stored)
+                share = other * unit
+                tried[k] = other
+                inverses[k] = _ONE / other
+                weights[k] = share * share
+            fold(values, start, stop, sizes, limits)
+            errors = misfits32(sizes, limits, size, inverses, 0) * numbers32(weights, 0)
+            bound = real(least(errors)) * _MARGIN
+            left = within(errors, bits(bound))
+            least_error = _INF
+            while left:
+                k = first_bit(left)
+                left = _U(left & _U(left - _U(1)))
+                error = misfit(values, start, stop, inverses[k]) * weights[k]
+                if error < least_error:
+                    least_error, scale = error, tried[k]
+            for k in range(_AT_ONCE, divisors.shape[0]):
+                lost = peak * unit - _MOST * (tried[k] * unit)  # of the largest value alone
+                if lost <= np.float32(0) or lost * lost < bound:
+                    error = misfit(values, start, stop, inverses[k]) * weights[k]
+                    if error < least_error:
+                        least_error, scale = error, tried[k]
+        elif peak >= _SEARCHED:
             unit = _ONE / first
             least_error = _INF
             for k in range(0, divisors.shape[0], 3):

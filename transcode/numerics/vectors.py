@@ -22,17 +22,24 @@ __all__ = [
     "columns16",
     "columns32",
     "constant",
+    "first_bit",
     "fused",
+    "gathered",
+    "halves16",
+    "least",
+    "numbers32",
     "pack4",
     "pack6",
     "pack8",
     "peak16",
     "peak32",
+    "places16",
     "shaped",
     "total",
     "values16",
     "values32",
     "widened",
+    "within",
     "words",
 ]
 
@@ -122,6 +129,53 @@ def total(context: Any, x: Any) -> Any:
     return types.float32(x), generate
 
 
+def _unsigned(builder: Any, x: Any) -> Any:
+    """The lanes of a vector as integers that sort as they do: floats must not be negative."""
+    if isinstance(x.type.element, ir.FloatType):
+        return builder.bitcast(x, words(x.type))
+    return x
+
+
+@instruction
+def least(context: Any, x: Any) -> Any:
+    """The least of the lanes of a vector of uint16, or the bits of that of float32 not below 0, as uint32."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        lanes = _unsigned(builder, args[0])
+        kind = lanes.type
+        reduce = cgutils.get_or_insert_function(
+            builder.module,
+            ir.FunctionType(kind.element, [kind]),
+            f"llvm.vector.reduce.umin.v{kind.count}i{kind.element.width}",
+        )
+        return builder.zext(builder.call(reduce, [lanes]), ir.IntType(32))
+
+    return types.uint32(x), generate
+
+
+@instruction
+def within(context: Any, x: Any, bound: Any) -> Any:
+    """Which of up to 32 lanes are no more than ``bound``, see :func:`least`: bits of a uint32."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        lanes = _unsigned(builder, args[0])
+        lanes, bound = alike(builder, [lanes, builder.trunc(args[1], lanes.type.element)])
+        mask = builder.icmp_unsigned("<=", lanes, bound)
+        return builder.zext(builder.bitcast(mask, ir.IntType(lanes.type.count)), ir.IntType(32))
+
+    return types.uint32(x, types.uint32), generate
+
+
+@instruction
+def first_bit(context: Any, mask: Any) -> Any:
+    """Number of the lowest bit of a uint32 that is set, as int64; 32 where none is."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.zext(builder.cttz(args[0], ir.Constant(ir.IntType(1), 0)), ir.IntType(64))
+
+    return types.int64(types.uint32), generate
+
+
 # Memory ---------------------------------------------------------------------------------------------------
 
 
@@ -136,7 +190,7 @@ def _load(context: Any, builder: Any, signature: Any, args: Any, count: int) -> 
     vector = ir.VectorType(context.get_data_type(kind.dtype), count)
     array, index = args
     start = _start(context, builder, kind, array, index, vector)
-    return builder.load(start, align=vector.element.width // 8)
+    return builder.load(start, align=kind.dtype.bitwidth // 8)
 
 
 def _peak(count: int) -> Callable[..., Any]:
@@ -166,6 +220,93 @@ def _values(count: int) -> Callable[..., Any]:
         return vector_type.Vector(types.float32, count)(row, types.intp), generate
 
     return instruction(values)
+
+
+@instruction
+def halves16(context: Any, row: Any, index: Any) -> Any:
+    """Two numbers of a 1-D array from ``index`` on, one in lanes 0 to 7 of 16, one in the others."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _chosen(builder, _load(context, builder, signature, args, 2), [0] * 8 + [1] * 8)
+
+    return vector_type.Vector(row.dtype, 16)(row, types.intp), generate
+
+
+@instruction
+def numbers32(context: Any, row: Any, index: Any) -> Any:
+    """32 numbers of a 1-D array from ``index`` on."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _load(context, builder, signature, args, 32)
+
+    return vector_type.Vector(row.dtype, 32)(row, types.intp), generate
+
+
+@instruction
+def places16(context: Any, row: Any, index: Any, base: Any, size: Any, out: Any, at: Any) -> Any:
+    """Where in a table 16 elements of a 1-D array of bits have their rows: uint16, written to ``out``.
+
+    The upper half of a magnitude as float32 is its number of an exponent and 7 bits; its row is how far that
+    is above ``base``, no less than 0, and begins ``1 << shift`` elements after the one before.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        row, index, base, size, out, at = args
+        loaded = _load(context, builder, signature, (row, index), 16)
+        half = ir.VectorType(ir.IntType(16), 16)
+        if signature.args[0].dtype != types.uint16:
+            wide = builder.bitcast(
+                widened(builder, loaded, signature.args[0].dtype), ir.VectorType(ir.IntType(32), 16)
+            )
+            loaded = builder.trunc(builder.lshr(wide, constant(wide.type, 16)), half)
+        magnitude = builder.and_(loaded, constant(half, 0x7FFF))
+        magnitude, base, size = alike(
+            builder, [magnitude, *(builder.trunc(number, ir.IntType(16)) for number in (base, size))]
+        )
+        above = builder.call(
+            cgutils.get_or_insert_function(
+                builder.module, ir.FunctionType(half, [half, half]), "llvm.usub.sat.v16i16"
+            ),
+            [magnitude, base],
+        )
+        rows = builder.mul(above, size)
+        builder.store(rows, _start(context, builder, signature.args[4], out, at, half), align=2)
+        return context.get_dummy_value()
+
+    return types.void(row, types.intp, types.uint32, types.uint32, out, types.intp), generate
+
+
+@instruction
+def gathered(context: Any, table: Any, column: Any, count: Any, places: Any, at: Any) -> Any:
+    """Sums over 16 rows of a table of uint16, of ``count`` columns from ``column`` on, in as many of 16
+    lanes; the others, and what is too large, are 65535.
+
+    Args:
+        table: 1-D; rows begin at the 16 ``places`` (uint16) from ``at`` on.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        table, column, count, places, at = args
+        kind = ir.VectorType(ir.IntType(16), 16)
+        add = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(kind, [kind, kind]), "llvm.uadd.sat.v16i16"
+        )
+        data = builder.gep(arrayobj.make_array(signature.args[0])(context, builder, table).data, [column])
+        first = builder.gep(arrayobj.make_array(signature.args[3])(context, builder, places).data, [at])
+        sums: list[Any] = []
+        for number in range(16):
+            place = builder.load(builder.gep(first, [ir.Constant(ir.IntType(32), number)]))
+            start = builder.gep(data, [builder.zext(place, ir.IntType(64))])
+            terms = builder.load(builder.bitcast(start, kind.as_pointer()), align=2)
+            if number < 2:  # two chains, as one would wait for its own additions
+                sums.append(terms)
+            else:
+                sums[number % 2] = builder.call(add, [sums[number % 2], terms])
+        count = _splat(builder, builder.trunc(count, kind.element), 16)
+        closed = builder.icmp_unsigned(">=", ir.Constant(kind, list(range(16))), count)
+        return builder.or_(builder.call(add, sums), builder.sext(closed, kind))
+
+    return vector_type.Vector(types.uint16, 16)(table, types.intp, types.intp, places, types.intp), generate
 
 
 def _columns(count: int) -> Callable[..., Any]:

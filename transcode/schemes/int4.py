@@ -93,7 +93,7 @@ class Int4(Base):
     @property
     def search_seconds(self) -> float:
         """Measured where 33 scales are tried."""
-        return 0.0 if self.optimize == "none" else 6.0
+        return 0.0 if self.optimize == "none" else 2.5
 
     def meaning(self, spec: Spec) -> Hashable:
         """Groups, and whether there is a zero point."""

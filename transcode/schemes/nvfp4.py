@@ -25,10 +25,8 @@ _REACH = np.float32(FORMATS["e2m1"].max * FORMATS["e4m3fn"].max)
 
 _BF16_MAX = np.float32(PLAIN["BF16"].max)
 
-_SEARCH = {"four_over_six": (-1, 0), "mse": (4, 6)}
-"""Scales to try below and above, see :func:`.numerics.micro.nv_search`; half as much again is four or five
-steps up.
-"""
+_SEARCH = {"four_over_six": (-1, 0), "mse": (4, 7)}
+"""Scales to try below and above, see :func:`.numerics.micro.nv`."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +42,9 @@ class Nvfp4(Base):
 
     Args:
         optimize: ``"four_over_six"`` also tries the scale that maps the largest value of a block to 4 instead
-            of 6, where the steps are finer; ``"mse"`` all scales from four E4M3 steps below to six above
-            the plain one. Kept is the one with the least squared error.
+            of 6, where the steps are finer; ``"mse"`` all scales from four E4M3 steps below to seven above
+            the plain one, outside of which none is better (of subnormal scales, some could be). Kept is the
+            one with the least squared error.
         global_scale_dtype: ``"F32"`` or ``"BF16"``: what the divisor is rounded to before codes are computed,
             for consumers that read it so; ``g`` is then one over it. It is stored as F32.
     """
@@ -63,8 +62,8 @@ class Nvfp4(Base):
 
     @property
     def search_seconds(self) -> float:
-        """Measured where eleven scales are tried; a second one costs little."""
-        return 4.5 if self.optimize == "mse" else 0.0
+        """Measured where twelve scales are tried; a second one costs little."""
+        return 0.9 if self.optimize == "mse" else 0.0
 
     @property
     def multiple(self) -> tuple[int, int]:
