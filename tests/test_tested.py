@@ -53,6 +53,7 @@ ELSEWHERE = {
     "numerics/gpu/*": "numerics/test_gpu.py",
     "numerics/errors": "schemes/test_int8.py",
     "numerics/machine": "numerics/test_elf.py",
+    "numerics/turning": "numerics/test_hadamard.py",
     "numerics/*": "numerics/test_jit.py",
     "core/extent": "execution/test_moves.py",
     "core/kinds": "core/test_option.py",

@@ -27,6 +27,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "int8 zero point": ("int8", {"symmetric": False}),
     "int8 group 128": ("int8", {"granularity": "group"}),
     "int8 tensor": ("int8", {"granularity": "tensor"}),
+    "int8 rotated": ("int8", {"rotate": 256}),
     "fp8": ("fp8", {}),
     "fp8 e5m2": ("fp8", {"format": "e5m2"}),
     "fp8 block 128x128": ("fp8", {"granularity": "block"}),

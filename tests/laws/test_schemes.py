@@ -22,6 +22,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import transcode as tc
+from tests.numerics.test_hadamard import matrix
 from tests.schemes.helpers import decode, encode, spec_of
 from transcode import catalog
 from transcode.consumers.declared import Declared
@@ -75,12 +76,20 @@ def sizes(scheme: Any) -> dict[str, Any]:
     }
 
 
+def turning(scheme: Any) -> dict[str, Any]:
+    """What a marker tells of columns that are turned together."""
+    return {"rotations": (getattr(scheme, "rotate", 1),)}
+
+
 CASES = [
     ("int8", {}),
     ("int8", {"granularity": "tensor"}),
     ("int8", {"granularity": "group", "group_size": 48}),
     ("int8", {"symmetric": False, "scale_dtype": "BF16"}),
     ("int8", {"symmetric": False, "granularity": "group", "group_size": 32}),
+    ("int8", {"rotate": 16}),
+    ("int8", {"rotate": 16, "granularity": "tensor"}),
+    ("int8", {"rotate": 4, "symmetric": False, "granularity": "group", "group_size": 48}),
     ("fp8", {}),
     ("fp8", {"format": "e5m2", "granularity": "tensor"}),
     ("fp8", {"granularity": "block", "scale_dtype": "F16"}),
@@ -117,6 +126,8 @@ def noise(values, scheme):
     block, floats one for each power of two.
     """
     rows, columns = values.shape
+    if getattr(scheme, "rotate", 1) > 1:
+        values = (values.reshape(rows, -1, scheme.rotate) @ matrix(scheme.rotate)).reshape(rows, columns)
     granularity = getattr(scheme, "granularity", None)
     width = {"mxfp8": 32, "mxfp6": 32, "mxfp4": 32, "nvfp4": 16}.get(scheme.name, columns)
     if scheme.name == "int4" or granularity == "group":
@@ -317,7 +328,9 @@ def test_a_variant_decodes_what_it_made(scheme: Any) -> None:
     options = {key: getattr(scheme, key) for key in scheme.options if key in ("global_scale_dtype",)}
     fitting = [
         one
-        for one in type(scheme).variants(options, stored["scale"].dtype.name, **sizes(scheme))
+        for one in type(scheme).variants(
+            options, stored["scale"].dtype.name, **sizes(scheme), **turning(scheme)
+        )
         if one.refuses(SPEC) is None and facts(one, SPEC) == stored
     ]
     alike = [one for one in fitting if one.meaning(SPEC) == scheme.meaning(SPEC)]

@@ -172,6 +172,13 @@ def _plain(node: strict.Node) -> dict[str, object]:
     return {key: child.plain() for key, child in node.mapping().items()}
 
 
+def _names(node: strict.Node) -> dict[str, str]:
+    return {key: child.string() for key, child in node.mapping().items()}
+
+
+_NO_NAMES: dict[str, str] = {}
+
+
 def _shape(node: strict.Node) -> tuple[int, ...]:
     return tuple(child.integer(0) for child in node.sequence())
 
@@ -180,15 +187,18 @@ def _marker(node: strict.Node) -> Marker:
     top = node.mapping()
     name = template(top.need("name"))
     when = top.get("when", _plain, _NO_OPTIONS)
+    unless = top.get("unless", _plain, _NO_OPTIONS)
     content = top.find("json")
     if content is not None:
         data = json.dumps(content.plain()).encode()
         silent = top.get("silent", _strings, ())
-        marker = Marker(name, "U8", (len(data),), data, when, silent)
+        fills = top.get("fills", _names, _NO_NAMES)
+        assumed = top.get("assumed", _plain, _NO_OPTIONS)
+        marker = Marker(name, "U8", (len(data),), data, when, silent, unless, fills, assumed)
     else:
         dtype = DTYPES[top.need("dtype").choice(DTYPES)]
         shape = _shape(top.need("zeros"))
-        marker = Marker(name, dtype.name, shape, bytes(prod(shape) * dtype.bits // 8), when)
+        marker = Marker(name, dtype.name, shape, bytes(prod(shape) * dtype.bits // 8), when, unless=unless)
     top.reject_unknown()
     return marker
 

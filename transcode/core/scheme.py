@@ -14,7 +14,10 @@ from .types import Array
 if TYPE_CHECKING:
     from .expr import Piece
 
-__all__ = ["Encoding", "Scheme", "Stats"]
+__all__ = ["ROTATIONS", "Encoding", "Scheme", "Stats"]
+
+ROTATIONS = tuple(4**power for power in range(9))
+"""Columns that may be turned together; 1 for columns that are not turned."""
 
 Stats = float
 """What an observation pass hands to encode: the largest magnitude of the tensor, in float32."""
@@ -60,6 +63,7 @@ class Scheme(Encoding, Protocol):
         *,
         groups: Collection[int] = (),
         blocks: Collection[tuple[int, int]] = (),
+        rotations: Collection[int] = (1,),
     ) -> Iterator[Self]:
         """Those that differ in dtypes or shapes of their parts, or in what bytes of codes mean: among them is
         the one that made a file. Where several fit, the first does.
@@ -68,6 +72,7 @@ class Scheme(Encoding, Protocol):
             options: what a convention asks of the scheme.
             scale: dtype of the stored scale.
             groups, blocks: sizes that were used, where that is known; else those in use.
+            rotations: how many columns may have been turned together.
         """
 
     def meaning(self, spec: Spec) -> Hashable:
@@ -91,8 +96,19 @@ class Scheme(Encoding, Protocol):
     def multiple(self) -> tuple[int, int]:
         """Rows and columns of a matrix must be multiples of these, or the scheme refuses it."""
 
+    @property
+    def unseen(self) -> Mapping[str, Any]:
+        """Options of which dtypes and shapes of parts tell nothing, with the values that nobody need be told:
+        a convention has others only where its markers say them.
+        """
+
     def refuses(self, spec: Spec) -> str | None:
         """Why a tensor of these facts cannot be encoded, or None."""
+
+    def instead(self, spec: Spec) -> tuple[Self, str] | None:
+        """What stands in for it where the shape of a tensor does not allow all that it does, and what that is
+        not; None where there is no need, or nothing.
+        """
 
     def grain(self, spec: Spec) -> int:
         """Rows are encoded in multiples of this."""

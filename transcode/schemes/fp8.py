@@ -69,6 +69,7 @@ class Fp8(Scaled):
         *,
         groups: Collection[int] = (),
         blocks: Collection[tuple[int, int]] = (),
+        rotations: Collection[int] = (1,),
     ) -> Iterator[Fp8]:
         """Each format and granularity, and blocks of usual sizes; exponents are those of blocks alone."""
         exponents = scale in _EXPONENTS

@@ -81,6 +81,7 @@ class Int4(Base):
         *,
         groups: Collection[int] = (),
         blocks: Collection[tuple[int, int]] = (),
+        rotations: Collection[int] = (1,),
     ) -> Iterator[Int4]:
         """Each group size, with a zero point and without."""
         if scale not in KEPT:
