@@ -53,6 +53,8 @@ ELSEWHERE = {
     "numerics/gpu/*": "numerics/test_gpu.py",
     "numerics/errors": "schemes/test_int8.py",
     "numerics/machine": "numerics/test_elf.py",
+    "numerics/affine": "schemes/test_awq_w4a16.py",
+    "numerics/grouped": "schemes/test_w4a8.py",
     "numerics/turning": "numerics/test_hadamard.py",
     "numerics/*": "numerics/test_jit.py",
     "core/extent": "execution/test_moves.py",

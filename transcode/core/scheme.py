@@ -19,8 +19,8 @@ __all__ = ["ROTATIONS", "Encoding", "Scheme", "Stats"]
 ROTATIONS = tuple(4**power for power in range(9))
 """Columns that may be turned together; 1 for columns that are not turned."""
 
-Stats = float
-"""What an observation pass hands to encode: the largest magnitude of the tensor, in float32."""
+Stats = Any
+"""What an observation pass hands to encode: mostly the largest magnitude of the tensor, in float32."""
 
 
 class Encoding(Protocol):
@@ -118,7 +118,10 @@ class Scheme(Encoding, Protocol):
         """Whether encode needs statistics of the whole tensor first."""
 
     def observe(self, rows: Array, dtype: DType) -> Stats:
-        """Statistics of some rows; merged by ``max``. Raises ``NonFinite``."""
+        """Statistics of some rows. Raises ``NonFinite``."""
+
+    def merge(self, one: Stats, other: Stats) -> Stats:
+        """Statistics of two sets of rows as those of both: exact, in any order."""
 
     def encode(
         self, rows: Array, spec: Spec, start: int, stats: Stats | None, scratch: Scratch

@@ -17,12 +17,19 @@ from .errors import NonFinite
 from .integer import symmetric, with_zero
 from .jit import kernel, lane
 from .lanes import larger, widen
+from .nibbles import nibbles
 from .rows import as_bits, as_float64, reject
 from .turning import mix16, spin4, spin16, spin64, spin256
 
 __all__ = [
-    "reject_turned", "rotate", "rotated_largest", "rotated_symmetric", "rotated_with_zero", "unit_of",
-]  # fmt: skip
+    "reject_turned",
+    "rotate",
+    "rotated_largest",
+    "rotated_nibbles",
+    "rotated_symmetric",
+    "rotated_with_zero",
+    "unit_of",
+]
 
 _symmetric, _with_zero = symmetric.__wrapped__, with_zero.__wrapped__  # type: ignore[attr-defined]
 
@@ -120,6 +127,25 @@ def rotated_with_zero(
     for i in range(rows.shape[0]):
         turn(rows[i], size, unit, line[0])
         if not _with_zero(bits, width, stored, span, codes[i : i + 1], scales[i : i + 1], zeros[i : i + 1]):
+            return False
+    return True
+
+
+@kernel
+def rotated_nibbles(
+    rows: Any, size: int, unit: Any, line: Any, bits: Any, divisors: Any, codes: Any, scales: Any
+) -> bool:
+    """:func:`.nibbles.nibbles` of the turned rows, each a group with a float32 scale.
+
+    Args:
+        rows, size, unit, line, bits: see :func:`rotated_largest`; K a multiple of 32.
+        divisors: see :func:`.nibbles.nibbles`.
+        codes: uint8 ``[R, K / 2]``, written.
+        scales: float32 ``[R]``, written.
+    """
+    for i in range(rows.shape[0]):
+        turn(rows[i], size, unit, line[0])
+        if not nibbles(bits[0], bits.shape[1], 0, divisors, codes[i], scales[i : i + 1]):
             return False
     return True
 

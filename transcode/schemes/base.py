@@ -129,11 +129,15 @@ class Base:
         """Nothing."""
         return None
 
-    def observe(self, rows: Array, dtype: DType) -> float:
+    def observe(self, rows: Array, dtype: DType) -> Any:
         """Largest magnitude among rows, in float32. Raises ``NonFinite``."""
         from ..numerics.rows import peak
 
         return peak(rows, dtype)
+
+    def merge(self, one: Any, other: Any) -> Any:
+        """The larger one."""
+        return max(one, other)
 
 
 def stored_scale(option: str, source: DType) -> DType:

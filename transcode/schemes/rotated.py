@@ -17,12 +17,39 @@ from ..core.spec import Spec
 from ..numerics.errors import NonFinite
 from .base import Array
 
-__all__ = ["ROTATE", "encode_turned", "largest", "rejected", "turn_back", "turned", "unturned"]
+__all__ = [
+    "ROTATE",
+    "TURNED",
+    "encode_turned",
+    "largest",
+    "line_of",
+    "rejected",
+    "smaller",
+    "turn_back",
+    "turned",
+    "unturned",
+]
 
 ROTATE = Constraint(
     "1 for none, or a power of 4 up to 65536", (1, 64, 4), lambda n: type(n) is int and n in ROTATIONS
 )
 """What ``rotate`` may be."""
+
+
+TURNED = Constraint(
+    "a power of 4 from 4 to 65536", (64, 16, 4), lambda n: type(n) is int and n > 1 and n in ROTATIONS
+)
+"""What it may be where columns are always turned."""
+
+
+def smaller(spec: Spec, size: int) -> tuple[int, str] | None:
+    """How many columns of a tensor can be turned together, where these cannot, and what to say of it."""
+    if spec.columns % size == 0:
+        return None
+    found = max((one for one in ROTATIONS if 1 < one < size and spec.columns % one == 0), default=None)
+    if found is None:
+        return None
+    return found, f"rotated by {found}: {spec.columns} columns are not a multiple of {size}"
 
 
 def unturned(spec: Spec, size: int) -> str:
@@ -43,7 +70,7 @@ def encode_turned(
     """Fill codes of 8 bits, scales and, if there are, zero points; see :mod:`..numerics.hadamard`."""
     from ..numerics.hadamard import rotated_symmetric, rotated_with_zero, unit_of
 
-    line, view = _line(bits.shape[1])
+    line, view = line_of(bits.shape[1])
     unit = unit_of(size)
     if zeros is None:
         limit = np.float32(127)
@@ -59,7 +86,7 @@ def largest(rows: Array, dtype: DType, size: int) -> float:
     from ..numerics.hadamard import rotated_largest, unit_of
     from ..numerics.rows import as_bits
 
-    line, view = _line(rows.shape[1])
+    line, view = line_of(rows.shape[1])
     magnitude = float(rotated_largest(as_bits(rows, dtype), size, unit_of(size), line, view))
     if not np.isfinite(magnitude):
         raise rejected(rows, dtype, size)
@@ -91,7 +118,7 @@ def rejected(rows: Array, dtype: DType, size: int) -> NonFinite:
     return reject_turned(rows, dtype, size)
 
 
-def _line(columns: int) -> tuple[Array, Array]:
+def line_of(columns: int) -> tuple[Array, Array]:
     """Memory for a turned row, and the same as bits."""
     line = np.empty((1, columns), np.float32)
     bits = line.view(np.uint32)
