@@ -106,6 +106,8 @@ CASES = [
     ("int4", {}),
     ("int4", {"symmetric": False, "group_size": 32}),
     ("int4", {"optimize": "mse", "scale_dtype": "BF16"}),
+    ("nvfp4_awq", {}),
+    ("nvfp4_awq", {"optimize": "mse", "scale_dtype": "BF16"}),
     ("w4a8", {"rotate": 16}),
     ("w4a8", {"rotate": 4, "codebook": "fitted", "group_size": 32}),
     ("w4a8", {"rotate": 16, "codebook": "uniform"}),
@@ -153,7 +155,7 @@ def noise(values, scheme):
     if scheme.name in ("w4a8", "w6a8"):
         return noise_of_levels(values, scheme)
     granularity = getattr(scheme, "granularity", None)
-    width = {"mxfp8": 32, "mxfp6": 32, "mxfp4": 32, "nvfp4": 16}.get(scheme.name, columns)
+    width = {"mxfp8": 32, "mxfp6": 32, "mxfp4": 32, "nvfp4": 16, "nvfp4_awq": 16}.get(scheme.name, columns)
     if scheme.name in ("int4", "awq_w4a16") or granularity == "group":
         width = scheme.group_size
     blocks = values.reshape(rows, -1, width)
