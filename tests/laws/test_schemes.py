@@ -94,6 +94,7 @@ CASES = [
     ("fp8", {"format": "e5m2", "granularity": "tensor"}),
     ("fp8", {"granularity": "block", "scale_dtype": "F16"}),
     ("fp8", {"granularity": "block", "block": (16, 32)}),
+    ("fp8", {"qmax": 14}),
     ("mxfp8", {}),
     ("mxfp8", {"format": "e5m2", "scale_mode": "floor"}),
     ("mxfp6", {}),
@@ -174,6 +175,8 @@ def noise(values, scheme):
         steps = peak / most if scheme.symmetric else span / (2 * most + 1)
     else:
         mantissa, bias, top = FLOATS[getattr(scheme, "format", "e2m1")]
+        if getattr(scheme, "qmax", "full") == 14 and scheme.format == "e4m3fn":
+            top = 14
         scale = peak / top
         if scheme.name.startswith("mx"):
             scale = np.exp2(np.ceil(np.log2(scale)))

@@ -15,7 +15,7 @@ from ..voice import called
 from .limits import Limit, Partly, holds, plain
 from .template import Template
 
-__all__ = ["CONFIGS", "SHAPE", "VALUES", "Convention", "Files", "Marker", "PartRule", "SchemeRule"]
+__all__ = ["CONFIGS", "SHAPE", "VALUES", "Convention", "Files", "Marker", "PartRule", "Said", "SchemeRule"]
 
 VALUES = "values"
 
@@ -93,6 +93,21 @@ class Marker:
 
 
 @dataclass(frozen=True)
+class Said:
+    """What metadata of a file must say where tensors of a scheme are in it.
+
+    Attributes:
+        when: options that the scheme must have.
+        keys: what is written.
+        asks: keys that the user must give, and what they may be, in words.
+    """
+
+    when: Mapping[str, object]
+    keys: Mapping[str, str]
+    asks: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class SchemeRule:
     """What a consumer makes of one scheme.
 
@@ -108,6 +123,7 @@ class SchemeRule:
         rows: N must be a multiple of this, or the consumer's kernel refuses.
         columns: K likewise.
         limits: further conditions on a tensor.
+        metadata: what that of a file must say.
         computes: dtype that the consumer decodes to, whatever that of the model is, so that the model must
             have it too; None where it decodes to the model's.
     """
@@ -124,6 +140,7 @@ class SchemeRule:
     columns: int = 1
     limits: tuple[Limit, ...] = ()
     computes: str | None = None
+    metadata: tuple[Said, ...] = ()
 
     def limits_for(self, scheme: object) -> tuple[Limit, ...]:
         """The conditions on a tensor of a scheme with such options."""

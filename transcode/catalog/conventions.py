@@ -14,7 +14,7 @@ from ..core.nearest import guess
 from ..core.patterns import Pattern
 from ..voice import called
 from . import strict
-from .convention import CONFIGS, Convention, Files, Marker, PartRule, SchemeRule
+from .convention import CONFIGS, Convention, Files, Marker, PartRule, Said, SchemeRule
 from .families import spellings
 from .folders import dated, find, listing
 from .limits import limit, partly
@@ -152,6 +152,7 @@ def _scheme(name: str, node: strict.Node, shared: dict[str, PartRule]) -> Scheme
         columns=top.get("columns", lambda child: child.integer(1), 1),
         limits=tuple(limit(child) for child in top.get("limits", strict.Node.sequence, ())),
         computes=top.get("computes", lambda child: child.choice(("BF16", "F16", "F32")), None),
+        metadata=tuple(_said(child) for child in top.get("metadata", strict.Node.sequence, ())),
     )
     top.reject_unknown()
     spelled = [part.name.text for part in rule.parts.values()]
@@ -170,6 +171,17 @@ def _strings(node: strict.Node) -> tuple[str, ...]:
 
 def _plain(node: strict.Node) -> dict[str, object]:
     return {key: child.plain() for key, child in node.mapping().items()}
+
+
+def _said(node: strict.Node) -> Said:
+    top = node.mapping()
+    said = Said(
+        top.get("when", _plain, _NO_OPTIONS),
+        top.get("keys", _names, _NO_NAMES),
+        top.get("asks", _names, _NO_NAMES),
+    )
+    top.reject_unknown()
+    return said
 
 
 def _names(node: strict.Node) -> dict[str, str]:

@@ -30,8 +30,8 @@ class Nvfp4Awq(Nvfp4):
     The scale of a column is the power of two nearest to the root of its largest magnitude over the
     geometric mean of all: half of what sticks out goes to the inputs, and as it is a power of two nothing is
     rounded.
-    That is a choice from the weights alone; whose inputs are known chooses better (AWQ, SmoothQuant), and such
-    files are decoded alike. Consumers call it ``pre_quant_scale``.
+    That is a choice from the weights alone; whose inputs are known chooses better (AWQ, SmoothQuant), and
+    such files are decoded alike. Consumers call it ``pre_quant_scale``.
 
     Args:
         optimize, global_scale_dtype: as for :class:`.nvfp4.Nvfp4`.
