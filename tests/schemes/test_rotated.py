@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from tests.numerics.test_hadamard import butterflies, matrix
 from transcode.core.dtypes import DTYPES
@@ -158,3 +161,91 @@ def test_columns_that_cannot_be_turned():
     for bad in (0, 2, 8, 128, 4**9, True, "256", 256.0):
         with pytest.raises(RecipeError, match=r"rotate cannot be .*; give 1 for none, or a power of 4"):
             make("int8", rotate=bad)
+
+
+# Through files
+
+
+@pytest.fixture
+def rotated(tmp_path, cli):
+    """A model with a matrix that can be turned and one that cannot, as int8 for ComfyUI; and its weights."""
+    random = torch.Generator().manual_seed(0)
+    weights = {
+        "blocks.0.q.weight": torch.randn(48, 512, generator=random),
+        "blocks.0.down.weight": torch.randn(48, 384, generator=random),
+    }
+    for weight in weights.values():
+        weight[:, 7] *= 30
+    save_file(weights, tmp_path / "m.safetensors")
+    out = tmp_path / "q.safetensors"
+    job = ("run", tmp_path / "m.safetensors", out, "--scheme", "int8", "-O", "rotate=256")
+    said = cli(*job, "--convention", "comfyui")
+    said = " ".join((said.out + said.err).split())
+    assert "blocks.0.down.weight: not rotated: 384 columns are not a multiple of 256" in said
+    return out, weights
+
+
+def marks(path):
+    return {
+        name: json.loads(bytes(tensor.tolist()))
+        for name, tensor in load_file(path).items()
+        if name.endswith("comfy_quant")
+    }
+
+
+def test_each_layer_says_whether_it_is_turned(rotated, tmp_path, cli):
+    path, weights = rotated
+    assert marks(path) == {
+        "blocks.0.q.comfy_quant": {"format": "int8_tensorwise", "convrot": True, "convrot_groupsize": 256},
+        "blocks.0.down.comfy_quant": {"format": "int8_tensorwise"},
+    }
+    cli("run", path, tmp_path / "d.safetensors", "--dequantize", "f32")
+    for name, tensor in load_file(tmp_path / "d.safetensors").items():
+        assert sqnr(weights[name].numpy(), tensor.numpy()) > (41 if name.endswith("q.weight") else 25)
+    told = cli("doctor", path, "--for", "comfyui", code=1).out  # of a family that nobody knows
+    assert "int8 as ComfyUI has it" in " ".join(told.split())
+    many = tmp_path / "many.safetensors"
+    job = ("run", tmp_path / "m.safetensors", many, "--scheme", "int8", "-O", "rotate=256")
+    cli(*job, "--convention", "comfyui", "--workers", 3, "--tile", 4096)
+    ours, theirs = load_file(path), load_file(many)
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours.keys() | theirs.keys())
+
+
+def test_codes_are_kept_on_the_way_through_another_convention(rotated, tmp_path, cli, refused):
+    path, _ = rotated
+    cli("run", path, tmp_path / "n.safetensors", "--convention", "neutral")
+    between = load_file(tmp_path / "n.safetensors")
+    assert json.loads(bytes(between["blocks.0.q.weight_rotation"].tolist())) == {"rotate": 256}
+    assert "blocks.0.down.weight_rotation" not in between
+    cli("run", tmp_path / "n.safetensors", tmp_path / "back.safetensors", "--convention", "comfyui")
+    first, last = load_file(path), load_file(tmp_path / "back.safetensors")
+    assert first.keys() == last.keys()
+    assert all(torch.equal(first[name], last[name]) for name in first)
+    for whose in ("lightx2v", "compressed_tensors"):
+        said = refused("run", path, tmp_path / "x.safetensors", "--convention", whose)
+        assert "rotate=256" in said
+    # What is stored so already keeps its codes, and what is not is encoded anew.
+    same = ("run", path, tmp_path / "s.safetensors", "--scheme", "int8", "--convention", "comfyui")
+    assert "2 of 2 matrices: quantized already" in refused(*same, "-O", "rotate=256")
+    cli(*same)
+    assert marks(tmp_path / "s.safetensors")["blocks.0.q.comfy_quant"] == {"format": "int8_tensorwise"}
+
+
+def test_a_lora_is_merged_in_the_plain_basis(rotated, tmp_path, cli):
+    path, _ = rotated
+    random = torch.Generator().manual_seed(1)
+    down, up = torch.randn(4, 512, generator=random), torch.randn(48, 4, generator=random)
+    save_file(
+        {"blocks.0.q.lora_down.weight": down, "blocks.0.q.lora_up.weight": up}, tmp_path / "l.safetensors"
+    )
+    lora = ("--lora", tmp_path / "l.safetensors")
+    cli("run", path, tmp_path / "d.safetensors", "--dequantize", "f32")
+    plain = load_file(tmp_path / "d.safetensors")["blocks.0.q.weight"]
+    cli("run", path, tmp_path / "merged.safetensors", "--dequantize", "f32", *lora)
+    merged = load_file(tmp_path / "merged.safetensors")["blocks.0.q.weight"]
+    torch.testing.assert_close(merged, plain + up @ down, rtol=1e-5, atol=1e-4)
+    again = ("--scheme", "int8", "-O", "rotate=256", "--convention", "comfyui")
+    cli("run", path, tmp_path / "anew.safetensors", *lora, *again)
+    cli("run", tmp_path / "anew.safetensors", tmp_path / "out.safetensors", "--dequantize", "f32")
+    out = load_file(tmp_path / "out.safetensors")["blocks.0.q.weight"]
+    assert sqnr(merged.numpy(), out.numpy()) > 40
