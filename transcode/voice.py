@@ -64,6 +64,7 @@ OPTIONS: Mapping[str, Names] = {
     "from_scheme": Names("--from-scheme {}", "open(scheme={})", "source: {{scheme: {}}}"),
     "include": Names("--include {}", "include={}", "include: {}"),
     "measure": Names("--measure", "measure=True", "measure: true"),
+    "metadata": Names("--metadata {}=...", "metadata={{{}: ...}}", "metadata: {{{}: ...}}"),
     "memory": Names("--memory {}", "memory={}", "memory: {}"),
     "merge": Names(
         "transcode run MODEL DST --lora FILE --scheme ...", "open(MODEL) | lora(FILE) | quantize(...)"

@@ -22,6 +22,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import transcode as tc
+from tests.numerics.test_hadamard import matrix
 from tests.schemes.helpers import decode, encode, spec_of
 from transcode import catalog
 from transcode.consumers.declared import Declared
@@ -75,16 +76,25 @@ def sizes(scheme: Any) -> dict[str, Any]:
     }
 
 
+def turning(scheme: Any) -> dict[str, Any]:
+    """What a marker tells of columns that are turned together."""
+    return {"rotations": (getattr(scheme, "rotate", 1),)}
+
+
 CASES = [
     ("int8", {}),
     ("int8", {"granularity": "tensor"}),
     ("int8", {"granularity": "group", "group_size": 48}),
     ("int8", {"symmetric": False, "scale_dtype": "BF16"}),
     ("int8", {"symmetric": False, "granularity": "group", "group_size": 32}),
+    ("int8", {"rotate": 16}),
+    ("int8", {"rotate": 16, "granularity": "tensor"}),
+    ("int8", {"rotate": 4, "symmetric": False, "granularity": "group", "group_size": 48}),
     ("fp8", {}),
     ("fp8", {"format": "e5m2", "granularity": "tensor"}),
     ("fp8", {"granularity": "block", "scale_dtype": "F16"}),
     ("fp8", {"granularity": "block", "block": (16, 32)}),
+    ("fp8", {"qmax": 14}),
     ("mxfp8", {}),
     ("mxfp8", {"format": "e5m2", "scale_mode": "floor"}),
     ("mxfp6", {}),
@@ -97,6 +107,16 @@ CASES = [
     ("int4", {}),
     ("int4", {"symmetric": False, "group_size": 32}),
     ("int4", {"optimize": "mse", "scale_dtype": "BF16"}),
+    ("nvfp4_awq", {}),
+    ("nvfp4_awq", {"optimize": "mse", "scale_dtype": "BF16"}),
+    ("w4a8", {"rotate": 16}),
+    ("w4a8", {"rotate": 4, "codebook": "fitted", "group_size": 32}),
+    ("w4a8", {"rotate": 16, "codebook": "uniform"}),
+    ("w6a8", {"rotate": 16}),
+    ("w4a4", {"rotate": 16}),
+    ("w4a4", {"rotate": 4, "optimize": "mse"}),
+    ("awq_w4a16", {}),
+    ("awq_w4a16", {"group_size": 32, "scale_dtype": "BF16"}),
 ]
 
 
@@ -110,6 +130,20 @@ FLOATS = {
 """Mantissa bits, exponent bias and largest value."""
 
 
+def noise_of_levels(values, scheme):
+    """The same for levels over the largest of a group, under a grid of 255 integers to a row."""
+    blocks = values.reshape(len(values), -1, scheme.group_size)
+    peak = np.abs(blocks).max(-1, keepdims=True)
+    if scheme.name == "w6a8":
+        gap = (peak / 31) ** 2 / 12
+    elif scheme.codebook == "uniform":
+        gap = (peak / 7) ** 2 / 12
+    else:  # sixteen levels of a normal distribution lose a little less than as many even ones from end to end
+        gap = (peak * 2 / 16) ** 2 / 12
+    row = peak.max(1, keepdims=True) / 127
+    return np.sqrt((np.broadcast_to(gap + row**2 / 12, blocks.shape)).sum())
+
+
 def noise(values, scheme):
     """Root of the summed squared errors that rounding to a format's own steps makes.
 
@@ -117,9 +151,13 @@ def noise(values, scheme):
     block, floats one for each power of two.
     """
     rows, columns = values.shape
+    if getattr(scheme, "rotate", 1) > 1:
+        values = (values.reshape(rows, -1, scheme.rotate) @ matrix(scheme.rotate)).reshape(rows, columns)
+    if scheme.name in ("w4a8", "w6a8"):
+        return noise_of_levels(values, scheme)
     granularity = getattr(scheme, "granularity", None)
-    width = {"mxfp8": 32, "mxfp6": 32, "mxfp4": 32, "nvfp4": 16}.get(scheme.name, columns)
-    if scheme.name == "int4" or granularity == "group":
+    width = {"mxfp8": 32, "mxfp6": 32, "mxfp4": 32, "nvfp4": 16, "nvfp4_awq": 16}.get(scheme.name, columns)
+    if scheme.name in ("int4", "awq_w4a16") or granularity == "group":
         width = scheme.group_size
     blocks = values.reshape(rows, -1, width)
     if granularity == "block" and scheme.block[0] == 1:
@@ -127,12 +165,18 @@ def noise(values, scheme):
     elif granularity in ("tensor", "block"):  # what differs from block to block is little here
         blocks = values.reshape(1, 1, -1)
     peak = np.abs(blocks).max(-1, keepdims=True)
-    if scheme.name in ("int8", "int4"):
+    if scheme.name == "w4a4":
+        steps = peak / 7
+    elif scheme.name == "awq_w4a16":
+        steps = (blocks.max(-1, keepdims=True) - blocks.min(-1, keepdims=True)) / 15
+    elif scheme.name in ("int8", "int4"):
         most = 127 if scheme.name == "int8" else 7
         span = np.maximum(blocks.max(-1, keepdims=True), 0) - np.minimum(blocks.min(-1, keepdims=True), 0)
         steps = peak / most if scheme.symmetric else span / (2 * most + 1)
     else:
         mantissa, bias, top = FLOATS[getattr(scheme, "format", "e2m1")]
+        if getattr(scheme, "qmax", "full") == 14 and scheme.format == "e4m3fn":
+            top = 14
         scale = peak / top
         if scheme.name.startswith("mx"):
             scale = np.exp2(np.ceil(np.log2(scale)))
@@ -317,7 +361,9 @@ def test_a_variant_decodes_what_it_made(scheme: Any) -> None:
     options = {key: getattr(scheme, key) for key in scheme.options if key in ("global_scale_dtype",)}
     fitting = [
         one
-        for one in type(scheme).variants(options, stored["scale"].dtype.name, **sizes(scheme))
+        for one in type(scheme).variants(
+            options, stored["scale"].dtype.name, **sizes(scheme), **turning(scheme)
+        )
         if one.refuses(SPEC) is None and facts(one, SPEC) == stored
     ]
     alike = [one for one in fitting if one.meaning(SPEC) == scheme.meaning(SPEC)]

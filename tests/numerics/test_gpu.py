@@ -33,6 +33,8 @@ CASES = [
     *(("int8", {"scale_dtype": kept}) for kept in ("F32", "F16")),
     ("int8", {"symmetric": False, "granularity": "group", "group_size": 40, "scale_dtype": "F16"}),
     ("int8", {"granularity": "tensor", "scale_dtype": "F16"}),
+    ("int8", {"rotate": 16, "scale_dtype": "F16"}),
+    ("int8", {"rotate": 4, "symmetric": False}),
     ("fp8", {"granularity": "tensor", "scale_dtype": "BF16"}),
     ("fp8", {"format": "e5m2", "scale_dtype": "F16"}),
     ("fp8", {"format": "e5m2", "granularity": "block", "block": (1, 40)}),
@@ -66,8 +68,10 @@ every = pytest.mark.parametrize("case", CASES, ids=identify)
 def compare(case, values, device, **rest):
     if case[1].get("scale_dtype") == "F16":
         # What it cannot scale is an error on every device; 7 codes at least, and half a step of 65504.
-        fits = np.abs(values.astype(np.float64)) < 65000.0 * 7
+        fits = np.abs(values.astype(np.float64)) < 65000.0 * (7 if case[1].get("rotate", 1) == 1 else 1)
         values = np.where(fits, values, np.zeros((), values.dtype))
+    if case[1].get("rotate", 1) > 1:  # sums of the largest numbers have no float32
+        values = np.where(np.abs(values.astype(np.float64)) < 1e37, values, np.zeros((), values.dtype))
     scheme = make(case[0], **case[1])
     expected = encode(scheme, values, **rest)
     with backend.working(device, 1 << 30):
@@ -151,7 +155,9 @@ def test_shapes_and_tiles(case, shape, device):
 
 @everywhere
 @pytest.mark.parametrize("columns", [1, 3, 33, 127, 129])
-@pytest.mark.parametrize("case", [case for case in CASES if case[0] in ("int8", "fp8")], ids=identify)
+@pytest.mark.parametrize(
+    "case", [case for case in CASES if case[0] in ("int8", "fp8") and "rotate" not in case[1]], ids=identify
+)
 def test_odd_columns(case, columns, device):
     compare(case, np.random.default_rng(2).standard_normal((37, columns)).astype(np.float16), device)
 

@@ -1,5 +1,7 @@
 """Encode and decode whole tensors as a run does, and make inputs that are hard."""
 
+from functools import reduce
+
 import ml_dtypes
 import numpy as np
 
@@ -29,8 +31,8 @@ def encode(scheme, values, tile=None, share=None):
     scratch = Scratch()
     stats = None
     if scheme.observes:
-        stats = max(scheme.observe(rows[a : a + step], spec.dtype) for a in range(0, spec.rows, step))
-        stats = max(stats, share or 0)
+        looks = [scheme.observe(rows[a : a + step], spec.dtype) for a in range(0, spec.rows, step)]
+        stats = reduce(scheme.merge, looks if share is None else [*looks, share])
     for start in range(0, spec.rows, step):
         scratch.reset()
         for piece in scheme.encode(rows[start : start + step], spec, start, stats, scratch):

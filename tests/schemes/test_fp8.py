@@ -172,3 +172,41 @@ def test_zero_rows():
 def test_bad_options_are_refused(options, message):
     with pytest.raises(RecipeError, match=message):
         make("fp8", **options)
+
+
+@pytest.mark.parametrize("granularity", ["channel", "tensor", "block"])
+def test_codes_up_to_14(granularity):
+    """As LightX2V makes them where products are summed in float16 (qwen_image_21_fp8_f16_accum.py)."""
+    torch = pytest.importorskip("torch")
+    values = torch.randn(64, 256, generator=torch.Generator().manual_seed(0))
+    values[3] *= 1e-3
+    scheme = make("fp8", qmax=14, granularity=granularity, block=(64, 256), scale_dtype="F32")
+    parts = encode(scheme, values.numpy())
+    if granularity == "channel":
+        scales = values.abs().amax(dim=1, keepdim=True).clamp_min_(1e-8).div_(14.0)
+    else:
+        scales = values.abs().max() / 14
+    codes = values.div(scales).clamp_(-14.0, 14.0).to(torch.float8_e4m3fn)
+    np.testing.assert_array_equal(parts["scale"].reshape(-1), scales.reshape(-1).numpy())
+    np.testing.assert_array_equal(parts["codes"], codes.view(torch.uint8).numpy())
+    assert codes.float().abs().max() == 14
+
+
+def test_lightx2v_looks_for_it_in_metadata(tmp_path, cli, refused):
+    import torch
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    save_file({"a.weight": torch.randn(16, 32, dtype=torch.bfloat16)}, tmp_path / "m.safetensors")
+    job = ("run", tmp_path / "m.safetensors", tmp_path / "o.safetensors", "--scheme", "fp8", "-O", "qmax=14")
+    said = refused(*job)
+    assert "lightx2v reads fp8 with qmax=14 only where metadata has quantization_profile" in said
+    assert "h3-fp8-f16-accum or qwen-image-21-fp8-f16-accum" in said
+    cli(*job, "--metadata", "quantization_profile=h3-fp8-f16-accum")
+    with safe_open(tmp_path / "o.safetensors", "np") as file:
+        metadata = file.metadata()
+    assert metadata["quantization_profile"] == "h3-fp8-f16-accum"
+    assert float(metadata["weight_qmax"]) == 14.0  # as its loader compares
+    cli("run", tmp_path / "m.safetensors", tmp_path / "full.safetensors", "--scheme", "fp8")
+    with safe_open(tmp_path / "full.safetensors", "np") as file:
+        assert "weight_qmax" not in file.metadata()

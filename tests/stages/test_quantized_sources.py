@@ -274,23 +274,50 @@ def marker(**keys):
     return torch.frombuffer(bytearray(json.dumps(keys).encode()), dtype=torch.uint8)
 
 
-def test_rotated_int8_of_comfyui_is_refused(save, tmp_path, refused):
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"convrot": True, "convrot_groupsize": 256},
+        {"convrot": True},  # ComfyUI takes 256 then
+        {"params": {"convrot": True, "convrot_groupsize": 256}},
+    ],
+)
+def test_rotated_int8_of_comfyui_is_turned_back(keys, save, tmp_path, refused):
     """As comfy-kitchen makes it; without undoing the rotation the values are noise."""
     kitchen = pytest.importorskip("comfy_kitchen.tensor")
-    made = kitchen.TensorWiseINT8Layout.quantize(draw(64, 256).bfloat16(), per_channel=True, convrot=True)
-    codes, params = made
-    keys = {"format": "int8_tensorwise", "convrot": True, "convrot_groupsize": 256}
-    tensors = {
-        "a.weight": codes,
-        "a.weight_scale": params.scale.float().reshape(64, 1),
-        "a.comfy_quant": marker(**keys),
-    }
-    path = save(tensors)
-    for more in ((), ("--from-convention", "comfyui"), ("--from-convention", "lightx2v")):
-        message = refused("run", path, tmp_path / "o.safetensors", "--dequantize", "bf16", *more)
-        assert "convrot" in message or "is a marker of comfyui" in message
-    path = save({**tensors, "a.comfy_quant": marker(format="int8_tensorwise", convrot=False)})
-    tc.open(path) | tc.dequantize("F32") | tc.write(tmp_path / "o.safetensors")
+    layout = kitchen.TensorWiseINT8Layout
+    codes, params = layout.quantize(draw(64, 512), per_channel=True, convrot=True)
+    tensors = {"a.weight": codes, "a.weight_scale": params.scale.float().reshape(64, 1)}
+    path = save({**tensors, "a.comfy_quant": marker(format="int8_tensorwise", **keys)})
+    out = tmp_path / "o.safetensors"
+    tc.open(path) | tc.dequantize("F32") | tc.write(out)
+    assert (load_file(out)["a.weight"] - layout.dequantize(codes, params)).abs().max() < 1e-5
+    whose = ("--from-convention", "lightx2v")
+    message = refused("run", path, tmp_path / "x.safetensors", "--dequantize", "bf16", *whose)
+    assert "is a marker of comfyui" in message
+    # Another size is another matrix, and one that does not divide the columns none.
+    path = save(
+        {**tensors, "a.comfy_quant": marker(format="int8_tensorwise", convrot=True, convrot_groupsize=64)}
+    )
+    tc.open(path) | tc.dequantize("F32") | tc.write(tmp_path / "other.safetensors")
+    assert (
+        load_file(tmp_path / "other.safetensors")["a.weight"] - load_file(out)["a.weight"]
+    ).abs().max() > 0.1
+    for size in (1024, 100, "256", True):
+        path = save(
+            {
+                **tensors,
+                "a.comfy_quant": marker(format="int8_tensorwise", convrot=True, convrot_groupsize=size),
+            }
+        )
+        message = refused("run", path, tmp_path / "x.safetensors", "--dequantize", "bf16")
+        assert "which is not decoded from such parts" in message or "does not decode" in message
+    path = save(
+        {**tensors, "a.comfy_quant": marker(format="int8_tensorwise", convrot=False, convrot_groupsize=256)}
+    )
+    tc.open(path) | tc.dequantize("F32") | tc.write(tmp_path / "plain.safetensors")
+    plain = load_file(tmp_path / "plain.safetensors")["a.weight"]
+    assert torch.equal(plain, codes.float() * params.scale.reshape(64, 1))
 
 
 @pytest.mark.parametrize(

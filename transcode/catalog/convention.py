@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..codecs import View
 from ..core.codec import Codec
@@ -11,10 +12,10 @@ from ..core.dtypes import FLOATS
 from ..core.patterns import Pattern
 from ..errors import RecipeError
 from ..voice import called
-from .limits import Limit, Partly, plain
+from .limits import Limit, Partly, holds, plain
 from .template import Template
 
-__all__ = ["CONFIGS", "SHAPE", "VALUES", "Convention", "Files", "Marker", "PartRule", "SchemeRule"]
+__all__ = ["CONFIGS", "SHAPE", "VALUES", "Convention", "Files", "Marker", "PartRule", "Said", "SchemeRule"]
 
 VALUES = "values"
 
@@ -60,6 +61,9 @@ class Marker:
         data: its bytes.
         when: options that the scheme must have for it to be written.
         silent: keys of its JSON, beside those of ``data``, that say nothing of how values are decoded.
+        unless: option that the scheme must not have, with that value, for it to be written.
+        fills: further keys of its JSON -> the options whose values they have.
+        assumed: values that the consumer takes where such keys are missing.
     """
 
     name: Template
@@ -68,11 +72,39 @@ class Marker:
     data: bytes = field(repr=False)
     when: Mapping[str, object] = field(default_factory=dict)
     silent: tuple[str, ...] = ()
+    unless: Mapping[str, object] = field(default_factory=dict)
+    fills: Mapping[str, str] = field(default_factory=dict)
+    assumed: Mapping[str, object] = field(default_factory=dict)
+
+    def of(self, scheme: object) -> Marker | None:
+        """The marker of a scheme with certain options, None if that has none."""
+        if not holds(self.when, scheme) or (self.unless and holds(self.unless, scheme)):
+            return None
+        if not self.fills:
+            return self
+        options = {key: plain(getattr(scheme, option)) for key, option in self.fills.items()}
+        data = json.dumps({**json.loads(self.data), **options}).encode()
+        return replace(self, shape=(len(data),), data=data, fills={})
 
     @property
     def everywhere(self) -> bool:
         """Whether it is written for every quantized tensor, not once."""
         return self.name.placeholder is not None
+
+
+@dataclass(frozen=True)
+class Said:
+    """What metadata of a file must say where tensors of a scheme are in it.
+
+    Attributes:
+        when: options that the scheme must have.
+        keys: what is written.
+        asks: keys that the user must give, and what they may be, in words.
+    """
+
+    when: Mapping[str, object]
+    keys: Mapping[str, str]
+    asks: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -91,6 +123,7 @@ class SchemeRule:
         rows: N must be a multiple of this, or the consumer's kernel refuses.
         columns: K likewise.
         limits: further conditions on a tensor.
+        metadata: what that of a file must say.
         computes: dtype that the consumer decodes to, whatever that of the model is, so that the model must
             have it too; None where it decodes to the model's.
     """
@@ -107,6 +140,7 @@ class SchemeRule:
     columns: int = 1
     limits: tuple[Limit, ...] = ()
     computes: str | None = None
+    metadata: tuple[Said, ...] = ()
 
     def limits_for(self, scheme: object) -> tuple[Limit, ...]:
         """The conditions on a tensor of a scheme with such options."""
@@ -116,7 +150,20 @@ class SchemeRule:
     def unread(self, scheme: object) -> dict[str, object]:
         """The options of a scheme, with their values, that the consumer does not read."""
         options = {option: plain(getattr(scheme, option, None)) for option in self.reads}
-        return {option: value for option, value in options.items() if value not in self.reads[option]}
+        unread = {option: value for option, value in options.items() if value not in self.reads[option]}
+        for option, value in getattr(scheme, "unseen", {}).items():
+            if option not in self.tells and option not in self.reads and getattr(scheme, option) != value:
+                unread[option] = getattr(scheme, option)
+        return unread
+
+    def legal(self, scheme: object, option: str) -> tuple[object, ...]:
+        """The values of an option that the consumer reads, where it does not read all."""
+        return self.reads[option] if option in self.reads else (getattr(scheme, "unseen", {})[option],)
+
+    @property
+    def tells(self) -> frozenset[str]:
+        """Options of the scheme whose values stand in markers."""
+        return frozenset(option for marker in self.markers for option in marker.fills.values())
 
     @property
     def readings(self) -> tuple[Mapping[str, PartRule], ...]:
@@ -130,11 +177,8 @@ class SchemeRule:
 
     def markers_for(self, scheme: object) -> tuple[Marker, ...]:
         """The extra tensors that belong to a tensor of a scheme with such options."""
-        return tuple(
-            marker
-            for marker in self.markers
-            if all(getattr(scheme, option, None) == value for option, value in marker.when.items())
-        )
+        own = (marker.of(scheme) for marker in self.markers)
+        return tuple(marker for marker in own if marker is not None)
 
 
 @dataclass(frozen=True)

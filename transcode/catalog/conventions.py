@@ -13,7 +13,7 @@ from ..core.nearest import guess
 from ..core.patterns import Pattern
 from ..voice import called
 from . import strict
-from .convention import CONFIGS, Convention, Files, Marker, PartRule, SchemeRule
+from .convention import CONFIGS, Convention, Files, Marker, PartRule, Said, SchemeRule
 from .families import spellings
 from .folders import find, listing
 from .limits import limit, partly
@@ -148,6 +148,7 @@ def _scheme(name: str, node: strict.Node, shared: dict[str, PartRule]) -> Scheme
         columns=top.get("columns", lambda child: child.integer(1), 1),
         limits=tuple(limit(child) for child in top.get("limits", strict.Node.sequence, ())),
         computes=top.get("computes", lambda child: child.choice(("BF16", "F16", "F32")), None),
+        metadata=tuple(_said(child) for child in top.get("metadata", strict.Node.sequence, ())),
     )
     top.reject_unknown()
     spelled = [part.name.text for part in rule.parts.values()]
@@ -168,6 +169,24 @@ def _plain(node: strict.Node) -> dict[str, object]:
     return {key: child.plain() for key, child in node.mapping().items()}
 
 
+def _said(node: strict.Node) -> Said:
+    top = node.mapping()
+    said = Said(
+        top.get("when", _plain, _NO_OPTIONS),
+        top.get("keys", _names, _NO_NAMES),
+        top.get("asks", _names, _NO_NAMES),
+    )
+    top.reject_unknown()
+    return said
+
+
+def _names(node: strict.Node) -> dict[str, str]:
+    return {key: child.string() for key, child in node.mapping().items()}
+
+
+_NO_NAMES: dict[str, str] = {}
+
+
 def _shape(node: strict.Node) -> tuple[int, ...]:
     return tuple(child.integer(0) for child in node.sequence())
 
@@ -176,15 +195,18 @@ def _marker(node: strict.Node) -> Marker:
     top = node.mapping()
     name = template(top.need("name"))
     when = top.get("when", _plain, _NO_OPTIONS)
+    unless = top.get("unless", _plain, _NO_OPTIONS)
     content = top.find("json")
     if content is not None:
         data = json.dumps(content.plain()).encode()
         silent = top.get("silent", _strings, ())
-        marker = Marker(name, "U8", (len(data),), data, when, silent)
+        fills = top.get("fills", _names, _NO_NAMES)
+        assumed = top.get("assumed", _plain, _NO_OPTIONS)
+        marker = Marker(name, "U8", (len(data),), data, when, silent, unless, fills, assumed)
     else:
         dtype = DTYPES[top.need("dtype").choice(DTYPES)]
         shape = _shape(top.need("zeros"))
-        marker = Marker(name, dtype.name, shape, bytes(prod(shape) * dtype.bits // 8), when)
+        marker = Marker(name, dtype.name, shape, bytes(prod(shape) * dtype.bits // 8), when, unless=unless)
     top.reject_unknown()
     return marker
 

@@ -11,7 +11,7 @@ from ..catalog import SHAPE, Convention, PartRule, SchemeRule
 from ..catalog.template import Template
 from ..codecs import chain
 from ..core.dtypes import CODED, DTYPES
-from ..core.scheme import Scheme
+from ..core.scheme import ROTATIONS, Scheme
 from ..core.spec import Part, Spec
 from ..errors import PlanError
 from .declared import Declared
@@ -188,7 +188,11 @@ def _fits(
     close = []
     made_by = SCHEMES[rule.scheme]
     for scheme in made_by.variants(
-        rule.options, scale.dtype.name, groups=declared.groups, blocks=declared.blocks
+        rule.options,
+        scale.dtype.name,
+        groups=declared.groups,
+        blocks=declared.blocks,
+        rotations=ROTATIONS if "rotate" in rule.tells else (1,),
     ):
         if formats and getattr(scheme, "format", None) not in (None, *formats):
             continue

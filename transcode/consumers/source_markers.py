@@ -36,31 +36,33 @@ class SourceMarkers:
     ) -> tuple[list[Reading], str | None]:
         """The readings of one tensor that its marker allows; or none, and why.
 
-        A consumer that marks layers takes those without a marker for plain.
+        A consumer that marks layers of a scheme takes those without a marker for plain.
         """
-        marked = [one for one in readings if convention.scheme(one.scheme.name).marked]
-        if not marked:
-            return list(readings), None
-        name = marked[0].name
+        name = readings[0].name
         templates = {
             marker.name.text: marker
-            for one in marked
+            for one in readings
             for marker in convention.scheme(one.scheme.name).markers
             if marker.everywhere
         }
+        if not templates:
+            return list(readings), None
         content, where = None, ""
         for marker in templates.values():
             content, where = self._content(name, marker)
             if content is not None:
                 break
+        own = [(one, convention.scheme(one.scheme.name).markers_for(one.scheme)) for one in readings]
         if content is None:
+            unmarked = [one for one, markers in own if not any(marker.everywhere for marker in markers)]
             expected = next(iter(templates.values())).name.spell(name)
-            return [], f"has no {expected!r}, without which {convention.name} takes it for plain"
+            why = f"has no {expected!r}, without which {convention.name} takes it for plain"
+            return unmarked, None if unmarked else why
         kept, unknown = [], []
-        for one in marked:
-            for marker in convention.scheme(one.scheme.name).markers_for(one.scheme):
+        for one, markers in own:
+            for marker in markers:
                 wanted = json.loads(marker.data) if marker.dtype == "U8" else {}
-                if any(content.get(key) != value for key, value in wanted.items()):
+                if any(content.get(key, marker.assumed.get(key)) != value for key, value in wanted.items()):
                     continue
                 more = [
                     key for key, value in content.items() if key not in wanted and value not in (None, False)

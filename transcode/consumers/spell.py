@@ -120,7 +120,7 @@ def _read_by(tensor: LazyTensor, convention: Convention, planning: Planning) -> 
             raise PlanError(
                 f"{convention.name} does not read {options}",
                 tensor=tensor.name,
-                hint=f"use {' or '.join(map(_shown, rule.reads[option]))}, or"
+                hint=f"use {' or '.join(map(_shown, rule.legal(scheme, option)))}, or"
                 f" {called('convention', 'neutral')}, which transcode alone reads",
             )
         planning.warn(f"{convention.name}: {options} is read by {by}")

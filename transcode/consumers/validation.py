@@ -131,6 +131,9 @@ _COMFY_DTYPES = {
     "mxfp8": ("F8_E4M3", "U8"),
     "nvfp4": ("U8",),
     "int8_tensorwise": ("I8",),
+    "asym_w4a8_int8": ("I8",),
+    "convrot_w4a4": ("I8",),
+    "awq_w4a16": ("I8",),
 }
 
 

@@ -14,10 +14,13 @@ from .types import Array
 if TYPE_CHECKING:
     from .expr import Piece
 
-__all__ = ["Encoding", "Scheme", "Stats"]
+__all__ = ["ROTATIONS", "Encoding", "Scheme", "Stats"]
 
-Stats = float
-"""What an observation pass hands to encode: the largest magnitude of the tensor, in float32."""
+ROTATIONS = tuple(4**power for power in range(9))
+"""Columns that may be turned together; 1 for columns that are not turned."""
+
+Stats = Any
+"""What an observation pass hands to encode: mostly the largest magnitude of the tensor, in float32."""
 
 
 class Encoding(Protocol):
@@ -60,6 +63,7 @@ class Scheme(Encoding, Protocol):
         *,
         groups: Collection[int] = (),
         blocks: Collection[tuple[int, int]] = (),
+        rotations: Collection[int] = (1,),
     ) -> Iterator[Self]:
         """Those that differ in dtypes or shapes of their parts, or in what bytes of codes mean: among them is
         the one that made a file. Where several fit, the first does.
@@ -68,6 +72,7 @@ class Scheme(Encoding, Protocol):
             options: what a convention asks of the scheme.
             scale: dtype of the stored scale.
             groups, blocks: sizes that were used, where that is known; else those in use.
+            rotations: how many columns may have been turned together.
         """
 
     def meaning(self, spec: Spec) -> Hashable:
@@ -91,8 +96,19 @@ class Scheme(Encoding, Protocol):
     def multiple(self) -> tuple[int, int]:
         """Rows and columns of a matrix must be multiples of these, or the scheme refuses it."""
 
+    @property
+    def unseen(self) -> Mapping[str, Any]:
+        """Options of which dtypes and shapes of parts tell nothing, with the values that nobody need be told:
+        a convention has others only where its markers say them.
+        """
+
     def refuses(self, spec: Spec) -> str | None:
         """Why a tensor of these facts cannot be encoded, or None."""
+
+    def instead(self, spec: Spec) -> tuple[Self, str] | None:
+        """What stands in for it where the shape of a tensor does not allow all that it does, and what that is
+        not; None where there is no need, or nothing.
+        """
 
     def grain(self, spec: Spec) -> int:
         """Rows are encoded in multiples of this."""
@@ -102,7 +118,10 @@ class Scheme(Encoding, Protocol):
         """Whether encode needs statistics of the whole tensor first."""
 
     def observe(self, rows: Array, dtype: DType) -> Stats:
-        """Statistics of some rows; merged by ``max``. Raises ``NonFinite``."""
+        """Statistics of some rows. Raises ``NonFinite``."""
+
+    def merge(self, one: Stats, other: Stats) -> Stats:
+        """Statistics of two sets of rows as those of both: exact, in any order."""
 
     def encode(
         self, rows: Array, spec: Spec, start: int, stats: Stats | None, scratch: Scratch

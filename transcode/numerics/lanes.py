@@ -21,6 +21,7 @@ __all__ = [
     "INTEGER",
     "INTEGER_BITS",
     "STORED",
+    "above",
     "at_least",
     "at_most",
     "beyond",
@@ -127,6 +128,19 @@ def at_least(context: Any, x: Any, low: Any) -> Any:
 
     kind = shaped(types.float32, x)
     return kind(kind, types.float32), generate
+
+
+@instruction
+def above(context: Any, x: Any, limit: Any, yes: Any, no: Any) -> Any:
+    """``yes`` where ``x > limit``, else ``no``; all float32, or vectors of them."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        x, limit, yes, no = alike(builder, args)
+        return builder.select(builder.fcmp_ordered(">", x, limit), yes, no)
+
+    kind = shaped(types.float32, x)
+    sides = (shaped(types.float32, side) for side in (limit, yes, no))
+    return kind(kind, *sides), generate
 
 
 @instruction

@@ -18,7 +18,9 @@ from .deferred import arrayobj, cgutils, ir, types, vector_type
 from .jit import instruction
 
 __all__ = [
+    "address",
     "alike",
+    "chosen",
     "columns16",
     "columns32",
     "constant",
@@ -73,10 +75,11 @@ def alike(builder: Any, operands: Any) -> list[Any]:
 def _splat(builder: Any, value: Any, count: int) -> Any:
     nothing = ir.Constant(ir.VectorType(value.type, count), ir.Undefined)
     single = builder.insert_element(nothing, value, ir.Constant(ir.IntType(32), 0))
-    return _chosen(builder, single, [0] * count)
+    return chosen(builder, single, [0] * count)
 
 
-def _chosen(builder: Any, vector: Any, lanes: Any) -> Any:
+def chosen(builder: Any, vector: Any, lanes: Any) -> Any:
+    """Some lanes of a vector, in that order."""
     mask = ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), list(lanes))
     return builder.shuffle_vector(vector, ir.Constant(vector.type, ir.Undefined), mask)
 
@@ -122,7 +125,7 @@ def total(context: Any, x: Any) -> Any:
         width = values.type.count
         while width > 1:  # always in this order, whatever the processor: halves are added to halves
             width //= 2
-            low, high = (_chosen(builder, values, range(first, first + width)) for first in (0, width))
+            low, high = (chosen(builder, values, range(first, first + width)) for first in (0, width))
             values = builder.fadd(low, high)
         return builder.extract_element(values, ir.Constant(ir.IntType(32), 0))
 
@@ -179,7 +182,7 @@ def first_bit(context: Any, mask: Any) -> Any:
 # Memory ---------------------------------------------------------------------------------------------------
 
 
-def _start(context: Any, builder: Any, kind: Any, array: Any, index: Any, vector: Any) -> Any:
+def address(context: Any, builder: Any, kind: Any, array: Any, index: Any, vector: Any) -> Any:
     """Address of a vector in a contiguous 1-D array."""
     start = builder.gep(arrayobj.make_array(kind)(context, builder, array).data, [index])
     return builder.bitcast(start, vector.as_pointer())
@@ -189,7 +192,7 @@ def _load(context: Any, builder: Any, signature: Any, args: Any, count: int) -> 
     kind = signature.args[0]
     vector = ir.VectorType(context.get_data_type(kind.dtype), count)
     array, index = args
-    start = _start(context, builder, kind, array, index, vector)
+    start = address(context, builder, kind, array, index, vector)
     return builder.load(start, align=kind.dtype.bitwidth // 8)
 
 
@@ -270,7 +273,7 @@ def places16(context: Any, row: Any, index: Any, base: Any, size: Any, out: Any,
             [magnitude, base],
         )
         rows = builder.mul(above, size)
-        builder.store(rows, _start(context, builder, signature.args[4], out, at, half), align=2)
+        builder.store(rows, address(context, builder, signature.args[4], out, at, half), align=2)
         return context.get_dummy_value()
 
     return types.void(row, types.intp, types.uint32, types.uint32, out, types.intp), generate
@@ -320,7 +323,7 @@ def _columns(count: int) -> Callable[..., Any]:
                 floats = ir.VectorType(ir.FloatType(), count // 2)
                 pair = [builder.bitcast(side, floats) for side in (even, odd)]
             else:
-                sides = (_chosen(builder, loaded, range(first, count, 2)) for first in (0, 1))
+                sides = (chosen(builder, loaded, range(first, count, 2)) for first in (0, 1))
                 pair = [widened(builder, side, row.dtype) for side in sides]
             return context.make_tuple(builder, signature.return_type, pair)
 
@@ -340,12 +343,12 @@ def _pack(width: int) -> Callable[..., Any]:
                 four = builder.bitcast(both, ir.VectorType(ir.IntType(64), count // 2))
                 four = builder.or_(four, builder.lshr(four, constant(four.type, 20)))
                 loose = builder.bitcast(four, ir.VectorType(ir.IntType(8), count * 4))
-                packed = _chosen(builder, loose, [k for k in range(count * 4) if k % 8 < 3])
+                packed = chosen(builder, loose, [k for k in range(count * 4) if k % 8 < 3])
             else:
                 packed = builder.trunc(
                     both, ir.VectorType(ir.IntType(8) if width == 4 else ir.IntType(16), count)
                 )
-            start = _start(context, builder, signature.args[0], out, index, packed.type)
+            start = address(context, builder, signature.args[0], out, index, packed.type)
             builder.store(packed, start, align=1)
             return context.get_dummy_value()
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import catalog
+from ..catalog.limits import holds
 from ..consumers import record, side_files
 from ..consumers.markers import with_markers
 from ..consumers.spell import spell
@@ -255,10 +256,37 @@ def merge_metadata(draft: Draft) -> None:
     draft.metadata = {
         **{key: value for key, value in {**carried, **planning.replaced}.items() if value is not None},
         **draft.convention.metadata,
+        **_asked_by_schemes(draft),
         "format": "pt",  # loaders of transformers refuse metadata without it
         **dict(draft.request.metadata),
         record.KEY: record.dumps(draft.record, before=carried.get(record.KEY), still=still),
     }
+
+
+def _asked_by_schemes(draft: Draft) -> dict[str, str]:
+    """What the consumer looks for in metadata where tensors of some schemes are.
+
+    Raises:
+        PlanError: it is for the user to say, and is not said.
+    """
+    given, asked = dict(draft.request.metadata), dict[str, str]()
+    schemes = {tensor.scheme: tensor.name for tensor in draft.tensors if tensor.scheme is not None}
+    for scheme, tensor in schemes.items():
+        rule = draft.convention.schemes.get(scheme.name)
+        for said in () if rule is None else rule.metadata:
+            if not holds(said.when, scheme):
+                continue
+            asked |= said.keys
+            for key, values in said.asks.items():
+                if key not in given:
+                    options = ", ".join(f"{option}={value}" for option, value in said.when.items())
+                    raise PlanError(
+                        f"{draft.convention.name} reads {scheme.name} with {options} only where metadata has"
+                        f" {key}",
+                        tensor=tensor,
+                        hint=f"pass {called('metadata', key)}: {values}",
+                    )
+    return asked
 
 
 def lay_out_files(draft: Draft) -> None:

@@ -56,6 +56,11 @@ SCHEMES: Mapping[str, type[Any]] = Table(
         "mxfp4": "mx:Mxfp4",
         "nvfp4": "nvfp4:Nvfp4",
         "int4": "int4:Int4",
+        "nvfp4_awq": "nvfp4_awq:Nvfp4Awq",
+        "w4a8": "w4a8:W4A8",
+        "w6a8": "w4a8:W6A8",
+        "w4a4": "w4a4:W4A4",
+        "awq_w4a16": "awq_w4a16:AwqW4A16",
     }
 )
 """Every scheme by its name in recipes."""

@@ -51,6 +51,7 @@ class Base:
     name: ClassVar[str]
     options: ClassVar[Mapping[str, Constraint]]
     only_with: ClassVar[Mapping[str, tuple[str, Any]]] = {}
+    unseen: ClassVar[Mapping[str, Any]] = {}
 
     def __post_init__(self) -> None:
         for option, legal in self.options.items():
@@ -81,6 +82,7 @@ class Base:
         *,
         groups: Collection[int] = (),
         blocks: Collection[tuple[int, int]] = (),
+        rotations: Collection[int] = (1,),
     ) -> Iterator[Self]:
         """See :meth:`.core.scheme.Scheme.variants`: with these options, in each of its formats."""
         first = cls(**options)
@@ -123,11 +125,19 @@ class Base:
                 return f"{length} {what} are not a multiple of {multiple}"
         return None
 
-    def observe(self, rows: Array, dtype: DType) -> float:
+    def instead(self, spec: Spec) -> tuple[Self, str] | None:
+        """Nothing."""
+        return None
+
+    def observe(self, rows: Array, dtype: DType) -> Any:
         """Largest magnitude among rows, in float32. Raises ``NonFinite``."""
         from ..numerics.rows import peak
 
         return peak(rows, dtype)
+
+    def merge(self, one: Any, other: Any) -> Any:
+        """The larger one."""
+        return max(one, other)
 
 
 def stored_scale(option: str, source: DType) -> DType:

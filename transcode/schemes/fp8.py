@@ -37,6 +37,8 @@ class Fp8(Scaled):
         block: rows and columns of a block, for that granularity; blocks at the edges may be smaller.
         scale_dtype: ``"source"``, ``"F32"``, ``"BF16"`` or ``"F16"``; source means F32 for F16 and F64
             sources.
+        qmax: the largest code: ``"full"``, that of the format, or 14 for kernels that add up products of E4M3
+            in float16, which would overflow.
 
     Raises:
         RecipeError: an option has no such value.
@@ -49,13 +51,18 @@ class Fp8(Scaled):
         "granularity": Constraint.among("channel", "tensor", "block"),
         "scale_dtype": SCALE_DTYPES,
         "block": Constraint("rows and columns, e.g. [128, 128]", ((128, 128), (16, 32), (1, 64)), _is_block),
+        "qmax": Constraint.among("full", 14),
     }
-    only_with: ClassVar[Mapping[str, tuple[str, Any]]] = {"block": ("granularity", "block")}
+    only_with: ClassVar[Mapping[str, tuple[str, Any]]] = {
+        "block": ("granularity", "block"),
+        "qmax": ("format", "e4m3fn"),
+    }
 
     format: str = "e4m3fn"
     granularity: str = "channel"
     block: tuple[int, int] = (128, 128)
     scale_dtype: str = "source"
+    qmax: str | int = "full"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -69,6 +76,7 @@ class Fp8(Scaled):
         *,
         groups: Collection[int] = (),
         blocks: Collection[tuple[int, int]] = (),
+        rotations: Collection[int] = (1,),
     ) -> Iterator[Fp8]:
         """Each format and granularity, and blocks of usual sizes; exponents are those of blocks alone."""
         exponents = scale in _EXPONENTS
@@ -103,11 +111,12 @@ class Fp8(Scaled):
         return self.block
 
     def given_scale(self, peak: float, stored: int) -> float:
-        """``amax`` over the largest value of the format, as it will be stored."""
+        """``amax`` over the largest code, as it will be stored."""
         from ..numerics.lanes import fitted
 
-        kind = self.kind
-        return float(fitted(np.float32(peak), np.float32(kind.max), np.float32(kind.limit), stored))
+        top = np.float32(self.reach)
+        limit = (top.view(np.uint32) + (1 << int(self.kind.mantissa_shift) - 1)).view(np.float32)
+        return float(fitted(np.float32(peak), top, limit, stored))
 
     def encode_block(
         self,
@@ -126,14 +135,14 @@ class Fp8(Scaled):
         return bool(
             scaled(
                 bits, blocks.height, blocks.width, stored, given,
-                np.float32(kind.max), kind.normal_bits, kind.mantissa_shift, kind.magic, codes, scales,
+                np.float32(self.reach), kind.normal_bits, kind.mantissa_shift, kind.magic, codes, scales,
             )
         )  # fmt: skip
 
     @property
     def reach(self) -> float:
-        """The largest value of the format."""
-        return float(self.kind.max)
+        """The largest code."""
+        return 14.0 if self.qmax == 14 and self.format == "e4m3fn" else float(self.kind.max)
 
     def table(self) -> Array:
         """The format's values."""

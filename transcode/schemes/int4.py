@@ -18,9 +18,9 @@ from .base import SCALE_DTYPES, SEARCH, Array, Base, fitting, narrowed, stored_s
 from .packed import unpacked
 from .scaled import KEPT
 
-__all__ = ["Int4"]
+__all__ = ["DIVISORS", "VALUES", "Int4"]
 
-_DIVISORS = {
+DIVISORS = {
     "none": (7, 8, 8.75),
     "mse": (*(7 + k / 8 for k in range(25)), *(10 + k / 2 for k in range(1, 9))),
 }
@@ -81,6 +81,7 @@ class Int4(Base):
         *,
         groups: Collection[int] = (),
         blocks: Collection[tuple[int, int]] = (),
+        rotations: Collection[int] = (1,),
     ) -> Iterator[Int4]:
         """Each group size, with a zero point and without."""
         if scale not in KEPT:
@@ -140,7 +141,7 @@ class Int4(Base):
         codes = scratch.take((len(rows), spec.columns // 2), np.uint8)
         scales = scratch.take((len(bits), 1), np.float32)
         zeros = None if self.symmetric else scratch.take((len(bits), 1), np.int8)
-        divisors = np.array(_DIVISORS[self.optimize], np.float32)
+        divisors = np.array(DIVISORS[self.optimize], np.float32)
         if not integers(bits, stored, divisors, codes.reshape(-1), scales, zeros, scratch):
             raise reject(rows, spec.dtype)
         fitting(rows, spec.dtype, scales, kept, 7 if self.symmetric else 7.5)
@@ -161,7 +162,8 @@ class Int4(Base):
             zeros = np.zeros_like(scales)
         else:
             zeros = np.asarray(parts["zero_point"]).reshape(spec.rows, -1)[start:stop].astype(np.float32)
-        by_table(codes, _VALUES, 1, self.group_size, np.ascontiguousarray(scales), zeros, out)
+        by_table(codes, VALUES, 1, self.group_size, np.ascontiguousarray(scales), zeros, out)
 
 
-_VALUES = np.array([*range(8), *range(-8, 0)], np.float32)
+VALUES = np.array([*range(8), *range(-8, 0)], np.float32)
+"""Value of each nibble."""

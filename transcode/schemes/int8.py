@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Hashable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, ClassVar
 
@@ -13,8 +13,10 @@ from ..core.constraint import Constraint
 from ..core.dtypes import DTYPES, DType
 from ..core.spec import Spec
 from ..errors import RecipeError
-from .base import GROUPS, SCALE_DTYPES, Array
+from ..numerics.errors import NonFinite
+from .base import GROUPS, SCALE_DTYPES, Array, stored_scale, widened
 from .blocks import Blocks
+from .rotated import ROTATE, encode_turned, largest, rejected, turn_back, turned, unturned
 from .scaled import KEPT, Scaled
 
 __all__ = ["Int8"]
@@ -36,6 +38,8 @@ class Int8(Scaled):
         symmetric: whether there is no zero point.
         scale_dtype: ``"source"``, ``"F32"``, ``"BF16"`` or ``"F16"``; source means F32 for F16 and F64
             sources.
+        rotate: columns that are turned together by a regular Hadamard matrix before they are encoded, see
+            :mod:`.rotated`; 1 for none. What is decoded is turned back.
 
     Raises:
         RecipeError: an option has no such value.
@@ -48,13 +52,16 @@ class Int8(Scaled):
         "symmetric": Constraint.among(True, False),
         "scale_dtype": SCALE_DTYPES,
         "group_size": Constraint("a number of columns", (128, 48, 32), lambda n: type(n) is int and n > 0),
+        "rotate": ROTATE,
     }
+    unseen: ClassVar[Mapping[str, Any]] = {"rotate": 1}
     only_with: ClassVar[Mapping[str, tuple[str, Any]]] = {"group_size": ("granularity", "group")}
 
     granularity: str = "channel"
     group_size: int = 128
     symmetric: bool = True
     scale_dtype: str = "source"
+    rotate: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -72,15 +79,17 @@ class Int8(Scaled):
         *,
         groups: Collection[int] = (),
         blocks: Collection[tuple[int, int]] = (),
+        rotations: Collection[int] = (1,),
     ) -> Iterator[Int8]:
-        """Each granularity, with a zero point and without; groups of usual sizes."""
+        """Each granularity, with a zero point and without; groups of usual sizes; turned or not."""
         if scale not in KEPT:
             return
-        yield cls("tensor", scale_dtype=scale)
-        for symmetric in (True, False):
-            yield cls("channel", symmetric=symmetric, scale_dtype=scale)
-            for size in sorted(groups) or GROUPS:
-                yield cls("group", size, symmetric, scale)
+        for rotate in rotations:
+            yield cls("tensor", scale_dtype=scale, rotate=rotate)
+            for symmetric in (True, False):
+                yield cls("channel", symmetric=symmetric, scale_dtype=scale, rotate=rotate)
+                for size in sorted(groups) or GROUPS:
+                    yield cls("group", size, symmetric, scale, rotate)
 
     @property
     def zeroed(self) -> bool:  # type: ignore[override]
@@ -91,6 +100,36 @@ class Int8(Scaled):
     def code_dtype(self) -> DType:
         """I8."""
         return DTYPES["I8"]
+
+    def meaning(self, spec: Spec) -> Hashable:
+        """That of all with scales for blocks, and what is turned."""
+        said = super().meaning(spec)
+        return said if self.rotate == 1 else (said, self.rotate)
+
+    @property
+    def multiple(self) -> tuple[int, int]:
+        """Whole groups of columns that are turned."""
+        return 1, self.rotate
+
+    def instead(self, spec: Spec) -> tuple[Int8, str] | None:
+        """The same without turning, where the columns do not allow it."""
+        if spec.columns % self.rotate == 0:
+            return None
+        return replace(self, rotate=1), unturned(spec, self.rotate)
+
+    def observe(self, rows: Array, dtype: DType) -> float:
+        """Largest magnitude of what is encoded. Raises ``NonFinite``."""
+        return super().observe(rows, dtype) if self.rotate == 1 else largest(rows, dtype, self.rotate)
+
+    def rejected(self, rows: Array, dtype: DType) -> NonFinite:
+        """See :meth:`.scaled.Scaled.rejected`."""
+        return super().rejected(rows, dtype) if self.rotate == 1 else rejected(rows, dtype, self.rotate)
+
+    def check_scales(self, rows: Array, dtype: DType, scales: Array, kept: DType) -> None:
+        """See :meth:`.scaled.Scaled.check_scales`."""
+        if self.rotate > 1 and kept.name == "F16":
+            rows, dtype = turned(rows, dtype, self.rotate), DTYPES["F32"]
+        super().check_scales(rows, dtype, scales, kept)
 
     def extent(self, spec: Spec) -> tuple[int, int]:
         """One row, or one group of it."""
@@ -115,11 +154,42 @@ class Int8(Scaled):
         """See :meth:`Scaled.encode_block`."""
         from ..numerics.integer import symmetric, with_zero
 
+        if self.rotate > 1:
+            return encode_turned(
+                bits,
+                self.rotate,
+                blocks.width,
+                stored,
+                given,
+                codes,
+                scales,
+                None if self.symmetric else zeros,
+            )
         if self.symmetric:
             return bool(
                 symmetric(bits, blocks.height, blocks.width, stored, given, np.float32(127), codes, scales)
             )
         return bool(with_zero(bits, blocks.width, stored, np.float32(255), codes, scales, zeros))
+
+    def decode(self, parts: Mapping[str, Array], spec: Spec, start: int, stop: int, out: Array) -> None:
+        """See :meth:`.scaled.Scaled.decode`.
+
+        Where a row has one scale, codes are turned back as integers, which is exact, and the scale comes
+        last: what comes out is the value of the codes, rounded once.
+        """
+        if self.rotate == 1:
+            super().decode(parts, spec, start, stop, out)
+        elif self.blocks(spec).across > 1:
+            super().decode(parts, spec, start, stop, out)
+            turn_back(out, self.rotate)
+        else:
+            scale = np.asarray(parts["scale"])
+            integers = replace(self, scale_dtype="F32", rotate=1)
+            plain = {**parts, "scale": np.ones(scale.shape, np.float32)}
+            integers.decode(plain, spec, start, stop, out)
+            turn_back(out, self.rotate)
+            scales = widened(scale, stored_scale(self.scale_dtype, spec.dtype)).reshape(-1, 1)
+            out *= scales if self.observes else scales[start:stop]
 
     @property
     def reach(self) -> float:

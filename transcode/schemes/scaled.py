@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Hashable, Iterator, Mapping
+from math import lcm
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from ..core.dtypes import DTYPES, DType
 from ..core.expr import Piece
 from ..core.scratch import Scratch
 from ..core.spec import Part, Spec
+from ..numerics.errors import NonFinite
 from .base import Array, Base, fitting, narrowed, stored_scale, widened
 from .blocks import Blocks
 
@@ -103,7 +105,7 @@ class Scaled(Base):
 
     def prepare(self, dtype: DType) -> None:
         """Compile what encoding tensors of this dtype needs, by encoding a small one."""
-        spec = Spec(dtype, (2, 128))
+        spec = Spec(dtype, (2, lcm(128, self.multiple[1])))
         rows = np.zeros(spec.shape, dtype.carrier)
         stats = self.observe(rows, dtype) if self.observes else None
         for _ in self.encode(rows, spec, 0, stats, Scratch()):
@@ -114,7 +116,7 @@ class Scaled(Base):
     ) -> Iterator[Piece]:
         """See :meth:`.core.scheme.Scheme.encode`; ``stats`` is the largest magnitude of the tensor."""
         from ..numerics.lanes import STORED
-        from ..numerics.rows import as_bits, reject
+        from ..numerics.rows import as_bits
 
         bits = as_bits(rows, spec.dtype, scratch)
         kept = stored_scale(self.scale_dtype, spec.dtype)
@@ -134,8 +136,8 @@ class Scaled(Base):
             at = blocks.line(top) - first
             here = slice(top - start, bottom - start)
             if not self.encode_block(bits[here], blocks, stored, given, codes[here], scales[at:], zeros[at:]):
-                raise reject(rows, spec.dtype)
-        fitting(rows, spec.dtype, scales, kept, self.reach)
+                raise self.rejected(rows, spec.dtype)
+        self.check_scales(rows, spec.dtype, scales, kept)
         yield Piece("codes", start * spec.columns * self.code_dtype.itemsize, codes)
         offset = first * blocks.across
         if self.observes and start:
@@ -143,6 +145,16 @@ class Scaled(Base):
         yield Piece("scale", offset * kept.itemsize, narrowed(scales, kept, scratch))
         if self.zeroed:
             yield Piece("zero_point", offset, zeros)
+
+    def rejected(self, rows: Array, dtype: DType) -> NonFinite:
+        """The error that names the first value that cannot be encoded."""
+        from ..numerics.rows import reject
+
+        return reject(rows, dtype)
+
+    def check_scales(self, rows: Array, dtype: DType, scales: Array, kept: DType) -> None:
+        """Raise ``Overflow`` where the dtype of stored scales cannot hold one, see :func:`.base.fitting`."""
+        fitting(rows, dtype, scales, kept, self.reach)
 
     def decode(self, parts: Mapping[str, Array], spec: Spec, start: int, stop: int, out: Array) -> None:
         """See :meth:`.core.scheme.Scheme.decode`: the product of code and scale, rounded once to float32."""

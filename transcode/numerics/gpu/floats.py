@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..minifloat import FORMATS
@@ -13,7 +14,7 @@ from .worker import Array, Worker
 __all__ = ["scaled"]
 
 _COST = 24
-_KINDS = {kind.max: kind for kind in FORMATS.values() if kind.bits == 8 and kind.signed}
+_KINDS = {int(kind.normal_bits): kind for kind in FORMATS.values() if kind.bits == 8 and kind.signed}
 
 
 def scaled(
@@ -27,7 +28,9 @@ def scaled(
         height, width = 1, rows.shape[1]
     scale_of_all = worker.number(float(tensor_scale))
     divisor = worker.number(float(largest))
-    kind = _KINDS[float(largest)]
+    kind = _KINDS[int(normal_bits)]
+    top = float(largest)
+    limit = float((np.float32(top).view(np.uint32) + (1 << int(mantissa_shift) - 1)).view(np.float32))
 
     def compute(values: torch.Tensor) -> Any:
         cut = blocks(values, height, width)
@@ -36,8 +39,8 @@ def scaled(
         else:
             peak = peaks(cut)
             finite = torch.isfinite(peak).all()
-            scale = fit(peak, divisor, kind.limit, stored)
-        encoded = unblocked(encode8(cut.float() / scale, kind.name, kind.max), *values.shape)
+            scale = fit(peak, divisor, limit, stored)
+        encoded = unblocked(encode8(cut.float() / scale, kind.name, top), *values.shape)
         return finite, (encoded,) if whole else (encoded, scale[:, 0, :, 0])
 
     return worker.stream(rows, height, (codes,) if whole else (codes, scales), _COST, compute)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,13 +16,17 @@ from .worker import Array, Worker
 __all__ = ["integers", "symmetric", "with_zero"]
 
 _COST = 24
+_BEFORE = 16
+"""Bytes that what comes before takes for each value: float32, its stages in turn."""
+
+Before = Callable[[torch.Tensor], torch.Tensor]
 
 
 def symmetric(
     worker: Worker, rows: Array, height: int, width: int, stored: int, tensor_scale: Any, largest: Any,
-    codes: Array, scales: Array,
+    codes: Array, scales: Array, *, before: Before | None = None,
 ) -> bool:  # fmt: skip
-    """See :func:`..integer.symmetric`."""
+    """See :func:`..integer.symmetric`; ``before`` is done to values first."""
     limit = float(largest)
     divisor = worker.number(limit)
     whole = float(tensor_scale) > 0
@@ -31,7 +36,7 @@ def symmetric(
     scale_of_all = worker.number(float(tensor_scale))
 
     def compute(values: torch.Tensor) -> Any:
-        cut = blocks(values, height, width)
+        cut = blocks(values if before is None else before(values), height, width)
         if whole:
             return None, (unblocked(_codes(cut, scale_of_all, -limit, limit), *values.shape),)
         peak = peaks(cut)
@@ -39,21 +44,24 @@ def symmetric(
         encoded = unblocked(_codes(cut, scale, -limit, limit), *values.shape)
         return torch.isfinite(peak).all(), (encoded, scale[:, 0, :, 0])
 
-    return worker.stream(rows, height, (codes,) if whole else (codes, scales), _COST, compute)
+    cost = _COST if before is None else _COST + _BEFORE
+    return worker.stream(rows, height, (codes,) if whole else (codes, scales), cost, compute)
 
 
 def with_zero(
     worker: Worker, rows: Array, width: int, stored: int, span: Any,
-    codes: Array, scales: Array, zeros: Array,
+    codes: Array, scales: Array, zeros: Array, *, before: Before | None = None,
 ) -> bool:  # fmt: skip
-    """See :func:`..integer.with_zero`."""
+    """See :func:`..integer.with_zero`; ``before`` is done to values first."""
     divisor = worker.number(float(span))
 
     def compute(values: torch.Tensor) -> Any:
-        finite, encoded, scale, zero = _stretched(blocks(values, 1, width), divisor, float(span), stored)
+        cut = blocks(values if before is None else before(values), 1, width)
+        finite, encoded, scale, zero = _stretched(cut, divisor, float(span), stored)
         return finite, (unblocked(encoded, *values.shape), scale[:, 0, :, 0], zero[:, 0, :, 0])
 
-    return worker.stream(rows, 1, (codes, scales, zeros), _COST, compute)
+    cost = _COST if before is None else _COST + _BEFORE
+    return worker.stream(rows, 1, (codes, scales, zeros), cost, compute)
 
 
 def integers(

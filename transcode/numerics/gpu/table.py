@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .floats import scaled
+from .hadamard import rotated_symmetric, rotated_with_zero
 from .integer import integers, symmetric, with_zero
 from .micro import mx, nv
 from .worker import Worker
@@ -15,6 +16,8 @@ __all__ = ["KERNELS", "call"]
 KERNELS: Mapping[str, Callable[..., Any]] = {
     "symmetric": symmetric,
     "with_zero": with_zero,
+    "rotated_symmetric": rotated_symmetric,
+    "rotated_with_zero": rotated_with_zero,
     "integers": integers,
     "scaled": scaled,
     "mx": mx,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from math import lcm
 
 from ...core.context import Context, Statistic
 from ...core.event import Event
 from ...core.expr import Expr, Piece
-from ...core.scheme import Scheme
+from ...core.scheme import Scheme, Stats
 from ...core.spec import Spec
 from ...core.tensor import LazyTensor
 from ...core.value import interned
@@ -24,7 +25,7 @@ _SCAN_TILE = 8 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Peak(Statistic[float]):
+class Peak(Statistic[Stats]):
     """What a scheme must know of all rows of a tensor before it can encode the first."""
 
     tensor: LazyTensor
@@ -39,16 +40,16 @@ class Peak(Statistic[float]):
         """As they are encoded."""
         return self.tensor.evolve(grain=_grain(self.tensor, self.scheme)).tiles(nbytes)
 
-    def look(self, start: int, stop: int, context: Context) -> float:
+    def look(self, start: int, stop: int, context: Context) -> Stats:
         """Raises DataError where a value is not finite."""
         try:
             return self.scheme.observe(self.tensor.matrix(start, stop, context), self.tensor.spec.dtype)
         except NonFinite as error:
             raise _blame(self.tensor, error, start) from None
 
-    def merge(self, one: float, other: float) -> float:
-        """The larger one."""
-        return max(one, other)
+    def merge(self, one: Stats, other: Stats) -> Stats:
+        """That of both."""
+        return self.scheme.merge(one, other)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ class Encoding(Expr):
     Attributes:
         tensor: plain floats.
         scheme: what encodes them.
-        peaks: of the tensor, or of all that share a scale with it; the largest counts.
+        peaks: of the tensor, or of all that share a scale with it, which are merged.
         measured: the number under which losses are noted, or None.
     """
 
@@ -74,7 +75,7 @@ class Encoding(Expr):
     def read(self, start: int, stop: int, context: Context) -> Iterator[Piece]:
         """See :meth:`.core.expr.Expr.read`."""
         tensor, scheme, spec = self.tensor, self.scheme, self.tensor.spec
-        stats = max(map(context.value, self.peaks), default=None)
+        stats = reduce(scheme.merge, map(context.value, self.peaks)) if self.peaks else None
         rows = tensor.matrix(start, stop, context)
         try:
             pieces = scheme.encode(rows, spec, start, stats, context)

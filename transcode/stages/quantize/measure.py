@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ...core.expr import Piece
 from ...core.quality import Loss, total
-from ...core.scheme import Scheme
+from ...core.scheme import Scheme, Stats
 from ...core.scratch import Scratch
 from ...core.spec import Spec
 
@@ -23,7 +23,7 @@ _CHUNK = 1 << 20
 
 
 def measure(
-    scheme: Scheme, rows: Array, spec: Spec, start: int, stats: float | None, pieces: Sequence[Piece]
+    scheme: Scheme, rows: Array, spec: Spec, start: int, stats: Stats | None, pieces: Sequence[Piece]
 ) -> Loss:
     """The loss of rows ``start`` to ``start + len(rows)`` of a tensor.
 
@@ -46,11 +46,12 @@ def measure(
         inner = Spec(spec.dtype, own.shape)
         parts: dict[str, Array] = {}
         missing = False
+        twice = scheme.parts(Spec(spec.dtype, (2 * len(own), spec.columns)))
         for part in scheme.parts(inner):
             if part.role not in data:
                 missing = True
                 continue
-            whole = part.spec.shape == ()  # of the tensor: the same for all its matrices
+            whole = part in twice  # of the tensor: the same for all its matrices
             at = 0 if whole else cursor[part.role]
             raw = data[part.role][at : at + part.spec.nbytes]
             parts[part.role] = raw.view(part.spec.dtype.carrier)
@@ -74,7 +75,7 @@ def _matrices(spec: Spec, start: int, stop: int) -> Iterator[tuple[int, int]]:
 
 
 def _losses(
-    scheme: Scheme, simple: Scheme | None, rows: Array, spec: Spec, stats: float | None,
+    scheme: Scheme, simple: Scheme | None, rows: Array, spec: Spec, stats: Stats | None,
     parts: Mapping[str, Array],
 ) -> Iterator[Loss]:  # fmt: skip
     """Losses of the rows of one matrix, which are whole blocks of it."""
@@ -102,5 +103,5 @@ def _losses(
         yield Loss(float(sums[0]), float(sums[1]), plain, float(sums[2]))
 
 
-def _encoded(scheme: Scheme, rows: Array, spec: Spec, stats: float | None) -> dict[str, Array]:
+def _encoded(scheme: Scheme, rows: Array, spec: Spec, stats: Stats | None) -> dict[str, Array]:
     return {piece.role: piece.data.copy() for piece in scheme.encode(rows, spec, 0, stats, Scratch())}

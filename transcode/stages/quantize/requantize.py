@@ -139,7 +139,7 @@ def _idle(stored: Scheme, wanted: Scheme, given: Mapping[str, Any], planning: Pl
             yield f"{option}={value}"
 
 
-_TOLD = {"block", "granularity", "group_size", "scale_dtype"}
+_TOLD = {"block", "granularity", "group_size", "rotate", "scale_dtype"}
 """Options that were compared: by what they mean for the shape of a tensor, not by how they are said."""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from ... import catalog
@@ -167,6 +167,10 @@ class Quantize(QuantizeOptions, Transform):
         planning: Planning,
     ) -> Decision | str:
         """A chosen tensor with its scheme, if it can be; else why not, or an error if that is wanted."""
+        if self.on_bad_shape == "keep" and (other := scheme.instead(tensor.spec)) is not None:
+            scheme, said = other
+            planning.warn(f"{tensor.name}: {said}", tensor=tensor.name, kind="less")
+            why = replace(why, text=f"{why.text}; {said}")
         refusal = misfit(tensor, scheme, consumer, followed=followed)
         if refusal is None:
             return tensor, scheme, why

@@ -1,0 +1,98 @@
+"""Kernel of 4-bit codes under a scale and an offset, both floats."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .jit import kernel, lane
+from .lanes import rne, store, widen
+
+__all__ = ["affine"]
+
+_ZERO = np.float32(0)
+_ONE = np.float32(1)
+_EIGHT = np.float32(8)
+_FIFTEEN = np.float32(15)
+_INF = np.float32(np.inf)
+_TINY = np.float32(2.0**-100)
+_ROUNDS = 4
+
+
+@lane
+def stored_offset(offset: Any, stored: Any) -> Any:
+    """A number of either sign as it will be stored."""
+    if offset == _ZERO:
+        return _ZERO
+    return -store(-offset, stored) if offset < _ZERO else store(offset, stored)
+
+
+@lane
+def code(x: Any, scale: Any, offset: Any) -> Any:
+    """The code nearest to a value, less 8."""
+    return min(max(rne(min(max((x - offset) / scale, -_FIFTEEN), _FIFTEEN)), -_EIGHT), _EIGHT - _ONE)
+
+
+@kernel
+def affine(values: Any, size: int, stored: int, line: Any, codes: Any, scales: Any, offsets: Any) -> bool:
+    """``code = clamp(rne((x - offset) / scale) + 8, 0, 15)``, two in a byte, the first in the low nibble.
+
+    From ``scale = (max - min) / 15``, ``offset = min + 8 * scale`` on: codes, the line of least squares
+    through them, and again; the pair with the least squared error is kept. A group of equal values has that
+    value for an offset.
+
+    Args:
+        values: bits ``[n * size]``, see :func:`.lanes.widen`; size even.
+        size: values of a group.
+        stored: dtype of scales and offsets, :data:`.lanes.STORED`.
+        line: float32 ``[size]``, overwritten.
+        codes: uint8 ``[n * size / 2]``, written.
+        scales, offsets: float32 ``[n]``, written; they hold values of the stored dtype.
+
+    Returns:
+        Whether all values were finite; otherwise the outputs are incomplete.
+    """
+    for number in range(scales.shape[0]):
+        at = number * size
+        low, high = _INF, -_INF
+        for j in range(size):
+            x = widen(values[at + j])
+            if not abs(x) < _INF:
+                return False
+            line[j] = x
+            low = x if x < low else low
+            high = x if x > high else high
+        scale = high / _FIFTEEN - low / _FIFTEEN
+        offset = low + _EIGHT * scale
+        best_scale, best_offset, least = _ONE, stored_offset(low, stored), _INF
+        unit = _ONE / max(scale, _TINY)
+        for _ in range(_ROUNDS if scale >= _TINY else 1):
+            own, shift = store(scale, stored), stored_offset(offset, stored)
+            error, sums, squares, total, products = _ZERO, _ZERO, _ZERO, _ZERO, _ZERO
+            for j in range(size):
+                q = code(line[j], own, shift)
+                gap = (line[j] - (q * own + shift)) * unit
+                error += gap * gap
+                x = (line[j] - shift) * unit
+                sums += q
+                squares += q * q
+                total += x
+                products += q * x
+            if error < least:
+                best_scale, best_offset, least = own, shift, error
+            count = np.float32(size)
+            spread = count * squares - sums * sums
+            if not spread > _ZERO:
+                break
+            slope = (count * products - sums * total) / spread
+            if not slope > _ZERO:
+                break
+            offset = shift + ((total - slope * sums) / count) / unit
+            scale = slope / unit
+        scales[number], offsets[number] = best_scale, best_offset
+        for j in range(0, size, 2):
+            first = np.uint8(code(line[j], best_scale, best_offset) + _EIGHT)
+            second = np.uint8(code(line[j + 1], best_scale, best_offset) + _EIGHT)
+            codes[(at + j) // 2] = first | second << 4
+    return True

@@ -1,0 +1,124 @@
+"""awq_w4a16: 4-bit codes under a scale and an offset, both floats, to a group of columns."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Hashable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ..core.constraint import Constraint
+from ..core.dtypes import DTYPES, DType
+from ..core.expr import Piece
+from ..core.scratch import Scratch
+from ..core.spec import Part, Spec
+from .base import SCALE_DTYPES, Array, Base, fitting, narrowed, stored_scale, widened
+from .packed import unpacked
+from .scaled import KEPT
+
+__all__ = ["AwqW4A16"]
+
+
+@dataclass(frozen=True)
+class AwqW4A16(Base):
+    """Unsigned 4-bit codes, two in a byte, the even column in the low nibble: ``value = (code - 8) * scale +
+    offset`` (``tensor/awq_w4a16.py`` of comfy_kitchen).
+
+    Scale and offset are those of least squares for the nearest codes, found by turns from the range of a
+    group; of what was found on the way that is kept which loses least, as it is stored.
+
+    Args:
+        group_size: columns that share a scale and an offset: 32, 64 or 128.
+        scale_dtype: ``"source"``, ``"F32"``, ``"BF16"`` or ``"F16"``; source means F32 for F16 and F64
+            sources.
+    """
+
+    name: ClassVar[str] = "awq_w4a16"
+    summary: ClassVar[str] = "4-bit codes, a scale and an offset in floats to a group of columns"
+    observes: ClassVar[bool] = False
+    options: ClassVar[Mapping[str, Constraint]] = {
+        "group_size": Constraint.among(32, 64, 128),
+        "scale_dtype": SCALE_DTYPES,
+    }
+
+    group_size: int = 64
+    scale_dtype: str = "source"
+
+    @classmethod
+    def variants(
+        cls,
+        options: Mapping[str, Any],
+        scale: str,
+        *,
+        groups: Collection[int] = (),
+        blocks: Collection[tuple[int, int]] = (),
+        rotations: Collection[int] = (1,),
+    ) -> Iterator[AwqW4A16]:
+        """Each group size."""
+        if scale not in KEPT:
+            return
+        for size in cls.options["group_size"].cases:
+            if not groups or size in groups:
+                yield cls(size, scale)
+
+    def meaning(self, spec: Spec) -> Hashable:
+        """Groups."""
+        return self.name, self.group_size
+
+    @property
+    def multiple(self) -> tuple[int, int]:
+        """Whole groups of columns."""
+        return 1, self.group_size
+
+    def parts(self, spec: Spec) -> tuple[Part, ...]:
+        """U8 codes ``[.., N, K / 2]``, scales and offsets ``[.., N, K / group_size]``."""
+        groups = (*spec.shape[:-1], spec.shape[-1] // self.group_size)
+        kept = stored_scale(self.scale_dtype, spec.dtype)
+        return (
+            Part("codes", Spec(DTYPES["U8"], (*spec.shape[:-1], spec.shape[-1] // 2))),
+            Part("scale", Spec(kept, groups)),
+            Part("offset", Spec(kept, groups)),
+        )
+
+    def grain(self, spec: Spec) -> int:
+        """One row."""
+        return 1
+
+    def prepare(self, dtype: DType) -> None:
+        """Compile what encoding tensors of this dtype needs, by encoding a small one."""
+        spec = Spec(dtype, (1, self.group_size))
+        for _ in self.encode(np.zeros(spec.shape, dtype.carrier), spec, 0, None, Scratch()):
+            pass
+
+    def encode(self, rows: Array, spec: Spec, start: int, stats: Any, scratch: Scratch) -> Iterator[Piece]:
+        """See :meth:`.core.scheme.Scheme.encode`."""
+        from ..numerics.affine import affine
+        from ..numerics.lanes import STORED
+        from ..numerics.rows import as_bits, reject
+
+        kept = stored_scale(self.scale_dtype, spec.dtype)
+        bits = as_bits(rows, spec.dtype, scratch).reshape(-1)
+        codes = scratch.take((len(rows), spec.columns // 2), np.uint8)
+        count = len(bits) // self.group_size
+        scales, offsets = (scratch.take((count,), np.float32) for _ in range(2))
+        line = scratch.take((self.group_size,), np.float32)
+        if not affine(bits, self.group_size, STORED[kept.name], line, codes.reshape(-1), scales, offsets):
+            raise reject(rows, spec.dtype)
+        fitting(rows, spec.dtype, scales, kept, 7.5)
+        at = start * (spec.columns // self.group_size) * kept.itemsize
+        yield Piece("codes", start * codes.shape[1], codes)
+        yield Piece("scale", at, narrowed(scales, kept, scratch))
+        yield Piece("offset", at, narrowed(offsets, kept, scratch))
+
+    def decode(self, parts: Mapping[str, Array], spec: Spec, start: int, stop: int, out: Array) -> None:
+        """See :meth:`.core.scheme.Scheme.decode`: product and sum, each rounded to float32."""
+        kept = stored_scale(self.scale_dtype, spec.dtype)
+        scales, offsets = (
+            widened(np.asarray(parts[role]), kept).reshape(spec.rows, -1, 1)[start:stop]
+            for role in ("scale", "offset")
+        )
+        np.subtract(unpacked(parts["codes"], stop - start, 4), np.float32(8), out=out, casting="unsafe")
+        groups = out.reshape(stop - start, -1, self.group_size)
+        groups *= scales
+        groups += offsets
