@@ -133,19 +133,20 @@ def rotated_with_zero(
 
 @kernel
 def rotated_nibbles(
-    rows: Any, size: int, unit: Any, line: Any, bits: Any, divisors: Any, codes: Any, scales: Any
-) -> bool:
+    rows: Any, size: int, unit: Any, line: Any, bits: Any,
+    divisors: Any, work: Any, codes: Any, scales: Any,
+) -> bool:  # fmt: skip
     """:func:`.nibbles.nibbles` of the turned rows, each a group with a float32 scale.
 
     Args:
         rows, size, unit, line, bits: see :func:`rotated_largest`; K a multiple of 32.
-        divisors: see :func:`.nibbles.nibbles`.
+        divisors, work: see :func:`.nibbles.nibbles`.
         codes: uint8 ``[R, K / 2]``, written.
         scales: float32 ``[R]``, written.
     """
     for i in range(rows.shape[0]):
         turn(rows[i], size, unit, line[0])
-        if not nibbles(bits[0], bits.shape[1], 0, divisors, codes[i], scales[i : i + 1]):
+        if not nibbles(bits[0], bits.shape[1], 0, divisors, work, codes[i], scales[i : i + 1]):
             return False
     return True
 

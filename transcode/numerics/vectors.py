@@ -230,7 +230,7 @@ def halves16(context: Any, row: Any, index: Any) -> Any:
     """Two numbers of a 1-D array from ``index`` on, one in lanes 0 to 7 of 16, one in the others."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _chosen(builder, _load(context, builder, signature, args, 2), [0] * 8 + [1] * 8)
+        return chosen(builder, _load(context, builder, signature, args, 2), [0] * 8 + [1] * 8)
 
     return vector_type.Vector(row.dtype, 16)(row, types.intp), generate
 

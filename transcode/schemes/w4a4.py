@@ -99,6 +99,7 @@ class W4A4(Base):
     def encode(self, rows: Array, spec: Spec, start: int, stats: Any, scratch: Scratch) -> Iterator[Piece]:
         """See :meth:`.core.scheme.Scheme.encode`."""
         from ..numerics.hadamard import rotated_nibbles, unit_of
+        from ..numerics.nibbles import work
         from ..numerics.rows import as_bits
 
         bits = as_bits(rows, spec.dtype, scratch)
@@ -106,7 +107,9 @@ class W4A4(Base):
         scales = scratch.take((len(rows),), np.float32)
         line, words = line_of(spec.columns)
         divisors = np.array(DIVISORS[self.optimize], np.float32)
-        if not rotated_nibbles(bits, self.rotate, unit_of(self.rotate), line, words, divisors, codes, scales):
+        room = work(spec.columns, len(divisors), scratch)
+        unit = unit_of(self.rotate)
+        if not rotated_nibbles(bits, self.rotate, unit, line, words, divisors, room, codes, scales):
             raise rejected(rows, spec.dtype, self.rotate)
         yield Piece("codes", start * codes.shape[1], codes)
         yield Piece("scale", start * 4, scales)
