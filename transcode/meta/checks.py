@@ -15,6 +15,7 @@ from ..consumers.validation import validate as check
 from ..containers.compare import Change, View, compare_data, compare_metadata, compare_tensors, look
 from ..core import arguments
 from ..core.shown import Overview, Shown, Table
+from ..core.typed import whole
 from ..core.text import count
 from ..errors import FormatError, PlanError, TranscodeError
 
@@ -45,9 +46,9 @@ def get(
     """
     metadata = look(arguments.path("meta.get", path), lenient=True).metadata
     if key is None:
-        return {name: str(value) for name, value in metadata.items()}
+        return {name: str(whole(value)) for name, value in metadata.items()}
     value = metadata.get(arguments.text("meta.get: key", key))
-    return default if value is None else str(value)
+    return default if value is None else str(whole(value))
 
 
 def changes_json(changes: Iterable[Change]) -> dict[str, Any]:
