@@ -94,6 +94,9 @@ class Scheme(Encoding, Protocol):
     def refuses(self, spec: Spec) -> str | None:
         """Why a tensor of these facts cannot be encoded, or None."""
 
+    def undecodable(self, spec: Spec) -> str | None:
+        """Why no file holds a tensor of these facts so, or None."""
+
     def grain(self, spec: Spec) -> int:
         """Rows are encoded in multiples of this."""
 

@@ -123,6 +123,10 @@ class Base:
                 return f"{length} {what} are not a multiple of {multiple}"
         return None
 
+    def undecodable(self, spec: Spec) -> str | None:
+        """What cannot be encoded."""
+        return self.refuses(spec)
+
     def observe(self, rows: Array, dtype: DType) -> float:
         """Largest magnitude among rows, in float32. Raises ``NonFinite``."""
         from ..numerics.rows import peak
