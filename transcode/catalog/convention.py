@@ -333,10 +333,10 @@ class Convention:
         """Names of the quantized tensors, each with the parts of the schemes that would spell it so."""
         readings: dict[str, list[Mapping[str, PartRule]]] = {}
         blocks = {name for name in stored if dtypes.get(name) in BLOCKS}
-        for rule, parts in ((rule, parts) for rule in self.schemes.values() for parts in rule.readings):
+        for scheme, parts in ((one.scheme, parts) for one in self.schemes.values() for parts in one.readings):
             codes = parts["codes"].name
             if list(parts) == ["codes"] and codes.text == "{name}":  # blocks, which hold their scales
-                wanted = rule.scheme.rpartition("ggml_")[2].upper()
+                wanted = scheme.rpartition("ggml_")[2].upper()
                 readings.update({name: [parts] for name in blocks if dtypes[name] == wanted})
                 continue
             companions = [part.name for role, part in parts.items() if role != "codes"]

@@ -165,7 +165,7 @@ def look(path: str | PathLike[str], *, lenient: bool = False) -> View:
 
 
 def _heading(path: Path, lenient: bool) -> Heading:
-    """What stands at the front of a file, by the format that its name stands for; safetensors where by none."""
+    """What stands at the front of a file, by the format that its name stands for, or else of safetensors."""
     place = locate(path)
     if not isinstance(place, File):
         raise FormatError("is a folder", file=path)
@@ -227,7 +227,7 @@ def compare_metadata(a: Mapping[str, str], b: Mapping[str, str]) -> list[Change]
 
 
 def _retyped(key: str, left: Typed, right: Typed) -> Change:
-    """A change between values that differ by type or bytes: of long arrays only where they begin to differ."""
+    """A change between values that differ by type or bytes: of arrays only where they begin to differ."""
     if left.kind != right.kind:
         return Change(key, f"{left.kind} {left}", f"{right.kind} {right}")
     a, b = open_json(whole(left)), open_json(whole(right))

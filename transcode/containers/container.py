@@ -73,12 +73,12 @@ class Split(NamedTuple):
 
     Attributes:
         number: which, from 0.
-        count: of how many.
+        of: how many there are.
         tensors: stored in all of them.
     """
 
     number: int
-    count: int
+    of: int
     tensors: int
 
 

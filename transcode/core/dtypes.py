@@ -1,4 +1,4 @@
-"""The dtypes of stored tensors, under safetensors' names, and those of GGUF whose elements are stored in blocks.
+"""The dtypes of stored tensors, under safetensors' names, and those of GGUF that are stored in blocks.
 
 Names and widths are those of the reference serializer (``safetensors/src/tensor.rs``, enum ``Dtype``), and of
 ggml (``ggml-common.h``; ``GGML_QUANT_SIZES`` of the ``gguf`` package).

@@ -15,8 +15,8 @@ from ..consumers.validation import validate as check
 from ..containers.compare import Change, View, compare_data, compare_metadata, compare_tensors, look
 from ..core import arguments
 from ..core.shown import Overview, Shown, Table
-from ..core.typed import whole
 from ..core.text import count
+from ..core.typed import whole
 from ..errors import FormatError, PlanError, TranscodeError
 
 __all__ = ["Difference", "Validation", "changes_json", "diff", "get", "validate"]

@@ -17,7 +17,17 @@ from ..core.scheme import Scheme
 from ..errors import RecipeError
 from .meant import Meant, meant
 
-__all__ = ["CALIBRATED", "DECODED", "SCHEMES", "block", "decoder", "describe", "make", "refuse_idle", "unknown"]
+__all__ = [
+    "CALIBRATED",
+    "DECODED",
+    "SCHEMES",
+    "block",
+    "decoder",
+    "describe",
+    "make",
+    "refuse_idle",
+    "unknown",
+]
 
 
 class Table(Mapping[str, type[Any]]):
@@ -104,12 +114,12 @@ DECODED: Mapping[str, type[Any]] = Table(
 def decoder(name: str) -> type[Any] | None:
     """The scheme of a name, also where it is only decoded; None where it is none that decodes."""
     table = SCHEMES if name in SCHEMES else DECODED
-    return table[name] if name in table else None
+    return table.get(name, None)
 
 
 def block(name: str) -> DType | None:
-    """The dtype of the blocks that a scheme stores a tensor as; None where it stores parts. Loads no scheme."""
-    return BLOCKS.get(name.removeprefix(_GGML).upper()) if name in DECODED or name.startswith(_GGML) else None
+    """The dtype of the blocks that a scheme stores a tensor as, or None; loads no scheme."""
+    return None if f"{_GGML}{name}" in DECODED else BLOCKS.get(name.removeprefix(_GGML).upper())
 
 
 _GGML = "ggml_"

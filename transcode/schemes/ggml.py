@@ -16,17 +16,6 @@ from ..core.spec import Part, Spec
 from .base import Array, Base
 
 __all__ = [
-    "Iq1M",
-    "Iq1S",
-    "Iq2S",
-    "Iq2Xs",
-    "Iq2Xxs",
-    "Iq3S",
-    "Iq3Xxs",
-    "Iq4Nl",
-    "Iq4Xs",
-    "Mxfp4",
-    "Nvfp4",
     "Q1",
     "Q2K",
     "Q3K",
@@ -38,9 +27,20 @@ __all__ = [
     "Q5_1",
     "Q6K",
     "Q8_0",
+    "Blocks",
+    "Iq1M",
+    "Iq1S",
+    "Iq2S",
+    "Iq2Xs",
+    "Iq2Xxs",
+    "Iq3S",
+    "Iq3Xxs",
+    "Iq4Nl",
+    "Iq4Xs",
+    "Mxfp4",
+    "Nvfp4",
     "Tq1",
     "Tq2",
-    "Blocks",
 ]
 
 
@@ -305,4 +305,3 @@ class Iq3S(Blocks):
     name: ClassVar[str] = "iq3_s"
     summary: ClassVar[str] = "GGUF: 4 columns to a code book of 512"
     stored: ClassVar[str] = "IQ3_S"
-

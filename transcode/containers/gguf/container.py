@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # commands that look at metadata alone do without
 __all__ = ["Gguf"]
 
 _OF_FILE = ("split.", header.ORIG_SHAPE)
-"""Beginnings of keys that say how tensors lie in the file, which tensors themselves say once they are read."""
+"""Beginnings of keys that say how tensors lie in the file, which these themselves say once they are read."""
 
 
 class Gguf(Writable):

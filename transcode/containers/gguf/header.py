@@ -1,8 +1,8 @@
 """The header of a GGUF file, parsed as strictly as ggml does (``gguf.cpp``), and where more strictly.
 
-Layout (``ggml/docs/gguf.md``, versions 2 and 3): magic, version, numbers of tensors and of keys; keys with typed
-values; name, lengths (innermost first), type and offset of each tensor; padding; the data section, in which each
-tensor begins at a multiple of ``general.alignment`` and nothing but that padding lies between two.
+Layout (``ggml/docs/gguf.md``, versions 2 and 3): magic, version, numbers of tensors and of keys; keys with
+typed values; name, lengths (innermost first), type and offset of each tensor; padding; the data section, in
+which each tensor begins at a multiple of ``general.alignment`` and nothing but that padding lies between two.
 """
 
 from __future__ import annotations
@@ -20,7 +20,17 @@ from ...errors import FormatError
 from . import values
 from .types import GONE, TYPES
 
-__all__ = ["ALIGNMENT", "DEFAULT_ALIGNMENT", "MAGIC", "MAX_HEADER", "MOST_KEYS", "ORIG_SHAPE", "Entry", "Header", "read"]
+__all__ = [
+    "ALIGNMENT",
+    "DEFAULT_ALIGNMENT",
+    "MAGIC",
+    "MAX_HEADER",
+    "MOST_KEYS",
+    "ORIG_SHAPE",
+    "Entry",
+    "Header",
+    "read",
+]
 
 MAGIC = b"GGUF"
 ALIGNMENT = "general.alignment"
@@ -150,7 +160,11 @@ class _Reader:
         if number * least > self.size or number > most:
             self.wrong(
                 f"claims {number} {what}, more than"
-                + (f" a file of {self.size} bytes holds" if number * least > self.size else f" the {most} that are read")
+                + (
+                    f" a file of {self.size} bytes holds"
+                    if number * least > self.size
+                    else f" the {most} that are read"
+                )
             )
         return number
 
@@ -251,7 +265,9 @@ class _Reader:
         number = self.take("I", f"tensor {name!r:.80}")
         offset = self.take("Q", f"tensor {name!r:.80}")
         if number not in TYPES:
-            gone = f" ({GONE[number]}), which ggml has taken out" if number in GONE else ", which is not known"
+            gone = (
+                f" ({GONE[number]}), which ggml has taken out" if number in GONE else ", which is not known"
+            )
             self.wrong(f"is of type {number}{gone}", tensor=name)
         dtype = TYPES[number]
         if prod(length or 1 for length in lengths) * dtype.bits >= _LIMIT:

@@ -40,4 +40,6 @@ class Swapped(Expr):
             raw = piece.data.reshape(-1).view(np.uint8).reshape(-1, len(self.order))
             out = context.take(raw.shape, np.uint8)
             np.take(raw, np.array(self.order), axis=1, out=out, mode="clip")
-            yield Piece(piece.role, piece.offset, out.reshape(-1).view(piece.data.dtype).reshape(piece.data.shape))
+            yield Piece(
+                piece.role, piece.offset, out.reshape(-1).view(piece.data.dtype).reshape(piece.data.shape)
+            )

@@ -1,4 +1,4 @@
-"""Types of tensors by their numbers (``ggml.h``, enum ``ggml_type``), and what of their bytes has an order."""
+"""Types of tensors by their numbers (``ggml.h``, enum ``ggml_type``), and the order of their bytes."""
 
 from __future__ import annotations
 

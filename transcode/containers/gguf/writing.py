@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import struct
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
 
 from ...core.output import Place, PlannedFile, Stored, Unit
@@ -71,7 +71,9 @@ def adopt(metadata: Mapping[str, str], parts: Sequence[Stored]) -> Adopted:
     if FILE_TYPE not in adopted and most in _FILE_TYPES:
         said = metadata.get(FILE_TYPE)
         same = isinstance(said, Typed) and said.kind == "uint32" and _MIXES.get(int(said)) == most
-        adopted[FILE_TYPE] = said if said is not None and same else values.make("uint32", str(_FILE_TYPES[most]))
+        adopted[FILE_TYPE] = (
+            said if said is not None and same else values.make("uint32", str(_FILE_TYPES[most]))
+        )
     if any(part.spec.dtype.elements > 1 for part in parts):
         adopted.setdefault(QUANTIZATION_VERSION, values.make("uint32", _QUANTIZATION_VERSION))
     warnings = []
@@ -89,8 +91,8 @@ def adopt(metadata: Mapping[str, str], parts: Sequence[Stored]) -> Adopted:
     deep = [part.name for part in parts if len(part.spec.shape) > 4]
     if deep:
         warnings.append(
-            f"GGUF: {len(deep)} tensors have more than the 4 dimensions that llama.cpp and stable-diffusion.cpp"
-            f" take ({deep[0]:.100} ...); ComfyUI-GGUF and Diffusers take them"
+            f"GGUF: {len(deep)} tensors have more than the 4 dimensions that llama.cpp and"
+            f" stable-diffusion.cpp take ({deep[0]:.100} ...); ComfyUI-GGUF and Diffusers take them"
         )
     return Adopted(adopted, warnings=tuple(warnings))
 
@@ -116,7 +118,7 @@ def lay_out(
                 file=file,
                 hint=f"cut it otherwise: {called('layout', 'chunked')}, {called('convention', 'gguf')}",
             )
-        metadata = {**(metadata if split.number == 0 else {}), **_of_split(split, metadata)}
+        metadata = {**(metadata if split.number == 0 else {}), **dict(_of_split(split, metadata))}
     parts = [(part, unit.tensor) for unit in units for part in unit.stored]
     for part, _ in parts:
         _check_part(part, file)
@@ -139,9 +141,9 @@ def lay_out(
     return PlannedFile(name, front, tuple(places), bytes(-at % alignment))
 
 
-def _of_split(split: Split, metadata: Mapping[str, str]) -> Iterable[tuple[str, Typed]]:
+def _of_split(split: Split, metadata: Mapping[str, str]) -> Iterator[tuple[str, Typed]]:
     yield "split.no", values.make("uint16", str(split.number))
-    yield "split.count", values.make("uint16", str(split.count))
+    yield "split.count", values.make("uint16", str(split.of))
     yield "split.tensors.count", values.make("int32", str(split.tensors))
     if isinstance(alignment := metadata.get(ALIGNMENT), Typed):
         yield ALIGNMENT, alignment

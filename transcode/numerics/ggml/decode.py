@@ -1,7 +1,7 @@
 """Blocks of 32 elements, ternary blocks and the 4-bit floats back to float32.
 
-All take blocks, uint8 ``[n, bytes]``, and write values, float32 ``[n, elements]``. Products are rounded as the
-reference rounds them, one after the other.
+All take blocks, uint8 ``[n, bytes]``, and write values, float32 ``[n, elements]``. Products are rounded one
+after the other, as the reference rounds them.
 """
 
 from __future__ import annotations

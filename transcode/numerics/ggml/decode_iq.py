@@ -47,7 +47,15 @@ def iq2_xxs(blocks: Any, grid: Any, out: Any) -> None:
             rest = np.int64(word(block, 2 + 8 * s + 4))
             scale = d * (_HALF + _F(_I(rest >> 28))) * _QUARTER
             for k in range(4):
-                put(values, s * 32 + k * 8, scale, grid, block[2 + 8 * s + k], even((rest >> (7 * k)) & 127), 0)
+                put(
+                    values,
+                    s * 32 + k * 8,
+                    scale,
+                    grid,
+                    block[2 + 8 * s + k],
+                    even((rest >> (7 * k)) & 127),
+                    0,
+                )
 
 
 @kernel

@@ -82,7 +82,9 @@ def q6_k(blocks: Any, out: Any) -> None:
             part = (s % 8) // 2
             low, high = (s // 8) * 64 + (part % 2) * 32 + (s % 2) * 16, 128 + (s // 8) * 32 + (s % 2) * 16
             for j in range(16):
-                code = ((block[low + j] >> (4 * (part // 2))) & 15) | (((block[high + j] >> (2 * part)) & 3) << 4)
+                code = ((block[low + j] >> (4 * (part // 2))) & 15) | (
+                    ((block[high + j] >> (2 * part)) & 3) << 4
+                )
                 values[s * 16 + j] = scale * _F(_I(code - 32))
 
 

@@ -29,9 +29,15 @@ class _Way(NamedTuple):
 
 
 DECODED: Mapping[str, _Way] = {
-    **{name: _Way("decode", name.lower()) for name in ("Q1_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "TQ1_0", "TQ2_0")},
+    **{
+        name: _Way("decode", name.lower())
+        for name in ("Q1_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "TQ1_0", "TQ2_0")
+    },
     **{name: _Way("decode_k", name.lower()) for name in ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K")},
-    **{name: _Way("decode_iq", name.lower(), book=name) for name in ("IQ1_S", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S")},
+    **{
+        name: _Way("decode_iq", name.lower(), book=name)
+        for name in ("IQ1_S", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S")
+    },
     "IQ1_M": _Way("decode_iq", "iq1_m", book="IQ1_S"),
     "IQ4_NL": _Way("decode", "table4", IQ4_VALUES),
     "IQ4_XS": _Way("decode_k", "iq4_xs", IQ4_VALUES),
