@@ -63,11 +63,13 @@ OPTIONS: Mapping[str, Names] = {
     "from_convention": Names("--from-convention {}", "open(convention={})", "source: {{convention: {}}}"),
     "from_scheme": Names("--from-scheme {}", "open(scheme={})", "source: {{scheme: {}}}"),
     "include": Names("--include {}", "include={}", "include: {}"),
+    "layout": Names("--layout {}", "layout={}", "layout: {}"),
     "measure": Names("--measure", "measure=True", "measure: true"),
     "memory": Names("--memory {}", "memory={}", "memory: {}"),
     "merge": Names(
         "transcode run MODEL DST --lora FILE --scheme ...", "open(MODEL) | lora(FILE) | quantize(...)"
     ),
+    "metadata": Names("--metadata {}", "metadata={}", "metadata: {}"),
     "model": Names("--model {}", "model={}", "model: {}"),
     "model_class": Names("--model-class {}", "model_class={}"),
     "model_path": Names("--model-path {}", "model_path={}"),

@@ -331,7 +331,7 @@ def _lengths(value: Typed) -> tuple[int, ...] | None:
     """The shape that an array of integers is; None for anything else."""
     import json
 
-    if value.kind.removeprefix("array of ") not in ("int32", "uint32", "int64", "uint64"):
+    if value.kind not in (f"array of {kind}" for kind in ("int32", "uint32", "int64", "uint64")):
         return None
     lengths = tuple(json.loads(whole(value)))
     return lengths if len(lengths) <= _MOST_DIMENSIONS and all(length >= 0 for length in lengths) else None
