@@ -6,12 +6,84 @@ from typing import Any
 
 import numpy as np
 
-from ..jit import lane
-from ..lanes import real, widen
+from ..deferred import ir, types
+from ..jit import instruction, lane
+from ..lanes import bits, larger, real, widen
 
-__all__ = ["float16", "half", "min_k", "power", "scale_k", "ue4m3", "word"]
+__all__ = [
+    "away",
+    "first_peak",
+    "fits",
+    "float16",
+    "half",
+    "min_k",
+    "narrow",
+    "peak_of",
+    "power",
+    "put_half",
+    "scale_k",
+    "ue4m3",
+    "word",
+]
 
 _U = np.uint32
+
+
+_INF = np.float32(np.inf)
+_HALF = np.float32(0.5)
+_BEYOND = np.float32(65520)
+"""The least value that F16 has no number for."""
+
+
+@instruction
+def narrow(context: Any, x: Any) -> Any:
+    """The bits of the F16 nearest to a float32, ties to even, as int16."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.bitcast(builder.fptrunc(args[0], ir.HalfType()), ir.IntType(16))
+
+    return types.int16(types.float32), generate
+
+
+@lane
+def fits(x: Any) -> Any:
+    """Whether F16 has a finite number for a float32."""
+    return -_BEYOND < x < _BEYOND
+
+
+@lane
+def put_half(block: Any, at: Any, x: Any) -> Any:
+    """Write a float32 as F16."""
+    code = np.uint16(narrow(x))
+    block[at] = np.uint8(code)
+    block[at + 1] = np.uint8(code >> np.uint16(8))
+
+
+@lane
+def peak_of(row: Any, start: Any, count: Any) -> Any:
+    """Largest magnitude of some values; infinity or NaN where one of them is."""
+    peak = _U(0)
+    for j in range(count):
+        peak = larger(peak, bits(row[start + j]))
+    return real(peak)
+
+
+@lane
+def first_peak(row: Any, start: Any, count: Any, peak: Any) -> Any:
+    """The first value of some that has the largest magnitude of them; 0 where all are."""
+    if peak > np.float32(0):
+        for j in range(count):
+            if abs(row[start + j]) == peak:
+                return row[start + j]
+    return np.float32(0)
+
+
+@lane
+def away(x: Any) -> Any:
+    """A float32 rounded to an integer, halves away from zero, as int32."""
+    whole = np.int32(x)
+    rest = x - np.float32(whole)
+    return np.int32(whole + np.int32(rest >= _HALF) - np.int32(rest <= -_HALF))
 
 
 @lane
