@@ -23,11 +23,13 @@ __all__ = [
     "columns32",
     "constant",
     "fused",
+    "get16",
     "pack4",
     "pack6",
     "pack8",
     "peak16",
     "peak32",
+    "put16",
     "shaped",
     "total",
     "values16",
@@ -211,6 +213,30 @@ def _pack(width: int) -> Callable[..., Any]:
         return types.void(out, types.intp, even, odd), generate
 
     return instruction(pack)
+
+
+@instruction
+def get16(context: Any, row: Any, index: Any) -> Any:
+    """Sixteen float32 of a 1-D array of them from ``index`` on."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        array, index = args
+        vector = ir.VectorType(ir.FloatType(), 16)
+        return builder.load(_start(context, builder, signature.args[0], array, index, vector), align=4)
+
+    return vector_type.Vector(types.float32, 16)(row, types.intp), generate
+
+
+@instruction
+def put16(context: Any, out: Any, index: Any, x: Any) -> Any:
+    """Write sixteen float32 to a 1-D array of them from ``index`` on."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        out, index, x = args
+        builder.store(x, _start(context, builder, signature.args[0], out, index, x.type), align=4)
+        return context.get_dummy_value()
+
+    return types.void(out, types.intp, x), generate
 
 
 peak16, peak32 = _peak(16), _peak(32)
