@@ -67,21 +67,6 @@ SCHEMES: Mapping[str, type[Any]] = Table(
         "mxfp4": "mx:Mxfp4",
         "nvfp4": "nvfp4:Nvfp4",
         "int4": "int4:Int4",
-    }
-)
-"""Every scheme by its name in recipes."""
-
-CALIBRATED: Mapping[str, type[Any]] = Table(
-    {
-        "svdq_int4": "svdquant:SvdqInt4",
-        "svdq_fp4": "svdquant:SvdqFp4",
-        "w4a16": "svdquant:W4A16",
-    }
-)
-"""Every encoding that comes from a calibration alone, by its name in conventions."""
-
-DECODED: Mapping[str, type[Any]] = Table(
-    {
         "q1_0": "ggml:Q1",
         "q4_0": "ggml:Q4_0",
         "q4_1": "ggml:Q4_1",
@@ -99,6 +84,21 @@ DECODED: Mapping[str, type[Any]] = Table(
         "tq2_0": "ggml:Tq2",
         "ggml_mxfp4": "ggml:Mxfp4",
         "ggml_nvfp4": "ggml:Nvfp4",
+    }
+)
+"""Every scheme by its name in recipes."""
+
+CALIBRATED: Mapping[str, type[Any]] = Table(
+    {
+        "svdq_int4": "svdquant:SvdqInt4",
+        "svdq_fp4": "svdquant:SvdqFp4",
+        "w4a16": "svdquant:W4A16",
+    }
+)
+"""Every encoding that comes from a calibration alone, by its name in conventions."""
+
+DECODED: Mapping[str, type[Any]] = Table(
+    {
         "iq1_s": "ggml:Iq1S",
         "iq1_m": "ggml:Iq1M",
         "iq2_xxs": "ggml:Iq2Xxs",
@@ -119,7 +119,7 @@ def decoder(name: str) -> type[Any] | None:
 
 def block(name: str) -> DType | None:
     """The dtype of the blocks that a scheme stores a tensor as, or None; loads no scheme."""
-    return None if f"{_GGML}{name}" in DECODED else BLOCKS.get(name.removeprefix(_GGML).upper())
+    return None if f"{_GGML}{name}" in SCHEMES else BLOCKS.get(name.removeprefix(_GGML).upper())
 
 
 _GGML = "ggml_"

@@ -5,13 +5,17 @@ A tensor is a line of blocks; rows are whole blocks, but for tensors that a file
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import ClassVar
 
+import numpy as np
+
 from ..core.constraint import Constraint
 from ..core.dtypes import BLOCKS, FLOATS, DType
+from ..core.expr import Piece
+from ..core.scratch import Scratch
 from ..core.spec import Part, Spec
 from .base import Array, Base
 
@@ -28,6 +32,7 @@ __all__ = [
     "Q6K",
     "Q8_0",
     "Blocks",
+    "Encoded",
     "Iq1M",
     "Iq1S",
     "Iq2S",
@@ -91,8 +96,51 @@ class Blocks(Base):
         decode(self.stored, parts["codes"], out)
 
 
+class Encoded(Blocks):
+    """Those that are made here, too, to the bit as ggml's reference quantizers make them.
+
+    Values that are not finite are refused, and so are those that need a scale beyond F16, where ggml itself
+    stores infinity.
+    """
+
+    def prepare(self, dtype: DType) -> None:
+        """Compile what encoding tensors of this dtype needs, by encoding a small one."""
+        spec = Spec(dtype, (1, self.dtype.elements))
+        for _ in self.encode(np.zeros(spec.shape, dtype.carrier), spec, 0, None, Scratch()):
+            pass
+
+    def encode(
+        self, rows: Array, spec: Spec, start: int, stats: float | None, scratch: Scratch
+    ) -> Iterator[Piece]:
+        """See :meth:`.core.scheme.Scheme.encode`."""
+        from ..numerics import NonFinite, Overflow
+        from ..numerics.convert import expand
+        from ..numerics.ggml.table import encode
+        from ..numerics.rows import as_bits, as_float64, reject
+
+        values = bits = as_bits(rows, spec.dtype, scratch)
+        if bits.dtype == np.uint32:
+            values = bits.view(np.float32)
+        else:
+            values = scratch.take(rows.shape, np.float32)
+            expand(bits, values)
+            values.setflags(write=False)
+        elements, size = self.dtype.elements, self.dtype.bits // 8
+        blocks = scratch.take((values.size // elements, size), np.uint8)
+        bad = encode(self.stored, values, blocks, scratch)
+        if bad >= 0:
+            row, column = divmod(bad * elements, rows.shape[1])
+            exact = as_float64(rows[row : row + 1], spec.dtype)[0, column : column + elements]
+            if not np.isfinite(values[row, column : column + elements]).all():
+                error: NonFinite = reject(rows[row : row + 1], spec.dtype)
+                raise NonFinite(row, error.column, error.value)
+            largest = int(np.argmax(np.abs(exact)))
+            raise Overflow(row, column + largest, float(exact[largest]))
+        yield Piece("codes", spec.row_offset(start) // spec.dtype.itemsize // elements * size, blocks)
+
+
 @dataclass(frozen=True)
-class Q1(Blocks):
+class Q1(Encoded):
     """Blocks of Q1_0."""
 
     name: ClassVar[str] = "q1_0"
@@ -101,7 +149,7 @@ class Q1(Blocks):
 
 
 @dataclass(frozen=True)
-class Q4_0(Blocks):
+class Q4_0(Encoded):
     """Blocks of Q4_0."""
 
     name: ClassVar[str] = "q4_0"
@@ -110,7 +158,7 @@ class Q4_0(Blocks):
 
 
 @dataclass(frozen=True)
-class Q4_1(Blocks):
+class Q4_1(Encoded):
     """Blocks of Q4_1."""
 
     name: ClassVar[str] = "q4_1"
@@ -119,7 +167,7 @@ class Q4_1(Blocks):
 
 
 @dataclass(frozen=True)
-class Q5_0(Blocks):
+class Q5_0(Encoded):
     """Blocks of Q5_0."""
 
     name: ClassVar[str] = "q5_0"
@@ -128,7 +176,7 @@ class Q5_0(Blocks):
 
 
 @dataclass(frozen=True)
-class Q5_1(Blocks):
+class Q5_1(Encoded):
     """Blocks of Q5_1."""
 
     name: ClassVar[str] = "q5_1"
@@ -137,7 +185,7 @@ class Q5_1(Blocks):
 
 
 @dataclass(frozen=True)
-class Q8_0(Blocks):
+class Q8_0(Encoded):
     """Blocks of Q8_0."""
 
     name: ClassVar[str] = "q8_0"
@@ -146,7 +194,7 @@ class Q8_0(Blocks):
 
 
 @dataclass(frozen=True)
-class Q2K(Blocks):
+class Q2K(Encoded):
     """Blocks of Q2_K."""
 
     name: ClassVar[str] = "q2_k"
@@ -155,7 +203,7 @@ class Q2K(Blocks):
 
 
 @dataclass(frozen=True)
-class Q3K(Blocks):
+class Q3K(Encoded):
     """Blocks of Q3_K."""
 
     name: ClassVar[str] = "q3_k"
@@ -164,7 +212,7 @@ class Q3K(Blocks):
 
 
 @dataclass(frozen=True)
-class Q4K(Blocks):
+class Q4K(Encoded):
     """Blocks of Q4_K."""
 
     name: ClassVar[str] = "q4_k"
@@ -173,7 +221,7 @@ class Q4K(Blocks):
 
 
 @dataclass(frozen=True)
-class Q5K(Blocks):
+class Q5K(Encoded):
     """Blocks of Q5_K."""
 
     name: ClassVar[str] = "q5_k"
@@ -182,7 +230,7 @@ class Q5K(Blocks):
 
 
 @dataclass(frozen=True)
-class Q6K(Blocks):
+class Q6K(Encoded):
     """Blocks of Q6_K."""
 
     name: ClassVar[str] = "q6_k"
@@ -191,7 +239,7 @@ class Q6K(Blocks):
 
 
 @dataclass(frozen=True)
-class Iq4Nl(Blocks):
+class Iq4Nl(Encoded):
     """Blocks of IQ4_NL."""
 
     name: ClassVar[str] = "iq4_nl"
@@ -200,7 +248,7 @@ class Iq4Nl(Blocks):
 
 
 @dataclass(frozen=True)
-class Iq4Xs(Blocks):
+class Iq4Xs(Encoded):
     """Blocks of IQ4_XS."""
 
     name: ClassVar[str] = "iq4_xs"
@@ -209,7 +257,7 @@ class Iq4Xs(Blocks):
 
 
 @dataclass(frozen=True)
-class Tq1(Blocks):
+class Tq1(Encoded):
     """Blocks of TQ1_0."""
 
     name: ClassVar[str] = "tq1_0"
@@ -218,7 +266,7 @@ class Tq1(Blocks):
 
 
 @dataclass(frozen=True)
-class Tq2(Blocks):
+class Tq2(Encoded):
     """Blocks of TQ2_0."""
 
     name: ClassVar[str] = "tq2_0"
@@ -227,7 +275,7 @@ class Tq2(Blocks):
 
 
 @dataclass(frozen=True)
-class Mxfp4(Blocks):
+class Mxfp4(Encoded):
     """Blocks of MXFP4."""
 
     name: ClassVar[str] = "ggml_mxfp4"
@@ -236,7 +284,7 @@ class Mxfp4(Blocks):
 
 
 @dataclass(frozen=True)
-class Nvfp4(Blocks):
+class Nvfp4(Encoded):
     """Blocks of NVFP4."""
 
     name: ClassVar[str] = "ggml_nvfp4"
