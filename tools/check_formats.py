@@ -50,8 +50,9 @@ def _family(name: str) -> Iterator[str]:
 
 def _convention(name: str) -> Iterator[str]:
     for scheme, rule in catalog.convention(name).schemes.items():
-        if scheme in schemes.CALIBRATED:
-            parts = schemes.CALIBRATED[scheme]().parts(_MATRIX)
+        if scheme in schemes.CALIBRATED or scheme in schemes.DECODED:
+            table = schemes.CALIBRATED if scheme in schemes.CALIBRATED else schemes.DECODED
+            parts = table[scheme]().parts(_MATRIX)
             for role in (part.role for part in parts if part.role not in rule.parts):
                 yield f"{scheme} has no name for its part {role!r}"
             yield from _stored(rule, parts)

@@ -63,6 +63,7 @@ OPTIONS: Mapping[str, Names] = {
     "from_convention": Names("--from-convention {}", "open(convention={})", "source: {{convention: {}}}"),
     "from_scheme": Names("--from-scheme {}", "open(scheme={})", "source: {{scheme: {}}}"),
     "include": Names("--include {}", "include={}", "include: {}"),
+    "layout": Names("--layout {}", "layout={}", "layout: {}"),
     "measure": Names("--measure", "measure=True", "measure: true"),
     "metadata": Names("--metadata {}=...", "metadata={{{}: ...}}", "metadata: {{{}: ...}}"),
     "memory": Names("--memory {}", "memory={}", "memory: {}"),

@@ -166,6 +166,84 @@ def _headers(st: Any, root: Path) -> tuple[Strategy, Read]:
     return table, read
 
 
+def _gguf(st: Any, root: Path) -> tuple[Strategy, Read]:
+    """Headers of GGUF whose offsets mostly follow from their shapes; values of every type, and some of none."""
+    blocks = {0: (1, 4), 1: (1, 2), 2: (32, 18), 8: (32, 34), 12: (256, 144), 24: (1, 1), 27: (1, 8)}
+    huge = st.sampled_from([2**31, 2**32, 2**63, 2**64 - 1])
+    name = st.text(max_size=6) | st.sampled_from(["w", "comfy.gguf.orig_shape.w", "general.alignment"])
+    scalar = st.tuples(st.sampled_from("BbHhIif?QqdX"), st.integers(-2, 300) | huge)
+    items = st.tuples(st.integers(0, 14), st.integers(0, 3) | huge, st.binary(max_size=24))
+    held = scalar | st.binary(max_size=12) | items
+    shape = st.lists(st.sampled_from([0, 1, 2, 3, 32, 64, 256]) | huge, max_size=5)
+    kind = st.sampled_from([*blocks, 31, 99])
+    shift = st.sampled_from([0] * 12 + [1, 32, 2**63])
+    tensor = st.tuples(name, kind, shape, shift)
+    whole = st.tuples(
+        st.lists(tensor, max_size=4), st.dictionaries(name, held, max_size=4), st.sampled_from("<<<>"),
+        st.sampled_from([0] * 9 + [1, 2**40]), st.sampled_from([2, 3, 3, 3, 1, 9]), st.integers(-3, 70),
+    )  # fmt: skip
+    numbers = {
+        "B": 0,
+        "b": 1,
+        "H": 2,
+        "h": 3,
+        "I": 4,
+        "i": 5,
+        "f": 6,
+        "?": 7,
+        "Q": 10,
+        "q": 11,
+        "d": 12,
+        "X": 13,
+    }
+    from transcode.containers.source import open_source
+    from transcode.core.typed import whole as whole_text
+
+    path = root / "m.gguf"
+
+    def read(example: Any) -> str:
+        tensors, metadata, order, more, version, end = example
+        raw = b"GGUF" + struct.pack(f"{order}IQQ", version, len(tensors) + more, len(metadata))
+
+        def text(value: bytes) -> bytes:
+            return struct.pack(f"{order}Q", len(value)) + value
+
+        for key, value in metadata.items():
+            raw += text(key.encode())
+            if isinstance(value, bytes):
+                raw += struct.pack(f"{order}I", 8) + text(value)
+            elif isinstance(value[0], str):
+                code, number = value
+                wide = {"B": 8, "b": 8, "?": 1, "H": 16, "h": 16, "I": 32, "i": 32}.get(code, 64)
+                number = abs(number) % (1 << (wide - (code.islower() and code not in "fd")))
+                raw += struct.pack(f"{order}I{'Q' if code == 'X' else code}", numbers[code], number)
+            else:
+                raw += struct.pack(f"{order}IIQ", 9, value[0], value[1]) + value[2]
+        at = 0
+        for called, number, shape, shift in tensors:
+            raw += text(called.encode()) + struct.pack(f"{order}I{len(shape)}Q", len(shape), *shape)
+            raw += struct.pack(f"{order}IQ", number, (at + shift) % 2**64)
+            elements, size = blocks.get(number, (1, 1))
+            for length in shape:
+                size *= length
+            at += size // elements
+            at += -at % 32
+            at = at if at < 1 << 16 else 0
+        path.write_bytes(raw + bytes(max(-len(raw) % 32 + at + min(end, 0), 0)))
+
+        def look() -> None:
+            with open_source(path) as source:
+                for one in source.tensors:
+                    if one.numpy().nbytes != one.spec.nbytes:
+                        raise AssertionError(f"{one.name} {one.spec} does not have its bytes")
+                for value in source.metadata.values():
+                    whole_text(value)
+
+        return _said(look)
+
+    return whole, read
+
+
 def _pickles(st: Any, root: Path) -> tuple[Strategy, Read]:
     """Programs of opcodes with arguments that fit them, and pickles of any values."""
     from transcode.containers.source import open_source
@@ -291,6 +369,7 @@ def _adapters(st: Any, root: Path) -> tuple[Strategy, Read]:
 
 ATTACKS: dict[str, Attack] = {
     "headers": _fuzz(_headers),
+    "GGUF headers": _fuzz(_gguf),
     "pickles": _fuzz(_pickles),
     "recipes": _fuzz(_recipes),
     "indexes": _fuzz(_indexes),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from ..codecs import View
 from ..core.codec import Codec
-from ..core.dtypes import FLOATS
+from ..core.dtypes import BLOCKS, FLOATS
 from ..core.patterns import Pattern
 from ..errors import RecipeError
 from ..voice import called
@@ -376,8 +376,13 @@ class Convention:
     def _coded(self, stored: set[str], dtypes: Mapping[str, str]) -> dict[str, list[Mapping[str, PartRule]]]:
         """Names of the quantized tensors, each with the parts of the schemes that would spell it so."""
         readings: dict[str, list[Mapping[str, PartRule]]] = {}
-        for parts in (parts for rule in self.schemes.values() for parts in rule.readings):
+        blocks = {name for name in stored if dtypes.get(name) in BLOCKS}
+        for scheme, parts in ((one.scheme, parts) for one in self.schemes.values() for parts in one.readings):
             codes = parts["codes"].name
+            if list(parts) == ["codes"] and codes.text == "{name}":  # blocks, which hold their scales
+                wanted = scheme.rpartition("ggml_")[2].upper()
+                readings.update({name: [parts] for name in blocks if dtypes[name] == wanted})
+                continue
             companions = [part.name for role, part in parts.items() if role != "codes"]
             telling = companions if codes.text in ("{name}", "{stem}.weight") else [codes]
             for template in telling:

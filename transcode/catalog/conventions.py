@@ -110,9 +110,9 @@ _NO_SCHEMES: dict[str, SchemeRule] = {}
 
 
 def _schemes(node: strict.Node, shared: dict[str, PartRule]) -> dict[str, SchemeRule]:
-    from ..schemes import CALIBRATED, SCHEMES
+    from ..schemes import CALIBRATED, DECODED, SCHEMES
 
-    rules, known = node.mapping(), (*SCHEMES, *CALIBRATED)
+    rules, known = node.mapping(), (*SCHEMES, *CALIBRATED, *DECODED)
     for name in rules:
         if name not in known:
             hint = f"known: {', '.join(known)}{guess(name, known)}"

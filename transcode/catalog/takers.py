@@ -37,6 +37,8 @@ def check_scheme(name: str, consumer: Convention | None = None) -> None:
                 hint=f"pass {called('convention', name)}, and a scheme that it takes:"
                 f" {', '.join(_convention_schemes(name)) or 'it takes plain tensors only'}",
             )
+        if name in schemes.DECODED:
+            schemes.make(name)  # says so
         raise schemes.unknown(name, takers)
     if consumer is not None and name not in consumer.schemes:
         known = (

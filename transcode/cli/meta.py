@@ -80,6 +80,7 @@ def get(
 ) -> None:
     """Print metadata: all of it, or some keys. Exit code 1 if a key is absent."""
     from ..containers.compare import look, open_json
+    from ..core.typed import whole
 
     files, keys = split(arguments)
     keys += more
@@ -93,7 +94,9 @@ def get(
         for key in missing:
             absent = True
             notice(f"{view.path}: no metadata key {key!r}")
-        chosen = {key: view.metadata[key] for key in (keys or view.metadata) if key not in missing}
+        # Asked for by name, even a vocabulary comes whole.
+        held = view.metadata
+        chosen = {key: whole(held[key]) if keys else held[key] for key in keys or held if key not in missing}
         opened = {key: open_json(value) if pretty else None for key, value in chosen.items()}
         table[str(view.path)] = {
             key: value if opened[key] is None else opened[key] for key, value in chosen.items()

@@ -80,7 +80,7 @@ def split(
 
 
 def _is_file(text: str) -> bool:
-    if text.endswith((".safetensors", ".safetensors.index.json", ".sft")):
+    if text.endswith((".safetensors", ".safetensors.index.json", ".sft", ".gguf")):
         return True
     if not any(mark in text for mark in ("/", os.sep)):
         return False

@@ -118,7 +118,8 @@ class Companions:
         return stated
 
     def _check(self, reading: Reading) -> None:
-        rows = self.shape(reading)[-2]
+        shape = self.shape(reading)
+        rows = shape[-2] if len(shape) > 1 else 1
         bias = self._table.get(f"{reading.name.removesuffix(_WEIGHT)}.bias")
         if bias is not None and len(reading.spec.shape) == 2 and bias.spec.shape not in ((rows,), (1, rows)):
             raise PlanError(

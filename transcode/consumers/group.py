@@ -10,7 +10,7 @@ from math import prod
 from ..catalog import SHAPE, Convention, PartRule, SchemeRule
 from ..catalog.template import Template
 from ..codecs import chain
-from ..core.dtypes import CODED, DTYPES
+from ..core.dtypes import CODED, DTYPES, DType
 from ..core.scheme import ROTATIONS, Scheme
 from ..core.spec import Part, Spec
 from ..errors import PlanError
@@ -83,16 +83,33 @@ class Names:
     @cached_property
     def any_codes(self) -> bool:
         """Whether there is any tensor that could be codes."""
-        return any(spec.dtype.name in CODED for spec in self.specs.values())
+        return any(spec.dtype.name in CODED or spec.dtype.elements > 1 for spec in self.specs.values())
+
+    @cached_property
+    def blocks(self) -> Mapping[DType, list[str]]:
+        """Names of the tensors that are stored in blocks, by their dtypes."""
+        stored: dict[DType, list[str]] = {}
+        for name, spec in self.specs.items():
+            if spec.dtype.elements > 1:
+                stored.setdefault(spec.dtype, []).append(name)
+        return stored
 
 
 def _candidates(
     names: Names, convention: Convention
 ) -> Iterator[tuple[str, SchemeRule, Mapping[str, PartRule]]]:
-    """Tensors that have codes and a scale of a convention's spelling: name, scheme, how parts are stored."""
-    from ..schemes import SCHEMES
+    """Tensors that have codes and a scale of a convention's spelling, or blocks that hold both: name, scheme,
+    how parts are stored.
+    """
+    from ..schemes import SCHEMES, block
 
     for rule in convention.schemes.values():
+        if (kind := block(rule.scheme)) is not None:
+            for parts in rule.readings:
+                for stored in names.blocks.get(kind, ()):
+                    if (own := parts["codes"].name.unspell(stored)) is not None:
+                        yield own, rule, parts
+            continue
         if rule.scheme not in SCHEMES:
             continue
         for parts in rule.readings:
@@ -179,17 +196,19 @@ def _fits(
     specs: Mapping[str, Spec], name: str, rule: SchemeRule, rules: Mapping[str, PartRule], declared: Declared
 ) -> list[tuple[Scheme, Spec, bool]]:
     """Schemes whose parts the convention would store with these facts; those with just these shapes first."""
-    from ..schemes import SCHEMES
+    from ..schemes import decoder
 
-    scale = specs["scale"]
+    scale = specs.get("scale")
     formats = None
     if rules["codes"].dtype is not None:  # stored under a dtype that does not tell the format
         formats = declared.formats.get(rule.scheme) or rule.reads.get("format")
     close = []
-    made_by = SCHEMES[rule.scheme]
+    made_by = decoder(rule.scheme)
+    assert made_by is not None
+    stored_as = "" if scale is None else scale.dtype.name
     for scheme in made_by.variants(
         rule.options,
-        scale.dtype.name,
+        stored_as,
         groups=declared.groups,
         blocks=declared.blocks,
         rotations=ROTATIONS if "rotate" in rule.tells else (1,),
@@ -201,12 +220,12 @@ def _fits(
         if declared.bits and _bits(scheme) < specs["codes"].dtype.bits and _bits(scheme) not in declared.bits:
             continue  # several codes are in one number, by a width that is another
         spec = _logical(specs["codes"], rules["codes"], scheme)
-        if spec is None or scheme.refuses(spec) is not None:
+        if spec is None or scheme.undecodable(spec) is not None:
             continue
         wanted = {one.role: one for one in scheme.parts(spec)}
         if not wanted.keys() <= specs.keys() <= wanted.keys() | _BESIDES:
             continue
-        powers = scale.dtype.name in _POWERS and wanted["scale"].spec.dtype.name == "F32"
+        powers = stored_as in _POWERS and wanted["scale"].spec.dtype.name == "F32"
         if powers and rules["scale"].dtype is not None:
             continue
         try:
@@ -254,6 +273,8 @@ def _bare(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def _logical(codes: Spec, rule: PartRule, scheme: Scheme) -> Spec | None:
     """Facts of the tensor that stored codes stand for, if the scheme made them."""
+    if codes.dtype.elements > 1:
+        return Spec(DTYPES["F32"], codes.shape)
     bits = _bits(scheme)
     canonical = chain.logical(rule.codecs, codes, _smallest_codes(scheme).dtype)
     if canonical is None or len(canonical.shape) < 2:

@@ -343,6 +343,8 @@ def _ways(source: Source, table: Mapping[str, LazyTensor]) -> tuple[str, ...]:
         formats = Counter(
             _format(_content(tensor)) for name, tensor in table.items() if name.endswith(_MARKER)
         )
+    if not formats:
+        formats = Counter(one.spec.dtype.name for one in table.values() if one.spec.dtype.elements > 1)
     return tuple(f"{name} ({times})" for name, times in formats.most_common())
 
 

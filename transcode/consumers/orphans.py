@@ -79,7 +79,7 @@ def _owner(name: str, conventions: Iterable[Convention]) -> str | None:
     """The weight that a name is a scale of, as one of the conventions spells it."""
     for convention in conventions:
         for rule in convention.schemes.values():
-            for parts in rule.readings:
+            for parts in (one for one in rule.readings if "scale" in one):
                 # Not {stem}.scale, which norms have for a name of their own.
                 template = parts["scale"].name
                 owner = template.unspell(name) if "weight" in template.spell(f"x{_WEIGHT}") else None

@@ -17,15 +17,16 @@ from ..core import small_json
 from ..core.shown import Overview, Shown
 from ..core.spec import Spec
 from ..core.text import count, printable
+from ..core.typed import Typed, whole
 from ..errors import FormatError
 from ..io import hub
-from ..io.folder import local, locate
+from ..io.folder import File, local, locate
 from ..voice import called, spoken
 from . import table
+from .container import Heading
 from .discover import discover
-from .safetensors.edit import undo
 from .safetensors.edit.splice import common_prefix, stringify
-from .safetensors.header import Entry, NotText
+from .safetensors.header import NotText
 
 __all__ = [
     "Change",
@@ -48,11 +49,7 @@ class Stored:
 
     file: Path
     start: int
-    entry: Entry
-
-    @property
-    def spec(self) -> Spec:
-        return self.entry.spec
+    spec: Spec
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -103,11 +100,14 @@ class Change(Shown):
         return Overview(f"Change of {printable(self.key, 60)}: {' -> '.join(sides)}")
 
 
-def files_of(path: str | PathLike[str]) -> tuple[Path, ...]:
-    """The safetensors files that a path stands for: itself, the shards of an index, those of a folder.
+def files_of(path: str | PathLike[str], *, edit: bool = False) -> tuple[Path, ...]:
+    """The files that a path stands for: itself, the shards of an index, those of a folder.
+
+    Args:
+        edit: their metadata is to be edited in place.
 
     Raises:
-        FormatError: none, or files that hold no metadata.
+        FormatError: none, or files that hold no metadata, or none that is edited.
     """
     files = []
     with hub.explaining(path):
@@ -119,6 +119,13 @@ def files_of(path: str | PathLike[str]) -> tuple[Path, ...]:
                 f"{container.title} files hold no safetensors metadata",
                 file=file.url,
                 hint="convert it first",
+            )
+        if edit and container is not None and not container.edited:
+            raise FormatError(
+                f"is a {container.title} file, whose metadata is read and not edited in place",
+                file=file.url,
+                hint=f"write it anew: transcode run {file.name} NEW{container.suffixes[0]}"
+                f" {called('metadata', 'KEY')}",
             )
         files.append(Path(file.url))
     return tuple(files)
@@ -143,7 +150,7 @@ def look(path: str | PathLike[str], *, lenient: bool = False) -> View:
     tensors: dict[str, Stored] = {}
     notes: list[str] = []
     for file in files_of(given):
-        head = undo.read(file, lenient=lenient)
+        head = _heading(file, lenient)
         if odd := [key for key, value in head.metadata.items() if isinstance(value, NotText)]:
             notes.append(
                 f"{file}: {', '.join(map(repr, odd))}: not text, so no loader takes the file; repair it with "
@@ -153,11 +160,24 @@ def look(path: str | PathLike[str], *, lenient: bool = False) -> View:
         for key, value in head.metadata.items():
             if merged.setdefault(key, value) != value:
                 notes.append(f"{file}: {key!r} differs from the value in the files before it, which is taken")
-        for entry in head.entries:
-            if entry.name in tensors:
-                raise FormatError(f"is also in {tensors[entry.name].file}", file=file, tensor=entry.name)
-            tensors[entry.name] = Stored(file, head.data_start + entry.begin, entry)
+        for name, spec, start in head.tensors:
+            if name in tensors:
+                raise FormatError(f"is also in {tensors[name].file}", file=file, tensor=name)
+            tensors[name] = Stored(file, start, spec)
     return View(path, files, merged, tensors, tuple(notes))
+
+
+def _heading(path: Path, lenient: bool) -> Heading:
+    """What stands at the front of a file, by the format that its name stands for, or else of safetensors."""
+    place = locate(path)
+    if not isinstance(place, File):
+        raise FormatError("is a folder", file=path)
+    kind = next((one for one in table.WRITABLE if place.name.endswith(one.suffixes)), table.WRITABLE[0])
+    kind.settle(place)
+    try:
+        return kind.heading(place.open(), lenient=lenient)
+    except OSError as error:
+        raise FormatError(f"cannot be read: {error.strerror}", file=path) from None
 
 
 def load_json(path: str | PathLike[str]) -> dict[str, str]:
@@ -194,6 +214,12 @@ def compare_metadata(a: Mapping[str, str], b: Mapping[str, str]) -> list[Change]
             continue
         inside: tuple[str, ...] = ()
         if left is not None and right is not None:
+            if isinstance(left, Typed) and isinstance(right, Typed):
+                changes.append(_retyped(key, left, right))
+                continue
+            left, right = whole(left), whole(right)
+            if left == right:
+                continue
             opened = open_json(left), open_json(right)
             if opened[0] is not None and opened[1] is not None:
                 inside = tuple(_differences("", *opened))
@@ -201,6 +227,22 @@ def compare_metadata(a: Mapping[str, str], b: Mapping[str, str]) -> list[Change]
                     continue
         changes.append(Change(key, left, right, inside))
     return changes
+
+
+def _retyped(key: str, left: Typed, right: Typed) -> Change:
+    """A change between values that differ by type or bytes: of arrays only where they begin to differ."""
+    if left.kind != right.kind:
+        return Change(key, f"{left.kind} {left}", f"{right.kind} {right}")
+    a, b = open_json(whole(left)), open_json(whole(right))
+    if not (isinstance(a, list) and isinstance(b, list)):
+        return Change(key, left, right)
+    differing = [at for at, (one, other) in enumerate(zip(a, b, strict=False)) if one != other]
+    inside = [f"[{at}]: {_dump(a[at])} -> {_dump(b[at])}" for at in differing[:3]]
+    if len(differing) > 3:
+        inside.append(f"and {len(differing) - 3} more elements")
+    if len(a) != len(b):
+        inside.append(f"{len(a)} elements -> {len(b)}")
+    return Change(key, left, right, tuple(inside))
 
 
 def open_json(text: str) -> object:

@@ -11,13 +11,23 @@ from os import PathLike
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
 
 if TYPE_CHECKING:  # commands that look at metadata alone do without
-    from ..core.output import PlannedFile, Unit
+    from ..core.output import PlannedFile, Stored, Unit
+    from ..core.spec import Spec
     from ..core.tensor import LazyTensor
     from ..io.bytes import Bytes
     from ..io.folder import File, Folder
     from .checkpoint import Source
 
-__all__ = ["Container", "Contents", "FolderContainer", "MetadataLimits", "Writable"]
+__all__ = [
+    "Adopted",
+    "Container",
+    "Contents",
+    "FolderContainer",
+    "Heading",
+    "MetadataLimits",
+    "Split",
+    "Writable",
+]
 
 
 class Contents(NamedTuple):
@@ -46,6 +56,45 @@ class MetadataLimits(NamedTuple):
     nbytes: int
 
 
+class Heading(NamedTuple):
+    """What stands before the tensors of a file.
+
+    Attributes:
+        metadata: all of it, text by key.
+        tensors: name, facts and first byte in the file of each, in the order of their bytes.
+    """
+
+    metadata: Mapping[str, str]
+    tensors: Sequence[tuple[str, Spec, int]]
+
+
+class Split(NamedTuple):
+    """One of several files that are cut from one output.
+
+    Attributes:
+        number: which, from 0.
+        of: how many there are.
+        tensors: stored in all of them.
+    """
+
+    number: int
+    of: int
+    tensors: int
+
+
+class Adopted(NamedTuple):
+    """Metadata as files of a format have it.
+
+    Attributes:
+        metadata: by key.
+        notes, warnings: what a user should know of what became of it.
+    """
+
+    metadata: Mapping[str, str]
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
 class Container(Protocol):
     """A format of single files.
 
@@ -59,6 +108,7 @@ class Container(Protocol):
             states of a training and parts that ranks saved, and numbers in names are steps, not parts.
         rooted: whether the tensors may lie anywhere in what a file holds, which a root key then says.
         metadata: what of it a file holds; None if it holds none.
+        edited: whether its metadata is edited in place; that of others is only read.
     """
 
     name: ClassVar[str]
@@ -68,6 +118,7 @@ class Container(Protocol):
     loose: ClassVar[bool]
     rooted: ClassVar[bool]
     metadata: ClassVar[MetadataLimits | None]
+    edited: ClassVar[bool]
 
     def begins(self, head: bytes) -> bool:
         """Whether a file that begins with these up to 64 bytes is one, whatever its name.
@@ -91,7 +142,25 @@ class Container(Protocol):
 
 
 class Writable(Container, Protocol):
-    """A format of single files that can be written, too."""
+    """A format of single files that can be written, too, and has metadata."""
+
+    def heading(self, file: Bytes, *, lenient: bool = False) -> Heading:
+        """What stands before the tensors of a file; reads nothing else.
+
+        Args:
+            lenient: let through what of metadata is wrong and can be repaired.
+
+        Raises:
+            FormatError: it is damaged.
+            OSError: it cannot be read.
+        """
+
+    def adopt(self, metadata: Mapping[str, str], parts: Sequence[Stored]) -> Adopted:
+        """What becomes of metadata, some of it perhaps of another format, in files with such parts.
+
+        Raises:
+            PlanError: a value cannot be what it is said to be.
+        """
 
     def lay_out(
         self,
@@ -99,6 +168,7 @@ class Writable(Container, Protocol):
         units: Sequence[Unit],
         metadata: Mapping[str, str],
         *,
+        split: Split | None = None,
         file: str | PathLike[str] | None = None,
     ) -> PlannedFile:
         """Give every part of a file its offset, by the format's own rules.
@@ -107,6 +177,7 @@ class Writable(Container, Protocol):
             name: of the file.
             units: what goes into it, in the order of the flow.
             metadata: all of it.
+            split: which of several files it is; None of one that is alone.
             file: name for errors.
 
         Raises:

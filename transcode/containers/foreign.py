@@ -10,7 +10,7 @@ from pathlib import Path
 __all__ = ["SUFFIXES", "Gguf", "foreign", "gguf"]
 
 SUFFIXES = frozenset({
-    ".gguf", ".ggml", ".onnx", ".onnx_data", ".h5", ".msgpack", ".pb", ".tflite", ".npz", ".npy", ".pkl",
+    ".ggml", ".onnx", ".onnx_data", ".h5", ".msgpack", ".pb", ".tflite", ".npz", ".npy", ".pkl",
     ".engine", ".mlmodel",
 })  # fmt: skip
 """Suffixes of files that hold weights and are not read."""
@@ -23,10 +23,10 @@ def foreign(head: bytes) -> tuple[str, str] | None:
     """What a file is that begins like this and is not safetensors, and what to do; None if it may be."""
     if head.startswith(b"version https://git-lfs"):
         return "is a Git LFS pointer, not the file itself", "run `git lfs pull`"
+    if head.startswith(b"GGUF"):
+        return f"is a GGUF file{_gguf(head)}, not safetensors", "let its name end in .gguf"
     if head[8:].lstrip(b" \t\r\n").startswith(b"{"):
         return None  # whatever the eight bytes of its length look like: 60 is b"<"
-    if head.startswith(_MAGIC):
-        return f"is a GGUF file{_gguf(head)}, which transcode does not read yet", _ORIGINAL
     if head.startswith(b"\x89HDF"):
         return "is an HDF5 file, which transcode does not read", _ORIGINAL
     if head.lstrip()[:1] == b"<":

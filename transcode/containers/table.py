@@ -6,22 +6,23 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from ..errors import FormatError, PlanError
-from .container import Container, FolderContainer, Writable
+from .container import Container, FolderContainer, Split, Writable
 from .foreign import foreign
+from .gguf.container import Gguf
 from .safetensors.container import Safetensors
 from .torch.container import Torch
 
 if TYPE_CHECKING:
     from ..io.folder import File
 
-__all__ = ["FILES", "WRITABLE", "folders", "listed", "of_name", "sniff", "writer", "written"]
+__all__ = ["FILES", "WRITABLE", "Split", "folders", "listed", "of_name", "sniff", "writer", "written"]
 
-_SAFETENSORS = Safetensors()
+_SAFETENSORS, _GGUF = Safetensors(), Gguf()
 
-FILES: tuple[Container, ...] = (_SAFETENSORS, Torch())
+FILES: tuple[Container, ...] = (_SAFETENSORS, Torch(), _GGUF)
 """Formats of files, in the order in which a folder that holds several is read."""
 
-WRITABLE: tuple[Writable, ...] = (_SAFETENSORS,)
+WRITABLE: tuple[Writable, ...] = (_SAFETENSORS, _GGUF)
 """Those that are written; the first where nothing says which is meant."""
 
 _HEAD = 64

@@ -1,6 +1,7 @@
-"""The dtypes of stored tensors, under safetensors' names.
+"""The dtypes of stored tensors, under safetensors' names, and those of GGUF that are stored in blocks.
 
-Names and widths are those of the reference serializer (``safetensors/src/tensor.rs``, enum ``Dtype``).
+Names and widths are those of the reference serializer (``safetensors/src/tensor.rs``, enum ``Dtype``), and of
+ggml (``ggml-common.h``; ``GGML_QUANT_SIZES`` of the ``gguf`` package).
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from .nearest import guess
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["CASTS", "CODED", "DTYPES", "FLOATS", "DType", "dtype", "float_dtype", "spellings"]
+__all__ = ["BLOCKS", "CASTS", "CODED", "DTYPES", "FLOATS", "DType", "dtype", "float_dtype", "spellings"]
 
-Kind = Literal["bool", "int", "uint", "float", "complex"]
+Kind = Literal["bool", "int", "uint", "float", "complex", "block"]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -25,11 +26,13 @@ class DType:
 
     Attributes:
         name: safetensors' own spelling, e.g. ``"BF16"``.
-        bits: width of one element; 4 and 6 for the packed sub-byte formats.
+        bits: width of one element; 4 and 6 for the packed sub-byte formats; of a block where elements are
+            stored in blocks.
         kind: what the bits mean.
         carrier: name of the numpy dtype in which arrays of it travel through the flow. Formats that numpy
             lacks travel as unsigned integers of their width, packed sub-byte formats as bytes.
         ml_dtype: name in ``ml_dtypes`` of the type that a user's array gets, where numpy has none.
+        elements: of a block, which is stored as a whole; 1 where each element is stored for itself.
     """
 
     name: str
@@ -37,16 +40,17 @@ class DType:
     kind: Kind
     carrier: str
     ml_dtype: str | None = None
+    elements: int = 1
 
     @property
     def itemsize(self) -> int:
-        """Bytes of one element, and the alignment of a tensor; 1 for sub-byte formats."""
-        return max(self.bits // 8, 1)
+        """Bytes of one element, and the alignment of a tensor; 1 for sub-byte formats and for blocks."""
+        return max(self.bits // 8, 1) if self.elements == 1 else 1
 
     @property
     def packed(self) -> bool:
-        """Whether several elements share a byte."""
-        return self.bits < 8
+        """Whether several elements share a byte, or a block: arrays of it are bytes."""
+        return self.bits < 8 or self.elements > 1
 
     def __str__(self) -> str:
         return self.name
@@ -100,6 +104,20 @@ def _table() -> dict[str, DType]:
 
 
 DTYPES: dict[str, DType] = _table()
+"""Those that a safetensors file can hold, by name."""
+
+BLOCKS: dict[str, DType] = {
+    name: DType(name, 8 * nbytes, "block", "uint8", None, elements)
+    for name, elements, nbytes in (
+        ("Q1_0", 128, 18), ("Q4_0", 32, 18), ("Q4_1", 32, 20), ("Q5_0", 32, 22), ("Q5_1", 32, 24),
+        ("Q8_0", 32, 34), ("Q8_1", 32, 40), ("Q2_K", 256, 84), ("Q3_K", 256, 110), ("Q4_K", 256, 144),
+        ("Q5_K", 256, 176), ("Q6_K", 256, 210), ("Q8_K", 256, 292), ("IQ1_S", 256, 50), ("IQ1_M", 256, 56),
+        ("IQ2_XXS", 256, 66), ("IQ2_XS", 256, 74), ("IQ2_S", 256, 82), ("IQ3_XXS", 256, 98),
+        ("IQ3_S", 256, 110), ("IQ4_NL", 32, 18), ("IQ4_XS", 256, 136), ("TQ1_0", 256, 54),
+        ("TQ2_0", 256, 66), ("MXFP4", 32, 17), ("NVFP4", 64, 36),
+    )
+}  # fmt: skip
+"""Those of GGUF whose elements are stored in blocks with their scales, by ggml's name."""
 
 FLOATS: tuple[str, ...] = ("F64", "F32", "F16", "BF16")
 """The plain float formats: what a weight is before it is quantized, and what ``cast`` converts between."""
@@ -123,7 +141,7 @@ _SPELLINGS = {
 
 
 def dtype(name: str | DType) -> DType:
-    """Look a dtype up by safetensors' name (``"BF16"``, any case) or by torch's (``"bfloat16"``).
+    """Look a dtype up by safetensors' or ggml's name (``"BF16"``, any case) or by torch's (``"bfloat16"``).
 
     Raises:
         KeyError: no such dtype.
@@ -131,7 +149,8 @@ def dtype(name: str | DType) -> DType:
     if isinstance(name, DType):
         return name
     lower = name.lower().removeprefix("torch.")
-    return DTYPES[_SPELLINGS.get(lower, name.upper())]
+    known = _SPELLINGS.get(lower, name.upper())
+    return BLOCKS[known] if known in BLOCKS else DTYPES[known]
 
 
 def spellings(names: tuple[str, ...]) -> list[str]:

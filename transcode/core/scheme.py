@@ -110,6 +110,9 @@ class Scheme(Encoding, Protocol):
         not; None where there is no need, or nothing.
         """
 
+    def undecodable(self, spec: Spec) -> str | None:
+        """Why no file holds a tensor of these facts so, or None."""
+
     def grain(self, spec: Spec) -> int:
         """Rows are encoded in multiples of this."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import gcd, prod
+from math import gcd, lcm, prod
 
 from .dtypes import DType
 from .value import Value
@@ -29,8 +29,8 @@ class Spec(Value):
 
     @property
     def nbytes(self) -> int:
-        """Stored bytes; exact for sub-byte dtypes whose total is whole bytes."""
-        return self.numel * self.dtype.bits // 8
+        """Stored bytes; exact for sub-byte dtypes whose total is whole bytes, and for whole blocks."""
+        return self.numel * self.dtype.bits // (8 * self.dtype.elements)
 
     @property
     def columns(self) -> int:
@@ -44,17 +44,20 @@ class Spec(Value):
 
     @property
     def row_bits(self) -> int:
-        """Bits of one row."""
-        return self.columns * self.dtype.bits
+        """Bits of one row; of a row that is no whole number of blocks about so many."""
+        return self.columns * self.dtype.bits // self.dtype.elements
 
     @property
     def grain(self) -> int:
-        """Least number of rows that fill whole bytes: 1 but for narrow rows of sub-byte dtypes."""
-        return 8 // gcd(8, self.row_bits) if self.row_bits else 1
+        """Least number of rows that fill whole bytes and blocks: 1 but for narrow rows of such dtypes."""
+        columns, bits, elements = self.columns, self.dtype.bits, self.dtype.elements
+        if elements > 1:  # whose blocks are whole bytes
+            return lcm(columns, elements) // columns if columns else 1
+        return 8 // gcd(8, columns * bits) if columns * bits else 1
 
     def row_offset(self, row: int) -> int:
         """Byte at which a row starts; the row must be a multiple of the grain, or the end."""
-        return row * self.row_bits // 8
+        return row * self.columns * self.dtype.bits // (8 * self.dtype.elements)
 
     def __str__(self) -> str:
         return f"{self.dtype.name}[{','.join(map(str, self.shape))}]"

@@ -242,10 +242,9 @@ class LazyTensor(Shown, Value):
         import numpy as np
 
         shape, kind = part.spec.shape, part.spec.dtype
-        bits = prod(shape[1:]) * kind.bits
-        if bits % 8:
-            raise ValueError(f"a row has {bits} bits, so that rows do not begin at whole bytes; read numpy()")
-        each = bits // 8
+        if prod(shape[1:]) * kind.bits % (8 * kind.elements):
+            raise ValueError("rows do not begin at whole bytes; read numpy()")
+        each = Spec(kind, shape[1:]).nbytes
         buffer = np.empty((stop - start) * each, np.uint8)
         if buffer.size:
             # Where rows of the part are not rows of the tensor, its rows do not fill the buffer.

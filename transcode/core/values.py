@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FormatError
-from .dtypes import DTYPES, DType
+from .dtypes import DType, dtype
 
 __all__ = ["dump", "load"]
 
@@ -125,7 +125,7 @@ class _Reader:
         if kind == "o":
             return self._objects[held]
         if kind == "dtype":
-            return DTYPES[held]
+            return dtype(held)
         if kind == "bytes":
             return base64.b85decode(held)
         if kind == "path":

@@ -16,6 +16,7 @@ from ..containers.compare import Change, View, compare_data, compare_metadata, c
 from ..core import arguments
 from ..core.shown import Overview, Shown, Table
 from ..core.text import count
+from ..core.typed import whole
 from ..errors import FormatError, PlanError, TranscodeError
 
 __all__ = ["Difference", "Validation", "changes_json", "diff", "get", "validate"]
@@ -45,9 +46,9 @@ def get(
     """
     metadata = look(arguments.path("meta.get", path), lenient=True).metadata
     if key is None:
-        return {name: str(value) for name, value in metadata.items()}
+        return {name: str(whole(value)) for name, value in metadata.items()}
     value = metadata.get(arguments.text("meta.get: key", key))
-    return default if value is None else str(value)
+    return default if value is None else str(whole(value))
 
 
 def changes_json(changes: Iterable[Change]) -> dict[str, Any]:

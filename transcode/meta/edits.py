@@ -157,7 +157,7 @@ def apply(
             that came up after all.
     """
     how, dry_run = _options(options)
-    files = [file for path in paths_of(what, paths) for file in files_of(path)]
+    files = [file for path in paths_of(what, paths) for file in files_of(path, edit=True)]
     # One file refuses for itself.
     foreseen = [edit.preview(file, change(file), how) for file in files] if dry_run or len(files) > 1 else []
     if dry_run:
@@ -327,7 +327,7 @@ def backup(
     """
     kind: edit.Backup = "full" if full else "header"
     how, _ = _options({"backup": kind, "follow_links": follow_links, "on_progress": on_progress})
-    files = [file for path in paths_of("meta.backup", paths) for file in files_of(path)]
+    files = [file for path in paths_of("meta.backup", paths) for file in files_of(path, edit=True)]
     return {file: edit.save_backup(file, how) for file in files}
 
 
@@ -343,7 +343,7 @@ def restore(paths: Paths, source: str | PathLike[str] | None = None, **options: 
         TranscodeError: there is no backup, or it describes other tensors than the file holds.
     """
     how, dry_run = _options(options)
-    files = [file for path in paths_of("meta.restore", paths) for file in files_of(path)]
+    files = [file for path in paths_of("meta.restore", paths) for file in files_of(path, edit=True)]
     if source is not None:
         source = arguments.path("meta.restore: source", source)
         if len(files) > 1:
@@ -367,7 +367,7 @@ def restore_copy(paths: Paths, **options: Unpack[EditOptions]) -> dict[Path, Pat
     how, dry_run = _options(options)
     if dry_run:
         raise RecipeError("meta.restore_copy: dry_run does nothing here", hint="leave it out")
-    files = [file for path in paths_of("meta.restore_copy", paths) for file in files_of(path)]
+    files = [file for path in paths_of("meta.restore_copy", paths) for file in files_of(path, edit=True)]
     return {file: edit.restore_copy(file, how) for file in files}
 
 

@@ -27,6 +27,7 @@ __all__ = [
     "first_bit",
     "fused",
     "gathered",
+    "get16",
     "halves16",
     "least",
     "numbers32",
@@ -36,6 +37,7 @@ __all__ = [
     "peak16",
     "peak32",
     "places16",
+    "put16",
     "shaped",
     "total",
     "values16",
@@ -355,6 +357,30 @@ def _pack(width: int) -> Callable[..., Any]:
         return types.void(out, types.intp, even, odd), generate
 
     return instruction(pack)
+
+
+@instruction
+def get16(context: Any, row: Any, index: Any) -> Any:
+    """Sixteen float32 of a 1-D array of them from ``index`` on."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        array, index = args
+        vector = ir.VectorType(ir.FloatType(), 16)
+        return builder.load(address(context, builder, signature.args[0], array, index, vector), align=4)
+
+    return vector_type.Vector(types.float32, 16)(row, types.intp), generate
+
+
+@instruction
+def put16(context: Any, out: Any, index: Any, x: Any) -> Any:
+    """Write sixteen float32 to a 1-D array of them from ``index`` on."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        out, index, x = args
+        builder.store(x, address(context, builder, signature.args[0], out, index, x.type), align=4)
+        return context.get_dummy_value()
+
+    return types.void(out, types.intp, x), generate
 
 
 peak16, peak32 = _peak(16), _peak(32)

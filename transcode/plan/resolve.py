@@ -253,7 +253,7 @@ def merge_metadata(draft: Draft) -> None:
     """The source's as far as it is still true, the convention's, the user's, the record: later ones win."""
     planning, carried = draft.planning, draft.flow.source.metadata
     still = bool(planning.coded) or not planning.decoded
-    draft.metadata = {
+    metadata = {
         **{key: value for key, value in {**carried, **planning.replaced}.items() if value is not None},
         **draft.convention.metadata,
         **_asked_by_schemes(draft),
@@ -261,6 +261,13 @@ def merge_metadata(draft: Draft) -> None:
         **dict(draft.request.metadata),
         record.KEY: record.dumps(draft.record, before=carried.get(record.KEY), still=still),
     }
+    parts = [part for unit in draft.units for part in unit.stored]
+    adopted = containers.writer(draft.cut[0][0]).adopt(metadata, parts)
+    draft.metadata = dict(adopted.metadata)
+    for text in adopted.notes:
+        planning.note(text)
+    for text in adopted.warnings:
+        planning.warn(text)
 
 
 def _asked_by_schemes(draft: Draft) -> dict[str, str]:
@@ -291,9 +298,16 @@ def _asked_by_schemes(draft: Draft) -> dict[str, str]:
 
 def lay_out_files(draft: Draft) -> None:
     """Headers and offsets, by the rules of the container."""
+    count, stored = len(draft.cut), sum(len(unit.stored) for unit in draft.units)
     draft.files = tuple(
-        containers.writer(name).lay_out(name, units, draft.metadata, file=draft.request.dst)
-        for name, units in draft.cut
+        containers.writer(name).lay_out(
+            name,
+            units,
+            draft.metadata,
+            split=containers.Split(number, count, stored) if count > 1 else None,
+            file=draft.request.dst,
+        )
+        for number, (name, units) in enumerate(draft.cut)
     )
 
 

@@ -11,12 +11,23 @@ from dataclasses import fields
 from importlib import import_module
 from typing import Any
 
+from ..core.dtypes import BLOCKS, DType
 from ..core.nearest import guess
 from ..core.scheme import Scheme
 from ..errors import RecipeError
 from .meant import Meant, meant
 
-__all__ = ["CALIBRATED", "SCHEMES", "describe", "make", "refuse_idle", "unknown"]
+__all__ = [
+    "CALIBRATED",
+    "DECODED",
+    "SCHEMES",
+    "block",
+    "decoder",
+    "describe",
+    "make",
+    "refuse_idle",
+    "unknown",
+]
 
 
 class Table(Mapping[str, type[Any]]):
@@ -61,6 +72,23 @@ SCHEMES: Mapping[str, type[Any]] = Table(
         "w6a8": "w4a8:W6A8",
         "w4a4": "w4a4:W4A4",
         "awq_w4a16": "awq_w4a16:AwqW4A16",
+        "q1_0": "ggml:Q1",
+        "q4_0": "ggml:Q4_0",
+        "q4_1": "ggml:Q4_1",
+        "q5_0": "ggml:Q5_0",
+        "q5_1": "ggml:Q5_1",
+        "q8_0": "ggml:Q8_0",
+        "q2_k": "ggml:Q2K",
+        "q3_k": "ggml:Q3K",
+        "q4_k": "ggml:Q4K",
+        "q5_k": "ggml:Q5K",
+        "q6_k": "ggml:Q6K",
+        "iq4_nl": "ggml:Iq4Nl",
+        "iq4_xs": "ggml:Iq4Xs",
+        "tq1_0": "ggml:Tq1",
+        "tq2_0": "ggml:Tq2",
+        "ggml_mxfp4": "ggml:Mxfp4",
+        "ggml_nvfp4": "ggml:Nvfp4",
     }
 )
 """Every scheme by its name in recipes."""
@@ -73,6 +101,34 @@ CALIBRATED: Mapping[str, type[Any]] = Table(
     }
 )
 """Every encoding that comes from a calibration alone, by its name in conventions."""
+
+DECODED: Mapping[str, type[Any]] = Table(
+    {
+        "iq1_s": "ggml:Iq1S",
+        "iq1_m": "ggml:Iq1M",
+        "iq2_xxs": "ggml:Iq2Xxs",
+        "iq2_xs": "ggml:Iq2Xs",
+        "iq2_s": "ggml:Iq2S",
+        "iq3_xxs": "ggml:Iq3Xxs",
+        "iq3_s": "ggml:Iq3S",
+    }
+)
+"""Every scheme that is only decoded, by its name in conventions."""
+
+
+def decoder(name: str) -> type[Any] | None:
+    """The scheme of a name, also where it is only decoded; None where it is none that decodes."""
+    table = SCHEMES if name in SCHEMES else DECODED
+    return table.get(name, None)
+
+
+def block(name: str) -> DType | None:
+    """The dtype of the blocks that a scheme stores a tensor as, or None; loads no scheme."""
+    return None if f"{_GGML}{name}" in SCHEMES else BLOCKS.get(name.removeprefix(_GGML).upper())
+
+
+_GGML = "ggml_"
+"""Before the names of schemes of ggml that would else be those of others."""
 
 
 def make(name: str, **options: Any) -> Scheme:
@@ -87,6 +143,8 @@ def make(name: str, **options: Any) -> Scheme:
             f"{name} is not made of weights alone, but of a calibration",
             hint="".join((CALIBRATED[name].made_by, *near)),
         )
+    if name in DECODED:
+        raise RecipeError(f"{name} is decoded, not encoded", hint=f"choose from {', '.join(SCHEMES)}")
     if name not in SCHEMES:
         raise unknown(name)
     scheme = SCHEMES[name]

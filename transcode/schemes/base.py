@@ -129,6 +129,10 @@ class Base:
         """Nothing."""
         return None
 
+    def undecodable(self, spec: Spec) -> str | None:
+        """What cannot be encoded."""
+        return self.refuses(spec)
+
     def observe(self, rows: Array, dtype: DType) -> Any:
         """Largest magnitude among rows, in float32. Raises ``NonFinite``."""
         from ..numerics.rows import peak

@@ -252,6 +252,8 @@ class StoredPart(NamedTuple):
         per = self.tensor.spec.rows // max(count, 1)
         wanted = (start * per, stop * per) if self.apart else (0, self.tensor.spec.rows)
         (piece,) = self.tensor.read(*wanted, context)
+        if self.part.spec.dtype.elements > 1:
+            return piece.data  # of whole blocks, which may reach over rows
         # Not by the stored columns: bytes hold two of F4.
         stored = piece.data.reshape(stop - start if self.apart else count, -1)
         rows = canonical(stored, self.part.role, self.rule, self.part)

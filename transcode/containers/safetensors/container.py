@@ -7,13 +7,15 @@ from functools import partial
 from os import PathLike
 from typing import TYPE_CHECKING, ClassVar
 
+from ...core.typed import Typed
 from ...errors import PlanError
-from ..container import Contents, MetadataLimits, Writable
+from ...voice import called
+from ..container import Adopted, Contents, Heading, MetadataLimits, Split, Writable
 from . import header, headertext
 from .edit import undo
 
 if TYPE_CHECKING:  # commands that look at metadata alone do without
-    from ...core.output import PlannedFile, Unit
+    from ...core.output import PlannedFile, Stored, Unit
     from ...io.bytes import Bytes
     from ...io.folder import File
 
@@ -39,9 +41,11 @@ class Safetensors(Writable):
     loose: ClassVar[bool] = False
     rooted: ClassVar[bool] = False
     metadata: ClassVar[MetadataLimits | None] = MetadataLimits(headertext.MOST_KEYS, header.MAX_HEADER)
+    edited: ClassVar[bool] = True
 
     def begins(self, head: bytes) -> bool:
-        return head[8:9] == b"{"
+        # A GGUF file of 123 tensors has that byte there, too; its magic would be a header of a gigabyte.
+        return head[8:9] == b"{" and not head.startswith(b"GGUF")
 
     def settle(self, file: File) -> None:
         if file.path is not None:
@@ -57,12 +61,29 @@ class Safetensors(Writable):
         ]
         return Contents(tensors, parsed.metadata)
 
+    def heading(self, file: Bytes, *, lenient: bool = False) -> Heading:
+        read = partial(header.read_from, file, lenient=lenient)
+        parsed = read() if file.path is None else undo.steadily(file.path, read)
+        return Heading(
+            parsed.metadata,
+            [(entry.name, entry.spec, parsed.data_start + entry.begin) for entry in parsed.entries],
+        )
+
+    def adopt(self, metadata: Mapping[str, str], parts: Sequence[Stored]) -> Adopted:
+        """Values of other types become text; what is many, as tokens are, or untrue here is left out."""
+        left = [key for key, value in metadata.items() if isinstance(value, Typed) and value.full is not None]
+        local = {key for key, value in metadata.items() if isinstance(value, Typed) and value.local}
+        kept = {key: str(value) for key, value in metadata.items() if key not in local and key not in left}
+        notes = (f"metadata {', '.join(left)}: only short values become text, these are left out",)
+        return Adopted(kept, notes if left else ())
+
     def lay_out(
         self,
         name: str,
         units: Sequence[Unit],
         metadata: Mapping[str, str],
         *,
+        split: Split | None = None,
         file: str | PathLike[str] | None = None,
     ) -> PlannedFile:
         """Order parts as the reference serializer does: wide dtypes first, then by name.
@@ -87,7 +108,7 @@ class Safetensors(Writable):
                     f"its dtype {part.spec.dtype} is none that safetensors can name",
                     file=file,
                     tensor=part.name,
-                    hint="cast it",
+                    hint="cast it" if part.spec.dtype.elements == 1 else f"decode it: {called('dequantize')}",
                 )
         parts.sort(key=lambda item: (-_RANK[item[0].spec.dtype.name], item[0].name.encode()))
         places = []

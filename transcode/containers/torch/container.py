@@ -23,6 +23,7 @@ class Torch(Container):
     loose: ClassVar[bool] = True
     rooted: ClassVar[bool] = True
     metadata: ClassVar[MetadataLimits | None] = None
+    edited: ClassVar[bool] = False
 
     def begins(self, head: bytes) -> bool:
         return head.startswith(b"PK\x03\x04")  # the old ones begin like any pickle

@@ -91,7 +91,9 @@ class Encoding(Expr):
                 f"{error.value!r} at row {start + error.row}, column {error.column} needs a scale that"
                 " F16 cannot hold",
                 tensor=tensor.source or tensor.name,
-                hint=f"store scales as F32 or BF16 ({called('scale_dtype')})",
+                hint=f"store scales as F32 or BF16 ({called('scale_dtype')})"
+                if "scale_dtype" in scheme.options
+                else "exclude the tensor, or choose a scheme whose scales are wider",
             ) from None
 
 

@@ -1,0 +1,1 @@
+"""The blocks of ggml, in both directions: bytes as in ``ggml-common.h``, values as in its reference code."""

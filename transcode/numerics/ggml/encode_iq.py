@@ -1,0 +1,141 @@
+"""IQ4_NL and IQ4_XS from float32, as the reference quantizers have them (``ggml-quants.c``), to the bit.
+
+Arguments and results as in :mod:`.encode_k`; ``table``: float32 ``[16]``, the values of codes; ``limits``: float32
+``[15]``, the least number to which the next of them is nearer.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..jit import kernel, lane
+from ..lanes import INTEGER
+from .encode_k import peaks
+from .lanes import fits, peak_of, put_half
+from .wide import above, fill, get16, put16
+
+__all__ = ["iq4_nl", "iq4_xs"]
+
+_F = np.float32
+_I = np.int32
+_U8 = np.uint8
+_INF = np.float32(np.inf)
+_ZERO = np.float32(0)
+_ONE = np.float32(1)
+_LEAST = np.float32(1e-15)
+_X, _L, _S = 0, 1024, 1536
+_TRIES = 7
+
+
+@lane
+def search(work: Any, table: Any, limits: Any) -> Any:
+    """The scale of each of sixteen sub-blocks of 32 under which the error, weighted by squares, is least."""
+    peaks(work, 32)
+    top, peak = get16(work, _S), get16(work, _S + 16)
+    zero = peak * _ZERO
+    divisor = above(_LEAST, peak, _ONE, top)
+    scale, best = zero, zero
+    for step in range(2 * _TRIES + 2):
+        if step == 0:
+            factor = _ONE / (divisor * _F(-1) / table[0])
+        else:
+            factor = (_F(step - 1 - _TRIES) + table[0]) / divisor
+        sum_qx, sum_q2 = zero, zero
+        for i in range(32):
+            x = get16(work, _X + 16 * i)
+            scaled = factor * x
+            q = zero + table[0]
+            for k in range(15):
+                q = above(limits[k], scaled, q, table[k + 1])
+            weighted = x * x * q
+            sum_qx = sum_qx + weighted * x
+            sum_q2 = sum_q2 + weighted * q
+        if step == 0:
+            scale = sum_qx / sum_q2
+            best = scale * sum_qx
+        else:
+            product, limit, new = sum_qx * sum_qx, best * sum_q2, sum_qx / sum_q2
+            scale = above(product, limit, new, scale)
+            best = above(product, limit, new * sum_qx, best)
+    put16(work, _S, above(_LEAST, peak, zero, scale))
+
+
+@lane
+def coded(work: Any, limits: Any) -> Any:
+    """The codes of all values under factors from ``_S + 32`` on."""
+    factor = get16(work, _S + 32)
+    for i in range(32):
+        scaled = factor * get16(work, _X + 16 * i)
+        code = _ZERO * scaled
+        for k in range(15):
+            code = above(limits[k], scaled, code, _F(k + 1))
+        put16(work, _L + 16 * i, code)
+
+
+@kernel
+def iq4_nl(values: Any, blocks: Any, table: Any, limits: Any, work: Any) -> int:
+    count = values.shape[0]
+    for first in range(0, count, 16):
+        for i in range(first, min(first + 16, count)):
+            if not peak_of(values[i], 0, 32) < _INF:
+                return i
+        fill(work, values, first, 1, 32)
+        search(work, table, limits)
+        for k in range(16):
+            scale = work[_S + k]
+            work[_S + 32 + k] = _ONE / scale if scale != _ZERO else _ZERO
+        coded(work, limits)
+        for k in range(min(16, count - first)):
+            block, scale = blocks[first + k], work[_S + k]
+            if not fits(scale):
+                return first + k
+            put_half(block, 0, scale)
+            for j in range(16):
+                low, high = _I(work[_L + 16 * j + k]), _I(work[_L + 16 * (j + 16) + k])
+                block[2 + j] = _U8(low | (high << 4))
+    return -1
+
+
+@kernel
+def iq4_xs(values: Any, blocks: Any, table: Any, limits: Any, work: Any) -> int:
+    count = values.shape[0]
+    for pair in range(0, count, 2):
+        for i in range(pair, min(pair + 2, count)):
+            if not peak_of(values[i], 0, 256) < _INF:
+                return i
+        fill(work, values, pair, 8, 32)
+        search(work, table, limits)
+        for i in range(min(2, count - pair)):
+            block = blocks[pair + i]
+            largest, size = _ZERO, _ZERO
+            for j in range(8):
+                scale = work[_S + 8 * i + j]
+                if abs(scale) > size:
+                    largest, size = scale, abs(scale)
+            d = largest * _F(-1) / _F(32)
+            if not fits(d):
+                return pair + i
+            put_half(block, 0, d)
+            inverse = _ONE / d if d != _ZERO else _ZERO
+            high = 0
+            for j in range(8):
+                code = _I((inverse * work[_S + 8 * i + j] + INTEGER) - INTEGER)
+                code = max(min(code, _I(31)), _I(-32))
+                unit = d * _F(_I(code))
+                work[_S + 32 + 8 * i + j] = _ONE / unit if unit != _ZERO else _ZERO
+                code += 32
+                high |= (code >> 4) << (2 * j)
+                low = _U8(code & 15)
+                block[4 + j // 2] = low if j % 2 == 0 else _U8(block[4 + j // 2] | (low << 4))
+            block[2], block[3] = _U8(high), _U8(high >> 8)
+        coded(work, limits)
+        for i in range(min(2, count - pair)):
+            block = blocks[pair + i]
+            for s in range(8):
+                for j in range(16):
+                    low = _I(work[_L + 16 * j + 8 * i + s])
+                    upper = _I(work[_L + 16 * (j + 16) + 8 * i + s])
+                    block[8 + 16 * s + j] = _U8(low | (upper << 4))
+    return -1
