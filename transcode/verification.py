@@ -182,7 +182,10 @@ def _compared(
     performance: Performance,
     on_progress: Callable[[Progress], None] | None,
 ) -> Verification:
-    stored = {tensor.name: (tensor.spec, tensor.value.extents().get("values")) for tensor in output.tensors}
+    stored = {
+        tensor.name: (tensor.spec, next(iter(tensor.value.extents().get("values", ())), None))
+        for tensor in output.tensors
+    }
     planned = {place.name: place.spec for file in plan.files for place in file.places}
     differences = [
         *(Difference(name, "is missing") for name in planned if name not in stored),

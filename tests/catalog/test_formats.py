@@ -9,7 +9,8 @@ import check_formats
 import pytest
 
 from transcode import catalog
-from transcode.catalog.lora_tables import REST, lora_tables
+from transcode.catalog.lora_tables import lora_tables
+from transcode.catalog.rule import REST
 
 FORMATS = Path(__file__).parents[2] / "formats"
 README = (FORMATS / "README.md").read_text()

@@ -5,7 +5,8 @@ import re
 import pytest
 
 from transcode.catalog.lora import lora_names
-from transcode.catalog.lora_tables import REST, Join, lora_tables
+from transcode.catalog.lora_tables import lora_tables
+from transcode.catalog.rule import REST, Rule
 from transcode.errors import RecipeError
 
 TOY = """\
@@ -40,10 +41,10 @@ def test_a_table(toy):
     assert table.between == ("original", "other")
     assert table.when == {"original": ("layers.{i}.qkv",)}
     assert table.rules[:4] == (
-        Join("a", ("b",)),
-        Join("layers.{i}.qkv", ("blocks.{i}.q", "blocks.{i}.k", "blocks.{i}.v")),
-        Join("layers.{i}.all", ("blocks.{i}.q", None), (3, REST)),
-        Join("layers.{i}.end", ("blocks.{i}.start",), swapped=True),
+        Rule("a", ("b",)),
+        Rule("layers.{i}.qkv", ("blocks.{i}.q", "blocks.{i}.k", "blocks.{i}.v")),
+        Rule("layers.{i}.all", ("blocks.{i}.q", None), (3, REST)),
+        Rule("layers.{i}.end", ("blocks.{i}.start",), swapped=True),
     )
     assert table.rules[4].left == "same.{i}.qkv"
     assert len(table.rules) == 7

@@ -15,7 +15,8 @@ from .folders import find, listing
 from .policy import Block, Fused, Policy
 from .proven import proven
 from .recognise import Signature, fold
-from .spelling import Conversion, Rule
+from .rule import rules
+from .spelling import Conversion
 
 __all__ = [
     "check_spelling",
@@ -195,25 +196,14 @@ def _conversion(node: strict.Node, spellings: Mapping[str, Spelling]) -> tuple[t
     ends = [child.choice(spellings) for child in between.sequence()]
     if len(set(ends)) != 2 or len(ends) != 2:
         raise between.error("must name two spellings")
-    rules = [rule for child in top.need("rules").sequence() for rule in _rules(child)]
+    table = rules(top.need("rules"))
+    only: dict[str, tuple[str, ...]] = dict.fromkeys(ends, ())
+    for key, child in top.get("only", lambda child: child.mapping().items(), ()):
+        if key not in only:
+            raise child.error(f"{key!r} is neither of the two spellings")
+        only[key] = tuple(child.strings())
     top.reject_unknown()
-    return (ends[0], ends[1]), node.at(lambda: Conversion(rules))
-
-
-def _rules(node: strict.Node) -> list[Rule]:
-    """One rule, or several that hold below some modules."""
-    if node.kind == "text":
-        return [Rule(node.string(), node.string())]
-    if node.kind == "a list":
-        sides = node.strings()
-        if len(sides) != 2:
-            raise node.error(f"a rule has two sides, this has {len(sides)}")
-        return [Rule(*sides)]
-    top = node.mapping()
-    places = top.need("at").strings()
-    inner = [rule for child in top.need("rules").sequence() for rule in _rules(child)]
-    top.reject_unknown()
-    return [Rule(f"{place}.{rule.left}", f"{place}.{rule.right}") for place in places for rule in inner]
+    return (ends[0], ends[1]), node.at(lambda: Conversion(table, (only[ends[0]], only[ends[1]])))
 
 
 def _patterns(node: strict.Node) -> tuple[Pattern, ...]:

@@ -13,7 +13,7 @@ from .derive import Derivation
 from .folders import listing
 from .policy import Policy
 from .recognise import Signature, fold
-from .spelling import Conversion
+from .spelling import Conversion, Direction
 
 __all__ = ["Family", "Spelling", "spelling_hint"]
 
@@ -141,8 +141,26 @@ class Family:
             {b if a == self.spelling else a: None for a, b in self.conversions if self.spelling in (a, b)}
         )
 
+    def direction(self, to: str) -> Direction:
+        """How names of this spelling, without the prefix, become those of another.
+
+        Raises:
+            RecipeError: the family has no such spelling, or no rules between the two.
+        """
+        self.spelled(to)
+        for (first, second), conversion in self.conversions.items():
+            if (first, second) == (self.spelling, to):
+                return Direction(conversion, True)
+            if (second, first) == (self.spelling, to):
+                return Direction(conversion, False)
+        known = ", ".join(self.converts_to()) or "none"
+        raise RecipeError(
+            f"family {self.name} cannot be converted from {self.spelling} to {to}", hint=f"known: {known}"
+        )
+
     def convert(self, name: str, to: str) -> str | None:
-        """A name in another spelling, without the prefix; None when no rule knows the name.
+        """A name in another spelling, without the prefix; None when no rule knows the name, or it is not one
+        tensor there, row for row.
 
         Args:
             name: a stored name or a module's name in this spelling, behind the prefix if there is one.
@@ -155,17 +173,7 @@ class Family:
         if not name.startswith(self.prefix):
             return None
         name = name[len(self.prefix) :]
-        if to == self.spelling:
-            return name
-        for (first, second), conversion in self.conversions.items():
-            if (first, second) == (self.spelling, to):
-                return conversion.forward(name)
-            if (second, first) == (self.spelling, to):
-                return conversion.backward(name)
-        known = ", ".join(self.converts_to()) or "none"
-        raise RecipeError(
-            f"family {self.name} cannot be converted from {self.spelling} to {to}", hint=f"known: {known}"
-        )
+        return name if to == self.spelling else self.direction(to).rename(name)
 
     def config(
         self, shapes: Mapping[str, tuple[int, ...]], source_config: Mapping[str, object] | None = None

@@ -3,41 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ..errors import RecipeError
 from . import strict
+from .families import family
 from .folders import listing
 from .proven import proven
+from .rule import NUMBER, Rule, rules
 
-__all__ = ["REST", "Join", "Table", "lora_tables"]
-
-REST = -1
-"""In :attr:`Join.rows`: what the others leave."""
+__all__ = ["Table", "lora_tables"]
 
 _NAMES = "names"
-_NUMBER = "{i}"
-
-
-@dataclass(frozen=True, slots=True)
-class Join:
-    """A tensor of one spelling, and those of the other that hold its rows, one after the other.
-
-    Names are runs of whole components; ``{i}`` stands for a number, the first on one side for the first on
-    the other. What follows a run (``.weight``, ``.bias``) is carried over.
-
-    Attributes:
-        left: the joined one.
-        right: its parts, in the order of their rows; None for rows that the other side does not name.
-        rows: how many rows each part has, counted in columns of the joined weight; :data:`REST` for what the
-            others leave. Empty where all have the same.
-        swapped: the two halves of the one part's rows have changed places.
-    """
-
-    left: str
-    right: tuple[str | None, ...]
-    rows: tuple[int, ...] = ()
-    swapped: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +33,7 @@ class Table:
     title: str
     between: tuple[str, str]
     when: Mapping[str, tuple[str, ...]]
-    rules: tuple[Join, ...]
+    rules: tuple[Rule, ...]
 
 
 def lora_tables() -> tuple[Table, ...]:
@@ -67,11 +45,17 @@ def lora_tables() -> tuple[Table, ...]:
     tables: list[Table] = []
     for name, path in listing("lora").items():
         if name != _NAMES:
-            tables += proven(_tables, path)
+            for table, like in proven(_tables, path):
+                tables.append(
+                    table if like is None else replace(table, rules=_of_family(like, table.between))
+                )
     return tuple(tables)
 
 
-def _tables(path: Path) -> tuple[Table, ...]:
+def _tables(path: Path) -> tuple[tuple[Table, str | None], ...]:
+    """The tables of a file, and the families that have the rules of those that have none: what is kept of a
+    file holds nothing of others.
+    """
     top = strict.catalog_file(path, "lora")
     title = top.need("title").string()
     when = {key: tuple(map(_run, child.sequence())) for key, child in top.need("when").mapping().items()}
@@ -80,70 +64,33 @@ def _tables(path: Path) -> tuple[Table, ...]:
     return tables
 
 
-def _table(node: strict.Node, title: str, when: Mapping[str, tuple[str, ...]]) -> Table:
+def _table(node: strict.Node, title: str, when: Mapping[str, tuple[str, ...]]) -> tuple[Table, str | None]:
     top = node.mapping()
     between = top.need("between").strings()
     if len(set(between)) != 2 or len(between) != 2:
         raise top.need("between").error("must name two spellings")
     if not when.keys() & set(between):
         raise top.need("between").error("models have neither spelling", "say in 'when' how one is recognised")
-    rules = tuple(rule for child in top.need("rules").sequence() for rule in _rules(child))
+    pair = between[0], between[1]
+    named = top.find("family")
+    own = tuple(rules(top.need("rules"))) if named is None else ()
+    if named is not None:
+        named.at(lambda: _of_family(named.string(), pair))
     top.reject_unknown()
     known = {key: when[key] for key in between if key in when}
-    return Table(title, (between[0], between[1]), known, rules)
+    return Table(title, pair, known, own), None if named is None else named.string()
 
 
-def _rules(node: strict.Node) -> list[Join]:
-    """One rule, or several that hold below some modules."""
-    if node.kind == "a list":
-        return [_rule(node, "", "")]
-    top = node.mapping()
-    places = [_place(child) for child in top.need("at").sequence()]
-    inner = top.need("rules").sequence()
-    top.reject_unknown()
-    return [_rule(child, *place) for place in places for child in inner]
-
-
-def _place(node: strict.Node) -> tuple[str, str]:
-    """Where rules hold, on either side."""
-    if node.kind == "text":
-        return f"{_run(node)}.", f"{_run(node)}."
-    sides = node.sequence()
-    if len(sides) != 2:
-        raise node.error(f"a place has two sides, this has {len(sides)}")
-    return f"{_run(sides[0])}.", f"{_run(sides[1])}."
-
-
-def _rule(node: strict.Node, left: str, right: str) -> Join:
-    sides = node.sequence()
-    if len(sides) != 2:
-        raise node.error(f"a rule has two sides, this has {len(sides)}")
-    name = left + _run(sides[0])
-    if sides[1].kind == "text":
-        join = Join(name, (right + _run(sides[1]),))
-    else:
-        top = sides[1].mapping()
-        if (swap := top.find("swap")) is not None:
-            join = Join(name, (right + _run(swap),), swapped=True)
-        else:
-            parts = top.need("join").sequence()
-            rows = tuple(_rows(child) for child in top.get("rows", strict.Node.sequence, ()))
-            if rows and (len(rows) != len(parts) or rows.count(REST) > 1):
-                raise top.need("rows").error("needs one entry for each part, 'rest' at most once")
-            join = Join(name, tuple(None if part.is_null else right + _run(part) for part in parts), rows)
-        top.reject_unknown()
-    for part in join.right:
-        if part is not None and part.split(".").count(_NUMBER) != name.split(".").count(_NUMBER):
-            raise node.error("both sides need the same count of {i}")
-    return join
-
-
-def _rows(node: strict.Node) -> int:
-    return REST if node.kind == "text" and node.choice(["rest"]) else node.integer(1)
+def _of_family(name: str, between: tuple[str, str]) -> tuple[Rule, ...]:
+    """The rules by which models of a family are converted: LoRAs of them are spelled alike."""
+    known = family(name).conversions
+    if between not in known:
+        raise RecipeError(f"family {name} has no conversion between {' and '.join(between)}")
+    return known[between].rules
 
 
 def _run(node: strict.Node) -> str:
     text = node.string()
-    if any(not word or ("{" in word and word != _NUMBER) for word in text.split(".")):
+    if any(not word or ("{" in word and word != NUMBER) for word in text.split(".")):
         raise node.error(f"{text!r} is not a run of components", "{i} stands for a whole one")
     return text

@@ -1,37 +1,43 @@
-"""Renaming between two spellings of a family: one table, read in both directions."""
+"""Conversion between two spellings of a family: one table, read in both directions."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
-from operator import attrgetter
+from typing import NamedTuple
 
 from ..errors import RecipeError
+from .rule import NUMBER, Rule
 
-__all__ = ["Conversion", "Rule"]
+__all__ = ["Conversion", "Direction", "Hit"]
 
-_NUMBER = "{i}"
-_LEFT: Callable[[Rule], str] = attrgetter("left")
-_RIGHT: Callable[[Rule], str] = attrgetter("right")
+_Sides = Callable[[Rule], tuple[str | None, ...]]
 
 
-@dataclass(frozen=True)
-class Rule:
-    """A run of whole components from the beginning of a name, in both spellings.
+def _left(rule: Rule) -> tuple[str | None, ...]:
+    return (rule.left,)
 
-    ``{i}`` stands for a number, the first on one side for the first on the other. What follows the run
-    (``.weight``, ``.bias``, ``.weight_scale`` ...) is carried over.
+
+def _right(rule: Rule) -> tuple[str | None, ...]:
+    return rule.right
+
+
+class Hit(NamedTuple):
+    """The rule that a name is converted by.
 
     Attributes:
-        left: in the first spelling.
-        right: in the second.
+        rule: it.
+        part: which of the names on this side of it fits.
+        numbers: what stands for each ``{i}``.
+        rest: what follows the run, with its dot.
+        others: the names on the other side.
     """
 
-    left: str
-    right: str
-
-    def __str__(self) -> str:
-        return f"{self.left} <-> {self.right}"
+    rule: Rule
+    part: int
+    numbers: tuple[str, ...]
+    rest: str
+    others: tuple[str, ...]
 
 
 @dataclass
@@ -41,6 +47,7 @@ class _Step:
     words: dict[str, _Step] = field(default_factory=dict)
     number: _Step | None = None
     rule: Rule | None = None
+    part: int = 0
 
     def next(self, word: str) -> _Step | None:
         following = self.words.get(word)
@@ -51,44 +58,82 @@ class Conversion:
     """A table of rules, proven to be a bijection.
 
     A name is converted by the longest rule that fits it, and by no other: rules never see another's output,
-    so neither their order nor a chance resemblance matters.
+    so neither their order nor a chance resemblance matters. Whether rows that are joined can be told apart
+    again is a question of shapes, which is asked where they are known (:meth:`.rule.Rule.counts`).
 
     Args:
         rules: the table.
+        only: runs of names that one spelling has and the other not, first and second: they are left out.
 
     Raises:
         RecipeError: two names could become one, or a name would not come back.
     """
 
-    def __init__(self, rules: Iterable[Rule]) -> None:
+    def __init__(
+        self, rules: Iterable[Rule], only: tuple[Collection[str], Collection[str]] = ((), ())
+    ) -> None:
         self.rules = tuple(rules)
+        self.only = only
         self._forward = _Step()
         self._backward = _Step()
         for rule in self.rules:
-            if rule.left.split(".").count(_NUMBER) != rule.right.split(".").count(_NUMBER):
-                raise RecipeError(f"{rule}: both sides need the same count of {{i}}")
-            _plant(self._forward, rule.left, rule)
-            _plant(self._backward, rule.right, rule)
-        _check_nested(self.rules, _LEFT, _RIGHT)
-        _check_nested(self.rules, _RIGHT, _LEFT)
+            for part, run in enumerate(rule.right):
+                if run is None:
+                    raise RecipeError(f"{rule}: rows that have no name would not come back", hint="name them")
+                if rule.left.split(".").count(NUMBER) != run.split(".").count(NUMBER):
+                    raise RecipeError(f"{rule}: both sides need the same count of {{i}}")
+                _plant(self._backward, run, rule, part)
+            _plant(self._forward, rule.left, rule, 0)
+        _check_nested(self.rules, _left, _right)
+        _check_nested(self.rules, _right, _left)
 
     def forward(self, name: str) -> str | None:
-        """A name of the first spelling in the second, None when no rule knows it."""
-        return _convert(name, self._forward, _RIGHT)
+        """A name of the first spelling in the second; None when no rule knows it, or it is not row for row
+        one tensor there.
+        """
+        return Direction(self, True).rename(name)
 
     def backward(self, name: str) -> str | None:
-        """A name of the second spelling in the first, None when no rule knows it."""
-        return _convert(name, self._backward, _LEFT)
+        """As :meth:`forward`, of a name of the second spelling in the first."""
+        return Direction(self, False).rename(name)
 
 
-def _plant(root: _Step, run: str, rule: Rule) -> None:
+@dataclass(frozen=True)
+class Direction:
+    """A conversion in one direction.
+
+    Attributes:
+        conversion: the table.
+        forward: whether from its left sides to its right ones.
+    """
+
+    conversion: Conversion
+    forward: bool
+
+    def find(self, name: str) -> Hit | None:
+        """The rule for a name, None when none knows it."""
+        root = self.conversion._forward if self.forward else self.conversion._backward
+        return _find(name, root, _right if self.forward else _left)
+
+    def lacks(self, name: str) -> bool:
+        """Whether the other spelling has no such tensor, as the family says."""
+        runs = self.conversion.only[0 if self.forward else 1]
+        return any(name == run or name.startswith(f"{run}.") for run in runs)
+
+    def rename(self, name: str) -> str | None:
+        """The name in the other spelling; None when no rule knows it, or it is not row for row one tensor."""
+        hit = self.find(name)
+        return hit.others[0] if hit is not None and hit.rule.renames else None
+
+
+def _plant(root: _Step, run: str, rule: Rule, part: int) -> None:
     step = root
     for word in run.split("."):
-        if not word or ("{" in word and word != _NUMBER):
+        if not word or ("{" in word and word != NUMBER):
             raise RecipeError(
                 f"{rule}: {run!r} is not a run of components", hint="{i} stands for a whole one"
             )
-        if word == _NUMBER:
+        if word == NUMBER:
             below = step.number = step.number or _Step()
         else:
             below = step.words.setdefault(word, _Step())
@@ -96,30 +141,35 @@ def _plant(root: _Step, run: str, rule: Rule) -> None:
             raise RecipeError(f"{rule}: {{i}} and a number stand in the same place")
         step = below
     if step.rule is not None:
-        raise RecipeError(f"{rule}: {run!r} is in another rule too, {step.rule}")
-    step.rule = rule
+        other = "this" if step.rule is rule else "another"
+        raise RecipeError(f"{rule}: {run!r} is in {other} rule too, {step.rule}")
+    step.rule, step.part = rule, part
 
 
-def _check_nested(rules: Iterable[Rule], here: Callable[[Rule], str], there: Callable[[Rule], str]) -> None:
+def _check_nested(rules: Iterable[Rule], here: _Sides, there: _Sides) -> None:
     """Where one run begins another, the other sides must differ by the same components.
 
-    Else a name that one rule converts could look, on the other side, like one that another made.
+    Else a name that one rule converts could look, on the other side, like one that another made. Rules that
+    move rows do not nest at all.
     """
-    by_run = {here(rule): rule for rule in rules}
-    for longer in by_run.values():
-        words = here(longer).split(".")
+    by_run = {run: rule for rule in rules for run in here(rule) if run is not None}
+    for run, longer in by_run.items():
+        words = run.split(".")
         for depth in range(1, len(words)):
             nested = by_run.get(".".join(words[:depth]))
-            if nested is not None and there(longer) != ".".join([there(nested), *words[depth:]]):
+            if nested is None:
+                continue
+            alike = nested.renames and longer.renames
+            if not alike or there(longer)[0] != ".".join([str(there(nested)[0]), *words[depth:]]):
                 raise RecipeError(
                     f"{nested}: would also fit what {longer} makes",
                     hint="let the rules name whole modules that do not nest",
                 )
 
 
-def _convert(name: str, root: _Step, other: Callable[[Rule], str]) -> str | None:
+def _find(name: str, root: _Step, others: _Sides) -> Hit | None:
     words = name.split(".")
-    longest: tuple[Rule, int, tuple[str, ...]] | None = None
+    longest: tuple[_Step, int, tuple[str, ...]] | None = None
     step: _Step | None = root
     numbers: list[str] = []
     for depth, word in enumerate(words):
@@ -131,10 +181,16 @@ def _convert(name: str, root: _Step, other: Callable[[Rule], str]) -> str | None
         if not literal:
             numbers.append(word)
         if step.rule is not None:
-            longest = step.rule, depth + 1, tuple(numbers)
+            longest = step, depth + 1, tuple(numbers)
     if longest is None:
         return None
-    rule, depth, taken = longest
-    numbering = iter(taken)
-    run = [next(numbering) if word == _NUMBER else word for word in other(rule).split(".")]
-    return ".".join(run + words[depth:])
+    step, depth, taken = longest
+    rule = step.rule
+    assert rule is not None
+    rest = "".join(f".{word}" for word in words[depth:])
+    return Hit(rule, step.part, taken, rest, tuple(_fill(str(run), taken, rest) for run in others(rule)))
+
+
+def _fill(run: str, numbers: tuple[str, ...], rest: str) -> str:
+    numbering = iter(numbers)
+    return ".".join(next(numbering) if word == NUMBER else word for word in run.split(".")) + rest

@@ -90,7 +90,7 @@ class Spelling(Expr):
     shape: tuple[int, ...] | None
     name: str
 
-    def extents(self) -> Mapping[str, Extent]:
+    def extents(self) -> Mapping[str, tuple[Extent, ...]]:
         """What no codec changes."""
         changed = {role for role, _ in self.changes}
         return {role: one for role, one in self.of.extents().items() if role not in changed}

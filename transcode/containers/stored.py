@@ -46,9 +46,9 @@ class Stored(Expr):
     spec: Spec
     offset: int
 
-    def extents(self) -> Mapping[str, Extent]:
+    def extents(self) -> Mapping[str, tuple[Extent, ...]]:
         """All of it."""
-        return {"values": Extent(self.file, self.offset, self.spec.nbytes)}
+        return {"values": (Extent(self.file, self.offset, self.spec.nbytes),)}
 
     def flat(self) -> Stored:
         """It is read by its place alone."""

@@ -50,8 +50,10 @@ class Expr(Value, ABC):
         repeatable.
         """
 
-    def extents(self) -> Mapping[str, Extent]:
-        """The parts, by role, that are bytes of a file as they lie there: nobody need look at them."""
+    def extents(self) -> Mapping[str, tuple[Extent, ...]]:
+        """The parts, by role, that are bytes of files as they lie there, one run after the other: nobody need
+        look at them.
+        """
         return {}
 
     def lying(self, codecs: Mapping[str, tuple[object, ...]]) -> tuple[Expr, frozenset[str]]:

@@ -74,16 +74,21 @@ def moves(
         members.clear()
 
     for number, tensor in enumerate(plan.tensors):
-        for role, extent in tensor.value.extents().items():
-            if not 0 < extent.nbytes == tensor.part(role).spec.nbytes:
+        for role, extents in tensor.value.extents().items():
+            nbytes = sum(extent.nbytes for extent in extents)
+            # Of several runs either all are moved or none, so that no byte is written twice.
+            scattered = len(extents) > 1 and min(extent.nbytes for extent in extents) < LEAST
+            if not 0 < nbytes == tensor.part(role).spec.nbytes or scattered:
                 continue
             file, offset = places[number, role]
-            longer = None if run is None else run.joined(extent, file, offset)
-            if longer is None:
-                finish()
-                longer = Move(extent.file, extent.begin, extent.nbytes, file, offset)
-            run = longer
-            members.append((number, role))
+            for extent in extents:
+                longer = None if run is None else run.joined(extent, file, offset)
+                if longer is None:
+                    finish()
+                    longer = Move(extent.file, extent.begin, extent.nbytes, file, offset)
+                run = longer
+                offset += extent.nbytes
+                members.append((number, role))
     finish()
     return every, taken
 

@@ -1,12 +1,19 @@
-"""Rename all tensors from one spelling of their architecture to another."""
+"""Spell all tensors as another program does: their names, and which rows lie together."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from .. import catalog
+from ..catalog.spelling import Direction
+from ..consumers.companions import Companions
+from ..consumers.evidence import LAYERS
+from ..consumers.orphans import refuse_orphans
+from ..consumers.recognise import decipher
+from ..consumers.stored import stored_quantized
+from ..core import small_json
 from ..core.event import Event
 from ..core.flow import Transform
 from ..core.planning import Planning
@@ -14,8 +21,11 @@ from ..core.tensor import LazyTensor
 from ..errors import PlanError
 from ..voice import called
 from .options import ConvertOptions
+from .structure import Item, Structure
 
 __all__ = ["Convert"]
+
+_WEIGHT = ".weight"
 
 
 @dataclass(frozen=True)
@@ -40,24 +50,51 @@ class Convert(ConvertOptions, Transform):
         return self.to
 
     def apply(self, tensors: Iterable[LazyTensor], planning: Planning) -> Iterator[LazyTensor]:
-        """Rename. A name that no rule knows is an error, or goes on unchanged if unmatched is allowed."""
+        """Rename, and put rows together where the other spelling has them so.
+
+        A name that no rule knows is an error, or goes on unchanged if unmatched is allowed. Of quantized
+        tensors that are joined, scales that are one for a whole tensor are read while planning.
+
+        Raises:
+            PlanError: see :meth:`.structure.Structure.of`.
+        """
         tensors = list(tensors)
-        names = [tensor.name for tensor in tensors]
-        family = self._family(names)
+        family = self._family([tensor.name for tensor in tensors])
         if family.spelling == self.to:
             planning.warn(f"convert: the names are spelled as {self.to} already, none changes")
-        else:
-            planning.note(f"convert {family.name}: {family.spelling} -> {self.to}")
-        unknown = []
+            yield from tensors
+            return
+        planning.note(f"convert {family.name}: {family.spelling} -> {self.to}")
+        direction = family.direction(self.to)
+        items, absorbed = _items(tensors, family, direction, planning)
+        structure = Structure(direction, {item.name: item for item in items.values()})
+        unknown, left, names = [], [], {}
         for tensor in tensors:
-            new = tensor.name if family.spelling == self.to else family.convert(tensor.name, self.to)
-            if new is None:
-                unknown.append(tensor.name)
+            item = items.get(tensor.name)
+            hit = None if item is None else direction.find(item.name)
+            if tensor.name in absorbed:
+                continue
+            if item is None or hit is None or not structure.whole(hit):
+                if item is not None and direction.lacks(item.name):
+                    left.append(tensor.name)
+                    planning.drop(tensor, Event("drop", f"{self.to} has no such tensor"))
+                    continue
+                lacking = hit is not None and item is not None
+                why = structure.lacking(hit) if lacking and hit is not None else None
+                unknown.append(f"{tensor.name} (without {why})" if why else tensor.name)
                 yield tensor.evolve(did=Event("convert", "no rule knows this name"))
-            elif new == tensor.name:
-                yield tensor
+            elif hit.rule.renames:
+                names[tensor.name] = hit.others
+                yield _named(tensor, hit.others[0])
             else:
-                yield tensor.evolve(name=new, did=Event("rename", f"{tensor.name} -> {new}"))
+                names[tensor.name] = hit.others
+                _open(item, planning)
+                yield from structure.of(item, hit, planning)
+        _rename_layers(names, planning)
+        if left:
+            planning.warn(
+                f"convert: {self.to} has no {', '.join(left)}: left out, and no conversion brings them back"
+            )
         if unknown:
             told = f"convert: no rule of {family.name} knows {', '.join(unknown[:5])}"
             told += f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
@@ -88,3 +125,66 @@ class Convert(ConvertOptions, Transform):
             family = found
         family.spelled(self.to)
         return family
+
+
+def _named(tensor: LazyTensor, name: str) -> LazyTensor:
+    if name == tensor.name:
+        return tensor
+    return tensor.evolve(name=name, did=Event("rename", f"{tensor.name} -> {name}"))
+
+
+def _items(
+    tensors: Sequence[LazyTensor], family: catalog.Family, direction: Direction, planning: Planning
+) -> tuple[dict[str, Item], set[str]]:
+    """The tensors that have the family's prefix, by name, and the parts of quantized ones that go with them.
+
+    How tensors are quantized is asked only where rows of such have to move.
+    """
+    size = len(family.prefix)
+    within = {tensor.name[size:]: tensor for tensor in tensors if tensor.name.startswith(family.prefix)}
+    items = {tensor.name: Item(name, tensor, tensor.spec.shape) for name, tensor in within.items()}
+    moving = {name for name in within if (hit := direction.find(name)) and not hit.rule.renames}
+    stored = stored_quantized(tensors)
+    codes = {*stored.tensors, *stored.foreign}
+    if planning.opened is not None or not codes & {family.prefix + name for name in moving}:
+        return items, set()
+    table = {tensor.name: tensor for tensor in tensors}
+    conventions, readings = decipher(tensors, planning)
+    refuse_orphans(tensors, stored, conventions, planning)
+    quantized = {part for one in readings.values() for part in one.stored.values()}
+    companions = Companions(table, conventions, quantized)
+    absorbed: set[str] = set()
+    for name, reading in readings.items():
+        hit = direction.find(reading.name[size:])
+        if hit is None or hit.rule.renames or not reading.name.startswith(family.prefix):
+            continue
+        beside = [table[one] for ones in companions.of(reading) for one in ones]
+        items[name] = Item.stored(
+            reading.name[size:], reading, companions.shape(reading), tuple(beside), table
+        )
+        absorbed |= {*reading.stored.values(), *(one.name for one in beside)} - {name}
+    return items, absorbed
+
+
+def _open(item: Item, planning: Planning) -> None:
+    """Give up the codes of a tensor that a later stage would store again, as its rows move."""
+    opened = None if planning.opened is None else planning.opened.still(item.tensor)
+    if opened is not None:
+        opened.anew = True
+        planning.note("convert: quantized tensors whose rows are put together anew are decoded on the way")
+
+
+def _rename_layers(names: Mapping[str, Sequence[str]], planning: Planning) -> None:
+    """Let metadata that speaks of layers speak of their new names."""
+    text = planning.replaced.get(LAYERS, planning.metadata.get(LAYERS))
+    if text is None:
+        return
+    stated = small_json.parse_object(text, what=f"its metadata {LAYERS}")
+    layers = stated.get("layers")
+    if not isinstance(layers, dict):
+        return
+    renamed: dict[str, object] = {}
+    for module, said in layers.items():
+        others = names.get(f"{module}{_WEIGHT}")
+        renamed |= dict.fromkeys((one.removesuffix(_WEIGHT) for one in others) if others else (module,), said)
+    planning.replaced[LAYERS] = small_json.spell({**stated, "layers": renamed})

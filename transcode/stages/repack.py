@@ -132,7 +132,7 @@ class Grouping(Expr):
         )
         return (replace(self, raw=tuple(sorted(roles))) if roles else self), roles
 
-    def extents(self) -> Mapping[str, Extent]:
+    def extents(self) -> Mapping[str, tuple[Extent, ...]]:
         """The codes, where they are stored as the scheme makes them."""
         extents = self.codes.tensor.value.extents()
         alike = not chain.steps(self.codes.rule.codecs, self.codes.part.spec)

@@ -345,7 +345,9 @@ def q6_k(values: Any, blocks: Any, work: Any, codes: Any) -> int:
                 a, b, c, e = codes[at], codes[at + 32], codes[at + 64], codes[at + 96]
                 block[64 * part + j] = _U8((a & 15) | ((c & 15) << 4))
                 block[64 * part + 32 + j] = _U8((b & 15) | ((e & 15) << 4))
-                block[128 + 32 * part + j] = _U8((a >> 4) | ((b >> 4) << 2) | ((c >> 4) << 4) | ((e >> 4) << 6))
+                block[128 + 32 * part + j] = _U8(
+                    (a >> 4) | ((b >> 4) << 2) | ((c >> 4) << 4) | ((e >> 4) << 6)
+                )
     return -1
 
 
@@ -410,7 +412,11 @@ def q3_k(values: Any, blocks: Any, work: Any, codes: Any) -> int:
         for j in range(12):
             block[96 + j] = _U8(0)
         for j in range(16):
-            code = between(whole(inverse * work[_S + j]), _I(-32), _I(31)) + _I(32) if largest != _ZERO else _I(0)
+            code = (
+                between(whole(inverse * work[_S + j]), _I(-32), _I(31)) + _I(32)
+                if largest != _ZERO
+                else _I(0)
+            )
             block[96 + j % 8] |= _U8((code & 15) << (4 * (j // 8)))
             block[104 + j % 4] |= _U8((code >> 4) << (2 * (j // 4)))
             unit = d * _F(_I(code - 32))

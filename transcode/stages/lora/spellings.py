@@ -8,7 +8,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from ...catalog.lora_tables import REST, Join, Table
+from ...catalog.lora_tables import Table
+from ...catalog.rule import Rule
 
 __all__ = ["Home", "Move", "Place", "Stored", "speaks", "spelled"]
 
@@ -93,16 +94,20 @@ def _fill(run: str, numbers: tuple[str, ...], rest: str) -> str:
     return ".".join(next(numbering) if word == "{i}" else word for word in run.split(".")) + rest
 
 
-def _from_joined(rule: Join, names: Mapping[str, Stored]) -> Iterator[tuple[str, Home]]:
+def _from_joined(rule: Rule, names: Mapping[str, Stored]) -> Iterator[tuple[str, Home]]:
     """What the parts are called, of a model that stores them joined."""
     for name, numbers, rest in _matches(rule.left, names):
         stored = names[name]
         if len(rule.right) == 1:
             (part,) = rule.right
-            if part is not None and (home := _one(rule, stored)) is not None:
+            if (
+                part is not None
+                and (home := _one(rule, stored, _columns(stored, name, rest, names))) is not None
+            ):
                 yield _fill(part, numbers, rest), home
             continue
-        counts = _counts(rule, stored, _columns(stored, name, rest, names))
+        columns = _columns(stored, name, rest, names)
+        counts = rule.counts(stored.shape[0], columns) if stored.shape else None
         if counts is None:
             continue
         at = 0
@@ -112,7 +117,7 @@ def _from_joined(rule: Join, names: Mapping[str, Stored]) -> Iterator[tuple[str,
             at += count
 
 
-def _from_parts(rule: Join, names: Mapping[str, Stored]) -> Iterator[tuple[str, Home]]:
+def _from_parts(rule: Rule, names: Mapping[str, Stored]) -> Iterator[tuple[str, Home]]:
     """What the joined one is called, of a model that stores its parts."""
     if None in rule.right:
         return  # of what the other side does not name, the joined one cannot be told
@@ -125,7 +130,7 @@ def _from_parts(rule: Join, names: Mapping[str, Stored]) -> Iterator[tuple[str, 
     for (numbers, rest), parts in complete.items():
         form = _fill(rule.left, numbers, rest)
         if len(rule.right) == 1:
-            if (home := _one(rule, parts[0])) is not None:
+            if (home := _one(rule, parts[0], _columns(parts[0], parts[0].name, rest, names))) is not None:
                 yield form, home
             continue
         shapes = [parts[index].shape for index in range(len(rule.right)) if index in parts]
@@ -140,9 +145,9 @@ def _from_parts(rule: Join, names: Mapping[str, Stored]) -> Iterator[tuple[str, 
         yield form, tuple(places)
 
 
-def _one(rule: Join, stored: Stored) -> Home | None:
+def _one(rule: Rule, stored: Stored, columns: int | None) -> Home | None:
     """The home of a name that stands for one whole tensor."""
-    if not rule.swapped:
+    if not rule.swapped or (stored.shape and not rule.swaps(stored.shape[0], columns)):
         return (Place(stored.name),)
     if not stored.shape or stored.shape[0] % 2:
         return None
@@ -156,21 +161,3 @@ def _columns(stored: Stored, name: str, rest: str, names: Mapping[str, Stored]) 
         return stored.shape[1]
     beside = names.get(f"{name[: len(name) - len(rest)]}.weight")
     return beside.shape[1] if beside is not None and len(beside.shape) > 1 else None
-
-
-def _counts(rule: Join, stored: Stored, columns: int | None) -> list[int] | None:
-    """Rows of each part of a joined tensor; None where they cannot be told."""
-    if not stored.shape:
-        return None
-    total = stored.shape[0]
-    if not rule.rows:
-        each, left = divmod(total, len(rule.right))
-        return None if left else [each] * len(rule.right)
-    if columns is None:
-        return None
-    counts = [0 if count == REST else count * columns for count in rule.rows]
-    left = total - sum(counts)
-    if REST in rule.rows:
-        counts[rule.rows.index(REST)] = left
-        return counts if left > 0 else None
-    return None if left else counts

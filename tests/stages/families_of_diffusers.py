@@ -1,0 +1,95 @@
+"""Tiny models of diffusers' own classes, and its functions that convert their original spelling."""
+
+from __future__ import annotations
+
+import inspect
+import textwrap
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+Tensors = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """One model.
+
+    Attributes:
+        family, original: of transcode; the other spelling is diffusers'.
+        name: of diffusers' class.
+        config: of the class.
+        converter: diffusers' function from the original spelling to its own.
+        inputs: of a forward pass.
+        constants: sizes of the published model that the function holds as literals -> those of this one.
+    """
+
+    family: str
+    name: str
+    config: Mapping[str, Any]
+    converter: str
+    inputs: Callable[[], dict[str, Any]]
+    original: str = "original"
+    constants: Mapping[str, str] = field(default_factory=dict)
+
+    def model(self, seed: int = 0) -> torch.nn.Module:
+        import diffusers
+
+        torch.manual_seed(seed)
+        model = getattr(diffusers, self.name)(**self.config).eval()
+        for parameter in model.parameters():
+            torch.nn.init.normal_(parameter, std=0.05)
+        return model
+
+    def theirs(self, original: Tensors) -> Tensors:
+        """What diffusers makes of the original spelling."""
+        from diffusers.loaders import single_file_utils
+
+        source = textwrap.dedent(inspect.getsource(getattr(single_file_utils, self.converter)))
+        for before, after in self.constants.items():
+            assert before in source, before
+            source = source.replace(before, after)
+        scope: dict[str, Any] = dict(vars(single_file_utils))
+        exec(compile(source, self.converter, "exec"), scope)
+        return scope[self.converter](dict(original))
+
+    def forward(self, model: torch.nn.Module) -> torch.Tensor:
+        with torch.no_grad():
+            out = model(**self.inputs(), return_dict=False)
+        found = out[0] if isinstance(out, tuple) else out
+        return found[0] if isinstance(found, list) else found
+
+
+def _flux(guidance: bool) -> dict[str, Any]:
+    torch.manual_seed(1)
+    inputs = {
+        "hidden_states": torch.randn(1, 6, 16),
+        "encoder_hidden_states": torch.randn(1, 4, 24),
+        "pooled_projections": torch.randn(1, 20),
+        "timestep": torch.tensor([0.5]),
+        "img_ids": torch.zeros(6, 3),
+        "txt_ids": torch.zeros(4, 3),
+    }
+    return inputs | ({"guidance": torch.tensor([3.5])} if guidance else {})
+
+
+_FLUX: dict[str, Any] = {
+    "patch_size": 1, "in_channels": 16, "num_layers": 2, "num_single_layers": 3, "attention_head_dim": 32,
+    "num_attention_heads": 2, "joint_attention_dim": 24, "pooled_projection_dim": 20,
+    "axes_dims_rope": (8, 12, 12),
+}  # fmt: skip
+
+TINY = {
+    "flux dev": Tiny(
+        "flux", "FluxTransformer2DModel", _FLUX | {"guidance_embeds": True},
+        "convert_flux_transformer_checkpoint_to_diffusers", lambda: _flux(True),
+        constants={"inner_dim = 3072": "inner_dim = 64"},
+    ),
+    "flux schnell": Tiny(
+        "flux", "FluxTransformer2DModel", _FLUX | {"guidance_embeds": False},
+        "convert_flux_transformer_checkpoint_to_diffusers", lambda: _flux(False),
+        constants={"inner_dim = 3072": "inner_dim = 64"},
+    ),
+}  # fmt: skip
