@@ -64,7 +64,7 @@ def nv(
     Args:
         values: bits ``[n]``, n a multiple of 16, see :func:`.rows.as_bits`.
         shared: multiplier of the whole tensor, float32.
-        search: ``low`` and ``high`` of :func:`.micro.nv_search`, or None for the plain scales.
+        search: ``low`` and ``high`` of :func:`.micro.nv`, or None for the plain scales.
         codes: uint8 ``[n / 2]``, written, low nibble first.
         scales: uint8 ``[n / 16]``, written: E4M3.
 

@@ -44,8 +44,10 @@ _U = np.uint32
 _AT_ONCE = 32
 _RAISED_HIGH = _U(np.float32(INTEGER + _HIGH).view(_U))
 _MOST = np.float32(-LOW)
-_MARGIN = np.float32(1 + 2.0**-13)
-"""More than the relative error of a sum of 128 squares in float32, twice."""
+_MARGIN, _NOISE = np.float32(1 + 2.0**-12), np.float32(2.0**-16)
+"""More than the sums of :func:`misfits32` and of :func:`misfit`, which rounds shares of up to 16 to float32,
+can differ: by a part of the error, and by a little where a group is all but exact.
+"""
 
 
 def work(size: int, divisors: int, scratch: Scratch) -> NDArray[np.float32]:
@@ -164,7 +166,7 @@ def nibbles(values: Any, size: int, stored: int, divisors: Any, work: Any, codes
                 weights[k] = share * share
             fold(values, start, stop, sizes, limits)
             errors = misfits32(sizes, limits, size, inverses, 0) * numbers32(weights, 0)
-            bound = real(least(errors)) * _MARGIN
+            bound = real(least(errors)) * _MARGIN + _NOISE
             left = within(errors, bits(bound))
             least_error = _INF
             while left:

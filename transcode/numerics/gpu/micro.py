@@ -129,7 +129,7 @@ def _next_best(rows: torch.Tensor, code: torch.Tensor, kind: Minifloat) -> torch
 
 
 def _moves(low: int, high: int) -> torch.Tensor:
-    """Steps away from the first code, in the order of :func:`..micro.nv_search`; int32 ``[c, 1]``."""
+    """Steps away from the first code, in the order of :func:`..micro.nv`; int32 ``[c, 1]``."""
     return torch.tensor([*range(-low, 0), *range(1, high + 1)], dtype=torch.int32)[:, None]
 
 

@@ -28,7 +28,7 @@ def pick_float(
     """Number of the multiplier under which a block suits a float format best; int32 ``[n]``.
 
     The error is the float32 sum of squares, halves added to halves, times the weight (see
-    :func:`..micro.mx_search`, :func:`..micro.nv_search`).
+    :func:`..micro.mx_search`, :func:`..micro.nv`).
 
     Args:
         blocks: values in the source's dtype, ``[n, width]``; width is a power of two.
