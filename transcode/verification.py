@@ -306,6 +306,6 @@ class _Comparison:
         for name in self._order:
             if name in self._first:
                 at, spec = self._first[name]
-                row = at * 8 // max(spec.row_bits, 1)
+                row = spec.row_of(at)
                 told.append(Difference(name, f"differs from row {row} on (byte {at})", row))
         return told

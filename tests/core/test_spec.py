@@ -74,3 +74,13 @@ def test_printing_equality_and_pickling():
     part = Part("codes", spec)
     assert pickle.loads(pickle.dumps(part)) == part
     assert part != Part("scale", spec)
+
+
+@pytest.mark.parametrize("name", ["F32", "BF16", "I8", "F4", "F6_E2M3"])
+@pytest.mark.parametrize("shape", [(7,), (8, 4), (6, 12), (16, 1), (3, 2, 20)])
+def test_the_row_of_a_byte(name, shape):
+    spec = Spec(DTYPES[name], shape)
+    for row in range(0, spec.rows, spec.grain):
+        begin, end = spec.row_offset(row), spec.row_offset(min(row + spec.grain, spec.rows))
+        assert spec.row_of(begin) == row
+        assert all(row <= spec.row_of(byte) < row + spec.grain for byte in range(begin, end))

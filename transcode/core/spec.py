@@ -59,6 +59,10 @@ class Spec(Value):
         """Byte at which a row starts; the row must be a multiple of the grain, or the end."""
         return row * self.columns * self.dtype.bits // (8 * self.dtype.elements)
 
+    def row_of(self, byte: int) -> int:
+        """The row in which a byte lies, of a tensor that has any; of bytes that two rows share the first."""
+        return byte * 8 * self.dtype.elements // (self.columns * self.dtype.bits)
+
     def __str__(self) -> str:
         return f"{self.dtype.name}[{','.join(map(str, self.shape))}]"
 

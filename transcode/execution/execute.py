@@ -232,11 +232,11 @@ class _Jobs:
         moved = self._moved.get(number, frozenset())
         tensor = tensor.cut(self._tile_bytes)
         untouched = places.keys() <= tensor.value.extents().keys()
-        key, row = journal.values(number), max(tensor.spec.row_bits, 1)
+        key, spec = journal.values(number), tensor.spec
         tiles = (
             tile
             for begin, end in self._spans(number)
-            for tile in tensor.tiles(self._tile_bytes, begin * 8 // row, -(-end * 8 // row))
+            for tile in tensor.tiles(self._tile_bytes, spec.row_of(begin), spec.row_of(end - 1) + 1)
         )
         for start, stop in tiles:
 
