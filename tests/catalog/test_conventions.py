@@ -106,7 +106,7 @@ def test_only_comfyui_swaps_nibbles() -> None:
         for scheme, rule in catalog.convention(name).schemes.items()
         if any(Nibbles("high_first") in part.codecs for part in rule.parts.values())
     }
-    assert swapped == {("comfyui", "nvfp4")}
+    assert swapped == {("comfyui", "nvfp4"), ("comfyui", "nvfp4_awq")}
 
 
 def test_who_stores_a_divisor_and_who_a_multiplier() -> None:
