@@ -42,7 +42,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "w4a8": ("w4a8", {}),
     "w4a8 frozen": ("w4a8", {"codebook": "frozen"}),
     "w6a8": ("w6a8", {}),
-    "w4a4": ("w4a4", {}),
+    "convrot_w4a4": ("convrot_w4a4", {}),
     "awq_w4a16": ("awq_w4a16", {}),
     "int4": ("int4", {}),
     "int4 group 128": ("int4", {"group_size": 128}),

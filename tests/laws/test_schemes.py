@@ -113,8 +113,8 @@ CASES = [
     ("w4a8", {"rotate": 4, "codebook": "fitted", "group_size": 32}),
     ("w4a8", {"rotate": 16, "codebook": "uniform"}),
     ("w6a8", {"rotate": 16}),
-    ("w4a4", {"rotate": 16}),
-    ("w4a4", {"rotate": 4, "optimize": "mse"}),
+    ("convrot_w4a4", {"rotate": 16}),
+    ("convrot_w4a4", {"rotate": 4, "optimize": "mse"}),
     ("awq_w4a16", {}),
     ("awq_w4a16", {"group_size": 32, "scale_dtype": "BF16"}),
 ]
@@ -165,7 +165,7 @@ def noise(values, scheme):
     elif granularity in ("tensor", "block"):  # what differs from block to block is little here
         blocks = values.reshape(1, 1, -1)
     peak = np.abs(blocks).max(-1, keepdims=True)
-    if scheme.name == "w4a4":
+    if scheme.name == "convrot_w4a4":
         steps = peak / 7
     elif scheme.name == "awq_w4a16":
         steps = (blocks.max(-1, keepdims=True) - blocks.min(-1, keepdims=True)) / 15

@@ -36,7 +36,7 @@ def test_no_more_is_lost_than_by_comfy_kitchen(name, source):
     values = tensor.float().numpy().astype(SOURCES[source])
     lost = [
         sqnr(values, decode(scheme, encode(scheme, values), spec_of(values)))
-        for scheme in (make("w4a4"), make("w4a4", optimize="mse"))
+        for scheme in (make("convrot_w4a4"), make("convrot_w4a4", optimize="mse"))
     ]
     assert lost[0] >= sqnr(values, by_them(tensor))
     assert lost[1] >= lost[0]
@@ -44,7 +44,7 @@ def test_no_more_is_lost_than_by_comfy_kitchen(name, source):
 
 def test_codes_under_one_of_three_scales():
     values = MATRICES["hot columns"].astype(F)
-    parts = encode(make("w4a4"), values)
+    parts = encode(make("convrot_w4a4"), values)
     rows = butterflies(values, 256)
     best = None
     for divisor in (7, 8, 8.75):
@@ -57,19 +57,21 @@ def test_codes_under_one_of_three_scales():
     found = ((codes * scale - rows).astype(np.float64) ** 2).sum(1)
     np.testing.assert_allclose(found, best, rtol=1e-4)
     np.testing.assert_array_equal(codes, np.clip(np.rint(rows / scale), -8, 7))
-    out = decode(make("w4a4"), parts, spec_of(values))
+    out = decode(make("convrot_w4a4"), parts, spec_of(values))
     sums = codes.astype(np.float64).reshape(128, -1, 256) @ matrix(256)
     np.testing.assert_array_equal(out, sums.reshape(out.shape).astype(F) * scale)
 
 
 def test_what_does_not_fit():
-    assert make("w4a4").refuses(Spec(DTYPES["F32"], (8, 320))) == "320 columns are not a multiple of 256"
-    smaller, said = make("w4a4").instead(Spec(DTYPES["F32"], (8, 320)))
+    assert (
+        make("convrot_w4a4").refuses(Spec(DTYPES["F32"], (8, 320))) == "320 columns are not a multiple of 256"
+    )
+    smaller, said = make("convrot_w4a4").instead(Spec(DTYPES["F32"], (8, 320)))
     assert (smaller.rotate, said) == (64, "rotated by 64: 320 columns are not a multiple of 256")
     values = np.ones((3, 256), F)
     values[1, 9] = np.nan
     with pytest.raises(NonFinite, match="row 1, column 9: nan"):
-        encode(make("w4a4"), values)
+        encode(make("convrot_w4a4"), values)
 
 
 @pytest.mark.parametrize("more", [{}, {"linear_dtype": "int8"}, {"params": {"convrot_groupsize": 256}}])
@@ -89,7 +91,7 @@ def test_their_file_is_read_and_ours_by_them(more, tmp_path, cli):
 
     save_file({"a.weight": weight}, tmp_path / "m.safetensors")
     ours = tmp_path / "ours.safetensors"
-    cli("run", tmp_path / "m.safetensors", ours, "--scheme", "w4a4", "--convention", "comfyui")
+    cli("run", tmp_path / "m.safetensors", ours, "--scheme", "convrot_w4a4", "--convention", "comfyui")
     stored = load_file(ours)
     assert json.loads(bytes(stored["a.comfy_quant"].tolist())) == {
         "format": "convrot_w4a4",

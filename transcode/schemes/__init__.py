@@ -70,7 +70,7 @@ SCHEMES: Mapping[str, type[Any]] = Table(
         "nvfp4_awq": "nvfp4_awq:Nvfp4Awq",
         "w4a8": "w4a8:W4A8",
         "w6a8": "w4a8:W6A8",
-        "w4a4": "w4a4:W4A4",
+        "convrot_w4a4": "w4a4:W4A4",
         "awq_w4a16": "awq_w4a16:AwqW4A16",
         "q1_0": "ggml:Q1",
         "q4_0": "ggml:Q4_0",

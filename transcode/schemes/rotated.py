@@ -46,10 +46,10 @@ def smaller(spec: Spec, size: int) -> tuple[int, str] | None:
     """How many columns of a tensor can be turned together, where these cannot, and what to say of it."""
     if spec.columns % size == 0:
         return None
-    found = max((one for one in ROTATIONS if 1 < one < size and spec.columns % one == 0), default=None)
-    if found is None:
+    fitting = max((one for one in ROTATIONS if 1 < one < size and spec.columns % one == 0), default=None)
+    if fitting is None:
         return None
-    return found, f"rotated by {found}: {spec.columns} columns are not a multiple of {size}"
+    return fitting, f"rotated by {fitting}: {spec.columns} columns are not a multiple of {size}"
 
 
 def unturned(spec: Spec, size: int) -> str:

@@ -35,7 +35,7 @@ class W4A4(Base):
         optimize: ``"mse"`` tries 33 scales for each row, down to the largest magnitude over 14.
     """
 
-    name: ClassVar[str] = "w4a4"
+    name: ClassVar[str] = "convrot_w4a4"
     summary: ClassVar[str] = "4-bit integers of rotated columns, one scale to a row"
     observes: ClassVar[bool] = False
     options: ClassVar[Mapping[str, Constraint]] = {"rotate": TURNED, "optimize": SEARCH}
@@ -75,8 +75,8 @@ class W4A4(Base):
 
     def instead(self, spec: Spec) -> tuple[W4A4, str] | None:
         """The same with fewer columns turned together, where that is all that stands against it."""
-        found = smaller(spec, self.rotate)
-        return None if found is None else (replace(self, rotate=found[0]), found[1])
+        fewer = smaller(spec, self.rotate)
+        return None if fewer is None else (replace(self, rotate=fewer[0]), fewer[1])
 
     def parts(self, spec: Spec) -> tuple[Part, ...]:
         """U8 codes ``[.., N, K / 2]``, F32 scales ``[.., N]``."""

@@ -67,10 +67,10 @@ class _Grouped(Base):
 
     def instead(self, spec: Spec) -> tuple[Self, str] | None:
         """The same with fewer columns turned together, where that is all that stands against it."""
-        found = smaller(spec, self.rotate)
-        if found is None:
+        fewer = smaller(spec, self.rotate)
+        if fewer is None:
             return None
-        return replace(self, rotate=found[0]), found[1]  # type: ignore[type-var]  # all are dataclasses
+        return replace(self, rotate=fewer[0]), fewer[1]  # type: ignore[type-var]  # all are dataclasses
 
     def parts(self, spec: Spec) -> tuple[Part, ...]:
         """U8 codes ``[.., N, K * bits / 8]``, E4M3 scales ``[.., N, K / group_size]``, F32 scales of rows
