@@ -14,14 +14,30 @@ from ..voice import called
 from .limits import Limit, Partly, plain
 from .template import Template
 
-__all__ = ["CONFIGS", "SHAPE", "VALUES", "Convention", "Files", "Marker", "PartRule", "SchemeRule"]
+__all__ = [
+    "CONFIGS",
+    "GROUP_INDEX",
+    "IMPLIED",
+    "SHAPE",
+    "VALUES",
+    "ZERO_POINT",
+    "Convention",
+    "Files",
+    "Marker",
+    "PartRule",
+    "SchemeRule",
+]
 
 VALUES = "values"
 
 SHAPE = "shape"
 """Role of a part that no scheme makes: the shape of the tensor, for consumers whose codes do not tell it."""
 
-CONFIGS = ("compressed-tensors", "modelopt", "fp8")
+ZERO_POINT, GROUP_INDEX = "zero_point", "group_index"
+IMPLIED = (ZERO_POINT, GROUP_INDEX)
+"""Roles of parts that a consumer may ask for where the scheme makes none: zeros, the group of each column."""
+
+CONFIGS = ("compressed-tensors", "modelopt", "fp8", "gptq", "gptq-v2", "awq")
 """Dialects of ``quantization_config``, by their ``quant_method``."""
 _STEM = "{stem}"
 
@@ -91,6 +107,7 @@ class SchemeRule:
         rows: N must be a multiple of this, or the consumer's kernel refuses.
         columns: K likewise.
         limits: further conditions on a tensor.
+        implies: roles that the consumer asks for where the scheme makes no such part, of :data:`IMPLIED`.
         computes: dtype that the consumer decodes to, whatever that of the model is, so that the model must
             have it too; None where it decodes to the model's.
     """
@@ -106,6 +123,7 @@ class SchemeRule:
     rows: int = 1
     columns: int = 1
     limits: tuple[Limit, ...] = ()
+    implies: tuple[str, ...] = ()
     computes: str | None = None
 
     def limits_for(self, scheme: object) -> tuple[Limit, ...]:

@@ -81,6 +81,8 @@ def _stored(names: Names) -> Stored:
     if names.any_codes or any(spec.dtype.name in ("I16", "U16") for spec in names.specs.values()):
         dtypes = {name: spec.dtype.name for name, spec in names.specs.items()}
         for module, (title, endings) in foreign().recognise(dtypes).items():
+            if module + endings[0] in known:
+                continue  # a convention has these names
             alien[module + endings[0]] = (title, endings)
             parts |= {module + ending for ending in endings}
             parts |= {name for name in dtypes if name.startswith(f"{module}.weight.")}
