@@ -276,7 +276,9 @@ def test_what_hurts(tmp_path, wan, save):
     )  # fmt: skip
     assert "other models are inside" in diagnose(whole).remarks[0]
     parts = {"W_q": torch.zeros(4, 4, dtype=torch.uint8), "scale": torch.ones(4, 1), "zero": torch.ones(4, 1)}
-    hqq = save({f"model.layers.0.mlp.up_proj.{part}": value for part, value in parts.items()}, "hqq.safetensors")
+    hqq = save(
+        {f"model.layers.0.mlp.up_proj.{part}": value for part, value in parts.items()}, "hqq.safetensors"
+    )
     assert any("HQQ" in text for text in diagnose(hqq).what)
     assert "which it does not load" in " ".join(diagnose(hqq).of("comfyui").why)
     with pytest.raises(FormatError, match="no such file"):

@@ -37,8 +37,8 @@ class LessOne(Base):
         import numpy as np
 
         words = piece.data.view(np.uint32)
-        # The top bit of each nibble of (w - ones) & ~w is set where something was borrowed; all but the lowest
-        # zero of a word may be wrong, one is enough.
+        # The top bit of a nibble of (w - ones) & ~w is set where something was borrowed; all but the lowest
+        # of a word may be wrong, one is enough.
         if ((words - np.uint32(_ONES)) & ~words & np.uint32(0x8888_8888)).any():
             raise DataError(
                 f"its {piece.role} holds a number of 0, which has no place one below",

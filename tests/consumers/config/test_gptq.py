@@ -1,4 +1,4 @@
-"""GPTQ in both layouts: what is written is decoded by GPTQModel's layer and by its formula, and the reverse."""
+"""GPTQ in both layouts: what is written is decoded by GPTQModel's layer and by its formula, and back."""
 
 from __future__ import annotations
 

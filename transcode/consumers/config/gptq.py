@@ -25,7 +25,8 @@ _HEAD = "lm_head"
 class Gptq(Dialect):
     """One width, size of groups and symmetry for all linear layers of the blocks but those that are named.
 
-    Names are regular expressions, by which GPTQModel and vLLM leave modules out; transformers has no such words.
+    Names are regular expressions, by which GPTQModel and vLLM leave modules out; transformers has no such
+    words.
     """
 
     method = "gptq"
