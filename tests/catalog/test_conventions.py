@@ -123,8 +123,11 @@ def test_who_looks_for_a_quantization_config() -> None:
         name: dialect for name in catalog.conventions() if (dialect := catalog.convention(name).config)
     }
     assert dialects == {
+        "awq": "awq",
         "compressed_tensors": "compressed-tensors",
         "deepseek": "fp8",
+        "gptq": "gptq",
+        "gptq_v2": "gptq-v2",
         "modelopt": "modelopt",
     }
 
@@ -369,7 +372,7 @@ def test_codes_with_a_name_of_their_own_need_no_companion(mine: Any) -> None:
         (("shape: [1]", "codecs: [transposed, {of: nibbles}]"), 5, "'codec' is missing"),
         (("shape: [1]", "codecs: [transposed], offset: 8"), 5, "codecs: cannot stand beside offset"),
         (("shape: [1]", "codecs: [swizzle_128x4, powers]"), 5, "powers behind swizzle_128x4 holds nothing"),
-        (("metadata: {", "config: gptq\nmetadata: {"), 16, "'gptq' is not allowed"),
+        (("metadata: {", "config: quip\nmetadata: {"), 16, "'quip' is not allowed"),
         (("    rows: 16", "    row: 16"), 13, "unknown key 'row'"),
         (("    rows: 16", "    stores: [scale]"), 8, "codes have no spelling"),
         (("    rows: 16", "    stores: [codes, zero_point]"), 13, "part 'zero_point' has no spelling"),

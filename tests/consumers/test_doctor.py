@@ -78,7 +78,8 @@ def test_transformers_and_diffusers_say_the_same_of_quantizers():
     assert "modelopt" not in auto
     (way,) = program("transformers").ways
     assert "modelopt" not in way.conventions
-    named = {"GPTQ": "gptq", "AWQ": "awq", "AutoRound": "auto-round", "torchao": "torchao", "quanto": "quanto", "HQQ": "hqq",
+    assert {"gptq", "awq"} <= auto.keys() & way.conventions.keys()
+    named = {"AutoRound": "auto-round", "torchao": "torchao", "quanto": "quanto", "HQQ": "hqq",
              "AQLM": "aqlm", "VPTQ": "vptq", "EETQ": "eetq", "HIGGS": "higgs", "SpQR": "spqr", "BitNet": "bitnet",
              "FBGEMM fp8": "fbgemm_fp8", "Quark": "quark", "FP-Quant": "fp_quant", "SINQ": "sinq",
              "bitsandbytes (4 bit)": "bitsandbytes_4bit", "bitsandbytes (8 bit)": "bitsandbytes_8bit"}  # fmt: skip
@@ -92,7 +93,6 @@ def test_transformers_and_diffusers_say_the_same_of_quantizers():
         ("Nunchaku Lite", "nunchaku_lite"),
         ("torchao", "torchao"),
         ("HQQ", "hqq"),
-        ("AWQ", "awq"),
     ):
         assert (title in pretrained.foreign) == (key in auto)
 
@@ -131,7 +131,8 @@ def test_who_loads_each_output(convention, scheme, llama, tmp_path, wan):
     told = answers(out)
     by = {"lightx2v": {"lightx2v"}, "comfyui": {"comfyui"}, "comfyui_scaled": {"comfyui"}, "neutral": set(),
           "compressed_tensors": {"vllm", "transformers", "sglang"}, "modelopt": {"vllm"},
-          "deepseek": {"vllm", "transformers", "sglang"}}[convention]  # fmt: skip
+          "deepseek": {"vllm", "transformers", "sglang"}, "gptq": {"vllm", "transformers", "sglang"},
+          "gptq_v2": {"vllm", "transformers"}, "awq": {"vllm", "transformers", "sglang"}}[convention]  # fmt: skip
     if convention == "modelopt" and scheme == "nvfp4":
         by = {"vllm", "sglang"}
     if (convention, scheme) == ("compressed_tensors", "mxfp8"):
@@ -318,10 +319,12 @@ def test_what_hurts(tmp_path, wan, save):
          "cond_stage_model.layers.0.weight": torch.zeros(4, 4)}, "whole.safetensors",
     )  # fmt: skip
     assert "other models are inside" in diagnose(whole).remarks[0]
-    gptq = save({f"model.layers.0.mlp.up_proj.{part}": torch.zeros(4, 4, dtype=torch.int32 if part[0] in "qg" else torch.float16)
-                 for part in ("qweight", "qzeros", "scales", "g_idx")}, "gptq.safetensors")  # fmt: skip
-    assert any("GPTQ" in text for text in diagnose(gptq).what)
-    assert "which it does not load" in " ".join(diagnose(gptq).of("comfyui").why)
+    parts = {"W_q": torch.zeros(4, 4, dtype=torch.uint8), "scale": torch.ones(4, 1), "zero": torch.ones(4, 1)}
+    hqq = save(
+        {f"model.layers.0.mlp.up_proj.{part}": value for part, value in parts.items()}, "hqq.safetensors"
+    )
+    assert any("HQQ" in text for text in diagnose(hqq).what)
+    assert "which it does not load" in " ".join(diagnose(hqq).of("comfyui").why)
     with pytest.raises(FormatError, match="no such file"):
         diagnose(tmp_path / "nothing")
 

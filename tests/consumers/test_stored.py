@@ -36,15 +36,12 @@ def test_what_is_stored_quantized() -> None:
 
 
 def test_what_is_quantized_in_another_way_is_told_by_its_names() -> None:
-    gptq = tensors(
-        **{"a.qweight": ("I32", (8, 64)), "a.qzeros": ("I32", (1, 8)), "a.scales": ("F16", (1, 64)),
-           "a.g_idx": ("I32", (64,))}
-    )  # fmt: skip
-    stored = stored_quantized(gptq)
+    hqq = tensors(**{"a.W_q": ("U8", (32, 64)), "a.scale": ("F16", (64, 1)), "a.zero": ("F16", (64, 1))})
+    stored = stored_quantized(hqq)
     assert stored
     ((title, endings),) = stored.foreign.values()
-    assert "GPTQ" in title
-    assert ".qweight" in endings
+    assert title == "HQQ"
+    assert ".W_q" in endings
 
 
 def test_fp8_without_a_scale() -> None:

@@ -16,7 +16,18 @@ import numpy as np
 import pytest
 import torch
 
-from transcode.codecs import CODECS, Nibbles, Powers, Reciprocal, RowsInt32, Swizzle, View, chain, from_config
+from transcode.codecs import (
+    CODECS,
+    LessOne,
+    Nibbles,
+    Powers,
+    Reciprocal,
+    RowsInt32,
+    Swizzle,
+    View,
+    chain,
+    from_config,
+)
 from transcode.core.dtypes import DTYPES
 from transcode.core.expr import Piece
 from transcode.core.scratch import Scratch
@@ -56,6 +67,8 @@ def content(part: Spec) -> Bytes:
     random = np.random.default_rng(part.numel + list(DTYPES).index(part.dtype.name))
     if part.dtype.name == "I8":
         return random.integers(-8, 8, part.numel, np.int8).view(np.uint8)
+    if part.dtype.name == "I32":  # no number of 0, which less_one cannot hold
+        return random.integers(1, 16, part.nbytes * 2).reshape(-1, 2).astype(np.uint8) @ np.uint8([1, 16])
     if part.dtype.name == "F32":
         return np.exp2(random.integers(-126, 127, part.numel).astype(np.float32)).view(np.uint8)
     return random.integers(0, 256, part.nbytes, np.uint8)
@@ -122,6 +135,10 @@ def one_over(codec: Any, raw: Bytes, part: Spec) -> Bytes:
     return torch.from_numpy(raw.copy().view(np.float32)).reciprocal().numpy().view(np.uint8)
 
 
+def lessened(codec: Any, raw: Bytes, part: Spec) -> Bytes:
+    return bytes4(codes4(raw).astype(int) - 1)
+
+
 def exponent(codec: Any, raw: Bytes, part: Spec) -> Bytes:
     return raw.view(np.float32).astype(ml_dtypes.float8_e8m0fnu).view(np.uint8)
 
@@ -133,7 +150,7 @@ def same(codec: Any, raw: Bytes, part: Spec) -> Bytes:
 WANTED: dict[str, Callable[[Any, Bytes, Spec], Bytes]] = {
     "view": same, "split": same, "squeeze": same, "reshape": same, "offset": raised, "nibbles": reordered,
     "transposed": exchanged, "swizzle_128x4": tiled, "rows_int32": in_words, "reciprocal": one_over,
-    "powers": exponent,
+    "powers": exponent, "less_one": lessened,
 }  # fmt: skip
 
 
@@ -331,6 +348,10 @@ def test_two_do_one_after_the_other(first: Any) -> None:
             with pytest.raises(DataError, match="holds -8 to 7"):
                 encoded((first, second), raw, part, max(part.rows, 1))
             continue
+        if second.name == "less_one" and not codes4(between).all():
+            with pytest.raises(DataError, match="a number of 0"):
+                encoded((first, second), raw, part, max(part.rows, 1))
+            continue
         wanted = WANTED[second.name](second, between, first.spec(part))
         for grains in (1, 2):
             np.testing.assert_array_equal(encoded((first, second), raw, part, unit * grains), wanted)
@@ -357,6 +378,7 @@ REFUSED = [
     (Nibbles("high_first"), spec("F4", 8, 3), "do not fill units of 8 bits"),
     (Nibbles("awq"), spec("U8", 8, 6), "do not fill units of 32 bits"),
     (Reciprocal(), spec("BF16", 1), "is for F32"),
+    (LessOne(), spec("U8", 4, 4), "is for I32"),
     (Powers(), spec("BF16", 4, 4), "is for F32"),
     (View("I32"), spec("U8", 8, 6), "rows do not fill whole elements"),
     (View("U8"), spec("F32"), None),

@@ -401,10 +401,6 @@ def test_scales_of_comfyui_as_bytes_or_typed(scheme, tmp_path):
 
 I32, U8 = torch.int32, torch.uint8
 FOREIGN = {
-    "GPTQ": {"qweight": torch.zeros(8, 64, dtype=I32), "qzeros": torch.zeros(1, 8, dtype=I32),
-             "scales": torch.ones(1, 64).half(), "g_idx": torch.zeros(64, dtype=I32)},
-    "AWQ": {"qweight": torch.zeros(64, 8, dtype=I32), "qzeros": torch.zeros(1, 8, dtype=I32),
-            "scales": torch.ones(1, 64).half()},
     "bitsandbytes (4 bit)": {"weight": torch.zeros(2048, 1, dtype=U8), "weight.absmax": torch.ones(64),
                              "weight.quant_map": torch.ones(16),
                              "weight.quant_state.bitsandbytes__nf4": torch.zeros(80, dtype=U8)},
@@ -444,7 +440,9 @@ def test_torchao_as_it_saves(tmp_path, refused):
     assert "torchao" in message
 
 
-@pytest.mark.parametrize("method", ["gptq", "awq", "bitsandbytes", "torchao", "quark", "never-heard-of"])
+@pytest.mark.parametrize(
+    "method", ["gptq-p", "paroquant", "bitsandbytes", "torchao", "quark", "never-heard-of"]
+)
 def test_a_quant_method_that_is_not_decoded_is_named(method, model, tmp_path, refused):
     codes, scale, _ = fp8()
     source = model({W: codes, f"{W}_scale": scale}, said(method))

@@ -1,6 +1,6 @@
 """Knowledge as data: families, conventions and how they are loaded from ``formats/``."""
 
-from .convention import SHAPE, Convention, PartRule, SchemeRule
+from .convention import GROUP_INDEX, SHAPE, ZERO_POINT, Convention, PartRule, SchemeRule
 from .conventions import convention, conventions, every_convention, is_marker
 from .families import check_spelling, detect, families, family, generic_family, spellings
 from .family import Family, Spelling
@@ -10,7 +10,9 @@ from .takers import DEFAULT, check_scheme, takers
 
 __all__ = [
     "DEFAULT",
+    "GROUP_INDEX",
     "SHAPE",
+    "ZERO_POINT",
     "Convention",
     "Family",
     "Fused",

@@ -15,14 +15,31 @@ from ..voice import called
 from .limits import Limit, Partly, holds, plain
 from .template import Template
 
-__all__ = ["CONFIGS", "SHAPE", "VALUES", "Convention", "Files", "Marker", "PartRule", "Said", "SchemeRule"]
+__all__ = [
+    "CONFIGS",
+    "GROUP_INDEX",
+    "IMPLIED",
+    "SHAPE",
+    "VALUES",
+    "ZERO_POINT",
+    "Convention",
+    "Files",
+    "Marker",
+    "PartRule",
+    "Said",
+    "SchemeRule",
+]
 
 VALUES = "values"
 
 SHAPE = "shape"
 """Role of a part that no scheme makes: the shape of the tensor, for consumers whose codes do not tell it."""
 
-CONFIGS = ("compressed-tensors", "modelopt", "fp8")
+ZERO_POINT, GROUP_INDEX = "zero_point", "group_index"
+IMPLIED = (ZERO_POINT, GROUP_INDEX)
+"""Roles of parts that a consumer may ask for where the scheme makes none: zeros, the group of each column."""
+
+CONFIGS = ("compressed-tensors", "modelopt", "fp8", "gptq", "gptq-v2", "awq")
 """Dialects of ``quantization_config``, by their ``quant_method``."""
 _STEM = "{stem}"
 
@@ -124,6 +141,7 @@ class SchemeRule:
         columns: K likewise.
         limits: further conditions on a tensor.
         metadata: what that of a file must say.
+        implies: roles that the consumer asks for where the scheme makes no such part, of :data:`IMPLIED`.
         computes: dtype that the consumer decodes to, whatever that of the model is, so that the model must
             have it too; None where it decodes to the model's.
     """
@@ -139,6 +157,7 @@ class SchemeRule:
     rows: int = 1
     columns: int = 1
     limits: tuple[Limit, ...] = ()
+    implies: tuple[str, ...] = ()
     computes: str | None = None
     metadata: tuple[Said, ...] = ()
 

@@ -13,7 +13,7 @@ from ..core.nearest import guess
 from ..core.patterns import Pattern
 from ..voice import called
 from . import strict
-from .convention import CONFIGS, Convention, Files, Marker, PartRule, Said, SchemeRule
+from .convention import CONFIGS, IMPLIED, Convention, Files, Marker, PartRule, Said, SchemeRule
 from .families import spellings
 from .folders import find, listing
 from .limits import limit, partly
@@ -129,6 +129,10 @@ def _scheme(name: str, node: strict.Node, shared: dict[str, PartRule]) -> Scheme
             raise top.need("stores").error(f"part {role!r} has no spelling", f"known: {', '.join(parts)}")
     if "codes" not in stored:
         raise node.error("codes have no spelling")
+    implies = top.get("implies", lambda child: tuple(one.choice(IMPLIED) for one in child.sequence()), ())
+    for role in implies:
+        if role not in parts:
+            raise top.need("implies").error(f"part {role!r} has no spelling", f"known: {', '.join(parts)}")
     rule = SchemeRule(
         scheme=name,
         options=top.get("options", _plain, _NO_OPTIONS),
@@ -147,6 +151,7 @@ def _scheme(name: str, node: strict.Node, shared: dict[str, PartRule]) -> Scheme
         rows=top.get("rows", lambda child: child.integer(1), 1),
         columns=top.get("columns", lambda child: child.integer(1), 1),
         limits=tuple(limit(child) for child in top.get("limits", strict.Node.sequence, ())),
+        implies=implies,
         computes=top.get("computes", lambda child: child.choice(("BF16", "F16", "F32")), None),
         metadata=tuple(_said(child) for child in top.get("metadata", strict.Node.sequence, ())),
     )

@@ -12,6 +12,7 @@ from ..core.codec import Codec
 from ..errors import RecipeError
 from . import chain
 from .base import Base
+from .less_one import LessOne
 from .nibbles import Nibbles
 from .numbers import Powers, Reciprocal
 from .offset import Offset
@@ -22,6 +23,7 @@ from .transposed import Transposed
 
 __all__ = [
     "CODECS",
+    "LessOne",
     "Nibbles",
     "Offset",
     "Powers",
@@ -40,7 +42,8 @@ __all__ = [
 CODECS: Mapping[str, type[Base]] = {
     one.name: one
     for one in (
-        View, Offset, Nibbles, Transposed, Swizzle, RowsInt32, Reciprocal, Powers, Split, Squeeze, Reshape,
+        View, Offset, Nibbles, Transposed, Swizzle, RowsInt32, LessOne, Reciprocal, Powers, Split,
+        Squeeze, Reshape,
     )
 }  # fmt: skip
 """Name -> codec."""

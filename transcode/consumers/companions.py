@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from math import prod
 
-from ..catalog import SHAPE, Convention, is_marker
+from ..catalog import GROUP_INDEX, SHAPE, Convention, is_marker
 from ..core.tensor import LazyTensor
 from ..errors import PlanError
 from ..voice import called
@@ -116,6 +116,30 @@ class Companions:
                 hint="they are packed by another width than 4 bits, or the file is damaged",
             )
         return stated
+
+    def order(self, reading: Reading) -> bool:
+        """Whether columns are in another order than their groups, as GPTQ leaves them with ``desc_act``.
+
+        Raises:
+            PlanError: what is stored of it puts them in no groups of that size.
+        """
+        if GROUP_INDEX not in reading.stored:
+            return False
+        groups = self._table[reading.stored[GROUP_INDEX]].numpy().reshape(-1)
+        size = int(getattr(reading.scheme, "group_size", 1))
+        columns = reading.spec.columns
+        if len(groups) == columns and (groups == [k // size for k in range(columns)]).all():
+            return False
+        counts: dict[int, int] = defaultdict(int)
+        for group in groups.tolist():
+            counts[group] += 1
+        if len(groups) != columns or counts != dict.fromkeys(range(columns // size), size):
+            raise PlanError(
+                f"{reading.stored[GROUP_INDEX]!r} does not put {columns} columns into groups of {size}",
+                tensor=reading.name,
+                hint="decode it with the program that made it",
+            )
+        return True
 
     def _check(self, reading: Reading) -> None:
         shape = self.shape(reading)

@@ -27,6 +27,7 @@ class Declared:
         blocks: rows and columns of a block.
         bits: of codes.
         symmetric: whether codes have no zero point, of each group of layers.
+        ordered: columns may be in another order than their groups.
     """
 
     schemes: list[str] = field(default_factory=list)
@@ -35,12 +36,14 @@ class Declared:
     blocks: set[tuple[int, int]] = field(default_factory=set)
     bits: set[int] = field(default_factory=set)
     symmetric: set[bool] = field(default_factory=set)
+    ordered: bool = False
 
     @property
     def words(self) -> str:
         """What it says of codes, for errors; empty if nothing."""
         words = [f"num_bits {bits}" for bits in sorted(self.bits)]
         words += [f"symmetric {str(one).lower()}" for one in sorted(self.symmetric)]
+        words += ["desc_act true"] if self.ordered else []
         return f" ({CONFIG} says {', '.join(words)})" if words else ""
 
     def add(self, options: Mapping[str, Any], scheme: str | None = None) -> None:
@@ -53,6 +56,7 @@ class Declared:
             self.bits.add(bits)
             if type(symmetric := options.get("symmetric")) is bool:
                 self.symmetric.add(symmetric)
+        self.ordered |= options.get("desc_act") is True
         for key in ("block", "block_structure", "weight_block_size"):
             block = options.get(key)
             if isinstance(block, list) and [type(n) for n in block] == [int, int] and min(block) > 0:

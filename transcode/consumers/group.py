@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
 
-from ..catalog import SHAPE, Convention, PartRule, SchemeRule
+from ..catalog import GROUP_INDEX, SHAPE, ZERO_POINT, Convention, PartRule, SchemeRule
 from ..catalog.template import Template
 from ..codecs import chain
 from ..core.dtypes import CODED, DTYPES, DType
@@ -37,6 +37,7 @@ class Reading:
         scheme: how it is decoded.
         spec: facts of the tensor as float32, in which it is decoded.
         powers: scales that are floats to the scheme are stored as exponents (E8M0).
+        implied: roles of stored parts that no scheme makes, see :mod:`.implied`.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Reading:
     scheme: Scheme
     spec: Spec
     powers: bool = False
+    implied: tuple[str, ...] = ()
 
     @property
     def codes(self) -> str:
@@ -176,9 +178,10 @@ def readings(names: Names, convention: Convention, declared: Declared) -> dict[s
         key = rule.scheme, id(parts), tuple(specs.items())
         if key not in known_fits:
             known_fits[key] = _fits(specs, name, rule, parts, declared)
-        fitting += [
-            Reading(name, stored, parts, scheme, spec, powers) for scheme, spec, powers in known_fits[key]
-        ]
+        for scheme, spec, powers in known_fits[key]:
+            made = {part.role for part in scheme.parts(spec)}
+            implied = tuple(role for role in rule.implies if role in stored and role not in made)
+            fitting.append(Reading(name, stored, parts, scheme, spec, powers, implied))
     for reading in sorted(fitting, key=lambda one: one.powers):  # by a scheme of its own, where there is one
         beside = {template.spell(reading.name) for template in inputs if _takes(template, reading.name)}
         if spelled[reading.name] - beside <= set(reading.stored.values()):
@@ -200,6 +203,8 @@ def _fits(
 
     scale = specs.get("scale")
     formats = None
+    if declared.ordered and GROUP_INDEX in rule.implies and GROUP_INDEX not in specs:
+        return []  # columns are in another order, and nothing tells which
     if rules["codes"].dtype is not None:  # stored under a dtype that does not tell the format
         formats = declared.formats.get(rule.scheme) or rule.reads.get("format")
     close = []
@@ -217,13 +222,17 @@ def _fits(
             continue
         if declared.symmetric == {False} and getattr(scheme, "symmetric", False):
             continue  # its zero points are not there
+        # Zero points of codes that have none are believed to be 0 where that is stated, and looked at later.
+        zeros = ZERO_POINT in rule.implies and ZERO_POINT in specs
+        if zeros and getattr(scheme, "symmetric", False) != (declared.symmetric == {True}):
+            continue
         if declared.bits and _bits(scheme) < specs["codes"].dtype.bits and _bits(scheme) not in declared.bits:
             continue  # several codes are in one number, by a width that is another
         spec = _logical(specs["codes"], rules["codes"], scheme)
         if spec is None or scheme.undecodable(spec) is not None:
             continue
         wanted = {one.role: one for one in scheme.parts(spec)}
-        if not wanted.keys() <= specs.keys() <= wanted.keys() | _BESIDES:
+        if not wanted.keys() <= specs.keys() <= wanted.keys() | _BESIDES | set(rule.implies):
             continue
         powers = stored_as in _POWERS and wanted["scale"].spec.dtype.name == "F32"
         if powers and rules["scale"].dtype is not None:

@@ -7,22 +7,21 @@ from dataclasses import dataclass, replace
 from math import lcm
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from ..catalog import SHAPE, Convention, PartRule, experts_of, holds
 from ..codecs import Powers, chain
 from ..core.context import Context
-from ..core.dtypes import DTYPES
 from ..core.expr import Expr, Piece
 from ..core.extent import Extent
 from ..core.planning import Planning
 from ..core.scratch import Scratch
-from ..core.spec import Part, Spec
+from ..core.spec import Part
 from ..core.tensor import LazyTensor
 from ..core.value import interned
 from ..errors import DataError, PlanError, RecipeError
 from ..voice import called
+from .implied import Implied, implied
 
 __all__ = ["Spelling", "canonical", "spell", "stored_part"]
 
@@ -48,19 +47,17 @@ def spell(
     scheme = tensor.scheme.name
     _read_by(tensor, convention, planning)
     rules = {part.role: convention.part(part.role, scheme) for part in tensor.parts}
-    kept = tensor.parts
-    # Where padded tensors are taken, only their shapes are not those of the codes.
-    if SHAPE in convention.scheme(scheme).parts and (tensor.unpadded or not convention.pads):
-        rules[SHAPE] = convention.part(SHAPE, scheme)
-        kept = (*kept, Part(SHAPE, Spec(DTYPES["I64"], (len(tensor.spec.shape),))))
+    more = _implied(tensor, convention)
+    rules |= {one.part.role: convention.part(one.part.role, scheme) for one in more}
+    kept = (*tensor.parts, *(one.part for one in more))
     names = {role: rule.name.spell(tensor.name) for role, rule in rules.items()}
     parts = tuple(interned(stored_part(part, rules[part.role], tensor.name)) for part in kept)
     codecs = {part.role: rules[part.role].codecs for part in tensor.parts}
     of, lying = tensor.value.lying(codecs)
     changes = tuple(
         (part.role, steps)
-        for part in tensor.parts
-        if part.role not in lying and (steps := chain.steps(codecs[part.role], part.spec))
+        for part in kept
+        if part.role not in lying and (steps := chain.steps(rules[part.role].codecs, part.spec))
     )
     if parts == tensor.parts and not changes and not lying:
         return tensor, names
@@ -69,9 +66,21 @@ def spell(
         for part in tensor.parts
     )
     grain = lcm(tensor.grain, *units)
-    shape = (tensor.unpadded or tensor.spec.shape) if SHAPE in rules else None
-    value = Spelling(of, changes, shape, tensor.name)
+    value = Spelling(of, changes, more, tensor.name)
     return tensor.evolve(parts=parts, value=value, grain=grain), names
+
+
+def _implied(tensor: LazyTensor, convention: Convention) -> tuple[Implied, ...]:
+    """The parts that the consumer asks for beyond those of the scheme."""
+    assert tensor.scheme is not None
+    rule = convention.scheme(tensor.scheme.name)
+    made = {part.role for part in tensor.parts}
+    roles = [role for role in rule.implies if role not in made]
+    # Where padded tensors are taken, only their shapes are not those of the codes.
+    if SHAPE in rule.parts and (tensor.unpadded or not convention.pads):
+        roles.append(SHAPE)
+    shape = tensor.unpadded or tensor.spec.shape
+    return tuple(implied(role, tensor.scheme, tensor.spec, shape) for role in roles)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +90,13 @@ class Spelling(Expr):
     Attributes:
         of: what yields the parts as the scheme makes them.
         changes: role -> the codecs that its bytes go through, of the parts that are stored otherwise.
-        shape: what is stored as the shape of the tensor, if it is.
+        more: parts that the scheme does not make.
         name: of the tensor, for errors.
     """
 
     of: Expr
     changes: tuple[tuple[str, tuple[chain.Step, ...]], ...]
-    shape: tuple[int, ...] | None
+    more: tuple[Implied, ...]
     name: str
 
     def extents(self) -> Mapping[str, tuple[Extent, ...]]:
@@ -104,8 +113,9 @@ class Spelling(Expr):
         changes = dict(self.changes)
         for piece in self.of.read(start, stop, context):
             yield _encoded(piece, changes.get(piece.role, ()), context, self.name)
-        if self.shape is not None and start == 0:
-            yield Piece(SHAPE, 0, np.array(self.shape, np.int64))
+        for one in self.more if start == 0 else ():
+            role = one.part.role
+            yield _encoded(Piece(role, 0, one.array()), changes.get(role, ()), context, self.name)
 
 
 def _read_by(tensor: LazyTensor, convention: Convention, planning: Planning) -> None:

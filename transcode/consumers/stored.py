@@ -69,6 +69,8 @@ def stored_quantized(tensors: Iterable[LazyTensor]) -> Stored:
     parts = {part for one in known.values() for part in one.parts}
     dtypes = {name: spec.dtype.name for name, spec in specs.items()}
     for module, (title, endings) in foreign().recognise(dtypes).items():
+        if module + endings[0] in known:
+            continue  # a convention has these names
         alien[module + endings[0]] = (title, endings)
         parts |= {module + ending for ending in endings}
         parts |= {name for name in dtypes if name.startswith(f"{module}.weight.")}

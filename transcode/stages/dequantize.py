@@ -14,6 +14,7 @@ from ..codecs import chain
 from ..consumers.companions import Companions
 from ..consumers.evidence import LAYERS
 from ..consumers.group import Reading
+from ..consumers.implied import implied
 from ..consumers.orphans import refuse_orphans
 from ..consumers.recognise import decipher
 from ..consumers.spell import canonical
@@ -30,15 +31,19 @@ from ..core.scratch import Scratch
 from ..core.spec import Part, Spec
 from ..core.tensor import LazyTensor, plain
 from ..errors import DataError, PlanError
+from ..numerics.packing import pack4, unpack4
 from ..voice import called
 from .cast import cast_values, float_dtype
 from .options import DequantizeOptions
 from .select import Patterns
 
 __all__ = [
+    "NO_ASIDES",
+    "Asides",
     "Decoding",
     "Dequantize",
     "StoredPart",
+    "asides_of",
     "decoded",
     "forget",
     "leaving",
@@ -47,6 +52,8 @@ __all__ = [
 ]
 
 _F32 = "F32"
+_ORDER = "order"
+"""Where the order of columns is kept among the small parts."""
 _STATED = ("quantization_config", "compression_config")
 """Keys of metadata that say what config.json says."""
 
@@ -143,7 +150,7 @@ def decoded(
     """
     target = float_dtype(to)
     return {
-        codes: _decode(reading, companions.shape(reading), table, target, keep, convention)
+        codes: _decode(reading, companions, table, target, keep, convention)
         for codes, reading in readings.items()
     }
 
@@ -215,7 +222,7 @@ def forget(planning: Planning, decoded: Sequence[str], *, some_left: bool = Fals
 
 def _decode(
     reading: Reading,
-    shape: tuple[int, ...],
+    companions: Companions,
     table: Mapping[str, LazyTensor],
     target: DType,
     keep: bool,
@@ -224,8 +231,10 @@ def _decode(
     name, scheme, spec = reading.name, reading.scheme, reading.spec
     parts = stored_parts(reading, table)
     codes = parts.pop("codes")
+    shape = companions.shape(reading)
     out_spec = Spec(target, shape)
-    value = Decoding(name, codes, tuple(parts.values()), scheme, spec, out_spec, reading.powers, keep)
+    asides = asides_of(reading, companions, table)
+    value = Decoding(name, codes, tuple(parts.values()), scheme, spec, out_spec, reading.powers, keep, asides)
     made = plain(name, out_spec, value, source=codes.tensor.source, fate=codes.tensor.fate)
     return made.evolve(
         grain=scheme.grain(spec) if codes.apart else spec.rows,
@@ -273,6 +282,50 @@ def stored_parts(reading: Reading, table: Mapping[str, LazyTensor]) -> dict[str,
 
 
 @dataclass(frozen=True, slots=True)
+class Asides:
+    """What is stored of a tensor beside the parts of its scheme, and what it is held to.
+
+    Attributes:
+        zeros: zero points of codes that have none: all must be 0.
+        order: the group of each column, where columns are in another order than their groups.
+    """
+
+    zeros: StoredPart | None = None
+    order: StoredPart | None = None
+
+    def check(self, name: str) -> None:
+        """Raise DataError where there are zero points after all."""
+        if self.zeros is not None and (numbers := self.zeros.whole(False)).any():
+            bad = numbers.reshape(-1)[int(np.argmax(numbers != 0))]
+            raise DataError(
+                f"is stated to have no zero points, and {self.zeros.tensor.name!r} holds one of {bad}",
+                tensor=name,
+                hint='let config.json say "sym": false',
+            )
+
+    def columns(self) -> NDArray[np.intp] | None:
+        """Where each column stands, sorted by groups; None where that is its own place."""
+        return None if self.order is None else np.argsort(self.order.whole(False).reshape(-1), kind="stable")
+
+
+NO_ASIDES = Asides()
+
+
+def asides_of(reading: Reading, companions: Companions, table: Mapping[str, LazyTensor]) -> Asides:
+    """Those of a tensor. Raises PlanError for an order that is none."""
+    held = {
+        role: StoredPart(
+            table[reading.stored[role]],
+            reading.rules[role],
+            implied(role, reading.scheme, reading.spec, reading.spec.shape).part,
+        )
+        for role in reading.implied
+    }
+    order = held.get(catalog.GROUP_INDEX) if companions.order(reading) else None
+    return Asides(held.get(catalog.ZERO_POINT), order)
+
+
+@dataclass(frozen=True, slots=True)
 class Decoding(Expr):
     """A quantized tensor as plain values.
 
@@ -285,6 +338,7 @@ class Decoding(Expr):
         out: those of the result, which has fewer rows and columns where zeros were added before.
         powers: scales are stored as exponents (E8M0).
         keep: values that are not finite are written.
+        asides: what else is stored of it.
     """
 
     name: str
@@ -295,6 +349,7 @@ class Decoding(Expr):
     out: Spec
     powers: bool
     keep: bool
+    asides: Asides = NO_ASIDES
 
     def read(self, start: int, stop: int, context: Context) -> Iterator[Piece]:
         """See :meth:`.core.expr.Expr.read`."""
@@ -303,7 +358,10 @@ class Decoding(Expr):
         rows = self.codes.rows(start, stop, context)
         values = context.take((stop - start, spec.columns), np.float32)
         with np.errstate(over="ignore", invalid="ignore"):
-            self.scheme.decode({"codes": rows, **whole}, spec, start, stop, values)
+            if (columns := whole.get(_ORDER)) is None:
+                self.scheme.decode({"codes": rows, **whole}, spec, start, stop, values)
+            else:
+                self._by_groups(rows, whole, columns, start, stop, values)
         if out_spec.columns < spec.columns:  # it was padded
             padded, values = values, context.take((stop - start, out_spec.columns), np.float32)
             values[:] = padded[:, : out_spec.columns]
@@ -314,8 +372,26 @@ class Decoding(Expr):
             out = cast_values(values, float_dtype(_F32), target, context, name, start)
         yield Piece("values", out_spec.row_offset(start), out)
 
+    def _by_groups(
+        self,
+        rows: NDArray[Any],
+        whole: Mapping[str, NDArray[Any]],
+        columns: NDArray[np.intp],
+        start: int,
+        stop: int,
+        out: NDArray[Any],
+    ) -> None:
+        """Decode 4-bit codes whose columns lie in another order than their groups."""
+        codes = pack4(unpack4(rows.view(np.uint8).reshape(stop - start, -1))[:, columns])
+        values = np.empty_like(out)
+        self.scheme.decode({"codes": codes, **whole}, self.spec, start, stop, values)
+        out[:, columns] = values
+
     def _others(self) -> dict[str, NDArray[Any]]:
-        return {one.part.role: one.whole(self.powers) for one in self.others}
+        self.asides.check(self.name)
+        columns = self.asides.columns()
+        order = {} if columns is None else {_ORDER: columns}
+        return {**{one.part.role: one.whole(self.powers) for one in self.others}, **order}
 
 
 def _check_finite(values: NDArray[Any], name: str, start: int) -> None:

@@ -99,7 +99,10 @@ class Opening(Transform):
         held: set[str] = set()
         for codes, reading in readings.items():
             inputs, marks = companions.of(reading)
-            own = {part.role for part in reading.scheme.parts(reading.spec)} | {catalog.SHAPE}
+            own = {part.role for part in reading.scheme.parts(reading.spec)} | {
+                catalog.SHAPE,
+                *reading.implied,
+            }
             more = (name for role, name in reading.stored.items() if role not in own)
             inputs += [name for name in more if name not in inputs]
             known[table[codes].source] = Quantized(

@@ -31,7 +31,7 @@ from ..errors import PlanError
 from ..schemes import SCHEMES
 from ..voice import called
 from .cast import Casting, cast_values
-from .dequantize import Decoding, StoredPart, forget, leaving, stored_parts
+from .dequantize import NO_ASIDES, Asides, Decoding, StoredPart, asides_of, forget, leaving, stored_parts
 
 __all__ = [
     "Grouping",
@@ -82,7 +82,7 @@ def repack(
     kind = model_dtype(tensor for tensor in tensors if tensor.name not in stored.parts)
     source = conventions[0]
     made = {
-        codes: _grouped(_held(reading, companions.shape(reading), table), kind, source, target)
+        codes: _grouped(_held(reading, companions, table), kind, source, target)
         for codes, reading in readings.items()
     }
     inputs = Event("drop", f"a scale of its inputs, as {source.name} has it")
@@ -114,6 +114,7 @@ class Grouping(Expr):
         powers: scales are stored as exponents (E8M0), the scheme's are float32.
         lies: parts are to be stored as they are.
         raw: roles of the parts that are yielded as they are stored.
+        asides: what else was stored of it.
     """
 
     name: str
@@ -122,6 +123,7 @@ class Grouping(Expr):
     powers: bool
     lies: bool = False
     raw: tuple[str, ...] = ()
+    asides: Asides = NO_ASIDES
 
     def lying(self, codecs: Mapping[str, tuple[object, ...]]) -> tuple[Expr, frozenset[str]]:
         """See :meth:`.core.expr.Expr.lying`: the parts that codecs would round, a reciprocal for one."""
@@ -144,6 +146,7 @@ class Grouping(Expr):
             codes = np.ascontiguousarray(self.codes.rows(start, stop, context))
             yield Piece("codes", self.codes.part.spec.row_offset(start), codes)
         if start == 0:
+            self.asides.check(self.name)
             for stored, to in self.others:
                 yield Piece(stored.part.role, 0, self._other(stored, to, context))
 
@@ -158,11 +161,13 @@ class Grouping(Expr):
         return cast_values(whole.reshape(-1, columns), kind, to, context, self.name, 0)
 
 
-def _held(reading: Reading, shape: tuple[int, ...], table: Mapping[str, LazyTensor]) -> _Held:
+def _held(reading: Reading, companions: Companions, table: Mapping[str, LazyTensor]) -> _Held:
     codes, parts = table[reading.codes], stored_parts(reading, table)
+    shape, asides = companions.shape(reading), asides_of(reading, companions, table)
     return _Held(
-        reading.name, parts, reading.scheme, reading.spec, shape, reading.powers, codes.source, codes.fate
-    )
+        reading.name, parts, reading.scheme, reading.spec, shape, reading.powers, codes.source, codes.fate,
+        asides,
+    )  # fmt: skip
 
 
 def regrouped(
@@ -189,7 +194,7 @@ def regrouped(
     fate = tuple(event for event in tensor.fate if event.kind not in ("dequantize", "cast"))
     held = _Held(
         tensor.name, parts, decoding.scheme, decoding.spec, decoding.out.shape, decoding.powers,
-        tensor.source, fate,
+        tensor.source, fate, decoding.asides,
     )  # fmt: skip
     known = [catalog.convention(name) for name in conventions]
     source = next((one for one in known if one == target), known[0])
@@ -219,6 +224,7 @@ class _Held:
         shape: its own, which is less where it was padded.
         source: name of its codes in the source.
         fate: what happened to it.
+        asides: what else is stored of it.
     """
 
     name: str
@@ -229,6 +235,7 @@ class _Held:
     powers: bool
     source: str
     fate: tuple[Event, ...]
+    asides: Asides
 
 
 def _grouped(
@@ -239,12 +246,19 @@ def _grouped(
     hint: str = _ANEW,
 ) -> LazyTensor:
     name, found = held.name, held.parts
+    if held.asides.order is not None:
+        raise PlanError(
+            "cannot be stored again without being decoded: its columns are in another order than their groups"
+            f" ({held.asides.order.tensor.name!r})",
+            tensor=name,
+            hint=hint.format(held.scheme.name),
+        )
     scheme = held.scheme if target is None else _taken(held.scheme, target)
     spec = Spec(kind, held.spec.shape)
     parts = tuple(map(interned, scheme.parts(spec)))
     small = (part for part in parts if part.role in found and part.role != "codes")
     others = tuple((found[part.role], part.spec.dtype) for part in small)
-    value = Grouping(name, found["codes"], others, held.powers)
+    value = Grouping(name, found["codes"], others, held.powers, asides=held.asides)
     tensor = LazyTensor(name, spec, parts, value, source=held.source, fate=held.fate, scheme=scheme)
     if target is not None:
         if hint == _ANEW and scheme.name not in target.schemes:

@@ -59,8 +59,9 @@ def test_it_says_its_schemes_and_refuses_the_others(method: str, scheme: str) ->
     if known:
         statement = table.state(tensors, method, Planning())
         assert statement is not None
-        assert statement.config["quant_method"] == method
-        assert statement.config[WRITTEN[method].unquantized] == ["lm_head"]
+        assert statement.config["quant_method"] == (WRITTEN[method].said or method)
+        assert statement.config[WRITTEN[method].unquantized] == WRITTEN[method].listing(["lm_head"])
+        assert table.speaker(statement.config) == method
         assert statement.files.keys() == {side.file for side in WRITTEN[method].beside}
     else:
         with pytest.raises(PlanError, match="has no words for it"):
@@ -84,6 +85,8 @@ def test_nothing_is_said_where_nothing_is_quantized() -> None:
         ("compressed-tensors", "fp8", {"granularity": "block"}, {"block_structure": [128, 128]}),
         ("modelopt", "nvfp4", {}, {"num_bits": 4, "group_size": 16}),
         ("modelopt", "mxfp8", {}, {"num_bits": 8, "group_size": 32}),
+        ("gptq", "int4", {"group_size": 32}, {"num_bits": 4, "group_size": 32, "symmetric": True}),
+        ("awq", "int4", {"group_size": 32, "symmetric": False}, {"num_bits": 4, "group_size": 32}),
     ],
 )
 def test_what_is_written_is_read_back(method: str, scheme: str, options: dict, read: dict) -> None:
@@ -105,18 +108,22 @@ def _frozen(value: object) -> object:
 @pytest.mark.parametrize("method", table.DIALECTS)
 def test_decoded_layers_are_listed_once_and_the_rest_stays(method: str) -> None:
     dialect = table.DIALECTS[method]
-    config = {KEY: {"quant_method": method, dialect.unquantized: ["lm_head"]}, "text_config": {"a": 1}}
+    config = {
+        KEY: {"quant_method": method, dialect.unquantized: dialect.listing(["lm_head"])},
+        "text_config": {"a": 1},
+    }
     names = [f"{LAYER}.weight"], [f"{OTHER}.weight"]
     once = table.leave_out(config, *names)
-    assert once[KEY] == {"quant_method": method, dialect.unquantized: ["lm_head", LAYER]}
+    both = dialect.listing(["lm_head", LAYER])
+    assert once[KEY] == {"quant_method": method, dialect.unquantized: both}
     assert table.leave_out(once, *names) == once
-    assert config[KEY][dialect.unquantized] == ["lm_head"]
+    assert config[KEY][dialect.unquantized] == dialect.listing(["lm_head"])
     hides = [f"{LAYER}.weight"], [f"{LAYER}_2.weight"]
     if dialect.by_prefix:
         with pytest.raises(PlanError, match="take a name for the beginning of others"):
             table.leave_out(config, *hides)
     else:
-        assert table.leave_out(config, *hides)[KEY][dialect.unquantized] == ["lm_head", LAYER]
+        assert table.leave_out(config, *hides)[KEY][dialect.unquantized] == both
 
 
 def test_modelopt_forgets_the_algorithm_of_what_is_decoded() -> None:
@@ -134,8 +141,8 @@ def test_who_speaks_is_told_by_keys_where_the_method_is_missing() -> None:
     assert table.speaker({"config_groups": {}}, "compression_config") == "compressed-tensors"
     assert table.speaker({"config_groups": {}}) is None
     assert table.speaker({"quant_method": ["fp8"]}) is None
-    with pytest.raises(PlanError, match="quant_method 'gptq' cannot say"):
-        table.leave_out({KEY: {"quant_method": "gptq"}}, ["a.weight"], [])
+    with pytest.raises(PlanError, match="quant_method 'hqq' cannot say"):
+        table.leave_out({KEY: {"quant_method": "hqq"}}, ["a.weight"], [])
 
 
 @pytest.mark.parametrize(

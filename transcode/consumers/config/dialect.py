@@ -51,7 +51,9 @@ class Dialect:
     """The words of one ``quant_method``. A dialect has no state: its methods get what they speak of.
 
     Attributes:
-        method: value of ``quant_method``, by which it is known and by which conventions name it.
+        method: by which it is known and by which conventions name it: the value of ``quant_method``, in small
+            letters and with hyphens.
+        said: that value, where several dialects share it.
         schemes: names of the schemes that it can say; none for a dialect that is only read.
         unquantized: key of the list of the modules that are not quantized.
         by_prefix: whether loaders take each name of that list for the beginning of others.
@@ -61,6 +63,7 @@ class Dialect:
     """
 
     method: ClassVar[str]
+    said: ClassVar[str | None] = None
     schemes: ClassVar[tuple[str, ...]] = ()
     unquantized: ClassVar[str]
     by_prefix: ClassVar[bool] = True
@@ -79,6 +82,14 @@ class Dialect:
     def options(self, statement: Json) -> Iterator[Mapping[str, Any]]:
         """Options of weights in a statement, as :meth:`.consumers.declared.Declared.add` takes them."""
         yield from ()
+
+    def refined(self, statement: Json) -> str:
+        """The method of the dialect that a statement is in, of those that share a ``quant_method``."""
+        return self.method
+
+    def listing(self, modules: Sequence[str]) -> Any:
+        """The list of those modules that are not quantized, as a statement has it."""
+        return list(modules)
 
     def beyond_codes(self, statement: Json) -> str | None:
         """What a statement says of values beyond codes and scales, in words; None if nothing."""

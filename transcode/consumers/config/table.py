@@ -13,9 +13,11 @@ from typing import Any
 from ...core.planning import Planning
 from ...core.tensor import LazyTensor
 from ...errors import PlanError
+from .awq import Awq
 from .compressed_tensors import CompressedTensors
 from .dialect import Dialect, SideStatement, Statement, Unsayable
 from .fp8 import Fp8
+from .gptq import Gptq, GptqV2
 from .layers import layers_of
 from .microscaling import Mxfp4, Mxfp8
 from .modelopt import ModelOpt
@@ -33,9 +35,10 @@ __all__ = [
 ]
 
 DIALECTS: Mapping[str, Dialect] = {
-    one.method: one for one in (CompressedTensors(), ModelOpt(), Fp8(), Mxfp8(), Mxfp4())
+    one.method: one
+    for one in (CompressedTensors(), ModelOpt(), Fp8(), Mxfp8(), Mxfp4(), Gptq(), GptqV2(), Awq())
 }
-"""By their ``quant_method``."""
+"""By their ``method``."""
 
 BESIDE: Mapping[str, tuple[Dialect, SideStatement]] = {
     side.file: (one, side) for one in DIALECTS.values() for side in one.beside
@@ -46,6 +49,8 @@ BESIDE: Mapping[str, tuple[Dialect, SideStatement]] = {
 def speaker(statement: Json, key: str = KEY) -> str | None:
     """The ``quant_method`` of a statement, said or told by its keys, known or not; None where it has none.
 
+    Where several dialects share one, it is the ``method`` of that which speaks.
+
     Args:
         key: under which it stands in config.json.
     """
@@ -53,7 +58,10 @@ def speaker(statement: Json, key: str = KEY) -> str | None:
     if method is None:
         told = (one.method for one in DIALECTS.values() if any(name in statement for name in one.telling))
         method = CompressedTensors.method if key == EARLY_KEY else next(told, None)
-    return method if isinstance(method, str) else None
+    if not isinstance(method, str):
+        return None
+    dialect = _dialect(method)
+    return method if dialect is None or dialect.said is None else dialect.refined(statement)
 
 
 def state(tensors: Sequence[LazyTensor], method: str, planning: Planning) -> Statement | None:
