@@ -24,13 +24,13 @@ __all__ = [
     "Q2K",
     "Q3K",
     "Q4K",
-    "Q4_0",
-    "Q4_1",
     "Q5K",
-    "Q5_0",
-    "Q5_1",
     "Q6K",
-    "Q8_0",
+    "Q40",
+    "Q41",
+    "Q50",
+    "Q51",
+    "Q80",
     "Blocks",
     "Encoded",
     "Iq1M",
@@ -149,7 +149,7 @@ class Q1(Encoded):
 
 
 @dataclass(frozen=True)
-class Q4_0(Encoded):
+class Q40(Encoded):
     """Blocks of Q4_0."""
 
     name: ClassVar[str] = "q4_0"
@@ -158,7 +158,7 @@ class Q4_0(Encoded):
 
 
 @dataclass(frozen=True)
-class Q4_1(Encoded):
+class Q41(Encoded):
     """Blocks of Q4_1."""
 
     name: ClassVar[str] = "q4_1"
@@ -167,7 +167,7 @@ class Q4_1(Encoded):
 
 
 @dataclass(frozen=True)
-class Q5_0(Encoded):
+class Q50(Encoded):
     """Blocks of Q5_0."""
 
     name: ClassVar[str] = "q5_0"
@@ -176,7 +176,7 @@ class Q5_0(Encoded):
 
 
 @dataclass(frozen=True)
-class Q5_1(Encoded):
+class Q51(Encoded):
     """Blocks of Q5_1."""
 
     name: ClassVar[str] = "q5_1"
@@ -185,7 +185,7 @@ class Q5_1(Encoded):
 
 
 @dataclass(frozen=True)
-class Q8_0(Encoded):
+class Q80(Encoded):
     """Blocks of Q8_0."""
 
     name: ClassVar[str] = "q8_0"

@@ -1,7 +1,7 @@
 """Blocks of 32 elements from float32, as the reference quantizers have them (``ggml-quants.c``), to the bit.
 
-All take values, float32 ``[n, elements]``, and write blocks, uint8 ``[n, bytes]``. They return -1, or the number
-of the first block that holds a value that is not finite, or one that needs a scale which F16 does not have; what
+All take values, float32 ``[n, elements]``, and write blocks, uint8 ``[n, bytes]``. They return -1, or the
+number of the first block that holds a value that is not finite, or needs a larger scale than there is; what
 follows is not written then.
 """
 
@@ -298,7 +298,7 @@ def nvfp4(values: Any, blocks: Any) -> int:
         row, block = values[i], blocks[i]
         for s in range(4):
             peak = peak_of(row, 16 * s, 16)
-            if not peak < _INF:
+            if not peak <= _F(6 * 464):  # 448 is the largest E4M3, and the nearest up to there
                 return i
             block[s] = _U8(to_ue4m3(peak / _F(6)))
             d = ue4m3(block[s])

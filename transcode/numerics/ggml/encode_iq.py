@@ -1,7 +1,7 @@
 """IQ4_NL and IQ4_XS from float32, as the reference quantizers have them (``ggml-quants.c``), to the bit.
 
-Arguments and results as in :mod:`.encode_k`; ``table``: float32 ``[16]``, the values of codes; ``limits``: float32
-``[15]``, the least number to which the next of them is nearer.
+Arguments and results as in :mod:`.encode_k`; ``table``: float32 ``[16]``, the values of codes; ``limits``:
+float32 ``[15]``, the least number to which the next of them is nearer.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 
 from ..jit import kernel, lane
 from ..lanes import INTEGER
-from .encode_k import peaks
+from .encode_k import MOST, peaks
 from .lanes import fits, peak_of, put_half
 from .wide import above, fill, get16, put16
 
@@ -21,7 +21,6 @@ __all__ = ["iq4_nl", "iq4_xs"]
 _F = np.float32
 _I = np.int32
 _U8 = np.uint8
-_INF = np.float32(np.inf)
 _ZERO = np.float32(0)
 _ONE = np.float32(1)
 _LEAST = np.float32(1e-15)
@@ -79,7 +78,7 @@ def iq4_nl(values: Any, blocks: Any, table: Any, limits: Any, work: Any) -> int:
     count = values.shape[0]
     for first in range(0, count, 16):
         for i in range(first, min(first + 16, count)):
-            if not peak_of(values[i], 0, 32) < _INF:
+            if not peak_of(values[i], 0, 32) < MOST:
                 return i
         fill(work, values, first, 1, 32)
         search(work, table, limits)
@@ -103,7 +102,7 @@ def iq4_xs(values: Any, blocks: Any, table: Any, limits: Any, work: Any) -> int:
     count = values.shape[0]
     for pair in range(0, count, 2):
         for i in range(pair, min(pair + 2, count)):
-            if not peak_of(values[i], 0, 256) < _INF:
+            if not peak_of(values[i], 0, 256) < MOST:
                 return i
         fill(work, values, pair, 8, 32)
         search(work, table, limits)

@@ -14,7 +14,7 @@ from ..lanes import INTEGER, at_least, at_most, size_of
 from .lanes import fits, half, min_k, peak_of, put_half, scale_k
 from .wide import above, fill, get16, nearest, put16, root
 
-__all__ = ["q2_k", "q3_k", "q4_k", "q5_k", "q6_k"]
+__all__ = ["MOST", "peaks", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k"]
 
 _F = np.float32
 _I = np.int32
@@ -24,6 +24,9 @@ _ZERO = np.float32(0)
 _ONE = np.float32(1)
 _LEAST = np.float32(1e-15)
 """Peaks below it count as 0 (``GROUP_MAX_EPS``)."""
+
+MOST = np.float32(2.0**29)
+"""No block of any type holds a value as large: its scales, which are F16, times 127 times 32 are less."""
 
 _X, _W, _L, _S = 0, 512, 1024, 1536
 """Where in ``work`` values, weights, codes and results of the sixteen sub-blocks begin."""
@@ -177,7 +180,7 @@ def q4_k(values: Any, blocks: Any, work: Any, codes: Any) -> int:
     """``codes``: uint8 ``[256]``, written."""
     for pair in range(0, values.shape[0], 2):
         for i in range(pair, min(pair + 2, values.shape[0])):
-            if not peak_of(values[i], 0, 256) < _INF:
+            if not peak_of(values[i], 0, 256) < MOST:
                 return i
         fill(work, values, pair, 8, 32)
         mean_weights(work)
@@ -197,7 +200,7 @@ def q5_k(values: Any, blocks: Any, work: Any, codes: Any) -> int:
     """``codes``: uint8 ``[256]``, written."""
     for pair in range(0, values.shape[0], 2):
         for i in range(pair, min(pair + 2, values.shape[0])):
-            if not peak_of(values[i], 0, 256) < _INF:
+            if not peak_of(values[i], 0, 256) < MOST:
                 return i
         fill(work, values, pair, 8, 32)
         mean_weights(work)
@@ -231,7 +234,7 @@ def q2_k(values: Any, blocks: Any, work: Any, codes: Any) -> int:
     """``codes``: uint8 ``[256]``, written."""
     for i in range(values.shape[0]):
         row, block = values[i], blocks[i]
-        if not peak_of(row, 0, 256) < _INF:
+        if not peak_of(row, 0, 256) < MOST:
             return i
         fill(work, values, i, 16, 16)
         for j in range(16):
@@ -284,7 +287,7 @@ def q6_k(values: Any, blocks: Any, work: Any, codes: Any) -> int:
     """``make_qx_quants`` with squares as weights; ``codes``: uint8 ``[256]``, written."""
     for n in range(values.shape[0]):
         row, block = values[n], blocks[n]
-        if not peak_of(row, 0, 256) < _INF:
+        if not peak_of(row, 0, 256) < MOST:
             return n
         fill(work, values, n, 16, 16)
         peaks(work, 16)
@@ -345,7 +348,9 @@ def q6_k(values: Any, blocks: Any, work: Any, codes: Any) -> int:
                 a, b, c, e = codes[at], codes[at + 32], codes[at + 64], codes[at + 96]
                 block[64 * part + j] = _U8((a & 15) | ((c & 15) << 4))
                 block[64 * part + 32 + j] = _U8((b & 15) | ((e & 15) << 4))
-                block[128 + 32 * part + j] = _U8((a >> 4) | ((b >> 4) << 2) | ((c >> 4) << 4) | ((e >> 4) << 6))
+                block[128 + 32 * part + j] = _U8(
+                    (a >> 4) | ((b >> 4) << 2) | ((c >> 4) << 4) | ((e >> 4) << 6)
+                )
     return -1
 
 
@@ -357,7 +362,7 @@ def q3_k(values: Any, blocks: Any, work: Any, codes: Any) -> int:
     """
     for n in range(values.shape[0]):
         row, block = values[n], blocks[n]
-        if not peak_of(row, 0, 256) < _INF:
+        if not peak_of(row, 0, 256) < MOST:
             return n
         fill(work, values, n, 16, 16)
         peaks(work, 16)
@@ -410,7 +415,11 @@ def q3_k(values: Any, blocks: Any, work: Any, codes: Any) -> int:
         for j in range(12):
             block[96 + j] = _U8(0)
         for j in range(16):
-            code = between(whole(inverse * work[_S + j]), _I(-32), _I(31)) + _I(32) if largest != _ZERO else _I(0)
+            code = (
+                between(whole(inverse * work[_S + j]), _I(-32), _I(31)) + _I(32)
+                if largest != _ZERO
+                else _I(0)
+            )
             block[96 + j % 8] |= _U8((code & 15) << (4 * (j // 8)))
             block[104 + j % 4] |= _U8((code >> 4) << (2 * (j // 4)))
             unit = d * _F(_I(code - 32))

@@ -92,9 +92,7 @@ ENCODED: Mapping[str, _Made] = {
 """By name, those that are encoded."""
 
 
-def encode(
-    name: str, values: NDArray[np.float32], blocks: NDArray[np.uint8], scratch: Scratch
-) -> int:
+def encode(name: str, values: NDArray[np.float32], blocks: NDArray[np.uint8], scratch: Scratch) -> int:
     """Write the blocks of values.
 
     Args:

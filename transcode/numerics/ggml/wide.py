@@ -27,7 +27,9 @@ def above(context: Any, a: Any, b: Any, x: Any, y: Any) -> Any:
         return builder.select(builder.fcmp_ordered(">", a, b), x, y)
 
     scalar = types.float32
-    return shape(*(kind if isinstance(kind, vector_type.Vector) else scalar for kind in (a, b, x, y))), generate
+    return shape(
+        *(kind if isinstance(kind, vector_type.Vector) else scalar for kind in (a, b, x, y))
+    ), generate
 
 
 @instruction
