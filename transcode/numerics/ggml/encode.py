@@ -184,7 +184,7 @@ def q1_0(values: Any, blocks: Any) -> int:
             return i
         put_half(block, 0, d)
         for j in range(16):
-            signs = 0
+            signs = np.int64(0)
             for k in range(8):
                 signs |= np.int64(row[8 * j + k] >= _ZERO) << k
             block[2 + j] = _U8(signs)
@@ -287,7 +287,7 @@ def to_ue4m3(x: Any) -> Any:
         return min(np.int64(x * _F(512) + _F(0.5)), 7)
     fraction = np.int64((word >> 20) & np.uint32(7)) + np.int64((word >> 19) & np.uint32(1))
     if fraction > 7:
-        fraction = 0
+        fraction = np.int64(0)
         exponent += 1
     return (exponent << 3) | fraction if exponent < 15 else 126
 

@@ -118,14 +118,14 @@ def iq4_xs(values: Any, blocks: Any, table: Any, limits: Any, work: Any) -> int:
                 return pair + i
             put_half(block, 0, d)
             inverse = _ONE / d if d != _ZERO else _ZERO
-            high = 0
+            high = _I(0)
             for j in range(8):
                 code = _I((inverse * work[_S + 8 * i + j] + INTEGER) - INTEGER)
                 code = max(min(code, _I(31)), _I(-32))
                 unit = d * _F(_I(code))
                 work[_S + 32 + 8 * i + j] = _ONE / unit if unit != _ZERO else _ZERO
-                code += 32
-                high |= (code >> 4) << (2 * j)
+                code += _I(32)
+                high |= _I((code >> 4) << (2 * j))
                 low = _U8(code & 15)
                 block[4 + j // 2] = low if j % 2 == 0 else _U8(block[4 + j // 2] | (low << 4))
             block[2], block[3] = _U8(high), _U8(high >> 8)
@@ -134,7 +134,7 @@ def iq4_xs(values: Any, blocks: Any, table: Any, limits: Any, work: Any) -> int:
             block = blocks[pair + i]
             for s in range(8):
                 for j in range(16):
-                    low = _I(work[_L + 16 * j + 8 * i + s])
-                    upper = _I(work[_L + 16 * (j + 16) + 8 * i + s])
-                    block[8 + 16 * s + j] = _U8(low | (upper << 4))
+                    first = _I(work[_L + 16 * j + 8 * i + s])
+                    second = _I(work[_L + 16 * (j + 16) + 8 * i + s])
+                    block[8 + 16 * s + j] = _U8(first | (second << 4))
     return -1

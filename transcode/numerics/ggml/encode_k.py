@@ -269,7 +269,7 @@ def q2_k(values: Any, blocks: Any, work: Any, codes: Any) -> int:
 
 @lane
 def peaks(work: Any, size: Any) -> Any:
-    """Where results begin, the first value of the largest magnitude of each sub-block, then that magnitude."""
+    """From ``_S`` on the first value of the largest magnitude of each sub-block, then that magnitude."""
     x = get16(work, _X)
     top = size_of(x * _ZERO)
     peak = top
