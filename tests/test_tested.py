@@ -16,6 +16,13 @@ ELSEWHERE = {
     "containers/table": "laws/test_containers.py",
     "containers/checkpoint": "laws/test_containers.py",
     "containers/torch/container": "laws/test_containers.py",
+    "containers/gguf/container": "containers/gguf/test_gguf.py",
+    "containers/gguf/swapped": "containers/gguf/test_gguf.py",
+    "containers/gguf/types": "containers/gguf/test_gguf.py",
+    "containers/gguf/writing": "containers/gguf/test_gguf.py",
+    "containers/gguf/values": "containers/gguf/test_header.py",
+    "core/typed": "containers/gguf/test_gguf.py",
+    "numerics/ggml/*": "schemes/test_ggml.py",
     "stages/opening": "stages/test_quantized_sources.py",
     # what several share is tested where it is used: a class without its heirs computes nothing
     "core/codec": "laws/test_codecs.py",

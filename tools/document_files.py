@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import shutil
-import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -169,9 +168,14 @@ def wan_nvfp4(path: Path) -> None:
 
 
 def gguf(path: Path) -> None:
-    """The header of a GGUF file of version 3, as far as its architecture: ``ggml/docs/gguf.md``."""
-    key, value = (struct.pack("<Q", len(text)) + text for text in (b"general.architecture", b"llama"))
-    path.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 1, 1) + key + struct.pack("<I", 8) + value)
+    """The T2V fixture as GGUF in Q8_0."""
+    import transcode as tc
+
+    source = path.with_name(f".{path.name}")
+    wan_t2v(source)
+    flow: Any = tc.open(source) | tc.quantize("q8_0")
+    flow | tc.write(path, metadata={"general.architecture": "wan"}, workers=1)
+    shutil.rmtree(source)
 
 
 def svdquant(path: Path) -> None:

@@ -95,7 +95,7 @@ def test_who_takes_a_scheme_and_on_what_terms(name, cli):
 
 @pytest.mark.parametrize("name", schemes.SCHEMES)
 def test_the_example_runs(name, cli, save, tmp_path):
-    source = save({"blocks.0.ffn.weight": torch.randn(128, 128)})
+    source = save({"blocks.0.ffn.weight": torch.randn(128, 256)})
     command = cli("schemes", name, "--json").json["example"]
     assert command in cli("schemes", name).out
     words = [{"SRC": str(source), "DST": str(tmp_path / "o")}.get(w, w) for w in shlex.split(command)[1:]]
@@ -106,5 +106,5 @@ def test_what_there_is_not(refused):
     assert "klingon" in refused("families", "show", "klingon")
     assert "did you mean wan_dit" in refused("families", "wan_dti")
     assert "klingon" in refused("conventions", "show", "klingon")
-    assert "GGUF type" in refused("schemes", "Q4_K_M")
+    assert "GGUF of several types" in refused("schemes", "Q4_K_M")
     assert "one name" in refused("schemes", "int8", "fp8")

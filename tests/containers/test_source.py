@@ -233,9 +233,8 @@ def test_no_weights(tmp_path):
     assert f"{tmp_path}: no weights found" in refusal(tmp_path)
     (tmp_path / "config.json").write_text("{}")
     assert "is JSON but not named like an index" in refusal(tmp_path / "config.json")
-    (tmp_path / "m.gguf").write_bytes(b"GGUF....")
-    assert "holds m.gguf, which transcode does not read" in refusal(tmp_path)
-    assert "is a GGUF file, which transcode does not read yet" in refusal(tmp_path / "m.gguf")
+    (tmp_path / "m.onnx").write_bytes(b"....")
+    assert "holds m.onnx, which transcode does not read" in refusal(tmp_path)
 
 
 def test_several_indexes(sharded):

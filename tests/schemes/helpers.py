@@ -51,7 +51,7 @@ def carried(part):
     """Shape of a part's carrier array: packed codes take fewer bytes than elements."""
     if not part.dtype.packed:
         return part.shape
-    return (*part.shape[:-1], part.shape[-1] * part.dtype.bits // 8)
+    return (*part.shape[:-1], part.shape[-1] * part.dtype.bits // (8 * part.dtype.elements))
 
 
 def decode(scheme, parts, spec, start=0, stop=None):

@@ -26,6 +26,7 @@ CONVENTIONS = [
     for name in catalog.conventions()
     if catalog.convention(name).unwritten is None
     and any(scheme in SCHEMES for scheme in catalog.convention(name).schemes)
+    and name != "gguf"  # whose blocks are no parts that others could take for theirs
 ]
 
 

@@ -142,7 +142,14 @@ class Container(Protocol):
 
 
 class Writable(Container, Protocol):
-    """A format of single files that can be written, too, and has metadata."""
+    """A format of single files that can be written, too, and has metadata.
+
+    Attributes:
+        convention: that for which what is quantized is written into a file of the format, where nobody names
+            another; None where the format has no such.
+    """
+
+    convention: ClassVar[str | None]
 
     def heading(self, file: Bytes, *, lenient: bool = False) -> Heading:
         """What stands before the tensors of a file; reads nothing else.

@@ -49,7 +49,7 @@ def resolve(request: Request, flow: Flow, on_scan: Callable[[str, float], None] 
         TranscodeError: anything that can be known to fail.
     """
     refuse_destination(request.dst, flow.source)
-    convention = catalog.convention(request.convention or _default_convention(flow))
+    convention = catalog.convention(request.convention or _default_convention(request, flow))
     planning = Planning(
         convention=convention.name,
         allow_unmatched=request.allow_unmatched,
@@ -369,11 +369,15 @@ _READ_BY = ("format", "granularity", "group_size", "block")
 """Options that dtypes and shapes of parts may leave open."""
 
 
-def _default_convention(flow: Flow) -> str:
-    """That of the last stage which encodes for one consumer, or of the last spelling, where it has one."""
+def _default_convention(request: Request, flow: Flow) -> str:
+    """That of the last stage which encodes for one consumer, or of the last spelling, where it has one; where
+    what is encoded has none, that of the format of the output.
+    """
     encoding = [step for step in flow.steps if step.encodes]
     if encoding:
-        return next((step.consumer for step in reversed(encoding) if step.consumer is not None), _ENCODED)
+        container = containers.written(str(request.dst))
+        otherwise = _ENCODED if container is None or container.convention is None else container.convention
+        return next((step.consumer for step in reversed(encoding) if step.consumer is not None), otherwise)
     spellings = [step.consumer for step in flow.steps if step.consumer is not None]
     return spellings[-1] if spellings and spellings[-1] in catalog.conventions() else "plain"
 

@@ -24,13 +24,13 @@ __all__ = [
     "Q2K",
     "Q3K",
     "Q4K",
-    "Q4_0",
-    "Q4_1",
     "Q5K",
-    "Q5_0",
-    "Q5_1",
     "Q6K",
-    "Q8_0",
+    "Q40",
+    "Q41",
+    "Q50",
+    "Q51",
+    "Q80",
     "Blocks",
     "Encoded",
     "Iq1M",
@@ -149,7 +149,7 @@ class Q1(Encoded):
 
 
 @dataclass(frozen=True)
-class Q4_0(Encoded):
+class Q40(Encoded):
     """Blocks of Q4_0."""
 
     name: ClassVar[str] = "q4_0"
@@ -158,7 +158,7 @@ class Q4_0(Encoded):
 
 
 @dataclass(frozen=True)
-class Q4_1(Encoded):
+class Q41(Encoded):
     """Blocks of Q4_1."""
 
     name: ClassVar[str] = "q4_1"
@@ -167,7 +167,7 @@ class Q4_1(Encoded):
 
 
 @dataclass(frozen=True)
-class Q5_0(Encoded):
+class Q50(Encoded):
     """Blocks of Q5_0."""
 
     name: ClassVar[str] = "q5_0"
@@ -176,7 +176,7 @@ class Q5_0(Encoded):
 
 
 @dataclass(frozen=True)
-class Q5_1(Encoded):
+class Q51(Encoded):
     """Blocks of Q5_1."""
 
     name: ClassVar[str] = "q5_1"
@@ -185,7 +185,7 @@ class Q5_1(Encoded):
 
 
 @dataclass(frozen=True)
-class Q8_0(Encoded):
+class Q80(Encoded):
     """Blocks of Q8_0."""
 
     name: ClassVar[str] = "q8_0"
@@ -198,7 +198,7 @@ class Q2K(Encoded):
     """Blocks of Q2_K."""
 
     name: ClassVar[str] = "q2_k"
-    summary: ClassVar[str] = "GGUF: 2-bit integers, 4-bit scales and minima of 16 columns, both scaled by 256"
+    summary: ClassVar[str] = "GGUF: 2-bit integers, 4-bit scales and minima of 16 columns under two of 256"
     stored: ClassVar[str] = "Q2_K"
 
 
@@ -207,7 +207,7 @@ class Q3K(Encoded):
     """Blocks of Q3_K."""
 
     name: ClassVar[str] = "q3_k"
-    summary: ClassVar[str] = "GGUF: 3-bit integers, 6-bit scales of 16 columns, scaled by 256"
+    summary: ClassVar[str] = "GGUF: 3-bit integers, 6-bit scales of 16 columns under one of 256"
     stored: ClassVar[str] = "Q3_K"
 
 
@@ -216,7 +216,7 @@ class Q4K(Encoded):
     """Blocks of Q4_K."""
 
     name: ClassVar[str] = "q4_k"
-    summary: ClassVar[str] = "GGUF: 4-bit integers, 6-bit scales and minima of 32 columns, both scaled by 256"
+    summary: ClassVar[str] = "GGUF: 4-bit integers, 6-bit scales and minima of 32 columns under two of 256"
     stored: ClassVar[str] = "Q4_K"
 
 
@@ -225,7 +225,7 @@ class Q5K(Encoded):
     """Blocks of Q5_K."""
 
     name: ClassVar[str] = "q5_k"
-    summary: ClassVar[str] = "GGUF: 5-bit integers, 6-bit scales and minima of 32 columns, both scaled by 256"
+    summary: ClassVar[str] = "GGUF: 5-bit integers, 6-bit scales and minima of 32 columns under two of 256"
     stored: ClassVar[str] = "Q5_K"
 
 
@@ -234,7 +234,7 @@ class Q6K(Encoded):
     """Blocks of Q6_K."""
 
     name: ClassVar[str] = "q6_k"
-    summary: ClassVar[str] = "GGUF: 6-bit integers, 8-bit scales of 16 columns, scaled by 256"
+    summary: ClassVar[str] = "GGUF: 6-bit integers, 8-bit scales of 16 columns under one of 256"
     stored: ClassVar[str] = "Q6_K"
 
 
@@ -252,7 +252,7 @@ class Iq4Xs(Encoded):
     """Blocks of IQ4_XS."""
 
     name: ClassVar[str] = "iq4_xs"
-    summary: ClassVar[str] = "GGUF: 4-bit codes of uneven values, 6-bit scales of 32 columns, scaled by 256"
+    summary: ClassVar[str] = "GGUF: 4-bit codes of uneven values, 6-bit scales of 32 columns under one of 256"
     stored: ClassVar[str] = "IQ4_XS"
 
 

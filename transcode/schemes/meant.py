@@ -68,11 +68,11 @@ _NAMES: tuple[tuple[str, Meant], ...] = (
     (r"(torchao|quanto|quark)", Meant("a library with formats of its own", "", ("int8", "fp8", "int4"))),
     (r"(svd_?quant|svdq|nunchaku)", Meant("SVDQuant", "", ("svdq_int4", "svdq_fp4"))),
     (
-        r"(ud-)?(i?q[1-8]_?(k(_(xs|s|m|l|xl))?|[01]|xxs|xs|s|m|nl)(_\w+)?|tq[12]_0|gguf|ggml)",
+        r"ud-.+|q[2-6]_?k_(xs|s|m|l|xl)(_\w+)?|q[2-6]k|iq[23]_m|iq3_xs|gguf|ggml",
         Meant(
-            "a GGUF type, and transcode writes no GGUF",
-            "make one with llama.cpp (convert_hf_to_gguf.py, llama-quantize), for ComfyUI with ComfyUI-GGUF",
-            ("int8", "int4"),
+            "GGUF of several types",
+            "write GGUF of one type: name DST NAME.gguf",
+            ("q4_k", "q6_k", "q8_0"),
         ),
     ),
 )  # fmt: skip

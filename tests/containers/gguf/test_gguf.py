@@ -133,9 +133,7 @@ def test_safetensors_become_gguf_with_what_is_said_of_them(cli, tmp_path):
 )
 def test_values_that_are_none_of_their_type_are_refused(cli, said, why, tmp_path):
     save_file({"w": WEIGHT}, tmp_path / "m.safetensors")
-    assert (
-        why in cli("run", tmp_path / "m.safetensors", tmp_path / "m.gguf", "--metadata", said, code=2).err
-    )
+    assert why in cli("run", tmp_path / "m.safetensors", tmp_path / "m.gguf", "--metadata", said, code=2).err
 
 
 def test_what_readers_will_miss_is_said(cli, tmp_path):

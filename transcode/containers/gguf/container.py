@@ -34,6 +34,7 @@ class Gguf(Writable):
     rooted: ClassVar[bool] = False
     metadata: ClassVar[MetadataLimits | None] = MetadataLimits(header.MOST_KEYS, header.MAX_HEADER)
     edited: ClassVar[bool] = False
+    convention: ClassVar[str | None] = "gguf"
 
     def begins(self, head: bytes) -> bool:
         return head.startswith(header.MAGIC)

@@ -205,9 +205,9 @@ class _Reader:
             start = self.at
             self.skip(of, count, what, 1)
             with memoryview(self.data) as data:
-                made = values.array(of, count, data[start : self.at], self.order == ">")
-            made.local = local
-            return made
+                value = values.array(of, count, data[start : self.at], self.order == ">")
+            value.local = local
+            return value
         if number not in values.SCALARS:
             self.wrong(f"{what} is of type {number}, which the format does not have")
         size = values.SCALARS[number].size

@@ -41,6 +41,9 @@ _FILE_TYPES = {
 _MIXES = {12: "Q3_K", 13: "Q3_K", 15: "Q4_K", 17: "Q5_K", 21: "Q2_K", 22: "IQ3_XXS", 27: "IQ3_S", 29: "IQ2_S"}
 """Further values of ``llama_ftype``, and the dtype of most weights of such files."""
 
+_HUB = "model.layers."
+"""How names of language models begin on the hubs; llama.cpp's begin ``blk.``"""
+
 _SHARD = r".*-\d{5}-of-\d{5}\.gguf"
 
 
@@ -87,6 +90,12 @@ def adopt(metadata: Mapping[str, str], parts: Sequence[Stored]) -> Adopted:
         warnings.append(
             f"GGUF: {len(long)} names are longer than the {_LONGEST_NAME} bytes that llama.cpp and"
             f" stable-diffusion.cpp take ({long[0]:.100} ...); ComfyUI-GGUF and Diffusers take them"
+        )
+    hub = [part.name for part in parts if part.name.startswith(_HUB)]
+    if hub:
+        warnings.append(
+            f"GGUF: names of language models as on the hubs ({hub[0]:.100} ...) are not llama.cpp's own,"
+            " which makes GGUF of such a folder itself: convert_hf_to_gguf.py"
         )
     deep = [part.name for part in parts if len(part.spec.shape) > 4]
     if deep:

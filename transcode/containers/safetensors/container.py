@@ -42,6 +42,7 @@ class Safetensors(Writable):
     rooted: ClassVar[bool] = False
     metadata: ClassVar[MetadataLimits | None] = MetadataLimits(headertext.MOST_KEYS, header.MAX_HEADER)
     edited: ClassVar[bool] = True
+    convention: ClassVar[str | None] = None
 
     def begins(self, head: bytes) -> bool:
         # A GGUF file of 123 tensors has that byte there, too; its magic would be a header of a gigabyte.
@@ -108,7 +109,9 @@ class Safetensors(Writable):
                     f"its dtype {part.spec.dtype} is none that safetensors can name",
                     file=file,
                     tensor=part.name,
-                    hint="cast it" if part.spec.dtype.elements == 1 else f"decode it: {called('dequantize')}",
+                    hint="cast it"
+                    if part.spec.dtype.elements == 1
+                    else f"decode it: {called('dequantize')}; or write a file whose name ends in .gguf",
                 )
         parts.sort(key=lambda item: (-_RANK[item[0].spec.dtype.name], item[0].name.encode()))
         places = []

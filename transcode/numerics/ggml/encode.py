@@ -1,7 +1,7 @@
 """Blocks of 32 elements from float32, as the reference quantizers have them (``ggml-quants.c``), to the bit.
 
-All take values, float32 ``[n, elements]``, and write blocks, uint8 ``[n, bytes]``. They return -1, or the number
-of the first block that holds a value that is not finite, or one that needs a scale which F16 does not have; what
+All take values, float32 ``[n, elements]``, and write blocks, uint8 ``[n, bytes]``. They return -1, or the
+number of the first block that holds a value that is not finite, or needs a larger scale than there is; what
 follows is not written then.
 """
 
@@ -184,7 +184,7 @@ def q1_0(values: Any, blocks: Any) -> int:
             return i
         put_half(block, 0, d)
         for j in range(16):
-            signs = 0
+            signs = np.int64(0)
             for k in range(8):
                 signs |= np.int64(row[8 * j + k] >= _ZERO) << k
             block[2 + j] = _U8(signs)
@@ -287,7 +287,7 @@ def to_ue4m3(x: Any) -> Any:
         return min(np.int64(x * _F(512) + _F(0.5)), 7)
     fraction = np.int64((word >> 20) & np.uint32(7)) + np.int64((word >> 19) & np.uint32(1))
     if fraction > 7:
-        fraction = 0
+        fraction = np.int64(0)
         exponent += 1
     return (exponent << 3) | fraction if exponent < 15 else 126
 
@@ -298,7 +298,7 @@ def nvfp4(values: Any, blocks: Any) -> int:
         row, block = values[i], blocks[i]
         for s in range(4):
             peak = peak_of(row, 16 * s, 16)
-            if not peak < _INF:
+            if not peak <= _F(6 * 464):  # 448 is the largest E4M3, and the nearest up to there
                 return i
             block[s] = _U8(to_ue4m3(peak / _F(6)))
             d = ue4m3(block[s])

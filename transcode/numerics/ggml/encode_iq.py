@@ -1,7 +1,7 @@
 """IQ4_NL and IQ4_XS from float32, as the reference quantizers have them (``ggml-quants.c``), to the bit.
 
-Arguments and results as in :mod:`.encode_k`; ``table``: float32 ``[16]``, the values of codes; ``limits``: float32
-``[15]``, the least number to which the next of them is nearer.
+Arguments and results as in :mod:`.encode_k`; ``table``: float32 ``[16]``, the values of codes; ``limits``:
+float32 ``[15]``, the least number to which the next of them is nearer.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 
 from ..jit import kernel, lane
 from ..lanes import INTEGER
-from .encode_k import peaks
+from .encode_k import MOST, peaks
 from .lanes import fits, peak_of, put_half
 from .wide import above, fill, get16, put16
 
@@ -21,7 +21,6 @@ __all__ = ["iq4_nl", "iq4_xs"]
 _F = np.float32
 _I = np.int32
 _U8 = np.uint8
-_INF = np.float32(np.inf)
 _ZERO = np.float32(0)
 _ONE = np.float32(1)
 _LEAST = np.float32(1e-15)
@@ -79,7 +78,7 @@ def iq4_nl(values: Any, blocks: Any, table: Any, limits: Any, work: Any) -> int:
     count = values.shape[0]
     for first in range(0, count, 16):
         for i in range(first, min(first + 16, count)):
-            if not peak_of(values[i], 0, 32) < _INF:
+            if not peak_of(values[i], 0, 32) < MOST:
                 return i
         fill(work, values, first, 1, 32)
         search(work, table, limits)
@@ -103,7 +102,7 @@ def iq4_xs(values: Any, blocks: Any, table: Any, limits: Any, work: Any) -> int:
     count = values.shape[0]
     for pair in range(0, count, 2):
         for i in range(pair, min(pair + 2, count)):
-            if not peak_of(values[i], 0, 256) < _INF:
+            if not peak_of(values[i], 0, 256) < MOST:
                 return i
         fill(work, values, pair, 8, 32)
         search(work, table, limits)
@@ -119,14 +118,14 @@ def iq4_xs(values: Any, blocks: Any, table: Any, limits: Any, work: Any) -> int:
                 return pair + i
             put_half(block, 0, d)
             inverse = _ONE / d if d != _ZERO else _ZERO
-            high = 0
+            high = _I(0)
             for j in range(8):
                 code = _I((inverse * work[_S + 8 * i + j] + INTEGER) - INTEGER)
                 code = max(min(code, _I(31)), _I(-32))
                 unit = d * _F(_I(code))
                 work[_S + 32 + 8 * i + j] = _ONE / unit if unit != _ZERO else _ZERO
-                code += 32
-                high |= (code >> 4) << (2 * j)
+                code += _I(32)
+                high |= _I((code >> 4) << (2 * j))
                 low = _U8(code & 15)
                 block[4 + j // 2] = low if j % 2 == 0 else _U8(block[4 + j // 2] | (low << 4))
             block[2], block[3] = _U8(high), _U8(high >> 8)
@@ -135,7 +134,7 @@ def iq4_xs(values: Any, blocks: Any, table: Any, limits: Any, work: Any) -> int:
             block = blocks[pair + i]
             for s in range(8):
                 for j in range(16):
-                    low = _I(work[_L + 16 * j + 8 * i + s])
-                    upper = _I(work[_L + 16 * (j + 16) + 8 * i + s])
-                    block[8 + 16 * s + j] = _U8(low | (upper << 4))
+                    first = _I(work[_L + 16 * j + 8 * i + s])
+                    second = _I(work[_L + 16 * (j + 16) + 8 * i + s])
+                    block[8 + 16 * s + j] = _U8(first | (second << 4))
     return -1

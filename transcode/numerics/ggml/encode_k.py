@@ -14,7 +14,7 @@ from ..lanes import INTEGER, at_least, at_most, size_of
 from .lanes import fits, half, min_k, peak_of, put_half, scale_k
 from .wide import above, fill, get16, nearest, put16, root
 
-__all__ = ["q2_k", "q3_k", "q4_k", "q5_k", "q6_k"]
+__all__ = ["MOST", "peaks", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k"]
 
 _F = np.float32
 _I = np.int32
@@ -24,6 +24,9 @@ _ZERO = np.float32(0)
 _ONE = np.float32(1)
 _LEAST = np.float32(1e-15)
 """Peaks below it count as 0 (``GROUP_MAX_EPS``)."""
+
+MOST = np.float32(2.0**29)
+"""No block of any type holds a value as large: its scales, which are F16, times 127 times 32 are less."""
 
 _X, _W, _L, _S = 0, 512, 1024, 1536
 """Where in ``work`` values, weights, codes and results of the sixteen sub-blocks begin."""
@@ -177,7 +180,7 @@ def q4_k(values: Any, blocks: Any, work: Any, codes: Any) -> int:
     """``codes``: uint8 ``[256]``, written."""
     for pair in range(0, values.shape[0], 2):
         for i in range(pair, min(pair + 2, values.shape[0])):
-            if not peak_of(values[i], 0, 256) < _INF:
+            if not peak_of(values[i], 0, 256) < MOST:
                 return i
         fill(work, values, pair, 8, 32)
         mean_weights(work)
@@ -197,7 +200,7 @@ def q5_k(values: Any, blocks: Any, work: Any, codes: Any) -> int:
     """``codes``: uint8 ``[256]``, written."""
     for pair in range(0, values.shape[0], 2):
         for i in range(pair, min(pair + 2, values.shape[0])):
-            if not peak_of(values[i], 0, 256) < _INF:
+            if not peak_of(values[i], 0, 256) < MOST:
                 return i
         fill(work, values, pair, 8, 32)
         mean_weights(work)
@@ -231,7 +234,7 @@ def q2_k(values: Any, blocks: Any, work: Any, codes: Any) -> int:
     """``codes``: uint8 ``[256]``, written."""
     for i in range(values.shape[0]):
         row, block = values[i], blocks[i]
-        if not peak_of(row, 0, 256) < _INF:
+        if not peak_of(row, 0, 256) < MOST:
             return i
         fill(work, values, i, 16, 16)
         for j in range(16):
@@ -266,7 +269,7 @@ def q2_k(values: Any, blocks: Any, work: Any, codes: Any) -> int:
 
 @lane
 def peaks(work: Any, size: Any) -> Any:
-    """Where results begin, the first value of the largest magnitude of each sub-block, then that magnitude."""
+    """From ``_S`` on the first value of the largest magnitude of each sub-block, then that magnitude."""
     x = get16(work, _X)
     top = size_of(x * _ZERO)
     peak = top
@@ -284,7 +287,7 @@ def q6_k(values: Any, blocks: Any, work: Any, codes: Any) -> int:
     """``make_qx_quants`` with squares as weights; ``codes``: uint8 ``[256]``, written."""
     for n in range(values.shape[0]):
         row, block = values[n], blocks[n]
-        if not peak_of(row, 0, 256) < _INF:
+        if not peak_of(row, 0, 256) < MOST:
             return n
         fill(work, values, n, 16, 16)
         peaks(work, 16)
@@ -359,7 +362,7 @@ def q3_k(values: Any, blocks: Any, work: Any, codes: Any) -> int:
     """
     for n in range(values.shape[0]):
         row, block = values[n], blocks[n]
-        if not peak_of(row, 0, 256) < _INF:
+        if not peak_of(row, 0, 256) < MOST:
             return n
         fill(work, values, n, 16, 16)
         peaks(work, 16)

@@ -89,7 +89,7 @@ class Encoding(Expr):
         except Overflow as error:
             raise DataError(
                 f"{error.value!r} at row {start + error.row}, column {error.column} needs a scale that"
-                " F16 cannot hold",
+                f" {'F16' if 'scale_dtype' in scheme.options else scheme.name} cannot hold",
                 tensor=tensor.source or tensor.name,
                 hint=f"store scales as F32 or BF16 ({called('scale_dtype')})"
                 if "scale_dtype" in scheme.options
