@@ -81,6 +81,30 @@ _FLUX: dict[str, Any] = {
     "axes_dims_rope": (8, 12, 12),
 }  # fmt: skip
 
+
+def _z_image() -> dict[str, Any]:
+    torch.manual_seed(1)
+    return {"x": [torch.randn(4, 1, 4, 4)], "t": torch.tensor([0.5]), "cap_feats": [torch.randn(6, 24)]}
+
+
+def _hunyuan() -> dict[str, Any]:
+    torch.manual_seed(1)
+    return {
+        "hidden_states": torch.randn(1, 4, 1, 4, 4),
+        "timestep": torch.tensor([5]),
+        "encoder_hidden_states": torch.randn(1, 5, 24),
+        "encoder_attention_mask": torch.ones(1, 5),
+        "pooled_projections": torch.randn(1, 20),
+        "guidance": torch.tensor([3.5]),
+    }
+
+
+_HUNYUAN: dict[str, Any] = {
+    "in_channels": 4, "out_channels": 4, "num_attention_heads": 2, "attention_head_dim": 32, "num_layers": 2,
+    "num_single_layers": 2, "num_refiner_layers": 1, "text_embed_dim": 24, "pooled_projection_dim": 20,
+    "rope_axes_dim": (8, 12, 12), "guidance_embeds": True,
+}  # fmt: skip
+
 TINY = {
     "flux dev": Tiny(
         "flux", "FluxTransformer2DModel", _FLUX | {"guidance_embeds": True},
@@ -91,5 +115,16 @@ TINY = {
         "flux", "FluxTransformer2DModel", _FLUX | {"guidance_embeds": False},
         "convert_flux_transformer_checkpoint_to_diffusers", lambda: _flux(False),
         constants={"inner_dim = 3072": "inner_dim = 64"},
+    ),
+    "z-image": Tiny(
+        "z_image_dit", "ZImageTransformer2DModel",
+        {"in_channels": 4, "dim": 64, "n_layers": 2, "n_refiner_layers": 1, "n_heads": 2, "n_kv_heads": 2,
+         "cap_feat_dim": 24, "axes_dims": [8, 12, 12], "axes_lens": [64, 64, 64]},
+        "convert_z_image_transformer_checkpoint_to_diffusers", _z_image,
+    ),
+    "hunyuan video": Tiny(
+        "hunyuan_dit", "HunyuanVideoTransformer3DModel", _HUNYUAN,
+        "convert_hunyuan_video_transformer_to_diffusers", _hunyuan,
+        constants={"hidden_size = 3072": "hidden_size = 64"},
     ),
 }  # fmt: skip

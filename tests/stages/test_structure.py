@@ -66,3 +66,49 @@ def test_it_equals_diffusers_own_function_and_comes_back(tiny: Tiny, saved: Path
     first = tiny.model()
     first.load_state_dict({name: tensor.float() for name, tensor in load_file(saved).items()})
     assert tiny.forward(model).equal(tiny.forward(first))
+
+
+QUANTIZED = [
+    ("int8", "lightx2v"), ("fp8", "lightx2v"), ("int8", "comfyui"), ("nvfp4", "lightx2v"), ("nvfp4", "comfyui"),
+    ("mxfp8", "comfyui"), ("int4", "compressed_tensors"),
+]  # fmt: skip
+BY_ROWS = QUANTIZED[:3] + QUANTIZED[5:]
+"""Those whose scales are of rows, so that it does not matter with which others these were quantized."""
+
+
+@pytest.fixture(scope="module")
+def flux(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model in its original spelling."""
+    folder = tmp_path_factory.mktemp("flux")
+    tensors = {n: t.to(torch.bfloat16).contiguous() for n, t in TINY["flux dev"].model().state_dict().items()}
+    save_file(tensors, folder / "diffusers.safetensors")
+    return convert(folder / "diffusers.safetensors", "original", "original")
+
+
+def quantized(source: Path, scheme: str, convention: str, *steps: Any) -> Path:
+    """A file, quantized behind some stages."""
+    flow = tc.open(source)
+    for step in steps:
+        flow = flow | step
+    target = source.parent / f"{scheme}_{convention}_{len(steps)}.safetensors"
+    flow | tc.quantize(scheme) | tc.write(target, convention=convention, force=True)
+    return target
+
+
+@pytest.mark.parametrize(("scheme", "convention"), QUANTIZED)
+def test_rows_of_quantized_tensors_move_as_they_are_stored(flux: Path, scheme: str, convention: str) -> None:
+    first = quantized(flux, scheme, convention)
+    there = convert(first, "diffusers", "there", force=True)
+    assert body(convert(there, "original", "back", force=True)) == body(first)
+    if (scheme, convention) in BY_ROWS:
+        assert body(there) == body(quantized(flux, scheme, convention, Convert("diffusers")))
+    plain = {}
+    for name, steps in {"a": [tc.dequantize("f32"), Convert("diffusers")], "b": [Convert("diffusers"),
+                        tc.dequantize("f32")]}.items():  # fmt: skip
+        flow = tc.open(first)
+        for step in steps:
+            flow = flow | step
+        flow | tc.write(flux.parent / f"{name}.safetensors", force=True)
+        plain[name] = load_file(flux.parent / f"{name}.safetensors")
+    assert plain["a"].keys() == plain["b"].keys()
+    assert all(plain["a"][name].equal(plain["b"][name]) for name in plain["a"])

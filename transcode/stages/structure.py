@@ -281,12 +281,14 @@ def _part(
     whole = [(first.rule.codecs, one.stored.part.spec, one.total) for one in runs]
     whole.append((first.rule.codecs, part.spec, total))
     step = lcm(*(chain.together(codecs, spec, rows, unit) for codecs, spec, rows in whole))
-    if all(edge % step == 0 for edge in _edges(runs)):
+    # In blocks of several of its rows, a part is padded to whole ones.
+    padded = step > unit and any(rows % step for _, _, rows in whole)
+    if not padded and all(edge % step == 0 for edge in _edges(runs)):
         some = []
-        for stored, begin, count, rows in runs:
-            each, left = divmod(stored.tensor.spec.shape[0] * step, rows)
-            assert not left, (label, stored.tensor.spec, step, rows)
-            some.append((stored.tensor, begin // step * each, count // step * each))
+        for stored, begin, rows, of in runs:
+            each, left = divmod(stored.tensor.spec.shape[0], -(-of // step))
+            assert not left, (label, stored.tensor.spec, step, of)
+            some.append((stored.tensor, begin // step * each, -(-rows // step) * each))
         return _rows(label, (sum(one[2] for one in some), *first.tensor.spec.shape[1:]), some, did)
     if part.role == "codes" or reading.powers or any(edge % unit for edge in _edges(runs)):
         raise PlanError(
