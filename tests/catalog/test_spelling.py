@@ -51,6 +51,8 @@ STRUCTURED = [
     ("flux.1_dev", "flux.1_dev_diffusers"),
     ("hunyuanvideo_1.0", "hunyuanvideo_1.0_diffusers"),
     ("z_image_turbo_original", "z_image_turbo"),
+    ("ltx_video", "ltx_video_diffusers"),
+    ("sd3.5_medium", "sd3.5_medium_diffusers"),
 ]
 
 
@@ -239,7 +241,8 @@ def test_diffusers_own_models_convert_and_come_back() -> None:
 
 
 def test_joined_names() -> None:
-    table = Conversion([Rule("b.{i}.qkv", ("c.{i}.q", "c.{i}.k", "c.{i}.v")), Rule("end", ("out",), swapped=True)])
+    joined = Rule("b.{i}.qkv", ("c.{i}.q", "c.{i}.k", "c.{i}.v"))
+    table = Conversion([joined, Rule("end", ("out",), swapped=True)])
     there, back = Direction(table, True), Direction(table, False)
     hit = there.find("b.3.qkv.weight")
     assert hit is not None

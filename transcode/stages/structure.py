@@ -156,12 +156,13 @@ class Structure:
                     tensor=item.tensor.name,
                 )
         total = sum(item.shape[0] for item in items)
-        counts = rule.counts(total, self._columns(first, hit.rest))
+        known = (self._columns(item, hit.rest) for item in items)
+        counts = rule.counts(total, next((columns for columns in known if columns is not None), None))
         if counts != [item.shape[0] for item in items]:
             raise PlanError(
                 f"of {', '.join(str(item.shape[0]) for item in items)} rows could not be taken apart again",
                 tensor=name,
-                hint=f"they are no {' and '.join(str(part) for part in rule.right)} of this family",
+                hint=f"{_kinds(rule)} of this family have others",
             )
         taken = [_Taken(item, 0, item.shape[0]) for item in items]
         said = ", ".join(item.name for item in items)
