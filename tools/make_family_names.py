@@ -455,6 +455,57 @@ def z_image_original(module: Any) -> Model:
     return Model("z_image_dit", "original", "Z-Image-Turbo (ComfyUI)", source, tensors, quantized)
 
 
+def ltx_original(module: Any) -> Shapes:
+    """LTX-Video's own names: what Diffusers' convert_ltx_transformer_checkpoint_to_diffusers undoes."""
+    again = (("proj_in.", "patchify_proj."), ("time_embed.", "adaln_single."))
+    tensors = {}
+    for name, shape in shapes_of(module).items():
+        for after, before in again:
+            name = before + name.removeprefix(after) if name.startswith(after) else name
+        tensors[name.replace("norm_q", "q_norm").replace("norm_k", "k_norm")] = shape
+    return tensors
+
+
+def sd3_original(dim: int, heads: int, blocks: int, dual: int) -> Shapes:
+    """SD3.5's own names, after mmditx.py of Stability-AI/sd3.5."""
+
+    def side(last: bool, *, second: bool = False, context: bool = False) -> Shapes:
+        parts = {
+            **under("attn.qkv", linear(3 * dim, dim)),
+            "attn.ln_q.weight": [dim // heads],
+            "attn.ln_k.weight": [dim // heads],
+            **under("adaLN_modulation.1", linear((2 if last and context else 9 if second else 6) * dim, dim)),
+        }
+        if not (last and context):
+            parts |= under("attn.proj", linear(dim, dim))
+            parts |= under("mlp.fc1", linear(4 * dim, dim)) | under("mlp.fc2", linear(dim, 4 * dim))
+        if second:
+            parts |= under("attn2.qkv", linear(3 * dim, dim)) | under("attn2.proj", linear(dim, dim))
+            parts |= {"attn2.ln_q.weight": [dim // heads], "attn2.ln_k.weight": [dim // heads]}
+        return parts
+
+    def block(i: int) -> Shapes:
+        last = i == blocks - 1
+        return under("x_block", side(last, second=i < dual)) | under(
+            "context_block", side(last, context=True)
+        )
+
+    def embedder(into: int) -> Shapes:
+        return under("mlp.0", linear(dim, into)) | under("mlp.2", linear(dim, dim))
+
+    return {
+        "pos_embed": [1, 384 * 384, dim],
+        "x_embedder.proj.weight": [dim, 16, 2, 2],
+        "x_embedder.proj.bias": [dim],
+        **under("t_embedder", embedder(256)),
+        **under("y_embedder", embedder(2048)),
+        **under("context_embedder", linear(dim, 4096)),
+        **each("joint_blocks", blocks, block),
+        **under("final_layer.linear", linear(64, dim)),
+        **under("final_layer.adaLN_modulation.1", linear(2 * dim, dim)),
+    }
+
+
 def instantiated() -> Iterable[tuple[str, Model]]:
     """Models of diffusers and transformers."""
     import diffusers
@@ -519,6 +570,29 @@ def instantiated() -> Iterable[tuple[str, Model]]:
                   r"^(layers|noise_refiner|context_refiner|all_final_layer)\."),
         )  # fmt: skip
         yield "z_image_turbo_original", z_image_original(diffusers.ZImageTransformer2DModel())
+        ltx = diffusers.LTXVideoTransformer3DModel()
+        blocks_alone = r"^transformer_blocks\."
+        yield "ltx_video_diffusers", model("ltx_video", "diffusers", "LTX-Video", ltx, blocks_alone)
+        tensors = ltx_original(ltx)
+        source = "diffusers: LTXVideoTransformer3DModel, its single-file conversion undone"
+        quantized = by_part(tensors, 2, ("attn1", "attn2", "ff"))
+        yield "ltx_video", Model("ltx_video", "original", "LTX-Video", source, tensors, quantized)
+        medium = diffusers.SD3Transformer2DModel(
+            num_layers=24, num_attention_heads=24, caption_projection_dim=1536, pos_embed_max_size=384,
+            dual_attention_layers=tuple(range(13)), qk_norm="rms_norm",
+        )  # fmt: skip
+        yield (
+            "sd3.5_medium_diffusers",
+            model("sd3", "diffusers", "stable-diffusion-3.5-medium", medium, blocks_alone,
+                  r"\.norm[^.]*\.linear$"),
+        )  # fmt: skip
+        tensors = sd3_original(1536, 24, 24, 13)
+        quantized = by_part(tensors, 3, ("attn", "attn2", "mlp"))
+        source = "mmditx.py of Stability-AI/sd3.5"
+        yield (
+            "sd3.5_medium",
+            Model("sd3", "original", "stable-diffusion-3.5-medium", source, tensors, quantized),
+        )
         yield (
             "minimax_h3",
             model("h3", "diffusers", "MiniMax-H3", diffusers.MiniMaxH3Transformer3DModel(),
@@ -590,8 +664,8 @@ STRANGERS = {
     "diffusers": [
         "AuraFlowTransformer2DModel", "AutoencoderKLWan", "AutoencoderKL", "BriaTransformer2DModel",
         "ChromaTransformer2DModel", "CogVideoXTransformer3DModel", "CogView4Transformer2DModel",
-        "Flux2Transformer2DModel", "LTXVideoTransformer3DModel",
-        "Lumina2Transformer2DModel", "MochiTransformer3DModel", "SD3Transformer2DModel",
+        "Flux2Transformer2DModel",
+        "Lumina2Transformer2DModel", "MochiTransformer3DModel",
         "SanaTransformer2DModel", "UNet2DConditionModel",
     ],
     "transformers": ["BertModel", "CLIPModel", "GPT2LMHeadModel", "SiglipModel", "T5EncoderModel",

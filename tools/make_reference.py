@@ -266,6 +266,7 @@ def _families(words: Words) -> str:
             "`--to SPELLING` converts between spellings where a conversion is listed."
         ),
     )
+    text += _conversions(words)
     for name in catalog.families():
         family = catalog.family(name)
         text += f"## {name}\n\n{words(family.title)}\n\n"
@@ -277,10 +278,20 @@ def _families(words: Words) -> str:
             rows.append((_code(spelling), words(known.title), targets, never))
         header = (words("spelling"), words("who uses it"), words("quantized"), words("never quantized"))
         text += _table(header, rows)
-        pairs = [f"{_code(one)} ↔ {_code(other)}" for one, other in family.conversions if one < other]
-        if pairs:
-            text += f"{words('Conversions:')} {', '.join(sorted(pairs))}\n\n"
     return text
+
+
+def _conversions(words: Words) -> str:
+    """The table of families by the spellings that are converted into each other."""
+    rows = []
+    for name in catalog.families():
+        for (one, other), conversion in catalog.family(name).conversions.items():
+            joins = any(len(rule.right) > 1 for rule in conversion.rules)
+            swaps = any(rule.swapped for rule in conversion.rules)
+            moved = [words("joined and split")] * joins + [words("halves swapped")] * swaps
+            rows.append((_code(name), f"{_code(one)} ↔ {_code(other)}", ", ".join(moved) or words("none")))
+    header = (words("family"), words("converts both ways"), words("rows that are moved"))
+    return f"## {words('Conversions')}\n\n{_table(header, rows)}"
 
 
 # Recipes and Python -----------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from transcode import catalog
 from transcode.catalog.rule import Rule
-from transcode.catalog.spelling import Conversion
+from transcode.catalog.spelling import Conversion, Direction
 from transcode.errors import RecipeError
 
 Golden = Any  # tests/catalog/conftest.py
@@ -45,6 +45,40 @@ def test_published_models_convert_into_each_other(
         converted = {family.convert(name, there.spelling): shape for name, shape in here.shapes.items()}
         assert converted == there.shapes
         assert {family.convert(name, there.spelling) for name in here.quantized} == there.quantized
+
+
+STRUCTURED = [
+    ("flux.1_dev", "flux.1_dev_diffusers"),
+    ("hunyuanvideo_1.0", "hunyuanvideo_1.0_diffusers"),
+    ("z_image_turbo_original", "z_image_turbo"),
+    ("ltx_video", "ltx_video_diffusers"),
+    ("sd3.5_medium", "sd3.5_medium_diffusers"),
+]
+
+
+@pytest.mark.parametrize(("left", "right"), STRUCTURED)
+def test_rows_of_published_models_lie_where_the_other_spelling_has_them(
+    left: str, right: str, read_golden: Callable[[str], Golden]
+) -> None:
+    """Names and shapes of both sides, of which one was never made from the other but for Z-Image's."""
+    one, two = read_golden(left), read_golden(right)
+    for here, there in ((one, two), (two, one)):
+        family = catalog.detect(list(here.shapes))
+        assert family is not None
+        direction = family.direction(there.spelling)
+        rows: dict[str, int] = {}
+        behind: dict[str, tuple[int, ...]] = {}
+        for name, shape in here.shapes.items():
+            hit = direction.find(name)
+            assert hit is not None, name
+            weight = here.shapes.get(f"{name.removesuffix(hit.rest)}.weight", shape)
+            counts = hit.rule.counts(shape[0], weight[1] if len(weight) > 1 else None)
+            for other, count in zip(hit.others, counts if len(hit.others) > 1 else shape[:1], strict=True):
+                rows[other] = rows.get(other, 0) + count
+                behind[other] = tuple(shape[1:])
+        assert {name: (rows[name], *behind[name]) for name in rows} == {
+            name: tuple(shape) for name, shape in there.shapes.items()
+        }
 
 
 def test_targets_and_groups_agree_in_both_spellings(read_golden: Callable[[str], Golden]) -> None:
@@ -204,3 +238,41 @@ def test_diffusers_own_models_convert_and_come_back() -> None:
         assert again is not None
         assert (again.name, again.spelling) == ("wan_dit", "lightx2v")
         assert [again.convert(str(name), "diffusers") for name in ours] == names
+
+
+def test_joined_names() -> None:
+    joined = Rule("b.{i}.qkv", ("c.{i}.q", "c.{i}.k", "c.{i}.v"))
+    table = Conversion([joined, Rule("end", ("out",), swapped=True)])
+    there, back = Direction(table, True), Direction(table, False)
+    hit = there.find("b.3.qkv.weight")
+    assert hit is not None
+    assert hit.others == ("c.3.q.weight", "c.3.k.weight", "c.3.v.weight")
+    for number, name in enumerate(hit.others):
+        again = back.find(name)
+        assert again is not None
+        assert (again.part, again.others) == (number, ("b.3.qkv.weight",))
+    # They are not one tensor on both sides, row for row: nobody who only renames may take them.
+    assert there.rename("b.3.qkv.weight") is there.rename("end.bias") is back.rename("c.3.q.weight") is None
+
+
+@pytest.mark.parametrize(
+    ("rules", "said"),
+    [
+        ([Rule("qkv", ("q", None))], "rows that have no name would not come back"),
+        ([Rule("qkv", ("q", "q"))], "'q' is in this rule too"),
+        ([Rule("qkv", ("q", "k")), Rule("x", ("k",))], "'k' is in another rule too"),
+        ([Rule("qkv", ("q", "k")), Rule("qkv.b", ("q.b",))], "would also fit"),
+        ([Rule("a", ("b",), swapped=True), Rule("a.b", ("b.b",))], "would also fit"),
+        ([Rule("a.{i}", ("q.{i}", "k"))], "same count"),
+    ],
+)
+def test_joins_that_are_no_bijection_are_refused(rules: list[Rule], said: str) -> None:
+    with pytest.raises(RecipeError, match=said):
+        Conversion(rules)
+
+
+def test_what_only_one_spelling_has() -> None:
+    table = Conversion([], (("norm_final",), ()))
+    assert Direction(table, True).lacks("norm_final.weight")
+    assert not Direction(table, True).lacks("norm_finally.weight")
+    assert not Direction(table, False).lacks("norm_final.weight")

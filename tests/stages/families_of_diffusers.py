@@ -81,6 +81,54 @@ _FLUX: dict[str, Any] = {
     "axes_dims_rope": (8, 12, 12),
 }  # fmt: skip
 
+
+def _z_image() -> dict[str, Any]:
+    torch.manual_seed(1)
+    return {"x": [torch.randn(4, 1, 4, 4)], "t": torch.tensor([0.5]), "cap_feats": [torch.randn(6, 24)]}
+
+
+def _hunyuan() -> dict[str, Any]:
+    torch.manual_seed(1)
+    return {
+        "hidden_states": torch.randn(1, 4, 1, 4, 4),
+        "timestep": torch.tensor([5]),
+        "encoder_hidden_states": torch.randn(1, 5, 24),
+        "encoder_attention_mask": torch.ones(1, 5),
+        "pooled_projections": torch.randn(1, 20),
+        "guidance": torch.tensor([3.5]),
+    }
+
+
+_HUNYUAN: dict[str, Any] = {
+    "in_channels": 4, "out_channels": 4, "num_attention_heads": 2, "attention_head_dim": 32, "num_layers": 2,
+    "num_single_layers": 2, "num_refiner_layers": 1, "text_embed_dim": 24, "pooled_projection_dim": 20,
+    "rope_axes_dim": (8, 12, 12), "guidance_embeds": True,
+}  # fmt: skip
+
+
+def _ltx() -> dict[str, Any]:
+    torch.manual_seed(1)
+    return {
+        "hidden_states": torch.randn(1, 8, 4), "encoder_hidden_states": torch.randn(1, 5, 24),
+        "timestep": torch.tensor([5]), "encoder_attention_mask": torch.ones(1, 5),
+        "num_frames": 2, "height": 2, "width": 2,
+    }  # fmt: skip
+
+
+def _sd3() -> dict[str, Any]:
+    torch.manual_seed(1)
+    return {
+        "hidden_states": torch.randn(1, 4, 8, 8), "encoder_hidden_states": torch.randn(1, 5, 24),
+        "pooled_projections": torch.randn(1, 20), "timestep": torch.tensor([5]),
+    }  # fmt: skip
+
+
+_SD3: dict[str, Any] = {
+    "sample_size": 8, "in_channels": 4, "num_layers": 3, "attention_head_dim": 32, "num_attention_heads": 2,
+    "joint_attention_dim": 24, "caption_projection_dim": 64, "pooled_projection_dim": 20, "out_channels": 4,
+    "pos_embed_max_size": 8,
+}  # fmt: skip
+
 TINY = {
     "flux dev": Tiny(
         "flux", "FluxTransformer2DModel", _FLUX | {"guidance_embeds": True},
@@ -91,5 +139,29 @@ TINY = {
         "flux", "FluxTransformer2DModel", _FLUX | {"guidance_embeds": False},
         "convert_flux_transformer_checkpoint_to_diffusers", lambda: _flux(False),
         constants={"inner_dim = 3072": "inner_dim = 64"},
+    ),
+    "z-image": Tiny(
+        "z_image_dit", "ZImageTransformer2DModel",
+        {"in_channels": 4, "dim": 64, "n_layers": 2, "n_refiner_layers": 1, "n_heads": 2, "n_kv_heads": 2,
+         "cap_feat_dim": 24, "axes_dims": [8, 12, 12], "axes_lens": [64, 64, 64]},
+        "convert_z_image_transformer_checkpoint_to_diffusers", _z_image,
+    ),
+    "hunyuan video": Tiny(
+        "hunyuan_dit", "HunyuanVideoTransformer3DModel", _HUNYUAN,
+        "convert_hunyuan_video_transformer_to_diffusers", _hunyuan,
+        constants={"hidden_size = 3072": "hidden_size = 64"},
+    ),
+    "ltx video": Tiny(
+        "ltx_video", "LTXVideoTransformer3DModel",
+        {"in_channels": 4, "out_channels": 4, "num_attention_heads": 2, "attention_head_dim": 32,
+         "cross_attention_dim": 64, "num_layers": 2, "caption_channels": 24},
+        "convert_ltx_transformer_checkpoint_to_diffusers", _ltx,
+    ),
+    "sd3": Tiny(
+        "sd3", "SD3Transformer2DModel", _SD3, "convert_sd3_transformer_checkpoint_to_diffusers", _sd3,
+    ),
+    "sd3.5 medium": Tiny(
+        "sd3", "SD3Transformer2DModel", _SD3 | {"dual_attention_layers": (0, 1), "qk_norm": "rms_norm"},
+        "convert_sd3_transformer_checkpoint_to_diffusers", _sd3,
     ),
 }  # fmt: skip

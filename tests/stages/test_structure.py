@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import transcode as tc
 from transcode import catalog
+from transcode.errors import TranscodeError
 from transcode.stages.convert import Convert
 
 pytest.importorskip("diffusers", reason="diffusers is not installed")
@@ -66,3 +68,129 @@ def test_it_equals_diffusers_own_function_and_comes_back(tiny: Tiny, saved: Path
     first = tiny.model()
     first.load_state_dict({name: tensor.float() for name, tensor in load_file(saved).items()})
     assert tiny.forward(model).equal(tiny.forward(first))
+
+
+QUANTIZED = [
+    ("int8", "lightx2v"), ("fp8", "lightx2v"), ("int8", "comfyui"), ("nvfp4", "lightx2v"),
+    ("nvfp4", "comfyui"), ("mxfp8", "comfyui"), ("int4", "compressed_tensors"),
+]  # fmt: skip
+BY_ROWS = QUANTIZED[:3] + QUANTIZED[5:]
+"""Those whose scales are of rows, so that it does not matter with which others these were quantized."""
+
+
+@pytest.fixture(scope="module")
+def flux(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model in its original spelling."""
+    folder = tmp_path_factory.mktemp("flux")
+    tensors = {n: t.to(torch.bfloat16).contiguous() for n, t in TINY["flux dev"].model().state_dict().items()}
+    save_file(tensors, folder / "diffusers.safetensors")
+    return convert(folder / "diffusers.safetensors", "original", "original")
+
+
+def quantized(source: Path, scheme: str, convention: str, *steps: Any) -> Path:
+    """A file, quantized behind some stages."""
+    flow = tc.open(source)
+    for step in steps:
+        flow = flow | step
+    target = source.parent / f"{scheme}_{convention}_{len(steps)}.safetensors"
+    flow | tc.quantize(scheme) | tc.write(target, convention=convention, force=True)
+    return target
+
+
+@pytest.mark.parametrize(("scheme", "convention"), QUANTIZED)
+def test_rows_of_quantized_tensors_move_as_they_are_stored(flux: Path, scheme: str, convention: str) -> None:
+    first = quantized(flux, scheme, convention)
+    there = convert(first, "diffusers", "there", force=True)
+    assert body(convert(there, "original", "back", force=True)) == body(first)
+    if (scheme, convention) in BY_ROWS:
+        assert body(there) == body(quantized(flux, scheme, convention, Convert("diffusers")))
+    plain = {}
+    for name, steps in {"a": [tc.dequantize("f32"), Convert("diffusers")], "b": [Convert("diffusers"),
+                        tc.dequantize("f32")]}.items():  # fmt: skip
+        flow = tc.open(first)
+        for step in steps:
+            flow = flow | step
+        flow | tc.write(flux.parent / f"{name}.safetensors", force=True)
+        plain[name] = load_file(flux.parent / f"{name}.safetensors")
+    assert plain["a"].keys() == plain["b"].keys()
+    assert all(plain["a"][name].equal(plain["b"][name]) for name in plain["a"])
+
+
+def test_global_scales_that_differ_are_not_joined(flux: Path) -> None:
+    there = quantized(flux, "nvfp4", "comfyui", Convert("diffusers"))
+    tensors = load_file(there)
+    tensors["transformer_blocks.1.attn.to_k.weight_scale_2"] *= 2
+    apart = flux.parent / "apart.safetensors"
+    with safe_open(there, "pt") as file:
+        save_file(tensors, apart, file.metadata())
+    with pytest.raises(TranscodeError, match=r"would be one for all rows, but .* differ") as caught:
+        (tc.open(apart) | Convert("original")).plan(tc.write(flux.parent / "x.safetensors"))
+    assert "encoded anew" in str(caught.value.hint)
+    # Encoded anew they can be, and the plan says that they are decoded on the way.
+    plan = (tc.open(apart) | Convert("original") | tc.quantize("int8")).plan(
+        tc.write(flux.parent / "x.safetensors", convention="comfyui")
+    )
+    assert any("decoded on the way" in str(note) for note in plan.log.notes)
+
+
+def test_rows_that_are_no_parts_of_this_family(flux: Path, tmp_path: Path) -> None:
+    tensors = load_file(flux)
+    tensors["double_blocks.0.img_attn.qkv.weight"] = torch.zeros(191, 64)
+    save_file(tensors, tmp_path / "x.safetensors")
+    with pytest.raises(
+        TranscodeError, match=r"img_attn\.qkv\.weight: \[191, 64\] is not joined of to_q, to_k"
+    ):
+        (tc.open(tmp_path / "x.safetensors") | Convert("diffusers")).plan(
+            tc.write(tmp_path / "o.safetensors")
+        )
+    there = load_file(convert(flux, "diffusers", "d", force=True))
+    there["single_transformer_blocks.0.attn.to_q.weight"] = torch.zeros(63, 64)
+    save_file(there, tmp_path / "y.safetensors")
+    with pytest.raises(TranscodeError, match="of 63, 64, 64, 256 rows could not be taken apart again"):
+        (tc.open(tmp_path / "y.safetensors") | Convert("original")).plan(tc.write(tmp_path / "o.safetensors"))
+    del there["single_transformer_blocks.0.attn.to_q.weight"]
+    save_file(there, tmp_path / "z.safetensors")
+    with pytest.raises(TranscodeError, match=r"without single_transformer_blocks.0.attn.to_q.weight"):
+        (tc.open(tmp_path / "z.safetensors") | Convert("original")).plan(tc.write(tmp_path / "o.safetensors"))
+
+
+def test_what_only_the_original_has_is_left_out(tmp_path: Path) -> None:
+    state = {n: t.contiguous() for n, t in TINY["z-image"].model().state_dict().items()}
+    save_file(state, tmp_path / "d.safetensors")
+    tensors = load_file(convert(tmp_path / "d.safetensors", "original", "o"))
+    save_file(tensors | {"norm_final.weight": torch.ones(64)}, tmp_path / "more.safetensors")
+    plan = (tc.open(tmp_path / "more.safetensors") | Convert("diffusers")).plan(
+        tc.write(tmp_path / "x.safetensors")
+    )
+    assert {tensor.name for tensor in plan.tensors} == state.keys()
+    assert any("has no norm_final.weight: left out" in str(warning) for warning in plan.log.warnings)
+
+
+def test_a_lora_of_joined_rows_merges_alike_before_and_after(flux: Path, tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    shapes = {name: tensor.shape for name, tensor in load_file(flux).items()}
+    lora = {}
+    for module in ("double_blocks.1.img_attn.qkv", "double_blocks.0.txt_mlp.0", "single_blocks.2.linear1",
+                   "final_layer.adaLN_modulation.1"):  # fmt: skip
+        rows, columns = shapes[f"{module}.weight"]
+        lora[f"diffusion_model.{module}.lora_A.weight"] = torch.randn(4, columns)
+        lora[f"diffusion_model.{module}.lora_B.weight"] = torch.randn(rows, 4) * 0.1
+        lora[f"diffusion_model.{module}.alpha"] = torch.tensor(2.0)
+    save_file(lora, tmp_path / "lora.safetensors")
+    merge = tc.lora(tmp_path / "lora.safetensors")
+    tc.open(flux) | merge | Convert("diffusers") | tc.write(tmp_path / "before.safetensors")
+    tc.open(flux) | Convert("diffusers") | merge | tc.write(tmp_path / "after.safetensors")
+    assert body(tmp_path / "before.safetensors") == body(tmp_path / "after.safetensors")
+    untouched = load_file(convert(flux, "diffusers", "d", force=True))
+    merged = load_file(tmp_path / "after.safetensors")
+    changed = {name for name in merged if not merged[name].equal(untouched[name])}
+    assert len(changed) == 3 + 1 + 4 + 1
+
+
+@pytest.mark.parametrize(("workers", "tile"), [(1, "4KiB"), (3, "64KiB")])
+def test_workers_and_tiles_change_nothing(flux: Path, tmp_path: Path, workers: int, tile: str) -> None:
+    first = quantized(flux, "nvfp4", "comfyui")
+    expected = body(convert(first, "diffusers", "there", force=True))
+    target = tmp_path / "o.safetensors"
+    tc.open(first) | Convert("diffusers") | tc.write(target, workers=workers, tile=tile)
+    assert body(target) == expected

@@ -132,10 +132,10 @@ def rows_of(
                 f"row {begin} of {tensor.spec} does not begin at a whole byte", tensor=tensor.name
             )
     assert spec.rows == sum(run.rows for run in every), (name, spec, every)
-    made = plain(
+    joined = plain(
         name, spec, Rows(spec, every), source=first.source if source is None else source, fate=first.fate
     )
-    return made.evolve(
+    return joined.evolve(
         did=did,
         # Where runs begin elsewhere, a tile reads some rows of its neighbours again.
         grain=min(lcm(spec.grain, *(run.tensor.grain for run in every)), max(spec.rows, 1)),

@@ -156,12 +156,13 @@ class Structure:
                     tensor=item.tensor.name,
                 )
         total = sum(item.shape[0] for item in items)
-        counts = rule.counts(total, self._columns(first, hit.rest))
+        known = (self._columns(item, hit.rest) for item in items)
+        counts = rule.counts(total, next((columns for columns in known if columns is not None), None))
         if counts != [item.shape[0] for item in items]:
             raise PlanError(
                 f"of {', '.join(str(item.shape[0]) for item in items)} rows could not be taken apart again",
                 tensor=name,
-                hint=f"they are no {' and '.join(str(part) for part in rule.right)} of this family",
+                hint=f"{_kinds(rule)} of this family have others",
             )
         taken = [_Taken(item, 0, item.shape[0]) for item in items]
         said = ", ".join(item.name for item in items)
@@ -281,12 +282,14 @@ def _part(
     whole = [(first.rule.codecs, one.stored.part.spec, one.total) for one in runs]
     whole.append((first.rule.codecs, part.spec, total))
     step = lcm(*(chain.together(codecs, spec, rows, unit) for codecs, spec, rows in whole))
-    if all(edge % step == 0 for edge in _edges(runs)):
+    # In blocks of several of its rows, a part is padded to whole ones.
+    padded = step > unit and any(rows % step for _, _, rows in whole)
+    if not padded and all(edge % step == 0 for edge in _edges(runs)):
         some = []
-        for stored, begin, count, rows in runs:
-            each, left = divmod(stored.tensor.spec.shape[0] * step, rows)
-            assert not left, (label, stored.tensor.spec, step, rows)
-            some.append((stored.tensor, begin // step * each, count // step * each))
+        for stored, begin, rows, of in runs:
+            each, left = divmod(stored.tensor.spec.shape[0], -(-of // step))
+            assert not left, (label, stored.tensor.spec, step, of)
+            some.append((stored.tensor, begin // step * each, -(-rows // step) * each))
         return _rows(label, (sum(one[2] for one in some), *first.tensor.spec.shape[1:]), some, did)
     if part.role == "codes" or reading.powers or any(edge % unit for edge in _edges(runs)):
         raise PlanError(
