@@ -85,7 +85,7 @@ class Names:
     @cached_property
     def any_codes(self) -> bool:
         """Whether there is any tensor that could be codes."""
-        return any(spec.dtype.name in CODED or spec.dtype.elements > 1 for spec in self.specs.values())
+        return any(spec.dtype.name in CODED for spec in self.specs.values())
 
     @cached_property
     def blocks(self) -> Mapping[DType, list[str]]:

@@ -127,7 +127,7 @@ CASTS: tuple[str, ...] = (*FLOATS, "F8_E4M3", "F8_E5M2")
 
 CODED = frozenset(
     ("I8", "U8", "I32", "U32", "F4", "F6_E2M3", "F6_E3M2", "F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ")
-)
+) | frozenset(BLOCKS)
 """Dtypes that codes are stored in."""
 
 _SPELLINGS = {
