@@ -233,3 +233,26 @@ def test_two_kinds_of_groups_are_refused(llama, tmp_path):
     )
     with pytest.raises(PlanError, match="groups of one kind, here are 32 symmetric and 64 symmetric"):
         flow | tc.write(tmp_path / "q", convention="gptq")
+
+
+@pytest.mark.parametrize(
+    ("convention", "symmetric"), [("gptq", True), ("gptq", False), ("gptq_v2", False), ("awq", False)]
+)
+def test_transformers_computes_with_it_what_it_computes_with_our_values(
+    convention, symmetric, llama, tmp_path
+):
+    pytest.importorskip("gptqmodel", reason="needs gptqmodel")
+    pytest.importorskip("optimum.gptq", reason="needs optimum")
+    from transformers import AutoModelForCausalLM
+
+    flow = tc.open(llama()) | tc.quantize("int4", group_size=64, symmetric=symmetric)
+    flow | tc.write(tmp_path / "q", convention=convention)
+    tc.open(tmp_path / "q") | tc.dequantize("F16") | tc.write(tmp_path / "d")
+    theirs, loading = AutoModelForCausalLM.from_pretrained(
+        tmp_path / "q", dtype=torch.float16, output_loading_info=True
+    )
+    assert not any(loading.values())
+    assert type(theirs.model.layers[0].mlp.up_proj).__name__ != "Linear"
+    ours = AutoModelForCausalLM.from_pretrained(tmp_path / "d", dtype=torch.float16)
+    found, wanted = (model(torch.arange(12)[None]).logits.float() for model in (theirs, ours))
+    assert (found - wanted).abs().max() < 0.003 * wanted.abs().max()
