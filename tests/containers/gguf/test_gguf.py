@@ -152,7 +152,9 @@ def test_what_gguf_cannot_hold_is_refused(cli, tmp_path):
         in cli("run", tmp_path / "m.safetensors", tmp_path / "m.gguf", code=2).err
     )
     save_file({"blocks.0.a.weight": WEIGHT}, tmp_path / "m.safetensors")
-    said = cli("run", tmp_path / "m.safetensors", tmp_path / "m.gguf", "--scheme", "int8", code=2).err
+    words = "run", tmp_path / "m.safetensors", tmp_path / "m.gguf", "--scheme", "int8"
+    assert "convention gguf has no spelling for scheme 'int8'" in cli(*words, code=2).err
+    said = cli(*words, "--convention", "neutral", code=2).err
     assert "have no place in GGUF, whose blocks hold their scales" in said
 
 
