@@ -73,6 +73,13 @@ def test_both_byte_orders_give_the_same(cli, order, tmp_path):
     )
 
 
+def test_bytes_of_two_orders_are_not_compared(tmp_path):
+    paths = [source(tmp_path / f"{n}.gguf", order) for n, order in enumerate("<>")]
+    assert not tc.meta.diff(*paths, tensors=True).changes["tensors"]
+    with pytest.raises(FormatError, match=r"a\.weight: is big-endian where .*1\.gguf is not"):
+        tc.meta.diff(*paths, data=True)
+
+
 def test_big_endian_blocks_whose_order_is_not_settled_are_refused(tmp_path):
     assert swaps(BLOCKS["Q5_0"]) is None
     (tmp_path / "m.gguf").write_bytes(gguf([("q", 6, (1, 32), bytes(22))], {}, order=">"))
