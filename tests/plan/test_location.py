@@ -11,7 +11,7 @@ from transcode.errors import PlanError
 from transcode.plan.location import refuse_destination
 
 URLS = ["s3://bucket/x", "https://host/x.safetensors", "hf://org/name", "gs://b/x", "S3://b/x"]
-OTHERS = ["gguf", "pth", "pt", "bin", "ckpt", "onnx", "h5", "npz", "GGUF", "sft", "zip", "yaml"]
+OTHERS = ["pth", "pt", "bin", "ckpt", "onnx", "h5", "npz", "sft", "zip", "yaml"]
 MISSPELLED = [
     "safetensor", "safetensors.", "SAFETENSORS", "Safetensors", "saftensors", "safetesnors", "safetensorss",
     "safetensors.index.json", "safetensors.gz", "safetensors.tmp",
@@ -48,14 +48,23 @@ def test_suffixes_of_other_files(suffix, wan, tmp_path, refused):
         assert f"{tmp_path}/x.{suffix}/ if a folder" in told
         if suffix in OTHERS:
             whose = "PyTorch's" if suffix in ("pth", "pt", "bin", "ckpt") else "another format"
-            assert f"x.{suffix}: .{suffix.lower()} is {whose}, transcode writes safetensors; " in told
+            assert (
+                f"x.{suffix}: .{suffix.lower()} is {whose}, transcode writes safetensors and GGUF; " in told
+            )
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("suffix", ["GGUF", "ggufs", "gguf.tmp", "ggu"])
+def test_misspelled_gguf(suffix, wan, tmp_path, refused):
+    told = refused("run", wan, tmp_path / f"x.{suffix}")
+    assert f"name {tmp_path}/x.gguf for one file" in told
     assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_a_folder_may_be_called_anything(wan, tmp_path, cli):
-    (tmp_path / "x.gguf").mkdir()
-    cli("run", wan, tmp_path / "x.gguf", "--layout", "by_block")
-    assert (tmp_path / "x.gguf" / "non_block.safetensors").exists()
+    (tmp_path / "x.onnx").mkdir()
+    cli("run", wan, tmp_path / "x.onnx", "--layout", "by_block")
+    assert (tmp_path / "x.onnx" / "non_block.safetensors").exists()
     cli("run", wan, f"{tmp_path}/y.bin/")
     assert (tmp_path / "y.bin").is_dir()
     colon = tmp_path / "hf:local"

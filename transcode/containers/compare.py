@@ -50,6 +50,7 @@ class Stored:
     file: Path
     start: int
     spec: Spec
+    swapped: bool = False
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -163,7 +164,7 @@ def look(path: str | PathLike[str], *, lenient: bool = False) -> View:
         for name, spec, start in head.tensors:
             if name in tensors:
                 raise FormatError(f"is also in {tensors[name].file}", file=file, tensor=name)
-            tensors[name] = Stored(file, start, spec)
+            tensors[name] = Stored(file, start, spec, head.swapped)
     return View(path, files, merged, tensors, tuple(notes))
 
 
@@ -322,6 +323,14 @@ def compare_data(a: View, b: View, progress: Callable[[int, int], None]) -> list
     Streams both sides in constant memory.
     """
     names = [name for name in a.tensors if name in b.tensors and a.tensors[name].spec == b.tensors[name].spec]
+    for name in names:
+        if a.tensors[name].swapped != b.tensors[name].swapped:
+            raise FormatError(
+                f"is big-endian where {b.path} is not, or the other way round: their bytes are not compared",
+                file=a.path,
+                tensor=name,
+                hint="write both anew, which makes them little-endian",
+            )
     total = sum(a.tensors[name].spec.nbytes for name in names)
     done = 0
     changes = []

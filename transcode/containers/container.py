@@ -62,10 +62,12 @@ class Heading(NamedTuple):
     Attributes:
         metadata: all of it, text by key.
         tensors: name, facts and first byte in the file of each, in the order of their bytes.
+        swapped: whether the bytes of numbers lie in the other order.
     """
 
     metadata: Mapping[str, str]
     tensors: Sequence[tuple[str, Spec, int]]
+    swapped: bool = False
 
 
 class Split(NamedTuple):

@@ -243,9 +243,8 @@ class LazyTensor(Shown, Value):
 
         shape, kind = part.spec.shape, part.spec.dtype
         if (bits := prod(shape[1:]) * kind.bits) % (8 * kind.elements):
-            raise ValueError(
-                f"a row has {bits / kind.elements:g} bits, so that rows begin inside of bytes; read numpy()"
-            )
+            bits //= kind.elements
+            raise ValueError(f"a row has {bits} bits, so that rows do not begin at whole bytes; read numpy()")
         each = Spec(kind, shape[1:]).nbytes
         buffer = np.empty((stop - start) * each, np.uint8)
         if buffer.size:

@@ -59,11 +59,11 @@ def refuse_destination(path: str | PathLike[str], source: Source | None = None) 
     name = Path(text).name
     if table.written(name) is not None:
         return
-    stem, what = _other(name)
+    stem, what, suffix = _other(name)
     if what is None:
         return
     folder = f"write {text}/ if a folder of that name is meant"
-    file = Path(text).with_name(f"{stem}{_SUFFIXES[0]}")
+    file = Path(text).with_name(f"{stem}{suffix}")
     raise PlanError(what, file=text, hint=f"name {file} for one file, {folder}")
 
 
@@ -91,20 +91,20 @@ def _refuse_source(text: str, source: Source) -> None:
         )
 
 
-def _other(name: str) -> tuple[str, str | None]:
-    """The stem of a name that stands for a file which is no safetensors file, and what is wrong with it."""
+def _other(name: str) -> tuple[str, str | None, str]:
+    """The stem of a name that stands for a file which is not written, what is wrong, and the suffix meant."""
     stem, dot, last = name.rstrip(". ").rpartition(".")
     suffix = f".{last.lower()}"
     if not stem or not dot:
-        return name, None
+        return name, None, ""
     for meant in _SUFFIXES:
         if (at := name.lower().find(meant)) > 0:
-            return name[:at], f"does not end in {meant}, so a folder would be made of it"
+            return name[:at], f"does not end in {meant}, so a folder would be made of it", meant
     if (kind := table.of_name(f"{stem}{suffix}")) is not None:
-        return stem, f"{suffix} is {kind.title}'s, transcode writes {_WRITTEN}"
+        return stem, f"{suffix} is {kind.title}'s, transcode writes {_WRITTEN}", _SUFFIXES[0]
     if suffix in _OTHERS:
-        return stem, f"{suffix} is another format, transcode writes {_WRITTEN}"
+        return stem, f"{suffix} is another format, transcode writes {_WRITTEN}", _SUFFIXES[0]
     for meant in _SUFFIXES:
         if SequenceMatcher(None, suffix, meant).ratio() >= _ALIKE:
-            return stem, f".{last} is not {meant}, so a folder would be made of it"
-    return name, None
+            return stem, f".{last} is not {meant}, so a folder would be made of it", meant
+    return name, None, ""

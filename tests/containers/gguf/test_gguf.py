@@ -73,6 +73,13 @@ def test_both_byte_orders_give_the_same(cli, order, tmp_path):
     )
 
 
+def test_bytes_of_two_orders_are_not_compared(tmp_path):
+    paths = [source(tmp_path / f"{n}.gguf", order) for n, order in enumerate("<>")]
+    assert not tc.meta.diff(*paths, tensors=True).changes["tensors"]
+    with pytest.raises(FormatError, match=r"a\.weight: is big-endian where .*1\.gguf is not"):
+        tc.meta.diff(*paths, data=True)
+
+
 def test_big_endian_blocks_whose_order_is_not_settled_are_refused(tmp_path):
     assert swaps(BLOCKS["Q5_0"]) is None
     (tmp_path / "m.gguf").write_bytes(gguf([("q", 6, (1, 32), bytes(22))], {}, order=">"))
@@ -152,7 +159,9 @@ def test_what_gguf_cannot_hold_is_refused(cli, tmp_path):
         in cli("run", tmp_path / "m.safetensors", tmp_path / "m.gguf", code=2).err
     )
     save_file({"blocks.0.a.weight": WEIGHT}, tmp_path / "m.safetensors")
-    said = cli("run", tmp_path / "m.safetensors", tmp_path / "m.gguf", "--scheme", "int8", code=2).err
+    words = "run", tmp_path / "m.safetensors", tmp_path / "m.gguf", "--scheme", "int8"
+    assert "convention gguf has no spelling for scheme 'int8'" in cli(*words, code=2).err
+    said = cli(*words, "--convention", "neutral", code=2).err
     assert "have no place in GGUF, whose blocks hold their scales" in said
 
 

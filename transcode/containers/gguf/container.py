@@ -45,7 +45,7 @@ class Gguf(Writable):
     def heading(self, file: Bytes, *, lenient: bool = False) -> Heading:
         with file.open() as reader:
             read = header.read(reader, file.url)
-        return Heading(read.metadata, [(one.name, one.spec, one.start) for one in read.entries])
+        return Heading(read.metadata, [(one.name, one.spec, one.start) for one in read.entries], read.big)
 
     def open(self, file: Bytes, *, root_key: str | None = None) -> Contents:
         from ..stored import stored

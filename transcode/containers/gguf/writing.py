@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
 
+from ...core.dtypes import BLOCKS
 from ...core.output import Place, PlannedFile, Stored, Unit
 from ...core.typed import Typed
 from ...errors import PlanError
@@ -70,7 +71,8 @@ def adopt(metadata: Mapping[str, str], parts: Sequence[Stored]) -> Adopted:
     for part in parts:
         if len(part.spec.shape) >= 2:
             kinds[part.spec.dtype.name] += part.spec.numel
-    most = max(kinds, key=lambda name: kinds[name], default="F32")
+    blocks = [name for name in kinds if name in BLOCKS]  # what is left as floats does not make a file's type
+    most = max(blocks or kinds, key=lambda name: kinds[name], default="F32")
     if FILE_TYPE not in adopted and most in _FILE_TYPES:
         said = metadata.get(FILE_TYPE)
         same = isinstance(said, Typed) and said.kind == "uint32" and _MIXES.get(int(said)) == most
