@@ -10,7 +10,7 @@ from pathlib import Path
 from . import strict
 from .families import family
 from .folders import dated, listing
-from .rule import NUMBER, Rule, rules
+from .rule import Rule, rules, run_of
 
 __all__ = ["Table", "lora_tables"]
 
@@ -52,7 +52,7 @@ def lora_tables() -> tuple[Table, ...]:
 def _parsed(path: Path, _version: tuple[int, int]) -> tuple[Table, ...]:
     top = strict.catalog_file(path, "lora")
     title = top.need("title").string()
-    when = {key: tuple(map(_run, child.sequence())) for key, child in top.need("when").mapping().items()}
+    when = {key: tuple(map(run_of, child.sequence())) for key, child in top.need("when").mapping().items()}
     tables = tuple(_table(child, title, when) for child in top.need("tables").sequence())
     top.reject_unknown()
     return tables
@@ -80,10 +80,3 @@ def _of_family(node: strict.Node, between: tuple[str, str]) -> tuple[Rule, ...]:
     if between not in known:
         raise node.error(f"has no conversion between {' and '.join(between)}")
     return known[between].rules
-
-
-def _run(node: strict.Node) -> str:
-    text = node.string()
-    if any(not word or ("{" in word and word != NUMBER) for word in text.split(".")):
-        raise node.error(f"{text!r} is not a run of components", "{i} stands for a whole one")
-    return text

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..catalog import SHAPE
 from ..catalog.rule import Rule
-from ..catalog.spelling import Direction, Hit
+from ..catalog.spelling import Direction, Hit, fill
 from ..codecs import chain
 from ..consumers.group import Reading
 from ..core.context import Context
@@ -130,7 +130,7 @@ class Structure:
         """Which parts of what is to be joined are not there, in words."""
         there = self._joins[hit.others[0]]
         names = (part for number, part in enumerate(hit.rule.right) if number not in there)
-        return " and ".join(str(name) + hit.rest for name in names)
+        return " and ".join(fill(str(name), hit.numbers, hit.rest) for name in names)
 
     def _joining(self, hit: Hit) -> bool:
         return not self._forward and len(hit.rule.right) > 1
