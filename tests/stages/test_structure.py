@@ -194,3 +194,67 @@ def test_workers_and_tiles_change_nothing(flux: Path, tmp_path: Path, workers: i
     target = tmp_path / "o.safetensors"
     tc.open(first) | Convert("diffusers") | tc.write(target, workers=workers, tile=tile)
     assert body(target) == expected
+
+
+@pytest.mark.parametrize("name", ["flux dev", "flux schnell", "z-image", "ltx video"])
+def test_diffusers_loads_the_folder_by_the_config_that_is_derived(name: str, tmp_path: Path) -> None:
+    import diffusers
+
+    tiny = TINY[name]
+    model = tiny.model()
+    model.save_pretrained(tmp_path / "model")
+    source = tmp_path / "model" / "diffusion_pytorch_model.safetensors"
+    original = tmp_path / "original"
+    original.mkdir()
+    tc.open(source) | Convert(tiny.original) | tc.write(original / "model.safetensors")
+    # What no tensor tells: how heads are divided, where this model's are not those of the published one.
+    given = {
+        key: tiny.config[key] for key in ("axes_dims_rope", "axes_dims", "axes_lens") if key in tiny.config
+    }
+    if name == "ltx video":
+        given["attention_head_dim"] = tiny.config["attention_head_dim"]
+    (original / "config.json").write_text(json.dumps(given))
+    tc.open(original) | Convert("diffusers") | tc.write(tmp_path / "there", layout="single_file")
+    loaded, info = getattr(diffusers, tiny.name).from_pretrained(
+        tmp_path / "there", output_loading_info=True, low_cpu_mem_usage=False
+    )
+    assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"))
+    assert tiny.forward(loaded.eval()).equal(tiny.forward(model))
+
+
+@pytest.mark.parametrize("scheme", [None, "int8"])
+def test_behind_the_prefix_of_an_all_in_one_file(flux: Path, tmp_path: Path, scheme: str | None) -> None:
+    source = flux if scheme is None else quantized(flux, scheme, "comfyui")
+    prefixed = {f"model.diffusion_model.{name}": tensor for name, tensor in load_file(source).items()}
+    save_file(prefixed, tmp_path / "prefixed.safetensors")
+    expected = load_file(convert(source, "diffusers", "there", force=True))
+    found = load_file(convert(tmp_path / "prefixed.safetensors", "diffusers", "found"))
+    assert found.keys() == expected.keys()
+    assert all(found[name].equal(expected[name]) for name in found)
+    # Nothing of the prefix is asked of what stands beside it, which no rule knows.
+    save_file(prefixed | {"first_stage_model.x.weight": torch.ones(2, 2)}, tmp_path / "more.safetensors")
+    with pytest.raises(TranscodeError, match=r"knows first_stage_model\.x\.weight"):
+        (tc.open(tmp_path / "more.safetensors") | Convert("diffusers")).plan(
+            tc.write(tmp_path / "x.safetensors")
+        )
+    plan = (
+        tc.open(tmp_path / "more.safetensors") | tc.keep("model.diffusion_model") | Convert("diffusers")
+    ).plan(tc.write(tmp_path / "x.safetensors"))
+    assert len(plan.tensors) == len(expected)
+
+
+def test_metadata_that_tell_of_layers_tell_of_the_new_ones(flux: Path, tmp_path: Path) -> None:
+    layers = {
+        "double_blocks.0.img_attn.qkv": {"format": "int8_tensorwise"},
+        "single_blocks.1.linear2": {"x": 1},
+    }
+    told = {"_quantization_metadata": json.dumps({"format_version": "1.0", "layers": layers})}
+    save_file(load_file(flux), tmp_path / "told.safetensors", told)
+    target = convert(tmp_path / "told.safetensors", "diffusers", "o")
+    with safe_open(target, "pt") as file:
+        found = json.loads(file.metadata()["_quantization_metadata"])["layers"]
+    block = "transformer_blocks.0.attn"
+    assert found == {
+        **{f"{block}.{part}": {"format": "int8_tensorwise"} for part in ("to_q", "to_k", "to_v")},
+        "single_transformer_blocks.1.proj_out": {"x": 1},
+    }

@@ -11,7 +11,7 @@ from . import strict
 from .families import family
 from .folders import listing
 from .proven import proven
-from .rule import NUMBER, Rule, rules
+from .rule import Rule, rules, run_of
 
 __all__ = ["Table", "lora_tables"]
 
@@ -58,7 +58,7 @@ def _tables(path: Path) -> tuple[tuple[Table, str | None], ...]:
     """
     top = strict.catalog_file(path, "lora")
     title = top.need("title").string()
-    when = {key: tuple(map(_run, child.sequence())) for key, child in top.need("when").mapping().items()}
+    when = {key: tuple(map(run_of, child.sequence())) for key, child in top.need("when").mapping().items()}
     tables = tuple(_table(child, title, when) for child in top.need("tables").sequence())
     top.reject_unknown()
     return tables
@@ -87,10 +87,3 @@ def _of_family(name: str, between: tuple[str, str]) -> tuple[Rule, ...]:
     if between not in known:
         raise RecipeError(f"family {name} has no conversion between {' and '.join(between)}")
     return known[between].rules
-
-
-def _run(node: strict.Node) -> str:
-    text = node.string()
-    if any(not word or ("{" in word and word != NUMBER) for word in text.split(".")):
-        raise node.error(f"{text!r} is not a run of components", "{i} stands for a whole one")
-    return text

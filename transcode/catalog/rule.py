@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from . import strict
 
-__all__ = ["NUMBER", "REST", "Rule", "rules"]
+__all__ = ["NUMBER", "REST", "Rule", "rules", "run_of"]
 
 NUMBER = "{i}"
 """In names: a number, the first on one side for the first on the other."""
@@ -77,7 +77,7 @@ def rules(node: strict.Node) -> list[Rule]:
 
 def _below(node: strict.Node, places: list[tuple[str, str]]) -> list[Rule]:
     if node.kind == "text":
-        run = _run(node)
+        run = run_of(node)
         return [Rule(left + run, (right + run,)) for left, right in places]
     if node.kind == "a list":
         return [_rule(node, left, right) for left, right in places]
@@ -92,31 +92,31 @@ def _below(node: strict.Node, places: list[tuple[str, str]]) -> list[Rule]:
 def _place(node: strict.Node) -> tuple[str, str]:
     """Where rules hold, on either side."""
     if node.kind == "text":
-        return f"{_run(node)}.", f"{_run(node)}."
+        return f"{run_of(node)}.", f"{run_of(node)}."
     sides = node.sequence()
     if len(sides) != 2:
         raise node.error(f"a place has two sides, this has {len(sides)}")
-    return f"{_run(sides[0])}.", f"{_run(sides[1])}."
+    return f"{run_of(sides[0])}.", f"{run_of(sides[1])}."
 
 
 def _rule(node: strict.Node, left: str, right: str) -> Rule:
     sides = node.sequence()
     if len(sides) != 2:
         raise node.error(f"a rule has two sides, this has {len(sides)}")
-    name = left + _run(sides[0])
+    name = left + run_of(sides[0])
     if sides[1].kind == "text":
-        rule = Rule(name, (right + _run(sides[1]),))
+        rule = Rule(name, (right + run_of(sides[1]),))
     else:
         top = sides[1].mapping()
         if (swap := top.find("swap")) is not None:
             only = top.get("rows", lambda child: child.integer(1), None)
-            rule = Rule(name, (right + _run(swap),), () if only is None else (only,), swapped=True)
+            rule = Rule(name, (right + run_of(swap),), () if only is None else (only,), swapped=True)
         else:
             parts = top.need("join").sequence()
             rows = tuple(_rows(child) for child in top.get("rows", strict.Node.sequence, ()))
             if rows and (len(rows) != len(parts) or rows.count(REST) > 1):
                 raise top.need("rows").error("needs one entry for each part, 'rest' at most once")
-            rule = Rule(name, tuple(None if part.is_null else right + _run(part) for part in parts), rows)
+            rule = Rule(name, tuple(None if part.is_null else right + run_of(part) for part in parts), rows)
         top.reject_unknown()
     for part in rule.right:
         if part is not None and part.split(".").count(NUMBER) != name.split(".").count(NUMBER):
@@ -128,7 +128,8 @@ def _rows(node: strict.Node) -> int:
     return REST if node.kind == "text" and node.choice(["rest"]) else node.integer(1)
 
 
-def _run(node: strict.Node) -> str:
+def run_of(node: strict.Node) -> str:
+    """A run of whole components. Raises RecipeError for anything else."""
     text = node.string()
     if any(not word or ("{" in word and word != NUMBER) for word in text.split(".")):
         raise node.error(f"{text!r} is not a run of components", "{i} stands for a whole one")

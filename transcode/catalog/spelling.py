@@ -9,7 +9,7 @@ from typing import NamedTuple
 from ..errors import RecipeError
 from .rule import NUMBER, Rule
 
-__all__ = ["Conversion", "Direction", "Hit"]
+__all__ = ["Conversion", "Direction", "Hit", "fill"]
 
 _Sides = Callable[[Rule], tuple[str | None, ...]]
 
@@ -188,9 +188,10 @@ def _find(name: str, root: _Step, others: _Sides) -> Hit | None:
     rule = step.rule
     assert rule is not None
     rest = "".join(f".{word}" for word in words[depth:])
-    return Hit(rule, step.part, taken, rest, tuple(_fill(str(run), taken, rest) for run in others(rule)))
+    return Hit(rule, step.part, taken, rest, tuple(fill(str(run), taken, rest) for run in others(rule)))
 
 
-def _fill(run: str, numbers: tuple[str, ...], rest: str) -> str:
+def fill(run: str, numbers: Iterable[str], rest: str) -> str:
+    """The name that a run stands for: its numbers put in, and what follows it."""
     numbering = iter(numbers)
     return ".".join(next(numbering) if word == NUMBER else word for word in run.split(".")) + rest

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..catalog import SHAPE
 from ..catalog.rule import Rule
-from ..catalog.spelling import Direction, Hit
+from ..catalog.spelling import Direction, Hit, fill
 from ..codecs import chain
 from ..consumers.group import Reading
 from ..core.context import Context
@@ -130,7 +130,7 @@ class Structure:
         """Which parts of what is to be joined are not there, in words."""
         there = self._joins[hit.others[0]]
         names = (part for number, part in enumerate(hit.rule.right) if number not in there)
-        return " and ".join(str(name) + hit.rest for name in names)
+        return " and ".join(fill(str(name), hit.numbers, hit.rest) for name in names)
 
     def _joining(self, hit: Hit) -> bool:
         return not self._forward and len(hit.rule.right) > 1
@@ -282,9 +282,7 @@ def _part(
     whole = [(first.rule.codecs, one.stored.part.spec, one.total) for one in runs]
     whole.append((first.rule.codecs, part.spec, total))
     step = lcm(*(chain.together(codecs, spec, rows, unit) for codecs, spec, rows in whole))
-    # In blocks of several of its rows, a part is padded to whole ones.
-    padded = step > unit and any(rows % step for _, _, rows in whole)
-    if not padded and all(edge % step == 0 for edge in _edges(runs)):
+    if all(edge % step == 0 for edge in _edges(runs)):
         some = []
         for stored, begin, rows, of in runs:
             each, left = divmod(stored.tensor.spec.shape[0], -(-of // step))
@@ -306,15 +304,16 @@ def _part(
 
 
 def _edges(runs: Sequence[_Rows]) -> list[int]:
-    """Where runs begin and end, in their tensors and in the result; but for the ends of all."""
+    """Where runs begin and end, in their tensors and in the result; but for the ends of tensors.
+
+    There a block may have fewer rows. It has not where another run follows, as that begins at a whole one.
+    """
     edges, at = [], 0
     for _, begin, count, rows in runs:
         edges += [begin, at]
         at += count
-        # The last rows of a tensor may be fewer than a block, if they are the last here as well.
         edges.append(begin + count if begin + count < rows else 0)
-    below = [run.total for run in runs[:-1]]
-    return [*edges, *below]
+    return edges
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from functools import lru_cache
 
 from ...catalog.lora_tables import Table
 from ...catalog.rule import Rule
+from ...catalog.spelling import fill
 
 __all__ = ["Home", "Move", "Place", "Stored", "speaks", "spelled"]
 
@@ -89,11 +90,6 @@ def _matches(run: str, names: Iterable[str]) -> Iterator[tuple[str, tuple[str, .
             yield name, match.groups(), name[match.end() :]
 
 
-def _fill(run: str, numbers: tuple[str, ...], rest: str) -> str:
-    numbering = iter(numbers)
-    return ".".join(next(numbering) if word == "{i}" else word for word in run.split(".")) + rest
-
-
 def _from_joined(rule: Rule, names: Mapping[str, Stored]) -> Iterator[tuple[str, Home]]:
     """What the parts are called, of a model that stores them joined."""
     for name, numbers, rest in _matches(rule.left, names):
@@ -104,7 +100,7 @@ def _from_joined(rule: Rule, names: Mapping[str, Stored]) -> Iterator[tuple[str,
                 part is not None
                 and (home := _one(rule, stored, _columns(stored, name, rest, names))) is not None
             ):
-                yield _fill(part, numbers, rest), home
+                yield fill(part, numbers, rest), home
             continue
         columns = _columns(stored, name, rest, names)
         counts = rule.counts(stored.shape[0], columns) if stored.shape else None
@@ -113,7 +109,7 @@ def _from_joined(rule: Rule, names: Mapping[str, Stored]) -> Iterator[tuple[str,
         at = 0
         for part, count in zip(rule.right, counts, strict=True):
             if part is not None:
-                yield _fill(part, numbers, rest), (Place(stored.name, count, (Move(0, at, count),)),)
+                yield fill(part, numbers, rest), (Place(stored.name, count, (Move(0, at, count),)),)
             at += count
 
 
@@ -128,7 +124,7 @@ def _from_parts(rule: Rule, names: Mapping[str, Stored]) -> Iterator[tuple[str, 
             # A part's run may hold its whole name, that of its joined one then too.
             complete[numbers, rest][index] = names[name]
     for (numbers, rest), parts in complete.items():
-        form = _fill(rule.left, numbers, rest)
+        form = fill(rule.left, numbers, rest)
         if len(rule.right) == 1:
             if (home := _one(rule, parts[0], _columns(parts[0], parts[0].name, rest, names))) is not None:
                 yield form, home
