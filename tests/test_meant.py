@@ -22,7 +22,7 @@ SCHEMES = [
     ("fp8_e4m3fn", "E4M3.*say fp8 "), ("float8_e4m3fn", "say fp8 "), ("e5m2", "say fp8 .*:format=e5m2"), ("fp8_scaled", "say fp8 "),
     ("Q4_K_M", "GGUF of several types.*q4_k"), ("IQ4_XS", "did you mean iq4_xs"), ("Q6_K", "did you mean q6_k"), ("Q2_K_S", "GGUF of several"),
     ("Q5_1", "did you mean q5_1"), ("iq2_xxs", "is decoded, not encoded"), ("UD-Q4_K_XL", "GGUF of several"),
-    ("awq", "AWQ.*calibration.*int4"), ("gptq", "GPTQ.*calibration.*int4"), ("int4_awq", "AWQ"), ("AWQ", "AWQ"),
+    ("awq", "a convention.*awq.*int4"), ("gptq", "a convention.*gptq.*int4"), ("int4_awq", "AWQ"), ("AWQ", "AWQ"),
     ("nf4", "bitsandbytes.*int4"), ("bnb", "bitsandbytes"), ("bitsandbytes", "bitsandbytes"), ("w8a8", r"int8 .*or fp8 "),
     ("w4a16", "calibration.*nunchaku convert.*from weights alone: int4"), ("w4a4", "nvfp4"), ("svdquant", "svdq_int4"),
     ("svdq_int4", "transcode nunchaku convert"), ("bf16", r"a dtype.*cast(\('| |: )bf16"), ("FP16", r"a dtype.*cast(\('| |: )fp16"),
@@ -75,7 +75,7 @@ def test_a_convention_without_the_scheme_says_which_have_it(scheme, convention, 
 
 def test_the_default_convention_lacks_it(refused, cli, wan, tmp_path):
     text = refused("run", wan, tmp_path / "o", "-s", "int4", "-n")
-    assert "for int4 pass --convention compressed_tensors or --convention neutral" in text
+    assert "for int4 pass --convention awq or --convention compressed_tensors" in text
     cli("run", wan, tmp_path / "o", "-s", "int4", "-O", "group_size=32", "--convention", "neutral", "-n")
 
 

@@ -53,7 +53,7 @@ def completed(monkeypatch):
         ("transcode run a b --layout by", ["by_block"]),
         ("transcode run a b --on-bad-shape ", ["keep", "error", "pad"]),
         ("transcode run a b --device c", ["cpu", "cuda", "cuda:0"]),
-        ("transcode quantize nv", ["nvfp4"]),
+        ("transcode quantize nv", ["nvfp4", "nvfp4_awq"]),
         ("transcode quantize int8 --override a=k", ["keep"]),
         ("transcode convert lightx", ["lightx2v"]),
         ("transcode cast f8_e4", ["f8_e4m3"]),
@@ -66,7 +66,7 @@ def completed(monkeypatch):
         ("transcode run --config w", ["file,w"]),
         ("transcode recipe sch", ["schema"]),
         ("transcode doctor x --for v", ["vllm"]),
-        ("transcode schemes nv", ["nvfp4"]),
+        ("transcode schemes nv", ["nvfp4", "nvfp4_awq"]),
         ("transcode conventions mod", ["modelopt"]),
         ("transcode families wan_d", ["wan_dit"]),
         ("transcode help ins", ["inspect"]),
@@ -106,7 +106,7 @@ def test_the_script_of_bash_in_bash(cli, tmp_path):
         """],
         capture_output=True, text=True,
     )  # fmt: skip
-    assert (done.stdout, done.stderr) == ("nvfp4\n", "")
+    assert (done.stdout, done.stderr) == ("nvfp4\nnvfp4_awq\n", "")
 
 
 LOADED = """

@@ -63,7 +63,7 @@ WRONG = [
     (lambda: tc.keep(1), "keep: 1"),
     (lambda: tc.rename("ab"), "rules: 'ab' is one text"),
     (lambda: tc.rename(["ab"]), "rules: 'ab' is one text"),
-    (lambda: tc.rename(), "rename: no rule"),
+    (lambda: tc.rename(), "rename: nothing is given"),
     (lambda: tc.lora(7), "lora: 7"),
     (lambda: tc.lora([("a", "strong")]), "strength: 'strong'"),
     (lambda: tc.lora([("a", 1, 2, 3)]), "is no path"),

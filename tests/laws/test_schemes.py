@@ -336,7 +336,7 @@ def test_idle_options_do_nothing_and_are_refused() -> None:
     for scheme in EVERY:
         for option, other, value in scheme.idle(scheme.options):
             idle += 1
-            assert not list(scheme.idle(set(scheme.options) - {option}))
+            assert option not in {one for one, _, _ in scheme.idle(set(scheme.options) - {option})}
             for case in scheme.options[option].cases:
                 assert not changed(scheme, replace(scheme, **{option: case}))
             with pytest.raises(RecipeError, match=f"{option} does nothing with .*; add {other}={value}, or"):
