@@ -65,7 +65,7 @@ def test_what_cannot_be_told_is_not_guessed(read_golden: Callable[[str], Golden]
     shapes = dict(read_golden("wan2.1_t2v_1.3b").shapes)
     shapes["patch_embedding.weight"] = (1500, 16, 1, 2, 2)
     assert catalog.family("wan_dit").config(shapes) is None
-    assert catalog.family("flux").config({}) is None
+    assert catalog.family("hunyuan_dit").config({}) is None
 
 
 def test_what_shapes_cannot_tell_comes_from_the_given_configuration() -> None:

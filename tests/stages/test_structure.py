@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import transcode as tc
 from transcode import catalog
 from transcode.errors import TranscodeError
 from transcode.stages.convert import Convert
+from transcode.stages.structure import Recoded
 
 pytest.importorskip("diffusers", reason="diffusers is not installed")
 
@@ -258,3 +260,32 @@ def test_metadata_that_tell_of_layers_tell_of_the_new_ones(flux: Path, tmp_path:
         **{f"{block}.{part}": {"format": "int8_tensorwise"} for part in ("to_q", "to_k", "to_v")},
         "single_transformer_blocks.1.proj_out": {"x": 1},
     }
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model in its original spelling whose parts have as many rows as a tile of scales, or a block, has."""
+    folder = tmp_path_factory.mktemp("wide")
+    tiny = TINY["flux dev"]
+    model = replace(
+        tiny, config={**tiny.config, "attention_head_dim": 64, "axes_dims_rope": (16, 24, 24)}
+    ).model()
+    state = {name: tensor.to(torch.bfloat16).contiguous() for name, tensor in model.state_dict().items()}
+    save_file(state, folder / "diffusers.safetensors")
+    return convert(folder / "diffusers.safetensors", "original", "original")
+
+
+@pytest.mark.parametrize(
+    ("scheme", "convention"), [("nvfp4", "comfyui"), ("mxfp8", "comfyui"), ("fp8", "deepseek")]
+)
+def test_whole_tiles_and_blocks_move_as_rows(wide: Path, scheme: str, convention: str) -> None:
+    """One block of a part is no scale of the whole tensor, though it is one number."""
+    first = quantized(wide, scheme, convention)
+    flow = tc.open(first) | Convert("diffusers")
+    assert not any(isinstance(tensor.value, Recoded) for tensor in flow)
+    there = convert(first, "diffusers", "there", force=True)
+    assert body(convert(there, "original", "back", force=True)) == body(first)
+    tc.open(there) | tc.dequantize("f32") | tc.write(wide.parent / "a.safetensors", force=True)
+    tc.open(first) | tc.dequantize("f32") | tc.write(wide.parent / "b.safetensors", force=True)
+    expected = convert(wide.parent / "b.safetensors", "diffusers", "c", force=True)
+    assert body(wide.parent / "a.safetensors") == body(expected)

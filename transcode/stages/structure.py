@@ -75,7 +75,7 @@ class Item:
     @property
     def whole(self) -> bool:
         """Whether it is one value, which concerns all rows of what it stands beside."""
-        return self.shape in ((), (1,))
+        return self.shape == ()
 
 
 class _Taken(NamedTuple):
@@ -275,10 +275,10 @@ def _part(
     """One part of rows of quantized tensors, as it is stored."""
     first = runs[0].stored
     total = sum(run.rows for run in runs)
-    if part.spec.numel == 1:
+    unit = _unit(first.part, runs[0].total, reading)
+    if unit is None:
         _alike([run.stored.tensor for run in runs], name)
         return first.tensor.evolve(name=label, did=did)
-    unit = _unit(first.part, runs[0].total, reading)
     whole = [(first.rule.codecs, one.stored.part.spec, one.total) for one in runs]
     whole.append((first.rule.codecs, part.spec, total))
     step = lcm(*(chain.together(codecs, spec, rows, unit) for codecs, spec, rows in whole))
@@ -339,12 +339,22 @@ class Recoded(Expr):
         yield chain.encode(piece, self.steps, context)
 
 
-def _unit(part: Part, rows: int, reading: Reading) -> int:
-    """How many rows of the tensor a row of a part is of."""
-    lead = part.spec.shape[0] if part.spec.shape else 0
-    for unit in (1, reading.scheme.grain(reading.spec)):
-        if -(-rows // unit) == lead:
-            return unit
+_TALL = 1 << 20
+"""Rows of a tensor of which all parts but those for whole tensors have several."""
+
+
+def _unit(part: Part, rows: int, reading: Reading) -> int | None:
+    """How many rows of the tensor a row of a part is of; None for a part that is one for all of them.
+
+    Not by its own shape: that of a tensor of one block is one row too.
+    """
+    tall = Spec(reading.spec.dtype, (_TALL, reading.spec.shape[-1]))
+    spec = next(one.spec for one in reading.scheme.parts(tall) if one.role == part.role)
+    if spec.numel == 1:
+        return None
+    unit = -(-_TALL // spec.shape[0])
+    if part.spec.shape and -(-rows // unit) == part.spec.shape[0]:
+        return unit
     raise PlanError(
         f"its {part.role} {part.spec} are none of {rows} rows, so they cannot be moved with them",
         tensor=reading.name,
