@@ -84,8 +84,7 @@ def spent(arguments: Sequence[str], environment: Mapping[str, str]) -> tuple[flo
         [sys.executable, "-m", "transcode", *arguments],
         env=environment,
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    )  # what goes wrong is said where the tool says its own
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
