@@ -8,6 +8,7 @@ from dataclasses import replace
 from .. import catalog
 from ..catalog.limits import Limit, holds
 from ..catalog.programs import Program, Way
+from .config.table import DIALECTS
 from .examined import Examined
 from .fit import misfit
 from .group import Reading
@@ -58,6 +59,10 @@ def _is_stated(convention: catalog.Convention, words: Said | None, facts: Examin
     if words is None:
         return convention.name in facts.stated
     names = {one.replace("_", "-") for one in (convention.config, *convention.methods)}
+    dialect = DIALECTS.get(convention.config)
+    if dialect is not None and dialect.said is not None and dialect.said not in names:
+        # Under a word of others, beside which it says which of them is meant.
+        return words.means(frozenset({dialect.said})) and convention.name in facts.stated
     return words.means(frozenset(names))
 
 
