@@ -17,6 +17,7 @@ ELSEWHERE = {
     "containers/checkpoint": "laws/test_containers.py",
     "containers/torch/container": "laws/test_containers.py",
     "containers/gguf/container": "containers/gguf/test_gguf.py",
+    "containers/gguf/limits": "containers/gguf/test_header.py",
     "containers/gguf/swapped": "containers/gguf/test_gguf.py",
     "containers/gguf/types": "containers/gguf/test_gguf.py",
     "containers/gguf/writing": "containers/gguf/test_gguf.py",

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ...errors import FormatError
 from ..container import Adopted, Contents, Heading, MetadataLimits, Split, Writable
-from . import header
-from .types import swaps
+from .limits import MAGIC, MAX_HEADER, MOST_KEYS, ORIG_SHAPE
 
 if TYPE_CHECKING:  # commands that look at metadata alone do without
     from ...core.output import PlannedFile, Stored, Unit
@@ -19,7 +18,7 @@ if TYPE_CHECKING:  # commands that look at metadata alone do without
 
 __all__ = ["Gguf"]
 
-_OF_FILE = ("split.", header.ORIG_SHAPE)
+_OF_FILE = ("split.", ORIG_SHAPE)
 """Beginnings of keys that say how tensors lie in the file, which these themselves say once they are read."""
 
 
@@ -32,23 +31,26 @@ class Gguf(Writable):
     indexed: ClassVar[str | None] = None
     loose: ClassVar[bool] = False
     rooted: ClassVar[bool] = False
-    metadata: ClassVar[MetadataLimits | None] = MetadataLimits(header.MOST_KEYS, header.MAX_HEADER)
+    metadata: ClassVar[MetadataLimits | None] = MetadataLimits(MOST_KEYS, MAX_HEADER)
     edited: ClassVar[bool] = False
     convention: ClassVar[str | None] = "gguf"
 
     def begins(self, head: bytes) -> bool:
-        return head.startswith(header.MAGIC)
+        return head.startswith(MAGIC)
 
     def settle(self, file: File) -> None:
         """Nothing: such files are never edited."""
 
     def heading(self, file: Bytes, *, lenient: bool = False) -> Heading:
+        from . import header
+
         with file.open() as reader:
             read = header.read(reader, file.url)
         return Heading(read.metadata, [(one.name, one.spec, one.start) for one in read.entries], read.big)
 
     def open(self, file: Bytes, *, root_key: str | None = None) -> Contents:
         from ..stored import stored
+        from . import header
 
         with file.open() as reader:
             read = header.read(reader, file.url)
@@ -82,6 +84,7 @@ class Gguf(Writable):
 
 def _swapped(tensor: LazyTensor, file: Bytes) -> LazyTensor:
     from .swapped import Swapped
+    from .types import swaps
 
     order = swaps(tensor.spec.dtype)
     if order is None:

@@ -18,31 +18,20 @@ from ...core.spec import Spec
 from ...core.typed import Typed, whole
 from ...errors import FormatError
 from . import values
+from .limits import MAGIC, MAX_HEADER, MOST_KEYS, ORIG_SHAPE
 from .types import GONE, TYPES
 
 __all__ = [
     "ALIGNMENT",
     "DEFAULT_ALIGNMENT",
-    "MAGIC",
-    "MAX_HEADER",
-    "MOST_KEYS",
-    "ORIG_SHAPE",
     "Entry",
     "Header",
     "read",
 ]
 
-MAGIC = b"GGUF"
 ALIGNMENT = "general.alignment"
 DEFAULT_ALIGNMENT = 32
-ORIG_SHAPE = "comfy.gguf.orig_shape."
-"""Of ComfyUI-GGUF: the shape of a tensor that ggml cannot hold as it is; the tensor's name follows."""
-
-MAX_HEADER = 256 << 20
-"""Most bytes before the data section; the largest vocabularies have a tenth."""
-
 _MOST_TENSORS = 1_000_000
-MOST_KEYS = 100_000
 _MOST_DIMENSIONS = 8
 """ggml has 4; the tensors of video models have 5."""
 

@@ -15,7 +15,8 @@ from ...errors import PlanError
 from ...voice import called
 from ..container import Adopted, Split
 from . import values
-from .header import ALIGNMENT, DEFAULT_ALIGNMENT, MAGIC, MAX_HEADER, MOST_KEYS, ORIG_SHAPE
+from .header import ALIGNMENT, DEFAULT_ALIGNMENT
+from .limits import MAGIC, MAX_HEADER, MOST_KEYS, ORIG_SHAPE
 from .types import NUMBERS
 
 __all__ = ["ARCHITECTURE", "FILE_TYPE", "adopt", "lay_out"]
