@@ -44,6 +44,10 @@ class Encoding(Protocol):
         that a GPU may pay; 0 where encoding is about as fast as files are read and written.
         """
 
+    @property
+    def light(self) -> bool:
+        """Whether one processor encodes about as fast as a file is written, so that many only wait."""
+
     def prepare(self, dtype: DType) -> None:
         """Compile what encoding tensors of this dtype needs, if it is not compiled yet; may take seconds."""
 

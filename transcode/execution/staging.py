@@ -354,9 +354,8 @@ class Staging:
             self._staged = Directory(self._path / FILES, self._hidden)
         except OSError:
             return False
-        sizes = {name: self._staged.stat(name) for name in _names(self._plan)}
         for file in self._plan.files:
-            stat = sizes[file.name]
+            stat = self._staged.stat(file.name)
             if stat is None or stat.st_size != file.size:
                 self._staged.close()
                 self._staged = None
@@ -381,12 +380,9 @@ class Staging:
         if self._keeping is not None:
             self._keeping.close()
             self._keeping = None
-        if self.kept and self._lock_fd is not None:
-            system.unlock(self._lock_fd)
-            os.close(self._lock_fd)
-            self._lock_fd = None
         if self._hidden is not None:
-            if self._lock_fd is not None and not self._is_pending():  # else the folder is not ours to empty
+            # Else the folder is not ours to empty, or is to be found as it is.
+            if self._lock_fd is not None and not self.kept and not self._is_pending():
                 _discard(self._hidden, self._lock_fd)
                 self._lock_fd = None
             self._hidden.close()

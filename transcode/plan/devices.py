@@ -103,8 +103,8 @@ def room(tensors: Sequence[LazyTensor]) -> int:
 
 def _useful(performance: Performance, tensors: Sequence[LazyTensor]) -> int:
     """How many threads the work can use, if there are so many processors."""
-    light = room(tensors) <= _ENCODED and not any(
-        tensor.scheme is not None and tensor.scheme.search_seconds for tensor in tensors
+    light = room(tensors) <= _ENCODED and all(
+        tensor.scheme is None or tensor.scheme.light for tensor in tensors
     )
     return _LIGHT if light else performance.threads
 

@@ -62,6 +62,11 @@ class AwqW4A16(Base):
             if not groups or size in groups:
                 yield cls(size, scale)
 
+    @property
+    def light(self) -> bool:
+        """No: scales are fitted, whatever is chosen."""
+        return False
+
     def meaning(self, spec: Spec) -> Hashable:
         """Groups."""
         return self.name, self.group_size

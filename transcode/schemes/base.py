@@ -97,6 +97,11 @@ class Base:
         return 0.0
 
     @property
+    def light(self) -> bool:
+        """Where nothing is searched."""
+        return self.without_search is None
+
+    @property
     def without_search(self) -> Self | None:
         """With ``optimize="none"``, where that is an option and another value is chosen."""
         if getattr(self, "optimize", "none") == "none":

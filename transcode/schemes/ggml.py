@@ -103,6 +103,11 @@ class Encoded(Blocks):
     stores infinity.
     """
 
+    @property
+    def light(self) -> bool:
+        """No: most types fit scales to their blocks, and all compute in float32."""
+        return False
+
     def prepare(self, dtype: DType) -> None:
         """Compile what encoding tensors of this dtype needs, by encoding a small one."""
         spec = Spec(dtype, (1, self.dtype.elements))

@@ -59,6 +59,11 @@ class Nvfp4Awq(Nvfp4):
         for kept in KEPT:
             yield cls(**{**options, "scale_dtype": kept})
 
+    @property
+    def light(self) -> bool:
+        """No: columns are scaled in float32 before they are encoded."""
+        return False
+
     def meaning(self, spec: Spec) -> Hashable:
         """Its name: dtypes are seen."""
         return self.name

@@ -57,6 +57,11 @@ class Calibrated:
         """Nothing is searched: scales are given."""
         return 0.0
 
+    @property
+    def light(self) -> bool:
+        """Nothing is searched: scales are given."""
+        return True
+
     def prepare(self, dtype: DType) -> None:
         """Compile the kernel for weights of this dtype."""
         from ..numerics.rows import as_bits

@@ -59,11 +59,6 @@ class W4A4(Base):
             if rotate > 1:
                 yield cls(rotate)
 
-    @property
-    def search_seconds(self) -> float:
-        """No GPU searches for it."""
-        return 0.0
-
     def meaning(self, spec: Spec) -> Hashable:
         """What is turned."""
         return self.name, self.rotate

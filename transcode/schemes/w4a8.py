@@ -51,6 +51,11 @@ class _Grouped(Base):
     rotate: int
 
     @property
+    def light(self) -> bool:
+        """No: scales are fitted, whatever is chosen."""
+        return False
+
+    @property
     @abstractmethod
     def table(self) -> Array | None:
         """Levels by code, where they are the same for all tensors."""
@@ -194,11 +199,6 @@ class W4A8(_Grouped):
             for size in _SIZES.cases if rotate > 1 else ():
                 for codebook in ("frozen", "uniform"):
                     yield cls(size, rotate, codebook)
-
-    @property
-    def search_seconds(self) -> float:
-        """Measured."""
-        return 0.0
 
     def meaning(self, spec: Spec) -> Hashable:
         """Groups, what is turned, and whether levels are stored."""

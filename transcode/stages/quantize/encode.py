@@ -69,8 +69,12 @@ class Encoding(Expr):
     measured: int | None
 
     def room(self) -> int:
-        """That of the values, and their parts, which no scheme makes larger than bfloat16 is."""
-        return 4 if self.measured is not None else self.tensor.value.room() + 1
+        """That of the values, and their parts, which no scheme makes larger than bfloat16 is; where more is
+        computed than codes, float32 besides.
+        """
+        if self.measured is not None:
+            return 4
+        return self.tensor.value.room() + (1 if self.scheme.light else 3)
 
     def read(self, start: int, stop: int, context: Context) -> Iterator[Piece]:
         """See :meth:`.core.expr.Expr.read`."""
