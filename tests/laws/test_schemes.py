@@ -31,7 +31,7 @@ from transcode.core import values as json_values
 from transcode.core.constraint import Constraint
 from transcode.core.dtypes import DTYPES
 from transcode.core.expr import Piece
-from transcode.core.scheme import Scheme
+from transcode.core.scheme import Hints, Scheme
 from transcode.core.spec import Part, Spec
 from transcode.errors import RecipeError
 from transcode.schemes import CALIBRATED, SCHEMES, block, describe, make, refuse_idle
@@ -398,7 +398,7 @@ def test_a_variant_decodes_what_it_made(scheme: Any) -> None:
     fitting = [
         one
         for one in type(scheme).variants(
-            options, stored["scale"].dtype.name, **sizes(scheme), **turning(scheme)
+            options, Hints(stored["scale"].dtype.name, **sizes(scheme), **turning(scheme))
         )
         if one.refuses(SPEC) is None and facts(one, SPEC) == stored
     ]

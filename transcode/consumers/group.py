@@ -11,7 +11,7 @@ from ..catalog import GROUP_INDEX, SHAPE, ZERO_POINT, Convention, PartRule, Sche
 from ..catalog.template import Template
 from ..codecs import chain
 from ..core.dtypes import CODED, DTYPES, DType
-from ..core.scheme import ROTATIONS, Scheme
+from ..core.scheme import ROTATIONS, Hints, Scheme
 from ..core.spec import Part, Spec
 from ..errors import PlanError
 from .declared import Declared
@@ -211,13 +211,8 @@ def _fits(
     made_by = decoder(rule.scheme)
     assert made_by is not None
     stored_as = "" if scale is None else scale.dtype.name
-    for scheme in made_by.variants(
-        rule.options,
-        stored_as,
-        groups=declared.groups,
-        blocks=declared.blocks,
-        rotations=ROTATIONS if "rotate" in rule.tells else (1,),
-    ):
+    turned = ROTATIONS if "rotate" in rule.tells else (1,)
+    for scheme in made_by.variants(rule.options, Hints(stored_as, declared.groups, declared.blocks, turned)):
         if formats and getattr(scheme, "format", None) not in (None, *formats):
             continue
         if declared.symmetric == {False} and getattr(scheme, "symmetric", False):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, runtime_checkable
 
 from .constraint import Constraint
@@ -14,13 +15,27 @@ from .types import Array
 if TYPE_CHECKING:
     from .expr import Piece
 
-__all__ = ["ROTATIONS", "Encoding", "Scheme", "Stats"]
+__all__ = ["ROTATIONS", "Encoding", "Hints", "Scheme", "Stats"]
 
 ROTATIONS = tuple(4**power for power in range(9))
 """Columns that may be turned together; 1 for columns that are not turned."""
 
 Stats = Any
 """What an observation pass hands to encode: mostly the largest magnitude of the tensor, in float32."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hints:
+    """What is known of quantized tensors beside the shapes of their parts."""
+
+    scale: str = ""
+    """Dtype of the stored scale; empty where none is stored."""
+    groups: Collection[int] = ()
+    """Columns that share a scale, where that is known; else those in use."""
+    blocks: Collection[tuple[int, int]] = ()
+    """Rows and columns that share a scale, where that is known; else those in use."""
+    rotations: Collection[int] = (1,)
+    """How many columns may have been turned together."""
 
 
 class Encoding(Protocol):
@@ -60,23 +75,13 @@ class Scheme(Encoding, Protocol):
     """Its options, which are its fields, with their legal values."""
 
     @classmethod
-    def variants(
-        cls,
-        options: Mapping[str, Any],
-        scale: str,
-        *,
-        groups: Collection[int] = (),
-        blocks: Collection[tuple[int, int]] = (),
-        rotations: Collection[int] = (1,),
-    ) -> Iterator[Self]:
+    def variants(cls, options: Mapping[str, Any], hints: Hints) -> Iterator[Self]:
         """Those that differ in dtypes or shapes of their parts, or in what bytes of codes mean: among them is
         the one that made a file. Where several fit, the first does.
 
         Args:
             options: what a convention asks of the scheme.
-            scale: dtype of the stored scale.
-            groups, blocks: sizes that were used, where that is known; else those in use.
-            rotations: how many columns may have been turned together.
+            hints: what is known of the file beside the shapes of its parts.
         """
 
     def meaning(self, spec: Spec) -> Hashable:

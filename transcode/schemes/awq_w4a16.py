@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,6 +11,7 @@ import numpy as np
 from ..core.constraint import Constraint
 from ..core.dtypes import DTYPES, DType
 from ..core.expr import Piece
+from ..core.scheme import Hints
 from ..core.scratch import Scratch
 from ..core.spec import Part, Spec
 from .base import SCALE_DTYPES, Array, Base, fitting, narrowed, stored_scale, widened
@@ -46,21 +47,13 @@ class AwqW4A16(Base):
     scale_dtype: str = "source"
 
     @classmethod
-    def variants(
-        cls,
-        options: Mapping[str, Any],
-        scale: str,
-        *,
-        groups: Collection[int] = (),
-        blocks: Collection[tuple[int, int]] = (),
-        rotations: Collection[int] = (1,),
-    ) -> Iterator[AwqW4A16]:
+    def variants(cls, options: Mapping[str, Any], hints: Hints) -> Iterator[AwqW4A16]:
         """Each group size."""
-        if scale not in KEPT:
+        if hints.scale not in KEPT:
             return
         for size in cls.options["group_size"].cases:
-            if not groups or size in groups:
-                yield cls(size, scale)
+            if not hints.groups or size in hints.groups:
+                yield cls(size, hints.scale)
 
     @property
     def light(self) -> bool:

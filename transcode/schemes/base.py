@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..core.constraint import Constraint
 from ..core.dtypes import DTYPES, FLOATS, DType
+from ..core.scheme import Hints
 from ..core.scratch import Scratch
 from ..core.spec import Spec
 from ..errors import RecipeError
@@ -75,15 +76,7 @@ class Base:
                 yield option, other, value
 
     @classmethod
-    def variants(
-        cls,
-        options: Mapping[str, Any],
-        scale: str,
-        *,
-        groups: Collection[int] = (),
-        blocks: Collection[tuple[int, int]] = (),
-        rotations: Collection[int] = (1,),
-    ) -> Iterator[Self]:
+    def variants(cls, options: Mapping[str, Any], hints: Hints) -> Iterator[Self]:
         """See :meth:`.core.scheme.Scheme.variants`: with these options, in each of its formats."""
         first = cls(**options)
         yield first

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from ..core.constraint import Constraint
 from ..core.dtypes import DTYPES, DType
+from ..core.scheme import Hints
 from ..core.spec import Spec
 from ..numerics.minifloat import FORMATS, Minifloat
 from .base import GROUPS, SCALE_DTYPES, Array
@@ -69,29 +70,21 @@ class Fp8(Scaled):
         object.__setattr__(self, "block", tuple(self.block))
 
     @classmethod
-    def variants(
-        cls,
-        options: Mapping[str, Any],
-        scale: str,
-        *,
-        groups: Collection[int] = (),
-        blocks: Collection[tuple[int, int]] = (),
-        rotations: Collection[int] = (1,),
-    ) -> Iterator[Fp8]:
+    def variants(cls, options: Mapping[str, Any], hints: Hints) -> Iterator[Fp8]:
         """Each format and granularity, and blocks of usual sizes; exponents are those of blocks alone."""
-        exponents = scale in _EXPONENTS
-        if not exponents and scale not in KEPT:
+        exponents = hints.scale in _EXPONENTS
+        if not exponents and hints.scale not in KEPT:
             return
-        kept = "F32" if exponents else scale
+        kept = "F32" if exponents else hints.scale
         for form in cls.options["format"].cases:
             if not exponents:
                 yield cls(form, "tensor", scale_dtype=kept)
                 yield cls(form, "channel", scale_dtype=kept)
             for side in GROUPS:
-                if not blocks:
+                if not hints.blocks:
                     yield cls(form, "block", (side, side), kept)
                 yield cls(form, "block", (1, side), kept)
-            for block in sorted(blocks):
+            for block in sorted(hints.blocks):
                 yield cls(form, "block", block, kept)
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,6 +11,7 @@ import numpy as np
 from ..core.constraint import Constraint
 from ..core.dtypes import DTYPES, DType
 from ..core.expr import Piece
+from ..core.scheme import Hints
 from ..core.scratch import Scratch
 from ..core.spec import Part, Spec
 from ..errors import RecipeError
@@ -74,22 +75,14 @@ class Int4(Base):
             )
 
     @classmethod
-    def variants(
-        cls,
-        options: Mapping[str, Any],
-        scale: str,
-        *,
-        groups: Collection[int] = (),
-        blocks: Collection[tuple[int, int]] = (),
-        rotations: Collection[int] = (1,),
-    ) -> Iterator[Int4]:
+    def variants(cls, options: Mapping[str, Any], hints: Hints) -> Iterator[Int4]:
         """Each group size, with a zero point and without."""
-        if scale not in KEPT:
+        if hints.scale not in KEPT:
             return
         for symmetric in (True, False):
             for size in cls.options["group_size"].cases:
-                if not groups or size in groups:
-                    yield cls(size, symmetric, scale)
+                if not hints.groups or size in hints.groups:
+                    yield cls(size, symmetric, hints.scale)
 
     @property
     def search_seconds(self) -> float:

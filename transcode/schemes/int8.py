@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, ClassVar
@@ -11,6 +11,7 @@ import numpy as np
 
 from ..core.constraint import Constraint
 from ..core.dtypes import DTYPES, DType
+from ..core.scheme import Hints
 from ..core.spec import Spec
 from ..errors import RecipeError
 from ..numerics.errors import NonFinite
@@ -72,24 +73,16 @@ class Int8(Scaled):
             )
 
     @classmethod
-    def variants(
-        cls,
-        options: Mapping[str, Any],
-        scale: str,
-        *,
-        groups: Collection[int] = (),
-        blocks: Collection[tuple[int, int]] = (),
-        rotations: Collection[int] = (1,),
-    ) -> Iterator[Int8]:
+    def variants(cls, options: Mapping[str, Any], hints: Hints) -> Iterator[Int8]:
         """Each granularity, with a zero point and without; groups of usual sizes; turned or not."""
-        if scale not in KEPT:
+        if hints.scale not in KEPT:
             return
-        for rotate in rotations:
-            yield cls("tensor", scale_dtype=scale, rotate=rotate)
+        for rotate in hints.rotations:
+            yield cls("tensor", scale_dtype=hints.scale, rotate=rotate)
             for symmetric in (True, False):
-                yield cls("channel", symmetric=symmetric, scale_dtype=scale, rotate=rotate)
-                for size in sorted(groups) or GROUPS:
-                    yield cls("group", size, symmetric, scale, rotate)
+                yield cls("channel", symmetric=symmetric, scale_dtype=hints.scale, rotate=rotate)
+                for size in sorted(hints.groups) or GROUPS:
+                    yield cls("group", size, symmetric, hints.scale, rotate)
 
     @property
     def zeroed(self) -> bool:  # type: ignore[override]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,6 +11,7 @@ import numpy as np
 from ..core.constraint import Constraint
 from ..core.dtypes import DTYPES, DType
 from ..core.expr import Piece
+from ..core.scheme import Hints
 from ..core.scratch import Scratch
 from ..core.spec import Part, Spec
 from .base import SCALE_DTYPES, Array, narrowed, stored_scale, widened
@@ -46,15 +47,7 @@ class Nvfp4Awq(Nvfp4):
     scale_dtype: str = "source"
 
     @classmethod
-    def variants(
-        cls,
-        options: Mapping[str, Any],
-        scale: str,
-        *,
-        groups: Collection[int] = (),
-        blocks: Collection[tuple[int, int]] = (),
-        rotations: Collection[int] = (1,),
-    ) -> Iterator[Nvfp4Awq]:
+    def variants(cls, options: Mapping[str, Any], hints: Hints) -> Iterator[Nvfp4Awq]:
         """Each dtype of the scales of columns."""
         for kept in KEPT:
             yield cls(**{**options, "scale_dtype": kept})

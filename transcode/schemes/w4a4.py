@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import lcm
 from typing import Any, ClassVar
@@ -12,6 +12,7 @@ import numpy as np
 from ..core.constraint import Constraint
 from ..core.dtypes import DTYPES, DType
 from ..core.expr import Piece
+from ..core.scheme import Hints
 from ..core.scratch import Scratch
 from ..core.spec import Part, Spec
 from .base import SEARCH, Array, Base
@@ -45,17 +46,9 @@ class W4A4(Base):
     optimize: str = "none"
 
     @classmethod
-    def variants(
-        cls,
-        options: Mapping[str, Any],
-        scale: str,
-        *,
-        groups: Collection[int] = (),
-        blocks: Collection[tuple[int, int]] = (),
-        rotations: Collection[int] = (1,),
-    ) -> Iterator[W4A4]:
+    def variants(cls, options: Mapping[str, Any], hints: Hints) -> Iterator[W4A4]:
         """Each size of what is turned."""
-        for rotate in rotations:
+        for rotate in hints.rotations:
             if rotate > 1:
                 yield cls(rotate)
 

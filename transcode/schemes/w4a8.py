@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Collection, Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import lcm
@@ -14,6 +14,7 @@ import numpy as np
 from ..core.constraint import Constraint
 from ..core.dtypes import DTYPES, DType
 from ..core.expr import Piece
+from ..core.scheme import Hints
 from ..core.scratch import Scratch
 from ..core.spec import Part, Spec
 from ..numerics.minifloat import FORMATS
@@ -185,17 +186,9 @@ class W4A8(_Grouped):
     codebook: str = "auto"
 
     @classmethod
-    def variants(
-        cls,
-        options: Mapping[str, Any],
-        scale: str,
-        *,
-        groups: Collection[int] = (),
-        blocks: Collection[tuple[int, int]] = (),
-        rotations: Collection[int] = (1,),
-    ) -> Iterator[W4A8]:
+    def variants(cls, options: Mapping[str, Any], hints: Hints) -> Iterator[W4A8]:
         """Each size of groups and of what is turned, with levels of its own and without."""
-        for rotate in rotations:
+        for rotate in hints.rotations:
             for size in _SIZES.cases if rotate > 1 else ():
                 for codebook in ("frozen", "uniform"):
                     yield cls(size, rotate, codebook)
@@ -285,17 +278,9 @@ class W6A8(_Grouped):
     rotate: int = 256
 
     @classmethod
-    def variants(
-        cls,
-        options: Mapping[str, Any],
-        scale: str,
-        *,
-        groups: Collection[int] = (),
-        blocks: Collection[tuple[int, int]] = (),
-        rotations: Collection[int] = (1,),
-    ) -> Iterator[W6A8]:
+    def variants(cls, options: Mapping[str, Any], hints: Hints) -> Iterator[W6A8]:
         """Each size of groups and of what is turned."""
-        for rotate in rotations:
+        for rotate in hints.rotations:
             for size in _SIZES.cases if rotate > 1 else ():
                 yield cls(size, rotate)
 
