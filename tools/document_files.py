@@ -162,6 +162,11 @@ def llm_nvfp4(path: Path) -> None:
     _converted(llm, path, "nvfp4", "modelopt")
 
 
+def llm_mxfp4(path: Path) -> None:
+    """The Llama in compressed-tensors' mxfp4."""
+    _converted(llm, path, "mxfp4", "compressed_tensors")
+
+
 def wan_nvfp4(path: Path) -> None:
     """The T2V fixture in LightX2V's nvfp4."""
     _converted(wan_t2v, path, "nvfp4", "lightx2v")
@@ -217,6 +222,6 @@ KINDS: dict[str, Callable[[Path], None]] = {
     kind.__name__: kind
     for kind in (
         wan, wan_t2v, wan_wide, wan_wide_calibration, wan_full, wan_lora, wan_pickle, wan_nvfp4,
-        llm, llm_calibration, llm_fp8, llm_nvfp4, svdquant, svdquant_fp4, flux_config, gguf,
+        llm, llm_calibration, llm_fp8, llm_nvfp4, llm_mxfp4, svdquant, svdquant_fp4, flux_config, gguf,
     )
 }  # fmt: skip

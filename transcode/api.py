@@ -231,6 +231,7 @@ def write(
     copy_metadata: bool = True,
     metadata: Mapping[str, str] | None = None,
     force: bool = False,
+    lossless: bool = False,
     allow_unmatched: bool = False,
     workers: int | None = None,
     memory: int | str = Performance.memory,
@@ -269,6 +270,7 @@ def write(
         copy_metadata=copy_metadata,
         metadata=arguments.pairs("metadata", metadata or ()),
         force=force,
+        lossless=lossless,
         allow_unmatched=allow_unmatched,
         performance=Performance(
             workers,

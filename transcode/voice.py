@@ -64,6 +64,7 @@ OPTIONS: Mapping[str, Names] = {
     "from_scheme": Names("--from-scheme {}", "open(scheme={})", "source: {{scheme: {}}}"),
     "include": Names("--include {}", "include={}", "include: {}"),
     "layout": Names("--layout {}", "layout={}", "layout: {}"),
+    "lossless": Names("--lossless", "lossless=True", "lossless: true"),
     "measure": Names("--measure", "measure=True", "measure: true"),
     "metadata": Names("--metadata {}=...", "metadata={{{}: ...}}", "metadata: {{{}: ...}}"),
     "memory": Names("--memory {}", "memory={}", "memory: {}"),

@@ -108,6 +108,16 @@ class Spelling(Expr):
         """That of the parts, and once more for those that are stored otherwise."""
         return self.of.room() + bool(self.changes)
 
+    def loses(self) -> str | None:
+        """See :meth:`.core.expr.Expr.loses`."""
+        exact = self.of.in_powers()
+        rounded = [
+            role
+            for role, steps in self.changes
+            if role not in exact and any(not step.codec.exact for step in steps)
+        ]
+        return f"{rounded[0]} is stored rounded once more, as a reciprocal" if rounded else None
+
     def read(self, start: int, stop: int, context: Context) -> Iterator[Piece]:
         """See :meth:`.core.expr.Expr.read`."""
         changes = dict(self.changes)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from .context import Context
 from .extent import Extent
@@ -66,6 +66,18 @@ class Expr(Value, ABC):
             The expression, and the roles of the parts that it yields as those codecs made them.
         """
         return self, frozenset()
+
+    def loses(self) -> str | None:
+        """How it may change values that it gets, in words; None where all stay what they are."""
+        return None
+
+    def in_powers(self) -> frozenset[str]:
+        """Roles of the parts whose numbers are powers of two: their reciprocals are exact."""
+        return frozenset()
+
+    def inputs(self) -> tuple[object, ...]:
+        """What its values are made of: its fields, unless it says better."""
+        return tuple(getattr(self, field.name) for field in fields(self))  # type: ignore[arg-type]
 
     def flat(self) -> Expr | None:
         """The same elements of a plain tensor in the same order, each a row; None if rows must be whole."""

@@ -41,6 +41,7 @@ class Planning:
         inputs: what is read besides the source, such as LoRAs.
         workers: threads that a stage may use if it must look at bytes while planning.
         measure: what quantizing loses is to be measured.
+        lossless: no value may change.
         dropped: tensors that left the flow, and why.
         notes: remarks, such as which family was recognised; each once, in order (the values are None).
         warnings: what the user should look at; likewise.
@@ -62,6 +63,7 @@ class Planning:
     inputs: list[Source] = field(default_factory=list)
     workers: int = 1
     measure: bool = False
+    lossless: bool = False
     dropped: list[tuple[LazyTensor, Event]] = field(default_factory=list)
     notes: dict[Remark, None] = field(default_factory=dict)
     warnings: dict[Remark, None] = field(default_factory=dict)

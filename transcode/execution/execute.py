@@ -62,6 +62,8 @@ class Report(Shown):
     """Bytes of the weight files written, headers included."""
 
     measured: Mapping[str, tuple[str, Loss]] = field(default_factory=dict)
+    recoded: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """Of tensors of which codes became those of another scheme: blocks that kept every value, and all."""
     resumed: int = 0
     """Bytes of values that an earlier run of the plan, which was interrupted, had dealt with."""
 
@@ -75,8 +77,16 @@ class Report(Shown):
         for scheme, (number, loss) in list(by_scheme(self.measured).items())[:8]:
             lost = "exact" if loss.decibels is None else f"{loss.decibels:.2f} dB"
             lines.append(f"{scheme}: SQNR {lost} of {count(number, 'tensor')}")
+        if self.recoded:
+            lines.append(self.kept_blocks)
         head = f"Report {self.plan.source} -> {self.plan.destination}, in {self.seconds:.1f} s{rate}"
         return Overview(head, lines, plan.tables)
+
+    @property
+    def kept_blocks(self) -> str:
+        """How many blocks kept every value where codes became those of another scheme."""
+        exact, blocks = (sum(one) for one in zip(*self.recoded.values(), strict=True))
+        return f"lossless: {exact:,} of {blocks:,} blocks of {count(len(self.recoded), 'tensor')}"
 
     def losses(self) -> dict[str, tuple[str, Loss]]:
         """Scheme and loss of every tensor that was measured, by its name."""
@@ -87,6 +97,9 @@ class Report(Shown):
         report = self.plan.to_json()
         losses = self.losses()
         for entry in report["tensors"]:
+            if entry["name"] in self.recoded:
+                exact, blocks = self.recoded[entry["name"]]
+                entry["recoded"] = {"blocks": blocks, "exact": exact}
             if entry["name"] in losses:
                 entry["loss"] = losses[entry["name"]][1].to_json()
         if losses:
@@ -265,6 +278,15 @@ def _losses(plan: Plan, run: Run) -> dict[str, tuple[str, Loss]]:
     return losses
 
 
+def _recoded(plan: Plan, run: Run) -> dict[str, tuple[int, int]]:
+    counted = {
+        tensor.name: run.tally(tensor.recoded).total()
+        for tensor in plan.tensors
+        if tensor.recoded is not None
+    }
+    return {name: blocks for name, blocks in counted.items() if blocks[1]}
+
+
 def execute(
     plan: Plan,
     writer: Writer,
@@ -347,7 +369,9 @@ def execute(
         raise next((error for error in errors if not isinstance(error, Abandoned)), errors[0])
     tell("convert")
     seconds = time.monotonic() - began
-    return Report(plan, seconds, plan.bytes_read, plan.file_bytes, _losses(plan, run), jobs.resumed)
+    return Report(
+        plan, seconds, plan.bytes_read, plan.file_bytes, _losses(plan, run), _recoded(plan, run), jobs.resumed
+    )
 
 
 def _start(threads: list[threading.Thread]) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,12 @@ from ..consumers.spell import spell
 from ..consumers.stored import stored_quantized
 from ..containers import table as containers
 from ..core.flow import Flow
+from ..core.losses import losses
 from ..core.output import PlannedFile, SideFile, Stored, Unit
 from ..core.paths import real
 from ..core.planning import Planning
 from ..core.tensor import LazyTensor
+from ..core.text import count
 from ..errors import PlanError
 from ..schemes import SCHEMES, describe
 from ..voice import called
@@ -55,6 +58,7 @@ def resolve(request: Request, flow: Flow, on_scan: Callable[[str, float], None] 
         allow_unmatched=request.allow_unmatched,
         workers=request.performance.threads,
         measure=request.performance.measure,
+        lossless=request.lossless,
         on_scan=on_scan,
     )
     draft = Draft(request, flow, convention, planning)
@@ -183,6 +187,22 @@ def spell_parts(draft: Draft) -> None:
         parts = tuple(Stored(names[part.role], part.role, part.spec) for part in spelled.parts)
         draft.units.append(Unit(number, parts, block_of(tensor)))
         draft.tensors[number] = spelled
+
+
+def refuse_losses(draft: Draft) -> None:
+    """Where no value may change: what would change one, or the remark that nothing does."""
+    if not draft.request.lossless:
+        return
+    lost = {tensor.name: loss for tensor in draft.tensors for loss in islice(losses(tensor), 1)}
+    if lost:
+        (name, loss), *others = lost.items()
+        more = f", and so do {len(others)} others" if len(others) > 1 else ", and so does another"
+        raise PlanError(
+            f"would lose: {loss}{more if others else ''}",
+            tensor=name,
+            hint=f"leave {called('lossless')} out, or exclude what is encoded anew",
+        )
+    draft.planning.note(f"lossless: no value of {count(len(draft.tensors), 'tensor')} changes")
 
 
 def say_shared(draft: Draft) -> None:
@@ -330,6 +350,7 @@ STEPS: tuple[Callable[[Draft], None], ...] = (
     choose_workers,
     say_idle,
     spell_parts,
+    refuse_losses,
     say_shared,
     say_place,
     cut_files,

@@ -16,6 +16,7 @@ from ..core.scratch import Scratch
 from ..core.spec import Spec
 from ..errors import RecipeError
 from ..numerics.minifloat import PLAIN
+from .grid import Grid
 
 __all__ = [
     "GROUPS",
@@ -104,6 +105,12 @@ class Base:
     def meaning(self, spec: Spec) -> Hashable:
         """Name and format: what else may be chosen concerns encoding alone."""
         return self.name, getattr(self, "format", None)
+
+    def grid(self, spec: Spec) -> Grid | None:
+        """The values of codes and the blocks of scales of such a tensor, where that is all there is to
+        decoding it; else None.
+        """
+        return None
 
     @property
     def multiple(self) -> tuple[int, int]:

@@ -16,6 +16,8 @@ from ..core.scratch import Scratch
 from ..core.spec import Part, Spec
 from ..errors import RecipeError
 from .base import SCALE_DTYPES, SEARCH, Array, Base, fitting, narrowed, stored_scale, widened
+from .blocks import Blocks
+from .grid import Grid
 from .packed import unpacked
 from .scaled import KEPT
 
@@ -92,6 +94,12 @@ class Int4(Base):
     def meaning(self, spec: Spec) -> Hashable:
         """Groups, and whether there is a zero point."""
         return self.name, self.group_size, self.symmetric
+
+    def grid(self, spec: Spec) -> Grid | None:
+        """See :meth:`.base.Base.grid`."""
+        kept = stored_scale(self.scale_dtype, spec.dtype)
+        blocks = Blocks(spec, 1, self.group_size)
+        return Grid(VALUES, 4, 8.0, blocks, "float", kept, not self.symmetric)
 
     @property
     def multiple(self) -> tuple[int, int]:

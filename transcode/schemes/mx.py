@@ -15,6 +15,8 @@ from ..core.scratch import Scratch
 from ..core.spec import Part, Spec
 from ..numerics.minifloat import FORMATS, Minifloat
 from .base import SEARCH, Array, Base
+from .blocks import Blocks
+from .grid import Grid
 from .packed import code_bytes, unpacked
 
 __all__ = ["Mxfp4", "Mxfp6", "Mxfp8"]
@@ -42,6 +44,11 @@ class _Mx(Base):
     def kind(self) -> Minifloat:
         """The format of the codes."""
         raise NotImplementedError
+
+    def grid(self, spec: Spec) -> Grid | None:
+        """See :meth:`.base.Base.grid`."""
+        kind = self.kind
+        return Grid(kind.values(), kind.bits, kind.max, Blocks(spec, 1, _BLOCK), "power", DTYPES["F8_E8M0"])
 
     @property
     def multiple(self) -> tuple[int, int]:

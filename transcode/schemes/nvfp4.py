@@ -15,6 +15,8 @@ from ..core.scratch import Scratch
 from ..core.spec import Part, Spec
 from ..numerics.minifloat import FORMATS, PLAIN
 from .base import Array, Base
+from .blocks import Blocks
+from .grid import Grid
 from .packed import code_bytes, unpacked
 
 __all__ = ["Nvfp4"]
@@ -64,6 +66,11 @@ class Nvfp4(Base):
     def search_seconds(self) -> float:
         """Measured where twelve scales are tried; a second one costs little."""
         return 0.9 if self.optimize == "mse" else 0.0
+
+    def grid(self, spec: Spec) -> Grid | None:
+        """See :meth:`.base.Base.grid`."""
+        kind = FORMATS["e2m1"]
+        return Grid(kind.values(), 4, kind.max, Blocks(spec, 1, _BLOCK), "split", DTYPES["F8_E4M3"])
 
     @property
     def multiple(self) -> tuple[int, int]:

@@ -15,6 +15,7 @@ from ..core.scheme import Hints
 from ..core.scratch import Scratch
 from ..core.spec import Part, Spec
 from .base import SCALE_DTYPES, Array, narrowed, stored_scale, widened
+from .grid import Grid
 from .nvfp4 import Nvfp4
 from .scaled import KEPT
 
@@ -56,6 +57,10 @@ class Nvfp4Awq(Nvfp4):
     def light(self) -> bool:
         """No: columns are scaled in float32 before they are encoded."""
         return False
+
+    def grid(self, spec: Spec) -> Grid | None:
+        """None: columns have scales too."""
+        return None
 
     def meaning(self, spec: Spec) -> Hashable:
         """Its name: dtypes are seen."""

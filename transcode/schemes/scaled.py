@@ -15,6 +15,7 @@ from ..core.spec import Part, Spec
 from ..numerics.errors import NonFinite
 from .base import Array, Base, fitting, narrowed, stored_scale, widened
 from .blocks import Blocks
+from .grid import Grid
 
 __all__ = ["KEPT", "Scaled"]
 
@@ -87,6 +88,12 @@ class Scaled(Base):
         blocks = self.blocks(spec)
         size = min(blocks.height, spec.shape[-2]), min(blocks.width, spec.columns)
         return getattr(self, "format", self.name), *size, self.zeroed
+
+    def grid(self, spec: Spec) -> Grid | None:
+        """See :meth:`.base.Base.grid`."""
+        kept = stored_scale(self.scale_dtype, spec.dtype)
+        reach = 128.0 if self.zeroed else self.reach
+        return Grid(self.table(), 8, reach, self.blocks(spec), "float", kept, self.zeroed)
 
     def parts(self, spec: Spec) -> tuple[Part, ...]:
         """Codes shaped as the tensor, and scales: ``[]``, or one for each block (and as many zero points)."""

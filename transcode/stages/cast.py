@@ -147,6 +147,11 @@ class Casting(Expr):
     saturate: bool
     columns: int | None = None
 
+    def loses(self) -> str | None:
+        """See :meth:`.core.expr.Expr.loses`."""
+        source, to = self.tensor.spec.dtype.name, self.to.name
+        return None if to in _WIDER.get(source, ()) else f"{source} is cast to {to}"
+
     def flat(self) -> Casting | None:
         """Nothing of a row concerns its elements."""
         elements = self.tensor.cut(0)
@@ -165,6 +170,16 @@ class Casting(Expr):
             saturate=self.saturate, columns=self.columns,
         )  # fmt: skip
         yield Piece("values", Spec(self.to, tensor.spec.shape).row_offset(start), out)
+
+
+_WIDER = {
+    "F8_E4M3": ("F16", "BF16", "F32", "F64"),
+    "F8_E5M2": ("F16", "BF16", "F32", "F64"),
+    "F16": ("F32", "F64"),
+    "BF16": ("F32", "F64"),
+    "F32": ("F64",),
+}
+"""Dtypes that hold all values of another."""
 
 
 def cast_values(

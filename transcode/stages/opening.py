@@ -165,7 +165,8 @@ class Settling(Transform):
             if quantized.anew or undecoded(tensor) is None:
                 _drop(quantized.inputs, "a scale of its inputs, which are quantized no longer", planning)
                 yield tensor
-                counts["decoded and encoded anew" if tensor.scheme is not None else "decoded"] += 1
+                anew = "recoded" if tensor.recoded is not None else "decoded and encoded anew"
+                counts[anew if tensor.scheme is not None else "decoded"] += 1
                 if not quantized.anew:
                     planning.warn(
                         f"{tensor.name}: is not quantized again, and was decoded as its values are changed",

@@ -134,6 +134,12 @@ class Grouping(Expr):
         )
         return (replace(self, raw=tuple(sorted(roles))) if roles else self), roles
 
+    def loses(self) -> str | None:
+        """See :meth:`.core.expr.Expr.loses`."""
+        rounded = (one.part.role for one, _ in self.others if _inexact(one.rule.codecs))
+        role = next((role for role in rounded if role not in self.raw), None)
+        return None if role is None else f"{role} is stored as a reciprocal, and rounded when that is undone"
+
     def extents(self) -> Mapping[str, tuple[Extent, ...]]:
         """The codes, where they are stored as the scheme makes them."""
         extents = self.codes.tensor.value.extents()

@@ -76,6 +76,10 @@ class Encoding(Expr):
             return 4
         return self.tensor.value.room() + (1 if self.scheme.light else 3)
 
+    def loses(self) -> str | None:
+        """See :meth:`.core.expr.Expr.loses`."""
+        return f"it is encoded as {self.scheme.name}"
+
     def read(self, start: int, stop: int, context: Context) -> Iterator[Piece]:
         """See :meth:`.core.expr.Expr.read`."""
         tensor, scheme, spec = self.tensor, self.scheme, self.tensor.spec

@@ -24,6 +24,7 @@ from ..select import Patterns
 from .choice import Choice
 from .effect import refuse_adapter, refuse_nothing
 from .encode import encode_tensor, first_nonfinite
+from .recode import recoded
 from .requantize import Given, note_again, refuse_quantized, staying
 from .share_scale import Sharing, needed_looks
 
@@ -77,12 +78,14 @@ class Quantize(QuantizeOptions, Transform):
             else (tensor, action, why)
             for number, (tensor, action, why) in enumerate(decided)
         ]
-        note_again(decided, planning)
+        anew = recoded(decided, given, consumer, planning, sharing.key, choice.is_followed)
+        rest = [one if number not in anew else (one[0], None, one[2]) for number, one in enumerate(decided)]
+        note_again(rest, planning)
         opened = planning.opened
         idle = all(action is None or isinstance(action, DType) for _, action, _ in decided)
         if idle and not (repacked and consumer is not None):
             refuse_nothing(self.scheme, [(tensor, why) for tensor, _, why in decided], planning)
-        needed = needed_looks(decided, sharing, planning)
+        needed = needed_looks(rest, sharing, planning)
         if self.keep_dtype is not None and not any(
             action is None
             and choice.may_cast(tensor)
@@ -97,6 +100,8 @@ class Quantize(QuantizeOptions, Transform):
                 came.anew = True
             if isinstance(action, DType):
                 yield cast_tensor(tensor, action, why=str(why))
+            elif number in anew:
+                yield anew[number]
             elif action is not None:
                 looks = needed.get(number, ())
                 yield encode_tensor(
