@@ -25,6 +25,7 @@ from .stages.convert import Convert
 from .stages.dequantize import Dequantize
 from .stages.lora.stage import Lora
 from .stages.nunchaku.stage import Nunchaku
+from .stages.quantize.again import Requantize
 from .stages.quantize.stage import Quantize
 from .stages.rename import Rename
 from .stages.select import Drop, Keep
@@ -43,6 +44,7 @@ __all__ = [
     "open",
     "quantize",
     "rename",
+    "requantize",
     "run",
     "write",
 ]
@@ -202,6 +204,20 @@ def lora(
         own = (one,) if isinstance(one, str | PathLike) or not isinstance(one, Iterable) else tuple(one)
         files.append((*own, *(strength, alpha)[len(own) - 1 :]))
     return Lora(tuple(files), keys, prefix)
+
+
+def requantize(
+    rounding: str = Requantize.rounding, *, seed: int = Requantize.seed, **options: Any
+) -> Requantize:
+    """Encode what stages before changed of a quantized checkpoint in the schemes that it has, for the
+    consumer that it is for; what nobody changed keeps its codes.
+
+    Args:
+        rounding: ``"nearest"``, or ``"stochastic"``.
+        seed: of the random numbers of the latter.
+        options: of those schemes, for their searches: ``optimize="mse"``.
+    """
+    return Requantize(rounding, seed, tuple(options.items()))
 
 
 def quantize(scheme: str, **options: Any) -> Quantize:

@@ -398,7 +398,8 @@ def _default_convention(request: Request, flow: Flow) -> str:
     if encoding:
         container = containers.written(str(request.dst))
         otherwise = _ENCODED if container is None or container.convention is None else container.convention
-        return next((step.consumer for step in reversed(encoding) if step.consumer is not None), otherwise)
+        named = (step.consumer_of(flow.source, flow.whose) for step in reversed(encoding))
+        return next((name for name in named if name is not None), otherwise)
     spellings = [step.consumer for step in flow.steps if step.consumer is not None]
     return spellings[-1] if spellings and spellings[-1] in catalog.conventions() else "plain"
 

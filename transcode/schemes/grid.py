@@ -46,11 +46,9 @@ class Grid:
     kept: DType
     zeroed: bool = False
 
-    @property
-    def finite(self) -> Array:
-        """The values that may be written, each once, ascending."""
-        values = self.table[np.isfinite(self.table)]
-        return np.unique(values[np.abs(values) <= self.reach])
+    def ascending(self) -> tuple[Array, Array]:
+        """The values that may be written, each once, float64; and the code of each, uint8."""
+        return _ascending(self.table.astype(np.float64), self.reach)
 
     def within(self, other: Grid) -> bool:
         """Whether no block of this one reaches over several of the other."""
@@ -70,13 +68,18 @@ def tables(old: Grid, new: Grid, shift: int) -> tuple[Array, Array]:
     return pair
 
 
+def _ascending(table: Array, reach: float) -> tuple[Array, Array]:
+    usable = np.flatnonzero(np.isfinite(table) & (np.abs(table) <= reach))
+    codes = usable[np.lexsort((np.signbit(table[usable]), table[usable]))]
+    codes = codes[np.append(True, np.diff(table[codes]) > 0)]  # of two zeros the positive one
+    return table[codes], codes.astype(np.uint8)
+
+
 @lru_cache(maxsize=64)
 def _tables(old: bytes, new: bytes, reach: float, shift: int) -> tuple[Array, Array]:
     values, there = (np.frombuffer(one, np.float32).astype(np.float64) for one in (old, new))
+    numbers, codes = _ascending(there, reach)
     usable = np.flatnonzero(np.isfinite(there) & (np.abs(there) <= reach))
-    codes = usable[np.lexsort((np.signbit(there[usable]), there[usable]))]
-    codes = codes[np.append(True, np.diff(there[codes]) > 0)]  # of two zeros the positive one
-    numbers = there[codes]
     minus = usable[(there[usable] == 0) & np.signbit(there[usable])]
     out = np.zeros((shift - LOWEST + 1, 256), np.uint8)
     states = np.full(out.shape, NOTHING, np.uint8)

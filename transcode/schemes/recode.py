@@ -31,7 +31,7 @@ from .blocks import Blocks
 from .grid import EXACT, LOWEST, Grid, tables
 from .packed import unpacked
 
-__all__ = ["Recode", "recoding"]
+__all__ = ["Recode", "lines_of", "recoding"]
 
 _NARROWEST = 8
 """Columns of a cell, at least: with fewer, looking up shifts costs more than the codes."""
@@ -118,8 +118,8 @@ class Recode(Value):
         columns, count = self.spec.columns, stop - start
         width = gcd(old.blocks.width, new.blocks.width)
         at = np.arange(-(-columns // width)) * width
-        before = _lines(old.blocks, start, stop)[:, None], at // old.blocks.width
-        lines, across = _lines(new.blocks, start, stop), at // new.blocks.width
+        before = lines_of(old.blocks, start, stop)[:, None], at // old.blocks.width
+        lines, across = lines_of(new.blocks, start, stop), at // new.blocks.width
         first = int(lines[0])
         corners = np.flatnonzero(np.diff(lines, prepend=-1)), np.flatnonzero(np.diff(across, prepend=-1))
         stored: dict[str, Array] = {}
@@ -190,7 +190,7 @@ def recoding(
         return None
     inside, in_powers = new.within(old), powers or old.scales == "power"
     if not inside:
-        even = len(set(np.diff(new.finite))) == 1
+        even = len(set(np.diff(new.ascending()[0]))) == 1
         narrow = gcd(old.blocks.width, new.blocks.width) < _NARROWEST
         if not in_powers or narrow or (even and not daring):
             return None
@@ -227,7 +227,7 @@ def _known(scheme: Base, spec: Spec) -> Grid:
     return grid
 
 
-def _lines(blocks: Blocks, start: int, stop: int) -> Array:
+def lines_of(blocks: Blocks, start: int, stop: int) -> Array:
     """The row of blocks in which each of these rows lies, counted over all matrices."""
     matrix, inside = np.divmod(np.arange(start, stop), blocks.spec.shape[-2])
     lines: Array = matrix * -(-blocks.spec.shape[-2] // blocks.height) + inside // blocks.height

@@ -105,9 +105,8 @@ class Opening(Transform):
             }
             more = (name for role, name in reading.stored.items() if role not in own)
             inputs += [name for name in more if name not in inputs]
-            known[table[codes].source] = Quantized(
-                reading.name, tuple(map(table.__getitem__, inputs)), tuple(map(table.__getitem__, marks))
-            )
+            scales, own_marks = (tuple(map(table.__getitem__, one)) for one in (inputs, marks))
+            known[table[codes].source] = Quantized(reading.name, reading.scheme, scales, own_marks)
             held |= {*inputs, *marks}
         cache = frozenset(table[name].source for name in companions.cache())
         planning.opened = QuantizedSource(tuple(one.name for one in conventions), known, cache)

@@ -26,6 +26,7 @@ __all__ = [
     "NunchakuOptions",
     "QuantizeOptions",
     "RenameOptions",
+    "RequantizeOptions",
 ]
 
 _NONFINITE = ("error", "keep")
@@ -280,6 +281,31 @@ class QuantizeOptions(Declared):
         about="``keep`` the chosen tensor as it is, ``error``, or ``pad`` it with zeros where the consumer"
         " takes"
         " that. What a consumer joins with a tensor that is kept is kept too.",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, init=False, eq=False, repr=False)
+class RequantizeOptions(Declared):
+    """Encode what was changed of a quantized checkpoint as it was, the rest keeps its codes."""
+
+    kind: ClassVar[str] = "requantize"
+    alone: ClassVar[str] = "rounding"
+
+    rounding: str = option(
+        kinds.TEXT, "How changed values are rounded to codes.", default="nearest",
+        choices=("nearest", "stochastic"), argument="ROUNDING", run="--requantize", head=True, group=HOW,
+        run_help="Encode what a LoRA changed as it was: nearest, stochastic.",
+        about="``stochastic``: to one of the two neighbours at random, the nearer the likelier, so that small"
+        " changes do not vanish.",
+    )  # fmt: skip
+    seed: int = option(
+        kinds.COUNT, "Of the random numbers.", default=1, group=HOW, run=SAME,
+        about="They depend on it, on names and on positions alone.",
+    )  # fmt: skip
+    options: tuple[tuple[str, Any], ...] = option(
+        kinds.VALUES, "Any option of the schemes that the source has.", default=(), flag="-O --option",
+        group=HOW, names="scheme options",
+        about="Of searches: what codes mean stays as it is.",
     )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from functools import reduce
 from math import lcm
 
 from ...core.context import Context, Statistic
+from ...core.dtypes import DTYPES
 from ...core.event import Event
 from ...core.expr import Expr, Piece
 from ...core.scheme import Scheme, Stats
@@ -16,7 +17,9 @@ from ...core.tensor import LazyTensor
 from ...core.value import interned
 from ...errors import DataError
 from ...numerics import NonFinite, Overflow
+from ...schemes.dither import dithered
 from ...voice import called
+from ..cast import cast_values
 from .measure import measure
 
 __all__ = ["Encoding", "Peak", "encode_tensor", "first_nonfinite"]
@@ -61,12 +64,14 @@ class Encoding(Expr):
         scheme: what encodes them.
         peaks: of the tensor, or of all that share a scale with it, which are merged.
         measured: the number under which losses are noted, or None.
+        key: of the random numbers by which codes are rounded; None for the nearest.
     """
 
     tensor: LazyTensor
     scheme: Scheme
     peaks: tuple[Peak, ...]
     measured: int | None
+    key: int | None = None
 
     def room(self) -> int:
         """That of the values, and their parts, which no scheme makes larger than bfloat16 is; where more is
@@ -87,6 +92,10 @@ class Encoding(Expr):
         rows = tensor.matrix(start, stop, context)
         try:
             pieces = scheme.encode(rows, spec, start, stats, context)
+            if self.key is not None:
+                nearest = list(pieces)
+                values = cast_values(rows, spec.dtype, DTYPES["F32"], context, tensor.name, start)
+                pieces = iter(dithered(scheme, spec, rows, values, start, stats, nearest, self.key, context))
             if self.measured is not None:
                 pieces = iter(made := list(pieces))
                 loss = measure(scheme, rows, spec, start, stats, made)
@@ -112,6 +121,7 @@ def encode_tensor(
     needs: Sequence[Peak],
     *,
     measured: int | None = None,
+    key: int | None = None,
 ) -> LazyTensor:
     """The tensor as the scheme's parts.
 
@@ -120,6 +130,7 @@ def encode_tensor(
         why: the reason, for the plan.
         needs: of which the largest is given to the scheme; its own, or those of a whole group.
         measured: decode what was encoded, and note what is lost under this number.
+        key: round at random by it, see :mod:`.schemes.dither`; to the nearest without it.
     """
     spec = tensor.spec
     said = why
@@ -130,7 +141,7 @@ def encode_tensor(
     return tensor.evolve(
         did=Event("quantize", said, scheme.name),
         parts=tuple(map(interned, scheme.parts(spec))),
-        value=Encoding(tensor, scheme, tuple(needs), measured),
+        value=Encoding(tensor, scheme, tuple(needs), measured, key),
         grain=_grain(tensor, scheme),
         scheme=scheme,
         needs=(*tensor.needs, *needs),
