@@ -252,6 +252,7 @@ KINDS: dict[str, Callable[[Path], None]] = {
     kind.__name__: kind
     for kind in (
         wan, wan_t2v, wan_wide, wan_wide_calibration, wan_full, wan_lora, wan_pickle, wan_nvfp4,
-        llm, llm_calibration, llm_fp8, llm_nvfp4, llm_mxfp4, llm_int8, llm_lora, svdquant, svdquant_fp4, flux_config, gguf,
+        llm, llm_calibration, llm_fp8, llm_nvfp4, llm_mxfp4, llm_int8, llm_lora,
+        svdquant, svdquant_fp4, flux_config, gguf,
     )
 }  # fmt: skip
