@@ -85,7 +85,7 @@ OPTIONS: Mapping[str, Names] = {
     "resume": Names("--resume", "resume=True", "resume: true"),
     "root_key": Names("--root-key {}", "root_key={}", "root_key: {}"),
     "scale_dtype": Names("--scale-dtype {}", "scale_dtype={}", "scale_dtype: {}"),
-    "rounding": Names("--requantize {}", "requantize({})", "requantize: {}"),
+    "requantize": Names("--requantize {}", "requantize({})", "requantize: {}"),
     "scheme": Names("--scheme {}", "quantize({})", "quantize: {}"),
     "to": Names("--to {}", "convert({})", "convert: {}"),
     "set_key": Names("`transcode meta set {} {}=VALUE`", "meta.set({}, {{{}: VALUE}})"),

@@ -50,7 +50,7 @@ class Requantize(RequantizeOptions, Transform):
         if self.rounding == "nearest" and self.seed != RequantizeOptions.seed:
             raise RecipeError(
                 "requantize: seed does nothing where values are rounded to the nearest code",
-                hint=f"leave it out, or pass {called('rounding', 'stochastic')}",
+                hint=f"leave it out, or pass {called('requantize', 'stochastic')}",
             )
 
     def arranged(self, steps: tuple[Transform, ...]) -> tuple[Transform, ...]:
@@ -117,7 +117,7 @@ class Requantize(RequantizeOptions, Transform):
                 continue
             refusal = misfit(tensor, action, consumer, followed=choice.is_followed(tensor))
             if refusal is None and self.rounding != "nearest" and not can_dither(action, tensor.spec):
-                refusal = f"{action.name} is not rounded at random ({called('rounding', 'nearest')})"
+                refusal = f"{action.name} is not rounded at random ({called('requantize', 'nearest')})"
             if refusal is not None:
                 raise PlanError(f"cannot become {action.name} again: {refusal}", tensor=tensor.name)
         looks = needed_looks(decided, sharing, planning)
