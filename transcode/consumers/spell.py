@@ -66,8 +66,14 @@ def spell(
         for part in tensor.parts
     )
     grain = lcm(tensor.grain, *units)
-    value = Spelling(of, changes, more, tensor.name)
+    value = Spelling(of, changes, more, tensor.name, _share(tensor, changes))
     return tensor.evolve(parts=parts, value=value, grain=grain), names
+
+
+def _share(tensor: LazyTensor, changes: Sequence[tuple[str, tuple[chain.Step, ...]]]) -> float:
+    """The memory that steps of codecs take over that of the values: what each gets, and some padding."""
+    taken = sum(2 * step.spec.nbytes for _, steps in changes for step in steps)
+    return min(1.0, taken / (tensor.spec.nbytes or 1))
 
 
 def _implied(tensor: LazyTensor, convention: Convention) -> tuple[Implied, ...]:
@@ -92,21 +98,23 @@ class Spelling(Expr):
         changes: role -> the codecs that its bytes go through, of the parts that are stored otherwise.
         more: parts that the scheme does not make.
         name: of the tensor, for errors.
+        share: bytes of the parts that are stored otherwise, over those of the values.
     """
 
     of: Expr
     changes: tuple[tuple[str, tuple[chain.Step, ...]], ...]
     more: tuple[Implied, ...]
     name: str
+    share: float = 1.0
 
     def extents(self) -> Mapping[str, tuple[Extent, ...]]:
         """What no codec changes."""
         changed = {role for role, _ in self.changes}
         return {role: one for role, one in self.of.extents().items() if role not in changed}
 
-    def room(self) -> int:
+    def room(self) -> float:
         """That of the parts, and once more for those that are stored otherwise."""
-        return self.of.room() + bool(self.changes)
+        return self.of.room() + (self.share if self.changes else 0)
 
     def read(self, start: int, stop: int, context: Context) -> Iterator[Piece]:
         """See :meth:`.core.expr.Expr.read`."""

@@ -159,9 +159,14 @@ def choose_workers(draft: Draft) -> None:
             f"{performance.threads} of {wanted.threads} workers run: the widest rows leave"
             f" {wanted.memory} bytes of memory too few for more ({called('memory')})"
         )
-    gpus = devices.choose(performance, draft.tensors).names
-    if gpus:
-        planning.note(f"schemes are computed on {', '.join(gpus)}")
+    chosen = devices.choose(performance, draft.tensors)
+    if wanted.workers is not None and chosen.performance.threads < performance.threads:
+        planning.note(
+            f"{chosen.performance.threads} of {wanted.threads} workers run: more would wait for each other,"
+            " over smaller tiles"
+        )
+    if chosen.names:
+        planning.note(f"schemes are computed on {', '.join(chosen.names)}")
 
 
 def say_idle(draft: Draft) -> None:

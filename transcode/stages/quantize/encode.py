@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import lru_cache, reduce
 from math import lcm
 
 from ...core.context import Context, Statistic
@@ -68,13 +68,13 @@ class Encoding(Expr):
     peaks: tuple[Peak, ...]
     measured: int | None
 
-    def room(self) -> int:
+    def room(self) -> float:
         """That of the values, and their parts, which no scheme makes larger than bfloat16 is; where more is
         computed than codes, float32 besides.
         """
         if self.measured is not None:
             return 4
-        return self.tensor.value.room() + (1 if self.scheme.light else 3)
+        return self.tensor.value.room() + (_parts(self.scheme, self.tensor.spec) if self.scheme.light else 3)
 
     def read(self, start: int, stop: int, context: Context) -> Iterator[Piece]:
         """See :meth:`.core.expr.Expr.read`."""
@@ -99,6 +99,23 @@ class Encoding(Expr):
                 if "scale_dtype" in scheme.options
                 else "exclude the tensor, or choose a scheme whose scales are wider",
             ) from None
+
+
+@lru_cache(maxsize=1 << 12)
+def _parts(scheme: Scheme, spec: Spec) -> float:
+    """The memory that the parts take over that of the values: scales as float32 too, on their way to what is
+    stored, codes of less than a byte as one each, and values that are rounded to float32 first.
+    """
+    if not spec.nbytes:
+        return 1
+    codes, *others = (part.spec.nbytes for part in scheme.parts(spec))
+    apart = spec.numel if codes < spec.numel else 0
+    rounded = spec.nbytes // 2 if spec.dtype.name == "F64" else 0
+    return min(1, (codes + apart + _SCALES * sum(others) + rounded) / spec.nbytes)
+
+
+_SCALES = 5
+"""Of one byte, and of the four that it is computed in."""
 
 
 def encode_tensor(
