@@ -50,6 +50,9 @@ class Encoding(Protocol):
     summary: ClassVar[str]
     """What it is, for people, in one line."""
 
+    def __hash__(self) -> int:
+        """Of its fields: what follows from it and a tensor's facts is found once for many alike."""
+
     def parts(self, spec: Spec) -> tuple[Part, ...]:
         """What is stored of a tensor of these facts; codes first."""
 

@@ -37,8 +37,8 @@ class Devices:
 
     Attributes:
         names: of the GPUs.
-        performance: as the user wanted it, with the number of workers that suits the work: no more than can be
-            of use, and where none was named no more than GPUs need.
+        performance: as the user wanted it, with the number of workers that suits the work: no more than can
+            be of use, and where none was named no more than GPUs need.
     """
 
     names: tuple[str, ...]
