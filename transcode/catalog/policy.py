@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from ..core.event import Reason
 from ..core.patterns import Pattern, glob_regex
@@ -15,8 +15,8 @@ __all__ = ["Block", "Fused", "Policy"]
 
 _NUMBER = "{i}"
 
-_INDEX = re.compile(r"(?<![^.])\d{2,9}(?![^.])")
-"""A model of 60 blocks of 256 experts has 50,000 names of 20 kinds: what is decided of one holds for all."""
+_LONGEST = 9
+"""Digits of an index."""
 
 _MOST_DECIDED = 1 << 16
 
@@ -39,9 +39,17 @@ def _check(glob: str) -> None:
         Pattern(glob)
 
 
-def _any_index(match: re.Match[str]) -> str:
-    """One index for all of its length: ``\\d+\\d+\\d+`` fits none of two digits."""
-    return "9" * len(match[0])
+@lru_cache(maxsize=64)  # several questions are asked of a name before the next
+def _any_index(name: str) -> str:
+    """A name with one index for all of its length, from two digits on: ``\\d+\\d+\\d+`` fits none of two.
+
+    A model of 60 blocks of 256 experts has 50,000 names of 20 kinds: what is decided of one holds for all.
+    """
+    parts = name.split(".")
+    for at, part in enumerate(parts):
+        if part.isdecimal() and 1 < len(part) <= _LONGEST:
+            parts[at] = "9" * len(part)
+    return ".".join(parts)
 
 
 @dataclass(frozen=True)
@@ -186,7 +194,7 @@ class Policy:
             shape: its shape, where known; checked against ``dims``.
             convention: the one that is written; some quantize more than others.
         """
-        key = (_INDEX.sub(_any_index, name) if self._counts_alike else name, shape, convention)
+        key = (_any_index(name) if self._counts_alike else name, shape, convention)
         known = self._decided.get(key)
         if known is None:
             if len(self._decided) >= _MOST_DECIDED:
@@ -242,5 +250,22 @@ class Policy:
 
     def is_followed(self, name: str) -> bool:
         """Whether a consumer that joins fused groups puts another tensor behind this one."""
-        group = next((fused for fused in self.fused if fused.key(name) is not None), None)
-        return group is not None and not group.is_last(name)
+        if not self.fused:
+            return False
+        key = _any_index(name) if self._joins_alike else name
+        known = self._followed.get(key)
+        if known is None:
+            if len(self._followed) >= _MOST_DECIDED:
+                self._followed.clear()
+            group = next((fused for fused in self.fused if fused.key(name) is not None), None)
+            known = self._followed[key] = group is not None and not group.is_last(name)
+        return known
+
+    @cached_property
+    def _followed(self) -> dict[str, bool]:
+        return {}
+
+    @cached_property
+    def _joins_alike(self) -> bool:
+        """Whether no member of a group tells indexes of two digits and more from each other."""
+        return not any(_tells_indexes(member) for fused in self.fused for member in fused.members)

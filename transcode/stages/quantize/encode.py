@@ -11,7 +11,7 @@ from ...core.context import Context, Statistic
 from ...core.event import Event
 from ...core.expr import Expr, Piece
 from ...core.scheme import Scheme, Stats
-from ...core.spec import Spec
+from ...core.spec import Part, Spec
 from ...core.tensor import LazyTensor
 from ...core.value import interned
 from ...errors import DataError
@@ -134,21 +134,28 @@ def encode_tensor(
         needs: of which the largest is given to the scheme; its own, or those of a whole group.
         measured: decode what was encoded, and note what is lost under this number.
     """
-    spec = tensor.spec
-    said = why
-    if len(spec.shape) > 2:
-        shared = any(not part.spec.shape for part in scheme.parts(spec))
-        said += f"; {len(spec.shape)}-D: a stack of {spec.rows // spec.shape[-2]} matrices, "
-        said += "all with one scale of the tensor" if shared else "each for itself"
+    did, parts, grain = _facts(scheme, tensor.spec, why)
     return tensor.evolve(
-        did=Event("quantize", said, scheme.name),
-        parts=tuple(map(interned, scheme.parts(spec))),
+        did=did,
+        parts=parts,
         value=Encoding(tensor, scheme, tuple(needs), measured),
-        grain=_grain(tensor, scheme),
+        grain=lcm(tensor.grain, grain),
         scheme=scheme,
         needs=(*tensor.needs, *needs),
         measured=measured,
     )
+
+
+@lru_cache(maxsize=1 << 12)
+def _facts(scheme: Scheme, spec: Spec, why: str) -> tuple[Event, tuple[Part, ...], int]:
+    """What is said of tensors that are encoded alike, their parts, and the rows that are encoded together."""
+    parts = tuple(map(interned, scheme.parts(spec)))
+    said = why
+    if len(spec.shape) > 2:
+        shared = any(not part.spec.shape for part in parts)
+        said += f"; {len(spec.shape)}-D: a stack of {spec.rows // spec.shape[-2]} matrices, "
+        said += "all with one scale of the tensor" if shared else "each for itself"
+    return interned(Event("quantize", said, scheme.name)), parts, scheme.grain(spec)
 
 
 def first_nonfinite(tensor: LazyTensor, scheme: Scheme) -> str | None:
