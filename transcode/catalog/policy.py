@@ -5,51 +5,24 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 from ..core.event import Reason
 from ..core.patterns import Pattern, glob_regex
 from ..errors import RecipeError
+from .indexes import any_index, tells_indexes
 
 __all__ = ["Block", "Fused", "Policy"]
 
 _NUMBER = "{i}"
 
-_LONGEST = 9
-"""Digits of an index."""
-
 _MOST_DECIDED = 1 << 16
-
-_BLIND = re.compile(
-    r"""\(\?<!\[\^\.\]\) | \\d\+ | \\\. | \.[*+] | \(\?[!:=] | \)\? | \[[a-z]+\] | [A-Za-z_]\\d""", re.VERBOSE
-)
-"""What an expression may have that fits any index, or none."""
-
-
-def _tells_indexes(pattern: str) -> bool:
-    """Whether a pattern might fit a name with one index of two digits, and not with another."""
-    if pattern.startswith("re:"):
-        return re.search(r"\d\d|[\\\[{?.]|\b\d", _BLIND.sub(" ", pattern.removeprefix("re:"))) is not None
-    return re.search(r"\d\d|[?\[]|\d\*|\*\d", pattern) is not None
 
 
 def _check(glob: str) -> None:
     """Refuse a glob that makes no expression: only one with a bracket can."""
     if "[" in glob:
         Pattern(glob)
-
-
-@lru_cache(maxsize=64)  # several questions are asked of a name before the next
-def _any_index(name: str) -> str:
-    """A name with one index for all of its length, from two digits on: ``\\d+\\d+\\d+`` fits none of two.
-
-    A model of 60 blocks of 256 experts has 50,000 names of 20 kinds: what is decided of one holds for all.
-    """
-    parts = name.split(".")
-    for at, part in enumerate(parts):
-        if part.isdecimal() and 1 < len(part) <= _LONGEST:
-            parts[at] = "9" * len(part)
-    return ".".join(parts)
 
 
 @dataclass(frozen=True)
@@ -194,7 +167,7 @@ class Policy:
             shape: its shape, where known; checked against ``dims``.
             convention: the one that is written; some quantize more than others.
         """
-        key = (_any_index(name) if self._counts_alike else name, shape, convention)
+        key = (any_index(name) if self._counts_alike else name, shape, convention)
         known = self._decided.get(key)
         if known is None:
             if len(self._decided) >= _MOST_DECIDED:
@@ -213,7 +186,7 @@ class Policy:
         groups = (*several, *self.never.values(), *self.extras.values())
         texts = [pattern.text for group in groups for pattern in group]
         texts += (block.path.replace(_NUMBER, "*") for block in self.blocks)
-        return not any(map(_tells_indexes, texts))
+        return not any(map(tells_indexes, texts))
 
     def _decide(
         self, name: str, shape: tuple[int, ...] | None, convention: str | None
@@ -252,7 +225,7 @@ class Policy:
         """Whether a consumer that joins fused groups puts another tensor behind this one."""
         if not self.fused:
             return False
-        key = _any_index(name) if self._joins_alike else name
+        key = any_index(name) if self._joins_alike else name
         known = self._followed.get(key)
         if known is None:
             if len(self._followed) >= _MOST_DECIDED:
@@ -268,4 +241,4 @@ class Policy:
     @cached_property
     def _joins_alike(self) -> bool:
         """Whether no member of a group tells indexes of two digits and more from each other."""
-        return not any(_tells_indexes(member) for fused in self.fused for member in fused.members)
+        return not any(tells_indexes(member) for fused in self.fused for member in fused.members)
