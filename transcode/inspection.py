@@ -161,7 +161,11 @@ def inspect(
         source.notes,
         tensors,
         len(source.tensors),
-        tuple(one for one in inspected.tensors if any(part.name in tensors for part in one.parts.values())),
+        inspected.tensors
+        if len(tensors) == len(source.tensors)
+        else tuple(
+            one for one in inspected.tensors if any(part.name in tensors for part in one.parts.values())
+        ),
         inspected.kinds,
         inspected.quantized,
         inspected.made,

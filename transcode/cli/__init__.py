@@ -96,7 +96,7 @@ def cli(context: click.Context) -> None:
 def main(args: list[str] | None = None) -> Any:
     """Run the command line and exit: 0 done, 1 the answer is no, 2 could not do it, 130 interrupted."""
     debug = "--debug" in (sys.argv[1:] if args is None else args)
-    gc.set_threshold(50_000)  # what starts up makes much and drops nothing: looking for cycles is in vain
+    gc.set_threshold(1_000_000)  # plans make much and drop nothing: looking for cycles is in vain
     streams.open_closed()
     interrupt.listen()
     notice.on_trouble(lambda text: _say(f"warning: {text}"))

@@ -8,10 +8,10 @@ from functools import cached_property
 from math import prod
 
 from ..catalog import GROUP_INDEX, SHAPE, ZERO_POINT, Convention, PartRule, SchemeRule
-from ..catalog.template import Template
+from ..catalog.template import StoredNames, Template
 from ..codecs import chain
 from ..core.dtypes import CODED, DTYPES, DType
-from ..core.scheme import ROTATIONS, Hints, Scheme
+from ..core.scheme import ROTATIONS, Hints, Scheme, parts_of
 from ..core.spec import Part, Spec
 from ..errors import PlanError
 from .declared import Declared
@@ -56,7 +56,7 @@ class Reading:
     @cached_property
     def meaning(self) -> Hashable:
         """Equal for two readings that decode to the same values."""
-        roles = {part.role for part in self.scheme.parts(self.spec)}
+        roles = {part.role for part in parts_of(self.scheme, self.spec)}
         return (
             self.codes,
             self.scheme.meaning(self.spec),
@@ -64,23 +64,12 @@ class Reading:
         )
 
 
-class Names:
-    """The stored names of a file, looked up by the templates that may have made them."""
+class Names(StoredNames):
+    """The stored names of a file with the facts of its tensors."""
 
     def __init__(self, specs: Mapping[str, Spec]) -> None:
+        super().__init__(specs)
         self.specs = specs
-        self._by_template: dict[str, list[str]] = {}
-
-    def unspell(self, template: Template) -> list[str]:
-        """Names of the tensors that have a part of that spelling."""
-        if template.text not in self._by_template:
-            after = template.after
-            self._by_template[template.text] = [
-                name
-                for stored in self.specs
-                if stored.endswith(after) and (name := template.unspell(stored)) is not None
-            ]
-        return self._by_template[template.text]
 
     @cached_property
     def any_codes(self) -> bool:
@@ -179,7 +168,7 @@ def readings(names: Names, convention: Convention, declared: Declared) -> dict[s
         if key not in known_fits:
             known_fits[key] = _fits(specs, name, rule, parts, declared)
         for scheme, spec, powers in known_fits[key]:
-            made = {part.role for part in scheme.parts(spec)}
+            made = {part.role for part in parts_of(scheme, spec)}
             implied = tuple(role for role in rule.implies if role in stored and role not in made)
             fitting.append(Reading(name, stored, parts, scheme, spec, powers, implied))
     for reading in sorted(fitting, key=lambda one: one.powers):  # by a scheme of its own, where there is one

@@ -11,6 +11,7 @@ from .. import catalog
 from ..catalog.contents import contents
 from ..catalog.foreign import foreign
 from ..catalog.lora import LoraNames, lora_names
+from ..catalog.template import StoredNames
 from ..containers.checkpoint import Source
 from ..containers.stored import Stored
 from ..core import small_json
@@ -250,8 +251,9 @@ def _quantized(source: Source) -> tuple[tuple[Logical, ...], Quantized | None]:
     fitting: list[str] = []
     most = (0, 0, 0)
     if any_codes:
+        names = StoredNames(table)
         for one in conventions:
-            groups = one.group(table, dtypes)
+            groups = one.group(names, dtypes)
             coded = sum("codes" in parts for parts in groups.values())
             score = (coded, one.name in claimed, sum(map(len, groups.values())))
             if coded and score[0] == most[0]:

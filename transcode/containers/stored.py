@@ -54,7 +54,7 @@ class Stored(Expr):
         """It is read by its place alone."""
         return replace(self, spec=Spec(self.spec.dtype, (self.spec.numel,)))
 
-    def room(self) -> int:
+    def room(self) -> float:
         """What is mapped, or read."""
         return 1
 

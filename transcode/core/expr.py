@@ -83,7 +83,7 @@ class Expr(Value, ABC):
         """The same elements of a plain tensor in the same order, each a row; None if rows must be whole."""
         return None
 
-    def room(self) -> int:
+    def room(self) -> float:
         """The memory that reading a tile takes, pages of a map among it, over the bytes of the tile's values.
 
         Four covers every transform there is: values, and float32 on the way from one stage to the next.

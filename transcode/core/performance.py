@@ -117,7 +117,7 @@ class Performance(Declared):
             return max(len(os.sched_getaffinity(0)), 1)
         return os.cpu_count() or 1
 
-    def tile_bytes(self, room: int = 4) -> int:
+    def tile_bytes(self, room: float = 4) -> int:
         """Source bytes that a worker deals with at a time.
 
         Args:
@@ -125,4 +125,4 @@ class Performance(Declared):
         """
         if self.tile is not None:
             return self.tile
-        return min(max(self.memory // (room * self.threads), MIN_TILE), _MAX_TILE)
+        return min(max(int(self.memory / (room * self.threads)), MIN_TILE), _MAX_TILE)

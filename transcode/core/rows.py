@@ -66,7 +66,7 @@ class Rows(Expr):
             runs.append(Run(flat, begin * columns, count * columns))
         return Rows(Spec(self.spec.dtype, (self.spec.numel,)), tuple(runs))
 
-    def room(self) -> int:
+    def room(self) -> float:
         """That of the tensors, and the copy where a tile has rows of several."""
         return 1 + max((run.tensor.value.room() for run in self.runs), default=0)
 

@@ -16,12 +16,12 @@ from .. import catalog
 from ..catalog.limits import holds
 from ..consumers import record, side_files
 from ..consumers.markers import with_markers
-from ..consumers.spell import spell
+from ..consumers.spell import Speller
 from ..consumers.stored import stored_quantized
 from ..containers import table as containers
 from ..core.flow import Flow
 from ..core.losses import losses
-from ..core.output import PlannedFile, SideFile, Stored, Unit
+from ..core.output import PlannedFile, SideFile, Unit
 from ..core.paths import real
 from ..core.planning import Planning
 from ..core.tensor import LazyTensor
@@ -163,9 +163,14 @@ def choose_workers(draft: Draft) -> None:
             f"{performance.threads} of {wanted.threads} workers run: the widest rows leave"
             f" {wanted.memory} bytes of memory too few for more ({called('memory')})"
         )
-    gpus = devices.choose(performance, draft.tensors).names
-    if gpus:
-        planning.note(f"schemes are computed on {', '.join(gpus)}")
+    chosen = devices.choose(performance, draft.tensors)
+    if wanted.workers is not None and chosen.performance.threads < performance.threads:
+        planning.note(
+            f"{chosen.performance.threads} of {wanted.threads} workers run: more would wait for each other,"
+            " over smaller tiles"
+        )
+    if chosen.names:
+        planning.note(f"schemes are computed on {', '.join(chosen.names)}")
 
 
 def say_idle(draft: Draft) -> None:
@@ -182,11 +187,10 @@ def say_idle(draft: Draft) -> None:
 def spell_parts(draft: Draft) -> None:
     """Names, dtypes and layouts of stored parts, as the convention has them."""
     block_of = _numbering(draft.tensors)
+    spell = Speller(draft.convention, draft.planning)
     for number, tensor in enumerate(draft.tensors):
-        spelled, names = spell(tensor, draft.convention, draft.planning)
-        parts = tuple(Stored(names[part.role], part.role, part.spec) for part in spelled.parts)
-        draft.units.append(Unit(number, parts, block_of(tensor)))
-        draft.tensors[number] = spelled
+        draft.tensors[number], stored = spell(tensor)
+        draft.units.append(Unit(number, stored, block_of(tensor)))
 
 
 def refuse_losses(draft: Draft) -> None:
@@ -365,7 +369,7 @@ STEPS: tuple[Callable[[Draft], None], ...] = (
 def _held(tensors: Sequence[LazyTensor]) -> list[tuple[str, dict[str, Any]]]:
     """The schemes of tensors with the options that tell how codes are read."""
     schemes: dict[tuple[str, str], dict[str, Any]] = {}
-    for scheme in (tensor.scheme for tensor in tensors):
+    for scheme in dict.fromkeys(tensor.scheme for tensor in tensors):
         if scheme is not None and scheme.name in SCHEMES:
             options = {key: getattr(scheme, key) for key in describe(scheme.name)[1] if key in _READ_BY}
             unit = options.pop("granularity", None)

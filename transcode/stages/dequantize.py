@@ -26,7 +26,7 @@ from ..core.event import Event
 from ..core.expr import Expr, Piece
 from ..core.flow import Transform
 from ..core.planning import Planning
-from ..core.scheme import Scheme
+from ..core.scheme import Scheme, parts_of
 from ..core.scratch import Scratch
 from ..core.spec import Part, Spec
 from ..core.tensor import LazyTensor, plain
@@ -285,7 +285,7 @@ def stored_parts(reading: Reading, table: Mapping[str, LazyTensor]) -> dict[str,
     """The parts of a tensor as they are stored, by role, in the order of the scheme."""
     return {
         part.role: StoredPart(table[reading.stored[part.role]], reading.rules[part.role], part)
-        for part in reading.scheme.parts(reading.spec)
+        for part in parts_of(reading.scheme, reading.spec)
     }
 
 

@@ -18,6 +18,7 @@ from ..consumers.stored import stored_quantized
 from ..core.event import Event
 from ..core.flow import Transform
 from ..core.planning import Planning
+from ..core.scheme import parts_of
 from ..core.tensor import LazyTensor
 from ..voice import called
 from .options import DequantizeOptions
@@ -99,7 +100,7 @@ class Opening(Transform):
         held: set[str] = set()
         for codes, reading in readings.items():
             inputs, marks = companions.of(reading)
-            own = {part.role for part in reading.scheme.parts(reading.spec)} | {
+            own = {part.role for part in parts_of(reading.scheme, reading.spec)} | {
                 catalog.SHAPE,
                 *reading.implied,
             }

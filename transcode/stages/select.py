@@ -24,6 +24,8 @@ class Patterns:
 
     def first(self, name: str) -> str | None:
         """The text of the first pattern that matches. All that match count as used."""
+        if not self._patterns:
+            return None
         found = [str(pattern) for pattern in self._patterns if pattern.matches(name)]
         self._used.update(found)
         return found[0] if found else None

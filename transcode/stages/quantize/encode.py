@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import lru_cache, reduce
 from math import lcm
 
 from ...core.context import Context, Statistic
@@ -12,7 +12,7 @@ from ...core.dtypes import DTYPES
 from ...core.event import Event
 from ...core.expr import Expr, Piece
 from ...core.scheme import Scheme, Stats
-from ...core.spec import Spec
+from ...core.spec import Part, Spec
 from ...core.tensor import LazyTensor
 from ...core.value import interned
 from ...errors import DataError
@@ -73,13 +73,14 @@ class Encoding(Expr):
     measured: int | None
     key: int | None = None
 
-    def room(self) -> int:
+    def room(self) -> float:
         """That of the values, and their parts, which no scheme makes larger than bfloat16 is; where more is
         computed than codes, float32 besides.
         """
         if self.measured is not None:
             return 4
-        return self.tensor.value.room() + (1 if self.scheme.light else 3)
+        light = self.scheme.light and self.key is None
+        return self.tensor.value.room() + (_parts(self.scheme, self.tensor.spec) if light else 3)
 
     def loses(self) -> str | None:
         """See :meth:`.core.expr.Expr.loses`."""
@@ -114,6 +115,23 @@ class Encoding(Expr):
             ) from None
 
 
+@lru_cache(maxsize=1 << 12)
+def _parts(scheme: Scheme, spec: Spec) -> float:
+    """The memory that the parts take over that of the values: scales as float32 too, on their way to what is
+    stored, codes of less than a byte as one each, and values that are rounded to float32 first.
+    """
+    if not spec.nbytes:
+        return 1
+    codes, *others = (part.spec.nbytes for part in scheme.parts(spec))
+    apart = spec.numel if codes < spec.numel else 0
+    rounded = spec.nbytes // 2 if spec.dtype.name == "F64" else 0
+    return min(1, (codes + apart + _SCALES * sum(others) + rounded) / spec.nbytes)
+
+
+_SCALES = 5
+"""Of one byte, and of the four that it is computed in."""
+
+
 def encode_tensor(
     tensor: LazyTensor,
     scheme: Scheme,
@@ -132,21 +150,28 @@ def encode_tensor(
         measured: decode what was encoded, and note what is lost under this number.
         key: round at random by it, see :mod:`.schemes.dither`; to the nearest without it.
     """
-    spec = tensor.spec
-    said = why
-    if len(spec.shape) > 2:
-        shared = any(not part.spec.shape for part in scheme.parts(spec))
-        said += f"; {len(spec.shape)}-D: a stack of {spec.rows // spec.shape[-2]} matrices, "
-        said += "all with one scale of the tensor" if shared else "each for itself"
+    did, parts, grain = _facts(scheme, tensor.spec, why)
     return tensor.evolve(
-        did=Event("quantize", said, scheme.name),
-        parts=tuple(map(interned, scheme.parts(spec))),
+        did=did,
+        parts=parts,
         value=Encoding(tensor, scheme, tuple(needs), measured, key),
-        grain=_grain(tensor, scheme),
+        grain=lcm(tensor.grain, grain),
         scheme=scheme,
         needs=(*tensor.needs, *needs),
         measured=measured,
     )
+
+
+@lru_cache(maxsize=1 << 12)
+def _facts(scheme: Scheme, spec: Spec, why: str) -> tuple[Event, tuple[Part, ...], int]:
+    """What is said of tensors that are encoded alike, their parts, and the rows that are encoded together."""
+    parts = tuple(map(interned, scheme.parts(spec)))
+    said = why
+    if len(spec.shape) > 2:
+        shared = any(not part.spec.shape for part in parts)
+        said += f"; {len(spec.shape)}-D: a stack of {spec.rows // spec.shape[-2]} matrices, "
+        said += "all with one scale of the tensor" if shared else "each for itself"
+    return interned(Event("quantize", said, scheme.name)), parts, scheme.grain(spec)
 
 
 def first_nonfinite(tensor: LazyTensor, scheme: Scheme) -> str | None:

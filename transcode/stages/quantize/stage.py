@@ -132,6 +132,7 @@ class Quantize(QuantizeOptions, Transform):
         won: set[str | None] = set()
         decided: list[Decision] = []
         taken = []
+        fitting_kinds: set[object] = set()
         for number, tensor in enumerate(tensors):
             take, why = choice(tensor)
             action: Action = None
@@ -144,7 +145,14 @@ class Quantize(QuantizeOptions, Transform):
                     why = Reason("override", f"override {rule}", rule)
             # Not isinstance(action, Scheme): for a protocol that looks at all members, every time.
             if action is not None and not isinstance(action, DType):
-                fitting = self._fitting(tensor, action, why, choice.is_followed(tensor), consumer, planning)
+                followed = choice.is_followed(tensor)
+                kind = action, tensor.spec, followed, catalog.experts_of(tensor.name) is not None
+                if kind in fitting_kinds:  # all on which it depends: of many tensors most are alike
+                    decided.append((tensor, action, why))
+                    continue
+                fitting = self._fitting(tensor, action, why, followed, consumer, planning)
+                if fitting == (tensor, action, why):
+                    fitting_kinds.add(kind)
                 if isinstance(fitting, str):
                     spared[number] = fitting
                     fitting = (
