@@ -207,7 +207,8 @@ def adapters(source: Source) -> tuple[list[str], bool]:
             kinds[role[0]] += role[0] != ""
             if role == ("LoRA", "down") and tensor.spec.shape:
                 ranks[tensor.spec.shape[0]] += 1
-        said = [kind for kind, times in kinds.most_common() if times] or ["adapter"]
+        named = [kind for kind, times in kinds.most_common() if times]
+        said = [kind if kind == "LoRA" else f"{kind} adapter" for kind in named] or ["adapter"]
         if ranks:
             sizes = sorted(ranks)
             shown = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"

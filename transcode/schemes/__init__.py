@@ -174,7 +174,9 @@ def unknown(name: str, takers: Callable[[str], Iterable[str]] | None = None) -> 
         near = " or ".join(told(scheme) + one.options for scheme in one.schemes)
         hint = "; ".join(filter(None, (one.do, f"{'here: ' if one.do else 'say '}{near}" if near else "")))
     else:
-        hint = f"choose from {', '.join(SCHEMES)}{guess(name, (*SCHEMES, *CALIBRATED))}"
+        same = next((known for known in SCHEMES if known == name.lower().replace("-", "_")), None)
+        listed = f"choose from {', '.join(SCHEMES)}{guess(name, (*SCHEMES, *CALIBRATED))}"
+        hint = listed if same is None else f"did you mean {same}?"
     return RecipeError(what, hint=hint)
 
 
