@@ -44,7 +44,7 @@ def mx(
     largest, emax = np.float32(kind.max), np.uint32(kind.emax)
     if search and not micro.mx_search(
         values, number, largest, emax, kind.normal_bits, kind.mantissa_shift,
-        *micro.work(scratch), scales,
+        *micro.search_work(scratch), scales,
     ):  # fmt: skip
         return False
     return bool(

@@ -91,6 +91,29 @@ def misfit(values: Any, start: Any, stop: Any, inverse: Any) -> Any:
 
 
 @lane
+def try_scales(
+    peak: Any, first: Any, divisors: Any, stored: Any, tried: Any, inverses: Any, squares: Any
+) -> Any:
+    """Write the scales ``peak / divisor`` as they will be stored, the first of them as given, their
+    reciprocals, and their squares over that of the first.
+    """
+    if stored == 1:  # one loop for each dtype: with a choice inside they are not vectorised
+        for k in range(divisors.shape[0]):
+            tried[k] = store(peak / divisors[k], 1)
+    elif stored == 2:
+        for k in range(divisors.shape[0]):
+            tried[k] = store(peak / divisors[k], 2)
+    else:
+        for k in range(divisors.shape[0]):
+            tried[k] = store(peak / divisors[k], 0)
+    tried[0] = first
+    unit = _ONE / first
+    for k in range(divisors.shape[0]):
+        inverses[k] = _ONE / tried[k]
+        squares[k] = (tried[k] * unit) * (tried[k] * unit)
+
+
+@lane
 def fold(values: Any, start: Any, stop: Any, sizes: Any, limits: Any) -> Any:
     """Write the magnitudes of a group, and the largest code of each value's sign.
 
@@ -173,12 +196,7 @@ def nibbles(values: Any, size: int, stored: int, divisors: Any, work: Any, codes
         scale = first
         if peak >= _SEARCHED and divisors.shape[0] > _AT_ONCE:
             unit = _ONE / first
-            for k in range(divisors.shape[0]):
-                other = first if k == 0 else store(peak / divisors[k], stored)
-                share = other * unit
-                tried[k] = other
-                inverses[k] = _ONE / other
-                weights[k] = share * share
+            try_scales(peak, first, divisors, stored, tried, inverses, weights)
             fold(values, start, stop, sizes, limits)
             errors = misfits32(sizes, limits, size, inverses, 0) * numbers32(weights, 0)
             bound = real(least(errors)) * _MARGIN + _NOISE

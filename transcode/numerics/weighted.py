@@ -27,13 +27,12 @@ from .lanes import (
     larger,
     shr,
     size_of,
-    store,
     to_step,
     widen,
 )
 from .micro import nv_floored, nv_scale, nv_value, reciprocal, scale_byte
 from .minifloat import FORMATS
-from .nibbles import SEARCHED, fold
+from .nibbles import SEARCHED, fold, try_scales
 from .vectors import (
     first_bit,
     first_lane,
@@ -272,12 +271,7 @@ def nibbles_weighted(
         if peak < _SEARCHED:
             continue
         unit = _ONE / first
-        for k in range(count):
-            other = first if k == 0 else store(peak / divisors[k], stored)
-            share = other * unit
-            tried[k] = other
-            inverses[k] = _ONE / other
-            squares[k] = share * share
+        try_scales(peak, first, divisors, stored, tried, inverses, squares)
         fold(values, start, start + size, sizes, limits)
         best = _U(0xFFFFFFFF)
         for at in range(0, count, _AT_ONCE):
