@@ -95,6 +95,10 @@ class Scheme(Encoding, Protocol):
         """
 
     @property
+    def weighs(self) -> bool:
+        """Whether :meth:`encode` takes weights of columns: where it keeps what loses least."""
+
+    @property
     def without_search(self) -> Self | None:
         """The same with the plain scale of each block; None where nothing is searched."""
 
@@ -136,9 +140,13 @@ class Scheme(Encoding, Protocol):
         """Statistics of two sets of rows as those of both: exact, in any order."""
 
     def encode(
-        self, rows: Array, spec: Spec, start: int, stats: Stats | None, scratch: Scratch
-    ) -> Iterator[Piece]:
+        self, rows: Array, spec: Spec, start: int, stats: Stats | None, scratch: Scratch,
+        weights: Array | None = None,
+    ) -> Iterator[Piece]:  # fmt: skip
         """Encode rows ``[r, K]`` (carrier dtype of ``spec``) that start at row ``start`` of the tensor.
+
+        ``weights`` are what the squared error of each column counts, float32 ``[K]``, finite and not
+        negative, where the scheme :attr:`weighs`; all alike without. Only their ratios matter.
 
         Yields one piece for each part that these rows touch; a part that belongs to the whole tensor comes
         with row 0. Raises ``NonFinite``.

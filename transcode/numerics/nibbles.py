@@ -27,7 +27,7 @@ from .lanes import (
 )
 from .vectors import columns32, first_bit, least, numbers32, pack4, peak16, total, values16, within
 
-__all__ = ["HIGH", "LOW", "SEARCHED", "nibbles", "work"]
+__all__ = ["HIGH", "LOW", "SEARCHED", "nibble_codes", "nibbles", "work"]
 
 LOW, HIGH = -8.0, 7.0
 """The codes."""
@@ -120,6 +120,21 @@ def misfits32(sizes: Any, limits: Any, count: Any, inverses: Any, at: Any) -> An
     return sums
 
 
+@lane
+def code_group(values: Any, start: Any, stop: Any, scale: Any, quick: Any, codes: Any) -> Any:
+    """Write the codes of a group, two in a byte."""
+    inverse = _ONE / scale
+    for j in range(start, stop, 32):
+        even, odd = columns32(values, j)
+        if quick:
+            low, high = quotient(even, scale, inverse), quotient(odd, scale, inverse)
+        else:
+            low, high = even / scale, odd / scale
+        low = at_most(at_least(low, _LOW), _HIGH) + INTEGER
+        high = at_most(at_least(high, _LOW), _HIGH) + INTEGER
+        pack4(codes, j // 2, bits(low), bits(high))
+
+
 @kernel
 def nibbles(values: Any, size: int, stored: int, divisors: Any, work: Any, codes: Any, scales: Any) -> bool:
     """``code = clamp(rne(x / scale), -8, 7)``, two in a byte, the first in the low nibble.
@@ -198,15 +213,19 @@ def nibbles(values: Any, size: int, stored: int, divisors: Any, work: Any, codes
                     least_error = error if better else least_error
                     scale = other if better else scale  # no branch: which is better cannot be predicted
         scales[number] = scale
-        inverse = _ONE / scale
-        quick = gentle(scale, stored)
-        for j in range(start, stop, 32):
-            even, odd = columns32(values, j)
-            if quick:
-                low, high = quotient(even, scale, inverse), quotient(odd, scale, inverse)
-            else:
-                low, high = even / scale, odd / scale
-            low = at_most(at_least(low, _LOW), _HIGH) + INTEGER
-            high = at_most(at_least(high, _LOW), _HIGH) + INTEGER
-            pack4(codes, j // 2, bits(low), bits(high))
+        code_group(values, start, stop, scale, gentle(scale, stored), codes)
     return True
+
+
+@kernel
+def nibble_codes(values: Any, size: int, stored: int, codes: Any, scales: Any) -> None:
+    """The codes of :func:`nibbles` under scales that are there already.
+
+    Args:
+        values, size, stored, codes: see :func:`nibbles`; all values are finite.
+        scales: float32 ``[n]``, values of the stored dtype, of either sign.
+    """
+    for number in range(scales.shape[0]):
+        scale = scales[number]
+        quick = gentle(abs(scale), stored)
+        code_group(values, number * size, (number + 1) * size, scale, quick, codes)

@@ -95,6 +95,11 @@ class Base:
         return self.without_search is None
 
     @property
+    def weighs(self) -> bool:
+        """No."""
+        return False
+
+    @property
     def without_search(self) -> Self | None:
         """With ``optimize="none"``, where that is an option and another value is chosen."""
         if getattr(self, "optimize", "none") == "none":

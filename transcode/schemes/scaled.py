@@ -112,8 +112,9 @@ class Scaled(Base):
             pass
 
     def encode(
-        self, rows: Array, spec: Spec, start: int, stats: float | None, scratch: Scratch
-    ) -> Iterator[Piece]:
+        self, rows: Array, spec: Spec, start: int, stats: float | None, scratch: Scratch,
+        weights: Array | None = None,
+    ) -> Iterator[Piece]:  # fmt: skip
         """See :meth:`.core.scheme.Scheme.encode`; ``stats`` is the largest magnitude of the tensor."""
         from ..numerics.lanes import STORED
         from ..numerics.rows import as_bits

@@ -104,7 +104,10 @@ class _Grouped(Base):
         for _ in self.encode(rows, spec, 0, stats, Scratch()):
             pass
 
-    def encode(self, rows: Array, spec: Spec, start: int, stats: Any, scratch: Scratch) -> Iterator[Piece]:
+    def encode(
+        self, rows: Array, spec: Spec, start: int, stats: Any, scratch: Scratch,
+        weights: Array | None = None,
+    ) -> Iterator[Piece]:  # fmt: skip
         """See :meth:`.core.scheme.Scheme.encode`."""
         from ..numerics.rows import as_bits
 
