@@ -104,6 +104,13 @@ class Encoded(Blocks):
     """
 
     @property
+    def weighs(self) -> bool:
+        """Where ggml's own quantizer heeds an importance matrix."""
+        from ..numerics.ggml.table import SPREAD
+
+        return self.stored in SPREAD
+
+    @property
     def light(self) -> bool:
         """No: most types fit scales to their blocks, and all compute in float32."""
         return False
@@ -133,7 +140,7 @@ class Encoded(Blocks):
             values.setflags(write=False)
         elements, size = self.dtype.elements, self.dtype.bits // 8
         blocks = scratch.take((values.size // elements, size), np.uint8)
-        bad = encode(self.stored, values, blocks, scratch)
+        bad = encode(self.stored, values, blocks, scratch, weights if self.weighs else None)
         if bad >= 0:
             row, column = divmod(bad * elements, rows.shape[1])
             exact = as_float64(rows[row : row + 1], spec.dtype)[0, column : column + elements]
