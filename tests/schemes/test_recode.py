@@ -18,6 +18,7 @@ KINDS = [
     ("nvfp4", {}), ("int4", {"group_size": 32}), ("int4", {"group_size": 128}),
     ("int4", {"group_size": 64, "symmetric": False}), ("int8", {}), ("int8", {"granularity": "tensor"}),
     ("int8", {"granularity": "group", "group_size": 32}), ("int8", {"symmetric": False}), ("fp8", {}),
+    ("int8", {"granularity": "group", "group_size": 32, "symmetric": False}),
     ("fp8", {"granularity": "tensor"}), ("fp8", {"granularity": "block"}),
     ("fp8", {"granularity": "block", "block": (1, 32)}), ("fp8", {"format": "e5m2"}),
 ]  # fmt: skip
