@@ -24,7 +24,6 @@ from ..select import Patterns
 from .choice import Choice
 from .effect import refuse_adapter, refuse_nothing
 from .encode import encode_tensor, first_nonfinite
-from .recode import recoded
 from .requantize import Given, note_again, refuse_quantized, staying
 from .share_scale import Sharing, needed_looks
 
@@ -78,7 +77,11 @@ class Quantize(QuantizeOptions, Transform):
             else (tensor, action, why)
             for number, (tensor, action, why) in enumerate(decided)
         ]
-        anew = recoded(decided, given, consumer, planning, sharing.key, choice.is_followed)
+        anew: dict[int, LazyTensor] = {}
+        if planning.opened is not None:
+            from .recode import recoded  # most sources hold nothing quantized, and load nothing that reads it
+
+            anew = recoded(decided, given, consumer, planning, sharing.key, choice.is_followed)
         rest = [one if number not in anew else (one[0], None, one[2]) for number, one in enumerate(decided)]
         note_again(rest, planning)
         opened = planning.opened
