@@ -39,7 +39,8 @@ def test_files_are_such_as_the_reference_library_reads_and_decode(tmp_path):
 
 @pytest.mark.skipif(not hasattr(os, "wait4"), reason="wait4 is of Unix")
 def test_a_record_is_written(tmp_path, monkeypatch):
-    monkeypatch.setattr(bench_moe, "tensors", lambda layers: facts(layers))
+    small = facts()
+    monkeypatch.setattr(bench_moe, "tensors", lambda layers: small)
     out = tmp_path / "moe.json"
     arguments = ["--work", str(tmp_path), "--layers", "4", "--shards", "2", "--json", str(out), "inspect"]
     assert bench_moe.main(arguments) == 0
