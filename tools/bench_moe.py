@@ -23,7 +23,10 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-__all__ = ["CASES", "measure", "tensors", "write"]
+__all__ = ["CASES", "LAYERS", "SHARDS", "measure", "run", "tensors", "write"]
+
+LAYERS, SHARDS = 91, 163
+"""Of a terabyte, and as many files as the published model has."""
 
 Fact = tuple[str, str, tuple[int, ...]]
 """Name, dtype and shape of a stored tensor."""
@@ -143,32 +146,37 @@ def measure(source: Path, out: Path, case: str) -> dict[str, Any]:
     }
 
 
+def run(cases: Sequence[str], work: Path, layers: int, shards: int, rounds: int) -> list[dict[str, Any]]:
+    """Make the source, measure each case by the least time of the processor, and remove the source."""
+    folder = work / "moe"
+    facts = list(tensors(layers))
+    try:
+        nbytes = write(folder, facts, shards)
+        print(f"{len(facts)} stored tensors of {nbytes / 1e12:.2f} TB in {shards} files", file=sys.stderr)
+        rows = []
+        for case in cases:
+            runs = [measure(folder, work / "out", case) for _ in range(rounds)]
+            rows.append(min(runs, key=lambda one: float(one["processor s"])))
+        return rows
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run as a program; returns the exit code."""
     parser = argparse.ArgumentParser(description="Cost of plans of the largest models.")
     parser.add_argument("cases", nargs="*", default=list(CASES), metavar="CASE")
     parser.add_argument("--work", type=Path, required=True, help="folder for the source, which is removed")
-    parser.add_argument("--layers", type=int, default=91)
-    parser.add_argument("--shards", type=int, default=163)
+    parser.add_argument("--layers", type=int, default=LAYERS)
+    parser.add_argument("--shards", type=int, default=SHARDS)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--json", type=Path, help="write the figures there")
     given = parser.parse_args(arguments)
-    folder = given.work / "moe"
-    facts = list(tensors(given.layers))
-    try:
-        nbytes = write(folder, facts, given.shards)
-        print(f"{len(facts)} stored tensors of {nbytes / 1e12:.2f} TB in {given.shards} files")
-        rows = []
-        for case in given.cases:
-            runs = [measure(folder, given.work / "out", case) for _ in range(given.rounds)]
-            rows.append(min(runs, key=lambda run: float(run["processor s"])))
-            one = rows[-1]
-            print(f"{case:18} {one['wall s']:7.2f} s  {one['processor s']:7.2f} s cpu  {one['MB']:5d} MB")
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    rows = run(given.cases, given.work, given.layers, given.shards, given.rounds)
+    for one in rows:
+        print(f"{one['case']:18} {one['wall s']:7.2f} s  {one['processor s']:7.2f} s cpu  {one['MB']:5d} MB")
     if given.json is not None:
-        record = {"tensors": len(facts), "bytes": nbytes, "shards": given.shards, "rows": rows}
-        given.json.write_text(json.dumps(record, indent=1) + "\n")
+        given.json.write_text(json.dumps({"rows": rows}, indent=1) + "\n")
     return 0
 
 

@@ -2,10 +2,10 @@
 
     python tools/baselines/quantizers.py SRC DST.safetensors --by comfy_kitchen --scheme int8
 
-``comfy_kitchen`` (its eager CPU functions, those that ComfyUI loads quantized models for) makes int8, mxfp8 and
-nvfp4; ``torchao`` (``quantize_`` with its weight-only configs) int8 and fp8. Matrices of attention and
-feed-forward in the blocks of a Wan checkpoint are quantized, as ``transcode run`` does. Exits with 3 where the
-package is not installed.
+``comfy_kitchen`` (its eager CPU functions, those that ComfyUI loads quantized models for) makes int8, mxfp8
+and nvfp4; ``torchao`` (``quantize_`` with its weight-only configs) int8 and fp8. Matrices of attention and
+feed-forward in the blocks of a Wan checkpoint are quantized, as ``transcode run`` does. Exits with 3 where
+the package is not installed.
 """
 
 from __future__ import annotations
