@@ -5,9 +5,9 @@
     python tools/bench.py tables [--check]
 
 ``run`` makes a checkpoint with the names and shapes of Wan2.1-14B in DIR, which may be memory, runs the
-benchmarks one after the other, each with its yardstick in the same run, and writes ``tools/records/NAME.json``:
-the machine, versions, the time, and the rows of every table. Parts that are there already and not asked for
-stay. What is cold is measured on ``--disk``, and left out without it; what was before in another checkout,
+benchmarks one after the other, each with its yardstick in the same run, and writes
+``tools/records/NAME.json``: the machine, versions, the time, and the rows of every table. Parts that are there
+already and not asked for stay. What is cold is measured on ``--disk``, and left out without it; what was before in another checkout,
 ``--before``, in turns with this one. After so many ``--minutes`` no further part begins.
 
 ``tables`` puts what the records say between the lines ``<!-- record NAME PART -->`` and ``<!-- end -->`` of
@@ -60,7 +60,7 @@ class Setting:
     before: Path | None = None
 
 
-def _start(setting: Setting) -> list[Row]:
+def _start(setting: Setting) -> Sequence[Row]:
     import bench_start
 
     figures = bench_start.measure(list(bench_start.CASES), ROOT / "fixtures" / "wan_tiny", setting.rounds * 4)
@@ -70,7 +70,7 @@ def _start(setting: Setting) -> list[Row]:
     ]
 
 
-def _kernels(setting: Setting) -> list[Row]:
+def _kernels(setting: Setting) -> Sequence[Row]:
     import bench_kernels
 
     rows: list[Row] = []
@@ -80,14 +80,14 @@ def _kernels(setting: Setting) -> list[Row]:
     return rows
 
 
-def _limit(setting: Setting) -> list[Row]:
+def _limit(setting: Setting) -> Sequence[Row]:
     import bench_limit
 
     figures = bench_limit.measure(setting.source, setting.work, _threads(), setting.rounds)
     return [{"way": name, "wall s": wall, "kernel s": kernel} for name, (wall, kernel) in figures.items()]
 
 
-def _cold(setting: Setting) -> list[Row]:
+def _cold(setting: Setting) -> Sequence[Row]:
     import bench_limit
     import bench_run
 
@@ -107,7 +107,7 @@ def _cold(setting: Setting) -> list[Row]:
     return [{"way": name, "wall s": wall, "/ cat": wall / least} for name, (wall, _) in figures.items()]
 
 
-def _workers(setting: Setting) -> list[Row]:
+def _workers(setting: Setting) -> Sequence[Row]:
     import bench_workers
 
     counts = ["default", *map(str, _threads())]
@@ -128,19 +128,19 @@ def _command(source: Path, out: Path, scheme: str) -> list[str]:
     return [sys.executable, "-m", "transcode", "run", str(source), str(out), "--scheme", scheme, "-q"]
 
 
-def _growth(setting: Setting) -> list[Row]:
+def _growth(setting: Setting) -> Sequence[Row]:
     import bench_growth
 
     return bench_growth.run(list(bench_growth.CASES), (1000, 10_000, 100_000), 1000, min(setting.rounds, 2))
 
 
-def _moe(setting: Setting) -> list[Row]:
+def _moe(setting: Setting) -> Sequence[Row]:
     import bench_moe
 
     return bench_moe.run(list(bench_moe.CASES), setting.work, bench_moe.LAYERS, bench_moe.SHARDS, 1)
 
 
-def _peers(setting: Setting) -> list[Row]:
+def _peers(setting: Setting) -> Sequence[Row]:
     """Whole processes, page cache hot, one round: the slow ones are minutes apart from the fast."""
     import bench_run
 
@@ -185,7 +185,7 @@ def _peers(setting: Setting) -> list[Row]:
     return [{**row, "/ cp": row["wall s"] and row["wall s"] / least} for row in rows]
 
 
-def _before(setting: Setting) -> list[Row]:
+def _before(setting: Setting) -> Sequence[Row]:
     """The same commands of two checkouts in turns, each with caches of its own; the least of the rounds."""
     import bench_growth
     import bench_start
@@ -233,7 +233,7 @@ def _before(setting: Setting) -> list[Row]:
     ]  # fmt: skip
 
 
-PARTS: Mapping[str, Callable[[Setting], list[Row]]] = {
+PARTS: Mapping[str, Callable[[Setting], Sequence[Row]]] = {
     "start": _start,
     "workers": _workers,
     "moe": _moe,
