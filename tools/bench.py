@@ -6,9 +6,10 @@
 
 ``run`` makes a checkpoint with the names and shapes of Wan2.1-14B in DIR, which may be memory, runs the
 benchmarks one after the other, each with its yardstick in the same run, and writes
-``tools/records/NAME.json``: the machine, versions, the time, and the rows of every table. Parts that are there
-already and not asked for stay. What is cold is measured on ``--disk``, and left out without it; what was before in another checkout,
-``--before``, in turns with this one. After so many ``--minutes`` no further part begins.
+``tools/records/NAME.json``: the machine, versions, the time, and the rows of every table. Parts that are
+there already and not asked for stay. What is cold is measured on ``--disk``, and left out without it; what
+was before in another checkout, ``--before``, in turns with this one. After so many ``--minutes`` no further
+part begins.
 
 ``tables`` puts what the records say between the lines ``<!-- record NAME PART -->`` and ``<!-- end -->`` of
 BENCHMARKS.md; with ``--check`` it only says, by its exit code, whether they are there.

@@ -93,9 +93,9 @@ class Patterns:
         """The text of the first pattern that matches. All that match count as used."""
         if not self._patterns:
             return None
-        found = [str(pattern) for pattern in self._patterns if pattern.matches(name)]
-        self._used.update(found)
-        return found[0] if found else None
+        matching = [str(pattern) for pattern in self._patterns if pattern.matches(name)]
+        self._used.update(matching)
+        return matching[0] if matching else None
 
     def unused(self) -> list[str]:
         """Patterns that matched nothing so far."""
