@@ -608,7 +608,7 @@ def test_what_is_found_once_for_tensors_that_are_alike_is_not_held_for_others(sa
     """An expert as large as another matrix: the consumer takes none of this scheme. And an odd shape."""
     names = [
         "model.layers.0.self_attn.o_proj.weight",
-        "model.layers.0.mlp.experts.3.up_proj.weight",
+        "model.layers.1.mlp.experts.3.up_proj.weight",
         "model.layers.1.self_attn.o_proj.weight",
         "model.layers.2.self_attn.o_proj.weight",
     ]
