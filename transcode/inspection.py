@@ -12,10 +12,10 @@ from .consumers import inspection
 from .consumers.inspection import Logical, Quantized, missing_scales
 from .containers.source import open_source
 from .core import arguments
+from .core.patterns import Patterns
 from .core.shown import Overview, Shown, Table
 from .core.spec import Spec
 from .core.text import count, size
-from .stages.select import Patterns
 
 __all__ = ["InspectedFile", "Inspection", "inspect"]
 

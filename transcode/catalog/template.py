@@ -100,6 +100,6 @@ class StoredNames(Collection[str]):
     def unspell(self, template: Template) -> list[str]:
         """Names of the tensors that have a part of that spelling."""
         if template.text not in self._by_template:
-            made = map(template.unspell, self.like(template))
-            self._by_template[template.text] = [name for name in made if name is not None]
+            tensors = map(template.unspell, self.like(template))
+            self._by_template[template.text] = [name for name in tensors if name is not None]
         return self._by_template[template.text]

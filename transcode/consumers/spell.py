@@ -239,7 +239,7 @@ def _encoded(piece: Piece, steps: Sequence[chain.Step], scratch: Scratch, name: 
 
 
 def canonical(stored: Array, role: str, rule: PartRule, part: Part, *, powers: bool = False) -> Array:
-    """A stored part as the scheme itself would have it: the inverse of what :func:`spell` does to bytes.
+    """A stored part as the scheme itself would have it: the inverse of what :class:`Speller` does to bytes.
 
     Args:
         stored: the whole part; or any whole rows of the codes, where their codecs store each by itself.

@@ -80,7 +80,7 @@ def fates(
             nobody knows, and each tensor is as it came.
     """
     counted: set[str] = set()
-    told: dict[tuple[int, ...], tuple[str, str]] = {}
+    deeds: dict[tuple[int, ...], tuple[str, str]] = {}
     named: dict[tuple[int, ...], str] = {}
 
     def fate(tensor: LazyTensor, events: Sequence[Event], nbytes: int, *, gone: bool) -> Fate:
@@ -90,8 +90,8 @@ def fates(
         counted.add(tensor.source)
         # Of many tensors most are alike, down to the objects, which live as long as the tensors do.
         kind = *map(id, events), gone
-        if (said := told.get(kind)) is None:
-            said = told[kind] = (_GONE[events[-1].kind] if gone else deed(events)), _why(events)
+        if (said := deeds.get(kind)) is None:
+            said = deeds[kind] = (_GONE[events[-1].kind] if gone else deed(events)), _why(events)
         becomes = ""
         if not gone:
             parts = id(before), *map(id, tensor.parts)

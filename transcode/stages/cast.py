@@ -18,6 +18,7 @@ from ..core.dtypes import float_dtype as name_of
 from ..core.event import Event
 from ..core.expr import Expr, Piece
 from ..core.flow import Transform
+from ..core.patterns import Patterns
 from ..core.planning import Planning
 from ..core.scratch import Scratch
 from ..core.spec import Spec
@@ -25,7 +26,6 @@ from ..core.tensor import LazyTensor, plain
 from ..errors import DataError, PlanError
 from ..voice import called
 from .options import CastOptions
-from .select import Patterns
 
 __all__ = ["Cast", "Casting", "cast_tensor", "cast_values", "float_dtype"]
 

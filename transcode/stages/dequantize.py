@@ -25,6 +25,7 @@ from ..core.dtypes import DType
 from ..core.event import Event
 from ..core.expr import Expr, Piece
 from ..core.flow import Transform
+from ..core.patterns import Patterns
 from ..core.planning import Planning
 from ..core.scheme import Scheme, parts_of
 from ..core.scratch import Scratch
@@ -36,7 +37,6 @@ from ..schemes.base import Base
 from ..voice import called
 from .cast import cast_values, float_dtype
 from .options import DequantizeOptions
-from .select import Patterns
 
 __all__ = [
     "NO_ASIDES",

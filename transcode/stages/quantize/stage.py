@@ -11,6 +11,7 @@ from ...consumers.fit import Action, Decision, alike, misfit, multiple, odd_axis
 from ...core.dtypes import DType
 from ...core.event import Event, Reason
 from ...core.flow import Transform
+from ...core.patterns import Patterns
 from ...core.planning import Planning
 from ...core.scheme import Scheme
 from ...core.tensor import LazyTensor
@@ -20,7 +21,6 @@ from ...voice import called
 from ..cast import cast_tensor, float_dtype
 from ..opening import arranged
 from ..options import QuantizeOptions
-from ..select import Patterns
 from .choice import Choice
 from .effect import refuse_adapter, refuse_nothing
 from .encode import encode_tensor, first_nonfinite
