@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import deque
@@ -21,7 +22,9 @@ from ..core.text import count, size
 from ..errors import TranscodeError
 from ..plan.plan import Plan
 from . import journal
+from .checksums import Digests
 from .moves import Move, cut, moves
+from .pace import Pace
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,6 +65,8 @@ class Report(Shown):
     """Bytes of the weight files written, headers included."""
 
     measured: Mapping[str, tuple[str, Loss]] = field(default_factory=dict)
+    checksums: Digests | None = None
+    """SHA-256 of all that was written, where that was asked for."""
     resumed: int = 0
     """Bytes of values that an earlier run of the plan, which was interrupted, had dealt with."""
 
@@ -91,6 +96,8 @@ class Report(Shown):
                 entry["loss"] = losses[entry["name"]][1].to_json()
         if losses:
             report["losses"] = {scheme: loss.to_json() for scheme, (_, loss) in by_scheme(losses).items()}
+        if self.checksums is not None:
+            report["checksums"] = self.checksums.to_json()
         return {
             **report,
             "seconds": round(self.seconds, 3),
@@ -274,6 +281,8 @@ def execute(
     surroundings: Callable[[int], AbstractContextManager[Context]] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     ledger: journal.Ledger | None = None,
+    pace: Pace | None = None,
+    nice: int | None = None,
 ) -> Report:
     """Read, convert and write all tensors of a plan.
 
@@ -287,6 +296,8 @@ def execute(
             yields the memory that it works in.
         on_progress: called about ten times a second from the calling thread, and once at the end.
         ledger: what is done already, which is not done again; and where what is done is noted.
+        pace: how fast the source may be read.
+        nice: niceness of the workers.
     """
     began = time.monotonic()
     run = Run()
@@ -301,11 +312,16 @@ def execute(
         try:
             with nullcontext(Context()) if surroundings is None else surroundings(number) as context:
                 context.run = run
+                if nice is not None:
+                    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice)
                 while not stop.is_set() and (job := jobs.next()) is not None:
                     context.reset()
                     done = job(context)
                     with lock:
                         state["done"] += done
+                    if pace is not None:  # what the system copies is not read here
+                        stop.wait(pace.spend(context.read[0] or done))
+                        context.read[0] = 0
         except BaseException as error:
             with lock:
                 errors.append(error)
@@ -347,7 +363,8 @@ def execute(
         raise next((error for error in errors if not isinstance(error, Abandoned)), errors[0])
     tell("convert")
     seconds = time.monotonic() - began
-    return Report(plan, seconds, plan.bytes_read, plan.file_bytes, _losses(plan, run), jobs.resumed)
+    losses = _losses(plan, run)
+    return Report(plan, seconds, plan.bytes_read, plan.file_bytes, losses, resumed=jobs.resumed)
 
 
 def _start(threads: list[threading.Thread]) -> int:
