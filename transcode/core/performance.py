@@ -8,7 +8,6 @@ import sys
 from dataclasses import dataclass
 
 from ..errors import RecipeError
-from ..voice import called
 from . import kinds
 from .option import OUTPUT, SAME, SPEED, Declared, option
 from .size import parse_size
@@ -121,11 +120,6 @@ class Performance(Declared):
         names = self.device.split(",")
         if len(set(names)) < len(names):
             raise RecipeError(f"device: {self.device!r} names a GPU twice")
-        if self.measure and self.resume:
-            raise RecipeError(
-                "measure and resume: of what an earlier run encoded no loss is known",
-                hint=f"leave {called('resume')} or {called('measure')} out",
-            )
         if self.device == "cpu" and self.device_memory != Performance.device_memory:
             raise RecipeError(
                 "device_memory does nothing on the CPU", hint="name a device too, as cuda:0, or leave it out"

@@ -19,8 +19,9 @@ from ..core.quality import Loss, total
 from ..core.shown import Overview, Shown
 from ..core.tensor import LazyTensor
 from ..core.text import count, size
-from ..errors import TranscodeError
+from ..errors import PlanError, TranscodeError
 from ..plan.plan import Plan
+from ..voice import called
 from . import journal
 from .checksums import Digests
 from .moves import Move, cut, moves
@@ -144,6 +145,7 @@ class _Jobs:
         self._moving = False
         self._jobs = self._generate()
         self.observations: list[Observation[Any]] = []
+        self._recall()
         self.total = sum(move.nbytes for move in every) + self._values(whole=True)
         self.resumed = self.total - sum(move.nbytes for move in left) - self._values(whole=False)
 
@@ -154,6 +156,25 @@ class _Jobs:
                 self._moving = True
                 return partial(self._move, move)
             return next(self._jobs, None)
+
+    def _recall(self) -> None:
+        """Take over what an earlier run measured of what it did.
+
+        Raises:
+            PlanError: it did some, and measured nothing.
+        """
+        for number, tensor in enumerate(self._plan.tensors):
+            if tensor.measured is None:
+                continue
+            key = journal.values(number)
+            if self._ledger.is_begun(key) and key not in self._ledger.losses:
+                raise PlanError(
+                    "what the interrupted run did was not measured",
+                    file=self._plan.destination,
+                    hint=f"leave {called('measure')} out, or {called('resume')} to start anew",
+                )
+            for row, loss in self._ledger.losses.get(key, ()):
+                self._run.loss(tensor.measured).add(row, loss)
 
     def _values(self, *, whole: bool) -> int:
         """Bytes of values that tiles count: once, and once more where an observation comes first.
@@ -257,7 +278,9 @@ class _Jobs:
                     raw = piece.data.reshape(-1).view("u1")
                     self._writer.write(file, base + piece.offset, raw)
                 begin, end = tensor.spec.row_offset(start), tensor.spec.row_offset(stop)
-                self._ledger.note(key, begin, end)
+                measured = tensor.measured
+                lost = () if measured is None else self._run.loss(measured).within(start, stop)
+                self._ledger.note(key, begin, end, lost)
                 return end - begin
 
             yield job
