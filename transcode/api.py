@@ -257,6 +257,11 @@ def write(
     device_memory: int | str = Performance.device_memory,
     measure: bool = False,
     resume: bool = False,
+    checksums: bool = False,
+    attest: bool = False,
+    max_read_rate: int | str | None = None,
+    nice: int | None = None,
+    reserve_disk: int | str | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     progress: bool | None = None,
 ) -> Write:
@@ -270,6 +275,11 @@ def write(
         device_memory: bytes of each GPU's memory, or text.
         measure: also find out what quantizing loses; see the report's ``losses()``.
         resume: go on where an interrupted run of the same plan stopped, and keep what is done if this one is.
+        checksums: find the SHA-256 of files and tensors, for the report and a file beside the output.
+        attest: write an in-toto Statement of the sources, the recipe and the output beside it.
+        max_read_rate: bytes that are read in a second at most, or text.
+        nice: niceness of the workers, 1 to 19; on Linux.
+        reserve_disk: bytes of the destination's file system that stay free, or text.
         on_progress: called about ten times a second.
         progress: show how far the run is. Without it in notebooks alone, and not where ``on_progress`` does.
 
@@ -297,6 +307,11 @@ def write(
             parse_size(device_memory),
             measure,
             resume,
+            checksums,
+            attest,
+            None if max_read_rate is None else parse_size(max_read_rate),
+            nice,
+            None if reserve_disk is None else parse_size(reserve_disk),
         ),
         on_progress=on_progress,
         progress=progress,

@@ -82,11 +82,13 @@ OPTIONS: Mapping[str, Names] = {
         "transcode run SRC DST ... --plan-out FILE", "transcode.plan.file.save(flow.plan(...), FILE)"
     ),
     "recipe": Names("--recipe FILE", "recipe=FILE"),
+    "reserve_disk": Names("--reserve-disk", "reserve_disk=", "reserve_disk:"),
     "resume": Names("--resume", "resume=True", "resume: true"),
     "root_key": Names("--root-key {}", "root_key={}", "root_key: {}"),
     "scale_dtype": Names("--scale-dtype {}", "scale_dtype={}", "scale_dtype: {}"),
     "requantize": Names("--requantize {}", "requantize({})", "requantize: {}"),
     "scheme": Names("--scheme {}", "quantize({})", "quantize: {}"),
+    "source": Names("--source SRC", "source=SRC"),
     "to": Names("--to {}", "convert({})", "convert: {}"),
     "set_key": Names("`transcode meta set {} {}=VALUE`", "meta.set({}, {{{}: VALUE}})"),
 }

@@ -181,6 +181,7 @@ def _gather(file: Bytes, at: int, steps: Shape, out: Array, scratch: Scratch) ->
     span = extent(out.shape, steps) - 1 + out.itemsize
     if span <= _SPAN:
         scratch.reset()
+        scratch.read[0] += span
         raw = file.bytes(at, at + span, scratch)
         import numpy as np
 

@@ -84,7 +84,9 @@ class Context(Scratch):
 
     def inner(self) -> Context:
         """Memory of its own for what is emptied more often than the tile changes."""
-        return Context(run=self.run)
+        inner = Context(run=self.run)
+        inner.read = self.read
+        return inner
 
     def held(self, one: CachedMatrix[T]) -> T:
         """``one.matrix()``, which the run remembers."""

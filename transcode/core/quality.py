@@ -68,6 +68,11 @@ class Quality:
         with self._lock:
             self._tiles[start] = loss
 
+    def within(self, start: int, stop: int) -> list[tuple[int, Loss]]:
+        """The tiles that begin at rows from ``start`` up to ``stop``, each with that row."""
+        with self._lock:
+            return sorted((row, loss) for row, loss in self._tiles.items() if start <= row < stop)
+
     def total(self) -> Loss | None:
         """The loss of the whole tensor, once all its rows were read; None before the first."""
         with self._lock:
