@@ -154,9 +154,9 @@ def grouped4(
     # A hundred and some scales are all there are: what levels decode to under each is computed once.
     integers, between = work[: 16 * _SCALES], work[16 * _SCALES : 32 * _SCALES]
     group_scales = work[32 * _SCALES :]
-    for code in range(_SCALES):
-        at = 16 * code
-        to_integers(levels, nv_value(_U(code)), integers[at : at + 16], between[at : at + 16])
+    for k in range(_SCALES):
+        at = 16 * k
+        to_integers(levels, nv_value(_U(k)), integers[at : at + 16], between[at : at + 16])
     for i in range(rows.shape[0]):
         turn(rows[i], size, unit, line[0])
         turned, words = line[0], bits_of_line[0]
