@@ -223,7 +223,7 @@ def check_noise(scheme: Any, out: np.ndarray, values: np.ndarray) -> None:
     wanted = noise(values.astype(np.float64), scheme)
     # Formats of 8 bits leave little to choose. Those of 4 may do better than the plain scale: by a search, by
     # block scales that are not powers of two, or by a code that the symmetric range has to spare.
-    least = 0.95 if scheme.name in ("int8", "fp8", "mxfp8") else 0.7
+    least = 0.95 if scheme.name in ("int8", "fp8", "mxfp8") and not scheme.weighs else 0.7
     if isinstance(scheme, Blocks):  # scales are rounded, and most are searched
         assert 0.7 * wanted < found < 1.2 * wanted
         return

@@ -172,7 +172,7 @@ def mx_search(
             code = scale_byte(floats[b], mode, largest, emax, mantissa_shift)
             blocks[b] = np.uint8(code)
             floats[b] = floats[b] * reciprocal(code)
-        lower, upper = 0, 0
+        lower, upper = np.int64(0), np.int64(0)
         for b in range(blocks.shape[0]):
             code, share = _U(blocks[b]), floats[b]
             x = values32(part, b * MX_BLOCK)
@@ -186,22 +186,22 @@ def mx_search(
             upper += np.int64(share > cut_off) & np.int64(code < _U(254))
         # In units of the square of the first scale: no power of two can overflow.
         for k in range(lower):
-            b = np.int64(numbers[k])
-            code = _U(blocks[b] - 1)
-            x = values32(part, b * MX_BLOCK)
-            error = misfit(x * reciprocal(code), largest, normal_bits, mantissa_shift) * _QUARTER
-            better = error < errors[b]
-            blocks[b] = np.uint8(code) if better else blocks[b]
-            errors[b] = error if better else errors[b]
+            at = np.int64(numbers[k])
+            lower_code = _U(blocks[at] - 1)
+            x = values32(part, at * MX_BLOCK)
+            error = misfit(x * reciprocal(lower_code), largest, normal_bits, mantissa_shift) * _QUARTER
+            better = error < errors[at]
+            blocks[at] = np.uint8(lower_code) if better else blocks[at]
+            errors[at] = error if better else errors[at]
         for k in range(upper):
-            b = np.int64(raised[k])
+            at = np.int64(raised[k])
             code = (
-                np.int64(scale_byte(widen(peak32(part, b * MX_BLOCK)), mode, largest, emax, mantissa_shift))
+                np.int64(scale_byte(widen(peak32(part, at * MX_BLOCK)), mode, largest, emax, mantissa_shift))
                 + 1
             )
-            x = values32(part, b * MX_BLOCK)
+            x = values32(part, at * MX_BLOCK)
             error = misfit(x * reciprocal(_U(code)), largest, normal_bits, mantissa_shift) * _FOUR
-            blocks[b] = np.uint8(code) if error < errors[b] else blocks[b]
+            blocks[at] = np.uint8(code) if error < errors[at] else blocks[at]
     return True
 
 

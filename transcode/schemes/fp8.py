@@ -12,8 +12,9 @@ from ..core.constraint import Constraint
 from ..core.dtypes import DTYPES, DType
 from ..core.scheme import Hints
 from ..core.spec import Spec
+from ..errors import RecipeError
 from ..numerics.minifloat import FORMATS, Minifloat
-from .base import GROUPS, SCALE_DTYPES, Array
+from .base import GROUPS, SCALE_DTYPES, SEARCH, Array
 from .blocks import Blocks
 from .scaled import KEPT, Scaled
 
@@ -40,6 +41,9 @@ class Fp8(Scaled):
             sources.
         qmax: the largest code: ``"full"``, that of the format, or 14 for kernels that add up products of E4M3
             in float16, which would overflow.
+        optimize: ``"mse"`` tries the scales from ``amax / 448`` to twice that, in sixteenths, for each row or
+            block, and keeps the one with the least squared error: the largest value gets no larger code than
+            it needs, and the others lie elsewhere between the steps. Nothing saturates.
 
     Raises:
         RecipeError: an option has no such value.
@@ -53,6 +57,7 @@ class Fp8(Scaled):
         "scale_dtype": SCALE_DTYPES,
         "block": Constraint("rows and columns, e.g. [128, 128]", ((128, 128), (16, 32), (1, 64)), _is_block),
         "qmax": Constraint.among("full", 14),
+        "optimize": SEARCH,
     }
     only_with: ClassVar[Mapping[str, tuple[str, Any]]] = {
         "block": ("granularity", "block"),
@@ -64,9 +69,15 @@ class Fp8(Scaled):
     block: tuple[int, int] = (128, 128)
     scale_dtype: str = "source"
     qmax: str | int = "full"
+    optimize: str = "none"
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.optimize != "none" and self.observes:
+            raise RecipeError(
+                f"fp8: optimize cannot be {self.optimize!r} of one scale for the whole tensor",
+                hint="use granularity channel or block, or leave out optimize",
+            )
         object.__setattr__(self, "block", tuple(self.block))
 
     @classmethod
@@ -120,17 +131,45 @@ class Fp8(Scaled):
         codes: Array,
         scales: Array,
         zeros: Array,
+        weights: Array | None,
     ) -> bool:
         """See :meth:`Scaled.encode_block`."""
         from ..numerics.floats import scaled
 
         kind = self.kind
+        if self.weighs:
+            return self._search(bits, blocks, stored, codes, scales, weights)
         return bool(
             scaled(
                 bits, blocks.height, blocks.width, stored, given,
                 np.float32(self.reach), kind.normal_bits, kind.mantissa_shift, kind.magic, codes, scales,
             )
         )  # fmt: skip
+
+    def _search(
+        self, bits: Array, blocks: Blocks, stored: int, codes: Array, scales: Array, weights: Array | None
+    ) -> bool:
+        from ..numerics.float_scales import SHARES, scale_search
+        from ..numerics.floats import scaled_under
+        from ..numerics.weighted import balanced
+
+        kind, top = self.kind, np.float32(self.reach)
+        where = bits, blocks.height, blocks.width, stored
+        heavy = balanced(np.ones(bits.shape[1], np.float32) if weights is None else weights)
+        shares, work = np.array(SHARES, np.float32), np.empty(48, np.float32)
+        if not scale_search(*where, top, kind.normal_bits, kind.mantissa_shift, shares, heavy, work, scales):
+            return False
+        return bool(
+            scaled_under(
+                *where, np.float32(0), True,
+                top, kind.normal_bits, kind.mantissa_shift, kind.magic, codes, scales,
+            )
+        )  # fmt: skip
+
+    @property
+    def weighs(self) -> bool:
+        """Where scales are searched."""
+        return self.optimize != "none"
 
     @property
     def reach(self) -> float:

@@ -148,6 +148,7 @@ class Int8(Scaled):
         codes: Array,
         scales: Array,
         zeros: Array,
+        weights: Array | None,
     ) -> bool:
         """See :meth:`Scaled.encode_block`."""
         from ..numerics.integer import symmetric, with_zero

@@ -56,8 +56,11 @@ class Scaled(Base):
         codes: Array,
         scales: Array,
         zeros: Array,
+        weights: Array | None,
     ) -> bool:
-        """Fill codes, scales (float32) and, with a zero point, zeros; False at a NaN or Inf."""
+        """Fill codes, scales (float32) and, with a zero point, zeros; False at a NaN or Inf. Weights of
+        columns only where they count.
+        """
 
     @abstractmethod
     def given_scale(self, peak: float, stored: int) -> float:
@@ -143,7 +146,9 @@ class Scaled(Base):
         for top, bottom in blocks.runs(start, stop):
             at = blocks.line(top) - first
             here = slice(top - start, bottom - start)
-            if not self.encode_block(bits[here], blocks, stored, given, codes[here], scales[at:], zeros[at:]):
+            if not self.encode_block(
+                bits[here], blocks, stored, given, codes[here], scales[at:], zeros[at:], weights
+            ):
                 raise self.rejected(rows, spec.dtype)
         self.check_scales(rows, spec.dtype, scales, kept)
         yield Piece("codes", start * spec.columns * self.code_dtype.itemsize, codes)
