@@ -262,6 +262,15 @@ class QuantizeOptions(Declared):
         flag="--override", run=SAME, metavar="PATTERN=SCHEME", names="actions", group=WHICH,
         about="The first pattern that matches a chosen tensor counts.",
     )  # fmt: skip
+    importance: str | None = option(
+        kinds.TEXT, "Weigh columns in searches of scales: an imatrix or another file, norm, or sinq.",
+        default=None, metavar="FILE|norm|sinq", group=HOW, run=SAME,
+        about="What the squared error of each column counts, where a scheme searches scales: means of squared"
+        " inputs from an importance matrix of llama.cpp (``.gguf``, or the older ``.dat``), or a safetensors"
+        " file with a vector to each weight; ``norm``, the squared gain of the norm that stands before;"
+        " ``sinq``, one over each column's variance. Behind a path may stand ``#sha256:`` and the digest that"
+        " the file must have, as records say it.",
+    )  # fmt: skip
     share_scale: tuple[tuple[str, ...], ...] = option(
         kinds.GROUPS, "Modules that share one global scale; repeatable.", default=(), group=HOW, run=SAME,
         about="As ``attn.q,attn.k,attn.v``; a scheme without global scales ignores them. Without any, the"

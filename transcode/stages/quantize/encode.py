@@ -7,16 +7,20 @@ from dataclasses import dataclass
 from functools import reduce
 from math import lcm
 
+import numpy as np
+
 from ...core.context import Context, Statistic
 from ...core.event import Event
 from ...core.expr import Expr, Piece
 from ...core.scheme import Scheme, Stats
 from ...core.spec import Spec
 from ...core.tensor import LazyTensor
+from ...core.types import Array
 from ...core.value import interned
 from ...errors import DataError
 from ...numerics import NonFinite, Overflow
 from ...voice import called
+from .importance.columns import Columns
 from .measure import measure
 
 __all__ = ["Encoding", "Peak", "encode_tensor", "first_nonfinite"]
@@ -61,12 +65,14 @@ class Encoding(Expr):
         scheme: what encodes them.
         peaks: of the tensor, or of all that share a scale with it, which are merged.
         measured: the number under which losses are noted, or None.
+        columns: what each column weighs, or None.
     """
 
     tensor: LazyTensor
     scheme: Scheme
     peaks: tuple[Peak, ...]
     measured: int | None
+    columns: Columns | None = None
 
     def room(self) -> int:
         """That of the values, and their parts, which no scheme makes larger than bfloat16 is; where more is
@@ -82,7 +88,7 @@ class Encoding(Expr):
         stats = reduce(scheme.merge, map(context.value, self.peaks)) if self.peaks else None
         rows = tensor.matrix(start, stop, context)
         try:
-            pieces = scheme.encode(rows, spec, start, stats, context)
+            pieces = self._pieces(rows, start, stats, context)
             if self.measured is not None:
                 pieces = iter(made := list(pieces))
                 loss = measure(scheme, rows, spec, start, stats, made)
@@ -100,6 +106,22 @@ class Encoding(Expr):
                 else "exclude the tensor, or choose a scheme whose scales are wider",
             ) from None
 
+    def _pieces(self, rows: Array, start: int, stats: Stats | None, context: Context) -> Iterator[Piece]:
+        """Of some rows; those of one matrix at a time where each matrix of a stack has weights of its own."""
+        scheme, spec = self.scheme, self.tensor.spec
+        if self.columns is None:
+            yield from scheme.encode(rows, spec, start, stats, context)
+            return
+        weights = self.columns.weights(context)
+        if (padding := spec.columns - weights.shape[1]) > 0:
+            weights = np.pad(weights, ((0, 0), (0, padding)))
+        each = spec.rows // len(weights)
+        stop = start + len(rows)
+        for matrix in range(start // each, -(-stop // each)):
+            first, last = max(matrix * each, start), min((matrix + 1) * each, stop)
+            part = rows[first - start : last - start]
+            yield from scheme.encode(part, spec, first, stats, context, weights[matrix])
+
 
 def encode_tensor(
     tensor: LazyTensor,
@@ -108,6 +130,7 @@ def encode_tensor(
     needs: Sequence[Peak],
     *,
     measured: int | None = None,
+    columns: Columns | None = None,
 ) -> LazyTensor:
     """The tensor as the scheme's parts.
 
@@ -116,6 +139,7 @@ def encode_tensor(
         why: the reason, for the plan.
         needs: of which the largest is given to the scheme; its own, or those of a whole group.
         measured: decode what was encoded, and note what is lost under this number.
+        columns: what the squared error of each column counts.
     """
     spec = tensor.spec
     said = why
@@ -126,10 +150,10 @@ def encode_tensor(
     return tensor.evolve(
         did=Event("quantize", said, scheme.name),
         parts=tuple(map(interned, scheme.parts(spec))),
-        value=Encoding(tensor, scheme, tuple(needs), measured),
+        value=Encoding(tensor, scheme, tuple(needs), measured, columns),
         grain=_grain(tensor, scheme),
         scheme=scheme,
-        needs=(*tensor.needs, *needs),
+        needs=(*tensor.needs, *needs, *(() if columns is None else columns.needs)),
         measured=measured,
     )
 

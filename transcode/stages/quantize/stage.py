@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from ... import catalog
 from ...consumers.fit import Action, Decision, alike, misfit, multiple, odd_axis
@@ -15,6 +15,7 @@ from ...core.planning import Planning
 from ...core.scheme import Scheme
 from ...core.tensor import LazyTensor
 from ...errors import PlanError, RecipeError
+from ...io import hub
 from ...schemes.text import Options, parse_scheme
 from ...voice import called
 from ..cast import cast_tensor, float_dtype
@@ -24,6 +25,8 @@ from ..select import Patterns
 from .choice import Choice
 from .effect import refuse_adapter, refuse_nothing
 from .encode import encode_tensor, first_nonfinite
+from .importance.assign import OWN, assign
+from .importance.file import MARK, digest, split
 from .requantize import Given, note_again, refuse_quantized, staying
 from .share_scale import Sharing, needed_looks
 
@@ -48,6 +51,14 @@ class Quantize(QuantizeOptions, Transform):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._actions(None)
+
+    def recorded(self) -> Any:
+        """A file of weights by its name and its digest, instead of its path."""
+        stated = super().recorded()
+        if self.importance is not None and self.importance not in OWN:
+            path, named = split(self.importance)
+            stated["importance"] = f"{hub.recorded(path)}{MARK}{named or digest(path)}"
+        return stated
 
     def arranged(self, steps: tuple[Transform, ...]) -> tuple[Transform, ...]:
         """With quantized tensors opened before."""
@@ -83,6 +94,7 @@ class Quantize(QuantizeOptions, Transform):
         if idle and not (repacked and consumer is not None):
             refuse_nothing(self.scheme, [(tensor, why) for tensor, _, why in decided], planning)
         needed = needed_looks(decided, sharing, planning)
+        columns = {} if self.importance is None else assign(self.importance, decided, planning)
         if self.keep_dtype is not None and not any(
             action is None
             and choice.may_cast(tensor)
@@ -100,8 +112,9 @@ class Quantize(QuantizeOptions, Transform):
             elif action is not None:
                 looks = needed.get(number, ())
                 yield encode_tensor(
-                    tensor, action, str(why), looks, measured=planning.number() if planning.measure else None
-                )
+                    tensor, action, str(why), looks,
+                    measured=planning.number() if planning.measure else None, columns=columns.get(number),
+                )  # fmt: skip
             elif (
                 self.keep_dtype is not None
                 and came is None
