@@ -72,9 +72,9 @@ class LlamaNames:
             return None
         number, rest = int(match[1]), match[2]
         for pattern, module in inside:
-            found = pattern.fullmatch(rest)
-            if found is not None:
-                return LlamaName(module, number, int(found[1]) if found.groups() else None)
+            fit = pattern.fullmatch(rest)
+            if fit is not None:
+                return LlamaName(module, number, int(fit[1]) if fit.groups() else None)
         return None
 
 

@@ -98,7 +98,7 @@ class Gain(Columns):
     def matrix(self) -> Weights:
         """See :meth:`weights`."""
         gain = np.asarray(self.gain.numpy()).astype(np.float32)
-        rows = np.square(gain + np.float32(self.plus_one)).reshape(1, -1)
+        rows: Weights = np.square(gain + np.float32(self.plus_one)).reshape(1, -1)
         if not np.isfinite(rows).all() or not rows.any():
             raise DataError(
                 "is not finite, or all zero: its squares weigh no columns",
@@ -169,7 +169,8 @@ class Spread(Columns):
         mean = variance.mean()
         if not mean > 0:
             return np.ones((1, len(variance)), np.float32)
-        return (mean / np.maximum(variance, mean * 1e-6)).astype(np.float32).reshape(1, -1)
+        weights: Weights = (mean / np.maximum(variance, mean * 1e-6)).astype(np.float32)
+        return weights.reshape(1, -1)
 
 
 def spread(tensor: LazyTensor) -> Spread:
