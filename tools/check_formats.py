@@ -23,6 +23,7 @@ from transcode.catalog.foreign import foreign
 from transcode.catalog.ggml_names import llama_names
 from transcode.catalog.lora import lora_names
 from transcode.catalog.lora_tables import lora_tables
+from transcode.catalog.mixes import mixes
 from transcode.catalog.models import Model, model
 from transcode.catalog.norms import norms
 from transcode.catalog.nunchaku import modules
@@ -113,8 +114,24 @@ def _ggml(name: str) -> Iterator[str]:
         llama_names()
     elif name == "norms":
         norms()
+    elif name == "mixes":
+        table = mixes()
+        made = {
+            rule.to
+            for mix in table.mixes.values()
+            for kinds in (mix.text, mix.image)
+            for rules in kinds.values()
+            for rule in rules
+        }
+        made |= (
+            {mix.base for mix in table.mixes.values()} | set(table.fallback) | set(table.fallback.values())
+        )
+        for scheme in sorted(made - set(schemes.SCHEMES)):
+            yield f"{scheme} is no scheme"
+        for mix_name in sorted(set(table.mixes) & set(schemes.SCHEMES)):
+            yield f"{mix_name} is the name of a scheme, too"
     else:
-        yield "is never read; the tables are names.yaml and norms.yaml"
+        yield "is never read; the tables are names.yaml, norms.yaml and mixes.yaml"
 
 
 def _program(name: str) -> Iterator[str]:
