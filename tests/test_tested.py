@@ -59,6 +59,7 @@ ELSEWHERE = {
     "containers/safetensors/edit/*": "containers/safetensors/test_edit.py",
     "stages/quantize/importance/*": "stages/quantize/test_importance.py",
     "catalog/ggml_names": "stages/quantize/test_importance.py",
+    "catalog/mixes": "stages/quantize/test_mix.py",
     "catalog/norms": "stages/quantize/test_importance.py",
     "numerics/deviation": "stages/quantize/test_importance.py",
     "stages/quantize/stage": "stages/quantize/test_quantize.py",

@@ -230,7 +230,8 @@ class QuantizeOptions(Declared):
 
     scheme: str = option(
         kinds.TEXT, "Quantize: int8, fp8, ... or name:option=value.", argument="SCHEME", run="-s --scheme",
-        metavar="SCHEME", names="schemes", head=True, about="See `transcode schemes`.",
+        metavar="SCHEME", names="schemes and mixes", head=True,
+        about="See `transcode schemes`; or a mix of GGUF's types, such as ``q4_k_m``.",
     )  # fmt: skip
     options: tuple[tuple[str, Any], ...] = option(
         kinds.VALUES, "Any option of the scheme.", default=(), flag="-O --option", run=SAME, group=HOW,
