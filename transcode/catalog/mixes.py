@@ -231,15 +231,15 @@ def _read(path: Path) -> Mixes:
     most, parts = single.need("elements").integer(0), tuple(single.need("names").strings())
     single.reject_unknown()
     fallback = {name: child.string() for name, child in top.need("fallback").mapping().items()}
-    made: dict[str, Mix] = {}
+    by_name: dict[str, Mix] = {}
     for name, node in top.need("mixes").mapping().items():
         one = node.mapping()
         base = one.need("base").string()
         text, pictures = (_rules(one.need(key), known) for key, known in (("text", kinds), ("image", image)))
         one.reject_unknown()
-        made[name] = Mix(name, base, text, pictures)
+        by_name[name] = Mix(name, base, text, pictures)
     top.reject_unknown()
-    return Mixes(kinds, image, fallback, made, most, parts)
+    return Mixes(kinds, image, fallback, by_name, most, parts)
 
 
 def _rules(node: strict.Node, known: Mapping[str, object]) -> Mapping[str, tuple[_Rule, ...]]:
