@@ -61,7 +61,8 @@ def weights() -> np.ndarray[Any, Any]:
     mean[draw.integers(0, 512, 9)] *= 1e4
     mean[draw.integers(0, 512, 40)] = 0
     mean[64:96] = 1
-    return mean.astype(np.float32)
+    single: np.ndarray[Any, Any] = mean.astype(np.float32)
+    return single
 
 
 def main() -> None:

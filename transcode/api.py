@@ -226,8 +226,9 @@ def quantize(scheme: str, **options: Any) -> Quantize:
     Args:
         scheme: name of a scheme, e.g. ``"int8"``.
         options: arguments of :class:`~transcode.stages.quantize.stage.Quantize` (``model``, ``targets``,
-            ``include``, ``exclude``, ``overrides``, ``keep_dtype``, ``on_nonfinite``, ``on_bad_shape``,
-            ``share_scale``); all others are the scheme's own, such as ``granularity="tensor"``.
+            ``include``, ``exclude``, ``overrides``, ``keep_dtype``, ``importance``, ``on_nonfinite``,
+            ``on_bad_shape``, ``share_scale``); all others are the scheme's own, such as
+            ``granularity="tensor"``.
     """
     own = {field.name for field in fields(Quantize)} - {"scheme", "options"}
     stage: dict[str, Any] = {}

@@ -62,6 +62,7 @@ OPTIONS: Mapping[str, Names] = {
     "force": Names("--force", "force=True", "force: true"),
     "from_convention": Names("--from-convention {}", "open(convention={})", "source: {{convention: {}}}"),
     "from_scheme": Names("--from-scheme {}", "open(scheme={})", "source: {{scheme: {}}}"),
+    "importance": Names("--importance", "importance", "importance"),
     "include": Names("--include {}", "include={}", "include: {}"),
     "layout": Names("--layout {}", "layout={}", "layout: {}"),
     "lora": Names("--lora {}", "lora({})", "lora: {}"),
@@ -78,6 +79,7 @@ OPTIONS: Mapping[str, Names] = {
     "names": Names("`transcode inspect`", "flow.keys()"),
     "on_bad_shape": Names("--on-bad-shape {}", "on_bad_shape={}", "on_bad_shape: {}"),
     "on_nonfinite": Names("--on-nonfinite {}", "on_nonfinite={}", "on_nonfinite: {}"),
+    "optimize": Names("--optimize {}", "optimize={}", "optimize: {}"),
     "plan_out": Names(
         "transcode run SRC DST ... --plan-out FILE", "transcode.plan.file.save(flow.plan(...), FILE)"
     ),

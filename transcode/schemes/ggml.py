@@ -127,17 +127,10 @@ class Encoded(Blocks):
     ) -> Iterator[Piece]:  # fmt: skip
         """See :meth:`.core.scheme.Scheme.encode`."""
         from ..numerics import NonFinite, Overflow
-        from ..numerics.convert import expand
         from ..numerics.ggml.table import encode
-        from ..numerics.rows import as_bits, as_float64, reject
+        from ..numerics.rows import as_float32, as_float64, reject
 
-        values = bits = as_bits(rows, spec.dtype, scratch)
-        if bits.dtype == np.uint32:
-            values = bits.view(np.float32)
-        else:
-            values = scratch.take(rows.shape, np.float32)
-            expand(bits, values)
-            values.setflags(write=False)
+        values = as_float32(rows, spec.dtype, scratch)
         elements, size = self.dtype.elements, self.dtype.bits // 8
         blocks = scratch.take((values.size // elements, size), np.uint8)
         bad = encode(self.stored, values, blocks, scratch, weights if self.weighs else None)

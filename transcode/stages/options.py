@@ -231,7 +231,8 @@ class QuantizeOptions(Declared):
 
     scheme: str = option(
         kinds.TEXT, "Quantize: int8, fp8, ... or name:option=value.", argument="SCHEME", run="-s --scheme",
-        metavar="SCHEME", names="schemes", head=True, about="See `transcode schemes`.",
+        metavar="SCHEME", names="schemes and mixes", head=True,
+        about="See `transcode schemes`; or a mix of GGUF's types, such as ``q4_k_m``.",
     )  # fmt: skip
     options: tuple[tuple[str, Any], ...] = option(
         kinds.VALUES, "Any option of the scheme.", default=(), flag="-O --option", run=SAME, group=HOW,
@@ -262,6 +263,15 @@ class QuantizeOptions(Declared):
         kinds.RULES, "Another scheme, a dtype to cast to, or keep; first match.", default=(),
         flag="--override", run=SAME, metavar="PATTERN=SCHEME", names="actions", group=WHICH,
         about="The first pattern that matches a chosen tensor counts.",
+    )  # fmt: skip
+    importance: str | None = option(
+        kinds.TEXT, "Weigh columns in searches: an imatrix or file, norm, or sinq.",
+        default=None, metavar="FILE|norm|sinq", group=HOW, run=SAME,
+        about="What the squared error of each column counts, where a scheme searches scales: means of squared"
+        " inputs from an importance matrix of llama.cpp (``.gguf``, or the older ``.dat``), or a safetensors"
+        " file with a vector to each weight; ``norm``, the squared gain of the norm that stands before;"
+        " ``sinq``, one over each column's variance. Behind a path may stand ``#sha256:`` and the digest that"
+        " the file must have, as records say it.",
     )  # fmt: skip
     share_scale: tuple[tuple[str, ...], ...] = option(
         kinds.GROUPS, "Modules that share one global scale; repeatable.", default=(), group=HOW, run=SAME,

@@ -129,7 +129,7 @@ def put_xs(blocks: Any, pair: Any, work: Any, limits: Any) -> Any:
 
 
 @kernel
-def iq4_nl(values: Any, blocks: Any, table: Any, limits: Any, work: Any) -> int:
+def iq4_nl(values: Any, blocks: Any, table: Any, limits: Any, work: Any) -> Any:
     for first in range(0, values.shape[0], 16):
         bad = unfit(values, first, 16)
         if bad < 0:
@@ -143,7 +143,7 @@ def iq4_nl(values: Any, blocks: Any, table: Any, limits: Any, work: Any) -> int:
 
 
 @kernel
-def iq4_xs(values: Any, blocks: Any, table: Any, limits: Any, work: Any) -> int:
+def iq4_xs(values: Any, blocks: Any, table: Any, limits: Any, work: Any) -> Any:
     for pair in range(0, values.shape[0], 2):
         bad = unfit(values, pair, 2)
         if bad < 0:

@@ -59,7 +59,7 @@ def affine_block(row: Any, block: Any, work: Any, first: Any, largest: Any, code
 
 
 @kernel
-def q4_k(values: Any, blocks: Any, work: Any, codes: Any) -> int:
+def q4_k(values: Any, blocks: Any, work: Any, codes: Any) -> Any:
     for pair in range(0, values.shape[0], 2):
         bad = unfit(values, pair, 2)
         if bad >= 0:
@@ -75,7 +75,7 @@ def q4_k(values: Any, blocks: Any, work: Any, codes: Any) -> int:
 
 
 @kernel
-def q5_k(values: Any, blocks: Any, work: Any, codes: Any) -> int:
+def q5_k(values: Any, blocks: Any, work: Any, codes: Any) -> Any:
     for pair in range(0, values.shape[0], 2):
         bad = unfit(values, pair, 2)
         if bad >= 0:
@@ -91,7 +91,7 @@ def q5_k(values: Any, blocks: Any, work: Any, codes: Any) -> int:
 
 
 @kernel
-def q2_k(values: Any, blocks: Any, work: Any, codes: Any) -> int:
+def q2_k(values: Any, blocks: Any, work: Any, codes: Any) -> Any:
     for i in range(values.shape[0]):
         block = blocks[i]
         bad = unfit(values, i, 1)
@@ -115,7 +115,7 @@ def q2_k(values: Any, blocks: Any, work: Any, codes: Any) -> int:
 
 
 @kernel
-def q6_k(values: Any, blocks: Any, work: Any, codes: Any) -> int:
+def q6_k(values: Any, blocks: Any, work: Any, codes: Any) -> Any:
     """Squares are the weights."""
     for i in range(values.shape[0]):
         bad = unfit(values, i, 1)
@@ -130,7 +130,7 @@ def q6_k(values: Any, blocks: Any, work: Any, codes: Any) -> int:
 
 
 @kernel
-def q3_k(values: Any, blocks: Any, work: Any, codes: Any) -> int:
+def q3_k(values: Any, blocks: Any, work: Any, codes: Any) -> Any:
     """``make_q3_quants``: each code in turn is made the best under the scale of the others."""
     for n in range(values.shape[0]):
         block = blocks[n]

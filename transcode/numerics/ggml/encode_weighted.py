@@ -94,7 +94,7 @@ def put_nibbles(block: Any, at: Any, work: Any, k: Any) -> Any:
 
 
 @kernel
-def q4_0(values: Any, blocks: Any, weights: Any, sigmas: Any, work: Any, codes: Any) -> int:
+def q4_0(values: Any, blocks: Any, weights: Any, sigmas: Any, work: Any, codes: Any) -> Any:
     for first in range(0, values.shape[0], 16):
         bad = unfit(values, first, 16)
         if bad >= 0:
@@ -111,7 +111,7 @@ def q4_0(values: Any, blocks: Any, weights: Any, sigmas: Any, work: Any, codes: 
 
 
 @kernel
-def q4_1(values: Any, blocks: Any, weights: Any, sigmas: Any, work: Any, codes: Any) -> int:
+def q4_1(values: Any, blocks: Any, weights: Any, sigmas: Any, work: Any, codes: Any) -> Any:
     for first in range(0, values.shape[0], 16):
         bad = unfit(values, first, 16)
         if bad >= 0:
@@ -127,7 +127,7 @@ def q4_1(values: Any, blocks: Any, weights: Any, sigmas: Any, work: Any, codes: 
 
 
 @kernel
-def q5_0(values: Any, blocks: Any, weights: Any, sigmas: Any, work: Any, codes: Any) -> int:
+def q5_0(values: Any, blocks: Any, weights: Any, sigmas: Any, work: Any, codes: Any) -> Any:
     for first in range(0, values.shape[0], 16):
         bad = unfit(values, first, 16)
         if bad >= 0:
@@ -144,7 +144,7 @@ def q5_0(values: Any, blocks: Any, weights: Any, sigmas: Any, work: Any, codes: 
 
 
 @kernel
-def q5_1(values: Any, blocks: Any, weights: Any, sigmas: Any, work: Any, codes: Any) -> int:
+def q5_1(values: Any, blocks: Any, weights: Any, sigmas: Any, work: Any, codes: Any) -> Any:
     for first in range(0, values.shape[0], 16):
         bad = unfit(values, first, 16)
         if bad >= 0:
@@ -172,7 +172,7 @@ def positive_block(row: Any, block: Any, work: Any, first: Any, largest: Any, co
 
 
 @kernel
-def q4_k(values: Any, blocks: Any, weights: Any, sigmas: Any, work: Any, codes: Any) -> int:
+def q4_k(values: Any, blocks: Any, weights: Any, sigmas: Any, work: Any, codes: Any) -> Any:
     for pair in range(0, values.shape[0], 2):
         bad = unfit(values, pair, 2)
         if bad >= 0:
@@ -187,7 +187,7 @@ def q4_k(values: Any, blocks: Any, weights: Any, sigmas: Any, work: Any, codes: 
 
 
 @kernel
-def q5_k(values: Any, blocks: Any, weights: Any, sigmas: Any, work: Any, codes: Any) -> int:
+def q5_k(values: Any, blocks: Any, weights: Any, sigmas: Any, work: Any, codes: Any) -> Any:
     for pair in range(0, values.shape[0], 2):
         bad = unfit(values, pair, 2)
         if bad >= 0:
@@ -202,7 +202,7 @@ def q5_k(values: Any, blocks: Any, weights: Any, sigmas: Any, work: Any, codes: 
 
 
 @kernel
-def q2_k(values: Any, blocks: Any, weights: Any, sigmas: Any, work: Any, codes: Any) -> int:
+def q2_k(values: Any, blocks: Any, weights: Any, sigmas: Any, work: Any, codes: Any) -> Any:
     for i in range(values.shape[0]):
         block = blocks[i]
         bad = unfit(values, i, 1)
@@ -221,7 +221,7 @@ def q2_k(values: Any, blocks: Any, weights: Any, sigmas: Any, work: Any, codes: 
 
 
 @kernel
-def q3_k(values: Any, blocks: Any, weights: Any, sigmas: Any, work: Any, codes: Any) -> int:
+def q3_k(values: Any, blocks: Any, weights: Any, sigmas: Any, work: Any, codes: Any) -> Any:
     for i in range(values.shape[0]):
         bad = unfit(values, i, 1)
         if bad >= 0:
@@ -241,7 +241,7 @@ def q3_k(values: Any, blocks: Any, weights: Any, sigmas: Any, work: Any, codes: 
 
 
 @kernel
-def q6_k(values: Any, blocks: Any, weights: Any, sigmas: Any, work: Any, codes: Any) -> int:
+def q6_k(values: Any, blocks: Any, weights: Any, sigmas: Any, work: Any, codes: Any) -> Any:
     """The weights of columns are taken as they are."""
     for i in range(values.shape[0]):
         bad = unfit(values, i, 1)
@@ -255,7 +255,7 @@ def q6_k(values: Any, blocks: Any, weights: Any, sigmas: Any, work: Any, codes: 
 
 
 @kernel
-def iq4_nl(values: Any, blocks: Any, weights: Any, sigmas: Any, table: Any, limits: Any, work: Any) -> int:
+def iq4_nl(values: Any, blocks: Any, weights: Any, sigmas: Any, table: Any, limits: Any, work: Any) -> Any:
     for first in range(0, values.shape[0], 16):
         bad = unfit(values, first, 16)
         if bad < 0:
@@ -268,7 +268,7 @@ def iq4_nl(values: Any, blocks: Any, weights: Any, sigmas: Any, table: Any, limi
 
 
 @kernel
-def iq4_xs(values: Any, blocks: Any, weights: Any, sigmas: Any, table: Any, limits: Any, work: Any) -> int:
+def iq4_xs(values: Any, blocks: Any, weights: Any, sigmas: Any, table: Any, limits: Any, work: Any) -> Any:
     for pair in range(0, values.shape[0], 2):
         bad = unfit(values, pair, 2)
         if bad < 0:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import lru_cache, reduce
 from math import lcm
 
+import numpy as np
+
 from ...core.context import Context, Statistic
 from ...core.dtypes import DTYPES
 from ...core.event import Event
@@ -14,12 +16,14 @@ from ...core.expr import Expr, Piece
 from ...core.scheme import Scheme, Stats
 from ...core.spec import Part, Spec
 from ...core.tensor import LazyTensor
+from ...core.types import Array
 from ...core.value import interned
 from ...errors import DataError
 from ...numerics import NonFinite, Overflow
 from ...schemes.dither import dithered
 from ...voice import called
 from ..cast import cast_values
+from .importance.columns import Columns
 from .measure import measure
 
 __all__ = ["Encoding", "Peak", "encode_tensor", "first_nonfinite"]
@@ -65,6 +69,7 @@ class Encoding(Expr):
         peaks: of the tensor, or of all that share a scale with it, which are merged.
         measured: the number under which losses are noted, or None.
         key: of the random numbers by which codes are rounded; None for the nearest.
+        columns: what each column weighs, or None.
     """
 
     tensor: LazyTensor
@@ -72,6 +77,7 @@ class Encoding(Expr):
     peaks: tuple[Peak, ...]
     measured: int | None
     key: int | None = None
+    columns: Columns | None = None
 
     def room(self) -> float:
         """That of the values, and their parts, which no scheme makes larger than bfloat16 is; where more is
@@ -92,7 +98,7 @@ class Encoding(Expr):
         stats = reduce(scheme.merge, map(context.value, self.peaks)) if self.peaks else None
         rows = tensor.matrix(start, stop, context)
         try:
-            pieces = scheme.encode(rows, spec, start, stats, context)
+            pieces = self._pieces(rows, start, stats, context)
             if self.key is not None:
                 nearest = list(pieces)
                 values = cast_values(rows, spec.dtype, DTYPES["F32"], context, tensor.name, start)
@@ -113,6 +119,22 @@ class Encoding(Expr):
                 if "scale_dtype" in scheme.options
                 else "exclude the tensor, or choose a scheme whose scales are wider",
             ) from None
+
+    def _pieces(self, rows: Array, start: int, stats: Stats | None, context: Context) -> Iterator[Piece]:
+        """Of some rows; those of one matrix at a time where each matrix of a stack has weights of its own."""
+        scheme, spec = self.scheme, self.tensor.spec
+        if self.columns is None:
+            yield from scheme.encode(rows, spec, start, stats, context)
+            return
+        weights = self.columns.weights(context)
+        if (padding := spec.columns - weights.shape[1]) > 0:
+            weights = np.pad(weights, ((0, 0), (0, padding)))
+        each = spec.rows // len(weights)
+        stop = start + len(rows)
+        for matrix in range(start // each, -(-stop // each)):
+            first, last = max(matrix * each, start), min((matrix + 1) * each, stop)
+            part = rows[first - start : last - start]
+            yield from scheme.encode(part, spec, first, stats, context, weights[matrix])
 
 
 @lru_cache(maxsize=1 << 12)
@@ -140,6 +162,7 @@ def encode_tensor(
     *,
     measured: int | None = None,
     key: int | None = None,
+    columns: Columns | None = None,
 ) -> LazyTensor:
     """The tensor as the scheme's parts.
 
@@ -149,15 +172,16 @@ def encode_tensor(
         needs: of which the largest is given to the scheme; its own, or those of a whole group.
         measured: decode what was encoded, and note what is lost under this number.
         key: round at random by it, see :mod:`.schemes.dither`; to the nearest without it.
+        columns: what the squared error of each column counts.
     """
     did, parts, grain = _facts(scheme, tensor.spec, why)
     return tensor.evolve(
         did=did,
         parts=parts,
-        value=Encoding(tensor, scheme, tuple(needs), measured, key),
+        value=Encoding(tensor, scheme, tuple(needs), measured, key, columns),
         grain=lcm(tensor.grain, grain),
         scheme=scheme,
-        needs=(*tensor.needs, *needs),
+        needs=(*tensor.needs, *needs, *(() if columns is None else columns.needs)),
         measured=measured,
     )
 
