@@ -186,6 +186,10 @@ def _peers(setting: Setting) -> Sequence[Row]:
     return [{**row, "/ cp": row["wall s"] and row["wall s"] / least} for row in rows]
 
 
+_OF_TREE = "import sys; sys.path[0] = sys.argv.pop(1); from transcode.cli import main; main()"
+"""The command line of a checkout: the folder in which this one is run comes first otherwise."""
+
+
 def _before(setting: Setting) -> Sequence[Row]:
     """The same commands of two checkouts in turns, each with caches of its own; the least of the rounds."""
     import bench_growth
@@ -212,13 +216,12 @@ def _before(setting: Setting) -> Sequence[Row]:
                 own = setting.work / f"caches of {tree}"
                 environment = {
                     **os.environ,
-                    "PYTHONPATH": str(path),
                     "PYTHONPYCACHEPREFIX": str(own / "bytecode"),
                     "NUMBA_CACHE_DIR": str(own / "kernels"),
                     "XDG_CACHE_HOME": str(own / "home"),
                 }
                 environment.pop("PYTHONDONTWRITEBYTECODE", None)
-                figure = bench_start.start(["-m", "transcode", *arguments], environment)
+                figure = bench_start.start(["-c", _OF_TREE, str(path), *arguments], environment)
                 shutil.rmtree(out, ignore_errors=True)
                 if number:  # the first compiles
                     least[case, tree] = min(least.get((case, tree), figure), figure)
