@@ -107,9 +107,7 @@ def _dequantize(words: list[str], options: list[str]) -> tuple[list[str], list[s
 def _convert(words: list[str], options: list[str]) -> tuple[list[str], list[str]]:
     if spelling := _taken(words, _is_spelling):
         return ["--to", spelling], words
-    if _has(options, "--to"):
-        return [], words
-    return ["--to", "SPELLING"], words  # which of them is not for us to guess
+    return [], words  # what else it is to do is not for us to guess
 
 
 def _lora(words: list[str], options: list[str]) -> tuple[list[str], list[str]]:
