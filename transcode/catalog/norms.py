@@ -17,7 +17,6 @@ __all__ = ["Norms", "norms"]
 class _Rule:
     norm: str
     before: tuple[str, ...]
-    without: str | None
 
 
 @dataclass(frozen=True)
@@ -46,9 +45,7 @@ class Norms:
                 if match is None:
                     continue
                 norm = f"{match[1]}{rule.norm}.weight"
-                if norm in names and (
-                    rule.without is None or f"{match[1]}{rule.without}.weight" not in names
-                ):
+                if norm in names:
                     return norm
         return None
 
@@ -74,7 +71,6 @@ def norms() -> Norms:
             _Rule(
                 rule.need("norm").string(),
                 tuple(rule.need("before").strings()),
-                rule.get("without", lambda child: child.string(), None),
             )
         )
         rule.reject_unknown()

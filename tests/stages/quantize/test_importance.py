@@ -12,6 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 import transcode as tc
 from tests.schemes.helpers import encode
+from transcode.catalog.norms import norms
 from transcode.errors import FormatError, PlanError
 from transcode.numerics.deviation import sums, variances
 from transcode.schemes import make
@@ -222,6 +223,20 @@ def test_norms_that_store_one_less_are_known_by_the_config(tmp_path):
     np.testing.assert_array_equal(tc.open(tmp_path / "out.gguf")[name].numpy(), codes.reshape(-1))
 
 
+def test_the_norm_right_before_counts():
+    """Gemma 2 norms the output of attention, too, and has another norm before the MLP."""
+    table = norms()
+    names = {
+        f"model.layers.3.{one}_layernorm.weight" for one in ("input", "post_attention", "pre_feedforward")
+    }
+    matrix = "model.layers.3.mlp.gate_proj.weight"
+    assert table(matrix, names) == "model.layers.3.pre_feedforward_layernorm.weight"
+    names.remove("model.layers.3.pre_feedforward_layernorm.weight")
+    assert table(matrix, names) == "model.layers.3.post_attention_layernorm.weight"
+    assert table("model.layers.3.mlp.down_proj.weight", names) is None
+    assert table("blk.7.ffn_up.weight", {"blk.7.ffn_norm.weight"}) == "blk.7.ffn_norm.weight"
+
+
 def test_deviations_weigh_by_one_over_the_variance(model, tmp_path):
     run(model, tmp_path, "sinq")
     weights = {}
@@ -272,6 +287,10 @@ def test_stacks_have_weights_of_each_matrix(tmp_path):
         run(tmp_path / "stack.safetensors", tmp_path, str(file), include=["*"], tile=tile)
         out = tc.open(tmp_path / "out.gguf")["blk.0.ffn_down_exps.weight"].numpy()
         np.testing.assert_array_equal(out, np.concatenate(wanted))
+    older = legacy(tmp_path / "i.dat", {"blk.0.ffn_down_exps.weight": weights.reshape(-1)})
+    run(tmp_path / "stack.safetensors", tmp_path, str(older), include=["*"])
+    out = tc.open(tmp_path / "out.gguf")["blk.0.ffn_down_exps.weight"].numpy()
+    np.testing.assert_array_equal(out, np.concatenate(wanted))
     names = [f"model.layers.0.mlp.experts.{n}.down_proj.weight" for n in range(3)]
     save_file(dict(zip(names, stack, strict=True)), tmp_path / "apart.safetensors")
     run(tmp_path / "apart.safetensors", tmp_path, str(file), include=["*"])

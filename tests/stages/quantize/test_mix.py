@@ -113,6 +113,17 @@ def test_types_are_those_of_llama_quantize(mix, names, layers, heads, tied, expe
         assert mixer(name).scheme == expected, name
 
 
+def test_layers_of_experts_are_counted_over_all_tensors_of_the_kind():
+    """llama-quantize takes the layer from the name, their count from all ``ffn_down``, shared experts too."""
+    shapes = model(16, experts=4)
+    shapes |= {f"blk.{i}.ffn_down_shexp.weight": (256, 256) for i in range(16)}
+    mixer = Mixer("q4_k_m", shapes)
+    for i in range(16):
+        expected = "q6_k" if more_bits(i, 32) else "q4_k"
+        assert mixer(f"blk.{i}.ffn_down_exps.weight").scheme == expected
+        assert mixer(f"blk.{i}.ffn_down_shexp.weight").scheme == expected
+
+
 @pytest.mark.parametrize(
     ("mix", "types"),
     [("q4_k_m", ("q6_k", "q6_k", "q4_k")), ("q5_k_m", ("q6_k", "q6_k", "q5_k")), ("q5_k_s", ("q5_k",) * 3),

@@ -94,7 +94,8 @@ def _of_file(
         if found is None:
             lost.append(tensor.name)
             continue
-        columns = file.columns(found.name, found.row)
+        width = (tensor.unpadded or tensor.spec.shape)[-1]
+        columns = file.columns(found.name, width, found.row)
         _check(columns.weights(Context()), tensor, file, found.name)
         used.add(found.name)
         given[tensor.name] = columns

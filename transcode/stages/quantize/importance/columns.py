@@ -52,6 +52,7 @@ class Stored(Columns):
         counts: by how many each row's sum is divided, a number to a row; None for ``calls``.
         calls: by how many all are divided.
         row: the one that is meant; None for all.
+        width: columns of the matrix: older files hold the rows of a stack one behind the other.
     """
 
     file: str
@@ -60,6 +61,7 @@ class Stored(Columns):
     counts: LazyTensor | None = None
     calls: int = 1
     row: int | None = None
+    width: int = 0
 
     def weights(self, context: Context) -> Weights:
         """Of the run's cache."""
@@ -69,7 +71,9 @@ class Stored(Columns):
         """See :meth:`weights`; a row that was never counted is 1 everywhere (llama.cpp, ``quantize.cpp``)."""
         sums = np.asarray(self.sums.numpy()).astype(np.float32)
         if self.counts is None:
-            rows = sums.reshape(-1, sums.shape[-1]) / np.float32(max(self.calls, 1))
+            whole = self.width and sums.size % self.width == 0
+            width = self.width if whole else sums.shape[-1]
+            rows = sums.reshape(-1, width) / np.float32(max(self.calls, 1))
         else:
             counts = np.asarray(self.counts.numpy()).astype(np.float32).reshape(-1, 1)
             rows = sums.reshape(len(counts), -1)

@@ -54,10 +54,10 @@ class WeightFile:
     source: Source
     entries: Mapping[str, _Entry]
 
-    def columns(self, name: str, row: int | None = None) -> Stored:
-        """The weights that an entry gives, or one row of them."""
+    def columns(self, name: str, width: int, row: int | None = None) -> Stored:
+        """The weights that an entry gives for matrices of so many columns, or one row of them."""
         sums, counts, calls = self.entries[name]
-        return Stored(self.path, name, sums, counts, calls, row)
+        return Stored(self.path, name, sums, counts, calls, row, width)
 
 
 def split(path: str) -> tuple[str, str | None]:
