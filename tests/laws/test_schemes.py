@@ -98,6 +98,7 @@ CASES = [
     ("fp8", {"format": "e5m2", "granularity": "tensor"}),
     ("fp8", {"granularity": "block", "scale_dtype": "F16"}),
     ("fp8", {"granularity": "block", "block": (16, 32)}),
+    ("fp8", {"granularity": "block", "block": (1, 64), "scale_dtype": "F8_E8M0"}),
     ("fp8", {"qmax": 14}),
     ("mxfp8", {}),
     ("mxfp8", {"format": "e5m2", "scale_mode": "floor"}),
