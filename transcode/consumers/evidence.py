@@ -59,8 +59,6 @@ def _of_side_file(path: Path) -> Iterator[Claim]:
     content = read_json(path) or {}
     for holder, key in statements(content):
         yield from _of_statement(f"{file} says", holder[key], key)
-    if file == CONFIG and _is_mlx(content.get("quantization")):
-        yield Claim(f"{CONFIG} says quantization {{bits, group_size}}", frozenset(), "MLX")
     if file in BESIDE:
         dialect, side = BESIDE[file]
         if side.key in content:
@@ -72,10 +70,6 @@ def _of_metadata(metadata: Mapping[str, str]) -> Iterator[Claim]:
         yield from _of_statement("its metadata says", object_or_none(metadata.get(key)) or {}, key)
     if layers(metadata):
         yield Claim(f"its metadata has {LAYERS}", frozenset({"comfyui"}))
-
-
-def _is_mlx(stated: object) -> bool:
-    return isinstance(stated, dict) and {"bits", "group_size"} <= stated.keys()
 
 
 def layers(metadata: Mapping[str, str]) -> dict[str, Json]:

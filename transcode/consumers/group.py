@@ -166,13 +166,20 @@ def readings(names: Names, convention: Convention, declared: Declared) -> dict[s
             made = {part.role for part in parts_of(scheme, spec)}
             implied = tuple(role for role in rule.implies if role in stored and role not in made)
             fitting.append(Reading(name, stored, parts, scheme, spec, implied))
-    for reading in fitting:
+    for reading in sorted(
+        fitting, key=_in_powers
+    ):  # by a scheme whose scales are always so, where there is one
         beside = {template.spell(reading.name) for template in inputs if _takes(template, reading.name)}
         if spelled[reading.name] - beside <= set(reading.stored.values()):
             known = by_codes.setdefault(reading.codes, [])
             if reading.meaning not in [other.meaning for other in known]:
                 known.append(reading)
     return by_codes
+
+
+def _in_powers(reading: Reading) -> bool:
+    """Whether it is by option alone that its scales are powers of two."""
+    return getattr(reading.scheme, "scale_dtype", "") == "F8_E8M0"
 
 
 def _takes(template: Template, name: str) -> bool:
@@ -207,6 +214,8 @@ def _fits(
             continue
         if declared.bits and _bits(scheme) < specs["codes"].dtype.bits and _bits(scheme) not in declared.bits:
             continue  # several codes are in one number, by a width that is another
+        if not _stated(scheme, specs["codes"], declared):
+            continue
         spec = _logical(specs["codes"], rules["codes"], scheme)
         if spec is None or scheme.undecodable(spec) is not None:
             continue
@@ -225,6 +234,12 @@ def _fits(
             close.append((fit, (scheme, spec)))
     best = max((fit for fit, _ in close), default=0)
     return [one for fit, one in close if fit == best]
+
+
+def _stated(scheme: Scheme, codes: Spec, declared: Declared) -> bool:
+    """Whether codes of that width have groups of that size, where several codes are in one number."""
+    size, bits = getattr(scheme, "group_size", None), _bits(scheme)
+    return size is None or bits >= codes.dtype.bits or not declared.kinds or (bits, size) in declared.kinds
 
 
 def _bytes_of(part: Part) -> tuple[str, ...]:

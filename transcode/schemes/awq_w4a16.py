@@ -104,9 +104,20 @@ class AwqW4A16(Base):
         count = len(bits) // self.group_size
         scales, offsets = (scratch.take((count,), np.float32) for _ in range(2))
         line = scratch.take((self.group_size,), np.float32)
-        if not affine(bits, self.group_size, STORED[kept.name], line, codes.reshape(-1), scales, offsets):
+        if not affine(
+            bits,
+            self.group_size,
+            4,
+            np.float32(8),
+            STORED[kept.name],
+            line,
+            codes.reshape(-1),
+            scales,
+            offsets,
+        ):
             raise reject(rows, spec.dtype)
         fitting(rows, spec.dtype, scales, kept, 7.5)
+        fitting(rows, spec.dtype, np.abs(offsets), kept, 1)
         at = start * (spec.columns // self.group_size) * kept.itemsize
         yield Piece("codes", start * codes.shape[1], codes)
         yield Piece("scale", at, narrowed(scales, kept, scratch))

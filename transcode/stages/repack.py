@@ -293,7 +293,7 @@ def _lies(held: _Held, convention: catalog.Convention) -> bool:
 
 
 def _taken(scheme: Scheme, target: catalog.Convention) -> Scheme:
-    """The scheme; with scales as F32 where only those are read: it holds those of 16 and 8 bits as they are."""
+    """The scheme; with scales as F32 where only those are read: it holds those of 16 and 8 bits exactly."""
     rule = target.schemes.get(scheme.name)
     kept = getattr(scheme, "scale_dtype", None)
     wanted = () if rule is None else rule.reads.get("scale_dtype", ())
