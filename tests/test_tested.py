@@ -69,6 +69,7 @@ ELSEWHERE = {
     "numerics/errors": "schemes/test_int8.py",
     "numerics/machine": "numerics/test_elf.py",
     "numerics/affine": "schemes/test_awq_w4a16.py",
+    "numerics/affine_widths": "schemes/test_affine.py",
     "numerics/float_scales": "schemes/test_fp8.py",
     "numerics/grouped": "schemes/test_w4a8.py",
     "numerics/turning": "numerics/test_hadamard.py",

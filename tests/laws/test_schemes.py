@@ -98,6 +98,7 @@ CASES = [
     ("fp8", {"format": "e5m2", "granularity": "tensor"}),
     ("fp8", {"granularity": "block", "scale_dtype": "F16"}),
     ("fp8", {"granularity": "block", "block": (16, 32)}),
+    ("fp8", {"granularity": "block", "block": (1, 64), "scale_dtype": "F8_E8M0"}),
     ("fp8", {"qmax": 14}),
     ("mxfp8", {}),
     ("mxfp8", {"format": "e5m2", "scale_mode": "floor"}),
@@ -121,6 +122,9 @@ CASES = [
     ("convrot_w4a4", {"rotate": 4, "optimize": "mse"}),
     ("awq_w4a16", {}),
     ("awq_w4a16", {"group_size": 32, "scale_dtype": "BF16"}),
+    ("affine", {}),
+    ("affine", {"bits": 3, "group_size": 32, "scale_dtype": "BF16"}),
+    ("affine", {"bits": 8, "group_size": 128}),
     *((name, {}) for name in SCHEMES if block(name) is not None),
 ]
 
@@ -164,7 +168,7 @@ def noise(values, scheme):
         return noise_of_levels(values, scheme)
     granularity = getattr(scheme, "granularity", None)
     width = {"mxfp8": 32, "mxfp6": 32, "mxfp4": 32, "nvfp4": 16, "nvfp4_awq": 16}.get(scheme.name, columns)
-    if scheme.name in ("int4", "awq_w4a16") or granularity == "group":
+    if scheme.name in ("int4", "awq_w4a16", "affine") or granularity == "group":
         width = scheme.group_size
     blocks = values.reshape(rows, -1, width)
     if granularity == "block" and scheme.block[0] == 1:
@@ -176,6 +180,8 @@ def noise(values, scheme):
         steps = peak / 7
     elif scheme.name == "awq_w4a16":
         steps = (blocks.max(-1, keepdims=True) - blocks.min(-1, keepdims=True)) / 15
+    elif scheme.name == "affine":
+        steps = (blocks.max(-1, keepdims=True) - blocks.min(-1, keepdims=True)) / (2**scheme.bits - 1)
     elif scheme.name in ("int8", "int4"):
         most = 127 if scheme.name == "int8" else 7
         span = np.maximum(blocks.max(-1, keepdims=True), 0) - np.minimum(blocks.min(-1, keepdims=True), 0)
@@ -224,6 +230,8 @@ def check_noise(scheme: Any, out: np.ndarray, values: np.ndarray) -> None:
     # Formats of 8 bits leave little to choose. Those of 4 may do better than the plain scale: by a search, by
     # block scales that are not powers of two, or by a code that the symmetric range has to spare.
     least = 0.95 if scheme.name in ("int8", "fp8", "mxfp8") and not scheme.weighs else 0.7
+    if scheme.name == "affine" and scheme.bits == 2:
+        least = 0.6  # four levels, of which the outer ones are not the ends of a group
     if isinstance(scheme, Blocks):  # scales are rounded, and most are searched
         assert 0.7 * wanted < found < 1.2 * wanted
         return

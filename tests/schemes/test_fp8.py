@@ -263,3 +263,25 @@ def test_mse_is_the_best_of_sixteen_scales(options, kept, weighted):
 def test_a_search_of_one_scale_for_the_tensor_is_refused():
     with pytest.raises(RecipeError, match="fp8: optimize cannot be 'mse' of one scale"):
         make("fp8", granularity="tensor", optimize="mse")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_scales_of_powers_of_two(kind):
+    """The least power of two under which the largest value of a block is one of the format's."""
+    rows = np.ldexp(np.random.default_rng(3).standard_normal((96, 64)), np.arange(-140, 52, 2)[:, None])
+    rows = rows.astype(F)
+    rows[5] = 0
+    rows[6, :32] = F(2.0**-149)
+    rows[7, :32] = F(KINDS[kind][2]) * F(2.0**-20)
+    scheme = make("fp8", format=kind, granularity="block", block=[1, 32], scale_dtype="F8_E8M0")
+    parts = encode(scheme, rows)
+    peak = np.abs(rows.astype(np.float64)).reshape(96, 2, 32).max(-1)
+    with np.errstate(divide="ignore"):
+        exponent = np.maximum(np.ceil(np.log2(peak / KINDS[kind][2])), -127)
+    exponent[peak == 0] = 0
+    np.testing.assert_array_equal(parts["scale"].astype(int) - 127, exponent)
+    scale = np.exp2(exponent).repeat(32, 1)
+    quotient = torch.from_numpy((rows.astype(np.float64) / scale).astype(F))
+    np.testing.assert_array_equal(
+        parts["codes"], quotient.to(KINDS[kind][1]).view(torch.uint8).numpy().reshape(96, 64)
+    )

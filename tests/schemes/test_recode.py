@@ -20,6 +20,8 @@ KINDS = [
     ("int8", {"granularity": "group", "group_size": 32}), ("int8", {"symmetric": False}), ("fp8", {}),
     ("int8", {"granularity": "group", "group_size": 32, "symmetric": False}),
     ("fp8", {"granularity": "tensor"}), ("fp8", {"granularity": "block"}),
+    ("fp8", {"granularity": "block", "scale_dtype": "F8_E8M0"}),
+    ("fp8", {"granularity": "block", "block": (1, 64), "scale_dtype": "F8_E8M0"}),
     ("fp8", {"granularity": "block", "block": (1, 32)}), ("fp8", {"format": "e5m2"}),
 ]  # fmt: skip
 SHAPES = [(260, 384), (3, 140, 256)]
@@ -56,7 +58,7 @@ def decoded(scheme, parts, spec):
 
 def recoded(way, parts, tile):
     """The parts, and the share of cells in which no value changes."""
-    powers = way.powers or way.source.grid(way.given).scales == "power"
+    powers = way.source.grid(way.given).scales == "power"
     top = int(way.exponents(parts).max()) if powers else 0
     pieces, states = [], []
     for start in range(0, way.spec.rows, tile):
@@ -68,25 +70,20 @@ def recoded(way, parts, tile):
     return gathered(way.target, way.spec, pieces), np.concatenate(states)
 
 
-@pytest.mark.parametrize("powers", [False, True], ids=["", "powers"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("old", KINDS, ids=str)
-def test_every_pair(old, shape, powers):
+def test_every_pair(old, shape):
     spec = Spec(DTYPES["F32"], shape)
     source = make(old[0], **old[1])
     if source.refuses(spec) is not None:
         pytest.skip("the scheme does not take the shape")
     parts = encoded(source, values(shape), spec)
-    if powers:
-        if source.grid(spec).scales != "float" or "zero_point" in parts:
-            pytest.skip("scales are what they are")
-        parts["scale"] = np.exp2(np.round(np.log2(parts["scale"]))).astype(np.float32)
     before = decoded(source, parts, spec)
     for name, options in KINDS:
         target = make(name, **options)
         if (name, options) == old or target.refuses(spec) is not None:
             continue
-        way = recoding(source, spec, powers, target, spec, daring=True)
+        way = recoding(source, spec, target, spec, daring=True)
         if way is None:
             continue
         out, states = recoded(way, parts, spec.rows)
@@ -102,7 +99,7 @@ def test_every_pair(old, shape, powers):
 def test_many_pairs_can():
     spec = Spec(DTYPES["BF16"], (256, 512))
     made = [make(name, **options) for name, options in KINDS]
-    can = [recoding(one, spec, False, other, spec) for one in made for other in made if one != other]
+    can = [recoding(one, spec, other, spec) for one in made for other in made if one != other]
     assert sum(way is not None for way in can) >= 40
     assert sum(way is not None and way.certain for way in can) >= 20
 
@@ -110,15 +107,15 @@ def test_many_pairs_can():
 def test_no_rounding_is_promised_where_there_would_be_one():
     spec = Spec(DTYPES["BF16"], (256, 512))
 
-    def way(old, new, powers=False, daring=False, **options):
-        return recoding(make(*old[:1], **old[1]), spec, powers, make(new, **options), spec, daring=daring)
+    def way(old, new, daring=False, **options):
+        return recoding(make(*old[:1], **old[1]), spec, make(new, **options), spec, daring=daring)
 
     assert way(("int8", {}), "fp8") is None
     assert way(("fp8", {}), "int8") is None
     assert way(("nvfp4", {}), "mxfp4") is None
     assert way(("mxfp8", {}), "mxfp4") is None
     assert way(("fp8", {"granularity": "block"}), "fp8") is None  # scales of any value under one of a row
-    assert way(("fp8", {"granularity": "block"}), "fp8", powers=True) is not None
+    assert way(("fp8", {"granularity": "block", "scale_dtype": "F8_E8M0"}), "fp8") is not None
     assert way(("int4", {"symmetric": False}), "int8", granularity="group") is None
     assert way(("mxfp4", {}), "int8") is None
     assert way(("mxfp4", {}), "int8", daring=True) is not None
@@ -136,7 +133,7 @@ def test_mxfp4_as_nvfp4_by_a_formula_of_its_own():
     codes = rng.integers(0, 256, (4, 64), np.uint8)
     scales = rng.integers(100, 117, (4, 4), np.uint8)
     scales[2, 1] = 117
-    way = recoding(make("mxfp4"), spec, False, make("nvfp4"), spec)
+    way = recoding(make("mxfp4"), spec, make("nvfp4"), spec)
     out, states = recoded(way, {"codes": codes, "scale": scales}, 4)
     assert (states == EXACT).all()
     assert np.array_equal(out["codes"].reshape(4, 64), codes)
@@ -150,7 +147,7 @@ def test_blocks_out_of_range_are_rounded_and_counted():
     spec = Spec(DTYPES["BF16"], (2, 64))
     codes = np.full((2, 32), 0x71, np.uint8)  # 0.5 and 6
     scales = np.array([[127, 110], [109, 100]], np.uint8)
-    way = recoding(make("mxfp4"), spec, False, make("nvfp4"), spec)
+    way = recoding(make("mxfp4"), spec, make("nvfp4"), spec)
     assert not way.certain
     assert way.wants_top
     out, states = recoded(way, {"codes": codes, "scale": scales}, 2)
@@ -162,14 +159,10 @@ def test_blocks_out_of_range_are_rounded_and_counted():
 
 def test_what_is_no_number_is_told():
     spec = Spec(DTYPES["BF16"], (1, 32))
-    way = recoding(make("mxfp8"), spec, False, make("fp8", granularity="block", block=(1, 32)), spec)
+    way = recoding(make("mxfp8"), spec, make("fp8", granularity="block", block=(1, 32)), spec)
     codes = np.zeros((1, 32), np.uint8)
     codes[0, 3] = 0x7F
     _, states = recoded(way, {"codes": codes, "scale": np.array([[127]], np.uint8)}, 1)
     assert states.max() == NOTHING
     with pytest.raises(ValueError, match="NaN"):
         way.exponents({"scale": np.array([[255]], np.uint8)})
-    fp8 = make("fp8", granularity="block", block=(1, 32), scale_dtype="F32")
-    wide = recoding(fp8, spec, True, make("mxfp8"), spec)
-    with pytest.raises(ValueError, match="no power of two"):
-        wide.exponents({"scale": np.array([[3.0]], np.float32)})

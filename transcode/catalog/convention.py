@@ -40,7 +40,7 @@ ZERO_POINT, GROUP_INDEX = "zero_point", "group_index"
 IMPLIED = (ZERO_POINT, GROUP_INDEX)
 """Roles of parts that a consumer may ask for where the scheme makes none: zeros, the group of each column."""
 
-CONFIGS = ("compressed-tensors", "modelopt", "fp8", "gptq", "gptq-v2", "awq")
+CONFIGS = ("compressed-tensors", "modelopt", "fp8", "gptq", "gptq-v2", "awq", "mlx")
 """Dialects of ``quantization_config``, by their ``quant_method``."""
 _STEM = "{stem}"
 

@@ -57,8 +57,6 @@ def _of_side_file(path: Path) -> Iterator[Claim]:
         content = read_json(path) or {}
         for holder, key in statements(content):
             yield from _of_statement(f"{file} says", holder[key], key)
-        if _is_mlx(content.get("quantization")):
-            yield Claim(f"{CONFIG} says quantization {{bits, group_size}}", frozenset(), "MLX")
     elif path.suffix == ".json":
         from .config.table import BESIDE  # all dialects: most sources do without
 
@@ -76,10 +74,6 @@ def _of_metadata(metadata: Mapping[str, str]) -> Iterator[Claim]:
         yield from _of_statement("its metadata says", object_or_none(metadata.get(key)) or {}, key)
     if layers(metadata):
         yield Claim(f"its metadata has {LAYERS}", frozenset({"comfyui"}))
-
-
-def _is_mlx(stated: object) -> bool:
-    return isinstance(stated, dict) and {"bits", "group_size"} <= stated.keys()
 
 
 def layers(metadata: Mapping[str, str]) -> dict[str, Json]:

@@ -19,9 +19,6 @@ from .spell import stored_part
 
 __all__ = ["Coded", "Names", "Reading", "coded", "readings"]
 
-_POWERS = ("F8_E8M0", "U8")
-"""Dtypes of scales that are exponents."""
-
 _BESIDES = {"input_global_scale", "alpha", SHAPE}
 """Parts that are not the scheme's: those that concern the inputs of a layer, and the shape."""
 
@@ -36,7 +33,6 @@ class Reading:
         rules: role -> how it is stored.
         scheme: how it is decoded.
         spec: facts of the tensor as float32, in which it is decoded.
-        powers: scales that are floats to the scheme are stored as exponents (E8M0).
         implied: roles of stored parts that no scheme makes, see :mod:`.implied`.
     """
 
@@ -45,7 +41,6 @@ class Reading:
     rules: Mapping[str, PartRule]
     scheme: Scheme
     spec: Spec
-    powers: bool = False
     implied: tuple[str, ...] = ()
 
     @property
@@ -155,7 +150,7 @@ def readings(names: Names, convention: Convention, declared: Declared) -> dict[s
     inputs = convention.inputs
     spelled: dict[str, set[str]] = {}
     fitting: list[Reading] = []
-    known_fits: dict[Hashable, list[tuple[Scheme, Spec, bool]]] = {}  # layers are alike
+    known_fits: dict[Hashable, list[tuple[Scheme, Spec]]] = {}  # layers are alike
     for name, rule, parts in _candidates(names, convention):
         stored = {
             role: text
@@ -167,11 +162,13 @@ def readings(names: Names, convention: Convention, declared: Declared) -> dict[s
         key = rule.scheme, id(parts), tuple(specs.items())
         if key not in known_fits:
             known_fits[key] = _fits(specs, name, rule, parts, declared)
-        for scheme, spec, powers in known_fits[key]:
+        for scheme, spec in known_fits[key]:
             made = {part.role for part in parts_of(scheme, spec)}
             implied = tuple(role for role in rule.implies if role in stored and role not in made)
-            fitting.append(Reading(name, stored, parts, scheme, spec, powers, implied))
-    for reading in sorted(fitting, key=lambda one: one.powers):  # by a scheme of its own, where there is one
+            fitting.append(Reading(name, stored, parts, scheme, spec, implied))
+    for reading in sorted(
+        fitting, key=_in_powers
+    ):  # by a scheme whose scales are always so, where there is one
         beside = {template.spell(reading.name) for template in inputs if _takes(template, reading.name)}
         if spelled[reading.name] - beside <= set(reading.stored.values()):
             known = by_codes.setdefault(reading.codes, [])
@@ -180,13 +177,18 @@ def readings(names: Names, convention: Convention, declared: Declared) -> dict[s
     return by_codes
 
 
+def _in_powers(reading: Reading) -> bool:
+    """Whether it is by option alone that its scales are powers of two."""
+    return getattr(reading.scheme, "scale_dtype", "") == "F8_E8M0"
+
+
 def _takes(template: Template, name: str) -> bool:
     return template.placeholder != "stem" or name.endswith(".weight")
 
 
 def _fits(
     specs: Mapping[str, Spec], name: str, rule: SchemeRule, rules: Mapping[str, PartRule], declared: Declared
-) -> list[tuple[Scheme, Spec, bool]]:
+) -> list[tuple[Scheme, Spec]]:
     """Schemes whose parts the convention would store with these facts; those with just these shapes first."""
     from ..schemes import decoder
 
@@ -212,35 +214,38 @@ def _fits(
             continue
         if declared.bits and _bits(scheme) < specs["codes"].dtype.bits and _bits(scheme) not in declared.bits:
             continue  # several codes are in one number, by a width that is another
+        if not _stated(scheme, specs["codes"], declared):
+            continue
         spec = _logical(specs["codes"], rules["codes"], scheme)
         if spec is None or scheme.undecodable(spec) is not None:
             continue
         wanted = {one.role: one for one in scheme.parts(spec)}
         if not wanted.keys() <= specs.keys() <= wanted.keys() | _BESIDES | set(rule.implies):
             continue
-        powers = stored_as in _POWERS and wanted["scale"].spec.dtype.name == "F32"
-        if powers and rules["scale"].dtype is not None:
-            continue
         try:
             stored = {role: stored_part(one, rules[role], name).spec for role, one in wanted.items()}
         except PlanError:  # no layout for stacks
             continue
         fit = min(
-            _likeness(stored[role], specs[role], rules[role], wanted[role], _bytes_of(wanted[role], powers))
+            _likeness(stored[role], specs[role], rules[role], wanted[role], _bytes_of(wanted[role]))
             for role in wanted
         )
         if fit:
-            close.append((fit, (scheme, spec, powers)))
+            close.append((fit, (scheme, spec)))
     best = max((fit for fit, _ in close), default=0)
     return [one for fit, one in close if fit == best]
 
 
-def _bytes_of(part: Part, powers: bool) -> tuple[str, ...]:
-    """Further dtypes that the bytes of a part may be stored under: scales of 8 bits, or exponents."""
+def _stated(scheme: Scheme, codes: Spec, declared: Declared) -> bool:
+    """Whether codes of that width have groups of that size, where several codes are in one number."""
+    size, bits = getattr(scheme, "group_size", None), _bits(scheme)
+    return size is None or bits >= codes.dtype.bits or not declared.kinds or (bits, size) in declared.kinds
+
+
+def _bytes_of(part: Part) -> tuple[str, ...]:
+    """Further dtypes that the bytes of a part may be stored under: scales of 8 bits."""
     if part.role != "scale":
         return ()
-    if powers:
-        return _POWERS
     return (part.spec.dtype.name, "U8") if part.spec.dtype.bits == 8 else ()
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..catalog import SHAPE, Convention, PartRule, experts_of, holds
 from ..catalog.template import Template
-from ..codecs import Powers, chain
+from ..codecs import chain
 from ..core.codec import Codec
 from ..core.context import Context
 from ..core.expr import Expr, Piece
@@ -238,14 +238,12 @@ def _encoded(piece: Piece, steps: Sequence[chain.Step], scratch: Scratch, name: 
         raise DataError(error.what, tensor=name, hint=error.hint or _ANOTHER) from None
 
 
-def canonical(stored: Array, role: str, rule: PartRule, part: Part, *, powers: bool = False) -> Array:
+def canonical(stored: Array, role: str, rule: PartRule, part: Part) -> Array:
     """A stored part as the scheme itself would have it: the inverse of what :class:`Speller` does to bytes.
 
     Args:
         stored: the whole part; or any whole rows of the codes, where their codecs store each by itself.
         rule: how it is stored.
         part: the part as the scheme makes it.
-        powers: it is stored as exponents (E8M0), the scheme's are float32.
     """
-    codecs = (Powers(),) if powers and role == "scale" else rule.codecs
-    return chain.decode(stored, codecs, part.spec)
+    return chain.decode(stored, rule.codecs, part.spec)

@@ -72,6 +72,7 @@ SCHEMES: Mapping[str, type[Any]] = Table(
         "w6a8": "w4a8:W6A8",
         "convrot_w4a4": "w4a4:W4A4",
         "awq_w4a16": "awq_w4a16:AwqW4A16",
+        "affine": "affine:Affine",
         "q1_0": "ggml:Q1",
         "q4_0": "ggml:Q40",
         "q4_1": "ggml:Q41",

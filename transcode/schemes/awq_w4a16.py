@@ -117,6 +117,7 @@ class AwqW4A16(Base):
         ):
             raise reject(rows, spec.dtype)
         fitting(rows, spec.dtype, scales, kept, 7.5)
+        fitting(rows, spec.dtype, np.abs(offsets), kept, 1)
         at = start * (spec.columns // self.group_size) * kept.itemsize
         yield Piece("codes", start * codes.shape[1], codes)
         yield Piece("scale", at, narrowed(scales, kept, scratch))

@@ -20,8 +20,11 @@ from .scaled import KEPT, Scaled
 
 __all__ = ["Fp8"]
 
-_EXPONENTS = ("F8_E8M0", "U8")
-"""Dtypes under which some store the scales of blocks, as exponents."""
+_POWERS = "F8_E8M0"
+"""Dtype of scales that are powers of two."""
+
+_EXPONENTS = (_POWERS, "U8")
+"""Dtypes under which exponents are stored, plain bytes for blocks alone."""
 
 
 def _is_block(value: Any) -> bool:
@@ -38,7 +41,7 @@ class Fp8(Scaled):
         granularity: what shares a scale: ``"channel"`` (a row), ``"block"`` or ``"tensor"``.
         block: rows and columns of a block, for that granularity; blocks at the edges may be smaller.
         scale_dtype: ``"source"``, ``"F32"``, ``"BF16"`` or ``"F16"``; source means F32 for F16 and F64
-            sources.
+            sources. Or ``"F8_E8M0"``: the next power of two up, at least 2**-127.
         qmax: the largest code: ``"full"``, that of the format, or 14 for kernels that add up products of E4M3
             in float16, which would overflow.
         optimize: ``"mse"`` tries the scales from ``amax / 448`` to twice that, in sixteenths, for each row or
@@ -54,7 +57,7 @@ class Fp8(Scaled):
     options: ClassVar[Mapping[str, Constraint]] = {
         "format": Constraint.among("e4m3fn", "e5m2"),
         "granularity": Constraint.among("channel", "tensor", "block"),
-        "scale_dtype": SCALE_DTYPES,
+        "scale_dtype": Constraint.among(*SCALE_DTYPES.cases, _POWERS),
         "block": Constraint("rows and columns, e.g. [128, 128]", ((128, 128), (16, 32), (1, 64)), _is_block),
         "qmax": Constraint.among("full", 14),
         "optimize": SEARCH,
@@ -86,9 +89,9 @@ class Fp8(Scaled):
         exponents = hints.scale in _EXPONENTS
         if not exponents and hints.scale not in KEPT:
             return
-        kept = "F32" if exponents else hints.scale
+        kept = _POWERS if exponents else hints.scale
         for form in cls.options["format"].cases:
-            if not exponents:
+            if hints.scale != "U8":
                 yield cls(form, "tensor", scale_dtype=kept)
                 yield cls(form, "channel", scale_dtype=kept)
             for side in GROUPS:

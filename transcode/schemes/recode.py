@@ -53,7 +53,6 @@ class Recode(Value):
     Attributes:
         source: the scheme of the codes that there are.
         given: facts of the tensor for it.
-        powers: its scales are powers of two, though those of the scheme need not be.
         target: the scheme that is wanted.
         spec: facts of the tensor for it.
         shift: exponent of two by which the largest scale of a block is divided.
@@ -62,7 +61,6 @@ class Recode(Value):
 
     source: Scheme
     given: Spec
-    powers: bool
     target: Scheme
     spec: Spec
     shift: int
@@ -78,20 +76,13 @@ class Recode(Value):
         """Exponents of all scales that there are, int32 ``[lines, across]``.
 
         Raises:
-            ValueError: a scale is no power of two.
+            ValueError: a scale is NaN.
         """
         grid = _grid(self.source, self.given)
-        scales = np.asarray(parts["scale"])
-        if grid.scales == "power":
-            codes = scales.view(np.uint8)
-            if (codes == 255).any():
-                raise ValueError("a scale is NaN")
-            exponents = codes.astype(np.int32) - 127
-        else:
-            fractions, exponents = np.frexp(widened(scales, grid.kept))
-            if (fractions != 0.5).any():
-                raise ValueError("a scale is no power of two")
-            exponents = exponents.astype(np.int32) - 1
+        codes = np.asarray(parts["scale"]).view(np.uint8)
+        if (codes == 255).any():
+            raise ValueError("a scale is NaN")
+        exponents: Array = codes.astype(np.int32) - 127
         return exponents.reshape(-1, grid.blocks.across)
 
     def rows(
@@ -110,7 +101,7 @@ class Recode(Value):
             ``[r, cells]``. A cell is what shares both scales, of one row.
 
         Raises:
-            ValueError: a scale is NaN or infinite, or no power of two where it is to be one.
+            ValueError: a scale is NaN or infinite.
         """
         from ..numerics.recode import recode
 
@@ -123,7 +114,7 @@ class Recode(Value):
         first = int(lines[0])
         corners = np.flatnonzero(np.diff(lines, prepend=-1)), np.flatnonzero(np.diff(across, prepend=-1))
         stored: dict[str, Array] = {}
-        if old.scales == "power" or self.powers:
+        if old.scales == "power":
             exponents = self.exponents(parts)[before]
             largest = np.maximum.reduceat(exponents, corners[1], axis=1)
             largest = np.maximum.reduceat(largest, corners[0], axis=0)
@@ -174,12 +165,12 @@ class Recode(Value):
 
 
 def recoding(
-    source: Scheme, given: Spec, powers: bool, target: Scheme, spec: Spec, *, daring: bool = False
+    source: Scheme, given: Spec, target: Scheme, spec: Spec, *, daring: bool = False
 ) -> Recode | None:
     """How codes of a scheme become those of another without being rounded; None where they cannot.
 
     Args:
-        source, given, powers, target, spec: see :class:`Recode`.
+        source, given, target, spec: see :class:`Recode`.
         daring: whether blocks of integers may reach over several scales: exact where these lie within a few
             powers of two, and where they do not, worse than encoding anew.
     """
@@ -188,7 +179,7 @@ def recoding(
     old, new = source.grid(given), target.grid(spec)
     if old is None or new is None or old.scales == "split" or (old.zeroed and not new.zeroed):
         return None
-    inside, in_powers = new.within(old), powers or old.scales == "power"
+    inside, in_powers = new.within(old), old.scales == "power"
     if not inside:
         even = len(set(np.diff(new.ascending()[0]))) == 1
         narrow = gcd(old.blocks.width, new.blocks.width) < _NARROWEST
@@ -211,7 +202,7 @@ def recoding(
         if (states[-1][: len(old.table)][finite] == EXACT).all():
             ranged = new.scales == "float" or (new.scales == old.scales and shift == 0)
             certain = inside and ranged
-            return Recode(source, given, powers, target, spec, shift, certain)
+            return Recode(source, given, target, spec, shift, certain)
     return None
 
 

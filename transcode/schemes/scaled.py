@@ -15,7 +15,7 @@ from ..core.spec import Part, Spec
 from ..numerics.errors import NonFinite
 from .base import Array, Base, fitting, narrowed, stored_scale, widened
 from .blocks import Blocks
-from .grid import Grid
+from .grid import Grid, ScaleKind
 
 __all__ = ["KEPT", "Scaled"]
 
@@ -96,7 +96,8 @@ class Scaled(Base):
         """See :meth:`.base.Base.grid`."""
         kept = stored_scale(self.scale_dtype, spec.dtype)
         reach = 128.0 if self.zeroed else self.reach
-        return Grid(self.table(), 8, reach, self.blocks(spec), "float", kept, self.zeroed)
+        kind: ScaleKind = "power" if kept.name == "F8_E8M0" else "float"
+        return Grid(self.table(), 8, reach, self.blocks(spec), kind, kept, self.zeroed)
 
     def parts(self, spec: Spec) -> tuple[Part, ...]:
         """Codes shaped as the tensor, and scales: ``[]``, or one for each block (and as many zero points)."""

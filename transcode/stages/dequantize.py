@@ -240,9 +240,7 @@ def _decode(
     shape = companions.shape(reading)
     out_spec = Spec(target, shape)
     asides = asides_of(reading, companions, table)
-    value = Decoding(
-        name, codes, tuple(parts.values()), scheme, spec, out_spec, reading.powers, keep, asides, strict
-    )
+    value = Decoding(name, codes, tuple(parts.values()), scheme, spec, out_spec, keep, asides, strict)
     made = plain(name, out_spec, value, source=codes.tensor.source, fate=codes.tensor.fate)
     return made.evolve(
         grain=scheme.grain(spec) if codes.apart else spec.rows,
@@ -276,9 +274,9 @@ class StoredPart(NamedTuple):
         rows = canonical(stored, self.part.role, self.rule, self.part)
         return rows if self.apart else rows.reshape(count, -1)[start:stop]
 
-    def whole(self, powers: bool) -> NDArray[Any]:
-        """All of it as the scheme makes it; ``powers``: see :class:`Decoding`."""
-        return canonical(_carried(self.tensor), self.part.role, self.rule, self.part, powers=powers)
+    def whole(self) -> NDArray[Any]:
+        """All of it as the scheme makes it."""
+        return canonical(_carried(self.tensor), self.part.role, self.rule, self.part)
 
 
 def stored_parts(reading: Reading, table: Mapping[str, LazyTensor]) -> dict[str, StoredPart]:
@@ -303,7 +301,7 @@ class Asides:
 
     def check(self, name: str) -> None:
         """Raise DataError where there are zero points after all."""
-        if self.zeros is not None and (numbers := self.zeros.whole(False)).any():
+        if self.zeros is not None and (numbers := self.zeros.whole()).any():
             bad = numbers.reshape(-1)[int(np.argmax(numbers != 0))]
             raise DataError(
                 f"is stated to have no zero points, and {self.zeros.tensor.name!r} holds one of {bad}",
@@ -313,7 +311,7 @@ class Asides:
 
     def columns(self) -> NDArray[np.intp] | None:
         """Where each column stands, sorted by groups; None where that is its own place."""
-        return None if self.order is None else np.argsort(self.order.whole(False).reshape(-1), kind="stable")
+        return None if self.order is None else np.argsort(self.order.whole().reshape(-1), kind="stable")
 
 
 NO_ASIDES = Asides()
@@ -344,7 +342,6 @@ class Decoding(Expr):
         scheme: what decodes them.
         spec: facts of the tensor as float32, in which it is decoded.
         out: those of the result, which has fewer rows and columns where zeros were added before.
-        powers: scales are stored as exponents (E8M0).
         keep: values that are not finite are written.
         asides: what else is stored of it.
         strict: a value that is rounded to the dtype of the result is an error.
@@ -356,7 +353,6 @@ class Decoding(Expr):
     scheme: Scheme
     spec: Spec
     out: Spec
-    powers: bool
     keep: bool
     asides: Asides = NO_ASIDES
     strict: bool = False
@@ -367,7 +363,7 @@ class Decoding(Expr):
         if self.strict and target in ("F32", "F64"):
             return None
         grid = self.scheme.grid(self.spec) if isinstance(self.scheme, Base) else None
-        powers = grid is not None and (self.powers or grid.scales == "power") and not grid.zeroed
+        powers = grid is not None and grid.scales == "power" and not grid.zeroed
         if self.strict and powers and target in ("BF16", "F16"):
             return None  # but at the ends of the range, which are looked at
         return f"{self.scheme.name} is decoded to {target}, which cannot hold products of codes and scales"
@@ -418,7 +414,7 @@ class Decoding(Expr):
         self.asides.check(self.name)
         columns = self.asides.columns()
         order = {} if columns is None else {_ORDER: columns}
-        return {**{one.part.role: one.whole(self.powers) for one in self.others}, **order}
+        return {**{one.part.role: one.whole() for one in self.others}, **order}
 
 
 def _check_finite(values: NDArray[Any], name: str, start: int) -> None:

@@ -216,8 +216,8 @@ _SHORT = {
         run=SAME, metavar="HOW", about="Same size, takes longer.",
     ),
     "scale_dtype": Option(
-        kinds.TEXT, "Stored dtype of scales: source, F32, BF16, F16.", default=None, group=HOW, run=SAME,
-        metavar="DTYPE",
+        kinds.TEXT, "Stored dtype of scales: source, F32, BF16, F16, for fp8 F8_E8M0.", default=None,
+        group=HOW, run=SAME, metavar="DTYPE",
     ),
 }  # fmt: skip
 

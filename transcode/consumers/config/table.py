@@ -20,8 +20,9 @@ from .fp8 import Fp8
 from .gptq import Gptq, GptqV2
 from .layers import layers_of
 from .microscaling import Mxfp4, Mxfp8
+from .mlx import Mlx
 from .modelopt import ModelOpt
-from .stated import CONFIG, EARLY_KEY, KEY, Json, statements
+from .stated import CONFIG, EARLY_KEY, KEY, MLX_KEY, Json, statements
 
 __all__ = [
     "BESIDE",
@@ -36,7 +37,7 @@ __all__ = [
 
 DIALECTS: Mapping[str, Dialect] = {
     one.method: one
-    for one in (CompressedTensors(), ModelOpt(), Fp8(), Mxfp8(), Mxfp4(), Gptq(), GptqV2(), Awq())
+    for one in (CompressedTensors(), ModelOpt(), Fp8(), Mxfp8(), Mxfp4(), Gptq(), GptqV2(), Awq(), Mlx())
 }
 """By their ``method``."""
 
@@ -57,7 +58,7 @@ def speaker(statement: Json, key: str = KEY) -> str | None:
     method = statement.get("quant_method", statement.get("method"))
     if method is None:
         told = (one.method for one in DIALECTS.values() if any(name in statement for name in one.telling))
-        method = CompressedTensors.method if key == EARLY_KEY else next(told, None)
+        method = {EARLY_KEY: CompressedTensors.method, MLX_KEY: Mlx.method}.get(key) or next(told, None)
     if not isinstance(method, str):
         return None
     dialect = _dialect(method)

@@ -151,9 +151,7 @@ def recoded(
             continue
         fixed = given.get(action, {})
         for scheme in _forms(action, fixed):
-            way = recoding(
-                decoding.scheme, decoding.spec, decoding.powers, scheme, tensor.spec, daring=planning.lossless
-            )
+            way = recoding(decoding.scheme, decoding.spec, scheme, tensor.spec, daring=planning.lossless)
             if way is not None and misfit(tensor, scheme, consumer, followed=followed(tensor)) is None:
                 ways[number] = decoding, way
                 break
