@@ -20,8 +20,10 @@ from ..core.planning import Planning
 from ..core.tensor import LazyTensor
 from ..errors import PlanError
 from ..voice import called
+from .facts import check_model, facts_of
 from .options import ConvertOptions
-from .structure import Item, Structure
+from .stored_rows import Item
+from .structure import Structure
 
 __all__ = ["Convert"]
 
@@ -66,8 +68,10 @@ class Convert(ConvertOptions, Transform):
             return
         planning.note(f"convert {family.name}: {family.spelling} -> {self.to}")
         direction = family.direction(self.to)
+        facts = facts_of(planning)
+        check_model(direction.conversion.holds, facts, f"convert {family.name} to {self.to}")
         items, absorbed = _items(tensors, family, direction, planning)
-        structure = Structure(direction, {item.name: item for item in items.values()})
+        structure = Structure(direction, {item.name: item for item in items.values()}, facts)
         unknown, left, names = [], [], {}
         for tensor in tensors:
             item = items.get(tensor.name)
