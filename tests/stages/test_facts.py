@@ -27,7 +27,7 @@ def test_what_a_config_says(tmp_path: Path) -> None:
 def test_what_a_header_says() -> None:
     metadata = {"general.architecture": "llama", "llama.attention.head_count": "8", "qwen2.block_count": "3"}
     assert facts_of(Planning(metadata=metadata)) == {
-        "general.architecture": "llama", "num_attention_heads": 8, "num_key_value_heads": 8,
+        "architecture": "llama", "num_attention_heads": 8, "num_key_value_heads": 8,
     }  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from ..core.tensor import LazyTensor
 from ..errors import PlanError
 from ..voice import called
 from .facts import check_model, facts_of
+from .llama_header import GGUF, for_llama
 from .options import ConvertOptions
 from .stored_rows import Item
 from .structure import Structure
@@ -60,7 +61,10 @@ class Convert(ConvertOptions, Transform):
         Raises:
             PlanError: see :meth:`.structure.Structure.of`.
         """
-        tensors = list(tensors)
+        converted = self._converted(list(tensors), planning)
+        yield from for_llama(converted, planning) if self.to == GGUF else converted
+
+    def _converted(self, tensors: list[LazyTensor], planning: Planning) -> Iterator[LazyTensor]:
         family = self._family([tensor.name for tensor in tensors])
         if family.spelling == self.to:
             planning.warn(f"convert: the names are spelled as {self.to} already, none changes")

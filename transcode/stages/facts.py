@@ -8,7 +8,7 @@ from ..core import small_json
 from ..core.planning import Planning
 from ..errors import PlanError
 
-__all__ = ["check_model", "facts_of"]
+__all__ = ["ARCHITECTURES", "check_model", "facts_of"]
 
 _CONFIG = "config.json"
 
@@ -20,6 +20,16 @@ _OF_GGUF = {
     "expert_count": "num_experts",
 }
 """Keys of llama.cpp's headers behind the architecture's name, and the keys of config.json that they are."""
+
+
+ARCHITECTURES = {
+    "llama": "llama",
+    "mistral": "llama",
+    "qwen2": "qwen2",
+    "qwen3": "qwen3",
+    "qwen3_moe": "qwen3moe",
+}
+"""``model_type`` of config.json -> llama.cpp's name of the architecture (``convert_hf_to_gguf.py``)."""
 
 
 def facts_of(planning: Planning) -> dict[str, object]:
@@ -34,9 +44,11 @@ def facts_of(planning: Planning) -> dict[str, object]:
             stated = small_json.read_object(path)
             text = stated.get("text_config")
             facts = {**(text if isinstance(text, dict) else {}), **stated}
+    if (model := facts.get("model_type")) in ARCHITECTURES:
+        facts["architecture"] = ARCHITECTURES[str(model)]
     architecture = planning.metadata.get("general.architecture")
     if architecture is not None:
-        facts.setdefault("general.architecture", str(architecture))
+        facts.setdefault("architecture", str(architecture))
         for key, name in _OF_GGUF.items():
             value = planning.metadata.get(f"{architecture}.{key}")
             if value is not None and value.isdecimal():
@@ -47,7 +59,7 @@ def facts_of(planning: Planning) -> dict[str, object]:
 
 
 def check_model(holds: Mapping[str, Collection[object]], facts: Mapping[str, object], what: str) -> None:
-    """Refuse a model of which rules do not hold, though its tensors have the names.
+    """Refuse a model for which rules do not hold, though its tensors have the names.
 
     Args:
         holds: key of config.json -> the values for which they do.
