@@ -93,6 +93,10 @@ CASES: dict[str, tuple[str, Arrays, Arrays, dict[str, object]]] = {
          "a.bias": BIAS.reshape(2, 2, 4).swapaxes(1, 2).reshape(16)},
         {"b.weight": Q, "b.bias": BIAS}, {"heads": 2},
     ),
+    "three axes in turn": (
+        "[[a, {view: b, permute: {rows: [2, 4, ~], order: [1, 2, 0]}}]]",
+        {"a.weight": Q.reshape(2, 4, 2, 8).transpose(1, 2, 0, 3).reshape(16, 8)}, {"b.weight": Q}, {},
+    ),
     # DeepSeek's kv_b_proj: a part of each head's rows, the first of them turned.
     "parts of heads": (
         "[[a.weight, {join: [q.weight, k.weight], rows: [1, rest],"
