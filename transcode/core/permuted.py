@@ -41,7 +41,7 @@ class Permuted(Expr):
     order: tuple[int, ...]
     block: int
 
-    def room(self) -> int:
+    def room(self) -> float:
         """That of the tensor, and the copy in which elements have changed places."""
         return 1 + self.tensor.value.room()
 
@@ -89,7 +89,7 @@ class Reshaped(Expr):
         """That of the tensor: the elements are the same."""
         return self.tensor.value.flat()
 
-    def room(self) -> int:
+    def room(self) -> float:
         """That of the tensor."""
         return self.tensor.value.room()
 

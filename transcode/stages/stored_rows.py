@@ -159,7 +159,7 @@ def _part(
             assert not left, (label, stored.tensor.spec, step, of)
             some.append((stored.tensor, begin // step * each, -(-rows // step) * each))
         return _rows(label, (sum(one[2] for one in some), *first.tensor.spec.shape[1:]), some, did)
-    if part.role == "codes" or reading.powers or any(edge % unit for edge in _edges(runs)):
+    if part.role == "codes" or any(edge % unit for edge in _edges(runs)):
         raise PlanError(
             f"its {part.role} as {reading.scheme.name} are stored in blocks of {step} rows, which do not end"
             f" where it is put together: at {', '.join(str(run.rows) for run in runs)} rows",
@@ -237,7 +237,7 @@ def _agree(name: str, first: Item, item: Item) -> None:
     one, other = first.reading, item.reading
     assert one is not None
     assert other is not None
-    ways = [(each.scheme, each.rules, each.powers, sorted(each.stored)) for each in (one, other)]
+    ways = [(each.scheme, each.rules, sorted(each.stored)) for each in (one, other)]
     padded = [each.reading.spec.shape != each.shape for each in (first, item) if each.reading is not None]
     if ways[0] != ways[1] or any(padded) or len(other.spec.shape) != 2:
         why = "was padded" if any(padded) else "is a stack" if len(other.spec.shape) != 2 else None
