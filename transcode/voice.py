@@ -62,7 +62,7 @@ OPTIONS: Mapping[str, Names] = {
     "force": Names("--force", "force=True", "force: true"),
     "from_convention": Names("--from-convention {}", "open(convention={})", "source: {{convention: {}}}"),
     "from_scheme": Names("--from-scheme {}", "open(scheme={})", "source: {{scheme: {}}}"),
-    "importance": Names("--importance", "importance", "importance"),
+    "importance": Names("--importance {}", "importance={}", "importance: {}"),
     "include": Names("--include {}", "include={}", "include: {}"),
     "layout": Names("--layout {}", "layout={}", "layout: {}"),
     "lora": Names("--lora {}", "lora({})", "lora: {}"),
@@ -84,7 +84,7 @@ OPTIONS: Mapping[str, Names] = {
         "transcode run SRC DST ... --plan-out FILE", "transcode.plan.file.save(flow.plan(...), FILE)"
     ),
     "recipe": Names("--recipe FILE", "recipe=FILE"),
-    "reserve_disk": Names("--reserve-disk", "reserve_disk=", "reserve_disk:"),
+    "reserve_disk": Names("--reserve-disk {}", "reserve_disk={}", "reserve_disk: {}"),
     "resume": Names("--resume", "resume=True", "resume: true"),
     "root_key": Names("--root-key {}", "root_key={}", "root_key: {}"),
     "scale_dtype": Names("--scale-dtype {}", "scale_dtype={}", "scale_dtype: {}"),

@@ -63,7 +63,7 @@ def test_a_table(toy):
         ("[a, b]", "[a]", r":7: .*two sides, this has 1"),
         ("[a, b]", '["a.{i}", b]', r"same count of \{i\}"),
         ("[a, b]", '["a.x{i}", "b.x{i}"]', r"not a run of components"),
-        ("{swap: start}", "{swop: start}", r"'join' is missing"),
+        ("{swap: start}", "{swop: start}", "is no rule; it needs one of join, stack, swap, view"),
         ("title: Toy", "title: Toy\nmore: 1", r"unknown key 'more'"),
     ],
 )

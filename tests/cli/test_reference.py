@@ -21,7 +21,8 @@ def test_all_commands_with_their_flags():
     scheme = next(one for one in run["flags"] if "--scheme" in one["flags"])
     assert scheme == {
         "flags": ["-s", "--scheme"], "spelled": "-s, --scheme SCHEME",
-        "help": "Quantize: int8, fp8, ... or name:option=value.", "about": "See `transcode schemes`.",
+        "help": "Quantize: int8, fp8, ... or name:option=value.",
+        "about": "See `transcode schemes`; or a mix of GGUF's types, such as ``q4_k_m``.",
         "default": None, "choices": [], "group": "What to do",
     }  # fmt: skip
     assert next(one for one in run["flags"] if "--memory" in one["flags"])["default"] == "128MB"

@@ -132,7 +132,7 @@ def test_who_loads_each_output(convention, scheme, llama, tmp_path, wan):
     by = {"lightx2v": {"lightx2v"}, "comfyui": {"comfyui"}, "comfyui_scaled": {"comfyui"}, "neutral": set(),
           "compressed_tensors": {"vllm", "transformers", "sglang"}, "modelopt": {"vllm"},
           "deepseek": {"vllm", "transformers", "sglang"}, "gptq": {"vllm", "transformers", "sglang"},
-          "gptq_v2": {"vllm", "transformers", "sglang"}, "awq": {"vllm", "transformers", "sglang"}}[convention]  # fmt: skip
+          "gptq_v2": {"vllm", "transformers", "sglang"}, "awq": {"vllm", "transformers", "sglang"}, "mlx": set()}[convention]  # fmt: skip
     if convention == "modelopt" and scheme == "nvfp4":
         by = {"vllm", "sglang"}
     if convention == "compressed_tensors" and scheme in ("mxfp8", "mxfp4"):

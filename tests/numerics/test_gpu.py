@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.expressions import NOTHING
 from tests.laws.test_schemes import CASES
 from tests.schemes.helpers import SOURCES, encode, finite_bf16, peaks_and_values
 from transcode.core.dtypes import DTYPES
@@ -378,13 +379,13 @@ def test_auto_takes_a_gpu_only_for_searches(monkeypatch):
     from transcode.stages.quantize.encode import encode_tensor
 
     monkeypatch.setattr(backend, "available", lambda: ["cuda:1", "cuda:0"])
-    big = plain("w", Spec(DTYPES["BF16"], (1 << 18, 1 << 14)), lambda *_: iter(()))
+    big = plain("w", Spec(DTYPES["BF16"], (1 << 18, 1 << 14)), NOTHING)
     performance = Performance(device="auto", workers=2)
     search = encode_tensor(big, make("int4", optimize="mse"), "", ())
     assert choose(performance, [search]).names == ("cuda:1",)
     assert choose(Performance(device="auto", workers=64), [search]).names == ()
     assert choose(performance, [encode_tensor(big, make("int4"), "", ()), big]).names == ()
-    small = plain("w", Spec(DTYPES["BF16"], (64, 64)), lambda *_: iter(()))
+    small = plain("w", Spec(DTYPES["BF16"], (64, 64)), NOTHING)
     assert choose(performance, [encode_tensor(small, make("int4", optimize="mse"), "", ())]).names == ()
     monkeypatch.setattr(backend, "available", list)
     assert choose(performance, [search]).names == ()
@@ -396,7 +397,8 @@ def test_gpus_are_kept_busy_by_few_workers(gpus, monkeypatch):
     monkeypatch.setattr(Performance, "threads", property(lambda self: self.workers or 32))
     for wanted, workers in (("cpu", 8), ("cuda", 4), ("cuda:0,cuda:1", 4)):
         assert choose(Performance(device=wanted), []).performance.threads == workers
-    assert choose(Performance(device="cuda", workers=9), []).performance.threads == 9
+    for given, workers in ((6, 6), (8, 8), (9, 8)):  # more than eight would only wait
+        assert choose(Performance(device="cuda", workers=given), []).performance.threads == workers
 
 
 def test_nothing_is_available_without_torch(monkeypatch):

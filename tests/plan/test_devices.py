@@ -194,6 +194,7 @@ CONVENTIONS = [
     "gpt_oss",
     "gptq",
     "awq",
+    "mlx",
     "gguf",
 ]
 

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 
 import transcode as tc
 from transcode.core import values
+from transcode.core.performance import Performance
 from transcode.errors import FormatError, PlanError
 from transcode.execution.carry import carry_out, check
 from transcode.plan import file as plan_file
@@ -87,7 +88,7 @@ def test_a_plan_is_a_value(name, flows, tmp_path):
         assert back == plan
         assert back.digest == plan.digest
     flow | tc.write(tmp_path / "whole", layout="single_file", **options)
-    check(back, force=False)
+    check(back, Performance(), force=False)
     carry_out(back, tc.write(tmp_path / "x", workers=3, tile=5000).performance)
     assert golden.digest(tmp_path / "o") == golden.digest(tmp_path / "whole")
 
@@ -124,10 +125,10 @@ def saved(tmp_path) -> Path:
 def test_an_input_that_changed_since_is_refused_before_anything_is_written(saved, tmp_path):
     save_file({"w": torch.zeros(3, 4)}, tmp_path / "m.safetensors")
     with pytest.raises(FormatError, match=r"m\.safetensors: was changed since planning began; plan again"):
-        check(plan_file.load(saved), force=False)
+        check(plan_file.load(saved), Performance(), force=False)
     (tmp_path / "m.safetensors").unlink()
     with pytest.raises(FormatError, match=r"m\.safetensors: cannot be read any more"):
-        check(plan_file.load(saved), force=False)
+        check(plan_file.load(saved), Performance(), force=False)
     assert not (tmp_path / "o.safetensors").exists()
 
 
@@ -135,7 +136,7 @@ def test_it_does_not_write_over_its_source(saved, tmp_path):
     plan = replace(plan_file.load(saved), destination=tmp_path / "m.safetensors")
     plan_file.save(plan, saved)
     with pytest.raises(PlanError, match="is read by this run"):
-        check(plan_file.load(saved), force=True)
+        check(plan_file.load(saved), Performance(), force=True)
     assert load_file(tmp_path / "m.safetensors")["w"][1, 1] == 5
 
 

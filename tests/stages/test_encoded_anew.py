@@ -95,7 +95,8 @@ def kept_their_values(source, out, report, folder, anew):
 
 
 def decoded(path, to):
-    tc.open(path) | tc.dequantize("F32") | tc.write(to, force=True)
+    shutil.rmtree(to, ignore_errors=True)
+    tc.open(path) | tc.dequantize("F32") | tc.write(to)
     return contents(to)
 
 

@@ -28,7 +28,6 @@ Examples:
   transcode run SRC DST --scheme int8 --override 'blocks.0=bf16' --exclude 'blocks.39.ffn' --dry-run
   transcode run shards/ one.safetensors              (re-shard: no scheme)
   transcode run model-fp8 model-nvfp4 --scheme nvfp4 --convention modelopt
-  transcode run model.pth model.safetensors --cast bf16
   transcode run Wan2.1-T2V-14B out --lora style.safetensors:0.8 --scheme int8
   transcode run --config wan_480p_int8.yaml
   transcode run SRC DST --scheme int8 --plan-out plan.json && transcode run --plan plan.json

@@ -26,7 +26,7 @@ class Performance(Declared):
 
     workers: int | None = option(
         kinds.COUNT,
-        "Threads; as many as can be of use without it.",
+        "Threads; as many as are of use without it.",
         default=None,
         most=_MOST_WORKERS,
         key="num_workers",
@@ -81,7 +81,7 @@ class Performance(Declared):
         carries=True,
     )
     measure: bool = option(
-        kinds.FLAG, "Report what quantizing loses of each tensor (SQNR).", default=False, group=SPEED,
+        kinds.FLAG, "Report what quantizing loses (SQNR).", default=False, group=SPEED,
         run=SAME, about="Decodes what is encoded, which takes longer.",
     )  # fmt: skip
     resume: bool = option(
@@ -94,7 +94,7 @@ class Performance(Declared):
         about="In ``NAME.sha256``, or ``SHA256SUMS`` in a folder, for ``sha256sum -c``.",
     )  # fmt: skip
     attest: bool = option(
-        kinds.FLAG, "In-toto Statement of sources, recipe, output.", default=False, group=OUTPUT,
+        kinds.FLAG, "In-toto Statement beside the output.", default=False, group=OUTPUT,
         run=SAME, carries=True,
         about="In ``NAME.intoto.json``, or ``transcode.intoto.json`` in a folder; for model-signing to sign.",
     )  # fmt: skip

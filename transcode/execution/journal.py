@@ -254,11 +254,11 @@ def _spans(table: dict[str, object]) -> list[Span] | None:
 
 def _losses(table: dict[str, object]) -> dict[Key, list[Lost]] | None:
     """What was lost, of a line; None if it is not told rightly."""
-    told = table.get("lost", {})
-    if not isinstance(told, dict):
+    stated = table.get("lost", {})
+    if not isinstance(stated, dict):
         return None
     losses: dict[Key, list[Lost]] = {}
-    for key, tiles in told.items():
+    for key, tiles in stated.items():
         for one in tiles if isinstance(tiles, list) else [None]:
             match one:
                 case [int(row), float(signal), float(noise), (float() | None) as plain, float(largest)]:

@@ -81,6 +81,11 @@ class Fp8(Scaled):
                 f"fp8: optimize cannot be {self.optimize!r} of one scale for the whole tensor",
                 hint="use granularity channel or block, or leave out optimize",
             )
+        if self.optimize != "none" and self.scale_dtype == _POWERS:
+            raise RecipeError(
+                f"fp8: optimize cannot be {self.optimize!r} of scales that are powers of two",
+                hint="use another scale_dtype, or leave out optimize",
+            )
         object.__setattr__(self, "block", tuple(self.block))
 
     @classmethod

@@ -244,7 +244,7 @@ class QuantizeOptions(Declared):
         names="families", group=WHICH, run=SAME,
     )  # fmt: skip
     keep_dtype: str | None = option(
-        kinds.DTYPE, "Cast the float tensors that are not quantized.", default=None, names="dtypes",
+        kinds.DTYPE, "Cast float tensors that are not quantized.", default=None, names="dtypes",
         group=HOW, run=SAME,
     )  # fmt: skip
     targets: tuple[str, ...] = option(
@@ -265,7 +265,7 @@ class QuantizeOptions(Declared):
         about="The first pattern that matches a chosen tensor counts.",
     )  # fmt: skip
     importance: str | None = option(
-        kinds.TEXT, "Weigh columns in searches: an imatrix or file, norm, or sinq.",
+        kinds.TEXT, "Weigh columns: an imatrix, a file, norm, sinq.",
         default=None, metavar="FILE|norm|sinq", group=HOW, run=SAME,
         about="What the squared error of each column counts, where a scheme searches scales: means of squared"
         " inputs from an importance matrix of llama.cpp (``.gguf``, or the older ``.dat``), or a safetensors"
@@ -304,7 +304,7 @@ class RequantizeOptions(Declared):
     rounding: str = option(
         kinds.TEXT, "How changed values are rounded to codes.", default="nearest",
         choices=("nearest", "stochastic"), argument="ROUNDING", run="--requantize", head=True, group=HOW,
-        run_help="Encode what a LoRA changed as it was: nearest, stochastic.",
+        run_help="Encode again what a LoRA changed, as it was.", metavar="HOW",
         about="``stochastic``: to one of the two neighbours at random, the nearer the likelier, so that small"
         " changes do not vanish.",
     )  # fmt: skip
@@ -326,7 +326,7 @@ class CalibrateOptions(Declared):
     kind: ClassVar[str] = "calibrate"
 
     path: str = option(
-        kinds.PATH, "Calibration of the inputs, for nvfp4: a calib.pt.", argument="PATH", run="--calib",
+        kinds.PATH, "Calibration of inputs for nvfp4: a calib.pt.", argument="PATH", run="--calib",
         group=HOW, head=True, needs=("--scheme",),
         about="A PyTorch file ``{\"absmax\": {name of a weight: largest magnitude of its inputs}}``. Names"
         " are"

@@ -33,6 +33,10 @@ class Shifted(Expr):
     tensor: LazyTensor
     constant: float
 
+    def loses(self) -> str | None:
+        """See :meth:`.core.expr.Expr.loses`."""
+        return f"{self.constant:+g} is added to each value"
+
     def read(self, start: int, stop: int, context: Context) -> Iterator[Piece]:
         """See :meth:`.core.expr.Expr.read`."""
         rows = self.tensor.matrix(start, stop, context)

@@ -39,7 +39,7 @@ def mx(
         finite = torch.isfinite(peak).all()
         code = _scale_byte(peak, mode, largest, kind)
         if search:
-            code = _next_best(rows, code, kind)
+            code = _next_best(rows, code, kind, peak)
         quotients = rows.float() * _reciprocal(code)[:, None]
         if limits is None:
             encoded = encode8(quotients, kind.name, kind.max)
@@ -117,13 +117,18 @@ def _reciprocal(code: torch.Tensor) -> torch.Tensor:
     return real(torch.where((code < 0) | (code > 254), missing, pattern).to(torch.int32))
 
 
-def _next_best(rows: torch.Tensor, code: torch.Tensor, kind: Minifloat) -> torch.Tensor:
-    """Of a scale byte and the two next to it, the one with the least squared error."""
+def _next_best(rows: torch.Tensor, code: torch.Tensor, kind: Minifloat, peak: torch.Tensor) -> torch.Tensor:
+    """Of a scale byte and the two next to it, the one with the least squared error; the upper one only where
+    the largest value is cut off, see :func:`..micro.mx_search`.
+    """
+    largest = int(np.float32(kind.max).view(np.uint32))
+    cut_off = np.uint32(largest + ((1 << 22) >> (23 - int(kind.mantissa_shift)))).view(np.float32)
     candidates = torch.stack([code, code - 1, code + 1])
     multipliers = _reciprocal(candidates)
     # In units of the square of the first scale: no power of two can overflow.
     weights = torch.ones_like(multipliers)
     weights[1], weights[2] = 0.25, 4.0
+    multipliers[2].masked_fill_(~(peak.float() * multipliers[0] > float(cut_off)), torch.nan)
     index = pick_float(rows, multipliers, weights, kind.max, int(kind.normal_bits), int(kind.mantissa_shift))
     return candidates.gather(0, index[None].long())[0]
 
