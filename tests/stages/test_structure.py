@@ -20,7 +20,15 @@ from transcode.stages.structure import Recoded
 
 pytest.importorskip("diffusers", reason="diffusers is not installed")
 
-from .families_of_diffusers import TINY, Tiny
+from .families_of_diffusers import TINY as FIRST
+from .families_of_diffusers import Tiny
+from .newer_families_of_diffusers import NEWER
+
+TINY = FIRST | NEWER
+
+
+ONE_EACH = list({tiny.family: name for name, tiny in TINY.items()}.values())
+"""One model of each family."""
 
 
 @pytest.fixture(params=list(TINY))
@@ -118,6 +126,24 @@ def test_rows_of_quantized_tensors_move_as_they_are_stored(flux: Path, scheme: s
     assert all(plain["a"][name].equal(plain["b"][name]) for name in plain["a"])
 
 
+@pytest.mark.parametrize(("scheme", "convention"), [QUANTIZED[1], QUANTIZED[2], QUANTIZED[4]])
+@pytest.mark.parametrize("tiny", ONE_EACH, indirect=True)
+def test_quantized_models_convert_as_plain_ones_do(
+    scheme: str, convention: str, saved: Path, tiny: Tiny
+) -> None:
+    original = convert(saved, tiny.original, "original")
+    first = quantized(original, scheme, convention)
+    there = convert(first, "diffusers", "there")
+    assert body(convert(there, tiny.original, "back")) == body(first)
+    # Of Z-Image as Diffusers spells it, LightX2V quantizes the last layer too.
+    if (scheme, convention) in BY_ROWS and tiny.family != "z_image_dit":
+        assert body(there) == body(quantized(saved, scheme, convention))
+    tc.open(first) | tc.dequantize("f32") | tc.write(saved.parent / "plain.safetensors")
+    tc.open(there) | tc.dequantize("f32") | tc.write(saved.parent / "last.safetensors")
+    expected = convert(saved.parent / "plain.safetensors", "diffusers", "expected")
+    assert body(saved.parent / "last.safetensors") == body(expected)
+
+
 def test_global_scales_that_differ_are_not_joined(flux: Path) -> None:
     there = quantized(flux, "nvfp4", "comfyui", Convert("diffusers"))
     tensors = load_file(there)
@@ -198,7 +224,13 @@ def test_workers_and_tiles_change_nothing(flux: Path, tmp_path: Path, workers: i
     assert body(target) == expected
 
 
-@pytest.mark.parametrize("name", ["flux dev", "flux schnell", "z-image", "ltx video"])
+CONFIGURED = [
+    "flux dev", "flux schnell", "z-image", "ltx video", "flux2 dev", "flux2 klein",
+    "chroma", "qwen-image 2.1",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CONFIGURED)
 def test_diffusers_loads_the_folder_by_the_config_that_is_derived(name: str, tmp_path: Path) -> None:
     import diffusers
 
