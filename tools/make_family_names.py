@@ -664,7 +664,6 @@ STRANGERS = {
     "diffusers": [
         "AutoencoderKLWan", "AutoencoderKL", "BriaTransformer2DModel", "CogVideoXTransformer3DModel",
         "CogView4Transformer2DModel", "Lumina2Transformer2DModel", "MochiTransformer3DModel",
-        "UNet2DConditionModel",
     ],
     "transformers": ["BertModel", "CLIPModel", "GPT2LMHeadModel", "SiglipModel", "T5EncoderModel",
                      "UMT5EncoderModel", "ViTModel", "WhisperModel", "XLMRobertaModel"],

@@ -6,6 +6,7 @@ which must make exactly the class's names and shapes of them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -39,7 +40,9 @@ def undone(module: Any, family: str, spelling: str, converter: str, besides: Sha
         else:
             tensors[original] = list(shape)
     empty = {name: torch.empty(shape, device="meta") for name, shape in tensors.items()}
-    made = getattr(single_file_utils, converter)(empty)
+    if converter == "convert_ldm_unet_checkpoint":  # which takes nothing else
+        empty = {f"model.diffusion_model.{name}": tensor for name, tensor in empty.items()}
+    made = getattr(single_file_utils, converter)(empty, config=dict(module.config))
     assert {name: list(tensor.shape) for name, tensor in made.items()} == shapes, converter
     return tensors
 
@@ -109,6 +112,21 @@ def instantiated() -> Iterable[tuple[str, Model]]:
         yield from both("cosmos_predict2", "cosmos2", "Cosmos-Predict2, 16 heads", cosmos,
                         "convert_cosmos_transformer_checkpoint_to_diffusers", r"^transformer_blocks\.",
                         ["self_attn", "cross_attn", "mlp"], never=r"\.norm\d\.")  # fmt: skip
+        unet, layers = "convert_ldm_unet_checkpoint", r"\.transformer_blocks\.\d+\.(attn1|attn2|ff)\."
+        inner = re.compile(layers).search
+        yield from both("sd_1.5", "sd1", "stable-diffusion-v1-5",
+                        diffusers.UNet2DConditionModel(cross_attention_dim=768), unet, layers, [],
+                        more=lambda name: bool(inner(name)))  # fmt: skip
+        xl = diffusers.UNet2DConditionModel(
+            sample_size=128, block_out_channels=(320, 640, 1280), cross_attention_dim=2048,
+            attention_head_dim=(5, 10, 20), use_linear_projection=True,
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+            transformer_layers_per_block=(1, 2, 10), addition_embed_type="text_time",
+            addition_time_embed_dim=256, projection_class_embeddings_input_dim=2816,
+        )  # fmt: skip
+        yield from both("sdxl_base_1.0", "sdxl", "stable-diffusion-xl-base-1.0", xl, unet, layers, [],
+                        more=lambda name: bool(inner(name)))  # fmt: skip
         ernie = diffusers.ErnieImageTransformer2DModel()
         yield (
             "ernie_image",

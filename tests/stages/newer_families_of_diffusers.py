@@ -89,7 +89,42 @@ def _cosmos2() -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _unet(**more: Any) -> dict[str, Any]:
+    torch.manual_seed(1)
+    return {
+        "sample": torch.randn(1, 4, 16, 16), "timestep": torch.tensor(5),
+        "encoder_hidden_states": torch.randn(1, 5, 24), **more,
+    }  # fmt: skip
+
+
+_UNET = "convert_ldm_unet_checkpoint"
+_LDM = "model.diffusion_model."
+
 NEWER = {
+    "sd 1.5": Tiny(
+        "sd1", "UNet2DConditionModel",
+        {"sample_size": 16, "block_out_channels": (32, 32, 64, 64), "cross_attention_dim": 24,
+         "attention_head_dim": 2, "layers_per_block": 2},
+        _UNET, _unet, prefix=_LDM,
+    ),
+    "sd 2.1": Tiny(
+        "sd1", "UNet2DConditionModel",
+        {"sample_size": 16, "block_out_channels": (32, 32, 64, 64), "cross_attention_dim": 24,
+         "attention_head_dim": (1, 1, 2, 2), "layers_per_block": 2, "use_linear_projection": True},
+        _UNET, _unet, prefix=_LDM,
+    ),
+    "sdxl": Tiny(
+        "sdxl", "UNet2DConditionModel",
+        {"sample_size": 16, "block_out_channels": (32, 32, 64), "cross_attention_dim": 24,
+         "attention_head_dim": (1, 1, 2), "layers_per_block": 2, "use_linear_projection": True,
+         "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+         "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+         "transformer_layers_per_block": (1, 2, 10), "addition_embed_type": "text_time",
+         "addition_time_embed_dim": 8, "projection_class_embeddings_input_dim": 64},
+        _UNET,
+        lambda: _unet(added_cond_kwargs={"text_embeds": torch.ones(1, 16), "time_ids": torch.ones(1, 6)}),
+        prefix=_LDM,
+    ),
     "flux2 dev": Tiny(
         "flux2", "Flux2Transformer2DModel", _FLUX2, "convert_flux2_transformer_checkpoint_to_diffusers",
         lambda: _flux2(True),
