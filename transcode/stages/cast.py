@@ -74,6 +74,9 @@ class Cast(CastOptions, Transform):
             kind = tensor.spec.dtype.name
             if not self._takes(tensor, patterns):
                 yield tensor
+            elif tensor.name in planning.settled:
+                able += 1
+                yield tensor.evolve(did=Event("keep", "its reader asks for this dtype, cast does not apply"))
             elif not tensor.plain:
                 yield tensor.evolve(did=Event("keep", "quantized already, cast does not apply"))
             elif tensor.name in stored.parts:
