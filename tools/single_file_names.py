@@ -6,6 +6,7 @@ which must make exactly the class's names and shapes of them.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -38,7 +39,9 @@ def undone(module: Any, family: str, spelling: str, converter: str, besides: Sha
         if len(hit.rule.right) > 1 and original in tensors:
             tensors[original][0] += shape[0]
         else:
-            tensors[original] = list(shape)
+            # Six modulations of a block are one row in the file.
+            flat = family == "krea2" and original.endswith(".mod.lin")
+            tensors[original] = [math.prod(shape)] if flat else list(shape)
     empty = {name: torch.empty(shape, device="meta") for name, shape in tensors.items()}
     if converter == "convert_ldm_unet_checkpoint":  # which takes nothing else
         empty = {f"model.diffusion_model.{name}": tensor for name, tensor in empty.items()}
@@ -127,6 +130,9 @@ def instantiated() -> Iterable[tuple[str, Model]]:
         )  # fmt: skip
         yield from both("sdxl_base_1.0", "sdxl", "stable-diffusion-xl-base-1.0", xl, unet, layers, [],
                         more=lambda name: bool(inner(name)))  # fmt: skip
+        yield from both("krea_2", "krea2", "Krea-2", diffusers.Krea2Transformer2DModel(),
+                        "convert_krea2_transformer_checkpoint_to_diffusers", r"^transformer_blocks\.",
+                        ["attn", "mlp"])  # fmt: skip
         ernie = diffusers.ErnieImageTransformer2DModel()
         yield (
             "ernie_image",

@@ -97,10 +97,46 @@ def _unet(**more: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _krea2() -> dict[str, Any]:
+    torch.manual_seed(1)
+    return {
+        "hidden_states": torch.randn(1, 6, 8), "encoder_hidden_states": torch.randn(1, 4, 3, 32),
+        "timestep": torch.tensor([0.5]), "position_ids": torch.zeros(10, 3),
+    }  # fmt: skip
+
+
+def _animate() -> dict[str, Any]:
+    torch.manual_seed(1)
+    return {
+        "hidden_states": torch.randn(1, 12, 2, 4, 4), "timestep": torch.tensor([5]),
+        "encoder_hidden_states": torch.randn(1, 5, 24), "encoder_hidden_states_image": torch.randn(1, 3, 20),
+        "pose_hidden_states": torch.randn(1, 4, 1, 4, 4), "face_pixel_values": torch.randn(1, 3, 1, 64, 64),
+    }  # fmt: skip
+
+
 _UNET = "convert_ldm_unet_checkpoint"
 _LDM = "model.diffusion_model."
 
 NEWER = {
+    "krea 2": Tiny(
+        "krea2", "Krea2Transformer2DModel",
+        {"in_channels": 8, "num_layers": 2, "attention_head_dim": 32, "num_attention_heads": 2,
+         "num_key_value_heads": 1, "intermediate_size": 96, "timestep_embed_dim": 16, "text_hidden_dim": 32,
+         "num_text_layers": 3, "text_num_attention_heads": 1, "text_num_key_value_heads": 1,
+         "text_intermediate_size": 64, "num_layerwise_text_blocks": 1, "num_refiner_text_blocks": 1,
+         "axes_dims_rope": (8, 12, 12)},
+        "convert_krea2_transformer_checkpoint_to_diffusers", _krea2,
+    ),
+    "wan animate": Tiny(
+        "wan_animate_dit", "WanAnimateTransformer3DModel",
+        {"num_attention_heads": 2, "attention_head_dim": 32, "in_channels": 12, "latent_channels": 4,
+         "out_channels": 4, "text_dim": 24, "freq_dim": 16, "ffn_dim": 96, "num_layers": 2, "image_dim": 20,
+         "added_kv_proj_dim": 64,
+         "motion_encoder_channel_sizes": {str(2**i): 8 for i in range(2, 10)}, "motion_encoder_size": 64,
+         "motion_style_dim": 16, "motion_dim": 4, "motion_encoder_dim": 16, "face_encoder_hidden_dim": 16,
+         "face_encoder_num_heads": 2, "inject_face_latents_blocks": 2},
+        "convert_wan_transformer_to_diffusers", _animate, original="lightx2v",
+    ),
     "sd 1.5": Tiny(
         "sd1", "UNet2DConditionModel",
         {"sample_size": 16, "block_out_channels": (32, 32, 64, 64), "cross_attention_dim": 24,
