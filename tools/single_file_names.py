@@ -57,7 +57,7 @@ def instantiated() -> Iterable[tuple[str, Model]]:
 
     def both(
         stem: str, family: str, model: str, module: Any, converter: str, within: str, quantized: list[str],
-        *, spelling: str = "original", never: str = "(?!)", index: int = 2, besides: Shapes | None = None,
+        *, spelling: str = "original", never: str = "(?!)", besides: Shapes | None = None,
         more: Callable[[str], bool] = lambda name: False,
     ) -> Iterable[tuple[str, Model]]:  # fmt: skip
         kind = type(module).__name__
@@ -67,7 +67,7 @@ def instantiated() -> Iterable[tuple[str, Model]]:
                   linears(module, within, never)),
         )  # fmt: skip
         tensors = undone(module, family, spelling, converter, besides)
-        chosen = by_part(tensors, index, quantized)
+        chosen = by_part(tensors, 2, quantized)
         chosen |= {name for name, shape in tensors.items() if len(shape) == 2 and more(name)}
         source = f"diffusers: {kind}; its {converter} makes its names of these"
         yield stem, Model(family, spelling, model, source, tensors, chosen)
@@ -115,10 +115,10 @@ def instantiated() -> Iterable[tuple[str, Model]]:
         yield from both("cosmos_predict2", "cosmos2", "Cosmos-Predict2, 16 heads", cosmos,
                         "convert_cosmos_transformer_checkpoint_to_diffusers", r"^transformer_blocks\.",
                         ["self_attn", "cross_attn", "mlp"], never=r"\.norm\d\.")  # fmt: skip
-        unet, layers = "convert_ldm_unet_checkpoint", r"\.transformer_blocks\.\d+\.(attn1|attn2|ff)\."
-        inner = re.compile(layers).search
+        unet, inside = "convert_ldm_unet_checkpoint", r"\.transformer_blocks\.\d+\.(attn1|attn2|ff)\."
+        inner = re.compile(inside).search
         yield from both("sd_1.5", "sd1", "stable-diffusion-v1-5",
-                        diffusers.UNet2DConditionModel(cross_attention_dim=768), unet, layers, [],
+                        diffusers.UNet2DConditionModel(cross_attention_dim=768), unet, inside, [],
                         more=lambda name: bool(inner(name)))  # fmt: skip
         xl = diffusers.UNet2DConditionModel(
             sample_size=128, block_out_channels=(320, 640, 1280), cross_attention_dim=2048,
@@ -128,7 +128,7 @@ def instantiated() -> Iterable[tuple[str, Model]]:
             transformer_layers_per_block=(1, 2, 10), addition_embed_type="text_time",
             addition_time_embed_dim=256, projection_class_embeddings_input_dim=2816,
         )  # fmt: skip
-        yield from both("sdxl_base_1.0", "sdxl", "stable-diffusion-xl-base-1.0", xl, unet, layers, [],
+        yield from both("sdxl_base_1.0", "sdxl", "stable-diffusion-xl-base-1.0", xl, unet, inside, [],
                         more=lambda name: bool(inner(name)))  # fmt: skip
         yield from both("krea_2", "krea2", "Krea-2", diffusers.Krea2Transformer2DModel(),
                         "convert_krea2_transformer_checkpoint_to_diffusers", r"^transformer_blocks\.",
