@@ -321,3 +321,36 @@ def test_whole_tiles_and_blocks_move_as_rows(wide: Path, scheme: str, convention
     tc.open(first) | tc.dequantize("f32") | tc.write(wide.parent / "b.safetensors", force=True)
     expected = convert(wide.parent / "b.safetensors", "diffusers", "c", force=True)
     assert body(wide.parent / "a.safetensors") == body(expected)
+
+
+def test_of_an_all_in_one_file_only_the_unet_is_quantized_and_it_converts_alone(tmp_path: Path) -> None:
+    tiny = TINY["sdxl"]
+    state = {
+        name: tensor.to(torch.bfloat16).contiguous() for name, tensor in tiny.model().state_dict().items()
+    }
+    save_file(state, tmp_path / "diffusers.safetensors")
+    unet = load_file(convert(tmp_path / "diffusers.safetensors", "original", "original"))
+    others = {
+        "conditioner.embedders.0.transformer.text_model.encoder.layers.0.self_attn.q_proj.weight": (64, 64),
+        "conditioner.embedders.1.model.transformer.resblocks.0.attn.in_proj_weight": (96, 32),
+        "conditioner.embedders.1.model.transformer.resblocks.0.mlp.c_fc.weight": (64, 32),
+        "first_stage_model.decoder.mid.attn_1.q.weight": (32, 32, 1, 1),
+        "first_stage_model.decoder.fc.weight": (64, 64),
+    }
+    kept = {name: torch.randn(shape).to(torch.bfloat16) for name, shape in others.items()}
+    whole = {f"model.diffusion_model.{name}": tensor for name, tensor in unet.items()} | kept
+    save_file(whole, tmp_path / "whole.safetensors")
+    written = load_file(quantized(tmp_path / "whole.safetensors", "int8", "comfyui"))
+    codes = {name for name, tensor in written.items() if tensor.dtype == torch.int8}
+    assert codes == {
+        f"model.diffusion_model.{name}"
+        for name in unet
+        if ".transformer_blocks." in name and name.split(".transformer_blocks.")[1].split(".")[1] in
+        ("attn1", "attn2", "ff") and name.endswith(".weight")
+    }  # fmt: skip
+    assert all(written[name].equal(tensor) for name, tensor in kept.items())
+    flow = tc.open(tmp_path / "whole.safetensors") | tc.keep("model.diffusion_model") | Convert("diffusers")
+    flow | tc.write(tmp_path / "alone.safetensors")
+    alone = load_file(tmp_path / "alone.safetensors")
+    assert alone.keys() == state.keys()
+    assert all(alone[name].equal(state[name]) for name in state)
