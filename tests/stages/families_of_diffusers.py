@@ -24,6 +24,8 @@ class Tiny:
         converter: diffusers' function from the original spelling to its own.
         inputs: of a forward pass.
         constants: sizes of the published model that the function holds as literals -> those of this one.
+        besides: what original files have and diffusers does without.
+        prefix: without which the function takes nothing.
     """
 
     family: str
@@ -33,6 +35,8 @@ class Tiny:
     inputs: Callable[[], dict[str, Any]]
     original: str = "original"
     constants: Mapping[str, str] = field(default_factory=dict)
+    besides: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    prefix: str = ""
 
     def model(self, seed: int = 0) -> torch.nn.Module:
         import diffusers
@@ -53,7 +57,9 @@ class Tiny:
             source = source.replace(before, after)
         scope: dict[str, Any] = dict(vars(single_file_utils))
         exec(compile(source, self.converter, "exec"), scope)
-        return scope[self.converter](dict(original))
+        besides = {name: torch.ones(shape) for name, shape in self.besides.items()}
+        tensors = {f"{self.prefix}{name}": tensor for name, tensor in (dict(original) | besides).items()}
+        return scope[self.converter](tensors, config=dict(self.config))
 
     def forward(self, model: torch.nn.Module) -> torch.Tensor:
         with torch.no_grad():

@@ -20,7 +20,15 @@ from transcode.stages.stored_rows import Recoded
 
 pytest.importorskip("diffusers", reason="diffusers is not installed")
 
-from .families_of_diffusers import TINY, Tiny
+from .families_of_diffusers import TINY as FIRST
+from .families_of_diffusers import Tiny
+from .newer_families_of_diffusers import NEWER
+
+TINY = FIRST | NEWER
+
+
+ONE_EACH = list({tiny.family: name for name, tiny in TINY.items()}.values())
+"""One model of each family."""
 
 
 @pytest.fixture(params=list(TINY))
@@ -118,6 +126,24 @@ def test_rows_of_quantized_tensors_move_as_they_are_stored(flux: Path, scheme: s
     assert all(plain["a"][name].equal(plain["b"][name]) for name in plain["a"])
 
 
+@pytest.mark.parametrize(("scheme", "convention"), [QUANTIZED[1], QUANTIZED[2], QUANTIZED[4]])
+@pytest.mark.parametrize("tiny", ONE_EACH, indirect=True)
+def test_quantized_models_convert_as_plain_ones_do(
+    scheme: str, convention: str, saved: Path, tiny: Tiny
+) -> None:
+    original = convert(saved, tiny.original, "original")
+    first = quantized(original, scheme, convention)
+    there = convert(first, "diffusers", "there")
+    assert body(convert(there, tiny.original, "back")) == body(first)
+    # Of Z-Image as Diffusers spells it, LightX2V quantizes the last layer too.
+    if (scheme, convention) in BY_ROWS and tiny.family != "z_image_dit":
+        assert body(there) == body(quantized(saved, scheme, convention))
+    tc.open(first) | tc.dequantize("f32") | tc.write(saved.parent / "plain.safetensors")
+    tc.open(there) | tc.dequantize("f32") | tc.write(saved.parent / "last.safetensors")
+    expected = convert(saved.parent / "plain.safetensors", "diffusers", "expected")
+    assert body(saved.parent / "last.safetensors") == body(expected)
+
+
 def test_global_scales_that_differ_are_not_joined(flux: Path) -> None:
     there = quantized(flux, "nvfp4", "comfyui", Convert("diffusers"))
     tensors = load_file(there)
@@ -198,7 +224,13 @@ def test_workers_and_tiles_change_nothing(flux: Path, tmp_path: Path, workers: i
     assert body(target) == expected
 
 
-@pytest.mark.parametrize("name", ["flux dev", "flux schnell", "z-image", "ltx video"])
+CONFIGURED = [
+    "flux dev", "flux schnell", "z-image", "ltx video", "flux2 dev", "flux2 klein",
+    "chroma", "qwen-image 2.1",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CONFIGURED)
 def test_diffusers_loads_the_folder_by_the_config_that_is_derived(name: str, tmp_path: Path) -> None:
     import diffusers
 
@@ -289,3 +321,36 @@ def test_whole_tiles_and_blocks_move_as_rows(wide: Path, scheme: str, convention
     tc.open(first) | tc.dequantize("f32") | tc.write(wide.parent / "b.safetensors", force=True)
     expected = convert(wide.parent / "b.safetensors", "diffusers", "c", force=True)
     assert body(wide.parent / "a.safetensors") == body(expected)
+
+
+def test_of_an_all_in_one_file_only_the_unet_is_quantized_and_it_converts_alone(tmp_path: Path) -> None:
+    tiny = TINY["sdxl"]
+    state = {
+        name: tensor.to(torch.bfloat16).contiguous() for name, tensor in tiny.model().state_dict().items()
+    }
+    save_file(state, tmp_path / "diffusers.safetensors")
+    unet = load_file(convert(tmp_path / "diffusers.safetensors", "original", "original"))
+    others = {
+        "conditioner.embedders.0.transformer.text_model.encoder.layers.0.self_attn.q_proj.weight": (64, 64),
+        "conditioner.embedders.1.model.transformer.resblocks.0.attn.in_proj_weight": (96, 32),
+        "conditioner.embedders.1.model.transformer.resblocks.0.mlp.c_fc.weight": (64, 32),
+        "first_stage_model.decoder.mid.attn_1.q.weight": (32, 32, 1, 1),
+        "first_stage_model.decoder.fc.weight": (64, 64),
+    }
+    kept = {name: torch.randn(shape).to(torch.bfloat16) for name, shape in others.items()}
+    whole = {f"model.diffusion_model.{name}": tensor for name, tensor in unet.items()} | kept
+    save_file(whole, tmp_path / "whole.safetensors")
+    written = load_file(quantized(tmp_path / "whole.safetensors", "int8", "comfyui"))
+    codes = {name for name, tensor in written.items() if tensor.dtype == torch.int8}
+    assert codes == {
+        f"model.diffusion_model.{name}"
+        for name in unet
+        if ".transformer_blocks." in name and name.split(".transformer_blocks.")[1].split(".")[1] in
+        ("attn1", "attn2", "ff") and name.endswith(".weight")
+    }  # fmt: skip
+    assert all(written[name].equal(tensor) for name, tensor in kept.items())
+    flow = tc.open(tmp_path / "whole.safetensors") | tc.keep("model.diffusion_model") | Convert("diffusers")
+    flow | tc.write(tmp_path / "alone.safetensors")
+    alone = load_file(tmp_path / "alone.safetensors")
+    assert alone.keys() == state.keys()
+    assert all(alone[name].equal(state[name]) for name in state)

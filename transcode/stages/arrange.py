@@ -47,7 +47,7 @@ class Arrangement:
         """
         if not shape:
             raise PlanError("has too few dimensions", tensor=name, hint="is it of this family?")
-        if len(shape) == 1:
+        if len(shape) == 1 and len(rule.shapes[0]) != 1:
             return shape
         turns = rule.grid is not None and rule.grid.turns
         rows = shape[-1] if turns else shape[0]
@@ -113,7 +113,7 @@ def arrangement(
     """
     rows, tail = sum(shape[0] for shape in parts), parts[0][1:]
     columns = prod(tail)
-    weight, grid = bool(tail), rule.grid
+    weight, grid = bool(tail) or len(rule.shapes[1]) == 1, rule.grid
     if weight and rule.shapes[1]:
         stated = _lengths(rule.shapes[1], rows * columns, rows, columns, facts, name)
         if stated != (rows, *tail):
