@@ -28,6 +28,7 @@ Examples:
   transcode run SRC DST --scheme int8 --override 'blocks.0=bf16' --exclude 'blocks.39.ffn' --dry-run
   transcode run shards/ one.safetensors              (re-shard: no scheme)
   transcode run model-fp8 model-nvfp4 --scheme nvfp4 --convention modelopt
+  transcode run model.pth model.safetensors --cast bf16
   transcode run Wan2.1-T2V-14B out --lora style.safetensors:0.8 --scheme int8
   transcode run --config wan_480p_int8.yaml
   transcode run SRC DST --scheme int8 --plan-out plan.json && transcode run --plan plan.json
@@ -104,10 +105,9 @@ def _stage_flags() -> list[Any]:
 def run(context: click.Context, /, **values: Any) -> None:
     """Convert the checkpoint SRC to DST.
 
-    SRC is a safetensors file, a folder of shards, an index file, a Diffusers folder or a PyTorch file. DST is
-    a file if it ends in .safetensors, else a folder. Stages run in this order: keep, drop, dequantize,
-    rename, convert (--to), lora, cast, quantize,
-    calibrate. What comes quantized is decoded where --scheme encodes it anew, and keeps its codes elsewhere.
+    SRC: safetensors, GGUF or PyTorch, a file or a folder. DST: a file by its ending, else a folder. Stages run
+    in this order: keep, drop, dequantize, rename, convert (--to), lora, cast, quantize, requantize,
+    calibrate. What comes quantized keeps its codes unless --scheme encodes it anew.
     """
     if values["plan_file"] is not None:
         _refuse_beside_plan(context)

@@ -304,7 +304,7 @@ class RequantizeOptions(Declared):
     rounding: str = option(
         kinds.TEXT, "How changed values are rounded to codes.", default="nearest",
         choices=("nearest", "stochastic"), argument="ROUNDING", run="--requantize", head=True, group=HOW,
-        run_help="Encode again what a LoRA changed, as it was.", metavar="HOW",
+        run_help="Encode a LoRA's changes.", metavar="HOW",
         about="``stochastic``: to one of the two neighbours at random, the nearer the likelier, so that small"
         " changes do not vanish.",
     )  # fmt: skip
