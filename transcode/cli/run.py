@@ -105,8 +105,8 @@ def _stage_flags() -> list[Any]:
 def run(context: click.Context, /, **values: Any) -> None:
     """Convert the checkpoint SRC to DST.
 
-    SRC: safetensors, GGUF or PyTorch, a file or a folder. DST: a file by its ending, else a folder. Stages run
-    in this order: keep, drop, dequantize, rename, convert (--to), lora, cast, quantize, requantize,
+    SRC: safetensors, GGUF or PyTorch, a file or a folder. DST: a file by its ending, else a folder. Stages
+    run in this order: keep, drop, dequantize, rename, convert (--to), lora, cast, quantize, requantize,
     calibrate. What comes quantized keeps its codes unless --scheme encodes it anew.
     """
     if values["plan_file"] is not None:
