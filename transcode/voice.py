@@ -40,6 +40,8 @@ OPTIONS: Mapping[str, Names] = {
     ),
     "cast": Names("--cast {}", "cast({})", "cast: {}"),
     "clear": Names("`transcode meta clear FILE`", "meta.clear(FILE)"),
+    "attest": Names("--attest", "attest=True", "attest: true"),
+    "checksums": Names("--checksums", "checksums=True", "checksums: true"),
     "config": Names("--config {}", "config={}"),
     "config_yaml": Names("--config-yaml {}", "config_yaml={}"),
     "convention": Names("--convention {}", "convention={}", "convention: {}"),
@@ -57,6 +59,7 @@ OPTIONS: Mapping[str, Names] = {
     "dry_run": Names(
         "--dry-run -v --allow-unmatched", "flow.plan(write(..., allow_unmatched=True)).to_json()"
     ),
+    "exclude": Names("--exclude {}", "exclude={}", "exclude: {}"),
     "float_point": Names("--float-point", "float_point=True", "float_point: true"),
     "follow_links": Names("--follow-links", "follow_links=True"),
     "force": Names("--force", "force=True", "force: true"),

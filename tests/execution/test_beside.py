@@ -6,6 +6,7 @@ import pytest
 
 import transcode as tc
 from transcode.core.performance import Performance
+from transcode.errors import PlanError
 from transcode.execution.beside import names
 
 
@@ -24,3 +25,15 @@ def test_what_is_asked_for(wan, tmp_path, target):
     folder = tmp_path / target if target == "o" else tmp_path
     assert (folder / statement).exists()
     assert not (folder / sums).exists()
+
+
+@pytest.mark.parametrize("target", ["o.safetensors", "o"])
+@pytest.mark.parametrize("kind", ["checksums", "attest"])
+def test_what_would_be_false_of_a_new_output_is_not_left(wan, tmp_path, target, kind):
+    tc.open(wan) | tc.write(tmp_path / target, **{kind: True})
+    flow = tc.open(wan) | tc.cast("F16")
+    with pytest.raises(PlanError, match="tells of what was written here before") as error:
+        flow | tc.write(tmp_path / target, force=True)
+    assert f"{kind}=True" in str(error.value.hint)
+    report = flow | tc.write(tmp_path / target, force=True, **{kind: True})
+    assert report.plan.tensors

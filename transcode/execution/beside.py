@@ -8,13 +8,14 @@ from dataclasses import replace
 
 from ..containers.source import open_source
 from ..core.performance import Performance
-from ..errors import TranscodeError
+from ..errors import PlanError, TranscodeError
 from ..plan.plan import Plan
+from ..voice import called
 from . import attest, checksums
 from .pace import Pace
 from .staging import Staging
 
-__all__ = ["Following", "following", "names"]
+__all__ = ["Following", "following", "names", "refuse_stale"]
 
 _MOST_THREADS = 4
 """That hash beside the workers: a thread hashes about as fast as a worker converts."""
@@ -24,6 +25,23 @@ def names(plan: Plan, performance: Performance) -> list[str]:
     """What the files beside are called."""
     asked = ((performance.checksums, checksums.beside(plan)), (performance.attest, attest.beside(plan)))
     return [name for wanted, name in asked if wanted]
+
+
+def refuse_stale(plan: Plan, performance: Performance) -> None:
+    """Refuse to leave such a file beside what it would not tell the truth of any more.
+
+    Raises:
+        PlanError: with the path and what to do.
+    """
+    folder = plan.destination if plan.folder else plan.destination.parent
+    flags = {checksums.beside(plan): "checksums", attest.beside(plan): "attest"}
+    for name, option in flags.items():
+        if name not in names(plan, performance) and (folder / name).exists():
+            raise PlanError(
+                f"tells of what was written here before, and would be false of {plan.destination.name}",
+                file=folder / name,
+                hint=f"remove it, or write it anew with {called(option)}",
+            )
 
 
 class Following:

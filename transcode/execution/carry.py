@@ -17,7 +17,7 @@ from ..numerics.notice import compiling
 from ..plan import devices
 from ..plan.plan import Plan
 from ..voice import called
-from .beside import following, names
+from .beside import following, names, refuse_stale
 from .destination import check_destination, existing_parent
 from .execute import Progress, Report, execute
 from .pace import Pace
@@ -47,6 +47,7 @@ def check(plan: Plan, performance: Performance, *, force: bool) -> None:
         reserve=performance.reserve_disk or 0,
         beside=names(plan, performance),
     )
+    refuse_stale(plan, performance)
 
 
 def carry_out(

@@ -42,6 +42,7 @@ __all__ = [
     "repack",
     "say_inexact",
     "say_inputs",
+    "taken",
     "undecoded",
 ]
 
@@ -259,7 +260,7 @@ def _grouped(
             tensor=name,
             hint=hint.format(held.scheme.name),
         )
-    scheme = held.scheme if target is None else _taken(held.scheme, target)
+    scheme = held.scheme if target is None else taken(held.scheme, target)
     spec = Spec(kind, held.spec.shape)
     parts = tuple(map(interned, scheme.parts(spec)))
     small = (part for part in parts if part.role in found and part.role != "codes")
@@ -292,7 +293,7 @@ def _lies(held: _Held, convention: catalog.Convention) -> bool:
     )
 
 
-def _taken(scheme: Scheme, target: catalog.Convention) -> Scheme:
+def taken(scheme: Scheme, target: catalog.Convention) -> Scheme:
     """The scheme; with scales as F32 where only those are read: it holds those of 16 and 8 bits exactly."""
     rule = target.schemes.get(scheme.name)
     kept = getattr(scheme, "scale_dtype", None)

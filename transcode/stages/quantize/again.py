@@ -23,7 +23,7 @@ from ...schemes.dither import can_dither, key_of
 from ...voice import called
 from ..opening import arranged
 from ..options import RequantizeOptions
-from ..repack import undecoded
+from ..repack import taken, undecoded
 from .choice import Choice
 from .encode import encode_tensor
 from .share_scale import Sharing, has_global_scale, needed_looks
@@ -85,17 +85,20 @@ class Requantize(RequantizeOptions, Transform):
         consumer = None if planning.convention is None else catalog.convention(planning.convention)
         choice = Choice(None, (), (), (), tensors, planning)
         sharing = Sharing((), choice, consumer)
-        schemes = {number: self._scheme(tensor, planning) for number, tensor in enumerate(tensors)}
+        schemes = {number: self._scheme(tensor, planning, consumer) for number, tensor in enumerate(tensors)}
         changed = {
             number
             for number, scheme in schemes.items()
             if scheme is not None and undecoded(tensors[number]) is None
         }
         if not changed:
+            anew = any(one.anew for one in opened.tensors.values())
+            more = "" if anew else f", or change some, as {called('lora', 'FILE')} does"
             raise PlanError(
-                "requantize: no quantized tensor was changed, so there is nothing to encode",
+                "requantize: no quantized tensor was changed"
+                f"{' that is not encoded in another scheme' if anew else ''}, so there is nothing to encode",
                 file=planning.source,
-                hint=f"leave it out, or change some, as {called('lora', 'FILE')} does",
+                hint=f"leave it out{more}",
             )
         known = {option for scheme in schemes.values() if scheme is not None for option in scheme.options}
         for option, _ in self.options:
@@ -134,7 +137,9 @@ class Requantize(RequantizeOptions, Transform):
                 key=key_of(self.seed, tensor.name) if self.rounding == "stochastic" else None,
             )  # fmt: skip
 
-    def _scheme(self, tensor: LazyTensor, planning: Planning) -> Scheme | None:
+    def _scheme(
+        self, tensor: LazyTensor, planning: Planning, consumer: catalog.Convention | None
+    ) -> Scheme | None:
         """That of the tensor in the source, with the options that were given; None of one that was plain."""
         assert planning.opened is not None
         came = planning.opened.still(tensor)
@@ -147,7 +152,8 @@ class Requantize(RequantizeOptions, Transform):
                 f"requantize: {next(iter(own))} says what codes mean, which stays as it is in the source",
                 hint=f"quantize into another scheme with {called('scheme', scheme.name)}",
             )
-        return replace(scheme, **own) if own and is_dataclass(scheme) else scheme
+        scheme = replace(scheme, **own) if own and is_dataclass(scheme) else scheme
+        return scheme if consumer is None else taken(scheme, consumer)
 
     def _joined(
         self,

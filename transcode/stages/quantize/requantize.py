@@ -10,7 +10,9 @@ from ... import catalog
 from ...consumers import record
 from ...consumers.fit import Decision
 from ...consumers.stored import plain_fp8, stored_quantized
+from ...core import text
 from ...core.dtypes import DType
+from ...core.event import Reason
 from ...core.planning import Planning
 from ...core.scheme import Scheme
 from ...core.tensor import LazyTensor
@@ -21,7 +23,7 @@ from .share_scale import has_global_scale
 if TYPE_CHECKING:
     from ..dequantize import Decoding
 
-__all__ = ["Given", "note_again", "refuse_quantized", "staying"]
+__all__ = ["Given", "note_again", "refuse_quantized", "say_left", "staying"]
 
 
 Given = dict[Scheme, dict[str, Any]]
@@ -141,6 +143,22 @@ def _idle(stored: Scheme, wanted: Scheme, given: Mapping[str, Any], planning: Pl
 
 _TOLD = {"block", "granularity", "group_size", "rotate", "scale_dtype"}
 """Options that were compared: by what they mean for the shape of a tensor, not by how they are said."""
+
+
+def say_left(decided: Iterable[tuple[LazyTensor, object, Reason]], scheme: str, planning: Planning) -> None:
+    """Warn of tensors that stay quantized in another scheme than was asked for, though nobody said so."""
+    opened = planning.opened
+    left: dict[str, list[str]] = {}
+    for tensor, action, why in decided:
+        came = opened.still(tensor) if opened is not None and action is None else None
+        if came is not None and came.scheme.name != scheme and why.kind not in ("exclude", "override"):
+            left.setdefault(came.scheme.name, []).append(tensor.name)
+    for name, tensors in left.items():
+        planning.warn(
+            f"{text.count(len(tensors), 'tensor')} that came as {name} stay so, as they were not chosen"
+            f" ({tensors[0]} ...); {called('include', 'PATTERN')} takes them in,"
+            f" {called('exclude', 'PATTERN')} says that they are to stay"
+        )
 
 
 def note_again(decided: Iterable[tuple[LazyTensor, object, object]], planning: Planning) -> None:

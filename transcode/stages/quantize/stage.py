@@ -29,7 +29,7 @@ from .encode import encode_tensor, first_nonfinite
 from .importance.assign import OWN, assign
 from .importance.file import MARK, digest, split
 from .mix import Mixing, base_of
-from .requantize import Given, note_again, refuse_quantized, staying
+from .requantize import Given, note_again, refuse_quantized, say_left, staying
 from .share_scale import Sharing, needed_looks
 
 __all__ = ["Quantize"]
@@ -98,6 +98,8 @@ class Quantize(QuantizeOptions, Transform):
             anew = recoded(decided, given, consumer, planning, sharing.key, choice.is_followed)
         rest = [one if number not in anew else (one[0], None, one[2]) for number, one in enumerate(decided)]
         note_again(rest, planning)
+        if planning.opened is not None and not stays:
+            say_left(decided, getattr(default, "name", self.scheme), planning)
         opened = planning.opened
         idle = all(action is None or isinstance(action, DType) for _, action, _ in decided)
         if idle and not (repacked and consumer is not None):
