@@ -64,6 +64,7 @@ ELSEWHERE = {
     "numerics/errors": "schemes/test_int8.py",
     "numerics/machine": "numerics/test_elf.py",
     "numerics/affine": "schemes/test_awq_w4a16.py",
+    "numerics/tabled": "schemes/test_bnb.py",
     "numerics/grouped": "schemes/test_w4a8.py",
     "numerics/turning": "numerics/test_hadamard.py",
     "numerics/*": "numerics/test_jit.py",

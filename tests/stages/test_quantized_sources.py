@@ -441,7 +441,7 @@ def test_torchao_as_it_saves(tmp_path, refused):
 
 
 @pytest.mark.parametrize(
-    "method", ["gptq-p", "paroquant", "bitsandbytes", "torchao", "quark", "never-heard-of"]
+    "method", ["gptq-p", "paroquant", "torchao", "quark", "never-heard-of"]
 )
 def test_a_quant_method_that_is_not_decoded_is_named(method, model, tmp_path, refused):
     codes, scale, _ = fp8()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterator, Mapping
+import struct
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
@@ -12,6 +13,7 @@ from ..catalog.template import Template
 from ..codecs import chain
 from ..core.dtypes import CODED, DTYPES, DType
 from ..core.scheme import ROTATIONS, Hints, Scheme
+from ..core.small_json import object_or_none
 from ..core.spec import Part, Spec
 from ..errors import PlanError
 from .declared import Declared
@@ -21,6 +23,11 @@ __all__ = ["Coded", "Names", "Reading", "coded", "readings"]
 
 _POWERS = ("F8_E8M0", "U8")
 """Dtypes of scales that are exponents."""
+
+_MOST = 1 << 16
+"""Bytes of what states a shape, at most."""
+
+_INTEGERS = {"I32": "i", "I64": "q"}
 
 _BESIDES = {"input_global_scale", "alpha", SHAPE}
 """Parts that are not the scheme's: those that concern the inputs of a layer, and the shape."""
@@ -65,10 +72,16 @@ class Reading:
 
 
 class Names:
-    """The stored names of a file, looked up by the templates that may have made them."""
+    """The stored names of a file, looked up by the templates that may have made them.
 
-    def __init__(self, specs: Mapping[str, Spec]) -> None:
+    Args:
+        specs: facts of what is stored, by name.
+        read: bytes of a tensor, for the few that state the shape of another.
+    """
+
+    def __init__(self, specs: Mapping[str, Spec], read: Callable[[str], bytes] | None = None) -> None:
         self.specs = specs
+        self._read = read
         self._by_template: dict[str, list[str]] = {}
 
     def unspell(self, template: Template) -> list[str]:
@@ -81,6 +94,22 @@ class Names:
                 if stored.endswith(after) and (name := template.unspell(stored)) is not None
             ]
         return self._by_template[template.text]
+
+    def stated_shape(self, stored: str) -> tuple[int, ...] | None:
+        """The shape that a tensor states: by the ``shape`` of a JSON object, or by its integers."""
+        spec = self.specs[stored]
+        if self._read is None or spec.nbytes > _MOST:
+            return None
+        raw = self._read(stored)
+        if spec.dtype.name == "U8":
+            shape = (object_or_none(raw.rstrip(b"\0 ")) or {}).get("shape")
+            shape = shape if isinstance(shape, list) else []
+        elif spec.dtype.name in _INTEGERS:
+            shape = list(struct.unpack(f"<{spec.numel}{_INTEGERS[spec.dtype.name]}", raw))
+        else:
+            shape = []
+        lengths = [n for n in shape if isinstance(n, int) and not isinstance(n, bool) and n > 0]
+        return tuple(lengths) if len(lengths) == len(shape) > 1 else None
 
     @cached_property
     def any_codes(self) -> bool:
@@ -175,9 +204,12 @@ def readings(names: Names, convention: Convention, declared: Declared) -> dict[s
         }
         spelled.setdefault(name, set()).update(stored.values())
         specs = {role: names.specs[text] for role, text in stored.items()}
-        key = rule.scheme, id(parts), tuple(specs.items())
+        shape = None
+        if rule.shaped in stored:
+            shape = names.stated_shape(stored[rule.shaped])
+        key = rule.scheme, id(parts), tuple(specs.items()), shape
         if key not in known_fits:
-            known_fits[key] = _fits(specs, name, rule, parts, declared)
+            known_fits[key] = _fits(specs, name, rule, parts, declared, shape)
         for scheme, spec, powers in known_fits[key]:
             made = {part.role for part in scheme.parts(spec)}
             implied = tuple(role for role in rule.implies if role in stored and role not in made)
@@ -196,7 +228,12 @@ def _takes(template: Template, name: str) -> bool:
 
 
 def _fits(
-    specs: Mapping[str, Spec], name: str, rule: SchemeRule, rules: Mapping[str, PartRule], declared: Declared
+    specs: Mapping[str, Spec],
+    name: str,
+    rule: SchemeRule,
+    rules: Mapping[str, PartRule],
+    declared: Declared,
+    shape: tuple[int, ...] | None,
 ) -> list[tuple[Scheme, Spec, bool]]:
     """Schemes whose parts the convention would store with these facts; those with just these shapes first."""
     from ..schemes import decoder
@@ -223,7 +260,10 @@ def _fits(
             continue
         if declared.bits and _bits(scheme) < specs["codes"].dtype.bits and _bits(scheme) not in declared.bits:
             continue  # several codes are in one number, by a width that is another
-        spec = _logical(specs["codes"], rules["codes"], scheme)
+        if rule.shaped:
+            spec = None if shape is None else Spec(DTYPES["F32"], shape)
+        else:
+            spec = _logical(specs["codes"], rules["codes"], scheme)
         if spec is None or scheme.undecodable(spec) is not None:
             continue
         wanted = {one.role: one for one in scheme.parts(spec)}
@@ -261,6 +301,8 @@ def _likeness(expected: Spec, stored: Spec, rule: PartRule, part: Part, also: tu
         return 0
     if expected.shape == stored.shape:
         return 2
+    if any(codec.loose for codec in rule.codecs) and len(stored.shape) == len(expected.shape) == 1:
+        return 2 if stored.numel <= expected.numel else 0
     if not chain.apart(rule.codecs, part.spec) or prod(expected.shape) != prod(stored.shape):
         return 0
     return int(_bare(expected.shape) == _bare(stored.shape))
