@@ -137,6 +137,29 @@ def rows(
     return table
 
 
+def run(names: Sequence[str], tensors: Sequence[int], shards: int, rounds: int) -> list[dict[str, Any]]:
+    """The rows of some cases, see :func:`rows`, on files of so many tensors and on a model of many shards."""
+    return _run(names, tensors, shards, rounds)[1]
+
+
+def _run(
+    names: Sequence[str], tensors: Sequence[int], shards: int, rounds: int
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        counts = {"start": SMALL, **{str(count): count for count in tensors}}
+        models = {model: folder / f"{model}.safetensors" for model in counts}
+        for model, count in counts.items():
+            write_file(models[model], range(count))
+        if shards:
+            model = f"{shards} shards"
+            counts[model], models[model] = 10 * shards, folder / "shards"
+            write_shards(models[model], counts[model], shards)
+        figures = measure(names, models, max(rounds, 1), folder)
+        shutil.rmtree(folder / "bytecode", ignore_errors=True)
+    return figures, rows(figures, counts)
+
+
 def main() -> None:
     """Print a line for each case and model."""
     parser = argparse.ArgumentParser(description="Cost of facts for growing models.")
@@ -150,19 +173,8 @@ def main() -> None:
     arguments = parser.parse_args()
     wanted = tuple(arguments.cases)
     names = [name for name in CASES if not wanted or name.startswith(wanted)]
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        counts = {"start": SMALL, **{text: int(text) for text in arguments.tensors.split(",")}}
-        models = {model: folder / f"{model}.safetensors" for model in counts}
-        for model, count in counts.items():
-            write_file(models[model], range(count))
-        if arguments.shards:
-            model = f"{arguments.shards} shards"
-            counts[model], models[model] = 10 * arguments.shards, folder / "shards"
-            write_shards(models[model], counts[model], arguments.shards)
-        figures = measure(names, models, max(arguments.rounds, 1), folder)
-        shutil.rmtree(folder / "bytecode", ignore_errors=True)
-    table = rows(figures, counts)
+    counts = [int(text) for text in arguments.tensors.split(",")]
+    figures, table = _run(names, counts, arguments.shards, arguments.rounds)
     for row in table:
         print(
             f"{row['case']:12} {row['model']:>12}  {row['seconds']:8.3f} s"

@@ -31,6 +31,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "fp8": ("fp8", {}),
     "fp8 e5m2": ("fp8", {"format": "e5m2"}),
     "fp8 block 128x128": ("fp8", {"granularity": "block"}),
+    "fp8 mse": ("fp8", {"optimize": "mse"}),
     "fp8 tensor": ("fp8", {"granularity": "tensor"}),
     "mxfp8": ("mxfp8", {}),
     "mxfp6": ("mxfp6", {}),

@@ -27,10 +27,13 @@ from pathlib import Path
 
 from transcode.io import system
 
-__all__ = ["Figure", "cold", "measure"]
+__all__ = ["Figure", "cold", "limit", "measure"]
 
 BLOCK = 4 << 20
-"""Bytes of one read; the writes of a block go out in pieces of this size over the share that is written."""
+"""Bytes of one read; of each so much is written as is asked for, in pieces of :data:`WRITE`."""
+
+WRITE = 1 << 20
+"""Bytes of one write: larger ones make the kernel look for larger runs of free memory."""
 
 Figure = tuple[float, float]
 """Seconds of wall time, and of processor time in the kernel."""
@@ -110,6 +113,26 @@ def cold(source: Path, work: Path, threads: Sequence[int], rounds: int) -> dict[
     return best
 
 
+def limit(source: Path, out: Path, share: float, passes: float, threads: int) -> float:
+    """Seconds in which a conversion's bytes can be read and written, without any work on them.
+
+    Args:
+        source: a file to read, from the page cache.
+        out: file to write, which is removed again.
+        share: bytes that are written over those that are read, into blocks that are reserved first.
+        passes: how often all is read: more than once where a look at whole tensors comes first.
+        threads: that share the blocks.
+    """
+    size = source.stat().st_size
+    began = time.perf_counter()
+    if passes > 1:
+        _read_all(source, None, int(size * (passes - 1)), 0.0, threads, reserve=False)
+    _read_all(source, out, size, share, threads, reserve=True)
+    seconds = time.perf_counter() - began
+    out.unlink()
+    return seconds
+
+
 def _evict(path: Path) -> None:
     with open(path, "rb") as file:
         os.fsync(file.fileno())
@@ -187,7 +210,8 @@ def _read_all(
         os.preadv(fd, [block], begin)
         if target is not None:
             low, high = int(begin * share), int(end * share)
-            os.pwrite(target, block[: high - low], low)
+            for at in range(0, high - low, WRITE):
+                os.pwrite(target, block[at : min(at + WRITE, high - low)], low + at)
             if durable:
                 system.start_writeback(target, low, high - low)
 

@@ -2,8 +2,9 @@
 
     python tools/bench_workers.py SRC --work DIR [--workers default,1,4] [--rounds 2] [--json FILE] [SCHEME]
 
-The limit of a scheme is :mod:`bench_limit`'s: all of SRC is read in blocks and as many bytes are written as
-the scheme writes, into a file whose blocks are reserved, by the number of threads that does it fastest.
+The limit of a scheme is :func:`bench_limit.limit`: all of SRC is read in blocks, twice what the scheme looks
+at before, and as many bytes are written as it writes, into a file whose blocks are reserved, by the number of
+threads that does it fastest.
 Start-up is not counted: the seconds of a run are those that its report tells. SRC lies in the page cache.
 Linux only.
 """
@@ -16,12 +17,11 @@ import os
 import resource
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from bench_limit import _read_all
+import bench_limit
 
 __all__ = ["SCHEMES", "Row", "measure"]
 
@@ -65,24 +65,23 @@ def measure(
     for _ in range(rounds):
         for scheme in schemes:
             for count in workers:
-                row = _run(source, out, scheme, count)
+                row, passes = _run(source, out, scheme, count)
                 share = out.stat().st_size / size
                 out.unlink()
                 key = scheme, count
                 if key not in best or row.seconds < best[key].seconds:
                     best[key] = row
             for threads in _THREADS:
-                began = time.perf_counter()
-                _read_all(source, out, size, share, threads, reserve=True)
-                limits[scheme] = min(limits.get(scheme, float("inf")), time.perf_counter() - began)
-                out.unlink()
+                seconds = bench_limit.limit(source, out, share, passes, threads)
+                limits[scheme] = min(limits.get(scheme, seconds), seconds)
     for row in best.values():
         row.limit = limits[row.scheme]
         row.ratio = row.seconds / row.limit
     return list(best.values())
 
 
-def _run(source: Path, out: Path, scheme: str, workers: str) -> Row:
+def _run(source: Path, out: Path, scheme: str, workers: str) -> tuple[Row, float]:
+    """A conversion, and how often it reads all of the source."""
     command = [sys.executable, "-m", "transcode", "run", str(source), str(out), "--scheme", scheme, "--json"]
     if workers != "default":
         command += ["--workers", workers]
@@ -91,13 +90,15 @@ def _run(source: Path, out: Path, scheme: str, workers: str) -> Row:
     if done.returncode:
         raise SystemExit(done.stderr)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return Row(
+    report = json.loads(done.stdout)
+    row = Row(
         scheme,
         workers,
-        json.loads(done.stdout)["seconds"],
+        report["seconds"],
         after.ru_utime - before.ru_utime,
         after.ru_stime - before.ru_stime,
     )
+    return row, report["bytes_read"] / report["bytes_in"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

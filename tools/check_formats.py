@@ -20,9 +20,12 @@ from pathlib import Path
 from transcode import catalog, schemes
 from transcode.catalog.contents import contents
 from transcode.catalog.foreign import foreign
+from transcode.catalog.ggml_names import llama_names
 from transcode.catalog.lora import lora_names
 from transcode.catalog.lora_tables import lora_tables
+from transcode.catalog.mixes import mixes
 from transcode.catalog.models import Model, model
+from transcode.catalog.norms import norms
 from transcode.catalog.nunchaku import modules
 from transcode.catalog.profiles import profile
 from transcode.catalog.programs import program
@@ -106,6 +109,31 @@ def _nunchaku(name: str) -> Iterator[str]:
     yield from ()
 
 
+def _ggml(name: str) -> Iterator[str]:
+    if name == "names":
+        llama_names()
+    elif name == "norms":
+        norms()
+    elif name == "mixes":
+        table = mixes()
+        made = {
+            rule.to
+            for mix in table.mixes.values()
+            for kinds in (mix.text, mix.image)
+            for rules in kinds.values()
+            for rule in rules
+        }
+        made |= (
+            {mix.base for mix in table.mixes.values()} | set(table.fallback) | set(table.fallback.values())
+        )
+        for scheme in sorted(made - set(schemes.SCHEMES)):
+            yield f"{scheme} is no scheme"
+        for mix_name in sorted(set(table.mixes) & set(schemes.SCHEMES)):
+            yield f"{mix_name} is the name of a scheme, too"
+    else:
+        yield "is never read; the tables are names.yaml, norms.yaml and mixes.yaml"
+
+
 def _program(name: str) -> Iterator[str]:
     for way in program(name).ways:
         for convention, known in way.conventions.items():
@@ -138,6 +166,7 @@ CHECKS: dict[str, Callable[[str], Iterator[str]]] = {
     "profiles": _profile,
     "lora": _lora,
     "foreign": _foreign,
+    "ggml": _ggml,
     "models": _model,
     "nunchaku": _nunchaku,
     "programs": _program,

@@ -162,6 +162,41 @@ def llm_nvfp4(path: Path) -> None:
     _converted(llm, path, "nvfp4", "modelopt")
 
 
+def llm_mxfp4(path: Path) -> None:
+    """The Llama in compressed-tensors' mxfp4."""
+    _converted(llm, path, "mxfp4", "compressed_tensors")
+
+
+def llm_int8(path: Path) -> None:
+    """The Llama in LightX2V's int8."""
+    _converted(llm, path, "int8", "lightx2v")
+
+
+def llm_lora(path: Path) -> None:
+    """A LoRA of the Llama's output projections, as PEFT saves it."""
+    import torch
+    from safetensors.torch import save_file
+
+    source = path.with_name(f".{path.name}")
+    llm(source)
+    from safetensors import safe_open
+
+    path.mkdir(parents=True)
+    tensors = {}
+    for file in source.glob("*.safetensors"):
+        with safe_open(file, "pt") as held:
+            for name in held.keys():  # noqa: SIM118  # no mapping
+                if name.endswith("o_proj.weight"):
+                    rows, columns = held.get_slice(name).get_shape()
+                    module = f"base_model.model.{name.removesuffix('.weight')}"
+                    tensors[f"{module}.lora_A.weight"] = torch.full((2, columns), 0.01)
+                    tensors[f"{module}.lora_B.weight"] = torch.full((rows, 2), 0.01)
+    save_file(tensors, path / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 2, "target_modules": ["o_proj"]}
+    (path / "adapter_config.json").write_text(json.dumps(config))
+    shutil.rmtree(source)
+
+
 def wan_nvfp4(path: Path) -> None:
     """The T2V fixture in LightX2V's nvfp4."""
     _converted(wan_t2v, path, "nvfp4", "lightx2v")
@@ -217,6 +252,7 @@ KINDS: dict[str, Callable[[Path], None]] = {
     kind.__name__: kind
     for kind in (
         wan, wan_t2v, wan_wide, wan_wide_calibration, wan_full, wan_lora, wan_pickle, wan_nvfp4,
-        llm, llm_calibration, llm_fp8, llm_nvfp4, svdquant, svdquant_fp4, flux_config, gguf,
+        llm, llm_calibration, llm_fp8, llm_nvfp4, llm_mxfp4, llm_int8, llm_lora,
+        svdquant, svdquant_fp4, flux_config, gguf,
     )
 }  # fmt: skip

@@ -48,6 +48,23 @@ def rows() -> np.ndarray[Any, Any]:
     return values
 
 
+WEIGHTED = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS")
+
+
+def weights() -> np.ndarray[Any, Any]:
+    """Weights of columns as activations have them, some far larger, some zero, a whole block equal: float32
+    ``[512]``.
+    """
+    draw = np.random.default_rng(9)
+    one = draw.standard_normal((16, 512)) * np.exp(draw.standard_normal(512))
+    mean = np.square(one).mean(0)
+    mean[draw.integers(0, 512, 9)] *= 1e4
+    mean[draw.integers(0, 512, 40)] = 0
+    mean[64:96] = 1
+    single: np.ndarray[Any, Any] = mean.astype(np.float32)
+    return single
+
+
 def main() -> None:
     import gguf
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
@@ -69,6 +86,17 @@ def main() -> None:
         library.ggml_quantize_chunk(number, values.ctypes.data, blocks.ctypes.data, 0, len(values), 256, None)
         made[name] = blocks
     save_file(made, FOLDER / "encoded.safetensors", {"made_by": "libggml-base 0.13.1"})
+    wide, mass = values.reshape(27, 512), weights()
+    weighted: dict[str, Any] = {"weights": mass}
+    for name in WEIGHTED:
+        number = int(GGMLQuantizationType[name])
+        elements, size = GGML_QUANT_SIZES[GGMLQuantizationType(number)]
+        blocks = np.empty((len(wide), 512 // elements * size), np.uint8)
+        library.ggml_quantize_chunk(
+            number, wide.ctypes.data, blocks.ctypes.data, 0, len(wide), 512, mass.ctypes.data
+        )
+        weighted[name] = blocks
+    save_file(weighted, FOLDER / "weighted.safetensors", {"made_by": "libggml-base 0.13.1"})
     draw = np.random.default_rng(8)
     decoded: dict[str, Any] = {}
     for kind in _type_traits:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         open,
         quantize,
         rename,
+        requantize,
         run,
         write,
     )
@@ -58,6 +59,7 @@ __all__ = [
     "open",
     "quantize",
     "rename",
+    "requantize",
     "run",
     "verify",
     "write",

@@ -25,6 +25,7 @@ from .stages.convert import Convert
 from .stages.dequantize import Dequantize
 from .stages.lora.stage import Lora
 from .stages.nunchaku.stage import Nunchaku
+from .stages.quantize.again import Requantize
 from .stages.quantize.stage import Quantize
 from .stages.rename import Rename
 from .stages.select import Drop, Keep
@@ -43,6 +44,7 @@ __all__ = [
     "open",
     "quantize",
     "rename",
+    "requantize",
     "run",
     "write",
 ]
@@ -204,14 +206,29 @@ def lora(
     return Lora(tuple(files), keys, prefix)
 
 
+def requantize(
+    rounding: str = Requantize.rounding, *, seed: int = Requantize.seed, **options: Any
+) -> Requantize:
+    """Encode what stages before changed of a quantized checkpoint in the schemes that it has, for the
+    consumer that it is for; what nobody changed keeps its codes.
+
+    Args:
+        rounding: ``"nearest"``, or ``"stochastic"``.
+        seed: of the random numbers of the latter.
+        options: of those schemes, for their searches: ``optimize="mse"``.
+    """
+    return Requantize(rounding, seed, tuple(options.items()))
+
+
 def quantize(scheme: str, **options: Any) -> Quantize:
     """Quantize the tensors that matter.
 
     Args:
         scheme: name of a scheme, e.g. ``"int8"``.
         options: arguments of :class:`~transcode.stages.quantize.stage.Quantize` (``model``, ``targets``,
-            ``include``, ``exclude``, ``overrides``, ``keep_dtype``, ``on_nonfinite``, ``on_bad_shape``,
-            ``share_scale``); all others are the scheme's own, such as ``granularity="tensor"``.
+            ``include``, ``exclude``, ``overrides``, ``keep_dtype``, ``importance``, ``on_nonfinite``,
+            ``on_bad_shape``, ``share_scale``); all others are the scheme's own, such as
+            ``granularity="tensor"``.
     """
     own = {field.name for field in fields(Quantize)} - {"scheme", "options"}
     stage: dict[str, Any] = {}
@@ -231,6 +248,7 @@ def write(
     copy_metadata: bool = True,
     metadata: Mapping[str, str] | None = None,
     force: bool = False,
+    lossless: bool = False,
     allow_unmatched: bool = False,
     workers: int | None = None,
     memory: int | str = Performance.memory,
@@ -240,6 +258,11 @@ def write(
     device_memory: int | str = Performance.device_memory,
     measure: bool = False,
     resume: bool = False,
+    checksums: bool = False,
+    attest: bool = False,
+    max_read_rate: int | str | None = None,
+    nice: int | None = None,
+    reserve_disk: int | str | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     progress: bool | None = None,
 ) -> Write:
@@ -253,6 +276,11 @@ def write(
         device_memory: bytes of each GPU's memory, or text.
         measure: also find out what quantizing loses; see the report's ``losses()``.
         resume: go on where an interrupted run of the same plan stopped, and keep what is done if this one is.
+        checksums: find the SHA-256 of files and tensors, for the report and a file beside the output.
+        attest: write an in-toto Statement of the sources, the recipe and the output beside it.
+        max_read_rate: bytes that are read in a second at most, or text.
+        nice: niceness of the workers, 1 to 19; on Linux.
+        reserve_disk: bytes of the destination's file system that stay free, or text.
         on_progress: called about ten times a second.
         progress: show how far the run is. Without it in notebooks alone, and not where ``on_progress`` does.
 
@@ -269,6 +297,7 @@ def write(
         copy_metadata=copy_metadata,
         metadata=arguments.pairs("metadata", metadata or ()),
         force=force,
+        lossless=lossless,
         allow_unmatched=allow_unmatched,
         performance=Performance(
             workers,
@@ -279,6 +308,11 @@ def write(
             parse_size(device_memory),
             measure,
             resume,
+            checksums,
+            attest,
+            None if max_read_rate is None else parse_size(max_read_rate),
+            nice,
+            None if reserve_disk is None else parse_size(reserve_disk),
         ),
         on_progress=on_progress,
         progress=progress,

@@ -12,10 +12,10 @@ from .consumers import inspection
 from .consumers.inspection import Logical, Quantized, missing_scales
 from .containers.source import open_source
 from .core import arguments
+from .core.patterns import Patterns
 from .core.shown import Overview, Shown, Table
 from .core.spec import Spec
 from .core.text import count, size
-from .stages.select import Patterns
 
 __all__ = ["InspectedFile", "Inspection", "inspect"]
 
@@ -161,7 +161,11 @@ def inspect(
         source.notes,
         tensors,
         len(source.tensors),
-        tuple(one for one in inspected.tensors if any(part.name in tensors for part in one.parts.values())),
+        inspected.tensors
+        if len(tensors) == len(source.tensors)
+        else tuple(
+            one for one in inspected.tensors if any(part.name in tensors for part in one.parts.values())
+        ),
         inspected.kinds,
         inspected.quantized,
         inspected.made,

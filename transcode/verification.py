@@ -26,9 +26,10 @@ from .core.source import Source
 from .core.spec import Spec
 from .core.text import count, size
 from .errors import FormatError, RecipeError
-from .execution import journal
+from .execution import checksums, journal
 from .execution.execute import Progress, execute
 from .execution.moves import Move
+from .execution.pace import Pace
 from .plan import devices
 from .plan.plan import Plan
 from .plan.resolve import resolve
@@ -67,14 +68,16 @@ class Verification(Shown):
         bytes_compared: of the output.
         differences: in the order of the plan; empty where the output is right.
         notes: what a user should know, such as another version in the record.
+        checked: files that were held against the checksums beside the output.
     """
 
     path: Path
-    source: Path
+    source: Path | None
     tensors: tuple[int, int]
     bytes_compared: int
     differences: tuple[Difference, ...]
     notes: tuple[str, ...]
+    checked: int = 0
 
     @property
     def right(self) -> bool:
@@ -86,7 +89,13 @@ class Verification(Shown):
         done, whole = self.tensors
         of = f"{done} of {count(whole, 'tensor')}" if done < whole else count(whole, "tensor")
         verdict = "is" if self.right else "IS NOT"
-        head = f"{self.path} {verdict} what {self.source} becomes: {of}, {size(self.bytes_compared)} compared"
+        if self.source is None:
+            what = f"what its checksums say: {count(self.checked, 'file')}, {of}, {size(self.bytes_compared)}"
+        else:
+            what = f"what {self.source} becomes: {of}, {size(self.bytes_compared)} compared"
+            if self.checked:
+                what += f"; checksums of {count(self.checked, 'file')} compared"
+        head = f"{self.path} {verdict} {what}"
         lines = [f"{one.name}: {one.what}" for one in self.differences[:20]]
         if len(self.differences) > 20:
             lines.append(f"and {len(self.differences) - 20} more")
@@ -96,7 +105,8 @@ class Verification(Shown):
         """All of it, for scripts."""
         return {
             "path": str(self.path),
-            "source": str(self.source),
+            "source": None if self.source is None else str(self.source),
+            "files_checked": self.checked,
             "right": self.right,
             "tensors": self.tensors[1],
             "tensors_compared": self.tensors[0],
@@ -108,7 +118,7 @@ class Verification(Shown):
 
 def verify(
     path: str | PathLike[str],
-    source: str | PathLike[str],
+    source: str | PathLike[str] | None = None,
     *,
     recipe: str | PathLike[str] | None = None,
     sample: float = 1.0,
@@ -116,11 +126,11 @@ def verify(
     performance: Performance | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Verification:
-    """Compare an output with what its source becomes by the recipe that it records.
+    """Compare an output with what its source becomes by the recipe that it records, and with its checksums.
 
     Args:
         path: the output: a file or a folder.
-        source: what it was made of.
+        source: what it was made of; without it the output is held against the checksums beside it alone.
         recipe: a recipe file, for outputs that record none: its steps and target count, not its paths.
         sample: share of the tensors that are compared, in (0, 1]; names, dtypes and shapes are all of them.
         seed: which tensors those are.
@@ -134,11 +144,42 @@ def verify(
     if not 0 < sample <= 1:
         raise RecipeError(f"sample: {sample} is no share", hint="write one above 0, up to 1")
     notes: list[str] = []
+    digests = checksums.load(Path(path))
+    if source is None:
+        if digests is None:
+            raise RecipeError(
+                f"{path}: has no checksums beside it", hint=f"name its source with {called('source')}"
+            )
+        return _checked(Path(path), digests, recipe, sample)
     with open_source(path) as output:
         whole = _recipe(output, Path(path), recipe, notes)
         whole = replace(whole, source=replace(whole.source, path=fspath(source)))
         plan = resolve(whole.write(), whole.flow())
-        return _compared(plan, output, notes, sample, seed, performance or Performance(), on_progress)
+        done = _compared(plan, output, notes, sample, seed, performance or Performance(), on_progress)
+    if digests is None:
+        return done
+    known = {one.name for one in done.differences}
+    more = [one for one in _wrong(Path(path), digests) if one.name not in known]
+    return replace(done, differences=(*done.differences, *more), checked=len(digests.files))
+
+
+def _wrong(path: Path, digests: checksums.Digests) -> list[Difference]:
+    """What is not as the checksums say."""
+    return [Difference(name, what) for name, what in checksums.differing(path, digests)]
+
+
+def _checked(
+    path: Path, digests: checksums.Digests, recipe: str | PathLike[str] | None, sample: float
+) -> Verification:
+    if recipe is not None or sample != 1:
+        raise RecipeError(
+            "recipe and sample do nothing without a source", hint=f"name it with {called('source')}"
+        )
+    tensors = sum(map(len, digests.tensors.values()))
+    folder = path if path.is_dir() else path.parent
+    sizes = [(folder / name).stat().st_size for name in digests.files if (folder / name).exists()]
+    differences = tuple(_wrong(path, digests))
+    return Verification(path, None, (tensors, tensors), sum(sizes), differences, (), len(digests.files))
 
 
 def _recipe(output: Source, path: Path, given: str | PathLike[str] | None, notes: list[str]) -> Recipe:
@@ -220,6 +261,8 @@ def _compared(
         surroundings=used.surroundings,
         on_progress=on_progress,
         ledger=ledger,
+        pace=Pace(performance.max_read_rate),
+        nice=performance.nice,
     )
     differences += comparison.differences()
     return Verification(

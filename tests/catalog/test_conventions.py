@@ -127,6 +127,7 @@ def test_who_looks_for_a_quantization_config() -> None:
         "bitsandbytes": "bitsandbytes",
         "compressed_tensors": "compressed-tensors",
         "deepseek": "fp8",
+        "mlx": "mlx",
         "gptq": "gptq",
         "gptq_v2": "gptq-v2",
         "modelopt": "modelopt",

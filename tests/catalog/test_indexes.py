@@ -1,82 +1,51 @@
-"""What is decided of one index holds for all of two digits and more, where no pattern tells them apart."""
+"""Indexes of which nothing is decided: which names they make one, and for which patterns that is right."""
 
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from transcode import catalog
-from transcode.catalog.policy import Block, Policy, _tells_indexes
+from transcode.catalog.indexes import any_index, tells_indexes
 from transcode.core.patterns import Pattern
 
-NAMES = [
-    "{i}.weight", "blocks.{i}.ffn.0.weight", "blocks.{i}.self_attn.q.weight",
-    "model.layers.{i}.mlp.gate.weight",
-    "model.layers.1.mlp.experts.{i}.down_proj.weight", "double_blocks.{i}.img_mod.lin.weight",
-    "transformer_blocks.{i}.attn.to_out.0.weight", "text_encoder_{i}.a.weight", "h.{i}.{i}.weight",
-    "layer.{i}.bias",
-    "blocks.{i}.ffn.{i}.weight", "visual.transformer.{i}.weight", "proj_out.{i}.weight", "a.{i}",
-]  # fmt: skip
-INDEXES = ["0", "1", "2", "9", "10", "11", "31", "99", "100", "4711", "012", "1234567890"]
-
-
-def policies():
-    for name in catalog.families():
-        for spelling in catalog.family(name).spellings.values():
-            yield pytest.param(spelling.policy, id=f"{name}-{spelling.name}")
-
-
-@pytest.mark.parametrize("policy", list(policies()))
-def test_a_decision_is_that_of_the_name_itself(policy):
-    """Asked in any order, of names alike and not, it is what the patterns say of this very name."""
-    for text in NAMES:
-        for index in (*INDEXES, *reversed(INDEXES)):
-            name = text.format(i=index)
-            for shape in (None, (8, 16), (16, 8), (8,)):
-                assert policy.is_target(name, shape) == policy._decide(name, shape, None), name
-
 
 @pytest.mark.parametrize(
-    ("text", "tells"),
+    ("name", "kind"),
     [
-        ("head", False), ("blocks.0", False), ("a.*.b", False), ("to_out.1", False), ("blocks.12", True),
-        ("blocks.1?", True), ("blocks.[1-3]", True), ("blocks.1*", True), ("*2.weight", True),
-        (r"re:\.weight$", False), (r"re:\.\d+\.", False), (r"re:\.\d\.", True), (r"re:a\.1\d+", True),
-        (r"re:\.0\.", True), ("re:a.b", True), (r"re:(?!.*x).*y", False), ("re:t5xxl", False),
-        (r"re:\w+", True), (r"re:x{2}", True), (r"re:^(clip_[lg]|enc_\d)\.", False),
+        ("blocks.7.weight", "blocks.7.weight"),
+        ("blocks.17.weight", "blocks.99.weight"),
+        ("blocks.117.experts.42.w", "blocks.999.experts.99.w"),
+        ("conv12.norm.1234567890", "conv12.norm.1234567890"),  # part of a word; more digits than an index has
+        ("12", "99"),
+        ("", ""),
     ],
-)  # fmt: skip
-def test_patterns_that_tell_indexes_apart_are_known(text, tells):
-    assert _tells_indexes(text) is tells
-
-
-@pytest.mark.parametrize(
-    "text", ["blocks.12", "blocks.1?", r"re:blocks\.\d\d\.x", r"re:\.1[0-2]\.", r"re:\.\d+\d+\d+\."]
 )
-def test_a_pattern_that_tells_them_apart_is_asked_each_time(text):
-    policy = Policy(targets=(Pattern(text),), everywhere=True)
-    for index in (*INDEXES, *reversed(INDEXES)):
-        name = f"blocks.{index}.x.weight"
-        assert policy.is_target(name)[0] == Pattern(text).matches(name)
+def test_a_name_with_any_index(name, kind):
+    assert any_index(name) == kind
 
 
-@pytest.mark.parametrize(
-    ("path", "fits"),
-    [
-        ("stages.11.blocks.{i}", {"11"}), ("stages.1{i}", {"10", "11", "100", "1234567890"}),
-        ("stages.*2.blocks.{i}", {"2", "012"}), ("stages.[!4].blocks.{i}", {"0", "1", "2", "9"}),
-    ],
-)  # fmt: skip
-def test_a_block_whose_path_tells_them_apart_is_looked_for_each_time(path, fits):
-    """The first index is of a stage: only in one of them lie blocks with targets."""
-    policy = Policy(blocks=(Block(path),), targets=(Pattern("x"),))
-    for index in (*INDEXES, *reversed(INDEXES)):
-        name = f"stages.{index}.blocks.7.x.weight"
-        assert policy.is_target(name)[0] == (index in fits), name
+PATTERNS = [
+    "blocks",
+    "blocks.*.w",
+    r"re:^blocks\.\d+\.",
+    r"re:\.\d+\d+\d+\.",  # indexes of three digits, whichever
+    r"re:blocks\.\d+\d+$",
+    "blocks.1?.w",
+    "blocks.11.w",
+    r"re:blocks\.1\d\.",
+    r"re:blocks\.[1-4]+\.w",
+]
 
 
-def test_what_is_remembered_stays_bounded(monkeypatch):
-    monkeypatch.setattr("transcode.catalog.policy._MOST_DECIDED", 100)
-    policy = Policy(targets=(Pattern("x"),), everywhere=True)
-    for number in range(1000):
-        assert policy.is_target(f"a{number}.x.weight")[0]
-    assert len(policy._decided) <= 100
+@pytest.mark.parametrize("text", PATTERNS)
+@given(first=st.integers(0, 2000), second=st.integers(0, 2000))
+def test_a_pattern_that_tells_no_indexes_fits_all_of_a_kind(text, first, second):
+    pattern = Pattern(text)
+    for name in (f"blocks.{first}.w", f"blocks.{first}.e.{second}.w", f"blocks.{first}"):
+        if not tells_indexes(text):
+            assert pattern.matches(name) == pattern.matches(any_index(name))
+
+
+def test_patterns_of_one_index_tell_them():
+    assert [text for text in PATTERNS if tells_indexes(text)] == PATTERNS[-4:]

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import select
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -107,6 +111,76 @@ def test_the_script_of_bash_in_bash(cli, tmp_path):
         capture_output=True, text=True,
     )  # fmt: skip
     assert (done.stdout, done.stderr) == ("nvfp4\nnvfp4_awq\n", "")
+
+
+@pytest.fixture
+def program(tmp_path, monkeypatch):
+    """``transcode`` on the path, and a place for files."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "transcode").write_text(f'#!/bin/sh\nexec {sys.executable} -m transcode "$@"\n')
+    (tmp_path / "bin" / "transcode").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
+
+
+TYPED = [
+    ("transcode inspe", "transcode inspect "),
+    ("transcode run a b --scheme=mxfp8", "transcode run a b --scheme=mxfp8 "),
+    ("transcode run a b --override x=nvfp4_", "transcode run a b --override x=nvfp4_awq "),
+    ("transcode run a b -s int8:gran", "transcode run a b -s int8:granularity="),
+    ("transcode run a b -s int8:granularity=t", "transcode run a b -s int8:granularity=tensor "),
+    ("transcode run a b --layout by_", "transcode run a b --layout by_block "),
+    ("transcode run a b --scheme m", "transcode run a b --scheme mxfp"),
+    ("transcode meta get only_", "transcode meta get only_one.safetensors "),
+]
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="needs zsh")
+def test_the_script_of_zsh_in_zsh(cli, program):
+    """Typed into the real shell, on a terminal of its own; nothing is put behind what goes on."""
+    pty = pytest.importorskip("pty")
+    (program / "only_one.safetensors").touch()
+    (program / "script").write_text(cli("completion", "zsh").out)
+    start = "PS1='%% '\nsetopt no_beep no_list_beep\nautoload -Uz compinit; compinit -u -D\nsource ~/script\n"
+    (program / ".zshrc").write_text(start)
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(program)
+        os.execvpe("zsh", ["zsh", "-i"], {**os.environ, "TERM": "dumb", "ZDOTDIR": str(program)})
+
+    def read(until, limit=20.0):
+        shown, end = "", time.monotonic() + limit
+        while until not in shown and time.monotonic() < end:
+            if select.select([terminal], [], [], 0.05)[0]:
+                shown += os.read(terminal, 65536).decode("utf-8", "replace")
+        return shown
+
+    try:
+        read("% ")
+        for line, whole in TYPED:
+            os.write(terminal, line.encode() + b"\t")
+            assert whole in read(whole), line
+            os.write(terminal, b"\x15")  # the line is taken back
+            read("\0", limit=0.3)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(terminal)
+
+
+@pytest.mark.skipif(shutil.which("fish") is None, reason="needs fish")
+def test_the_script_of_fish_in_fish(cli, program):
+    (program / "script").write_text(cli("completion", "fish").out)
+    for line, words in (
+        ("transcode run a b --scheme=m", ["--scheme=mxfp4", "--scheme=mxfp6", "--scheme=mxfp8"]),
+        ("transcode run a b --override x=nv", ["x=nvfp4", "x=nvfp4_awq"]),
+        ("transcode run a b -s int8:granularity=t", ["int8:granularity=tensor"]),
+        ("transcode run a b --layout by_", ["by_block"]),
+    ):
+        ask = f"source {program / 'script'}; complete -C '{line}'"
+        done = subprocess.run(["fish", "--no-config", "-c", ask], capture_output=True, text=True)
+        assert sorted(one.partition("\t")[0] for one in done.stdout.split()) == words, done.stderr
 
 
 LOADED = """

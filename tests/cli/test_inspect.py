@@ -142,7 +142,7 @@ KINDS = {
     "LoRA of rank 4 for 2 modules": {
         f"blocks.0.{m}.lora_{x}.weight": A for m in "qk" for x in ("down", "up")
     },
-    "loha": {f"lora_unet_a.hada_w{i}_{x}": A for i in (1, 2) for x in "ab"},
+    "loha adapter": {f"lora_unet_a.hada_w{i}_{x}": A for i in (1, 2) for x in "ab"},
     "text encoder": {
         "text_model.encoder.layers.0.mlp.fc1.weight": A,
         "text_model.final_layer_norm.weight": A,

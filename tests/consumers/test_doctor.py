@@ -132,11 +132,11 @@ def test_who_loads_each_output(convention, scheme, llama, tmp_path, wan):
     by = {"lightx2v": {"lightx2v"}, "comfyui": {"comfyui"}, "comfyui_scaled": {"comfyui"}, "neutral": set(),
           "compressed_tensors": {"vllm", "transformers", "sglang"}, "modelopt": {"vllm"},
           "deepseek": {"vllm", "transformers", "sglang"}, "gptq": {"vllm", "transformers", "sglang"},
-          "gptq_v2": {"vllm", "transformers"}, "awq": {"vllm", "transformers", "sglang"}}[convention]  # fmt: skip
+          "gptq_v2": {"vllm", "transformers", "sglang"}, "awq": {"vllm", "transformers", "sglang"}}[convention]  # fmt: skip
     if convention == "modelopt" and scheme == "nvfp4":
         by = {"vllm", "sglang"}
-    if (convention, scheme) == ("compressed_tensors", "mxfp8"):
-        by = {"vllm", "transformers"}  # nothing shows that SGLang does
+    if convention == "compressed_tensors" and scheme in ("mxfp8", "mxfp4"):
+        by = {"vllm", "transformers"}  # SGLang 0.5.23 has no scheme for either
     assert {name for name, answer in told.items() if answer == YES} == by
     surely = {
         "llama_cpp",
@@ -201,12 +201,13 @@ def test_what_vllm_and_transformers_do_not_read_of_one_convention(llama, tmp_pat
         | tc.write(tmp_path / "b", convention="compressed_tensors")
     )
     told = diagnose(tmp_path / "b")
-    assert [told.of(name).answer for name in ("vllm", "transformers", "sglang")] == [YES, CONVERT, CONVERT]
+    assert [told.of(name).answer for name in ("vllm", "transformers", "sglang")] == [YES, CONVERT, YES]
     assert "dequantize=True" in " ".join(told.of("transformers").why)
 
 
-def test_experts(tmp_path):
-    """transformers 5 decodes experts in nvfp4 to noise, vLLM takes them."""
+@pytest.fixture
+def experts(tmp_path):
+    """A folder as transformers saves a language model with experts."""
     folder = tmp_path / "moe"
     folder.mkdir()
     experts = {
@@ -227,11 +228,96 @@ def test_experts(tmp_path):
             | {"num_experts": 2, "moe_intermediate_size": 256}
         )
     )
-    tc.open(folder) | tc.quantize("nvfp4") | tc.write(tmp_path / "q", convention="compressed_tensors")
+    return folder
+
+
+def test_experts(experts, tmp_path):
+    """transformers 5 decodes experts in nvfp4 to noise, vLLM takes them."""
+    tc.open(experts) | tc.quantize("nvfp4") | tc.write(tmp_path / "q", convention="compressed_tensors")
     told = diagnose(tmp_path / "q")
     assert told.of("vllm").answer == YES
     assert told.of("transformers").answer == CONVERT
     assert "noise" in told.of("transformers").why[0]
+
+
+# What becomes of it in vLLM 0.33.0 and SGLang 0.5.23 on CUDA, for linear layers and for experts: y, n or, where
+# their sources do not say, ?. Of compressed_tensors: _get_scheme_from_parts and get_moe_method (vLLM), get_moe_scheme
+# (SGLang); ModelOpt: LINEAR_ALGOS of modelopt.py, from_config of ModelOptFp8Config and ModelOptFp4Config of SGLang;
+# GPTQ: TYPE_MAP of AutoGPTQConfig and GPTQMarlinConfig; AWQ: AutoAWQConfig, AWQMarlinConfig; fp8: Fp8Config of both.
+# Experts in fp8 of ModelOpt are left as they are.
+SERVERS = [
+    ("compressed_tensors", "int8", {}, "yy", "yn"), ("compressed_tensors", "int8", {"symmetric": False}, "nn", "nn"),
+    ("compressed_tensors", "int8", {"granularity": "group"}, "nn", "nn"),
+    ("compressed_tensors", "int4", {}, "yy", "yy"), ("compressed_tensors", "int4", {"symmetric": False}, "yy", "yy"),
+    ("compressed_tensors", "int4", {"group_size": 32}, "yy", "yy"),
+    ("compressed_tensors", "fp8", {}, "yy", "yy"), ("compressed_tensors", "fp8", {"granularity": "block"}, "yy", "yy"),
+    ("compressed_tensors", "mxfp4", {}, "yy", "nn"), ("compressed_tensors", "mxfp8", {}, "yy", "nn"),
+    ("compressed_tensors", "nvfp4", {}, "yy", "yy"),
+    ("modelopt", "fp8", {}, "yy", "nn"), ("modelopt", "mxfp8", {}, "yy", "??"), ("modelopt", "nvfp4", {}, "yy", "y?"),
+    ("deepseek", "fp8", {}, "yy", "yy"),
+    ("gptq", "int4", {}, "yy", "yy"), ("gptq", "int4", {"symmetric": False}, "nn", "nn"),
+    ("gptq_v2", "int4", {}, "yy", "yy"), ("gptq_v2", "int4", {"symmetric": False}, "nn", "nn"),
+    ("awq", "int4", {}, "yy", "yy"), ("awq", "int4", {"symmetric": False}, "yy", "yy"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("convention", "scheme", "options", "vllm", "sglang"), SERVERS, ids=lambda v: str(v))
+def test_what_servers_take_by_their_sources(
+    convention, scheme, options, vllm, sglang, llama, experts, tmp_path
+):
+    letters = {YES: "y", CONVERT: "n", NO: "n", UNKNOWN: "?"}
+    for i, source in enumerate((llama, experts)):
+        tc.open(source) | tc.quantize(scheme, **options) | tc.write(tmp_path / f"q{i}", convention=convention)
+        told = diagnose(tmp_path / f"q{i}")
+        assert letters[told.of("vllm").answer] == vllm[i]
+        assert letters[told.of("sglang").answer] == sglang[i]
+
+
+def test_every_scheme_that_servers_take_is_tried():
+    """No yes without a source: what the catalog says of vLLM and SGLang stands in the table above."""
+    tried = {(convention, scheme) for convention, scheme, *_ in SERVERS} | {("gpt_oss", "mxfp4")}
+    for name in ("vllm", "sglang"):
+        (way,) = program(name).ways
+        assert program(name).version
+        for convention, schemes in way.conventions.items():
+            assert schemes is not None  # "all" would take what is added here later
+            assert {(convention, scheme) for scheme in schemes} <= tried
+            refused = way.refuses.get(convention, {})
+            assert refused.keys() <= catalog.convention(convention).schemes.keys() - set(schemes)
+            assert way.tiles.get(convention, {}).keys() | way.experts.get(convention, {}).keys() <= set(
+                schemes
+            )
+
+
+def test_columns_in_the_order_of_activations(llama, tmp_path):
+    """normalize_and_validate_gptq_desc_act of vLLM 0.33.0 raises; GPTQMarlinConfig of SGLang 0.5.23 takes it."""
+    tc.open(llama) | tc.quantize("int4") | tc.write(tmp_path / "q", convention="gptq")
+    config = json.loads((tmp_path / "q" / "config.json").read_text())
+    config["quantization_config"]["desc_act"] = True
+    (tmp_path / "q" / "config.json").write_text(json.dumps(config))
+    told = diagnose(tmp_path / "q")
+    assert told.of("vllm").answer == CONVERT
+    assert "desc_act is True" in told.of("vllm").why[0]
+    assert told.of("vllm").do.startswith("transcode run ")
+    assert told.of("sglang").answer == YES
+
+
+def test_sizes_that_no_source_speaks_of(tmp_path, llama):
+    """Marlin's tiles, GPTQ_MARLIN_MIN_THREAD_N and _K of SGLang 0.5.23: 64 rows, 128 columns."""
+    shapes = {**LLAMA, f"{LAYER}.mlp.gate_proj.weight": (160, 256), f"{LAYER}.mlp.up_proj.weight": (160, 256),
+              f"{LAYER}.mlp.down_proj.weight": (256, 160)}  # fmt: skip
+    save_file(
+        {n: torch.randn(s).bfloat16() for n, s in shapes.items()},
+        llama / "model.safetensors",
+        {"format": "pt"},
+    )
+    (llama / "config.json").write_text(json.dumps(CONFIG | {"intermediate_size": 160}))
+    flow = tc.open(llama) | tc.quantize("int4", group_size=32)
+    flow | tc.write(tmp_path / "q", convention="compressed_tensors")
+    told = diagnose(tmp_path / "q")
+    assert told.of("sglang").answer == UNKNOWN
+    assert "multiples of 64 and 128" in " ".join(told.of("sglang").why)
+    assert told.of("vllm").answer == YES
 
 
 def test_rows_that_only_some_loaders_refuse(llama, tmp_path):

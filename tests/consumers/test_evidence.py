@@ -57,7 +57,7 @@ def test_the_file_of_modelopt_and_that_of_mlx(tmp_path) -> None:
     (claim,) = said(tmp_path, {"hf_quant_config.json": {"quantization": {"quant_algo": "FP8"}}})
     assert (claim.said, claim.conventions) == ("hf_quant_config.json is beside it", {"modelopt"})
     (claim,) = said(tmp_path, {"config.json": {"quantization": {"bits": 4, "group_size": 64}}})
-    assert (claim.title, claim.conventions) == ("MLX", set())
+    assert (claim.said, claim.conventions) == ("config.json says quant_method 'mlx'", {"mlx"})
 
 
 def test_the_record_goes_before_config_metadata_and_markers(tmp_path) -> None:

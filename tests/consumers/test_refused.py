@@ -40,7 +40,7 @@ UNREAD: list[tuple[str, str, dict[str, Any], str]] = [
 PARTLY: list[tuple[str, str, dict[str, Any], str]] = [
     (CT, "int8", {"symmetric": False}, "int8 with symmetric=false is read by transformers, not by vLLM"),
     (CT, "int8", {"granularity": "group", "group_size": 64}, "granularity=group is read by transformers, not by"),
-    (CT, "int4", {"symmetric": False}, "by vLLM, and by transformers with CompressedTensorsConfig(dequantize=True)"),
+    (CT, "int4", {"symmetric": False}, "by vLLM and SGLang, and by transformers with CompressedTensorsConfig(dequantize=True)"),
     ("lightx2v", "fp8", {"granularity": "tensor"}, "is read by LightX2V's vllm kernels, not by its others"),
 ]  # fmt: skip
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from transcode.core.quality import Loss
 from transcode.errors import PlanError
 from transcode.execution import journal
 from transcode.io.commit import JOURNAL
@@ -46,7 +47,7 @@ def test_what_is_written_is_read(tmp_path_factory, table):
         for key, spans in table.items():
             for low, high in spans:
                 ledger.note(key, low, high)
-            journal.extend(fd, ledger.take())
+            journal.extend(fd, *ledger.take())
         os.close(fd)
         known, _ = journal.resumable(hidden, "plan")
         for key, spans in table.items():
@@ -60,9 +61,9 @@ def test_what_is_written_is_read(tmp_path_factory, table):
 def test_a_line_that_is_cut_or_wrong_ends_it(tmp_path):
     with Directory(tmp_path) as hidden:
         fd = journal.begin(hidden, "plan")
-        journal.extend(fd, [("t0", 0, 10)])
+        journal.extend(fd, [("t0", 0, 10)], {})
         middle = os.fstat(fd).st_size
-        journal.extend(fd, [("t0", 10, 20), ("t1", 5, 6)])
+        journal.extend(fd, [("t0", 10, 20), ("t1", 5, 6)], {})
         os.close(fd)
         whole = (tmp_path / JOURNAL).read_bytes()
         for size in range(middle, len(whole)):
@@ -75,7 +76,7 @@ def test_a_line_that_is_cut_or_wrong_ends_it(tmp_path):
             known, end = journal.resumable(hidden, "plan")
             assert (known.missing("t0", 0, 20), end) == ([(10, 20)], middle)
         fd = journal.reopen(hidden, middle)
-        journal.extend(fd, [("t0", 12, 20)])
+        journal.extend(fd, [("t0", 12, 20)], {})
         os.close(fd)
         known, _ = journal.resumable(hidden, "plan")
         assert known.missing("t0", 0, 20) == [(10, 12)]
@@ -124,3 +125,26 @@ def write(folder, tables):
     lines = [json.dumps(table).encode() for table in tables]
     text = b"".join(b"%08x %b\n" % (zlib.crc32(line), line) for line in lines)
     (folder / JOURNAL).write_bytes(text)
+
+
+LOSSES = st.builds(
+    Loss,
+    st.floats(0, allow_nan=False),
+    st.floats(0, allow_nan=False),
+    st.none() | st.floats(0, allow_nan=False),
+    st.floats(0, allow_nan=False),
+)
+
+
+@given(lost=st.lists(st.tuples(st.integers(0, 1 << 40), LOSSES), max_size=5))
+def test_losses_are_read_to_the_last_bit(tmp_path_factory, lost):
+    with Directory(tmp_path_factory.mktemp("j")) as hidden:
+        fd = journal.begin(hidden, "plan")
+        ledger = journal.Ledger()
+        ledger.note("t3", 0, 10, lost)
+        journal.extend(fd, *ledger.take())
+        os.close(fd)
+        known, _ = journal.resumable(hidden, "plan")
+        assert known.losses.get("t3", []) == lost
+        assert known.is_begun("t3")
+        assert not known.is_begun("t4")

@@ -14,7 +14,7 @@ from attacks.engine import Injection, dying, survives
 from safetensors.torch import load_file, save_file
 
 import transcode as tc
-from transcode.errors import Interrupted, PlanError, RecipeError, TranscodeError
+from transcode.errors import Interrupted, PlanError, TranscodeError
 from transcode.execution import carry, moves
 from transcode.execution.staging import Staging
 from transcode.io.commit import JOURNAL
@@ -311,9 +311,44 @@ def test_nothing_to_resume_is_an_ordinary_run(source, tmp_path):
     assert report.resumed == 0
 
 
-def test_losses_are_not_known_of_what_was_done(tmp_path):
-    with pytest.raises(RecipeError, match="no loss is known"):
-        tc.write(tmp_path / "o.safetensors", resume=True, measure=True)
+@pytest.mark.parametrize("scheme", ["int8", "nvfp4"])
+def test_losses_of_what_was_done_are_kept(scheme, source, tmp_path, stopping, monkeypatch):
+    """Stopped at many writes, with other tiles each time: what is lost of each tensor is as of one run."""
+    monkeypatch.setattr("transcode.execution.carry._INTERVAL", 0.0)
+    flow = tc.open(source) | only(scheme)
+    wanted = (
+        flow | tc.write(tmp_path / "a.safetensors", measure=True, workers=1, convention="neutral")
+    ).losses()
+    whole, out, resumed = stopping.count, tmp_path / "b.safetensors", 0
+    for at in range(3, 4 * whole, max(whole // 2, 3)):
+        stopping.count, stopping.at = 0, at
+        try:
+            report = flow | tc.write(
+                out, measure=True, resume=True, workers=1, tile=TILE * (1 + at % 3), convention="neutral"
+            )
+            break
+        except (KeyboardInterrupt, Interrupted):
+            resumed += 1
+    else:
+        stopping.at = None
+        report = flow | tc.write(out, measure=True, resume=True, convention="neutral")
+    assert resumed
+    assert report.resumed
+    held = report.losses()
+    assert held.keys() == wanted.keys()
+    for name, (_, loss) in wanted.items():
+        assert held[name][1].signal == pytest.approx(loss.signal, rel=1e-12)
+        assert held[name][1].noise == pytest.approx(loss.noise, rel=1e-9)
+        assert held[name][1].largest == loss.largest
+
+
+def test_losses_of_a_run_that_did_not_measure_are_asked_for_in_vain(source, tmp_path, stopping, monkeypatch):
+    monkeypatch.setattr("transcode.execution.carry._INTERVAL", 0.0)
+    out = tmp_path / "o.safetensors"
+    interrupted(tc.open(source) | only("int8"), out, stopping)
+    with pytest.raises(tc.PlanError, match="was not measured"):
+        tc.open(source) | only("int8") | tc.write(out, resume=True, measure=True)
+    assert (tc.open(source) | only("int8") | tc.write(out, resume=True)).resumed
 
 
 def test_on_the_command_line(source, tmp_path, cli, stopping):

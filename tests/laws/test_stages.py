@@ -75,6 +75,9 @@ SAMPLES: dict[str, Sample] = {
     "dequantize": Sample(_int8, lambda maker: (tc.dequantize("F32"),)),
     "lora": Sample(_llama, lambda maker: (tc.lora(_peft(maker), 0.5),)),
     "quantize": Sample(_llama, lambda maker: (tc.quantize("nvfp4", exclude=["*down_proj*"]),)),
+    "requantize": Sample(
+        _int8, lambda maker: (tc.lora(_peft(maker), 0.5), tc.requantize("stochastic", seed=3))
+    ),
     "calibrate": Sample(_llama, lambda maker: (tc.quantize("nvfp4"), tc.calibrate(_peaks(maker)))),
     "nunchaku": Sample(_svdquant, lambda maker: (tc.nunchaku(),), reads=True),
 }

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from transcode.core.scratch import Scratch
-from transcode.numerics import micro
+from transcode.numerics import encode, micro
 from transcode.numerics.jit import kernel
 from transcode.numerics.minifloat import FORMATS
 
@@ -199,7 +199,7 @@ def test_of_scales_that_are_as_good_the_plain_one_is_kept(kind):
     assert micro.mx(
         bits_of(values), 1, False, form.bits, *rest, form.magic, *micro.work(Scratch()), out, plain
     )
-    assert micro.mx_search(bits_of(values), 1, *rest, *micro.work(Scratch()), best)
+    assert micro.mx_search(bits_of(values), 1, *rest, *micro.search_work(Scratch()), best)
     np.testing.assert_array_equal(best, plain)
 
 
@@ -225,6 +225,57 @@ def test_what_is_not_finite_is_told_wherever_it_is(bad, at):
     rest = (F(form.max), U(form.emax), form.normal_bits, form.mantissa_shift)
     bits = bits_of(values)
     assert not micro.mx(bits, 0, False, 4, *rest, form.magic, *micro.work(Scratch()), codes, scales[:128])
-    assert not micro.mx_search(bits, 0, *rest, *micro.work(Scratch()), scales[:128])
+    assert not micro.mx_search(bits, 0, *rest, *micro.search_work(Scratch()), scales[:128])
     for search in ((0, 0), (-1, 0), (4, 7)):
         assert not micro.nv(bits, F(1), False, *search, False, *micro.nv_work(Scratch()), codes, scales)
+
+
+@pytest.mark.parametrize("name", ["e2m1", "e2m3", "e3m2", "e4m3fn", "e5m2"])
+def test_twice_a_scale_that_holds_a_value_is_never_nearer(name):
+    """Why larger scales are left out: for every bfloat16 up to half a step above the largest code, and each
+    of its neighbours; not for what lies beyond. And what a smaller scale cuts off is lost at least.
+    """
+    form = FORMATS[name]
+    grid = np.unique(np.abs(form.values()[np.isfinite(form.values())].astype(np.float64)))
+    sizes = np.arange(0x7F80, dtype=np.uint16).view(ml_dtypes.bfloat16).astype(np.float64)
+    sizes = np.unique(np.concatenate([sizes, np.nextafter(sizes, 0), np.nextafter(sizes, np.inf)]))
+    sizes = sizes[(sizes >= form.smallest_subnormal / 8) & (sizes <= 4 * form.max)]
+
+    def lost(scale):
+        return np.abs(sizes[:, None] / scale - grid).min(1) * scale
+
+    held = sizes <= form.limit
+    assert (lost(2)[held] >= lost(1)[held]).all()
+    assert (lost(2)[~held] < lost(1)[~held]).any()
+    assert (lost(0.5) >= sizes - 0.5 * form.max).all()
+
+
+@pytest.mark.parametrize("name", ["e2m1", "e2m3", "e3m2", "e4m3fn", "e5m2"])
+@pytest.mark.parametrize("mode", micro.MODES)
+def test_the_search_leaves_out_no_better_scale(name, mode):
+    """All three, tried in numpy, for blocks with every bfloat16 for their largest value."""
+    form = FORMATS[name]
+    peaks = np.arange(0x3F00, 0x4080, dtype=np.uint16).view(ml_dtypes.bfloat16).astype(np.float32)
+    rng = np.random.default_rng(2)
+    values = np.float32(rng.uniform(-1, 1, (4, len(peaks), 32)) ** 3) * peaks[:, None]
+    values[:, :, 7] = peaks
+    values = values.reshape(-1, 32)
+    exact = values.astype(np.float64)
+    plain, best = (np.zeros(len(values), np.uint8) for _ in range(2))
+    codes = np.zeros(values.size * form.bits // 8, np.uint8)
+    for search, out in ((False, plain), (True, best)):
+        assert encode.mx(bits_of(values), form, mode, search, codes, out, Scratch())
+    grid = np.unique(np.abs(form.values()[np.isfinite(form.values())].astype(np.float64)))
+
+    def error(scales):
+        unit = 2.0 ** (scales.astype(int)[:, None] - 127)
+        share = np.abs(exact) / unit
+        place = np.searchsorted((grid[1:] + grid[:-1]) / 2, share)
+        return (((share - grid[place]) * unit) ** 2).sum(1)
+
+    errors = np.stack([error(plain + move) for move in (np.int8(0), np.int8(-1), np.int8(1))])
+    np.testing.assert_allclose(error(best), errors.min(0), rtol=1e-6)
+    assert set(np.unique(best.astype(int) - plain)) <= {-1, 0, 1}
+    if name == "e2m1":
+        assert (best < plain).any() or mode in ("floor", "even")
+        assert (best > plain).any() == (mode == "floor")

@@ -18,7 +18,7 @@ def spec_of(values):
     return Spec(DTYPES[name], values.shape)
 
 
-def encode(scheme, values, tile=None, share=None):
+def encode(scheme, values, tile=None, share=None, weights=None):
     """All parts by role, in carriers, from tiles of ``tile`` grains; checks that pieces fill the parts."""
     spec = spec_of(values)
     assert scheme.refuses(spec) is None
@@ -35,7 +35,7 @@ def encode(scheme, values, tile=None, share=None):
         stats = reduce(scheme.merge, looks if share is None else [*looks, share])
     for start in range(0, spec.rows, step):
         scratch.reset()
-        for piece in scheme.encode(rows[start : start + step], spec, start, stats, scratch):
+        for piece in scheme.encode(rows[start : start + step], spec, start, stats, scratch, weights):
             assert piece.data.dtype == np.dtype(parts[piece.role].dtype.carrier)
             raw = piece.data.reshape(-1).view(np.uint8)
             buffers[piece.role][piece.offset : piece.offset + raw.size] = raw

@@ -210,3 +210,78 @@ def test_lightx2v_looks_for_it_in_metadata(tmp_path, cli, refused):
     cli("run", tmp_path / "m.safetensors", tmp_path / "full.safetensors", "--scheme", "fp8")
     with safe_open(tmp_path / "full.safetensors", "np") as file:
         assert "weight_qmax" not in file.metadata()
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("kept", ["F32", "BF16", "F16"])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"format": "e5m2"}, {"granularity": "block", "block": [16, 96]}, {"qmax": 14}],
+    ids=["channel", "e5m2", "block", "qmax"],
+)
+def test_mse_is_the_best_of_sixteen_scales(options, kept, weighted):
+    """All of them tried in float64, by ml_dtypes; nothing saturates."""
+    scheme = make("fp8", optimize="mse", scale_dtype=kept, **options)
+    rng = np.random.default_rng(6)
+    values = (rng.standard_t(4, (32, 192)) * np.exp2(rng.integers(-3, 4, (32, 1)))).astype(np.float32)
+    values[3] = 0
+    weights = np.exp(2 * rng.standard_normal(192)).astype(np.float32) if weighted else None
+    heavy = np.ones(192) if weights is None else weights.astype(np.float64)
+    parts = encode(scheme, values, weights=weights)
+    height, width = (16, 96) if "block" in options else (1, 192)
+    kind = ml_dtypes.float8_e5m2 if "format" in options else ml_dtypes.float8_e4m3fn
+    top = 14 if "qmax" in options else float(ml_dtypes.finfo(kind).max)
+    cut = (32 // height, height, 192 // width, width)
+    peak = np.abs(values).reshape(cut).max((1, 3)).astype(np.float32)
+    scales = as_float32(parts["scale"], kept).reshape(peak.shape)
+    plain = stored((peak / np.float32(top)).astype(np.float32), kept)
+
+    def error(scale):
+        wide = scale.repeat(height, 0).repeat(width, 1).astype(np.float64)
+        share = np.clip(values / wide, -top, top).astype(np.float32).astype(kind).astype(np.float64)
+        return (((share * wide - values) ** 2) * heavy).reshape(cut).sum((1, 3))
+
+    shares = np.arange(16) / 16 + 1
+    tried = [
+        plain,
+        *(stored((peak / np.float32(top) * np.float32(k)).astype(np.float32), kept) for k in shares[1:]),
+    ]
+    tried = [np.where(peak > 0, one, np.float32(1)) for one in tried]
+    errors = np.stack([error(one) for one in tried])
+    searched = (plain >= 2.0**-14) | (kept != "F16")  # among subnormal numbers the plain one stays
+    assert (error(scales) <= errors.min(0) * (1 + 1e-5))[searched].all()
+    np.testing.assert_array_equal(scales[~searched & (peak > 0)], plain[~searched & (peak > 0)])
+    assert all(np.isin(scale, [one.reshape(-1)[n] for one in tried]) for n, scale in enumerate(scales.flat))
+    assert (scales * np.float32(top) * 1.004 >= peak).all()
+    assert error(scales)[searched].sum() < errors[0][searched].sum()
+    assert (scales != tried[0])[searched].mean() > 0.5
+    wide = scales.repeat(height, 0).repeat(width, 1)
+    wanted = np.clip(values / wide, -top, top).astype(kind).view(np.uint8)
+    np.testing.assert_array_equal(parts["codes"].view(np.uint8) & 0x7F, wanted & 0x7F)
+
+
+def test_a_search_of_one_scale_for_the_tensor_is_refused():
+    with pytest.raises(RecipeError, match="fp8: optimize cannot be 'mse' of one scale"):
+        make("fp8", granularity="tensor", optimize="mse")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_scales_of_powers_of_two(kind):
+    """The least power of two under which the largest value of a block is one of the format's."""
+    rows = np.ldexp(np.random.default_rng(3).standard_normal((96, 64)), np.arange(-140, 52, 2)[:, None])
+    rows = rows.astype(F)
+    rows[5] = 0
+    rows[6, :32] = F(2.0**-149)
+    rows[7, :32] = F(KINDS[kind][2]) * F(2.0**-20)
+    scheme = make("fp8", format=kind, granularity="block", block=[1, 32], scale_dtype="F8_E8M0")
+    parts = encode(scheme, rows)
+    peak = np.abs(rows.astype(np.float64)).reshape(96, 2, 32).max(-1)
+    with np.errstate(divide="ignore"):
+        exponent = np.maximum(np.ceil(np.log2(peak / KINDS[kind][2])), -127)
+    exponent[peak == 0] = 0
+    np.testing.assert_array_equal(parts["scale"].astype(int) - 127, exponent)
+    scale = np.exp2(exponent).repeat(32, 1)
+    quotient = torch.from_numpy((rows.astype(np.float64) / scale).astype(F))
+    np.testing.assert_array_equal(
+        parts["codes"], quotient.to(KINDS[kind][1]).view(torch.uint8).numpy().reshape(96, 64)
+    )

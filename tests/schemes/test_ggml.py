@@ -15,7 +15,7 @@ from transcode.core.dtypes import BLOCKS, DTYPES
 from transcode.core.spec import Spec
 from transcode.errors import DataError, RecipeError
 from transcode.numerics import NonFinite, Overflow
-from transcode.numerics.ggml.table import DECODED, ENCODED, decode
+from transcode.numerics.ggml.table import DECODED, ENCODED, SPREAD, decode
 from transcode.schemes import DECODED as READ
 from transcode.schemes import SCHEMES, block, decoder, make
 
@@ -23,6 +23,8 @@ FIXTURES = Path(__file__).parents[2] / "fixtures" / "ggml"
 MADE = load_file(FIXTURES / "encoded.safetensors")
 READ_BACK = load_file(FIXTURES / "decoded.safetensors")
 ROWS = MADE.pop("rows")
+WEIGHTED = load_file(FIXTURES / "weighted.safetensors")
+WEIGHTS = WEIGHTED.pop("weights")
 NAMES = {block(name).name: name for name in (*SCHEMES, *READ) if block(name) is not None}
 each = pytest.mark.parametrize("kind", MADE)
 
@@ -46,6 +48,29 @@ def test_blocks_are_those_of_the_reference(kind):
     assert fits.sum() > 48
     codes = encode(make(NAMES[kind]), ROWS[fits])["codes"]
     np.testing.assert_array_equal(codes.reshape(fits.sum(), -1), MADE[kind][fits])
+
+
+@pytest.mark.parametrize("kind", WEIGHTED)
+@pytest.mark.parametrize("tile", [None, 1, 4])
+def test_blocks_under_weights_are_those_of_the_reference(kind, tile):
+    rows = ROWS.reshape(27, 512)
+    codes = encode(make(NAMES[kind]), rows, tile=tile, weights=WEIGHTS)["codes"]
+    np.testing.assert_array_equal(codes.reshape(27, -1), WEIGHTED[kind])
+    assert (codes != encode(make(NAMES[kind]), rows)["codes"]).any()
+
+
+def test_types_that_heed_weights_have_fixtures():
+    assert set(WEIGHTED) == set(SPREAD)
+    assert {kind for kind in ENCODED if make(NAMES[kind]).weighs} == set(SPREAD)
+
+
+@pytest.mark.parametrize("kind", ["IQ4_NL", "IQ4_XS"])
+def test_columns_without_weight_make_no_nan(kind):
+    """The reference divides zero by zero there."""
+    codes = encode(make(NAMES[kind]), ROWS, weights=np.zeros(256, np.float32))["codes"]
+    out = np.full((54, 256), 99, np.float32)
+    decode(kind, codes, out)
+    assert (out == 0).all()
 
 
 @each

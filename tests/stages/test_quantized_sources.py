@@ -404,8 +404,6 @@ FOREIGN = {
     "quanto": {"weight._data": torch.zeros(64, 64, dtype=torch.int8), "weight._scale": torch.ones(64, 1)},
     "HQQ": {"W_q": torch.zeros(32, 64, dtype=U8), "scale": torch.ones(64, 1), "zero": torch.ones(64, 1)},
     "SVDQuant": {"qweight": torch.zeros(128, 64, dtype=torch.int8), "wscales": torch.ones(2, 128).half()},
-    "MLX": {"weight": torch.zeros(64, 8, dtype=I32).view(torch.uint32), "scales": torch.ones(64, 1).half(),
-            "biases": torch.ones(64, 1).half()},
 }  # fmt: skip
 
 

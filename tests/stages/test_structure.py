@@ -16,7 +16,7 @@ import transcode as tc
 from transcode import catalog
 from transcode.errors import TranscodeError
 from transcode.stages.convert import Convert
-from transcode.stages.structure import Recoded
+from transcode.stages.stored_rows import Recoded
 
 pytest.importorskip("diffusers", reason="diffusers is not installed")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from transcode import catalog
 from transcode.core.flow import Transform
+from transcode.core.patterns import Patterns
 from transcode.core.performance import Performance
 from transcode.core.planning import Planning
 from transcode.errors import RecipeError
@@ -18,7 +19,7 @@ from transcode.stages.cast import Cast
 from transcode.stages.convert import Convert
 from transcode.stages.lora.stage import Lora, LoraFile
 from transcode.stages.quantize.stage import Quantize
-from transcode.stages.select import Drop, Patterns
+from transcode.stages.select import Drop
 
 from . import keys
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 from ..core.patterns import Pattern
 from . import strict
 from .folders import find
+from .indexes import any_index, tells_indexes
 from .proven import proven
 
 __all__ = ["Contents", "contents"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Contents:
     """Names by which it is told what a checkpoint is.
 
@@ -37,14 +39,22 @@ class Contents:
             family: the one that it is of, where one is known.
         """
         said = [] if family is None or family not in self.families else [self.families[family]]
+        kinds = Counter(map(any_index, names) if self._counts_alike else names)
+        alike = list(kinds)
         for title in dict.fromkeys((*self.whole, *self.part)):
             whole, part = self.whole.get(title, ()), self.part.get(title, ())
-            fitting = len({name for pattern in part for name in pattern.among(names)})
-            if 2 * fitting > len(names) or any(pattern.among(names) for pattern in whole):
+            fitting = sum(kinds[kind] for kind in {one for pattern in part for one in pattern.among(alike)})
+            if 2 * fitting > len(names) or any(pattern.among(alike) for pattern in whole):
                 said.append(title)
             elif fitting:
                 said.append(f"{title} inside")
         return list(dict.fromkeys(said))
+
+    @cached_property
+    def _counts_alike(self) -> bool:
+        """Whether no pattern tells indexes of two digits and more from each other."""
+        groups = (*self.whole.values(), *self.part.values())
+        return not any(tells_indexes(pattern.text) for group in groups for pattern in group)
 
 
 def contents() -> Contents:

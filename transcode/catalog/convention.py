@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from ..codecs import View
 from ..core.codec import Codec
@@ -13,7 +14,7 @@ from ..core.patterns import Pattern
 from ..errors import RecipeError
 from ..voice import called
 from .limits import Limit, Partly, holds, plain
-from .template import Template
+from .template import StoredNames, Template
 
 __all__ = [
     "CONFIGS",
@@ -39,7 +40,7 @@ ZERO_POINT, GROUP_INDEX = "zero_point", "group_index"
 IMPLIED = (ZERO_POINT, GROUP_INDEX)
 """Roles of parts that a consumer may ask for where the scheme makes none: zeros, the group of each column."""
 
-CONFIGS = ("compressed-tensors", "modelopt", "fp8", "gptq", "gptq-v2", "awq", "bitsandbytes")
+CONFIGS = ("compressed-tensors", "modelopt", "fp8", "gptq", "gptq-v2", "awq", "bitsandbytes", "mlx")
 """Dialects of ``quantization_config``, by their ``quant_method``."""
 _STEM = "{stem}"
 
@@ -377,7 +378,9 @@ class Convention:
             tensor name -> role -> stored name, in the order of ``stored`` by each tensor's first part.
             A plain tensor has the role ``values``.
         """
-        codes = self._coded(set(stored), dtypes or {})
+        names = stored if isinstance(stored, StoredNames) else StoredNames(stored)
+        codes = self._coded(names, dtypes or {})
+        marks = self._markers_among(names)
         taken: dict[str, tuple[str, str]] = {}
         for name, rules in codes.items():
             for parts in rules:
@@ -390,11 +393,13 @@ class Convention:
             if spelled in taken:
                 name, role = taken[spelled]
                 groups.setdefault(name, {})[role] = spelled
-            elif not self.is_marker(spelled):
+            elif spelled not in marks:
                 groups.setdefault(spelled, {})[VALUES] = spelled
         return groups
 
-    def _coded(self, stored: set[str], dtypes: Mapping[str, str]) -> dict[str, list[Mapping[str, PartRule]]]:
+    def _coded(
+        self, stored: StoredNames, dtypes: Mapping[str, str]
+    ) -> dict[str, list[Mapping[str, PartRule]]]:
         """Names of the quantized tensors, each with the parts of the schemes that would spell it so."""
         readings: dict[str, list[Mapping[str, PartRule]]] = {}
         blocks = {name for name in stored if dtypes.get(name) in BLOCKS}
@@ -407,9 +412,8 @@ class Convention:
             companions = [part.name for role, part in parts.items() if role != "codes"]
             telling = companions if codes.text in ("{name}", "{stem}.weight") else [codes]
             for template in telling:
-                for spelled in stored:
-                    name = template.unspell(spelled)
-                    if name is None or (codes.placeholder == "stem" and not name.endswith(".weight")):
+                for name in stored.unspell(template):
+                    if codes.placeholder == "stem" and not name.endswith(".weight"):
                         continue
                     body = codes.spell(name)
                     if body in stored and dtypes.get(body) not in FLOATS:
@@ -420,13 +424,15 @@ class Convention:
 
     def is_marker(self, stored: str) -> bool:
         """Whether a stored name is that of an extra tensor with no values of the model, prefixed or not."""
-        return any(
-            marker.name.unspell(stored) is not None
-            if marker.everywhere
-            else f".{stored}".endswith(f".{marker.name}")
-            for rule in self.schemes.values()
-            for marker in rule.markers
-        )
+        return bool(self._marks) and bool(self._markers_among(StoredNames((stored,))))
+
+    def _markers_among(self, stored: StoredNames) -> set[str]:
+        return {name for mark in self._marks for name in stored.like(mark)}
+
+    @cached_property
+    def _marks(self) -> tuple[Template, ...]:
+        """Names of markers, each once."""
+        return tuple(dict.fromkeys(one.name for rule in self.schemes.values() for one in rule.markers))
 
 
 _PLAIN = PartRule(Template("{name}"))

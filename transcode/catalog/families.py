@@ -202,8 +202,13 @@ def _conversion(node: strict.Node, spellings: Mapping[str, Spelling]) -> tuple[t
         if key not in only:
             raise child.error(f"{key!r} is neither of the two spellings")
         only[key] = tuple(child.strings())
+    holds = {
+        key: tuple(one.plain() for one in child.sequence())
+        for key, child in top.get("holds", lambda child: child.mapping().items(), ())
+    }
     top.reject_unknown()
-    return (ends[0], ends[1]), node.at(lambda: Conversion(table, (only[ends[0]], only[ends[1]])))
+    pair = ends[0], ends[1]
+    return pair, node.at(lambda: Conversion(table, (only[pair[0]], only[pair[1]]), holds))
 
 
 def _patterns(node: strict.Node) -> tuple[Pattern, ...]:

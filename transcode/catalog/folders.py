@@ -12,7 +12,9 @@ from ..errors import RecipeError
 
 __all__ = ["find", "folders", "is_shipped", "listing"]
 
-_KINDS = ("conventions", "families", "foreign", "lora", "models", "nunchaku", "profiles", "programs")
+_KINDS = (
+    "conventions", "families", "foreign", "ggml", "lora", "models", "nunchaku", "profiles", "programs",
+)  # fmt: skip
 """The folders that are read, see formats/README.md."""
 
 _PACKAGE = Path(__file__).resolve().parent.parent

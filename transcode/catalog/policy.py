@@ -10,38 +10,19 @@ from functools import cached_property
 from ..core.event import Reason
 from ..core.patterns import Pattern, glob_regex
 from ..errors import RecipeError
+from .indexes import any_index, tells_indexes
 
 __all__ = ["Block", "Fused", "Policy"]
 
 _NUMBER = "{i}"
 
-_INDEX = re.compile(r"(?<![^.])\d{2,9}(?![^.])")
-"""A model of 60 blocks of 256 experts has 50,000 names of 20 kinds: what is decided of one holds for all."""
-
 _MOST_DECIDED = 1 << 16
-
-_BLIND = re.compile(
-    r"""\(\?<!\[\^\.\]\) | \\d\+ | \\\. | \.[*+] | \(\?[!:=] | \)\? | \[[a-z]+\] | [A-Za-z_]\\d""", re.VERBOSE
-)
-"""What an expression may have that fits any index, or none."""
-
-
-def _tells_indexes(pattern: str) -> bool:
-    """Whether a pattern might fit a name with one index of two digits, and not with another."""
-    if pattern.startswith("re:"):
-        return re.search(r"\d\d|[\\\[{?.]|\b\d", _BLIND.sub(" ", pattern.removeprefix("re:"))) is not None
-    return re.search(r"\d\d|[?\[]|\d\*|\*\d", pattern) is not None
 
 
 def _check(glob: str) -> None:
     """Refuse a glob that makes no expression: only one with a bracket can."""
     if "[" in glob:
         Pattern(glob)
-
-
-def _any_index(match: re.Match[str]) -> str:
-    """One index for all of its length: ``\\d+\\d+\\d+`` fits none of two digits."""
-    return "9" * len(match[0])
 
 
 @dataclass(frozen=True)
@@ -186,7 +167,7 @@ class Policy:
             shape: its shape, where known; checked against ``dims``.
             convention: the one that is written; some quantize more than others.
         """
-        key = (_INDEX.sub(_any_index, name) if self._counts_alike else name, shape, convention)
+        key = (any_index(name) if self._counts_alike else name, shape, convention)
         known = self._decided.get(key)
         if known is None:
             if len(self._decided) >= _MOST_DECIDED:
@@ -205,7 +186,7 @@ class Policy:
         groups = (*several, *self.never.values(), *self.extras.values())
         texts = [pattern.text for group in groups for pattern in group]
         texts += (block.path.replace(_NUMBER, "*") for block in self.blocks)
-        return not any(map(_tells_indexes, texts))
+        return not any(map(tells_indexes, texts))
 
     def _decide(
         self, name: str, shape: tuple[int, ...] | None, convention: str | None
@@ -242,5 +223,22 @@ class Policy:
 
     def is_followed(self, name: str) -> bool:
         """Whether a consumer that joins fused groups puts another tensor behind this one."""
-        group = next((fused for fused in self.fused if fused.key(name) is not None), None)
-        return group is not None and not group.is_last(name)
+        if not self.fused:
+            return False
+        key = any_index(name) if self._joins_alike else name
+        known = self._followed.get(key)
+        if known is None:
+            if len(self._followed) >= _MOST_DECIDED:
+                self._followed.clear()
+            group = next((fused for fused in self.fused if fused.key(name) is not None), None)
+            known = self._followed[key] = group is not None and not group.is_last(name)
+        return known
+
+    @cached_property
+    def _followed(self) -> dict[str, bool]:
+        return {}
+
+    @cached_property
+    def _joins_alike(self) -> bool:
+        """Whether no member of a group tells indexes of two digits and more from each other."""
+        return not any(tells_indexes(member) for fused in self.fused for member in fused.members)

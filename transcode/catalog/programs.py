@@ -41,11 +41,13 @@ class Method:
             certain; None where it surely cannot use them.
         needs: dotted paths that must be there, ``*`` for any key.
         takes: dotted path -> the values that it knows. What is not there is fine.
+        converts: the same, where tensors are otherwise than it takes them, which a conversion mends.
     """
 
     plain: str | None = None
     needs: tuple[str, ...] = ()
     takes: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    converts: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,9 @@ class Way:
         statements: how it reads what config.json says of quantization; None where it reads none.
         metadata: keys that the header must have.
         conventions: convention -> schemes of it that it is known to load; None for all.
+        refuses: convention -> scheme -> why it surely does not load that.
+        experts: convention -> scheme -> why it is not certain of the experts of a mixture.
+        tiles: convention -> scheme -> rows and columns that its kernel is known to take multiples of.
         plain: whether it loads tensors that are not quantized.
         bare_fp8: whether it loads FP8 that no scale belongs to.
         foreign: what other ways to quantize that it loads are called in ``formats/foreign``.
@@ -112,6 +117,9 @@ class Way:
     statements: Statements | None = None
     metadata: tuple[str, ...] = ()
     conventions: Mapping[str, tuple[str, ...] | None] = field(default_factory=dict)
+    refuses: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    experts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    tiles: Mapping[str, Mapping[str, tuple[int, int]]] = field(default_factory=dict)
     plain: bool = False
     bare_fp8: bool = False
     foreign: tuple[str, ...] = ()
@@ -127,6 +135,7 @@ class Program:
         name: e.g. ``"vllm"``.
         title: for people.
         file: the YAML it comes from.
+        version: of the program, whose source the rules are read from; None where they are of no certain one.
         ways: its loaders.
         gguf: how it loads GGUF; None if it does not.
         only: whether it loads no other family than those of its ways.
@@ -139,6 +148,7 @@ class Program:
     title: str
     file: str
     ways: tuple[Way, ...]
+    version: str | None = None
     gguf: Gguf | None = None
     only: bool = False
     never: tuple[str, ...] = ()
@@ -171,6 +181,7 @@ def _program(path: Path) -> Program:
         top.need("title").string(),
         str(path),
         tuple(_way(child) for child in top.need("ways").sequence()),
+        top.get("version", strict.Node.string, None),
         top.get("gguf", _gguf, None),
         top.get("only", strict.Node.boolean, False),
         top.get("never", _strings, ()),
@@ -194,6 +205,9 @@ def _way(node: strict.Node) -> Way:
         statements=top.get("statements", _statements, None),
         metadata=top.get("metadata", _strings, ()),
         conventions=top.get("conventions", _conventions, _NO_CONVENTIONS),
+        refuses=top.get("refuses", _reasons, {}),
+        experts=top.get("experts", _reasons, {}),
+        tiles=top.get("tiles", _tiles, {}),
         plain=top.get("plain", strict.Node.boolean, False),
         bare_fp8=top.get("bare_fp8", strict.Node.boolean, False),
         foreign=top.get("foreign", _strings, ()),
@@ -213,6 +227,25 @@ def _conventions(node: strict.Node) -> dict[str, tuple[str, ...] | None]:
         name: None if child.kind == "text" and child.choice(("all",)) else tuple(child.strings())
         for name, child in node.mapping().items()
     }
+
+
+def _reasons(node: strict.Node) -> dict[str, dict[str, str]]:
+    return {
+        name: {scheme: why.string() for scheme, why in child.mapping().items()}
+        for name, child in node.mapping().items()
+    }
+
+
+def _tiles(node: strict.Node) -> dict[str, dict[str, tuple[int, int]]]:
+    return {
+        name: {scheme: _tile(tile) for scheme, tile in child.mapping().items()}
+        for name, child in node.mapping().items()
+    }
+
+
+def _tile(node: strict.Node) -> tuple[int, int]:
+    rows, columns = (child.integer(1) for child in node.sequence())
+    return rows, columns
 
 
 def _families(node: strict.Node) -> dict[str, tuple[str, ...]]:
@@ -260,10 +293,12 @@ def _method(node: strict.Node) -> Method:
     loaded = Method(
         top.get("plain", strict.Node.string, None),
         tuple(top.get("needs", strict.Node.strings, ())),
-        {
-            path: tuple(one.plain() for one in values.sequence())
-            for path, values in top.get("takes", _members, {}).items()
-        },
+        top.get("takes", _values, {}),
+        top.get("converts", _values, {}),
     )
     top.reject_unknown()
     return loaded
+
+
+def _values(node: strict.Node) -> dict[str, tuple[Any, ...]]:
+    return {path: tuple(one.plain() for one in values.sequence()) for path, values in node.mapping().items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from ..core.patterns import glob_regex, whole_glob
 from ..errors import RecipeError
@@ -26,7 +26,11 @@ def fold(names: Iterable[str]) -> list[str]:
 
     A model of 60 blocks of 256 experts has 50,000 names of 20 kinds; recognition looks at kinds.
     """
-    text = "\n".join(name for name in names if len(name) <= _LONGEST)
+    return list(_folded("\n".join([name for name in names if len(name) <= _LONGEST])))
+
+
+@lru_cache(maxsize=1)  # stage after stage asks the same of the same names
+def _folded(text: str) -> list[str]:
     return sorted(set(_FOLDED.sub("9", text).split("\n")))[:_MOST_KINDS]
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ..errors import RecipeError
-from .rule import NUMBER, Rule
+from .rule import MEMBER, NUMBER, Rule
 
 __all__ = ["Conversion", "Direction", "Hit", "fill"]
+
+_DIGITS = 6
+"""Of the number of an expert."""
 
 _Sides = Callable[[Rule], tuple[str | None, ...]]
 
@@ -30,7 +33,8 @@ class Hit(NamedTuple):
         part: which of the names on this side of it fits.
         numbers: what stands for each ``{i}``.
         rest: what follows the run, with its dot.
-        others: the names on the other side.
+        others: the names on the other side; those of a stack with ``{e}``.
+        member: which of the tensors of a stack it is; 0 for all others.
     """
 
     rule: Rule
@@ -38,6 +42,7 @@ class Hit(NamedTuple):
     numbers: tuple[str, ...]
     rest: str
     others: tuple[str, ...]
+    member: int = 0
 
 
 @dataclass
@@ -64,16 +69,21 @@ class Conversion:
     Args:
         rules: the table.
         only: runs of names that one spelling has and the other not, first and second: they are left out.
+        holds: key of config.json -> the values for which the rules hold; for all models without one.
 
     Raises:
         RecipeError: two names could become one, or a name would not come back.
     """
 
     def __init__(
-        self, rules: Iterable[Rule], only: tuple[Collection[str], Collection[str]] = ((), ())
+        self,
+        rules: Iterable[Rule],
+        only: tuple[Collection[str], Collection[str]] = ((), ()),
+        holds: Mapping[str, Collection[object]] | None = None,
     ) -> None:
         self.rules = tuple(rules)
         self.only = only
+        self.holds = dict(holds or {})
         self._forward = _Step()
         self._backward = _Step()
         for rule in self.rules:
@@ -129,11 +139,11 @@ class Direction:
 def _plant(root: _Step, run: str, rule: Rule, part: int) -> None:
     step = root
     for word in run.split("."):
-        if not word or ("{" in word and word != NUMBER):
+        if not word or ("{" in word and word not in (NUMBER, MEMBER)):
             raise RecipeError(
                 f"{rule}: {run!r} is not a run of components", hint="{i} stands for a whole one"
             )
-        if word == NUMBER:
+        if word in (NUMBER, MEMBER):
             below = step.number = step.number or _Step()
         else:
             below = step.words.setdefault(word, _Step())
@@ -152,7 +162,7 @@ def _check_nested(rules: Iterable[Rule], here: _Sides, there: _Sides) -> None:
     Else a name that one rule converts could look, on the other side, like one that another made. Rules that
     move rows do not nest at all.
     """
-    by_run = {run: rule for rule in rules for run in here(rule) if run is not None}
+    by_run = {run.replace(MEMBER, NUMBER): rule for rule in rules for run in here(rule) if run is not None}
     for run, longer in by_run.items():
         words = run.split(".")
         for depth in range(1, len(words)):
@@ -188,7 +198,15 @@ def _find(name: str, root: _Step, others: _Sides) -> Hit | None:
     rule = step.rule
     assert rule is not None
     rest = "".join(f".{word}" for word in words[depth:])
-    return Hit(rule, step.part, taken, rest, tuple(fill(str(run), taken, rest) for run in others(rule)))
+    member = 0
+    if others is _left and rule.stacks:
+        numbered = [word for word in str(rule.right[step.part]).split(".") if word in (NUMBER, MEMBER)]
+        place = numbered.index(MEMBER)
+        if len(taken[place]) > _DIGITS or str(member := int(taken[place])) != taken[place]:
+            return None  # it would not come back with its zeros
+        taken = taken[:place] + taken[place + 1 :]
+    named = tuple(fill(str(run), taken, rest) for run in others(rule))
+    return Hit(rule, step.part, taken, rest, named, member)
 
 
 def fill(run: str, numbers: Iterable[str], rest: str) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ..errors import PlanError, RecipeError
 
-__all__ = ["Template"]
+__all__ = ["StoredNames", "Template"]
 
 _WEIGHT = ".weight"
 _PLACEHOLDER = re.compile(r"\{(.*?)\}")
@@ -63,3 +64,42 @@ class Template:
 
     def __str__(self) -> str:
         return self.text
+
+
+class StoredNames(Collection[str]):
+    """The stored names of a file, looked up by the templates that may have made them: each is asked for by
+    many conventions, and looked for once.
+    """
+
+    def __init__(self, names: Collection[str]) -> None:
+        self._names = names if isinstance(names, Mapping) else dict.fromkeys(names)
+        self._by_template: dict[str, list[str]] = {}
+        self._like: dict[str, list[str]] = {}
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def like(self, template: Template) -> list[str]:
+        """Those that the template may have made, behind any prefix if it has no placeholder."""
+        if template.text not in self._like:
+            after = template.after if template.placeholder is not None else template.text
+            ending = [name for name in self._names if name.endswith(after)]
+            if template.placeholder is None:
+                ending = [name for name in ending if f".{name}".endswith(f".{after}")]
+            else:
+                ending = [name for name in ending if template.unspell(name) is not None]
+            self._like[template.text] = ending
+        return self._like[template.text]
+
+    def unspell(self, template: Template) -> list[str]:
+        """Names of the tensors that have a part of that spelling."""
+        if template.text not in self._by_template:
+            tensors = map(template.unspell, self.like(template))
+            self._by_template[template.text] = [name for name in tensors if name is not None]
+        return self._by_template[template.text]

@@ -13,7 +13,7 @@ from typing import Any, TextIO
 import click
 
 from .. import __version__
-from ..errors import TranscodeError
+from ..errors import Interrupted, TranscodeError
 from ..numerics import notice
 from ..voice import speaking
 from . import interrupt, say, streams, usage
@@ -96,7 +96,7 @@ def cli(context: click.Context) -> None:
 def main(args: list[str] | None = None) -> Any:
     """Run the command line and exit: 0 done, 1 the answer is no, 2 could not do it, 130 interrupted."""
     debug = "--debug" in (sys.argv[1:] if args is None else args)
-    gc.set_threshold(50_000)  # what starts up makes much and drops nothing: looking for cycles is in vain
+    gc.set_threshold(1_000_000)  # plans make much and drop nothing: looking for cycles is in vain
     streams.open_closed()
     interrupt.listen()
     notice.on_trouble(lambda text: _say(f"warning: {text}"))
@@ -111,12 +111,14 @@ def main(args: list[str] | None = None) -> Any:
     except click.ClickException as error:
         code = _fail(usage.line(error), 2, debug)
     except (KeyboardInterrupt, click.Abort):
-        _say("interrupted")
-        code = 130
+        code = _interrupted()
     except (BrokenPipeError, _ReaderGone):
         # The reader of our output has gone, as with `| head`: nothing to complain of.
         _to_null(sys.stdout)
         code = 0
+    except Interrupted as error:  # no mistake of anybody
+        _say(str(error))
+        code = error.exit_code
     except TranscodeError as error:
         code = _fail(str(error), error.exit_code, debug)
     except OSError as error:
@@ -125,6 +127,8 @@ def main(args: list[str] | None = None) -> Any:
     except MemoryError:
         code = _fail("out of memory; lower --memory or use fewer workers", 2, debug)
     except Exception as error:
+        if interrupt.is_behind(error):
+            sys.exit(_interrupted())
         what = f"{type(error).__name__}: {error}".splitlines()[0]
         hint = (
             "this is a fault of transcode: please report it, with what the same command prints with --debug"
@@ -133,6 +137,12 @@ def main(args: list[str] | None = None) -> Any:
     if _is_lost(sys.stdout) and code in (0, None):
         code = _fail("standard output: cannot be written", 2, debug)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _interrupted() -> int:
+    if not streams.is_pipe(sys.stdout):  # of a pipe its last command says it, for all
+        _say("interrupted")
+    return 130
 
 
 def _fail(message: str, code: int, debug: bool) -> int:

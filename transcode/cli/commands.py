@@ -41,6 +41,7 @@ STAGES: dict[str, tuple[str, str]] = {
     "lora": ("pipe", "Merge LoRAs, in a pipe."),
     "cast": ("pipe", "Cast float tensors, in a pipe."),
     "quantize": ("pipe", "Quantize, in a pipe."),
+    "requantize": ("pipe", "Encode what was changed as it was, in a pipe."),
     "calibrate": ("pipe", "Add the scales of inputs to nvfp4 tensors, in a pipe."),
     "write": ("pipe", "End a pipe: write the checkpoint."),
 }

@@ -36,7 +36,7 @@ def values(
         if not equals:
             return []
         return _items(f"{pattern}=", _schemes(table, rest), incomplete)
-    if table == "schemes":
+    if table in ("schemes", "schemes and mixes"):
         return _items("", _schemes(table, incomplete), incomplete)
     if table:
         # Several with commas, as devices are.

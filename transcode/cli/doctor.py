@@ -62,6 +62,10 @@ def doctor(context: click.Context, path: str, name: str | None, as_json: bool) -
             [(one.title, _SHOWN[one.answer], "; ".join(one.why) or "-") for one in verdicts],
             wrap=True,
         )
+        versions = [f"{one.title} {one.version}" for one in verdicts if one.version is not None]
+        if versions:
+            echo()
+            paragraph("rules", f"those of {', '.join(versions)}; other versions may differ", labels=5)
         advised: dict[str, list[str]] = {}
         for one in verdicts:
             if one.do is not None:

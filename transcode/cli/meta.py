@@ -21,6 +21,7 @@ from .meta_common import (
 )
 from .meta_diff import diff
 from .meta_embed import embed
+from .meta_statement import statement
 from .meta_validate import validate
 from .say import echo, echo_raw, echo_text, notice, one_line
 
@@ -59,6 +60,7 @@ def meta() -> None:
 
 meta.add_command(diff)
 meta.add_command(embed)
+meta.add_command(statement)
 meta.add_command(validate)
 
 

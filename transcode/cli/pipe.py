@@ -32,6 +32,7 @@ __all__ = [
     "open",
     "quantize",
     "rename",
+    "requantize",
     "stage_command",
     "write",
 ]
@@ -112,6 +113,7 @@ lora = stage_command(
 cast = stage_command("cast")
 dequantize = stage_command("dequantize")
 quantize = stage_command("quantize")
+requantize = stage_command("requantize")
 calibrate = stage_command("calibrate")
 
 

@@ -41,7 +41,7 @@ def _lines() -> Callable[[Progress], None]:
             if now.stage not in said:
                 said.add(now.stage)
                 notice(ONCE[now.stage])
-        elif now.stage != "sync" and time.monotonic() - last >= _EVERY:
+        elif now.stage not in ("sync", "checksums") and time.monotonic() - last >= _EVERY:
             last = time.monotonic()
             notice(f"{title(now)}: {', '.join(figures(now))}")
 
@@ -72,7 +72,7 @@ def _bar() -> Iterator[Callable[[Progress], None]]:
                 bars.console.print(f"transcode: {ONCE[now.stage]}", markup=False, highlight=False)
             if now.stage in ONCE and now.stage != "compile":
                 return
-            known = now.stage not in ("compile", "sync") and now.total > 0
+            known = now.stage not in ("compile", "sync", "checksums") and now.total > 0
             bars.update(
                 task,
                 description=one_line(title(now)),

@@ -136,7 +136,7 @@ def _carry_out_plan(values: dict[str, Any]) -> None:
     from .progress import progress
 
     plan = plan_file.load(values["plan_file"])
-    check(plan, force=values["force"], resume=values["resume"])
+    check(plan, build.performance(values), force=values["force"])
     if values["dry_run"]:
         _show_planned(plan, values)
         return

@@ -44,6 +44,41 @@ complete -o nosort -F %(complete_func)s %(prog_name)s
 """
 
 
+_ZSH = """\
+#compdef %(prog_name)s
+
+%(complete_func)s() {
+    local -a finished open_ended
+    local kind key descr
+    (( ! $+commands[%(prog_name)s] )) && return 1
+    for kind key descr in "${(@f)$(env COMP_WORDS="${words[*]}" COMP_CWORD=$((CURRENT-1)) \
+%(complete_var)s=zsh_complete %(prog_name)s)}"; do
+        if [[ $kind == plain ]]; then
+            # Colons are escaped by click where there is a description.
+            [[ $descr == _ ]] && key="${key//:/\\\\:}" || key="$key:$descr"
+            if [[ $descr == _ && $key == *[=:,] ]]; then
+                open_ended+=("$key")
+            else
+                finished+=("$key")
+            fi
+        elif [[ $kind == dir ]]; then
+            _path_files -/
+        elif [[ $kind == file ]]; then
+            _path_files -f
+        fi
+    done
+    (( $#finished )) && _describe -V unsorted finished -U
+    (( $#open_ended )) && _describe -V unsorted open_ended -U -S ''
+}
+
+if [[ $zsh_eval_context[-1] == loadautofunc ]]; then
+    %(complete_func)s "$@"
+else
+    compdef %(complete_func)s %(prog_name)s
+fi
+"""
+
+
 class _Whole(ShellComplete):
     """Gives words whole, where click gives the value of an option behind ``=``."""
 
@@ -84,7 +119,9 @@ class Bash(_Whole, BashComplete):
 
 
 class Zsh(_Whole, ZshComplete):
-    """Zsh."""
+    """Zsh, without a space behind what goes on."""
+
+    source_template = _ZSH
 
 
 class Fish(_Whole, FishComplete):

@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
+from typing import TextIO
 
-__all__ = ["open_closed"]
+__all__ = ["is_pipe", "open_closed"]
+
+
+def is_pipe(stream: TextIO) -> bool:
+    """Whether a stream goes to another command."""
+    try:
+        return stat.S_ISFIFO(os.fstat(stream.fileno()).st_mode)
+    except (OSError, ValueError):  # closed, or none of the operating system's
+        return False
 
 
 def open_closed() -> None:

@@ -26,6 +26,7 @@ class Declared:
         groups: columns of a group.
         blocks: rows and columns of a block.
         bits: of codes.
+        kinds: bits of a code and columns of a group, where both are said together.
         symmetric: whether codes have no zero point, of each group of layers.
         ordered: columns may be in another order than their groups.
     """
@@ -35,6 +36,7 @@ class Declared:
     groups: set[int] = field(default_factory=set)
     blocks: set[tuple[int, int]] = field(default_factory=set)
     bits: set[int] = field(default_factory=set)
+    kinds: set[tuple[int, int]] = field(default_factory=set)
     symmetric: set[bool] = field(default_factory=set)
     ordered: bool = False
 
@@ -54,6 +56,8 @@ class Declared:
             self.groups.add(size)
         if type(bits := options.get("num_bits")) is int:
             self.bits.add(bits)
+            if type(size) is int and size > 0:
+                self.kinds.add((bits, size))
             if type(symmetric := options.get("symmetric")) is bool:
                 self.symmetric.add(symmetric)
         self.ordered |= options.get("desc_act") is True

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 
@@ -39,6 +39,7 @@ class Verdict:
             where neither can be shown.
         why: what decides it, the reasons against it first.
         do: what to do, mostly a command; None where there is nothing to do.
+        version: of the program, whose rules these are; None where they are of no certain one.
     """
 
     program: str
@@ -46,6 +47,7 @@ class Verdict:
     answer: str
     why: tuple[str, ...]
     do: str | None = None
+    version: str | None = None
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,9 @@ def diagnose(path: str | PathLike[str]) -> Diagnosis:
         RecipeError: a mistake in a file of the catalog.
     """
     facts = examine(path)
-    verdicts = tuple(_verdict(program(name), facts) for name in programs())
+    verdicts = tuple(
+        replace(_verdict(one, facts), version=one.version) for one in (program(name) for name in programs())
+    )
     return Diagnosis(facts.path, tuple(_what(facts)), tuple(_remarks(facts)), verdicts)
 
 

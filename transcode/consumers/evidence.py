@@ -11,7 +11,6 @@ from ..catalog.foreign import foreign
 from ..core.small_json import object_or_none
 from . import record
 from .config.stated import CONFIG, KEYS, Json, read_json, statements
-from .config.table import BESIDE, speaker
 
 __all__ = ["LAYERS", "Claim", "claims", "layers"]
 
@@ -54,17 +53,20 @@ def _of_record(metadata: Mapping[str, str]) -> Iterator[Claim]:
 
 def _of_side_file(path: Path) -> Iterator[Claim]:
     file = path.name
-    if file != CONFIG and file not in BESIDE:
-        return
-    content = read_json(path) or {}
-    for holder, key in statements(content):
-        yield from _of_statement(f"{file} says", holder[key], key)
-    if file == CONFIG and _is_mlx(content.get("quantization")):
-        yield Claim(f"{CONFIG} says quantization {{bits, group_size}}", frozenset(), "MLX")
-    if file in BESIDE:
-        dialect, side = BESIDE[file]
-        if side.key in content:
-            yield Claim(f"{file} is beside it", _answering(dialect.method))
+    if file == CONFIG:
+        content = read_json(path) or {}
+        for holder, key in statements(content):
+            yield from _of_statement(f"{file} says", holder[key], key)
+    elif path.suffix == ".json":
+        from .config.table import BESIDE  # all dialects: most sources do without
+
+        if file in BESIDE:
+            dialect, side = BESIDE[file]
+            content = read_json(path) or {}
+            for holder, key in statements(content):
+                yield from _of_statement(f"{file} says", holder[key], key)
+            if side.key in content:
+                yield Claim(f"{file} is beside it", _answering(dialect.method))
 
 
 def _of_metadata(metadata: Mapping[str, str]) -> Iterator[Claim]:
@@ -72,10 +74,6 @@ def _of_metadata(metadata: Mapping[str, str]) -> Iterator[Claim]:
         yield from _of_statement("its metadata says", object_or_none(metadata.get(key)) or {}, key)
     if layers(metadata):
         yield Claim(f"its metadata has {LAYERS}", frozenset({"comfyui"}))
-
-
-def _is_mlx(stated: object) -> bool:
-    return isinstance(stated, dict) and {"bits", "group_size"} <= stated.keys()
 
 
 def layers(metadata: Mapping[str, str]) -> dict[str, Json]:
@@ -106,10 +104,14 @@ def _of_markers(names: Iterable[str]) -> list[Claim]:
 
 
 def _of_statement(where: str, statement: Json, key: str) -> Iterator[Claim]:
+    if not statement:
+        return
+    from .config.table import speaker
+
     method = speaker(statement, key)
     if method is None and any(name.startswith(_BITSANDBYTES) for name in statement):
         method = "bitsandbytes"
-    if statement and method is not None:
+    if method is not None:
         said = f"{where} quant_method {method!r}"
         conventions = _answering(method)
         title = "" if conventions else foreign().methods.get(method.lower(), method)

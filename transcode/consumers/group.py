@@ -9,10 +9,10 @@ from functools import cached_property
 from math import prod
 
 from ..catalog import GROUP_INDEX, SHAPE, ZERO_POINT, Convention, PartRule, SchemeRule
-from ..catalog.template import Template
+from ..catalog.template import StoredNames, Template
 from ..codecs import chain
 from ..core.dtypes import CODED, DTYPES, DType
-from ..core.scheme import ROTATIONS, Hints, Scheme
+from ..core.scheme import ROTATIONS, Hints, Scheme, parts_of
 from ..core.small_json import object_or_none
 from ..core.spec import Part, Spec
 from ..errors import PlanError
@@ -20,9 +20,6 @@ from .declared import Declared
 from .spell import stored_part
 
 __all__ = ["Coded", "Names", "Reading", "coded", "readings"]
-
-_POWERS = ("F8_E8M0", "U8")
-"""Dtypes of scales that are exponents."""
 
 _MOST = 1 << 16
 """Bytes of what states a shape, at most."""
@@ -43,7 +40,6 @@ class Reading:
         rules: role -> how it is stored.
         scheme: how it is decoded.
         spec: facts of the tensor as float32, in which it is decoded.
-        powers: scales that are floats to the scheme are stored as exponents (E8M0).
         implied: roles of stored parts that no scheme makes, see :mod:`.implied`.
     """
 
@@ -52,7 +48,6 @@ class Reading:
     rules: Mapping[str, PartRule]
     scheme: Scheme
     spec: Spec
-    powers: bool = False
     implied: tuple[str, ...] = ()
 
     @property
@@ -63,7 +58,7 @@ class Reading:
     @cached_property
     def meaning(self) -> Hashable:
         """Equal for two readings that decode to the same values."""
-        roles = {part.role for part in self.scheme.parts(self.spec)}
+        roles = {part.role for part in parts_of(self.scheme, self.spec)}
         return (
             self.codes,
             self.scheme.meaning(self.spec),
@@ -71,8 +66,8 @@ class Reading:
         )
 
 
-class Names:
-    """The stored names of a file, looked up by the templates that may have made them.
+class Names(StoredNames):
+    """The stored names of a file with the facts of its tensors.
 
     Args:
         specs: facts of what is stored, by name.
@@ -80,20 +75,9 @@ class Names:
     """
 
     def __init__(self, specs: Mapping[str, Spec], read: Callable[[str], bytes] | None = None) -> None:
+        super().__init__(specs)
         self.specs = specs
         self._read = read
-        self._by_template: dict[str, list[str]] = {}
-
-    def unspell(self, template: Template) -> list[str]:
-        """Names of the tensors that have a part of that spelling."""
-        if template.text not in self._by_template:
-            after = template.after
-            self._by_template[template.text] = [
-                name
-                for stored in self.specs
-                if stored.endswith(after) and (name := template.unspell(stored)) is not None
-            ]
-        return self._by_template[template.text]
 
     def stated_shape(self, stored: str) -> tuple[int, ...] | None:
         """The shape that a tensor states: by the ``shape`` of a JSON object, or by its integers."""
@@ -195,7 +179,7 @@ def readings(names: Names, convention: Convention, declared: Declared) -> dict[s
     inputs = convention.inputs
     spelled: dict[str, set[str]] = {}
     fitting: list[Reading] = []
-    known_fits: dict[Hashable, list[tuple[Scheme, Spec, bool]]] = {}  # layers are alike
+    known_fits: dict[Hashable, list[tuple[Scheme, Spec]]] = {}  # layers are alike
     for name, rule, parts in _candidates(names, convention):
         stored = {
             role: text
@@ -210,17 +194,24 @@ def readings(names: Names, convention: Convention, declared: Declared) -> dict[s
         key = rule.scheme, id(parts), tuple(specs.items()), shape
         if key not in known_fits:
             known_fits[key] = _fits(specs, name, rule, parts, declared, shape)
-        for scheme, spec, powers in known_fits[key]:
-            made = {part.role for part in scheme.parts(spec)}
+        for scheme, spec in known_fits[key]:
+            made = {part.role for part in parts_of(scheme, spec)}
             implied = tuple(role for role in rule.implies if role in stored and role not in made)
-            fitting.append(Reading(name, stored, parts, scheme, spec, powers, implied))
-    for reading in sorted(fitting, key=lambda one: one.powers):  # by a scheme of its own, where there is one
+            fitting.append(Reading(name, stored, parts, scheme, spec, implied))
+    for reading in sorted(
+        fitting, key=_in_powers
+    ):  # by a scheme whose scales are always so, where there is one
         beside = {template.spell(reading.name) for template in inputs if _takes(template, reading.name)}
         if spelled[reading.name] - beside <= set(reading.stored.values()):
             known = by_codes.setdefault(reading.codes, [])
             if reading.meaning not in [other.meaning for other in known]:
                 known.append(reading)
     return by_codes
+
+
+def _in_powers(reading: Reading) -> bool:
+    """Whether it is by option alone that its scales are powers of two."""
+    return getattr(reading.scheme, "scale_dtype", "") == "F8_E8M0"
 
 
 def _takes(template: Template, name: str) -> bool:
@@ -234,7 +225,7 @@ def _fits(
     rules: Mapping[str, PartRule],
     declared: Declared,
     shape: tuple[int, ...] | None,
-) -> list[tuple[Scheme, Spec, bool]]:
+) -> list[tuple[Scheme, Spec]]:
     """Schemes whose parts the convention would store with these facts; those with just these shapes first."""
     from ..schemes import decoder
 
@@ -260,6 +251,8 @@ def _fits(
             continue
         if declared.bits and _bits(scheme) < specs["codes"].dtype.bits and _bits(scheme) not in declared.bits:
             continue  # several codes are in one number, by a width that is another
+        if not _stated(scheme, specs["codes"], declared):
+            continue
         if rule.shaped:
             spec = None if shape is None else Spec(DTYPES["F32"], shape)
         else:
@@ -269,29 +262,30 @@ def _fits(
         wanted = {one.role: one for one in scheme.parts(spec)}
         if not wanted.keys() <= specs.keys() <= wanted.keys() | _BESIDES | set(rule.implies):
             continue
-        powers = stored_as in _POWERS and wanted["scale"].spec.dtype.name == "F32"
-        if powers and rules["scale"].dtype is not None:
-            continue
         try:
             stored = {role: stored_part(one, rules[role], name).spec for role, one in wanted.items()}
         except PlanError:  # no layout for stacks
             continue
         fit = min(
-            _likeness(stored[role], specs[role], rules[role], wanted[role], _bytes_of(wanted[role], powers))
+            _likeness(stored[role], specs[role], rules[role], wanted[role], _bytes_of(wanted[role]))
             for role in wanted
         )
         if fit:
-            close.append((fit, (scheme, spec, powers)))
+            close.append((fit, (scheme, spec)))
     best = max((fit for fit, _ in close), default=0)
     return [one for fit, one in close if fit == best]
 
 
-def _bytes_of(part: Part, powers: bool) -> tuple[str, ...]:
-    """Further dtypes that the bytes of a part may be stored under: scales of 8 bits, or exponents."""
+def _stated(scheme: Scheme, codes: Spec, declared: Declared) -> bool:
+    """Whether codes of that width have groups of that size, where several codes are in one number."""
+    size, bits = getattr(scheme, "group_size", None), _bits(scheme)
+    return size is None or bits >= codes.dtype.bits or not declared.kinds or (bits, size) in declared.kinds
+
+
+def _bytes_of(part: Part) -> tuple[str, ...]:
+    """Further dtypes that the bytes of a part may be stored under: scales of 8 bits."""
     if part.role != "scale":
         return ()
-    if powers:
-        return _POWERS
     return (part.spec.dtype.name, "U8") if part.spec.dtype.bits == 8 else ()
 
 

@@ -11,6 +11,7 @@ from .. import catalog
 from ..catalog.contents import contents
 from ..catalog.foreign import foreign
 from ..catalog.lora import LoraNames, lora_names
+from ..catalog.template import StoredNames
 from ..containers.checkpoint import Source
 from ..containers.stored import Stored
 from ..core import small_json
@@ -206,7 +207,8 @@ def adapters(source: Source) -> tuple[list[str], bool]:
             kinds[role[0]] += role[0] != ""
             if role == ("LoRA", "down") and tensor.spec.shape:
                 ranks[tensor.spec.shape[0]] += 1
-        said = [kind for kind, times in kinds.most_common() if times] or ["adapter"]
+        named = [kind for kind, times in kinds.most_common() if times]
+        said = [kind if kind == "LoRA" else f"{kind} adapter" for kind in named] or ["adapter"]
         if ranks:
             sizes = sorted(ranks)
             shown = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
@@ -250,8 +252,9 @@ def _quantized(source: Source) -> tuple[tuple[Logical, ...], Quantized | None]:
     fitting: list[str] = []
     most = (0, 0, 0)
     if any_codes:
+        names = StoredNames(table)
         for one in conventions:
-            groups = one.group(table, dtypes)
+            groups = one.group(names, dtypes)
             coded = sum("codes" in parts for parts in groups.values())
             score = (coded, one.name in claimed, sum(map(len, groups.values())))
             if coded and score[0] == most[0]:

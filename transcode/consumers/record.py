@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..core import small_json
-from ..core.flow import Transform
+
+if TYPE_CHECKING:
+    from ..core.flow import Transform
 
 __all__ = ["KEY", "dumps", "leaves_out", "make", "options", "recipe", "schemes", "stored"]
 

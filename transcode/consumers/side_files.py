@@ -140,7 +140,7 @@ def _replace_statement(
         )
     if (statements(config) or malformed(config)) and not planning.decoded:
         planning.warn(f"{CONFIG}: {KEY} of the source is replaced")
-    config = {**without_statements(config), KEY: statement.config}
+    config = {**without_statements(config), **statement.keys, KEY: statement.config}
     if (decoded_to := dtype.decoded_to(folder.tensors, convention)) is not None:
         config = _with_dtype(config, dtype.TORCH_NAMES[decoded_to], planning)
     folder.put(CONFIG, config)

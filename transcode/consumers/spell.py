@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import lcm
-from typing import Any
+from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
 from ..catalog import SHAPE, Convention, PartRule, experts_of, holds
-from ..codecs import Powers, chain
+from ..catalog.template import Template
+from ..codecs import chain
+from ..core.codec import Codec
 from ..core.context import Context
 from ..core.expr import Expr, Piece
 from ..core.extent import Extent
+from ..core.output import Stored
 from ..core.planning import Planning
 from ..core.scratch import Scratch
 from ..core.spec import Part
@@ -23,51 +26,111 @@ from ..errors import DataError, PlanError, RecipeError
 from ..voice import called
 from .implied import Implied, implied
 
-__all__ = ["Spelling", "canonical", "spell", "stored_part"]
+__all__ = ["Speller", "Spelling", "canonical", "stored_part"]
 
 Array = NDArray[Any]
 
 
-def spell(
-    tensor: LazyTensor, convention: Convention, planning: Planning
-) -> tuple[LazyTensor, dict[str, str]]:
-    """The tensor with its parts as the convention stores them, and the stored name of each part by role.
+@dataclass(slots=True)
+class _Rules:
+    """How parts of tensors that are alike are stored: roles with templates of names, and codecs."""
 
-    Raises:
-        RecipeError: the convention has no place for such a tensor, or is only read.
-        PlanError: the consumer does not read such a tensor, or the layout cannot hold its shape.
+    names: tuple[tuple[str, Template], ...]
+    kept: tuple[Part, ...]
+    more: tuple[Implied, ...]
+    rules: Mapping[str, PartRule]
+    codecs: Mapping[str, tuple[Codec, ...]]
+    facts: dict[frozenset[str], _Facts]
+
+
+class _Facts(NamedTuple):
+    """What is stored of them, where some parts lie in a file as they are to be stored."""
+
+    parts: tuple[Part, ...]
+    changes: tuple[tuple[str, tuple[chain.Step, ...]], ...]
+    grain: int
+    share: float
+
+
+class Speller:
+    """Gives tensors parts as a convention stores them. What follows from facts that many tensors have alike
+    is found once for all of them.
+
+    Args:
+        convention: whose names and layouts they are.
+        planning: hears of what only some loaders read.
     """
-    if tensor.scheme is None:
-        return tensor, {part.role: tensor.name for part in tensor.parts}
-    if convention.unwritten is not None:
-        raise RecipeError(
-            f"convention {convention.name} is only read: {convention.unwritten}",
-            hint=f"choose another with {called('convention')}",
-        )
-    scheme = tensor.scheme.name
-    _read_by(tensor, convention, planning)
-    rules = {part.role: convention.part(part.role, scheme) for part in tensor.parts}
-    more = _implied(tensor, convention)
-    rules |= {one.part.role: convention.part(one.part.role, scheme) for one in more}
-    kept = (*tensor.parts, *(one.part for one in more))
-    names = {role: rule.name.spell(tensor.name) for role, rule in rules.items()}
-    parts = tuple(interned(stored_part(part, rules[part.role], tensor.name)) for part in kept)
-    codecs = {part.role: rules[part.role].codecs for part in tensor.parts}
-    of, lying = tensor.value.lying(codecs)
+
+    def __init__(self, convention: Convention, planning: Planning) -> None:
+        self._convention = convention
+        self._planning = planning
+        self._known: dict[object, _Rules] = {}
+
+    def __call__(self, tensor: LazyTensor) -> tuple[LazyTensor, tuple[Stored, ...]]:
+        """The tensor with its parts as they are stored, and these under their names.
+
+        Raises:
+            RecipeError: the convention has no place for such a tensor, or is only read.
+            PlanError: the consumer does not read such a tensor, or the layout cannot hold its shape.
+        """
+        name = tensor.name
+        if tensor.scheme is None:
+            return tensor, tuple(Stored(name, part.role, part.spec) for part in tensor.parts)
+        is_expert = experts_of(name) is not None
+        alike = tensor.scheme, tensor.spec, tensor.parts, tensor.grain, tensor.unpadded, is_expert
+        rules = self._known.get(alike)
+        if rules is None:
+            rules = self._known[alike] = self._rules(tensor)
+        names = [(role, template.spell(name)) for role, template in rules.names]
+        of, lying = tensor.value.lying(rules.codecs)
+        facts = rules.facts.get(lying)
+        if facts is None:
+            facts = rules.facts[lying] = _facts(tensor, rules, lying)
+        parts = facts.parts
+        stored = tuple(Stored(said, role, part.spec) for (role, said), part in zip(names, parts, strict=True))
+        if not facts.changes and not lying and parts == tensor.parts:
+            return tensor, stored
+        value = Spelling(of, facts.changes, rules.more, name, facts.share)
+        return tensor.evolve(parts=parts, value=value, grain=facts.grain), stored
+
+    def _rules(self, tensor: LazyTensor) -> _Rules:
+        convention = self._convention
+        if convention.unwritten is not None:
+            raise RecipeError(
+                f"convention {convention.name} is only read: {convention.unwritten}",
+                hint=f"choose another with {called('convention')}",
+            )
+        assert tensor.scheme is not None
+        scheme = tensor.scheme.name
+        _read_by(tensor, convention, self._planning)
+        rules = {part.role: convention.part(part.role, scheme) for part in tensor.parts}
+        more = _implied(tensor, convention)
+        rules |= {one.part.role: convention.part(one.part.role, scheme) for one in more}
+        kept = (*tensor.parts, *(one.part for one in more))
+        names = tuple((part.role, rules[part.role].name) for part in kept)
+        codecs = {part.role: rules[part.role].codecs for part in tensor.parts}
+        return _Rules(names, kept, more, rules, codecs, {})
+
+
+def _facts(tensor: LazyTensor, rules: _Rules, lying: frozenset[str]) -> _Facts:
+    of = rules.rules
+    parts = tuple(interned(stored_part(part, of[part.role], tensor.name)) for part in rules.kept)
     changes = tuple(
         (part.role, steps)
-        for part in kept
-        if part.role not in lying and (steps := chain.steps(rules[part.role].codecs, part.spec))
+        for part in rules.kept
+        if part.role not in lying and (steps := chain.steps(of[part.role].codecs, part.spec))
     )
-    if parts == tensor.parts and not changes and not lying:
-        return tensor, names
     units = (
-        chain.together(rules[part.role].codecs, part.spec, tensor.spec.rows, tensor.grain)
+        chain.together(of[part.role].codecs, part.spec, tensor.spec.rows, tensor.grain)
         for part in tensor.parts
     )
-    grain = lcm(tensor.grain, *units)
-    value = Spelling(of, changes, more, tensor.name)
-    return tensor.evolve(parts=parts, value=value, grain=grain), names
+    return _Facts(parts, changes, lcm(tensor.grain, *units), _share(tensor, changes))
+
+
+def _share(tensor: LazyTensor, changes: Sequence[tuple[str, tuple[chain.Step, ...]]]) -> float:
+    """The memory that steps of codecs take over that of the values: what each gets, and some padding."""
+    taken = sum(2 * step.spec.nbytes for _, steps in changes for step in steps)
+    return min(1.0, taken / (tensor.spec.nbytes or 1))
 
 
 def _implied(tensor: LazyTensor, convention: Convention) -> tuple[Implied, ...]:
@@ -92,21 +155,33 @@ class Spelling(Expr):
         changes: role -> the codecs that its bytes go through, of the parts that are stored otherwise.
         more: parts that the scheme does not make.
         name: of the tensor, for errors.
+        share: bytes of the parts that are stored otherwise, over those of the values.
     """
 
     of: Expr
     changes: tuple[tuple[str, tuple[chain.Step, ...]], ...]
     more: tuple[Implied, ...]
     name: str
+    share: float = 1.0
 
     def extents(self) -> Mapping[str, tuple[Extent, ...]]:
         """What no codec changes."""
         changed = {role for role, _ in self.changes}
         return {role: one for role, one in self.of.extents().items() if role not in changed}
 
-    def room(self) -> int:
+    def room(self) -> float:
         """That of the parts, and once more for those that are stored otherwise."""
-        return self.of.room() + bool(self.changes)
+        return self.of.room() + (self.share if self.changes else 0)
+
+    def loses(self) -> str | None:
+        """See :meth:`.core.expr.Expr.loses`."""
+        exact = self.of.in_powers()
+        rounded = [
+            role
+            for role, steps in self.changes
+            if role not in exact and any(not step.codec.exact for step in steps)
+        ]
+        return f"{rounded[0]} is stored rounded once more, as a reciprocal" if rounded else None
 
     def read(self, start: int, stop: int, context: Context) -> Iterator[Piece]:
         """See :meth:`.core.expr.Expr.read`."""
@@ -163,14 +238,12 @@ def _encoded(piece: Piece, steps: Sequence[chain.Step], scratch: Scratch, name: 
         raise DataError(error.what, tensor=name, hint=error.hint or _ANOTHER) from None
 
 
-def canonical(stored: Array, role: str, rule: PartRule, part: Part, *, powers: bool = False) -> Array:
-    """A stored part as the scheme itself would have it: the inverse of what :func:`spell` does to bytes.
+def canonical(stored: Array, role: str, rule: PartRule, part: Part) -> Array:
+    """A stored part as the scheme itself would have it: the inverse of what :class:`Speller` does to bytes.
 
     Args:
         stored: the whole part; or any whole rows of the codes, where their codecs store each by itself.
         rule: how it is stored.
         part: the part as the scheme makes it.
-        powers: it is stored as exponents (E8M0), the scheme's are float32.
     """
-    codecs = (Powers(),) if powers and role == "scale" else rule.codecs
-    return chain.decode(stored, codecs, part.spec)
+    return chain.decode(stored, rule.codecs, part.spec)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,9 +23,11 @@ class Said:
 
     Attributes:
         method: the ``quant_method`` as it knows it; None where it goes by none.
+        odd: what it does not take of how tensors are stored, by the words.
     """
 
     method: str | None = None
+    odd: tuple[str, ...] = ()
 
     def means(self, names: frozenset[str]) -> bool:
         """Whether it is one of these methods."""
@@ -68,7 +70,8 @@ def said(judged: Judged, rules: Statements, facts: Examined) -> tuple[Judged, Sa
         return judged.doubt(f"{why}: {rule.plain}"), Said(known)
     for why in _unmet(rule, words):
         judged = judged.refuse(f"{where}.{why}", f"correct {CONFIG}")
-    return _agreeing(judged, known, words, facts), Said(known)
+    odd = tuple(f"{where}.{why}" for why in _other(words, rule.converts))
+    return _agreeing(judged, known, words, facts), Said(known, odd)
 
 
 def _words(rules: Statements, config: Json) -> tuple[str, Any]:
@@ -84,7 +87,11 @@ def _unmet(rule: Method, words: Json) -> Iterator[str]:
     for path in rule.needs:
         if not any(value not in (None, {}, []) for value in _at(words, path.split("."))):
             yield f"{path} is missing"
-    for path, allowed in rule.takes.items():
+    yield from _other(words, rule.takes)
+
+
+def _other(words: Json, known: Mapping[str, tuple[Any, ...]]) -> Iterator[str]:
+    for path, allowed in known.items():
         for value in _at(words, path.split(".")):
             if value not in allowed:
                 listed = ", ".join(str(one) for one in allowed if one is not None)

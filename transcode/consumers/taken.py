@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from .. import catalog
@@ -41,9 +41,23 @@ def values(judged: Judged, one: Program, way: Way, facts: Examined) -> Judged:
     convention = stated[0]
     schemes = way.conventions[convention.name]
     judged = judged.note(f"{', '.join(facts.schemes)} as {convention.title} has it")
+    refused = way.refuses.get(convention.name, {})
     for scheme in facts.schemes:
-        if schemes is not None and scheme not in schemes:
+        if scheme in refused:
+            judged = _respelled(judged, way, facts, f"{scheme}: {refused[scheme]}", same=convention)
+        elif schemes is not None and scheme not in schemes:
             judged = judged.doubt(f"whether it loads {scheme} of {convention.title} is not known here")
+    if words is not None:
+        for why in words.odd:
+            judged = _respelled(judged, way, facts, why)
+    unsure = way.experts.get(convention.name, {})
+    for scheme in dict.fromkeys(
+        one.scheme.name for one in facts.readings.values() if catalog.experts_of(one.name) is not None
+    ):
+        if scheme in unsure:
+            judged = judged.doubt(f"{scheme} of experts: {unsure[scheme]}")
+    for why in _untiled(way.tiles.get(convention.name, {}), facts):
+        judged = judged.doubt(why)
     for why, certain in _misfits(one, convention, facts):
         if certain:
             judged = _respelled(judged, way, facts, why, same=convention)
@@ -140,6 +154,20 @@ def _shares(target: catalog.Convention, facts: Examined) -> bool:
     return any(
         target.scheme(name).shares_scales and not whose.scheme(name).shares_scales for name in facts.schemes
     )
+
+
+def _untiled(tiles: Mapping[str, tuple[int, int]], facts: Examined) -> Iterator[str]:
+    """The first tensor of each scheme that a kernel is not known to take, for its size."""
+    seen: set[str] = set()
+    for reading in facts.readings.values():
+        rows, columns = tiles.get(reading.scheme.name, (1, 1))
+        shape = reading.spec.shape
+        if reading.scheme.name not in seen and (shape[-2] % rows or shape[-1] % columns):
+            seen.add(reading.scheme.name)
+            yield (
+                f"{reading.name} has {shape[-2]} rows and {shape[-1]} columns, its kernel takes multiples of"
+                f" {rows} and {columns}: whether another takes over is not known here"
+            )
 
 
 def _misfits(one: Program, convention: catalog.Convention, facts: Examined) -> Iterator[tuple[str, bool]]:

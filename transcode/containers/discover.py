@@ -196,7 +196,7 @@ def _one_kind(folder: Folder, weights: list[File], indexes: list[File], below: l
         weights = [p for p in weights if p not in parts]
     else:
         check_parts(folder, parts, folder.files())
-    members = {index: {folder.at(name) for name in _weight_map(index).values()} for index in indexes}
+    members = {index: set(map(folder.at, set(_weight_map(index).values()))) for index in indexes}
     chosen, notes = modelsets.choose(folder, modelsets.model_sets(weights, members), below)
     notes = (*remarks, *notes)
     check_parts(folder, chosen.files, folder.files())  # for that of the folder itself
@@ -219,14 +219,19 @@ def _indexed(index: File) -> WeightFiles:
     if not isinstance(listed, dict):
         raise FormatError("has no object weight_map", file=index.url)
     weight_map: dict[str, str] = {}
+    legal: set[str] = set()
     for name, file in listed.items():
         if not isinstance(file, str):
             raise FormatError(f"weight_map names {file!r}, not a file", file=index.url, tensor=name)
         # A file name from elsewhere must not lead out of the folder.
-        if file != PurePosixPath(file).name or file in ("", ".", "..") or "\\" in file or refused(file):
-            raise FormatError(
-                f"weight_map names {file!r}, which is not a file of this folder", file=index.url, tensor=name
-            )
+        if file not in legal:
+            if file != PurePosixPath(file).name or file in ("", ".", "..") or "\\" in file or refused(file):
+                raise FormatError(
+                    f"weight_map names {file!r}, which is not a file of this folder",
+                    file=index.url,
+                    tensor=name,
+                )
+            legal.add(file)
         weight_map[name] = file
     files = [index.folder.at(name) for name in sorted(set(weight_map.values()))]
     if not files:

@@ -54,7 +54,7 @@ class Stored(Expr):
         """It is read by its place alone."""
         return replace(self, spec=Spec(self.spec.dtype, (self.spec.numel,)))
 
-    def room(self) -> int:
+    def room(self) -> float:
         """What is mapped, or read."""
         return 1
 
@@ -181,6 +181,7 @@ def _gather(file: Bytes, at: int, steps: Shape, out: Array, scratch: Scratch) ->
     span = extent(out.shape, steps) - 1 + out.itemsize
     if span <= _SPAN:
         scratch.reset()
+        scratch.read[0] += span
         raw = file.bytes(at, at + span, scratch)
         import numpy as np
 

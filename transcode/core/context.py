@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .cache import CachedMatrix, MatrixCache, T
-from .quality import Quality
+from .quality import Quality, Tally
 from .scratch import Scratch
 from .spec import Spec
 from .value import Value
@@ -39,6 +39,7 @@ class Run:
         self._lock = threading.Lock()
         self._observations: dict[Statistic[Any], Observation[Any]] = {}
         self._losses: dict[int, Quality] = {}
+        self._tallies: dict[int, Tally] = {}
 
     def observation(self, statistic: Statistic[S]) -> Observation[S]:
         """The look that finds a statistic: one for all who want to know it."""
@@ -51,6 +52,11 @@ class Run:
         """Where the losses of a tensor are gathered, which is known by a number."""
         with self._lock:
             return self._losses.setdefault(number, Quality())
+
+    def tally(self, number: int) -> Tally:
+        """Where the blocks of a tensor are counted, which is known by a number."""
+        with self._lock:
+            return self._tallies.setdefault(number, Tally())
 
 
 class Context(Scratch):
@@ -78,7 +84,9 @@ class Context(Scratch):
 
     def inner(self) -> Context:
         """Memory of its own for what is emptied more often than the tile changes."""
-        return Context(run=self.run)
+        inner = Context(run=self.run)
+        inner.read = self.read
+        return inner
 
     def held(self, one: CachedMatrix[T]) -> T:
         """``one.matrix()``, which the run remembers."""

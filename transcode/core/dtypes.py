@@ -20,7 +20,7 @@ __all__ = ["BLOCKS", "CASTS", "CODED", "DTYPES", "FLOATS", "DType", "dtype", "fl
 Kind = Literal["bool", "int", "uint", "float", "complex", "block"]
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(frozen=True, slots=True, repr=False, eq=False)  # each is there once: as fast as can be compared
 class DType:
     """One stored element type.
 

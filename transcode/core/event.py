@@ -14,7 +14,7 @@ __all__ = ["Event", "Kind", "Reason", "Remark", "Why", "deed"]
 
 Kind = Literal[
     "absorb", "add", "calibrate", "cast", "convert", "dequantize", "drop", "gather", "join", "keep", "lora",
-    "pack", "pad", "quantize", "rename", "repack",
+    "pack", "pad", "quantize", "recode", "rename", "repack",
 ]  # fmt: skip
 """What can happen to a tensor. ``absorb``: it left the flow, its values went into another; ``convert``: names
 are respelled, which did not change its own; ``gather``: its elements did not lie in order in the source.
@@ -110,7 +110,9 @@ class Remark(Value):
         return spoken(self.text)
 
 
-_CHANGES = ("dequantize", "lora", "cast", "join", "pack", "repack", "quantize", "calibrate", "pad", "add")
+_CHANGES = (
+    "dequantize", "lora", "cast", "join", "pack", "repack", "recode", "quantize", "calibrate", "pad", "add",
+)  # fmt: skip
 """Kinds of events that make a tensor another one."""
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from .context import Context
 from .extent import Extent
@@ -67,11 +67,23 @@ class Expr(Value, ABC):
         """
         return self, frozenset()
 
+    def loses(self) -> str | None:
+        """How it may change values that it gets, in words; None where all stay what they are."""
+        return None
+
+    def in_powers(self) -> frozenset[str]:
+        """Roles of the parts whose numbers are powers of two: their reciprocals are exact."""
+        return frozenset()
+
+    def inputs(self) -> tuple[object, ...]:
+        """What its values are made of: its fields, unless it says better."""
+        return tuple(getattr(self, field.name) for field in fields(self))  # type: ignore[arg-type]
+
     def flat(self) -> Expr | None:
         """The same elements of a plain tensor in the same order, each a row; None if rows must be whole."""
         return None
 
-    def room(self) -> int:
+    def room(self) -> float:
         """The memory that reading a tile takes, pages of a map among it, over the bytes of the tile's values.
 
         Four covers every transform there is: values, and float32 on the way from one stage to the next.

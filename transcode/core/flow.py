@@ -42,6 +42,10 @@ class Transform(Declared):
         """The consumer, or the spelling, that its tensors are meant for, where it names one."""
         return None
 
+    def consumer_of(self, source: Source, whose: Whose) -> str | None:
+        """The consumer, likewise, where it is that of the source."""
+        return self.consumer
+
     def apply(self, tensors: Iterable[LazyTensor], planning: Planning) -> Iterator[LazyTensor]:
         """Rewrite the facts of a flow."""
         raise NotImplementedError

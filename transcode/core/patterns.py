@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from ..errors import RecipeError
 from .repeats import Weight, weigh
 
-__all__ = ["Pattern", "check_length", "compile_regex", "glob_regex", "whole_glob"]
+__all__ = ["Pattern", "Patterns", "check_length", "compile_regex", "glob_regex", "whole_glob"]
 
 _REGEX = "re:"
 
@@ -80,6 +80,26 @@ class Pattern:
 
     def __str__(self) -> str:
         return self.text
+
+
+class Patterns:
+    """Several patterns of which the first that matches counts, and which of them ever matched."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self._patterns = [Pattern(text) for text in texts]
+        self._used: set[str] = set()
+
+    def first(self, name: str) -> str | None:
+        """The text of the first pattern that matches. All that match count as used."""
+        if not self._patterns:
+            return None
+        matching = [str(pattern) for pattern in self._patterns if pattern.matches(name)]
+        self._used.update(matching)
+        return matching[0] if matching else None
+
+    def unused(self) -> list[str]:
+        """Patterns that matched nothing so far."""
+        return [str(pattern) for pattern in self._patterns if str(pattern) not in self._used]
 
 
 def compile_regex(expression: str, *, shown: str | None = None) -> re.Pattern[str]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from dataclasses import dataclass
 
 from ..errors import RecipeError
-from ..voice import called
 from . import kinds
-from .option import SAME, SPEED, Declared, option
+from .option import OUTPUT, SAME, SPEED, Declared, option
 from .size import parse_size
 
 __all__ = ["MIN_TILE", "Performance", "parse_size"]
@@ -22,7 +22,7 @@ _MOST_WORKERS = 4096
 
 @dataclass(frozen=True)
 class Performance(Declared):
-    """How a plan is carried out: changes time and memory, never a byte of the output."""
+    """How a plan is carried out: time, memory and what is told beside; never a byte of the weights."""
 
     workers: int | None = option(
         kinds.COUNT,
@@ -88,6 +88,28 @@ class Performance(Declared):
         kinds.FLAG, "Go on where an interrupted run stopped.", default=False, group=SPEED, run=SAME,
         about="And keep what is done if this one is interrupted.", carries=True,
     )  # fmt: skip
+    checksums: bool = option(
+        kinds.FLAG, "SHA-256 of files and tensors, beside too.", default=False, group=OUTPUT,
+        run=SAME, carries=True,
+        about="In ``NAME.sha256``, or ``SHA256SUMS`` in a folder, for ``sha256sum -c``.",
+    )  # fmt: skip
+    attest: bool = option(
+        kinds.FLAG, "In-toto Statement of sources, recipe, output.", default=False, group=OUTPUT,
+        run=SAME, carries=True,
+        about="In ``NAME.intoto.json``, or ``transcode.intoto.json`` in a folder; for model-signing to sign.",
+    )  # fmt: skip
+    max_read_rate: int | None = option(
+        kinds.SIZE, "Bytes a second that are read at most.", default=None, group=SPEED, run=SAME,
+        carries=True,
+    )  # fmt: skip
+    nice: int | None = option(
+        kinds.COUNT, "Niceness of the workers, 1 to 19.", default=None, most=19, group=SPEED,
+        run=SAME, carries=True,
+    )  # fmt: skip
+    reserve_disk: int | None = option(
+        kinds.SIZE, "Bytes of the disk that stay free.", default=None, group=SPEED, run=SAME, carries=True,
+        about="Refused if they would not; and stopped if others take them under way.",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -98,14 +120,15 @@ class Performance(Declared):
         names = self.device.split(",")
         if len(set(names)) < len(names):
             raise RecipeError(f"device: {self.device!r} names a GPU twice")
-        if self.measure and self.resume:
-            raise RecipeError(
-                "measure and resume: of what an earlier run encoded no loss is known",
-                hint=f"leave {called('resume')} or {called('measure')} out",
-            )
         if self.device == "cpu" and self.device_memory != Performance.device_memory:
             raise RecipeError(
                 "device_memory does nothing on the CPU", hint="name a device too, as cuda:0, or leave it out"
+            )
+
+        if self.nice is not None and sys.platform != "linux":
+            raise RecipeError(
+                "nice: threads have no niceness of their own here",
+                hint="start the whole command with nice(1)",
             )
 
     @property
@@ -117,7 +140,7 @@ class Performance(Declared):
             return max(len(os.sched_getaffinity(0)), 1)
         return os.cpu_count() or 1
 
-    def tile_bytes(self, room: int = 4) -> int:
+    def tile_bytes(self, room: float = 4) -> int:
         """Source bytes that a worker deals with at a time.
 
         Args:
@@ -125,4 +148,4 @@ class Performance(Declared):
         """
         if self.tile is not None:
             return self.tile
-        return min(max(self.memory // (room * self.threads), MIN_TILE), _MAX_TILE)
+        return min(max(int(self.memory / (room * self.threads)), MIN_TILE), _MAX_TILE)

@@ -37,10 +37,12 @@ class Planning:
         opened: the tensors that came quantized, where a stage has opened them.
         decoded: tensors, by their names in the source, that were quantized there and are no longer.
         coded: those that still are, as far as a stage has looked.
+        settled: tensors whose dtype their reader asks for: what is cast, these are not.
         replaced: metadata of the source that is no longer true: key -> new value, None to leave it out.
         inputs: what is read besides the source, such as LoRAs.
         workers: threads that a stage may use if it must look at bytes while planning.
         measure: what quantizing loses is to be measured.
+        lossless: no value may change.
         dropped: tensors that left the flow, and why.
         notes: remarks, such as which family was recognised; each once, in order (the values are None).
         warnings: what the user should look at; likewise.
@@ -58,10 +60,12 @@ class Planning:
     opened: QuantizedSource | None = None
     decoded: set[str] = field(default_factory=set)
     coded: set[str] = field(default_factory=set)
+    settled: set[str] = field(default_factory=set)
     replaced: dict[str, str | None] = field(default_factory=dict)
     inputs: list[Source] = field(default_factory=list)
     workers: int = 1
     measure: bool = False
+    lossless: bool = False
     dropped: list[tuple[LazyTensor, Event]] = field(default_factory=list)
     notes: dict[Remark, None] = field(default_factory=dict)
     warnings: dict[Remark, None] = field(default_factory=dict)

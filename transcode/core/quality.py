@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import fsum, log10
 
-__all__ = ["Loss", "Quality", "total"]
+__all__ = ["Loss", "Quality", "Tally", "total"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,31 @@ class Quality:
         with self._lock:
             self._tiles[start] = loss
 
+    def within(self, start: int, stop: int) -> list[tuple[int, Loss]]:
+        """The tiles that begin at rows from ``start`` up to ``stop``, each with that row."""
+        with self._lock:
+            return sorted((row, loss) for row, loss in self._tiles.items() if start <= row < stop)
+
     def total(self) -> Loss | None:
         """The loss of the whole tensor, once all its rows were read; None before the first."""
         with self._lock:
             return total(self._tiles[start] for start in sorted(self._tiles))
+
+
+class Tally:
+    """How many blocks of a tensor kept every value, counted over its tiles. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._tiles: dict[int, tuple[int, int]] = {}
+
+    def add(self, start: int, exact: int, blocks: int) -> None:
+        """Note the blocks of the tile that begins at row ``start``; once more, should it be read again."""
+        with self._lock:
+            self._tiles[start] = exact, blocks
+
+    def total(self) -> tuple[int, int]:
+        """Blocks that kept every value, and all."""
+        with self._lock:
+            exact, blocks = zip(*self._tiles.values(), strict=True) if self._tiles else ((), ())
+            return sum(exact), sum(blocks)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .scheme import Scheme
 from .tensor import LazyTensor
 
 __all__ = ["Quantized", "QuantizedSource"]
@@ -17,10 +18,12 @@ class Quantized:
         name: in the source.
         inputs: scales of its inputs, which stood beside it.
         marks: its markers.
+        scheme: that its codes are of.
         anew: its codes are given up: what it holds is encoded anew, or stays plain.
     """
 
     name: str
+    scheme: Scheme
     inputs: tuple[LazyTensor, ...] = ()
     marks: tuple[LazyTensor, ...] = ()
     anew: bool = False

@@ -21,7 +21,7 @@ from .spec import Part, Spec
 from .tensor import LazyTensor, plain
 from .types import Array
 
-__all__ = ["Rows", "Run", "rows_of"]
+__all__ = ["Rows", "Run", "read_rows", "rows_of"]
 
 
 class Run(NamedTuple):
@@ -66,7 +66,7 @@ class Rows(Expr):
             runs.append(Run(flat, begin * columns, count * columns))
         return Rows(Spec(self.spec.dtype, (self.spec.numel,)), tuple(runs))
 
-    def room(self) -> int:
+    def room(self) -> float:
         """That of the tensors, and the copy where a tile has rows of several."""
         return 1 + max((run.tensor.value.room() for run in self.runs), default=0)
 
@@ -78,12 +78,12 @@ class Rows(Expr):
         offset, end = spec.row_offset(start), spec.row_offset(stop)
         some = list(self._inside(start, stop))
         if len(some) == 1:
-            data = _read(*some[0], context)
+            data = read_rows(*some[0], context)
         else:
             raw = context.take((end - offset,), np.uint8)
             at = 0
             for tensor, first, last in some:
-                part = _read(tensor, first, last, context).reshape(-1).view(np.uint8)
+                part = read_rows(tensor, first, last, context).reshape(-1).view(np.uint8)
                 raw[at : at + part.nbytes] = part
                 at += part.nbytes
             data = raw.view(spec.dtype.carrier)
@@ -166,8 +166,8 @@ def _above(runs: Iterable[Run]) -> Iterator[int]:
     return iter([0, *accumulate(counts)][: len(counts)])
 
 
-def _read(tensor: LazyTensor, first: int, last: int, context: Context) -> Array:
-    """Some rows, by way of whole grains."""
+def read_rows(tensor: LazyTensor, first: int, last: int, context: Context) -> Array:
+    """Rows ``first`` to ``last`` of a plain tensor, by way of whole grains; in its carrier dtype."""
     grain, spec = tensor.grain, tensor.spec
     low, high = first // grain * grain, min(-(-last // grain) * grain, spec.rows)
     (piece,) = tensor.read(low, high, context)

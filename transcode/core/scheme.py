@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, runtime_checkable
 
 from .constraint import Constraint
@@ -15,7 +16,7 @@ from .types import Array
 if TYPE_CHECKING:
     from .expr import Piece
 
-__all__ = ["ROTATIONS", "Encoding", "Hints", "Scheme", "Stats"]
+__all__ = ["ROTATIONS", "Encoding", "Hints", "Scheme", "Stats", "parts_of"]
 
 ROTATIONS = tuple(4**power for power in range(9))
 """Columns that may be turned together; 1 for columns that are not turned."""
@@ -50,6 +51,9 @@ class Encoding(Protocol):
     summary: ClassVar[str]
     """What it is, for people, in one line."""
 
+    def __hash__(self) -> int:
+        """Of its fields: what follows from it and a tensor's facts is found once for many alike."""
+
     def parts(self, spec: Spec) -> tuple[Part, ...]:
         """What is stored of a tensor of these facts; codes first."""
 
@@ -65,6 +69,12 @@ class Encoding(Protocol):
 
     def prepare(self, dtype: DType) -> None:
         """Compile what encoding tensors of this dtype needs, if it is not compiled yet; may take seconds."""
+
+
+@lru_cache(maxsize=1 << 12)
+def parts_of(encoding: Encoding, spec: Spec) -> tuple[Part, ...]:
+    """``encoding.parts(spec)``, found once for all tensors that are alike."""
+    return encoding.parts(spec)
 
 
 @runtime_checkable
@@ -93,6 +103,10 @@ class Scheme(Encoding, Protocol):
         """Options among the given ones that do nothing: each with the option, and its value, that would give
         it a meaning.
         """
+
+    @property
+    def weighs(self) -> bool:
+        """Whether :meth:`encode` takes weights of columns: where it keeps what loses least."""
 
     @property
     def without_search(self) -> Self | None:
@@ -136,9 +150,13 @@ class Scheme(Encoding, Protocol):
         """Statistics of two sets of rows as those of both: exact, in any order."""
 
     def encode(
-        self, rows: Array, spec: Spec, start: int, stats: Stats | None, scratch: Scratch
-    ) -> Iterator[Piece]:
+        self, rows: Array, spec: Spec, start: int, stats: Stats | None, scratch: Scratch,
+        weights: Array | None = None,
+    ) -> Iterator[Piece]:  # fmt: skip
         """Encode rows ``[r, K]`` (carrier dtype of ``spec``) that start at row ``start`` of the tensor.
+
+        ``weights`` are what the squared error of each column counts, float32 ``[K]``, finite and not
+        negative, where the scheme :attr:`weighs`; all alike without. Only their ratios matter.
 
         Yields one piece for each part that these rows touch; a part that belongs to the whole tensor comes
         with row 0. Raises ``NonFinite``.

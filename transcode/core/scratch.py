@@ -30,10 +30,12 @@ class Scratch:
     Attributes:
         untouched: what a reader yields for this tile is only handed to system calls, never looked at by the
             process itself, which pages of a file that was cut would kill.
+        read: one number: the bytes of files that readers gave since somebody set it to 0.
     """
 
     def __init__(self, allocate: Callable[[int], NDArray[np.uint8]] | None = None) -> None:
         self.untouched = False
+        self.read = [0]
         self._allocate = allocate or _ordinary
         self._block: NDArray[np.uint8] = _ordinary(0)
         self._used = 0

@@ -53,6 +53,7 @@ class LazyTensor(Shown, Value):
         fate: what was done to it and why, in order.
         shares: key of the stored bytes when several tensors may alias them (tied weights), else None.
         measured: the number under which a run gathers what encoding loses of it; None for none.
+        recoded: the number under which a run counts its blocks that keep every value; None for none.
         cost: its tiles are smaller by this, because their rows take more memory on their way than others'.
         unpadded: its shape before zeros were added so that a scheme takes it; None where none were.
     """
@@ -68,6 +69,7 @@ class LazyTensor(Shown, Value):
     fate: tuple[Event, ...] = ()
     shares: str | None = None
     measured: int | None = None
+    recoded: int | None = None
     cost: int = 1
     unpadded: tuple[int, ...] | None = None
 

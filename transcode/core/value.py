@@ -33,18 +33,24 @@ def changed(value: T, changes: Mapping[str, object]) -> T:
     """
     kind: Any = type(value)
     copy: T = object.__new__(kind)
-    held = _accessors(kind)
-    if not changes.keys() <= held.keys():
-        raise TypeError(f"{kind.__name__} has no {', '.join(changes.keys() - held.keys())}")
-    for name, (get, put) in held.items():
-        put(copy, changes[name] if name in changes else get(value))
+    pairs, put_by_name = _accessors(kind)
+    for get, put in pairs:
+        put(copy, get(value))
+    for name, new in changes.items():
+        if name not in put_by_name:
+            raise TypeError(f"{kind.__name__} has no {name}")
+        put_by_name[name](copy, new)
     return copy
 
 
+_Put = Callable[[Any, Any], None]
+
+
 @cache
-def _accessors(kind: type) -> dict[str, tuple[Callable[[Any], Any], Callable[[Any, Any], None]]]:
+def _accessors(kind: type) -> tuple[tuple[tuple[Callable[[Any], Any], _Put], ...], dict[str, _Put]]:
     names = [field.name for field in fields(kind)]
-    return dict(zip(names, zip(_getters(kind), _setters(kind), strict=True), strict=True))
+    setters = _setters(kind)
+    return tuple(zip(_getters(kind), setters, strict=True)), dict(zip(names, setters, strict=True))
 
 
 @lru_cache(maxsize=1 << 14)

@@ -12,12 +12,15 @@ from ..core.paths import real
 from ..core.performance import Performance
 from ..core.source import Input
 from ..errors import FormatError, Interrupted, PlanError, TranscodeError
+from ..io import system
 from ..numerics.notice import compiling
 from ..plan import devices
 from ..plan.plan import Plan
 from ..voice import called
-from .destination import check_destination
+from .beside import following, names
+from .destination import check_destination, existing_parent
 from .execute import Progress, Report, execute
+from .pace import Pace
 from .staging import Staging, refuse_other
 
 __all__ = ["carry_out", "check"]
@@ -27,7 +30,7 @@ _INTERVAL = 3.0
 """Seconds between two times that what is done is made durable: what a crash costs a run that resumes."""
 
 
-def check(plan: Plan, *, force: bool, resume: bool = False) -> None:
+def check(plan: Plan, performance: Performance, *, force: bool) -> None:
     """Refuse a plan that cannot be carried out: inputs that changed, a destination that cannot be written.
 
     Raises:
@@ -35,10 +38,14 @@ def check(plan: Plan, *, force: bool, resume: bool = False) -> None:
         PlanError: see :func:`.execution.destination.check_destination`.
     """
     _verify(plan.inputs)
-    if resume:
+    if performance.resume:
         refuse_other(plan)
     check_destination(
-        plan, force=force, inputs={real(one.path) for one in plan.inputs if one.path is not None}
+        plan,
+        force=force,
+        inputs={real(one.path) for one in plan.inputs if one.path is not None},
+        reserve=performance.reserve_disk or 0,
+        beside=names(plan, performance),
     )
 
 
@@ -57,8 +64,14 @@ def carry_out(
             on_progress(Progress(done, done, stage, 0.0))
 
     staging = Staging(plan, drop_cache=performance.drop_cache, resume=performance.resume)
+    pace = Pace(performance.max_read_rate)
+    watched = _watching(plan, performance, on_progress)
     try:
-        with compiling(lambda: tell("compile", 0)), staging:
+        with (
+            compiling(lambda: tell("compile", 0)),
+            staging,
+            following(plan, staging, performance, pace) as digests,
+        ):
             if staging.ledger.noted:
                 tell("resume", 0)
             elif staging.cleared:
@@ -73,13 +86,18 @@ def carry_out(
                         workers=used.performance.threads,
                         tile_bytes=used.performance.tile_bytes(devices.room(plan.tensors)),
                         surroundings=used.surroundings,
-                        on_progress=on_progress,
+                        on_progress=watched,
                         ledger=staging.ledger,
+                        pace=pace,
+                        nice=performance.nice,
                     )
             except TranscodeError as error:
                 # Of a source that changes under way anything may come, a failed write of its map too.
                 _verify(plan.inputs, error)
                 raise
+            if digests is not None:
+                tell("checksums", report.bytes_read)
+                report = replace(report, checksums=digests.place(performance))
             tell("sync", report.bytes_read)
             _verify(plan.inputs)
             staging.commit()
@@ -90,6 +108,28 @@ def carry_out(
             error.advise(_GO_ON)
         raise
     return replace(report, seconds=time.monotonic() - began)
+
+
+def _watching(
+    plan: Plan, performance: Performance, on_progress: Callable[[Progress], None] | None
+) -> Callable[[Progress], None] | None:
+    """Progress that stops a run where less of the disk is free than is to stay so."""
+    reserve = performance.reserve_disk
+    if reserve is None:
+        return on_progress
+    folder = existing_parent(plan.destination)
+
+    def watched(now: Progress) -> None:
+        if (free := system.free_space(folder)) < reserve:
+            raise TranscodeError(
+                f"the file system has {free} bytes left, {reserve} are to stay free",
+                file=plan.destination,
+                hint=f"free some space, or lower {called('reserve_disk')}",
+            )
+        if on_progress is not None:
+            on_progress(now)
+
+    return watched
 
 
 _LONG = 10.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..containers import table
@@ -14,22 +15,27 @@ from ..plan.plan import Plan
 from ..voice import called
 from .staging import leftover, targets
 
-__all__ = ["check_destination"]
+__all__ = ["check_destination", "existing_parent"]
 
 
-def check_destination(plan: Plan, *, force: bool, inputs: set[Path]) -> None:
+def check_destination(
+    plan: Plan, *, force: bool, inputs: set[Path], reserve: int = 0, beside: Sequence[str] = ()
+) -> None:
     """Refuse a destination that exists, is read by the run, or has too little room.
 
     Args:
         force: what exists may be replaced.
         inputs: resolved paths of the files that are read.
+        reserve: bytes of the file system that stay free.
+        beside: names of further files that the run puts beside the weights.
 
     Raises:
         PlanError: with the path and what to do.
     """
     if plan.folder:
         commit.settle(plan.destination)
-    placed = targets(plan)
+    folder = plan.destination if plan.folder else plan.destination.parent
+    placed = [*targets(plan), *(folder / name for name in beside)]
     _refuse_source(plan, placed, inputs)
     if plan.folder and plan.destination.exists() and not plan.destination.is_dir():
         raise PlanError("is a file, not a folder", file=plan.destination, hint="write elsewhere")
@@ -66,17 +72,18 @@ def check_destination(plan: Plan, *, force: bool, inputs: set[Path]) -> None:
                 file=plan.destination,
                 hint="remove them or choose another folder",
             )
-    parent = _existing_parent(plan.destination if plan.folder else plan.destination.absolute().parent)
+    parent = existing_parent(plan.destination if plan.folder else plan.destination.absolute().parent)
     if not parent.is_dir():
         raise PlanError(f"{parent} is a file, not a folder", file=plan.destination, hint="write elsewhere")
     if not os.access(parent, os.W_OK | os.X_OK):
         raise PlanError(f"{parent}: Permission denied", file=plan.destination, hint="write elsewhere")
     left = leftover(plan)
     free = system.free_space(parent) + left
-    if free < plan.file_bytes:
+    if free < plan.file_bytes + reserve:
         more = f", with the {left} that an unfinished run to the same place holds" if left else ""
+        kept = f", of which {reserve} are to stay free" if reserve else ""
         raise PlanError(
-            f"needs {plan.file_bytes} bytes, the file system has {free} left{more}",
+            f"needs {plan.file_bytes} bytes, the file system has {free} left{more}{kept}",
             file=plan.destination,
             hint="free some space or choose another destination",
         )
@@ -113,7 +120,8 @@ def _refuse_source(plan: Plan, placed: list[Path], inputs: set[Path]) -> None:
         )
 
 
-def _existing_parent(path: Path) -> Path:
+def existing_parent(path: Path) -> Path:
+    """The innermost folder above a path, or the path itself, that exists."""
     path = path.absolute()
     while not path.exists():
         path = path.parent

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import deque
@@ -18,10 +19,13 @@ from ..core.quality import Loss, total
 from ..core.shown import Overview, Shown
 from ..core.tensor import LazyTensor
 from ..core.text import count, size
-from ..errors import TranscodeError
+from ..errors import PlanError, TranscodeError
 from ..plan.plan import Plan
+from ..voice import called
 from . import journal
+from .checksums import Digests
 from .moves import Move, cut, moves
+from .pace import Pace
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,6 +66,10 @@ class Report(Shown):
     """Bytes of the weight files written, headers included."""
 
     measured: Mapping[str, tuple[str, Loss]] = field(default_factory=dict)
+    recoded: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """Of tensors of which codes became those of another scheme: blocks that kept every value, and all."""
+    checksums: Digests | None = None
+    """SHA-256 of all that was written, where that was asked for."""
     resumed: int = 0
     """Bytes of values that an earlier run of the plan, which was interrupted, had dealt with."""
 
@@ -75,8 +83,16 @@ class Report(Shown):
         for scheme, (number, loss) in list(by_scheme(self.measured).items())[:8]:
             lost = "exact" if loss.decibels is None else f"{loss.decibels:.2f} dB"
             lines.append(f"{scheme}: SQNR {lost} of {count(number, 'tensor')}")
+        if self.recoded:
+            lines.append(self.kept_blocks)
         head = f"Report {self.plan.source} -> {self.plan.destination}, in {self.seconds:.1f} s{rate}"
         return Overview(head, lines, plan.tables)
+
+    @property
+    def kept_blocks(self) -> str:
+        """How many blocks kept every value where codes became those of another scheme."""
+        exact, blocks = (sum(one) for one in zip(*self.recoded.values(), strict=True))
+        return f"lossless: {exact:,} of {blocks:,} blocks of {count(len(self.recoded), 'tensor')}"
 
     def losses(self) -> dict[str, tuple[str, Loss]]:
         """Scheme and loss of every tensor that was measured, by its name."""
@@ -87,10 +103,15 @@ class Report(Shown):
         report = self.plan.to_json()
         losses = self.losses()
         for entry in report["tensors"]:
+            if entry["name"] in self.recoded:
+                exact, blocks = self.recoded[entry["name"]]
+                entry["recoded"] = {"blocks": blocks, "exact": exact}
             if entry["name"] in losses:
                 entry["loss"] = losses[entry["name"]][1].to_json()
         if losses:
             report["losses"] = {scheme: loss.to_json() for scheme, (_, loss) in by_scheme(losses).items()}
+        if self.checksums is not None:
+            report["checksums"] = self.checksums.to_json()
         return {
             **report,
             "seconds": round(self.seconds, 3),
@@ -137,6 +158,7 @@ class _Jobs:
         self._moving = False
         self._jobs = self._generate()
         self.observations: list[Observation[Any]] = []
+        self._recall()
         self.total = sum(move.nbytes for move in every) + self._values(whole=True)
         self.resumed = self.total - sum(move.nbytes for move in left) - self._values(whole=False)
 
@@ -147,6 +169,25 @@ class _Jobs:
                 self._moving = True
                 return partial(self._move, move)
             return next(self._jobs, None)
+
+    def _recall(self) -> None:
+        """Take over what an earlier run measured of what it did.
+
+        Raises:
+            PlanError: it did some, and measured nothing.
+        """
+        for number, tensor in enumerate(self._plan.tensors):
+            if tensor.measured is None:
+                continue
+            key = journal.values(number)
+            if self._ledger.is_begun(key) and key not in self._ledger.losses:
+                raise PlanError(
+                    "what the interrupted run did was not measured",
+                    file=self._plan.destination,
+                    hint=f"leave {called('measure')} out, or {called('resume')} to start anew",
+                )
+            for row, loss in self._ledger.losses.get(key, ()):
+                self._run.loss(tensor.measured).add(row, loss)
 
     def _values(self, *, whole: bool) -> int:
         """Bytes of values that tiles count: once, and once more where an observation comes first.
@@ -250,7 +291,9 @@ class _Jobs:
                     raw = piece.data.reshape(-1).view("u1")
                     self._writer.write(file, base + piece.offset, raw)
                 begin, end = tensor.spec.row_offset(start), tensor.spec.row_offset(stop)
-                self._ledger.note(key, begin, end)
+                measured = tensor.measured
+                lost = () if measured is None else self._run.loss(measured).within(start, stop)
+                self._ledger.note(key, begin, end, lost)
                 return end - begin
 
             yield job
@@ -265,6 +308,15 @@ def _losses(plan: Plan, run: Run) -> dict[str, tuple[str, Loss]]:
     return losses
 
 
+def _recoded(plan: Plan, run: Run) -> dict[str, tuple[int, int]]:
+    counted = {
+        tensor.name: run.tally(tensor.recoded).total()
+        for tensor in plan.tensors
+        if tensor.recoded is not None
+    }
+    return {name: blocks for name, blocks in counted.items() if blocks[1]}
+
+
 def execute(
     plan: Plan,
     writer: Writer,
@@ -274,6 +326,8 @@ def execute(
     surroundings: Callable[[int], AbstractContextManager[Context]] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     ledger: journal.Ledger | None = None,
+    pace: Pace | None = None,
+    nice: int | None = None,
 ) -> Report:
     """Read, convert and write all tensors of a plan.
 
@@ -287,6 +341,8 @@ def execute(
             yields the memory that it works in.
         on_progress: called about ten times a second from the calling thread, and once at the end.
         ledger: what is done already, which is not done again; and where what is done is noted.
+        pace: how fast the source may be read.
+        nice: niceness of the workers.
     """
     began = time.monotonic()
     run = Run()
@@ -301,11 +357,16 @@ def execute(
         try:
             with nullcontext(Context()) if surroundings is None else surroundings(number) as context:
                 context.run = run
+                if nice is not None:
+                    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice)
                 while not stop.is_set() and (job := jobs.next()) is not None:
                     context.reset()
                     done = job(context)
                     with lock:
                         state["done"] += done
+                    if pace is not None:  # what the system copies is not read here
+                        stop.wait(pace.spend(context.read[0] or done))
+                        context.read[0] = 0
         except BaseException as error:
             with lock:
                 errors.append(error)
@@ -347,7 +408,8 @@ def execute(
         raise next((error for error in errors if not isinstance(error, Abandoned)), errors[0])
     tell("convert")
     seconds = time.monotonic() - began
-    return Report(plan, seconds, plan.bytes_read, plan.file_bytes, _losses(plan, run), jobs.resumed)
+    losses, kept = _losses(plan, run), _recoded(plan, run)
+    return Report(plan, seconds, plan.bytes_read, plan.file_bytes, losses, recoded=kept, resumed=jobs.resumed)
 
 
 def _start(threads: list[threading.Thread]) -> int:

@@ -14,7 +14,7 @@ ONCE = {
 }
 """What is said in a line of its own, once, of stages that are no part of the work."""
 
-_STAGES = {**ONCE, "convert": "converting", "sync": "flushing to disk"}
+_STAGES = {**ONCE, "convert": "converting", "checksums": "computing checksums", "sync": "flushing to disk"}
 
 _TELLING = 1.0
 """Seconds after which the bytes that were dealt with tell how fast it goes."""

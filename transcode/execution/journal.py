@@ -15,10 +15,11 @@ import os
 import threading
 import zlib
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from ..core.quality import Loss
 from ..core.small_json import parse_object
 from ..errors import FormatError, PlanError
 from ..io import system
@@ -36,6 +37,9 @@ Key = str
 
 Span = tuple[Key, int, int]
 """Bytes from and to, of a key."""
+
+Lost = tuple[int, Loss]
+"""What was lost of a tile, by its first row."""
 
 
 def values(tensor: int) -> Key:
@@ -89,9 +93,12 @@ class Ledger:
 
     Attributes:
         noted: whether the journal tells of anything.
+        losses: what was lost of what is done, where an earlier run measured it.
     """
 
     noted: bool = False
+    losses: dict[Key, list[Lost]] = field(default_factory=dict)
+    _lost: dict[Key, list[Lost]] = field(default_factory=dict)
     _done: dict[Key, Ranges] = field(default_factory=dict)
     _fresh: list[Span] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -103,16 +110,23 @@ class Ledger:
             return [(begin, end)] if begin < end else []
         return list(done.missing(begin, end))
 
-    def note(self, key: Key, begin: int, end: int) -> None:
-        """A range is done: all that it becomes has been written."""
+    def note(self, key: Key, begin: int, end: int, lost: Iterable[Lost] = ()) -> None:
+        """A range is done: all that it becomes has been written, and this was lost of it."""
         with self._lock:
             self._fresh.append((key, begin, end))
+            if lost := list(lost):
+                self._lost.setdefault(key, []).extend(lost)
 
-    def take(self) -> list[Span]:
-        """What was noted since the last time, joined."""
+    def take(self) -> tuple[list[Span], dict[Key, list[Lost]]]:
+        """What was noted since the last time, joined; and what was lost of it."""
         with self._lock:
             fresh, self._fresh = self._fresh, []
-        return list(_joined(fresh))
+            lost, self._lost = self._lost, {}
+        return list(_joined(fresh)), lost
+
+    def is_begun(self, key: Key) -> bool:
+        """Whether an earlier run did some of it."""
+        return key in self._done
 
     def believe(self, spans: Iterable[Span]) -> None:
         """What an earlier run did."""
@@ -153,13 +167,19 @@ def reopen(hidden: Directory, end: int) -> int:
     return fd
 
 
-def extend(fd: int, spans: Iterable[Span]) -> None:
-    """Add what is on the disk by now; durable on return."""
+def extend(fd: int, spans: Iterable[Span], lost: Mapping[Key, Sequence[Lost]]) -> None:
+    """Add what is on the disk by now, and what was lost of it; durable on return."""
     table: dict[Key, list[list[int]]] = {}
     for key, low, high in spans:
         table.setdefault(key, []).append([low, high])
     if table:
-        system.write_at(fd, memoryview(_line({"done": table})), os.fstat(fd).st_size)
+        line: dict[str, object] = {"done": table}
+        if lost:
+            line["lost"] = {
+                key: [[row, one.signal, one.noise, one.plain, one.largest] for row, one in of]
+                for key, of in lost.items()
+            }
+        system.write_at(fd, memoryview(_line(line)), os.fstat(fd).st_size)
         system.sync(fd)
 
 
@@ -187,10 +207,12 @@ def resumable(hidden: Directory, digest: str) -> tuple[Ledger, int] | None:
         )
     ledger = Ledger()
     for table, stop in tables[1:]:
-        spans = _spans(table)
-        if spans is None:
+        spans, lost = _spans(table), _losses(table)
+        if spans is None or lost is None:
             break
         ledger.believe(spans)
+        for key, of in lost.items():
+            ledger.losses.setdefault(key, []).extend(of)
         end = stop
     return ledger, end
 
@@ -228,3 +250,19 @@ def _spans(table: dict[str, object]) -> list[Span] | None:
                 case _:
                     return None
     return spans
+
+
+def _losses(table: dict[str, object]) -> dict[Key, list[Lost]] | None:
+    """What was lost, of a line; None if it is not told rightly."""
+    told = table.get("lost", {})
+    if not isinstance(told, dict):
+        return None
+    losses: dict[Key, list[Lost]] = {}
+    for key, tiles in told.items():
+        for one in tiles if isinstance(tiles, list) else [None]:
+            match one:
+                case [int(row), float(signal), float(noise), (float() | None) as plain, float(largest)]:
+                    losses.setdefault(key, []).append((row, Loss(signal, noise, plain, largest)))
+                case _:
+                    return None
+    return losses

@@ -6,9 +6,11 @@ import os
 import shutil
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -128,6 +130,7 @@ class Staging:
 
     Attributes:
         committed: whether the output has its own name, or will have it whatever happens.
+        on_written: called with a file, by its number, and the bytes from and to that it has by now.
         kept: whether what is done was left for a run that resumes.
         cleared: whether an earlier run of the same plan had done something, which was not asked for.
     """
@@ -152,6 +155,8 @@ class Staging:
         self._unsynced: dict[int, list[tuple[int, int]]] = {}
         self._waiting: dict[int, tuple[int, int, int]] = {}  # file: bytes from, to, and how many are written
         self._mutex = threading.Lock()
+        self._added: list[str] = []
+        self.on_written: Callable[[int, int, int], None] | None = None
         self.committed = False
 
     def __enter__(self) -> Staging:
@@ -246,6 +251,23 @@ class Staging:
             self._release(move.file)
         return copied
 
+    def open_file(self, file: int) -> BinaryIO:
+        """A file of the plan, by its number, for reading what is written."""
+        assert self._staged is not None
+        return os.fdopen(self._staged.open(self._name(file), os.O_RDONLY), "rb", buffering=0)
+
+    def staged(self, name: str) -> Path:
+        """Where a file lies while it is not in place yet."""
+        return self._path / FILES / name
+
+    def add(self, name: str, content: bytes) -> None:
+        """One more file, which takes its place with the others."""
+        assert self._staged is not None
+        self._staged.unlink(name)
+        with os.fdopen(self._staged.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL), "wb") as out:
+            out.write(content)
+        self._added.append(name)
+
     def commit(self) -> None:
         """Make everything durable, then put it under its own name.
 
@@ -273,7 +295,7 @@ class Staging:
     def _sync(self) -> None:
         self._close_all()
         assert self._staged is not None
-        for name in _names(self._plan):
+        for name in [*_names(self._plan), *self._added]:
             fd = self._staged.open(name, os.O_RDWR)
             try:
                 system.sync(fd)
@@ -291,7 +313,7 @@ class Staging:
                 raise PlanError("has appeared while this run was going on", file=target, hint="move it away")
         if self._joins:
             with Directory(Path(os.path.realpath(self._destination))) as folder:
-                record = commit.decide(self._hidden, folder, _names(self._plan))
+                record = commit.decide(self._hidden, folder, [*_names(self._plan), *self._added])
                 self.committed = True
                 commit.carry_out(self._hidden, folder, record)
             return
@@ -300,6 +322,8 @@ class Staging:
                 self._hidden.move(FILES, folder, self._destination.name)
             else:
                 self._staged.move(self._plan.files[0].name, folder, self._destination.name)
+                for name in self._added:
+                    self._staged.move(name, folder, name)
             self.committed = True
             folder.sync()
 
@@ -432,6 +456,8 @@ class Staging:
             return
         assert self._keeping is not None
         self._keeping.touch(file)
+        if self.on_written is not None:
+            self.on_written(file, offset, offset + size)
         with self._mutex:
             begin, end, count = self._waiting.pop(file, (offset, offset, 0))
             begin, end, count = min(begin, offset), max(end, offset + size), count + size

@@ -43,7 +43,7 @@ class Write(Request):
 
     def check(self, plan: Plan) -> None:
         """Refuse a destination that cannot be written: what a dry run reports and a run insists on."""
-        check(plan, force=self.force, resume=self.performance.resume)
+        check(plan, self.performance, force=self.force)
 
     def run(self, flow: Flow) -> Report:
         """Plan, refuse what can be refused, write.

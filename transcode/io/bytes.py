@@ -94,6 +94,7 @@ def read_rows(file: Bytes, offset: int, spec: Spec, start: int, stop: int, scrat
     import numpy as np  # here, for commands that look at facts alone
 
     begin, end = offset + spec.row_offset(start), offset + spec.row_offset(stop)
+    scratch.read[0] += end - begin
     if spec.dtype.packed:
         return file.bytes(begin, end, scratch)
     # Maps begin at a page, and scratch at a cache line.

@@ -1,7 +1,8 @@
 """What the schemes of blocks call: a search and the encoding, or codes and their packing, as one step.
 
 A GPU does each with the values brought to it once; the processor in the kernels of :mod:`.micro`,
-:mod:`.nibbles`, :mod:`.integer` and :mod:`.pack`, one after the other. numba on demand.
+:mod:`.nibbles`, :mod:`.integer` and :mod:`.pack`, one after the other. Searches with weights of columns are
+the processor's (:mod:`.weighted`). numba on demand.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from ..core.scratch import Scratch
 from .backend import dispatched
 from .minifloat import Minifloat
 
-__all__ = ["integers", "mx", "nv"]
+__all__ = ["integers", "integers_weighted", "mx", "mx_weighted", "nv", "nv_weighted"]
 
 Array = NDArray[Any]
 
@@ -43,7 +44,7 @@ def mx(
     largest, emax = np.float32(kind.max), np.uint32(kind.emax)
     if search and not micro.mx_search(
         values, number, largest, emax, kind.normal_bits, kind.mantissa_shift,
-        *micro.work(scratch), scales,
+        *micro.search_work(scratch), scales,
     ):  # fmt: skip
         return False
     return bool(
@@ -114,3 +115,55 @@ def integers(
     if finite:
         pack_nibbles(wide.reshape(-1).view(np.uint16), codes)
     return bool(finite)
+
+
+def mx_weighted(
+    values: Array, kind: Minifloat, mode: str, weights: Array, codes: Array, scales: Array, scratch: Scratch
+) -> bool:
+    """:func:`mx` with the scales of :func:`.weighted.mx_weighted`; weights float32 ``[K]``."""
+    from . import micro, weighted
+
+    number = micro.MODES[mode]
+    largest, emax = np.float32(kind.max), np.uint32(kind.emax)
+    if not weighted.mx_weighted(
+        values, number, largest, emax, kind.normal_bits, kind.mantissa_shift,
+        weighted.balanced(weights), scales,
+    ):  # fmt: skip
+        return False
+    return bool(
+        micro.mx(
+            values, number, True, kind.bits,
+            largest, emax, kind.normal_bits, kind.mantissa_shift, kind.magic,
+            *micro.work(scratch), codes, scales,
+        )
+    )  # fmt: skip
+
+
+def nv_weighted(
+    values: Array, shared: Any, both: bool, weights: Array, codes: Array, scales: Array, scratch: Scratch
+) -> bool:
+    """:func:`nv` with the scales of :func:`.weighted.nv_weighted`; weights float32 ``[K]``."""
+    from . import micro, weighted
+
+    factors = weighted.nv_factors(scratch)
+    if not weighted.nv_weighted(values, shared, both, weighted.balanced(weights), factors, scales):
+        return False
+    exact = values.dtype == np.uint16
+    return bool(micro.nv(values, shared, True, 0, 0, exact, *micro.nv_work(scratch), codes, scales))
+
+
+def integers_weighted(
+    groups: Array, stored: int, divisors: Array, weights: Array, codes: Array, scales: Array, scratch: Scratch
+) -> bool:
+    """Symmetric :func:`integers` with the scales of :func:`.weighted.nibbles_weighted`; weights float32
+    ``[K]``.
+    """
+    from .nibbles import nibble_codes, work
+    from .weighted import balanced, nibbles_weighted
+
+    values, size = groups.reshape(-1), groups.shape[1]
+    room = work(size, len(divisors), scratch)
+    found = nibbles_weighted(values, size, stored, divisors, balanced(weights), room, scales.reshape(-1))
+    if found:
+        nibble_codes(values, size, stored, codes, scales.reshape(-1))
+    return bool(found)

@@ -10,7 +10,7 @@ from .backend import dispatched
 from .jit import kernel
 from .lanes import bits, encode, fit, gentle, larger, quotient, real, shr, size_of, widen
 
-__all__ = ["scaled"]
+__all__ = ["scaled", "scaled_under"]
 
 _ZERO = np.float32(0)
 _ONE = np.float32(1)
@@ -20,9 +20,22 @@ _SIGN = _U(0x80)
 
 
 @dispatched
-@kernel
 def scaled(
     rows: Any, height: int, width: int, stored: int, tensor_scale: Any,
+    largest: Any, normal_bits: Any, mantissa_shift: Any, magic: Any, codes: Any, scales: Any,
+) -> bool:  # fmt: skip
+    """:func:`scaled_under` scales of its own."""
+    return bool(
+        scaled_under(
+            rows, height, width, stored, tensor_scale, False,
+            largest, normal_bits, mantissa_shift, magic, codes, scales,
+        )
+    )  # fmt: skip
+
+
+@kernel
+def scaled_under(
+    rows: Any, height: int, width: int, stored: int, tensor_scale: Any, has_scales: bool,
     largest: Any, normal_bits: Any, mantissa_shift: Any, magic: Any, codes: Any, scales: Any,
 ) -> bool:  # fmt: skip
     """``scale = amax / largest``, ``code = rne(x / scale)`` saturating, from the scale as it is stored.
@@ -32,6 +45,7 @@ def scaled(
         height, width: rows and columns of a block.
         stored: dtype of the stored scale, :data:`.lanes.STORED`.
         tensor_scale: a scale for all blocks, float32, or 0 to compute one for each.
+        has_scales: whether ``scales`` hold the scales already.
         largest: largest finite value of the format.
         normal_bits, mantissa_shift, magic: the format, see :func:`.lanes.encode`.
         codes: uint8 ``[R, K]``, written.
@@ -47,7 +61,9 @@ def scaled(
         foot = min(head + height, count)
         for left in range(0, columns, width):
             right = min(left + width, columns)
-            if tensor_scale > _ZERO:
+            if has_scales:
+                scale = scales[head // height, left // width]
+            elif tensor_scale > _ZERO:
                 scale = tensor_scale
             else:
                 peak_bits = rows.dtype.type(0)

@@ -14,14 +14,16 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from ..core.scratch import Scratch
 from .hadamard import turn
 from .jit import kernel, lane
 from .lanes import INTEGER, above, at_least, at_most, bits, larger, rne, widen
 from .micro import nv_scale, nv_value
 from .vectors import columns16, pack4, pack8, peak16, total
 
-__all__ = ["BINS", "grouped4", "grouped6", "histogram"]
+__all__ = ["BINS", "grouped4", "grouped6", "histogram", "work4"]
 
 BINS = 4096
 """Bins of :func:`histogram`, from -1 to 1."""
@@ -36,14 +38,22 @@ _LEVELS6 = np.float32(31)
 _TINY = np.float32(2.0**-126)
 _TURNS = 3
 _CODES = np.int64(126)
+_SCALES = 127
+
+
+def work4(groups: int, scratch: Scratch) -> NDArray[np.float32]:
+    """What :func:`grouped4` needs for itself, for so many groups of a row."""
+    return scratch.take((groups + 32 * _SCALES,), np.float32)
 
 
 @lane
-def nearest(x: Any, levels: Any, middles: Any) -> Any:
-    """The level of a rising table of 16 that is nearest to each value; halfway the lower one."""
-    level = above(x, middles[0], levels[1], levels[0])
+def nearest(x: Any, levels: Any, middles: Any, first: Any) -> Any:
+    """The level of a rising table of 16, from ``first`` on, that is nearest to each value; halfway the lower
+    one.
+    """
+    level = above(x, middles[first], levels[first + 1], levels[first])
     for k in range(1, 15):
-        level = above(x, middles[k], levels[k + 1], level)
+        level = above(x, middles[first + k], levels[first + k + 1], level)
     return level
 
 
@@ -133,7 +143,7 @@ def grouped4(
         most: what the largest magnitude of a group is divided by for the first scale: the largest level.
         levels: float32 ``[16]``, rising.
         middles: float32 ``[15]``: halfway between.
-        work: float32 ``[K / group + 32]``, overwritten.
+        work: see :func:`work4`.
         codes: uint8 ``[R, K / 2]``, written: numbers of levels.
         scales: uint8 ``[R, K / group]``, written: E4M3.
         row_scales: float32 ``[R]``, written.
@@ -141,8 +151,12 @@ def grouped4(
     Returns:
         Whether all turned values were finite; otherwise the outputs are incomplete.
     """
-    integers, between = work[:16], work[16:32]
-    group_scales = work[32:]
+    # A hundred and some scales are all there are: what levels decode to under each is computed once.
+    integers, between = work[: 16 * _SCALES], work[16 * _SCALES : 32 * _SCALES]
+    group_scales = work[32 * _SCALES :]
+    for k in range(_SCALES):
+        at = 16 * k
+        to_integers(levels, nv_value(_U(k)), integers[at : at + 16], between[at : at + 16])
     for i in range(rows.shape[0]):
         turn(rows[i], size, unit, line[0])
         turned, words = line[0], bits_of_line[0]
@@ -164,8 +178,8 @@ def grouped4(
                 products, squares = _ZERO, _ZERO
                 for j in range(at, at + group, 16):
                     even, odd = columns16(words, j)
-                    low = nearest(even * inverse, levels, middles)
-                    high = nearest(odd * inverse, levels, middles)
+                    low = nearest(even * inverse, levels, middles, 0)
+                    high = nearest(odd * inverse, levels, middles, 0)
                     products += total((even * inverse) * low + (odd * inverse) * high)
                     squares += total(low * low + high * high)
                 scale = scale * (products / squares) if products > _ZERO else _ZERO
@@ -187,26 +201,25 @@ def grouped4(
             least_error = _INF
             for move in (0, -1, 1):
                 code = min(max(first + np.int64(move), np.int64(0)), _CODES)
-                to_integers(levels, nv_value(_U(code)), integers, between)
                 error = _ZERO
                 for j in range(at, at + group, 16):
                     even, odd = columns16(words, j)
-                    low = even - nearest(even, integers, between)
-                    high = odd - nearest(odd, integers, between)
+                    low = even - nearest(even, integers, between, 16 * code)
+                    high = odd - nearest(odd, integers, between, 16 * code)
                     error += total(low * low + high * high)
                 better = error < least_error
                 least_error = error if better else least_error
                 chosen = code if better else chosen  # no branch: which is better cannot be predicted
             scales[i, number] = np.uint8(chosen)
-            to_integers(levels, nv_value(_U(chosen)), integers, between)
+            begin = 16 * chosen
             row = codes[i]
             for j in range(at, at + group, 16):
                 even, odd = columns16(words, j)
-                low = above(even, between[0], _ONE, _ZERO)
-                high = above(odd, between[0], _ONE, _ZERO)
+                low = above(even, between[begin], _ONE, _ZERO)
+                high = above(odd, between[begin], _ONE, _ZERO)
                 for k in range(1, 15):
-                    low = above(even, between[k], np.float32(k + 1), low)
-                    high = above(odd, between[k], np.float32(k + 1), high)
+                    low = above(even, between[begin + k], np.float32(k + 1), low)
+                    high = above(odd, between[begin + k], np.float32(k + 1), high)
                 pack4(row, j // 2, bits(low + INTEGER), bits(high + INTEGER))
     return True
 

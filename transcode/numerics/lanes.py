@@ -325,7 +325,7 @@ def to_step(context: Any, size: Any, normal_bits: Any, mantissa_shift: Any) -> A
 
 # Scales ---------------------------------------------------------------------------------------------------
 
-STORED = {"F32": 0, "BF16": 1, "F16": 2}
+STORED = {"F32": 0, "BF16": 1, "F16": 2, "F8_E8M0": 3}
 """How :func:`store` is told the dtype in which a scale is kept."""
 
 _TINY = np.float32(2.0**-60)
@@ -337,11 +337,16 @@ _F16_NORMAL_BITS, _F16_SHIFT = _F16.normal_bits, _F16.mantissa_shift
 _F16_SUBNORMAL = np.float32(_F16.smallest_subnormal)
 _BF16_SUBNORMAL = np.float32(PLAIN["BF16"].smallest_subnormal)
 _F32_SUBNORMAL = np.float32(PLAIN["F32"].smallest_subnormal)
+_E8M0_BITS = _U(0x00400000)
+"""The bits of 2**-127, the smallest number of E8M0."""
 
 
 @lane
 def store(scale: Any, stored: Any) -> Any:
-    """A scale (float32, not negative) as it will be stored: nearest even, never zero, never infinite."""
+    """A scale (float32, not negative) as it will be stored: nearest even, never zero, never infinite.
+
+    Where only powers of two are stored (E8M0) it is the next one up, so that nothing saturates.
+    """
     if stored == 1:
         u = bits(scale)
         scale = real(_U(_U(u + _U(0x7FFF) + _U(_U(u >> _U(16)) & _U(1))) & _U(0xFFFF0000)))
@@ -349,6 +354,9 @@ def store(scale: Any, stored: Any) -> Any:
     if stored == 2:
         scale = to_step(scale if scale < _F16_MAX else _F16_MAX, _F16_NORMAL_BITS, _F16_SHIFT)
         return scale if scale > _F16_SUBNORMAL else _F16_SUBNORMAL
+    if stored == 3:
+        u = bits(scale)
+        return real(_U(_U(u + _U(0x7FFFFF)) & _U(0xFF800000)) if u > _E8M0_BITS else _E8M0_BITS)
     return scale if scale > _F32_SUBNORMAL else _F32_SUBNORMAL
 
 
@@ -363,6 +371,8 @@ def beyond(scale: Any, stored: Any) -> Any:
     """The next larger number of the stored dtype, of a scale among its subnormal numbers."""
     if stored == 1:
         return scale + _BF16_SUBNORMAL
+    if stored == 3:
+        return scale + scale
     return scale + (_F16_SUBNORMAL if stored == 2 else _F32_SUBNORMAL)
 
 

@@ -35,7 +35,7 @@ from .vectors import (
     within,
 )
 
-__all__ = ["MODES", "MX_BLOCK", "NV_BLOCK", "mx", "mx_search", "nv", "nv_work", "work"]
+__all__ = ["MODES", "MX_BLOCK", "NV_BLOCK", "mx", "mx_search", "nv", "nv_work", "search_work", "work"]
 
 MX_BLOCK = 32
 NV_BLOCK = 16
@@ -51,7 +51,7 @@ _FRACTION = _U(0x007FFFFF)
 _HALF_NORMAL = _U(0x00400000)
 _E2M1, _E4M3 = FORMATS["e2m1"], FORMATS["e4m3fn"]
 _E2M1_MAX = np.float32(_E2M1.max)
-_FOUR = np.float32(4)
+_TWO, _FOUR, _QUARTER = np.float32(2), np.float32(4), np.float32(0.25)
 _E2M1_NORMAL_BITS, _E2M1_SHIFT, _E2M1_MAGIC = _E2M1.normal_bits, _E2M1.mantissa_shift, _E2M1.magic
 _E4M3_MAX = np.float32(_E4M3.max)
 _E4M3_SUBNORMAL = np.float32(_E4M3.smallest_subnormal)
@@ -71,8 +71,14 @@ Array = NDArray[Any]
 
 
 def work(scratch: Scratch) -> tuple[Array]:
-    """What the encoder and the search of MX need for themselves: factors."""
+    """What the encoder of MX needs for itself: factors."""
     return (scratch.take((_CHUNK // MX_BLOCK,), np.float32),)
+
+
+def search_work(scratch: Scratch) -> tuple[Array, Array]:
+    """What the search of MX needs for itself: peaks and errors, and numbers of blocks."""
+    blocks = _CHUNK // MX_BLOCK
+    return scratch.take((2 * blocks,), np.float32), scratch.take((2 * blocks,), np.int32)
 
 
 def nv_work(scratch: Scratch) -> tuple[Array, Array, Array]:
@@ -132,12 +138,26 @@ def misfit(x: Any, largest: Any, normal_bits: Any, mantissa_shift: Any) -> Any:
 @kernel
 def mx_search(
     values: Any, mode: int, largest: Any, emax: Any, normal_bits: Any, mantissa_shift: Any,
-    factors: Any, scales: Any,
+    floats: Any, numbers: Any, scales: Any,
 ) -> bool:  # fmt: skip
     """Of the scale byte by :func:`scale_byte` and its two neighbours, that with the least squared error.
 
-    Arguments and result as for :func:`mx`, of which this is the first half; the first wins a tie.
+    The first wins a tie, then the lower one. Only those are tried that may be better: the lower one, where
+    what it cuts off of the largest value alone is less than the error that there is; the upper one, where the
+    largest value is cut off already. Under twice a scale that holds all values nothing is nearer, as all its
+    codes but the largest are those of the smaller one.
+
+    Args:
+        values, mode, largest, emax, normal_bits, mantissa_shift, scales: see :func:`mx`, of which this is the
+            first half.
+        floats, numbers: see :func:`search_work`.
+
+    Returns:
+        Whether all values were finite; otherwise the output is incomplete.
     """
+    errors = floats[_CHUNK // MX_BLOCK :]
+    raised = numbers[_CHUNK // MX_BLOCK :]
+    cut_off = real(_U(bits(largest) + shr(_U(1 << 22), _U(_U(23) - mantissa_shift))))
     for start in range(0, values.shape[0], _CHUNK):
         part = values[start : start + _CHUNK]
         blocks = scales[start // MX_BLOCK : (start + part.shape[0]) // MX_BLOCK]
@@ -145,27 +165,43 @@ def mx_search(
         for b in range(blocks.shape[0]):
             peak = peak32(part, b * MX_BLOCK)
             highest = larger(highest, peak)
-            code = scale_byte(widen(peak), mode, largest, emax, mantissa_shift)
-            factors[b] = np.float32(code)
-            blocks[b] = np.uint8(code)
+            floats[b] = widen(peak)
         if not widen(highest) < _INF:
             return False
         for b in range(blocks.shape[0]):
-            first = np.int64(factors[b])
+            code = scale_byte(floats[b], mode, largest, emax, mantissa_shift)
+            blocks[b] = np.uint8(code)
+            floats[b] = floats[b] * reciprocal(code)
+        lower, upper = np.int64(0), np.int64(0)
+        for b in range(blocks.shape[0]):
+            code, share = _U(blocks[b]), floats[b]
             x = values32(part, b * MX_BLOCK)
-            least_error = _INF
-            chosen = first
-            for move in (0, -1, 1):
-                code = first + move
-                error = misfit(
-                    x * reciprocal(_U(code if 0 <= code <= 254 else 0)), largest, normal_bits, mantissa_shift
-                )
-                # In units of the square of the first scale: no power of two can overflow.
-                error = error * np.float32(4.0**move)
-                better = move == 0 or (error < least_error and 0 <= code <= 254)
-                least_error = error if better else least_error
-                chosen = code if better else chosen  # no branch: which is better cannot be predicted
-            blocks[b] = np.uint8(chosen)
+            error = misfit(x * reciprocal(code), largest, normal_bits, mantissa_shift)
+            errors[b] = error
+            over = max(share * _TWO - largest, _ZERO)
+            # Numbers are written always, and counted where they are wanted: that cannot be predicted.
+            numbers[lower] = np.int32(b)
+            lower += np.int64(over * over * _QUARTER < error) & np.int64(code > _U(0))
+            raised[upper] = np.int32(b)
+            upper += np.int64(share > cut_off) & np.int64(code < _U(254))
+        # In units of the square of the first scale: no power of two can overflow.
+        for k in range(lower):
+            at = np.int64(numbers[k])
+            lower_code = _U(blocks[at] - 1)
+            x = values32(part, at * MX_BLOCK)
+            error = misfit(x * reciprocal(lower_code), largest, normal_bits, mantissa_shift) * _QUARTER
+            better = error < errors[at]
+            blocks[at] = np.uint8(lower_code) if better else blocks[at]
+            errors[at] = error if better else errors[at]
+        for k in range(upper):
+            at = np.int64(raised[k])
+            code = (
+                np.int64(scale_byte(widen(peak32(part, at * MX_BLOCK)), mode, largest, emax, mantissa_shift))
+                + 1
+            )
+            x = values32(part, at * MX_BLOCK)
+            error = misfit(x * reciprocal(_U(code)), largest, normal_bits, mantissa_shift) * _FOUR
+            blocks[at] = np.uint8(code) if error < errors[at] else blocks[at]
     return True
 
 

@@ -27,7 +27,7 @@ from .lanes import (
 )
 from .vectors import columns32, first_bit, least, numbers32, pack4, peak16, total, values16, within
 
-__all__ = ["HIGH", "LOW", "SEARCHED", "nibbles", "work"]
+__all__ = ["HIGH", "LOW", "SEARCHED", "nibble_codes", "nibbles", "work"]
 
 LOW, HIGH = -8.0, 7.0
 """The codes."""
@@ -91,6 +91,29 @@ def misfit(values: Any, start: Any, stop: Any, inverse: Any) -> Any:
 
 
 @lane
+def try_scales(
+    peak: Any, first: Any, divisors: Any, stored: Any, tried: Any, inverses: Any, squares: Any
+) -> Any:
+    """Write the scales ``peak / divisor`` as they will be stored, the first of them as given, their
+    reciprocals, and their squares over that of the first.
+    """
+    if stored == 1:  # one loop for each dtype: with a choice inside they are not vectorised
+        for k in range(divisors.shape[0]):
+            tried[k] = store(peak / divisors[k], 1)
+    elif stored == 2:
+        for k in range(divisors.shape[0]):
+            tried[k] = store(peak / divisors[k], 2)
+    else:
+        for k in range(divisors.shape[0]):
+            tried[k] = store(peak / divisors[k], 0)
+    tried[0] = first
+    unit = _ONE / first
+    for k in range(divisors.shape[0]):
+        inverses[k] = _ONE / tried[k]
+        squares[k] = (tried[k] * unit) * (tried[k] * unit)
+
+
+@lane
 def fold(values: Any, start: Any, stop: Any, sizes: Any, limits: Any) -> Any:
     """Write the magnitudes of a group, and the largest code of each value's sign.
 
@@ -118,6 +141,21 @@ def misfits32(sizes: Any, limits: Any, count: Any, inverses: Any, at: Any) -> An
         left = fma(inverse, -sizes[j], code)
         sums = fma(left, left, sums)
     return sums
+
+
+@lane
+def code_group(values: Any, start: Any, stop: Any, scale: Any, quick: Any, codes: Any) -> Any:
+    """Write the codes of a group, two in a byte."""
+    inverse = _ONE / scale
+    for j in range(start, stop, 32):
+        even, odd = columns32(values, j)
+        if quick:
+            low, high = quotient(even, scale, inverse), quotient(odd, scale, inverse)
+        else:
+            low, high = even / scale, odd / scale
+        low = at_most(at_least(low, _LOW), _HIGH) + INTEGER
+        high = at_most(at_least(high, _LOW), _HIGH) + INTEGER
+        pack4(codes, j // 2, bits(low), bits(high))
 
 
 @kernel
@@ -158,12 +196,7 @@ def nibbles(values: Any, size: int, stored: int, divisors: Any, work: Any, codes
         scale = first
         if peak >= _SEARCHED and divisors.shape[0] > _AT_ONCE:
             unit = _ONE / first
-            for k in range(divisors.shape[0]):
-                other = first if k == 0 else store(peak / divisors[k], stored)
-                share = other * unit
-                tried[k] = other
-                inverses[k] = _ONE / other
-                weights[k] = share * share
+            try_scales(peak, first, divisors, stored, tried, inverses, weights)
             fold(values, start, stop, sizes, limits)
             errors = misfits32(sizes, limits, size, inverses, 0) * numbers32(weights, 0)
             bound = real(least(errors)) * _MARGIN + _NOISE
@@ -198,15 +231,19 @@ def nibbles(values: Any, size: int, stored: int, divisors: Any, work: Any, codes
                     least_error = error if better else least_error
                     scale = other if better else scale  # no branch: which is better cannot be predicted
         scales[number] = scale
-        inverse = _ONE / scale
-        quick = gentle(scale, stored)
-        for j in range(start, stop, 32):
-            even, odd = columns32(values, j)
-            if quick:
-                low, high = quotient(even, scale, inverse), quotient(odd, scale, inverse)
-            else:
-                low, high = even / scale, odd / scale
-            low = at_most(at_least(low, _LOW), _HIGH) + INTEGER
-            high = at_most(at_least(high, _LOW), _HIGH) + INTEGER
-            pack4(codes, j // 2, bits(low), bits(high))
+        code_group(values, start, stop, scale, gentle(scale, stored), codes)
     return True
+
+
+@kernel
+def nibble_codes(values: Any, size: int, stored: int, codes: Any, scales: Any) -> None:
+    """The codes of :func:`nibbles` under scales that are there already.
+
+    Args:
+        values, size, stored, codes: see :func:`nibbles`; all values are finite.
+        scales: float32 ``[n]``, values of the stored dtype, of either sign.
+    """
+    for number in range(scales.shape[0]):
+        scale = scales[number]
+        quick = gentle(abs(scale), stored)
+        code_group(values, number * size, (number + 1) * size, scale, quick, codes)

@@ -11,7 +11,7 @@ from ..core.dtypes import DType
 from ..core.scratch import Scratch
 from .errors import NonFinite
 
-__all__ = ["as_bits", "as_float64", "peak", "reject"]
+__all__ = ["as_bits", "as_float32", "as_float64", "peak", "reject"]
 
 _VIEWS = {"BF16": np.uint16, "F16": np.int16, "F32": np.uint32}
 
@@ -32,6 +32,19 @@ def as_bits(rows: NDArray[Any], dtype: DType, scratch: Scratch | None = None) ->
     # One type for all callers, or each kernel would be compiled for views of a file and again for arrays.
     view.setflags(write=False)
     return view
+
+
+def as_float32(rows: NDArray[Any], dtype: DType, scratch: Scratch) -> NDArray[np.float32]:
+    """Read-only values of rows ``[R, K]`` of any plain float dtype, F64 rounded; a view of F32."""
+    from .convert import expand
+
+    bits = as_bits(rows, dtype, scratch)
+    if bits.dtype == np.uint32:
+        return bits.view(np.float32)
+    values = scratch.take(rows.shape, np.float32)
+    expand(bits, values)
+    values.setflags(write=False)
+    return values
 
 
 def as_float64(rows: NDArray[Any], dtype: DType) -> NDArray[np.float64]:

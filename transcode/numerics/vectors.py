@@ -25,12 +25,14 @@ __all__ = [
     "columns32",
     "constant",
     "first_bit",
+    "first_lane",
     "fused",
     "gathered",
     "get16",
     "halves16",
     "least",
     "numbers32",
+    "only",
     "pack4",
     "pack6",
     "pack8",
@@ -110,7 +112,7 @@ def _lanes(kind: Any, like: Any) -> Any:
     return ir.VectorType(kind, like.count) if isinstance(like, ir.VectorType) else kind
 
 
-def constant(kind: Any, value: int) -> Any:
+def constant(kind: Any, value: float) -> Any:
     """A number of an LLVM type, or a vector of it."""
     return ir.Constant(kind, [value] * kind.count if isinstance(kind, ir.VectorType) else value)
 
@@ -179,6 +181,32 @@ def first_bit(context: Any, mask: Any) -> Any:
         return builder.zext(builder.cttz(args[0], ir.Constant(ir.IntType(1), 0)), ir.IntType(64))
 
     return types.int64(types.uint32), generate
+
+
+@instruction
+def only(context: Any, x: Any, mask: Any) -> Any:
+    """Those of up to 32 lanes of float32 whose bit is set in a uint32; the others are infinite."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        x, mask = args
+        count = x.type.count
+        chosen_lanes = builder.bitcast(
+            builder.trunc(mask, ir.IntType(count)) if count < 32 else mask,
+            ir.VectorType(ir.IntType(1), count),
+        )
+        return builder.select(chosen_lanes, x, constant(x.type, float("inf")))
+
+    return x(x, types.uint32), generate
+
+
+@instruction
+def first_lane(context: Any, x: Any) -> Any:
+    """The first lane of a vector of float32."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.extract_element(args[0], ir.Constant(ir.IntType(32), 0))
+
+    return types.float32(x), generate
 
 
 # Memory ---------------------------------------------------------------------------------------------------

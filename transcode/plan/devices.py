@@ -20,7 +20,7 @@ _WORKERS = 4
 
 _LIGHT = 8
 """Threads for work that is light on the processor: the kernel writes into a file for one of them at a time,
-so more only wait for each other. From 4 on the time is the same, measured with 16."""
+so more only wait for each other, over smaller tiles. From 4 on the time is the same, measured with 16."""
 
 _ENCODED = 3
 """The most room of what is read, encoded and spelled, and nothing else."""
@@ -37,7 +37,8 @@ class Devices:
 
     Attributes:
         names: of the GPUs.
-        performance: as the user wanted it; with the number of workers that suits the GPUs, if none was named.
+        performance: as the user wanted it, with the number of workers that suits the work: no more than can
+            be of use, and where none was named no more than GPUs need.
     """
 
     names: tuple[str, ...]
@@ -90,23 +91,26 @@ def choose(performance: Performance, tensors: Sequence[LazyTensor]) -> Devices:
         names = tuple(backend.available()[:1]) if _pays(performance, tensors) else ()
     else:
         names = backend.devices(performance.device)
-    if performance.workers is None:
-        few = max(_WORKERS, 2 * len(names)) if names else _useful(performance, tensors)
-        performance = replace(performance, workers=min(performance.threads, few))
+    if names:
+        useful = max(_WORKERS if performance.workers is None else _LIGHT, 2 * len(names))
+    else:
+        useful = _useful(performance, tensors)
+    if performance.workers is None or performance.workers > useful:
+        performance = replace(performance, workers=min(performance.threads, useful))
     return Devices(names, performance)
 
 
-def room(tensors: Sequence[LazyTensor]) -> int:
+def room(tensors: Sequence[LazyTensor]) -> float:
     """The memory that a tile of any of them takes, over the bytes of its values."""
     return max((tensor.value.room() for tensor in tensors), default=1)
 
 
 def _useful(performance: Performance, tensors: Sequence[LazyTensor]) -> int:
-    """How many threads the work can use, if there are so many processors."""
+    """How many threads the work can use: with more it takes longer, or as long."""
     light = room(tensors) <= _ENCODED and all(
         tensor.scheme is None or tensor.scheme.light for tensor in tensors
     )
-    return _LIGHT if light else performance.threads
+    return _LIGHT if light else max(replace(performance, workers=None).threads, _LIGHT)
 
 
 def _pays(performance: Performance, tensors: Sequence[LazyTensor]) -> bool:

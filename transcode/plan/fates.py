@@ -80,21 +80,26 @@ def fates(
             nobody knows, and each tensor is as it came.
     """
     counted: set[str] = set()
+    deeds: dict[tuple[int, ...], tuple[str, str]] = {}
+    named: dict[tuple[int, ...], str] = {}
 
     def fate(tensor: LazyTensor, events: Sequence[Event], nbytes: int, *, gone: bool) -> Fate:
         known = stored.get(tensor.source)
         before = known if known is not None or stored else tensor.spec
         fresh = before is not None and tensor.source not in counted
         counted.add(tensor.source)
-        return Fate(
-            tensor,
-            before,
-            before.nbytes if before is not None and fresh else 0,
-            nbytes,
-            _GONE[events[-1].kind] if gone else deed(events),
-            "" if gone else _becomes(tensor, before),
-            _why(events),
-        )
+        # Of many tensors most are alike, down to the objects, which live as long as the tensors do.
+        kind = *map(id, events), gone
+        if (said := deeds.get(kind)) is None:
+            said = deeds[kind] = (_GONE[events[-1].kind] if gone else deed(events)), _why(events)
+        becomes = ""
+        if not gone:
+            parts = id(before), *map(id, tensor.parts)
+            if parts not in named:
+                named[parts] = _becomes(tensor, before)
+            becomes = named[parts]
+        nbytes_in = before.nbytes if before is not None and fresh else 0
+        return Fate(tensor, before, nbytes_in, nbytes, said[0], becomes, said[1])
 
     written = [fate(tensor, tensor.fate, tensor.nbytes, gone=False) for tensor in tensors]
     return written + [fate(tensor, (*tensor.fate, why), 0, gone=True) for tensor, why in dropped]
@@ -106,7 +111,9 @@ def sections(everything: Iterable[Fate]) -> list[Section]:
     for fate in everything:
         dtype = "" if fate.before is None else fate.before.dtype.name
         key = fate.deed, dtype, fate.becomes
-        groups.setdefault(key, Section(*key)).fates.append(fate)
+        if (group := groups.get(key)) is None:
+            group = groups[key] = Section(*key)
+        group.fates.append(fate)
     return sorted(groups.values(), key=lambda one: (_LAST.get(one.deed, 0), -one.bytes_in))
 
 

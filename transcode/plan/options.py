@@ -87,6 +87,10 @@ class OutputOptions(Declared):
         kinds.FLAG, "Replace what exists.", default=False, section=_OUTPUT, group=OUTPUT, flag="-f --force",
         run=SAME, carries=True,
     )  # fmt: skip
+    lossless: bool = option(
+        kinds.FLAG, "Refuse what would change a value.", default=False, section=_OUTPUT, group=OUTPUT,
+        run=SAME, about="Renames, re-shards, repacks and exact recodes pass; what rounds does not.",
+    )  # fmt: skip
     allow_unmatched: bool = option(
         kinds.FLAG, "Rules, LoRA keys that fit nothing only warn.", default=False, section=_OUTPUT,
         group=OUTPUT, run=SAME,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,16 @@ from .. import catalog
 from ..catalog.limits import holds
 from ..consumers import record, side_files
 from ..consumers.markers import with_markers
-from ..consumers.spell import spell
+from ..consumers.spell import Speller
 from ..consumers.stored import stored_quantized
 from ..containers import table as containers
 from ..core.flow import Flow
-from ..core.output import PlannedFile, SideFile, Stored, Unit
+from ..core.losses import losses
+from ..core.output import PlannedFile, SideFile, Unit
 from ..core.paths import real
 from ..core.planning import Planning
 from ..core.tensor import LazyTensor
+from ..core.text import count
 from ..errors import PlanError
 from ..schemes import SCHEMES, describe
 from ..voice import called
@@ -55,6 +58,7 @@ def resolve(request: Request, flow: Flow, on_scan: Callable[[str, float], None] 
         allow_unmatched=request.allow_unmatched,
         workers=request.performance.threads,
         measure=request.performance.measure,
+        lossless=request.lossless,
         on_scan=on_scan,
     )
     draft = Draft(request, flow, convention, planning)
@@ -159,9 +163,14 @@ def choose_workers(draft: Draft) -> None:
             f"{performance.threads} of {wanted.threads} workers run: the widest rows leave"
             f" {wanted.memory} bytes of memory too few for more ({called('memory')})"
         )
-    gpus = devices.choose(performance, draft.tensors).names
-    if gpus:
-        planning.note(f"schemes are computed on {', '.join(gpus)}")
+    chosen = devices.choose(performance, draft.tensors)
+    if wanted.workers is not None and chosen.performance.threads < performance.threads:
+        planning.note(
+            f"{chosen.performance.threads} of {wanted.threads} workers run: more would wait for each other,"
+            " over smaller tiles"
+        )
+    if chosen.names:
+        planning.note(f"schemes are computed on {', '.join(chosen.names)}")
 
 
 def say_idle(draft: Draft) -> None:
@@ -178,11 +187,26 @@ def say_idle(draft: Draft) -> None:
 def spell_parts(draft: Draft) -> None:
     """Names, dtypes and layouts of stored parts, as the convention has them."""
     block_of = _numbering(draft.tensors)
+    spell = Speller(draft.convention, draft.planning)
     for number, tensor in enumerate(draft.tensors):
-        spelled, names = spell(tensor, draft.convention, draft.planning)
-        parts = tuple(Stored(names[part.role], part.role, part.spec) for part in spelled.parts)
-        draft.units.append(Unit(number, parts, block_of(tensor)))
-        draft.tensors[number] = spelled
+        draft.tensors[number], stored = spell(tensor)
+        draft.units.append(Unit(number, stored, block_of(tensor)))
+
+
+def refuse_losses(draft: Draft) -> None:
+    """Where no value may change: what would change one, or the remark that nothing does."""
+    if not draft.request.lossless:
+        return
+    lost = {tensor.name: loss for tensor in draft.tensors for loss in islice(losses(tensor), 1)}
+    if lost:
+        (name, loss), *others = lost.items()
+        more = f", and so do {len(others)} others" if len(others) > 1 else ", and so does another"
+        raise PlanError(
+            f"would lose: {loss}{more if others else ''}",
+            tensor=name,
+            hint=f"leave {called('lossless')} out, or exclude what is encoded anew",
+        )
+    draft.planning.note(f"lossless: no value of {count(len(draft.tensors), 'tensor')} changes")
 
 
 def say_shared(draft: Draft) -> None:
@@ -330,6 +354,7 @@ STEPS: tuple[Callable[[Draft], None], ...] = (
     choose_workers,
     say_idle,
     spell_parts,
+    refuse_losses,
     say_shared,
     say_place,
     cut_files,
@@ -344,7 +369,7 @@ STEPS: tuple[Callable[[Draft], None], ...] = (
 def _held(tensors: Sequence[LazyTensor]) -> list[tuple[str, dict[str, Any]]]:
     """The schemes of tensors with the options that tell how codes are read."""
     schemes: dict[tuple[str, str], dict[str, Any]] = {}
-    for scheme in (tensor.scheme for tensor in tensors):
+    for scheme in dict.fromkeys(tensor.scheme for tensor in tensors):
         if scheme is not None and scheme.name in SCHEMES:
             options = {key: getattr(scheme, key) for key in describe(scheme.name)[1] if key in _READ_BY}
             unit = options.pop("granularity", None)
@@ -377,7 +402,8 @@ def _default_convention(request: Request, flow: Flow) -> str:
     if encoding:
         container = containers.written(str(request.dst))
         otherwise = _ENCODED if container is None or container.convention is None else container.convention
-        return next((step.consumer for step in reversed(encoding) if step.consumer is not None), otherwise)
+        named = (step.consumer_of(flow.source, flow.whose) for step in reversed(encoding))
+        return next((name for name in named if name is not None), otherwise)
     spellings = [step.consumer for step in flow.steps if step.consumer is not None]
     return spellings[-1] if spellings and spellings[-1] in catalog.conventions() else "plain"
 

@@ -70,7 +70,7 @@ class QuantizationWords(Declared):
 
     kind: ClassVar[str] = "quantization"
 
-    method: str = option(kinds.TEXT, "The scheme: int8, fp8, ...", names="schemes")
+    method: str = option(kinds.TEXT, "The scheme: int8, fp8, ...", names="schemes and mixes")
     backend: str | None = option(kinds.TEXT, "Does nothing: all give the same bytes.", default=None)
 
 

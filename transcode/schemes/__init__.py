@@ -75,6 +75,7 @@ SCHEMES: Mapping[str, type[Any]] = Table(
         "nf4": "bnb:Nf4",
         "bnb_fp4": "bnb:BnbFp4",
         "llm_int8": "bnb:LlmInt8",
+        "affine": "affine:Affine",
         "q1_0": "ggml:Q1",
         "q4_0": "ggml:Q40",
         "q4_1": "ggml:Q41",
@@ -177,7 +178,9 @@ def unknown(name: str, takers: Callable[[str], Iterable[str]] | None = None) -> 
         near = " or ".join(told(scheme) + one.options for scheme in one.schemes)
         hint = "; ".join(filter(None, (one.do, f"{'here: ' if one.do else 'say '}{near}" if near else "")))
     else:
-        hint = f"choose from {', '.join(SCHEMES)}{guess(name, (*SCHEMES, *CALIBRATED))}"
+        same = next((known for known in SCHEMES if known == name.lower().replace("-", "_")), None)
+        listed = f"choose from {', '.join(SCHEMES)}{guess(name, (*SCHEMES, *CALIBRATED))}"
+        hint = listed if same is None else f"did you mean {same}?"
     return RecipeError(what, hint=hint)
 
 

@@ -60,6 +60,11 @@ class AwqW4A16(Base):
         """No: scales are fitted, whatever is chosen."""
         return False
 
+    @property
+    def weighs(self) -> bool:
+        """Yes, in the sums of least squares."""
+        return True
+
     def meaning(self, spec: Spec) -> Hashable:
         """Groups."""
         return self.name, self.group_size
@@ -89,21 +94,30 @@ class AwqW4A16(Base):
         for _ in self.encode(np.zeros(spec.shape, dtype.carrier), spec, 0, None, Scratch()):
             pass
 
-    def encode(self, rows: Array, spec: Spec, start: int, stats: Any, scratch: Scratch) -> Iterator[Piece]:
+    def encode(
+        self, rows: Array, spec: Spec, start: int, stats: Any, scratch: Scratch,
+        weights: Array | None = None,
+    ) -> Iterator[Piece]:  # fmt: skip
         """See :meth:`.core.scheme.Scheme.encode`."""
-        from ..numerics.affine import affine
+        from ..numerics.affine import affine, work
         from ..numerics.lanes import STORED
         from ..numerics.rows import as_bits, reject
+        from ..numerics.weighted import balanced
 
         kept = stored_scale(self.scale_dtype, spec.dtype)
         bits = as_bits(rows, spec.dtype, scratch).reshape(-1)
         codes = scratch.take((len(rows), spec.columns // 2), np.uint8)
         count = len(bits) // self.group_size
         scales, offsets = (scratch.take((count,), np.float32) for _ in range(2))
-        line = scratch.take((self.group_size,), np.float32)
-        if not affine(bits, self.group_size, STORED[kept.name], line, codes.reshape(-1), scales, offsets):
+        heavy = np.ones(1, np.float32) if weights is None else balanced(weights)
+        heavy.setflags(write=False)
+        room = work(self.group_size, scratch)
+        if not affine(
+            bits, self.group_size, STORED[kept.name], heavy, room, codes.reshape(-1), scales, offsets
+        ):
             raise reject(rows, spec.dtype)
         fitting(rows, spec.dtype, scales, kept, 7.5)
+        fitting(rows, spec.dtype, np.abs(offsets), kept, 1)
         at = start * (spec.columns // self.group_size) * kept.itemsize
         yield Piece("codes", start * codes.shape[1], codes)
         yield Piece("scale", at, narrowed(scales, kept, scratch))

@@ -15,7 +15,8 @@ from ..core.scheme import Hints
 from ..core.scratch import Scratch
 from ..core.spec import Spec
 from ..errors import RecipeError
-from ..numerics.minifloat import PLAIN
+from ..numerics.minifloat import FORMATS, PLAIN, to_e8m0
+from .grid import Grid
 
 __all__ = [
     "GROUPS",
@@ -95,6 +96,11 @@ class Base:
         return self.without_search is None
 
     @property
+    def weighs(self) -> bool:
+        """No."""
+        return False
+
+    @property
     def without_search(self) -> Self | None:
         """With ``optimize="none"``, where that is an option and another value is chosen."""
         if getattr(self, "optimize", "none") == "none":
@@ -104,6 +110,12 @@ class Base:
     def meaning(self, spec: Spec) -> Hashable:
         """Name and format: what else may be chosen concerns encoding alone."""
         return self.name, getattr(self, "format", None)
+
+    def grid(self, spec: Spec) -> Grid | None:
+        """The values of codes and the blocks of scales of such a tensor, where that is all there is to
+        decoding it; else None.
+        """
+        return None
 
     @property
     def multiple(self) -> tuple[int, int]:
@@ -183,6 +195,8 @@ def narrowed(scales: Array, dtype: DType, scratch: Scratch) -> Array:
     if dtype.name == "F32":
         return scales
     out = scratch.take(scales.shape, dtype.carrier)
+    if dtype.name == "F8_E8M0":
+        return to_e8m0(scales)
     if dtype.name == "BF16":
         np.right_shift(scales.view(np.uint32), 16, out=out, casting="unsafe")
     else:
@@ -191,7 +205,10 @@ def narrowed(scales: Array, dtype: DType, scratch: Scratch) -> Array:
 
 
 def widened(scales: Array, dtype: DType) -> NDArray[np.float32]:
-    """Stored scales as float32; exact for BF16, F16 and F32."""
+    """Stored scales as float32; exact for BF16, F16, F32 and E8M0."""
+    if dtype.name == "F8_E8M0":
+        powers: NDArray[np.float32] = FORMATS["e8m0fnu"].values()[scales.view(np.uint8)]
+        return powers
     if dtype.name == "BF16":
         return (scales.astype(np.uint32) << 16).view(np.float32)
     return scales.astype(np.float32, copy=False)

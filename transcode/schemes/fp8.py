@@ -12,15 +12,19 @@ from ..core.constraint import Constraint
 from ..core.dtypes import DTYPES, DType
 from ..core.scheme import Hints
 from ..core.spec import Spec
+from ..errors import RecipeError
 from ..numerics.minifloat import FORMATS, Minifloat
-from .base import GROUPS, SCALE_DTYPES, Array
+from .base import GROUPS, SCALE_DTYPES, SEARCH, Array
 from .blocks import Blocks
 from .scaled import KEPT, Scaled
 
 __all__ = ["Fp8"]
 
-_EXPONENTS = ("F8_E8M0", "U8")
-"""Dtypes under which some store the scales of blocks, as exponents."""
+_POWERS = "F8_E8M0"
+"""Dtype of scales that are powers of two."""
+
+_EXPONENTS = (_POWERS, "U8")
+"""Dtypes under which exponents are stored, plain bytes for blocks alone."""
 
 
 def _is_block(value: Any) -> bool:
@@ -37,9 +41,12 @@ class Fp8(Scaled):
         granularity: what shares a scale: ``"channel"`` (a row), ``"block"`` or ``"tensor"``.
         block: rows and columns of a block, for that granularity; blocks at the edges may be smaller.
         scale_dtype: ``"source"``, ``"F32"``, ``"BF16"`` or ``"F16"``; source means F32 for F16 and F64
-            sources.
+            sources. Or ``"F8_E8M0"``: the next power of two up, at least 2**-127.
         qmax: the largest code: ``"full"``, that of the format, or 14 for kernels that add up products of E4M3
             in float16, which would overflow.
+        optimize: ``"mse"`` tries the scales from ``amax / 448`` to twice that, in sixteenths, for each row or
+            block, and keeps the one with the least squared error: the largest value gets no larger code than
+            it needs, and the others lie elsewhere between the steps. Nothing saturates.
 
     Raises:
         RecipeError: an option has no such value.
@@ -50,9 +57,10 @@ class Fp8(Scaled):
     options: ClassVar[Mapping[str, Constraint]] = {
         "format": Constraint.among("e4m3fn", "e5m2"),
         "granularity": Constraint.among("channel", "tensor", "block"),
-        "scale_dtype": SCALE_DTYPES,
+        "scale_dtype": Constraint.among(*SCALE_DTYPES.cases, _POWERS),
         "block": Constraint("rows and columns, e.g. [128, 128]", ((128, 128), (16, 32), (1, 64)), _is_block),
         "qmax": Constraint.among("full", 14),
+        "optimize": SEARCH,
     }
     only_with: ClassVar[Mapping[str, tuple[str, Any]]] = {
         "block": ("granularity", "block"),
@@ -64,9 +72,15 @@ class Fp8(Scaled):
     block: tuple[int, int] = (128, 128)
     scale_dtype: str = "source"
     qmax: str | int = "full"
+    optimize: str = "none"
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.optimize != "none" and self.observes:
+            raise RecipeError(
+                f"fp8: optimize cannot be {self.optimize!r} of one scale for the whole tensor",
+                hint="use granularity channel or block, or leave out optimize",
+            )
         object.__setattr__(self, "block", tuple(self.block))
 
     @classmethod
@@ -75,9 +89,9 @@ class Fp8(Scaled):
         exponents = hints.scale in _EXPONENTS
         if not exponents and hints.scale not in KEPT:
             return
-        kept = "F32" if exponents else hints.scale
+        kept = _POWERS if exponents else hints.scale
         for form in cls.options["format"].cases:
-            if not exponents:
+            if hints.scale != "U8":
                 yield cls(form, "tensor", scale_dtype=kept)
                 yield cls(form, "channel", scale_dtype=kept)
             for side in GROUPS:
@@ -120,17 +134,45 @@ class Fp8(Scaled):
         codes: Array,
         scales: Array,
         zeros: Array,
+        weights: Array | None,
     ) -> bool:
         """See :meth:`Scaled.encode_block`."""
         from ..numerics.floats import scaled
 
         kind = self.kind
+        if self.weighs:
+            return self._search(bits, blocks, stored, codes, scales, weights)
         return bool(
             scaled(
                 bits, blocks.height, blocks.width, stored, given,
                 np.float32(self.reach), kind.normal_bits, kind.mantissa_shift, kind.magic, codes, scales,
             )
         )  # fmt: skip
+
+    def _search(
+        self, bits: Array, blocks: Blocks, stored: int, codes: Array, scales: Array, weights: Array | None
+    ) -> bool:
+        from ..numerics.float_scales import SHARES, scale_search
+        from ..numerics.floats import scaled_under
+        from ..numerics.weighted import balanced
+
+        kind, top = self.kind, np.float32(self.reach)
+        where = bits, blocks.height, blocks.width, stored
+        heavy = balanced(np.ones(bits.shape[1], np.float32) if weights is None else weights)
+        shares, work = np.array(SHARES, np.float32), np.empty(48, np.float32)
+        if not scale_search(*where, top, kind.normal_bits, kind.mantissa_shift, shares, heavy, work, scales):
+            return False
+        return bool(
+            scaled_under(
+                *where, np.float32(0), True,
+                top, kind.normal_bits, kind.mantissa_shift, kind.magic, codes, scales,
+            )
+        )  # fmt: skip
+
+    @property
+    def weighs(self) -> bool:
+        """Where scales are searched."""
+        return self.optimize != "none"
 
     @property
     def reach(self) -> float:

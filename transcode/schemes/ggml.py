@@ -104,6 +104,13 @@ class Encoded(Blocks):
     """
 
     @property
+    def weighs(self) -> bool:
+        """Where ggml's own quantizer heeds an importance matrix."""
+        from ..numerics.ggml.table import SPREAD
+
+        return self.stored in SPREAD
+
+    @property
     def light(self) -> bool:
         """No: most types fit scales to their blocks, and all compute in float32."""
         return False
@@ -115,24 +122,18 @@ class Encoded(Blocks):
             pass
 
     def encode(
-        self, rows: Array, spec: Spec, start: int, stats: float | None, scratch: Scratch
-    ) -> Iterator[Piece]:
+        self, rows: Array, spec: Spec, start: int, stats: float | None, scratch: Scratch,
+        weights: Array | None = None,
+    ) -> Iterator[Piece]:  # fmt: skip
         """See :meth:`.core.scheme.Scheme.encode`."""
         from ..numerics import NonFinite, Overflow
-        from ..numerics.convert import expand
         from ..numerics.ggml.table import encode
-        from ..numerics.rows import as_bits, as_float64, reject
+        from ..numerics.rows import as_float32, as_float64, reject
 
-        values = bits = as_bits(rows, spec.dtype, scratch)
-        if bits.dtype == np.uint32:
-            values = bits.view(np.float32)
-        else:
-            values = scratch.take(rows.shape, np.float32)
-            expand(bits, values)
-            values.setflags(write=False)
+        values = as_float32(rows, spec.dtype, scratch)
         elements, size = self.dtype.elements, self.dtype.bits // 8
         blocks = scratch.take((values.size // elements, size), np.uint8)
-        bad = encode(self.stored, values, blocks, scratch)
+        bad = encode(self.stored, values, blocks, scratch, weights if self.weighs else None)
         if bad >= 0:
             row, column = divmod(bad * elements, rows.shape[1])
             exact = as_float64(rows[row : row + 1], spec.dtype)[0, column : column + elements]

@@ -16,10 +16,12 @@ from ..core.scratch import Scratch
 from ..core.spec import Part, Spec
 from ..errors import RecipeError
 from .base import SCALE_DTYPES, SEARCH, Array, Base, fitting, narrowed, stored_scale, widened
+from .blocks import Blocks
+from .grid import Grid
 from .packed import unpacked
 from .scaled import KEPT
 
-__all__ = ["DIVISORS", "VALUES", "Int4"]
+__all__ = ["DIVISORS", "VALUES", "WEIGHTED", "Int4"]
 
 DIVISORS = {
     "none": (7, 8, 8.75),
@@ -29,6 +31,10 @@ DIVISORS = {
 
 Under ``amax / 7`` nothing saturates; ``amax / 8`` suits groups whose largest value is negative; from there on
 the largest values give way to finer steps for all the others.
+"""
+
+WEIGHTED = (*DIVISORS["mse"], *(14 * 4 ** (k / 31) for k in range(1, 32)))
+"""The same where columns have weights: a largest value that hardly weighs may be cut to a quarter and less.
 """
 
 
@@ -48,7 +54,8 @@ class Int4(Base):
         symmetric: whether there is no zero point.
         scale_dtype: ``"source"``, ``"F32"``, ``"BF16"`` or ``"F16"``; source means F32 for F16 and F64
             sources.
-        optimize: ``"mse"`` tries 33 scales instead of three, down to ``amax / 14`` (symmetric only).
+        optimize: ``"mse"`` tries 33 scales instead of three, down to ``amax / 14`` (symmetric only); 64, down
+            to ``amax / 56``, where columns have weights.
     """
 
     name: ClassVar[str] = "int4"
@@ -93,6 +100,17 @@ class Int4(Base):
         """Groups, and whether there is a zero point."""
         return self.name, self.group_size, self.symmetric
 
+    def grid(self, spec: Spec) -> Grid | None:
+        """See :meth:`.base.Base.grid`."""
+        kept = stored_scale(self.scale_dtype, spec.dtype)
+        blocks = Blocks(spec, 1, self.group_size)
+        return Grid(VALUES, 4, 8.0, blocks, "float", kept, not self.symmetric)
+
+    @property
+    def weighs(self) -> bool:
+        """Where scales are searched."""
+        return self.optimize != "none"
+
     @property
     def multiple(self) -> tuple[int, int]:
         """Whole blocks of columns."""
@@ -120,10 +138,11 @@ class Int4(Base):
             pass
 
     def encode(
-        self, rows: Array, spec: Spec, start: int, stats: float | None, scratch: Scratch
-    ) -> Iterator[Piece]:
+        self, rows: Array, spec: Spec, start: int, stats: float | None, scratch: Scratch,
+        weights: Array | None = None,
+    ) -> Iterator[Piece]:  # fmt: skip
         """See :meth:`.core.scheme.Scheme.encode`."""
-        from ..numerics.encode import integers
+        from ..numerics.encode import integers, integers_weighted
         from ..numerics.lanes import STORED
         from ..numerics.rows import as_bits, reject
 
@@ -134,8 +153,13 @@ class Int4(Base):
         codes = scratch.take((len(rows), spec.columns // 2), np.uint8)
         scales = scratch.take((len(bits), 1), np.float32)
         zeros = None if self.symmetric else scratch.take((len(bits), 1), np.int8)
-        divisors = np.array(DIVISORS[self.optimize], np.float32)
-        if not integers(bits, stored, divisors, codes.reshape(-1), scales, zeros, scratch):
+        if weights is None or not self.weighs:
+            divisors = np.array(DIVISORS[self.optimize], np.float32)
+            finite = integers(bits, stored, divisors, codes.reshape(-1), scales, zeros, scratch)
+        else:
+            divisors = np.array(WEIGHTED, np.float32)
+            finite = integers_weighted(bits, stored, divisors, weights, codes.reshape(-1), scales, scratch)
+        if not finite:
             raise reject(rows, spec.dtype)
         fitting(rows, spec.dtype, scales, kept, 7 if self.symmetric else 7.5)
         groups = start * (spec.columns // self.group_size)

@@ -17,6 +17,7 @@ from ..errors import RecipeError
 from ..numerics.errors import NonFinite
 from .base import GROUPS, SCALE_DTYPES, Array, stored_scale, widened
 from .blocks import Blocks
+from .grid import Grid
 from .rotated import ROTATE, encode_turned, largest, rejected, turn_back, turned, unturned
 from .scaled import KEPT, Scaled
 
@@ -94,6 +95,10 @@ class Int8(Scaled):
         """I8."""
         return DTYPES["I8"]
 
+    def grid(self, spec: Spec) -> Grid | None:
+        """See :meth:`.base.Base.grid`."""
+        return super().grid(spec) if self.rotate == 1 else None
+
     def meaning(self, spec: Spec) -> Hashable:
         """That of all with scales for blocks, and what is turned."""
         said = super().meaning(spec)
@@ -143,6 +148,7 @@ class Int8(Scaled):
         codes: Array,
         scales: Array,
         zeros: Array,
+        weights: Array | None,
     ) -> bool:
         """See :meth:`Scaled.encode_block`."""
         from ..numerics.integer import symmetric, with_zero

@@ -15,6 +15,8 @@ from ..core.scratch import Scratch
 from ..core.spec import Part, Spec
 from ..numerics.minifloat import FORMATS, Minifloat
 from .base import SEARCH, Array, Base
+from .blocks import Blocks
+from .grid import Grid
 from .packed import code_bytes, unpacked
 
 __all__ = ["Mxfp4", "Mxfp6", "Mxfp8"]
@@ -43,6 +45,16 @@ class _Mx(Base):
         """The format of the codes."""
         raise NotImplementedError
 
+    def grid(self, spec: Spec) -> Grid | None:
+        """See :meth:`.base.Base.grid`."""
+        kind = self.kind
+        return Grid(kind.values(), kind.bits, kind.max, Blocks(spec, 1, _BLOCK), "power", DTYPES["F8_E8M0"])
+
+    @property
+    def weighs(self) -> bool:
+        """Where scales are searched."""
+        return self.optimize != "none"
+
     @property
     def multiple(self) -> tuple[int, int]:
         """Whole blocks of columns."""
@@ -67,10 +79,11 @@ class _Mx(Base):
             pass
 
     def encode(
-        self, rows: Array, spec: Spec, start: int, stats: float | None, scratch: Scratch
-    ) -> Iterator[Piece]:
+        self, rows: Array, spec: Spec, start: int, stats: float | None, scratch: Scratch,
+        weights: Array | None = None,
+    ) -> Iterator[Piece]:  # fmt: skip
         """See :meth:`.core.scheme.Scheme.encode`."""
-        from ..numerics.encode import mx
+        from ..numerics.encode import mx, mx_weighted
         from ..numerics.rows import as_bits, reject
 
         kind = self.kind
@@ -78,10 +91,12 @@ class _Mx(Base):
         bits = as_bits(rows, spec.dtype, scratch)
         codes = scratch.take((count, code_bytes(spec, kind.bits)), np.uint8)
         scales = scratch.take((count, columns // _BLOCK), np.uint8)
-        if not mx(
-            bits.reshape(-1), kind, self.scale_mode, self.optimize == "mse",
-            codes.reshape(-1), scales.reshape(-1), scratch,
-        ):  # fmt: skip
+        values, room = bits.reshape(-1), (codes.reshape(-1), scales.reshape(-1), scratch)
+        if weights is None or not self.weighs:
+            finite = mx(values, kind, self.scale_mode, self.weighs, *room)
+        else:
+            finite = mx_weighted(values, kind, self.scale_mode, weights, *room)
+        if not finite:
             raise reject(rows, spec.dtype)
         yield Piece("codes", start * codes.shape[1], codes)
         yield Piece("scale", start * scales.shape[1], scales)
@@ -107,7 +122,7 @@ class Mxfp4(_Mx):
             from finer ones than its largest value loses by saturating a little (``"even"``); with E4M3 and
             E5M2 it does not (``"rceil"``).
         optimize: ``"mse"`` also tries the next smaller and larger scale for each block, and keeps the one
-            with the least squared error.
+            with the least squared error; all that can be better, where columns have weights.
     """
 
     name: ClassVar[str] = "mxfp4"

@@ -15,6 +15,8 @@ from ..core.scratch import Scratch
 from ..core.spec import Part, Spec
 from ..numerics.minifloat import FORMATS, PLAIN
 from .base import Array, Base
+from .blocks import Blocks
+from .grid import Grid
 from .packed import code_bytes, unpacked
 
 __all__ = ["Nvfp4"]
@@ -44,7 +46,8 @@ class Nvfp4(Base):
         optimize: ``"four_over_six"`` also tries the scale that maps the largest value of a block to 4 instead
             of 6, where the steps are finer; ``"mse"`` all scales from four E4M3 steps below to seven above
             the plain one, outside of which none is better (of subnormal scales, some could be). Kept is the
-            one with the least squared error.
+            one with the least squared error. Where columns have weights, a better one may lie further below
+            the plain one; all are tried.
         global_scale_dtype: ``"F32"`` or ``"BF16"``: what the divisor is rounded to before codes are computed,
             for consumers that read it so; ``g`` is then one over it. It is stored as F32.
     """
@@ -64,6 +67,16 @@ class Nvfp4(Base):
     def search_seconds(self) -> float:
         """Measured where twelve scales are tried; a second one costs little."""
         return 0.9 if self.optimize == "mse" else 0.0
+
+    def grid(self, spec: Spec) -> Grid | None:
+        """See :meth:`.base.Base.grid`."""
+        kind = FORMATS["e2m1"]
+        return Grid(kind.values(), 4, kind.max, Blocks(spec, 1, _BLOCK), "split", DTYPES["F8_E4M3"])
+
+    @property
+    def weighs(self) -> bool:
+        """Where scales are searched."""
+        return self.optimize != "none"
 
     @property
     def multiple(self) -> tuple[int, int]:
@@ -91,10 +104,11 @@ class Nvfp4(Base):
             pass
 
     def encode(
-        self, rows: Array, spec: Spec, start: int, stats: float | None, scratch: Scratch
-    ) -> Iterator[Piece]:
+        self, rows: Array, spec: Spec, start: int, stats: float | None, scratch: Scratch,
+        weights: Array | None = None,
+    ) -> Iterator[Piece]:  # fmt: skip
         """See :meth:`.core.scheme.Scheme.encode`; ``stats`` is the peak of the tensor, or of its group."""
-        from ..numerics.encode import nv
+        from ..numerics.encode import nv, nv_weighted
         from ..numerics.rows import as_bits, reject
 
         assert stats is not None
@@ -104,7 +118,12 @@ class Nvfp4(Base):
         codes = scratch.take((count, code_bytes(spec, 4)), np.uint8)
         scales = scratch.take((count, columns // _BLOCK), np.uint8)
         search = _SEARCH.get(self.optimize)
-        if not nv(bits.reshape(-1), shared, search, codes.reshape(-1), scales.reshape(-1), scratch):
+        room = codes.reshape(-1), scales.reshape(-1), scratch
+        if weights is None or search is None:
+            finite = nv(bits.reshape(-1), shared, search, *room)
+        else:
+            finite = nv_weighted(bits.reshape(-1), shared, self.optimize != "mse", weights, *room)
+        if not finite:
             raise reject(rows, spec.dtype)
         yield Piece("codes", start * codes.shape[1], codes)
         yield Piece("scale", start * scales.shape[1], scales)

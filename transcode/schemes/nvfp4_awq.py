@@ -15,6 +15,7 @@ from ..core.scheme import Hints
 from ..core.scratch import Scratch
 from ..core.spec import Part, Spec
 from .base import SCALE_DTYPES, Array, narrowed, stored_scale, widened
+from .grid import Grid
 from .nvfp4 import Nvfp4
 from .scaled import KEPT
 
@@ -57,6 +58,10 @@ class Nvfp4Awq(Nvfp4):
         """No: columns are scaled in float32 before they are encoded."""
         return False
 
+    def grid(self, spec: Spec) -> Grid | None:
+        """None: columns have scales too."""
+        return None
+
     def meaning(self, spec: Spec) -> Hashable:
         """Its name: dtypes are seen."""
         return self.name
@@ -81,7 +86,10 @@ class Nvfp4Awq(Nvfp4):
         """The larger ones."""
         return np.maximum(one, other)
 
-    def encode(self, rows: Array, spec: Spec, start: int, stats: Any, scratch: Scratch) -> Iterator[Piece]:
+    def encode(
+        self, rows: Array, spec: Spec, start: int, stats: Any, scratch: Scratch,
+        weights: Array | None = None,
+    ) -> Iterator[Piece]:  # fmt: skip
         """See :meth:`.core.scheme.Scheme.encode`; ``stats`` are the peaks of columns."""
         from ..numerics.rows import as_bits
 
@@ -91,7 +99,9 @@ class Nvfp4Awq(Nvfp4):
         wide *= 1 / columns
         wide.setflags(write=False)
         inner = Spec(DTYPES["F32"], spec.shape)
-        yield from super().encode(wide, inner, start, float((stats / columns).max()), scratch)
+        if weights is not None:  # what is lost of a column is multiplied by its scale
+            weights = weights * np.square(columns)
+        yield from super().encode(wide, inner, start, float((stats / columns).max()), scratch, weights)
         if start == 0:
             yield Piece(
                 "column_scale", 0, narrowed(columns, stored_scale(self.scale_dtype, spec.dtype), scratch)

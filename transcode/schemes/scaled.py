@@ -15,6 +15,7 @@ from ..core.spec import Part, Spec
 from ..numerics.errors import NonFinite
 from .base import Array, Base, fitting, narrowed, stored_scale, widened
 from .blocks import Blocks
+from .grid import Grid, ScaleKind
 
 __all__ = ["KEPT", "Scaled"]
 
@@ -55,8 +56,11 @@ class Scaled(Base):
         codes: Array,
         scales: Array,
         zeros: Array,
+        weights: Array | None,
     ) -> bool:
-        """Fill codes, scales (float32) and, with a zero point, zeros; False at a NaN or Inf."""
+        """Fill codes, scales (float32) and, with a zero point, zeros; False at a NaN or Inf. Weights of
+        columns only where they count.
+        """
 
     @abstractmethod
     def given_scale(self, peak: float, stored: int) -> float:
@@ -88,6 +92,13 @@ class Scaled(Base):
         size = min(blocks.height, spec.shape[-2]), min(blocks.width, spec.columns)
         return getattr(self, "format", self.name), *size, self.zeroed
 
+    def grid(self, spec: Spec) -> Grid | None:
+        """See :meth:`.base.Base.grid`."""
+        kept = stored_scale(self.scale_dtype, spec.dtype)
+        reach = 128.0 if self.zeroed else self.reach
+        kind: ScaleKind = "power" if kept.name == "F8_E8M0" else "float"
+        return Grid(self.table(), 8, reach, self.blocks(spec), kind, kept, self.zeroed)
+
     def parts(self, spec: Spec) -> tuple[Part, ...]:
         """Codes shaped as the tensor, and scales: ``[]``, or one for each block (and as many zero points)."""
         shape = () if self.observes else self.blocks(spec).shape
@@ -112,8 +123,9 @@ class Scaled(Base):
             pass
 
     def encode(
-        self, rows: Array, spec: Spec, start: int, stats: float | None, scratch: Scratch
-    ) -> Iterator[Piece]:
+        self, rows: Array, spec: Spec, start: int, stats: float | None, scratch: Scratch,
+        weights: Array | None = None,
+    ) -> Iterator[Piece]:  # fmt: skip
         """See :meth:`.core.scheme.Scheme.encode`; ``stats`` is the largest magnitude of the tensor."""
         from ..numerics.lanes import STORED
         from ..numerics.rows import as_bits
@@ -135,7 +147,9 @@ class Scaled(Base):
         for top, bottom in blocks.runs(start, stop):
             at = blocks.line(top) - first
             here = slice(top - start, bottom - start)
-            if not self.encode_block(bits[here], blocks, stored, given, codes[here], scales[at:], zeros[at:]):
+            if not self.encode_block(
+                bits[here], blocks, stored, given, codes[here], scales[at:], zeros[at:], weights
+            ):
                 raise self.rejected(rows, spec.dtype)
         self.check_scales(rows, spec.dtype, scales, kept)
         yield Piece("codes", start * spec.columns * self.code_dtype.itemsize, codes)

@@ -84,7 +84,10 @@ class W4A4(Base):
         for _ in self.encode(np.zeros(spec.shape, dtype.carrier), spec, 0, None, Scratch()):
             pass
 
-    def encode(self, rows: Array, spec: Spec, start: int, stats: Any, scratch: Scratch) -> Iterator[Piece]:
+    def encode(
+        self, rows: Array, spec: Spec, start: int, stats: Any, scratch: Scratch,
+        weights: Array | None = None,
+    ) -> Iterator[Piece]:  # fmt: skip
         """See :meth:`.core.scheme.Scheme.encode`."""
         from ..numerics.hadamard import rotated_nibbles, unit_of
         from ..numerics.nibbles import work

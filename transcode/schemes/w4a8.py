@@ -104,7 +104,10 @@ class _Grouped(Base):
         for _ in self.encode(rows, spec, 0, stats, Scratch()):
             pass
 
-    def encode(self, rows: Array, spec: Spec, start: int, stats: Any, scratch: Scratch) -> Iterator[Piece]:
+    def encode(
+        self, rows: Array, spec: Spec, start: int, stats: Any, scratch: Scratch,
+        weights: Array | None = None,
+    ) -> Iterator[Piece]:  # fmt: skip
         """See :meth:`.core.scheme.Scheme.encode`."""
         from ..numerics.rows import as_bits
 
@@ -237,11 +240,11 @@ class W4A8(_Grouped):
         self, bits: Array, levels: Array, codes: Array, scales: Array, row_scales: Array, scratch: Scratch
     ) -> bool:
         """See :meth:`_Grouped.fill`."""
-        from ..numerics.grouped import grouped4
+        from ..numerics.grouped import grouped4, work4
         from ..numerics.hadamard import unit_of
 
         line, words = line_of(bits.shape[1])
-        work = scratch.take((scales.shape[1] + 32,), np.float32)
+        work = work4(scales.shape[1], scratch)
         middles = (levels[1:] + levels[:-1]) * np.float32(0.5)
         most = np.float32(7 if self.codebook == "uniform" else 1)
         return bool(

@@ -108,6 +108,10 @@ class Calibrating(Expr):
     keep_global_scale: bool
     with_alpha: bool
 
+    def loses(self) -> str | None:
+        """See :meth:`.core.expr.Expr.loses`."""
+        return None if self.keep_global_scale else "its global scale becomes a factor of products"
+
     def read(self, start: int, stop: int, context: Context) -> Iterator[Piece]:
         """See :meth:`.core.expr.Expr.read`."""
         given = np.array([self.given], np.float32)

@@ -18,6 +18,7 @@ from ..core.dtypes import float_dtype as name_of
 from ..core.event import Event
 from ..core.expr import Expr, Piece
 from ..core.flow import Transform
+from ..core.patterns import Patterns
 from ..core.planning import Planning
 from ..core.scratch import Scratch
 from ..core.spec import Spec
@@ -25,7 +26,6 @@ from ..core.tensor import LazyTensor, plain
 from ..errors import DataError, PlanError
 from ..voice import called
 from .options import CastOptions
-from .select import Patterns
 
 __all__ = ["Cast", "Casting", "cast_tensor", "cast_values", "float_dtype"]
 
@@ -74,6 +74,9 @@ class Cast(CastOptions, Transform):
             kind = tensor.spec.dtype.name
             if not self._takes(tensor, patterns):
                 yield tensor
+            elif tensor.name in planning.settled:
+                able += 1
+                yield tensor.evolve(did=Event("keep", "its reader asks for this dtype, cast does not apply"))
             elif not tensor.plain:
                 yield tensor.evolve(did=Event("keep", "quantized already, cast does not apply"))
             elif tensor.name in stored.parts:
@@ -147,6 +150,11 @@ class Casting(Expr):
     saturate: bool
     columns: int | None = None
 
+    def loses(self) -> str | None:
+        """See :meth:`.core.expr.Expr.loses`."""
+        source, to = self.tensor.spec.dtype.name, self.to.name
+        return None if to in _WIDER.get(source, ()) else f"{source} is cast to {to}"
+
     def flat(self) -> Casting | None:
         """Nothing of a row concerns its elements."""
         elements = self.tensor.cut(0)
@@ -165,6 +173,16 @@ class Casting(Expr):
             saturate=self.saturate, columns=self.columns,
         )  # fmt: skip
         yield Piece("values", Spec(self.to, tensor.spec.shape).row_offset(start), out)
+
+
+_WIDER = {
+    "F8_E4M3": ("F16", "BF16", "F32", "F64"),
+    "F8_E5M2": ("F16", "BF16", "F32", "F64"),
+    "F16": ("F32", "F64"),
+    "BF16": ("F32", "F64"),
+    "F32": ("F64",),
+}
+"""Dtypes that hold all values of another."""
 
 
 def cast_values(

@@ -20,8 +20,11 @@ from ..core.planning import Planning
 from ..core.tensor import LazyTensor
 from ..errors import PlanError
 from ..voice import called
+from .facts import check_model, facts_of
+from .llama_header import GGUF, for_llama
 from .options import ConvertOptions
-from .structure import Item, Structure
+from .stored_rows import Item
+from .structure import Structure
 
 __all__ = ["Convert"]
 
@@ -58,7 +61,10 @@ class Convert(ConvertOptions, Transform):
         Raises:
             PlanError: see :meth:`.structure.Structure.of`.
         """
-        tensors = list(tensors)
+        converted = self._converted(list(tensors), planning)
+        yield from for_llama(converted, planning) if self.to == GGUF else converted
+
+    def _converted(self, tensors: list[LazyTensor], planning: Planning) -> Iterator[LazyTensor]:
         family = self._family([tensor.name for tensor in tensors])
         if family.spelling == self.to:
             planning.warn(f"convert: the names are spelled as {self.to} already, none changes")
@@ -66,8 +72,10 @@ class Convert(ConvertOptions, Transform):
             return
         planning.note(f"convert {family.name}: {family.spelling} -> {self.to}")
         direction = family.direction(self.to)
+        facts = facts_of(planning)
+        check_model(direction.conversion.holds, facts, f"convert {family.name} to {self.to}")
         items, absorbed = _items(tensors, family, direction, planning)
-        structure = Structure(direction, {item.name: item for item in items.values()})
+        structure = Structure(direction, {item.name: item for item in items.values()}, facts)
         unknown, left, names = [], [], {}
         for tensor in tensors:
             item = items.get(tensor.name)

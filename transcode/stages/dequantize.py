@@ -25,17 +25,18 @@ from ..core.dtypes import DType
 from ..core.event import Event
 from ..core.expr import Expr, Piece
 from ..core.flow import Transform
+from ..core.patterns import Patterns
 from ..core.planning import Planning
-from ..core.scheme import Scheme
+from ..core.scheme import Scheme, parts_of
 from ..core.scratch import Scratch
 from ..core.spec import Part, Spec
 from ..core.tensor import LazyTensor, plain
 from ..errors import DataError, PlanError
 from ..numerics.packing import pack4, unpack4
+from ..schemes.base import Base
 from ..voice import called
 from .cast import cast_values, float_dtype
 from .options import DequantizeOptions
-from .select import Patterns
 
 __all__ = [
     "NO_ASIDES",
@@ -113,7 +114,8 @@ class Dequantize(DequantizeOptions, Transform):
                 companions.cache(), Event("drop", "a scale of the cache of keys and values")
             )
         keep = self.on_nonfinite == "keep"
-        made = decoded(readings, companions, table, self.to, keep, conventions[0].name)
+        strict = planning.lossless
+        made = decoded(readings, companions, table, self.to, keep, conventions[0].name, strict=strict)
         say_stored(conventions, readings, planning)
         for name, tensor in table.items():
             if name in made:
@@ -139,6 +141,8 @@ def decoded(
     to: str,
     keep: bool,
     convention: str,
+    *,
+    strict: bool = False,
 ) -> dict[str, LazyTensor]:
     """Quantized tensors as plain ones, by stored name of the codes.
 
@@ -147,10 +151,11 @@ def decoded(
         to: dtype of the result.
         keep: values that are not finite are written.
         convention: whose parts they are, for the plan.
+        strict: a value that ``to`` cannot hold is an error.
     """
     target = float_dtype(to)
     return {
-        codes: _decode(reading, companions, table, target, keep, convention)
+        codes: _decode(reading, companions, table, target, keep, convention, strict)
         for codes, reading in readings.items()
     }
 
@@ -227,6 +232,7 @@ def _decode(
     target: DType,
     keep: bool,
     convention: str,
+    strict: bool,
 ) -> LazyTensor:
     name, scheme, spec = reading.name, reading.scheme, reading.spec
     parts = stored_parts(reading, table)
@@ -234,7 +240,7 @@ def _decode(
     shape = companions.shape(reading)
     out_spec = Spec(target, shape)
     asides = asides_of(reading, companions, table)
-    value = Decoding(name, codes, tuple(parts.values()), scheme, spec, out_spec, reading.powers, keep, asides)
+    value = Decoding(name, codes, tuple(parts.values()), scheme, spec, out_spec, keep, asides, strict)
     made = plain(name, out_spec, value, source=codes.tensor.source, fate=codes.tensor.fate)
     return made.evolve(
         grain=scheme.grain(spec) if codes.apart else spec.rows,
@@ -268,16 +274,16 @@ class StoredPart(NamedTuple):
         rows = canonical(stored, self.part.role, self.rule, self.part)
         return rows if self.apart else rows.reshape(count, -1)[start:stop]
 
-    def whole(self, powers: bool) -> NDArray[Any]:
-        """All of it as the scheme makes it; ``powers``: see :class:`Decoding`."""
-        return canonical(_carried(self.tensor), self.part.role, self.rule, self.part, powers=powers)
+    def whole(self) -> NDArray[Any]:
+        """All of it as the scheme makes it."""
+        return canonical(_carried(self.tensor), self.part.role, self.rule, self.part)
 
 
 def stored_parts(reading: Reading, table: Mapping[str, LazyTensor]) -> dict[str, StoredPart]:
     """The parts of a tensor as they are stored, by role, in the order of the scheme."""
     return {
         part.role: StoredPart(table[reading.stored[part.role]], reading.rules[part.role], part)
-        for part in reading.scheme.parts(reading.spec)
+        for part in parts_of(reading.scheme, reading.spec)
     }
 
 
@@ -295,7 +301,7 @@ class Asides:
 
     def check(self, name: str) -> None:
         """Raise DataError where there are zero points after all."""
-        if self.zeros is not None and (numbers := self.zeros.whole(False)).any():
+        if self.zeros is not None and (numbers := self.zeros.whole()).any():
             bad = numbers.reshape(-1)[int(np.argmax(numbers != 0))]
             raise DataError(
                 f"is stated to have no zero points, and {self.zeros.tensor.name!r} holds one of {bad}",
@@ -305,7 +311,7 @@ class Asides:
 
     def columns(self) -> NDArray[np.intp] | None:
         """Where each column stands, sorted by groups; None where that is its own place."""
-        return None if self.order is None else np.argsort(self.order.whole(False).reshape(-1), kind="stable")
+        return None if self.order is None else np.argsort(self.order.whole().reshape(-1), kind="stable")
 
 
 NO_ASIDES = Asides()
@@ -336,9 +342,9 @@ class Decoding(Expr):
         scheme: what decodes them.
         spec: facts of the tensor as float32, in which it is decoded.
         out: those of the result, which has fewer rows and columns where zeros were added before.
-        powers: scales are stored as exponents (E8M0).
         keep: values that are not finite are written.
         asides: what else is stored of it.
+        strict: a value that is rounded to the dtype of the result is an error.
     """
 
     name: str
@@ -347,14 +353,25 @@ class Decoding(Expr):
     scheme: Scheme
     spec: Spec
     out: Spec
-    powers: bool
     keep: bool
     asides: Asides = NO_ASIDES
+    strict: bool = False
+
+    def loses(self) -> str | None:
+        """See :meth:`.core.expr.Expr.loses`: what float32 holds is what the codes stand for."""
+        target = self.out.dtype.name
+        if self.strict and target in ("F32", "F64"):
+            return None
+        grid = self.scheme.grid(self.spec) if isinstance(self.scheme, Base) else None
+        powers = grid is not None and grid.scales == "power" and not grid.zeroed
+        if self.strict and powers and target in ("BF16", "F16"):
+            return None  # but at the ends of the range, which are looked at
+        return f"{self.scheme.name} is decoded to {target}, which cannot hold products of codes and scales"
 
     def read(self, start: int, stop: int, context: Context) -> Iterator[Piece]:
         """See :meth:`.core.expr.Expr.read`."""
         spec, out_spec, target, name = self.spec, self.out, self.out.dtype, self.name
-        whole = context.run.scales.get(self, self._others)
+        whole = self.beside(context)
         rows = self.codes.rows(start, stop, context)
         values = context.take((stop - start, spec.columns), np.float32)
         with np.errstate(over="ignore", invalid="ignore"):
@@ -370,7 +387,13 @@ class Decoding(Expr):
         else:
             _check_finite(values, name, start)
             out = cast_values(values, float_dtype(_F32), target, context, name, start)
+        if self.strict:
+            _check_exact(values, out, target, context, name, start)
         yield Piece("values", out_spec.row_offset(start), out)
+
+    def beside(self, context: Context) -> Mapping[str, NDArray[Any]]:
+        """The small parts, whole, as the scheme has them; held by the run as long as they are in use."""
+        return context.run.scales.get(self, self._others)
 
     def _by_groups(
         self,
@@ -391,7 +414,7 @@ class Decoding(Expr):
         self.asides.check(self.name)
         columns = self.asides.columns()
         order = {} if columns is None else {_ORDER: columns}
-        return {**{one.part.role: one.whole(self.powers) for one in self.others}, **order}
+        return {**{one.part.role: one.whole() for one in self.others}, **order}
 
 
 def _check_finite(values: NDArray[Any], name: str, start: int) -> None:
@@ -407,6 +430,20 @@ def _check_finite(values: NDArray[Any], name: str, start: int) -> None:
             tensor=name,
             hint=f"repair the source, or let such values through with {called('on_nonfinite', 'keep')}",
         ) from None
+
+
+def _check_exact(
+    values: NDArray[Any], out: NDArray[Any], target: DType, scratch: Scratch, name: str, start: int
+) -> None:
+    """Raise DataError where a value was rounded."""
+    again = cast_values(out, target, float_dtype(_F32), scratch, name, start)
+    if not np.array_equal(again.view(np.float32), values, equal_nan=True):
+        row = int(np.argmax((again.view(np.float32) != values).any(axis=1)))
+        raise DataError(
+            f"would lose: a value at row {start + row} is none of {target.name}",
+            tensor=name,
+            hint=f"decode to F32, or leave {called('lossless')} out",
+        )
 
 
 def _kept(values: NDArray[Any], target: DType, scratch: Scratch, name: str, start: int) -> NDArray[Any]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .. import catalog
+from ..catalog.mixes import mix_names
 from ..catalog.programs import programs
 from ..core.dtypes import CASTS, spellings
 from ..schemes import SCHEMES
@@ -34,6 +35,7 @@ def _models() -> list[str]:
 
 TABLES: dict[str, Callable[[], list[str]]] = {
     "schemes": _schemes,
+    "schemes and mixes": lambda: [*_schemes(), *mix_names()],
     "conventions": lambda: list(catalog.conventions()),
     "families": lambda: list(catalog.families()),
     "spellings": _spellings,

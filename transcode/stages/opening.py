@@ -18,6 +18,7 @@ from ..consumers.stored import stored_quantized
 from ..core.event import Event
 from ..core.flow import Transform
 from ..core.planning import Planning
+from ..core.scheme import parts_of
 from ..core.tensor import LazyTensor
 from ..voice import called
 from .options import DequantizeOptions
@@ -99,15 +100,14 @@ class Opening(Transform):
         held: set[str] = set()
         for codes, reading in readings.items():
             inputs, marks = companions.of(reading)
-            own = {part.role for part in reading.scheme.parts(reading.spec)} | {
+            own = {part.role for part in parts_of(reading.scheme, reading.spec)} | {
                 catalog.SHAPE,
                 *reading.implied,
             }
             more = (name for role, name in reading.stored.items() if role not in own)
             inputs += [name for name in more if name not in inputs]
-            known[table[codes].source] = Quantized(
-                reading.name, tuple(map(table.__getitem__, inputs)), tuple(map(table.__getitem__, marks))
-            )
+            scales, own_marks = (tuple(map(table.__getitem__, one)) for one in (inputs, marks))
+            known[table[codes].source] = Quantized(reading.name, reading.scheme, scales, own_marks)
             held |= {*inputs, *marks}
         cache = frozenset(table[name].source for name in companions.cache())
         planning.opened = QuantizedSource(tuple(one.name for one in conventions), known, cache)
@@ -165,7 +165,8 @@ class Settling(Transform):
             if quantized.anew or undecoded(tensor) is None:
                 _drop(quantized.inputs, "a scale of its inputs, which are quantized no longer", planning)
                 yield tensor
-                counts["decoded and encoded anew" if tensor.scheme is not None else "decoded"] += 1
+                anew = "recoded" if tensor.recoded is not None else "decoded and encoded anew"
+                counts[anew if tensor.scheme is not None else "decoded"] += 1
                 if not quantized.anew:
                     planning.warn(
                         f"{tensor.name}: is not quantized again, and was decoded as its values are changed",

@@ -26,6 +26,7 @@ __all__ = [
     "NunchakuOptions",
     "QuantizeOptions",
     "RenameOptions",
+    "RequantizeOptions",
 ]
 
 _NONFINITE = ("error", "keep")
@@ -215,8 +216,8 @@ _SHORT = {
         run=SAME, metavar="HOW", about="Same size, takes longer.",
     ),
     "scale_dtype": Option(
-        kinds.TEXT, "Stored dtype of scales: source, F32, BF16, F16.", default=None, group=HOW, run=SAME,
-        metavar="DTYPE",
+        kinds.TEXT, "Stored dtype of scales: source, F32, BF16, F16, for fp8 F8_E8M0.", default=None,
+        group=HOW, run=SAME, metavar="DTYPE",
     ),
 }  # fmt: skip
 
@@ -230,7 +231,8 @@ class QuantizeOptions(Declared):
 
     scheme: str = option(
         kinds.TEXT, "Quantize: int8, fp8, ... or name:option=value.", argument="SCHEME", run="-s --scheme",
-        metavar="SCHEME", names="schemes", head=True, about="See `transcode schemes`.",
+        metavar="SCHEME", names="schemes and mixes", head=True,
+        about="See `transcode schemes`; or a mix of GGUF's types, such as ``q4_k_m``.",
     )  # fmt: skip
     options: tuple[tuple[str, Any], ...] = option(
         kinds.VALUES, "Any option of the scheme.", default=(), flag="-O --option", run=SAME, group=HOW,
@@ -262,6 +264,15 @@ class QuantizeOptions(Declared):
         flag="--override", run=SAME, metavar="PATTERN=SCHEME", names="actions", group=WHICH,
         about="The first pattern that matches a chosen tensor counts.",
     )  # fmt: skip
+    importance: str | None = option(
+        kinds.TEXT, "Weigh columns in searches: an imatrix or file, norm, or sinq.",
+        default=None, metavar="FILE|norm|sinq", group=HOW, run=SAME,
+        about="What the squared error of each column counts, where a scheme searches scales: means of squared"
+        " inputs from an importance matrix of llama.cpp (``.gguf``, or the older ``.dat``), or a safetensors"
+        " file with a vector to each weight; ``norm``, the squared gain of the norm that stands before;"
+        " ``sinq``, one over each column's variance. Behind a path may stand ``#sha256:`` and the digest that"
+        " the file must have, as records say it.",
+    )  # fmt: skip
     share_scale: tuple[tuple[str, ...], ...] = option(
         kinds.GROUPS, "Modules that share one global scale; repeatable.", default=(), group=HOW, run=SAME,
         about="As ``attn.q,attn.k,attn.v``; a scheme without global scales ignores them. Without any, the"
@@ -280,6 +291,31 @@ class QuantizeOptions(Declared):
         about="``keep`` the chosen tensor as it is, ``error``, or ``pad`` it with zeros where the consumer"
         " takes"
         " that. What a consumer joins with a tensor that is kept is kept too.",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, init=False, eq=False, repr=False)
+class RequantizeOptions(Declared):
+    """Encode what was changed of a quantized checkpoint as it was, the rest keeps its codes."""
+
+    kind: ClassVar[str] = "requantize"
+    alone: ClassVar[str] = "rounding"
+
+    rounding: str = option(
+        kinds.TEXT, "How changed values are rounded to codes.", default="nearest",
+        choices=("nearest", "stochastic"), argument="ROUNDING", run="--requantize", head=True, group=HOW,
+        run_help="Encode what a LoRA changed as it was: nearest, stochastic.",
+        about="``stochastic``: to one of the two neighbours at random, the nearer the likelier, so that small"
+        " changes do not vanish.",
+    )  # fmt: skip
+    seed: int = option(
+        kinds.COUNT, "Of the random numbers.", default=1, group=HOW, run=SAME,
+        about="They depend on it, on names and on positions alone.",
+    )  # fmt: skip
+    options: tuple[tuple[str, Any], ...] = option(
+        kinds.VALUES, "Any option of the schemes that the source has.", default=(), flag="-O --option",
+        group=HOW, names="scheme options",
+        about="Of searches: what codes mean stays as it is.",
     )  # fmt: skip
 
 

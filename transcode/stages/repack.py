@@ -29,6 +29,7 @@ from ..core.tensor import LazyTensor
 from ..core.value import interned
 from ..errors import PlanError
 from ..schemes import SCHEMES
+from ..schemes.base import widened
 from ..voice import called
 from .cast import Casting, cast_values
 from .dequantize import NO_ASIDES, Asides, Decoding, StoredPart, asides_of, forget, leaving, stored_parts
@@ -111,7 +112,6 @@ class Grouping(Expr):
         name: of the tensor, for errors.
         codes: whose rows are read.
         others: the small parts, which come with row 0; each with the dtype that its floats are widened to.
-        powers: scales are stored as exponents (E8M0), the scheme's are float32.
         lies: parts are to be stored as they are.
         raw: roles of the parts that are yielded as they are stored.
         asides: what else was stored of it.
@@ -120,7 +120,6 @@ class Grouping(Expr):
     name: str
     codes: StoredPart
     others: tuple[tuple[StoredPart, DType], ...]
-    powers: bool
     lies: bool = False
     raw: tuple[str, ...] = ()
     asides: Asides = NO_ASIDES
@@ -133,6 +132,12 @@ class Grouping(Expr):
             if self.lies and _inexact(stored.rule.codecs) and codecs[stored.part.role] == stored.rule.codecs
         )
         return (replace(self, raw=tuple(sorted(roles))) if roles else self), roles
+
+    def loses(self) -> str | None:
+        """See :meth:`.core.expr.Expr.loses`."""
+        rounded = (one.part.role for one, _ in self.others if _inexact(one.rule.codecs))
+        role = next((role for role in rounded if role not in self.raw), None)
+        return None if role is None else f"{role} is stored as a reciprocal, and rounded when that is undone"
 
     def extents(self) -> Mapping[str, tuple[Extent, ...]]:
         """The codes, where they are stored as the scheme makes them."""
@@ -153,10 +158,12 @@ class Grouping(Expr):
     def _other(self, stored: StoredPart, to: DType, context: Context) -> Any:
         if stored.part.role in self.raw:
             return stored.tensor.numpy()
-        whole = stored.whole(self.powers)
+        whole = stored.whole()
         kind = stored.part.spec.dtype
         if kind == to:
             return whole
+        if kind.name == "F8_E8M0":
+            return widened(whole, kind)
         columns = stored.part.spec.columns
         return cast_values(whole.reshape(-1, columns), kind, to, context, self.name, 0)
 
@@ -165,7 +172,7 @@ def _held(reading: Reading, companions: Companions, table: Mapping[str, LazyTens
     codes, parts = table[reading.codes], stored_parts(reading, table)
     shape, asides = companions.shape(reading), asides_of(reading, companions, table)
     return _Held(
-        reading.name, parts, reading.scheme, reading.spec, shape, reading.powers, codes.source, codes.fate,
+        reading.name, parts, reading.scheme, reading.spec, shape, codes.source, codes.fate,
         asides,
     )  # fmt: skip
 
@@ -193,7 +200,7 @@ def regrouped(
     parts = {one.part.role: one for one in (decoding.codes, *decoding.others)}
     fate = tuple(event for event in tensor.fate if event.kind not in ("dequantize", "cast"))
     held = _Held(
-        tensor.name, parts, decoding.scheme, decoding.spec, decoding.out.shape, decoding.powers,
+        tensor.name, parts, decoding.scheme, decoding.spec, decoding.out.shape,
         tensor.source, fate, decoding.asides,
     )  # fmt: skip
     known = [catalog.convention(name) for name in conventions]
@@ -220,7 +227,7 @@ class _Held:
     Attributes:
         name: of the tensor.
         parts: role -> the part as it is stored.
-        scheme, spec, powers: see :class:`.dequantize.Decoding`.
+        scheme, spec: see :class:`.dequantize.Decoding`.
         shape: its own, which is less where it was padded.
         source: name of its codes in the source.
         fate: what happened to it.
@@ -232,7 +239,6 @@ class _Held:
     scheme: Scheme
     spec: Spec
     shape: tuple[int, ...]
-    powers: bool
     source: str
     fate: tuple[Event, ...]
     asides: Asides
@@ -258,7 +264,7 @@ def _grouped(
     parts = tuple(map(interned, scheme.parts(spec)))
     small = (part for part in parts if part.role in found and part.role != "codes")
     others = tuple((found[part.role], part.spec.dtype) for part in small)
-    value = Grouping(name, found["codes"], others, held.powers, asides=held.asides)
+    value = Grouping(name, found["codes"], others, asides=held.asides)
     tensor = LazyTensor(name, spec, parts, value, source=held.source, fate=held.fate, scheme=scheme)
     if target is not None:
         if hint == _ANEW and scheme.name not in target.schemes:
@@ -280,23 +286,18 @@ def _grouped(
 def _lies(held: _Held, convention: catalog.Convention) -> bool:
     """Whether all parts are stored as that convention writes them."""
     rule = convention.schemes.get(held.scheme.name)
-    return (
-        rule is not None
-        and not held.powers
-        and all(
-            rule.parts.get(role) == one.rule
-            and chain.stored(one.rule.codecs, one.part.spec) == one.tensor.spec
-            for role, one in held.parts.items()
-        )
+    return rule is not None and all(
+        rule.parts.get(role) == one.rule and chain.stored(one.rule.codecs, one.part.spec) == one.tensor.spec
+        for role, one in held.parts.items()
     )
 
 
 def _taken(scheme: Scheme, target: catalog.Convention) -> Scheme:
-    """The scheme; with scales as F32, which holds those of 16 bits as they are, where only those are read."""
+    """The scheme; with scales as F32 where only those are read: it holds those of 16 and 8 bits exactly."""
     rule = target.schemes.get(scheme.name)
     kept = getattr(scheme, "scale_dtype", None)
     wanted = () if rule is None else rule.reads.get("scale_dtype", ())
-    if kept in ("BF16", "F16") and kept not in wanted and "F32" in wanted and is_dataclass(scheme):
+    if kept in ("BF16", "F16", "F8_E8M0") and kept not in wanted and "F32" in wanted and is_dataclass(scheme):
         return replace(scheme, scale_dtype="F32")
     return scheme
 

@@ -7,30 +7,12 @@ from dataclasses import dataclass
 
 from ..core.event import Event
 from ..core.flow import Transform
-from ..core.patterns import Pattern
+from ..core.patterns import Patterns
 from ..core.planning import Planning
 from ..core.tensor import LazyTensor
 from .options import DropOptions, KeepOptions
 
-__all__ = ["Drop", "Keep", "Patterns"]
-
-
-class Patterns:
-    """Several patterns of which the first that matches counts, and which of them ever matched."""
-
-    def __init__(self, texts: Iterable[str]) -> None:
-        self._patterns = [Pattern(text) for text in texts]
-        self._used: set[str] = set()
-
-    def first(self, name: str) -> str | None:
-        """The text of the first pattern that matches. All that match count as used."""
-        found = [str(pattern) for pattern in self._patterns if pattern.matches(name)]
-        self._used.update(found)
-        return found[0] if found else None
-
-    def unused(self) -> list[str]:
-        """Patterns that matched nothing so far."""
-        return [str(pattern) for pattern in self._patterns if str(pattern) not in self._used]
+__all__ = ["Drop", "Keep"]
 
 
 class _Select(Transform):

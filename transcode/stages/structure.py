@@ -1,152 +1,107 @@
-"""Tensors whose rows another spelling has together, apart, or in another order: as views, without a copy.
-
-Rows of quantized tensors are moved as they are stored, where rows of each of their parts can be; only small
-parts that are stored in blocks of rows are taken out of their layout and put into it again.
-"""
+"""Tensors that another spelling has together, apart, or in another order: as views, without a copy."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from math import lcm
-from typing import NamedTuple
 
-import numpy as np
-
-from ..catalog import SHAPE
-from ..catalog.rule import Rule
+from ..catalog.rule import MEMBER, Rule
 from ..catalog.spelling import Direction, Hit, fill
-from ..codecs import chain
-from ..consumers.group import Reading
-from ..core.context import Context
-from ..core.dtypes import DTYPES
 from ..core.event import Event
-from ..core.expr import Constant, Expr, Piece
 from ..core.planning import Planning
-from ..core.rows import Run, rows_of
-from ..core.spec import Part, Spec
-from ..core.tensor import LazyTensor, plain
+from ..core.tensor import LazyTensor
 from ..errors import PlanError
-from ..voice import called
-from .dequantize import StoredPart, stored_parts
+from .arrange import Arrangement, arrangement, rows_in_order
+from .stored_rows import OTHERWISE, WEIGHT, Item, Taken, alike, put
 
-__all__ = ["Item", "Structure"]
-
-_WEIGHT = ".weight"
-_OTHERWISE = f"decode it first ({called('dequantize')}), or have it encoded anew: name the scheme"
-
-
-@dataclass(frozen=True)
-class Item:
-    """A tensor of the source that has a name in both spellings.
-
-    Attributes:
-        name: of the tensor, without the prefix.
-        tensor: it; its codes where it is quantized and is moved as it is stored.
-        shape: its own.
-        reading: how its parts are read, where it is quantized and is moved as it is stored.
-        parts: those, by role.
-        beside: what stands beside it and concerns all of it: scales of inputs, markers.
-    """
-
-    name: str
-    tensor: LazyTensor
-    shape: tuple[int, ...]
-    reading: Reading | None = None
-    parts: Mapping[str, StoredPart] | None = None
-    beside: tuple[LazyTensor, ...] = ()
-
-    @classmethod
-    def stored(
-        cls,
-        name: str,
-        reading: Reading,
-        shape: tuple[int, ...],
-        beside: tuple[LazyTensor, ...],
-        table: Mapping[str, LazyTensor],
-    ) -> Item:
-        """A tensor as it is stored quantized."""
-        parts = stored_parts(reading, table)
-        known = {one.tensor.name for one in parts.values()}
-        more = (one for role, one in reading.stored.items() if role != SHAPE and one not in known)
-        others = {one.name: one for one in (*map(table.__getitem__, more), *beside)}
-        return cls(name, table[reading.codes], shape, reading, parts, tuple(others.values()))
-
-    @property
-    def whole(self) -> bool:
-        """Whether it is one value, which concerns all rows of what it stands beside."""
-        return self.shape == ()
-
-
-class _Taken(NamedTuple):
-    """Rows ``begin`` to ``begin + rows`` along the first dimension of an item."""
-
-    item: Item
-    begin: int
-    rows: int
+__all__ = ["Structure"]
 
 
 class Structure:
-    """The tensors of one spelling that are not those of another row for row.
+    """The tensors of one spelling that are not those of another element for element.
 
     Args:
         direction: from one to the other.
         items: by name, all that there are.
+        facts: keys of the model's config.json, of which rules may speak.
     """
 
-    def __init__(self, direction: Direction, items: Mapping[str, Item]) -> None:
+    def __init__(
+        self, direction: Direction, items: Mapping[str, Item], facts: Mapping[str, object] | None = None
+    ) -> None:
         self._forward = direction.forward
         self._items = items
-        self._joins: dict[str, dict[int, Item]] = {}
+        self._facts = facts or {}
+        self._joins: dict[str, dict[tuple[int, int], Item]] = {}
         for item in items.values():
             hit = direction.find(item.name)
             if hit is not None and self._joining(hit):
-                self._joins.setdefault(hit.others[0], {})[hit.part] = item
+                self._joins.setdefault(hit.others[0], {})[hit.member, hit.part] = item
 
     def of(self, item: Item, hit: Hit, planning: Planning) -> Iterator[LazyTensor]:
         """What becomes of a tensor: nothing, where it goes into one that an earlier one began.
 
         Raises:
-            PlanError: its shape does not have such rows, another part is missing or does not fit, or they
-                are quantized in a way in which rows cannot be moved.
+            PlanError: its shape does not have such rows, another part is missing or does not fit, they are
+                quantized in a way in which they cannot be moved, or what a rule asks of the model's
+                configuration is not known.
         """
         if self._joining(hit):
             members = self._joins[hit.others[0]]
             if item is next(iter(members.values())):
-                yield from self._joined(hit, members, planning)
+                yield from self._joined(hit, [members[key] for key in sorted(members)], planning)
         elif item.whole:
+            if hit.rule.stacks:
+                raise PlanError("is one value, not one for each of a stack", tensor=item.tensor.name)
             for name in hit.others:
                 yield _renamed(item, name)
         elif hit.rule.swapped:
             yield from self._swapped(hit, item)
-        else:
+        elif hit.rule.by_rows:
             yield from self._split(hit, item)
+        elif self._forward:
+            yield from self._apart(hit, item)
+        else:
+            yield from self._arranged(hit, [item])
 
     def whole(self, hit: Hit) -> bool:
         """Whether all that is to be joined is there."""
-        return not self._joining(hit) or len(self._joins[hit.others[0]]) == len(hit.rule.right)
+        if not self._joining(hit):
+            return True
+        there = self._joins[hit.others[0]]
+        return len(there) == len(hit.rule.right) * self._depth(there, hit)
 
     def lacking(self, hit: Hit) -> str:
         """Which parts of what is to be joined are not there, in words."""
         there = self._joins[hit.others[0]]
-        names = (part for number, part in enumerate(hit.rule.right) if number not in there)
-        return " and ".join(fill(str(name), hit.numbers, hit.rest) for name in names)
+        depth = self._depth(there, hit)
+        names = (
+            _named(fill(str(part), hit.numbers, hit.rest), member)
+            for member in range(depth)
+            for number, part in enumerate(hit.rule.right)
+            if (member, number) not in there
+        )
+        few = [name for name, _ in zip(names, range(4), strict=False)]
+        return " and ".join(few[:3]) + (" and more" if len(few) > 3 else "")
+
+    @staticmethod
+    def _depth(there: Mapping[tuple[int, int], Item], hit: Hit) -> int:
+        """How many are stacked."""
+        return 1 + max(member for member, _ in there) if hit.rule.stacks else 1
 
     def _joining(self, hit: Hit) -> bool:
-        return not self._forward and len(hit.rule.right) > 1
+        return not self._forward and (len(hit.rule.right) > 1 or hit.rule.stacks)
 
-    def _joined(self, hit: Hit, members: Mapping[int, Item], planning: Planning) -> Iterator[LazyTensor]:
+    def _joined(self, hit: Hit, items: Sequence[Item], planning: Planning) -> Iterator[LazyTensor]:
         name, rule = hit.others[0], hit.rule
-        items = [members[part] for part in range(len(rule.right))]
         first = items[0]
         if len({item.reading is None for item in items}) > 1:
             raise PlanError(
-                f"is joined of tensors of which some are quantized: {', '.join(one.name for one in items)}",
+                f"is joined of tensors of which some are quantized: {_few(items)}",
                 tensor=name,
-                hint=_OTHERWISE,
+                hint=OTHERWISE,
             )
-        if all(item.whole for item in items):
-            _alike([item.tensor for item in items], name)
+        if all(item.whole for item in items) and not rule.stacks:
+            alike([item.tensor for item in items], name)
             yield _renamed(first, name)
             return
         for item in items:
@@ -155,254 +110,156 @@ class Structure:
                     f"{list(item.shape)} cannot be joined to {list(first.shape)} of {first.tensor.name}",
                     tensor=item.tensor.name,
                 )
-        total = sum(item.shape[0] for item in items)
+        parts = len(rule.right)
         known = (self._columns(item, hit.rest) for item in items)
-        counts = rule.counts(total, next((columns for columns in known if columns is not None), None))
-        if counts != [item.shape[0] for item in items]:
-            raise PlanError(
-                f"of {', '.join(str(item.shape[0]) for item in items)} rows could not be taken apart again",
-                tensor=name,
-                hint=f"{_kinds(rule)} of this family have others",
-            )
-        taken = [_Taken(item, 0, item.shape[0]) for item in items]
-        said = ", ".join(item.name for item in items)
+        columns = next((columns for columns in known if columns is not None), None)
+        for at in range(0, len(items), parts):
+            rows = [item.shape[0] for item in items[at : at + parts]]
+            if rule.counts(sum(rows), columns) != rows:
+                raise PlanError(
+                    f"of {', '.join(map(str, rows))} rows could not be taken apart again",
+                    tensor=name,
+                    hint=f"{_kinds(rule)} of this family have others",
+                )
+            if rows != [item.shape[0] for item in items[:parts]]:
+                raise PlanError(
+                    f"{list(items[at].shape)} is not the {list(first.shape)} of {first.tensor.name}, so they"
+                    " cannot be stacked",
+                    tensor=items[at].tensor.name,
+                )
         for item in items[1:]:
             gone = [item.tensor] if item.parts is None else [one.tensor for one in item.parts.values()]
             for tensor in (*gone, *item.beside):
-                planning.drop(tensor, Event("absorb", f"its rows went into {name}"))
-        yield from _put(name, taken, Event("convert", f"rows of {said}"))
+                planning.drop(tensor, Event("absorb", f"it went into {name}"))
+        if not rule.by_rows:
+            yield from self._arranged(hit, items)
+            return
+        taken = [Taken(item, 0, item.shape[0]) for item in items]
+        yield from put(name, taken, Event("convert", f"rows of {_few(items)}"))
+
+    def _arranged(self, hit: Hit, items: Sequence[Item]) -> Iterator[LazyTensor]:
+        """The left tensor of all that go into it, in the order in which they do."""
+        name, first = hit.others[0], items[0]
+        parts = [item.shape for item in items[: len(hit.rule.right)]]
+        whole = arrangement(hit.rule, parts, len(items) // len(parts), self._facts, first.tensor.name)
+        did = Event("convert", f"{hit.rule.kind} of {_few(items)}")
+        if first.reading is not None:
+            yield from self._by_rows(hit, items, whole, did)
+        else:
+            yield whole.joined(name, [item.tensor for item in items], did)
+
+    def _apart(self, hit: Hit, item: Item) -> Iterator[LazyTensor]:
+        """The right tensors of a left one that is more than their rows one after the other."""
+        rule, label = hit.rule, item.tensor.name
+        depth, inner = (item.shape[0], item.shape[1:]) if rule.stacks else (1, item.shape)
+        shape = Arrangement.right_shape(rule, inner, self._facts, label)
+        counts = [shape[0]]
+        if len(rule.right) > 1:
+            columns = shape[1] if len(shape) > 1 else self._columns(item, hit.rest)
+            split = rule.counts(shape[0], columns)
+            if split is None:
+                raise _no_join(rule, item)
+            counts = split
+        parts = [(count, *shape[1:]) for count in counts]
+        whole = arrangement(rule, parts, depth, self._facts, label)
+        if whole.shape != item.shape:
+            raise PlanError(
+                f"{list(item.shape)} is not the {list(whole.shape)} of a {rule.kind} of {_kinds(rule)}",
+                tensor=label,
+                hint="is it of this family?",
+            )
+        did = Event("convert", f"{rule.kind} apart: {item.name}")
+        names = [_named(name, member) for member in range(depth) for name in hit.others]
+        if item.reading is not None:
+            yield from self._rows_apart(names, item, whole, did)
+        else:
+            yield from whole.parts(names, item.tensor, did)
+
+    def _by_rows(
+        self, hit: Hit, items: Sequence[Item], whole: Arrangement, did: Event
+    ) -> Iterator[LazyTensor]:
+        """As :meth:`_arranged`, of tensors that are quantized: whole rows move."""
+        order = rows_in_order(whole, items[0].tensor.name)
+        owners = [(item, row) for item in items for row in range(item.shape[0])]
+        taken: list[Taken] = []
+        for row in order:
+            item, at = owners[row]
+            last = taken[-1] if taken else None
+            if last is not None and last.item is item and last.begin + last.rows == at:
+                taken[-1] = Taken(item, last.begin, last.rows + 1)
+            else:
+                taken.append(Taken(item, at, 1))
+        yield from put(hit.others[0], taken, did)
+
+    def _rows_apart(
+        self, names: Sequence[str], item: Item, whole: Arrangement, did: Event
+    ) -> Iterator[LazyTensor]:
+        """As :meth:`_apart`, of a tensor that is quantized: whole rows move."""
+        order = rows_in_order(whole, item.tensor.name)
+        back = [0] * len(order)
+        for row, of in enumerate(order):
+            back[of] = row
+        at = 0
+        for name, shape in zip(names, whole.shapes, strict=True):
+            taken: list[Taken] = []
+            for row in back[at : at + shape[0]]:
+                if taken and taken[-1].begin + taken[-1].rows == row:
+                    taken[-1] = Taken(item, taken[-1].begin, taken[-1].rows + 1)
+                else:
+                    taken.append(Taken(item, row, 1))
+            at += shape[0]
+            yield from put(name, taken, did)
 
     def _swapped(self, hit: Hit, item: Item) -> Iterator[LazyTensor]:
         name, rows = hit.others[0], item.shape[0]
         if not hit.rule.swaps(rows, self._columns(item, hit.rest)):
-            yield from _put(name, [_Taken(item, 0, rows)], Event("rename", f"{item.name} -> {name}"))
+            yield from put(name, [Taken(item, 0, rows)], Event("rename", f"{item.name} -> {name}"))
             return
         if rows % 2:
             raise PlanError(f"{list(item.shape)} has no two halves", tensor=item.tensor.name)
         half = rows // 2
-        taken = [_Taken(item, half, half), _Taken(item, 0, half)]
-        yield from _put(name, taken, Event("convert", f"{item.name}, its halves in the other order"))
+        taken = [Taken(item, half, half), Taken(item, 0, half)]
+        yield from put(name, taken, Event("convert", f"{item.name}, its halves in the other order"))
 
     def _split(self, hit: Hit, item: Item) -> Iterator[LazyTensor]:
         counts = hit.rule.counts(item.shape[0], self._columns(item, hit.rest))
         if counts is None:
-            raise PlanError(
-                f"{list(item.shape)} is not joined of {_kinds(hit.rule)}",
-                tensor=item.tensor.name,
-                hint="is it of this family?",
-            )
+            raise _no_join(hit.rule, item)
         begin = 0
         for name, count in zip(hit.others, counts, strict=True):
             did = Event("convert", f"rows {begin} to {begin + count - 1} of {item.name}")
-            yield from _put(name, [_Taken(item, begin, count)], did)
+            yield from put(name, [Taken(item, begin, count)], did)
             begin += count
 
     def _columns(self, item: Item, rest: str) -> int | None:
         """Columns of its weight, be it this tensor or, for a bias, its neighbour."""
         if len(item.shape) > 1:
             return item.shape[1]
-        beside = self._items.get(item.name.removesuffix(rest) + _WEIGHT)
+        beside = self._items.get(item.name.removesuffix(rest) + WEIGHT)
         return beside.shape[1] if beside is not None and len(beside.shape) > 1 else None
 
 
+def _no_join(rule: Rule, item: Item) -> PlanError:
+    return PlanError(
+        f"{list(item.shape)} is not joined of {_kinds(rule)}",
+        tensor=item.tensor.name,
+        hint="is it of this family?",
+    )
+
+
 def _kinds(rule: Rule) -> str:
-    return ", ".join(str(part).rpartition(".")[2] for part in rule.right)
+    return ", ".join(str(part).removesuffix(WEIGHT).rpartition(".")[2] for part in rule.right)
+
+
+def _few(items: Sequence[Item]) -> str:
+    more = f" and {len(items) - 4} more" if len(items) > 4 else ""
+    return ", ".join(item.name for item in items[:4]) + more
+
+
+def _named(name: str, member: int) -> str:
+    """The name of one of a stack."""
+    return ".".join(str(member) if word == MEMBER else word for word in name.split("."))
 
 
 def _renamed(item: Item, name: str) -> LazyTensor:
     return item.tensor.evolve(name=name, did=Event("rename", f"{item.tensor.name} -> {name}"))
-
-
-def _put(name: str, taken: Sequence[_Taken], did: Event) -> Iterator[LazyTensor]:
-    """Rows of tensors as one, with all its parts where they are quantized."""
-    first = taken[0].item
-    shape = (sum(one.rows for one in taken), *first.shape[1:])
-    if first.reading is None:
-        yield _rows(name, shape, [(one.item.tensor, one.begin, one.rows) for one in taken], did)
-        return
-    yield from _put_stored(name, shape, taken, did)
-
-
-def _rows(
-    name: str, shape: tuple[int, ...], some: Sequence[tuple[LazyTensor, int, int]], did: Event
-) -> LazyTensor:
-    """Rows along the first dimension of plain tensors."""
-    runs = []
-    for tensor, begin, count in some:
-        each = tensor.spec.rows // tensor.spec.shape[0]
-        runs.append(Run(tensor, begin * each, count * each))
-    return rows_of(name, shape, runs, did=did)
-
-
-def _put_stored(
-    name: str, shape: tuple[int, ...], taken: Sequence[_Taken], did: Event
-) -> Iterator[LazyTensor]:
-    """The parts of a quantized tensor, as they are stored."""
-    first = taken[0].item
-    reading, parts = first.reading, first.parts
-    assert reading is not None
-    assert parts is not None
-    for one in taken:
-        _agree(name, first, one.item)
-    spec = replace(reading.spec, shape=shape)
-    for part in reading.scheme.parts(spec):
-        rule = reading.rules[part.role]
-        runs = []
-        for one in taken:
-            assert one.item.parts is not None
-            runs.append(_Rows(one.item.parts[part.role], one.begin, one.rows, one.item.shape[0]))
-        yield _part(rule.name.spell(name), name, part, runs, reading, did)
-    if SHAPE in reading.stored:
-        said = Spec(DTYPES["I64"], (len(shape),))
-        value = Constant(said, np.array(shape, "<i8").tobytes())
-        label = reading.rules[SHAPE].name.spell(name)
-        yield plain(label, said, value, source=reading.stored[SHAPE], fate=(did,))
-    yield from _beside(name, taken)
-
-
-class _Rows(NamedTuple):
-    """Rows ``begin`` to ``begin + rows`` of one part of a quantized tensor that has ``total`` of them."""
-
-    stored: StoredPart
-    begin: int
-    rows: int
-    total: int
-
-
-def _part(
-    label: str, name: str, part: Part, runs: Sequence[_Rows], reading: Reading, did: Event
-) -> LazyTensor:
-    """One part of rows of quantized tensors, as it is stored."""
-    first = runs[0].stored
-    total = sum(run.rows for run in runs)
-    unit = _unit(first.part, runs[0].total, reading)
-    if unit is None:
-        _alike([run.stored.tensor for run in runs], name)
-        return first.tensor.evolve(name=label, did=did)
-    whole = [(first.rule.codecs, one.stored.part.spec, one.total) for one in runs]
-    whole.append((first.rule.codecs, part.spec, total))
-    step = lcm(*(chain.together(codecs, spec, rows, unit) for codecs, spec, rows in whole))
-    if all(edge % step == 0 for edge in _edges(runs)):
-        some = []
-        for stored, begin, rows, of in runs:
-            each, left = divmod(stored.tensor.spec.shape[0], -(-of // step))
-            assert not left, (label, stored.tensor.spec, step, of)
-            some.append((stored.tensor, begin // step * each, -(-rows // step) * each))
-        return _rows(label, (sum(one[2] for one in some), *first.tensor.spec.shape[1:]), some, did)
-    if part.role == "codes" or reading.powers or any(edge % unit for edge in _edges(runs)):
-        raise PlanError(
-            f"its {part.role} as {reading.scheme.name} are stored in blocks of {step} rows, which do not end"
-            f" where it is put together: at {', '.join(str(run.rows) for run in runs)} rows",
-            tensor=name,
-            hint=_OTHERWISE,
-        )
-    pieces = tuple((run.stored, run.begin // unit, -(-run.rows // unit)) for run in runs)
-    spec = chain.stored(first.rule.codecs, part.spec)
-    value = Recoded(spec, part, pieces, chain.steps(first.rule.codecs, part.spec))
-    made = plain(label, spec, value, source=first.tensor.source, fate=first.tensor.fate)
-    return made.evolve(grain=max(spec.rows, 1), did=did)
-
-
-def _edges(runs: Sequence[_Rows]) -> list[int]:
-    """Where runs begin and end, in their tensors and in the result; but for the ends of tensors.
-
-    There a block may have fewer rows. It has not where another run follows, as that begins at a whole one.
-    """
-    edges, at = [], 0
-    for _, begin, count, rows in runs:
-        edges += [begin, at]
-        at += count
-        edges.append(begin + count if begin + count < rows else 0)
-    return edges
-
-
-@dataclass(frozen=True, slots=True)
-class Recoded(Expr):
-    """A small part of rows of several tensors, taken out of its layout and put into it again.
-
-    Attributes:
-        spec: as it is stored.
-        part: as the scheme makes it.
-        pieces: parts of tensors as they are stored; of each, rows of the part from where on and how many.
-        steps: the codecs that it is stored by.
-    """
-
-    spec: Spec
-    part: Part
-    pieces: tuple[tuple[StoredPart, int, int], ...]
-    steps: tuple[chain.Step, ...]
-
-    def read(self, start: int, stop: int, context: Context) -> Iterator[Piece]:
-        """See :meth:`.core.expr.Expr.read`; rows are read all together."""
-        each = [stored.whole(False)[begin : begin + count] for stored, begin, count in self.pieces]
-        piece = Piece("values", 0, np.ascontiguousarray(np.concatenate(each)))
-        yield chain.encode(piece, self.steps, context)
-
-
-_TALL = 1 << 20
-"""Rows of a tensor of which all parts but those for whole tensors have several."""
-
-
-def _unit(part: Part, rows: int, reading: Reading) -> int | None:
-    """How many rows of the tensor a row of a part is of; None for a part that is one for all of them.
-
-    Not by its own shape: that of a tensor of one block is one row too.
-    """
-    tall = Spec(reading.spec.dtype, (_TALL, reading.spec.shape[-1]))
-    spec = next(one.spec for one in reading.scheme.parts(tall) if one.role == part.role)
-    if spec.numel == 1:
-        return None
-    unit = -(-_TALL // spec.shape[0])
-    if part.spec.shape and -(-rows // unit) == part.spec.shape[0]:
-        return unit
-    raise PlanError(
-        f"its {part.role} {part.spec} are none of {rows} rows, so they cannot be moved with them",
-        tensor=reading.name,
-        hint=_OTHERWISE,
-    )
-
-
-def _agree(name: str, first: Item, item: Item) -> None:
-    """Refuse to join tensors that are quantized in different ways."""
-    one, other = first.reading, item.reading
-    assert one is not None
-    assert other is not None
-    ways = [(each.scheme, each.rules, each.powers, sorted(each.stored)) for each in (one, other)]
-    padded = [each.reading.spec.shape != each.shape for each in (first, item) if each.reading is not None]
-    if ways[0] != ways[1] or any(padded) or len(other.spec.shape) != 2:
-        why = "was padded" if any(padded) else "is a stack" if len(other.spec.shape) != 2 else None
-        raise PlanError(
-            f"is quantized as {other.scheme.name}" + (f" and {why}" if why else f", {one.name} otherwise"),
-            tensor=other.name,
-            hint=_OTHERWISE,
-        )
-
-
-def _beside(name: str, taken: Sequence[_Taken]) -> Iterator[LazyTensor]:
-    """What stands beside quantized tensors and is one for all their rows."""
-    by_rest: dict[str, list[LazyTensor]] = {}
-    for item in dict.fromkeys(one.item.name for one in taken):
-        of = next(one.item for one in taken if one.item.name == item)
-        assert of.reading is not None
-        stem = of.reading.name.removesuffix(_WEIGHT)
-        for tensor in of.beside:
-            by_rest.setdefault(tensor.name.removeprefix(stem), []).append(tensor)
-    count = len({one.item.name for one in taken})
-    for rest, tensors in by_rest.items():
-        label = name.removesuffix(_WEIGHT) + rest
-        if len(tensors) != count:
-            raise PlanError(f"only some of what it is joined of have {rest!r}", tensor=name, hint=_OTHERWISE)
-        _alike(tensors, label)
-        yield tensors[0].evolve(name=label, did=Event("rename", f"{tensors[0].name} -> {label}"))
-
-
-def _alike(tensors: Sequence[LazyTensor], name: str) -> None:
-    """Refuse values that are one for all rows where those that are joined have different ones."""
-    first = tensors[0]
-    for tensor in tensors[1:]:
-        if tensor.spec != first.spec or tensor.numpy().tobytes() != first.numpy().tobytes():
-            raise PlanError(
-                f"would be one for all rows, but {first.name!r} and {tensor.name!r} differ",
-                tensor=name,
-                hint=_OTHERWISE,
-            )

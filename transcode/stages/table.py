@@ -16,6 +16,7 @@ __all__ = ["ORDER", "STAGES", "stage"]
 STAGES: dict[str, tuple[type[Declared], str]] = {
     "quantize": (options.QuantizeOptions, "quantize.stage"),
     "cast": (options.CastOptions, "cast"),
+    "requantize": (options.RequantizeOptions, "quantize.again"),
     "dequantize": (options.DequantizeOptions, "dequantize"),
     "lora": (options.LoraOptions, "lora.stage"),
     "convert": (options.ConvertOptions, "convert"),
@@ -27,7 +28,18 @@ STAGES: dict[str, tuple[type[Declared], str]] = {
 }
 """The options of each stage, and the module of the stage; the most used first, as help texts show them."""
 
-ORDER = ("keep", "drop", "dequantize", "rename", "convert", "lora", "cast", "quantize", "calibrate")
+ORDER = (
+    "keep",
+    "drop",
+    "dequantize",
+    "rename",
+    "convert",
+    "lora",
+    "cast",
+    "quantize",
+    "requantize",
+    "calibrate",
+)
 """In which ``transcode run`` puts them one after another."""
 
 

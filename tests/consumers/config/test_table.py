@@ -68,6 +68,18 @@ def test_it_says_its_schemes_and_refuses_the_others(method: str, scheme: str) ->
             table.state(tensors, method, Planning())
 
 
+def test_fp8_has_scales_of_one_kind_for_all_layers() -> None:
+    kinds = [
+        quantized("fp8", module, granularity="block", scale_dtype=kept)
+        for module, kept in ((LAYER, "F32"), (OTHER, "F8_E8M0"))
+    ]
+    with pytest.raises(PlanError, match="knows scales of one kind"):
+        table.state(kinds, "fp8", Planning())
+    statement = table.state(kinds[1:], "fp8", Planning())
+    assert statement is not None
+    assert statement.config["scale_fmt"] == "ue8m0"
+
+
 def test_nothing_is_said_where_nothing_is_quantized() -> None:
     assert table.state([plain("a.weight", FACTS, NOTHING)], "fp8", Planning()) is None
 

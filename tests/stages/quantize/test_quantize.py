@@ -602,3 +602,23 @@ def test_the_record_tells_scheme_and_recipe(wan, tmp_path):
     record = json.loads(metadata["transcode"])
     assert record["schemes"] == ["int8"]
     assert record["convention"] == "lightx2v"
+
+
+def test_what_is_found_once_for_tensors_that_are_alike_is_not_held_for_others(save, tmp_path):
+    """An expert as large as another matrix: the consumer takes none of this scheme. And an odd shape."""
+    names = [
+        "model.layers.0.self_attn.o_proj.weight",
+        "model.layers.1.mlp.experts.3.up_proj.weight",
+        "model.layers.1.self_attn.o_proj.weight",
+        "model.layers.2.self_attn.o_proj.weight",
+    ]
+    matrices = {name: torch.ones(256, 256, dtype=torch.bfloat16) for name in names}
+    matrices[names[3]] = torch.ones(256, 100, dtype=torch.bfloat16)  # and one of another shape
+    flow = tc.open(save(matrices)) | tc.quantize("nvfp4", include=["re:weight$"])
+    plan = flow.plan(tc.write(tmp_path / "o.safetensors", convention="modelopt", allow_unmatched=True))
+    taken = {tensor.name for tensor in plan.tensors if tensor.scheme is not None}
+    assert names[0] in taken
+    assert names[3] not in taken  # 100 columns are no blocks of 16
+    flow = tc.open(save(matrices)) | tc.quantize("fp8", include=["re:weight$"])
+    plan = flow.plan(tc.write(tmp_path / "o.safetensors", convention="modelopt"))
+    assert {tensor.name for tensor in plan.tensors if tensor.scheme is not None} == {*names} - {names[1]}

@@ -29,16 +29,32 @@ def fates(plan: Plan) -> list[Fate]:
 
 def rows_of(parts: Sequence[Section]) -> list[list[Row[Fate]]]:
     """The tensors of each section, folded: those of a row have one shape and one story."""
+    kind = _Kinds()
     named = [
-        (fate.name, (number, _shape(fate), fate.why, story(fate, folded=True)), fate)
-        for number, part in enumerate(parts)
-        for fate in part.fates
+        (fate.name, (number, kind(fate)), fate) for number, part in enumerate(parts) for fate in part.fates
     ]
     rows: list[list[Row[Fate]]] = [[] for _ in parts]
     numbers = {id(fate): number for number, part in enumerate(parts) for fate in part.fates}
     for row in fold(named):
         rows[numbers[id(row.items[0])]].append(row)
     return rows
+
+
+class _Kinds:
+    """A number for each shape and story that tensors have, found once for all whose facts are one object."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[object, int] = {}
+        self._known: dict[object, int] = {}
+
+    def __call__(self, fate: Fate) -> int:
+        tensor = fate.tensor
+        same = id(fate.before), fate.why, *map(id, tensor.parts), *map(id, tensor.fate)
+        number = self._known.get(same)
+        if number is None:
+            alike = _shape(fate), fate.why, story(fate, folded=True)
+            number = self._known[same] = self._numbers.setdefault(alike, len(self._numbers))
+        return number
 
 
 def story(fate: Fate, *, folded: bool = False) -> str:

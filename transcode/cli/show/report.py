@@ -33,6 +33,8 @@ def show_report(report: Report, *, verbose: bool) -> None:
         show_files(plan, verbose=False)
     if losses := report.losses():
         _show_losses(losses, verbose=verbose)
+    if report.recoded:
+        echo(report.kept_blocks)
     if not verbose:
         echo(f"total  {plan.totals}", bold=True)
     convention = plan.summary.get("convention")

@@ -32,10 +32,12 @@ class CompressedTensors(Dialect):
     def state(self, layers: Layers, planning: Planning) -> Statement:
         """See :meth:`.dialect.Dialect.state`."""
         members: dict[str, list[str]] = {}
+        known: dict[object, list[str]] = {}  # schemes that are said alike are not all equal
         for module, tensor in layers.quantized.items():
-            members.setdefault(json.dumps(_group(tensor.scheme, calibrated=calibrated(tensor))), []).append(
-                module
-            )
+            kind = tensor.scheme, calibrated(tensor)
+            if kind not in known:
+                known[kind] = members.setdefault(json.dumps(_group(tensor.scheme, calibrated=kind[1])), [])
+            known[kind].append(module)
         # All linear layers are of the largest group but those that are named: names go before types of
         # modules.
         ranked = sorted(members, key=lambda text: -len(members[text]))

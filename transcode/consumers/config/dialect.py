@@ -26,10 +26,12 @@ class Statement:
     Attributes:
         config: value of ``quantization_config``.
         files: further side files, name -> JSON.
+        keys: further keys of config.json.
     """
 
     config: Json
     files: Mapping[str, Json] = field(default_factory=dict)
+    keys: Mapping[str, Json] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ from .stated import Json
 __all__ = ["Fp8"]
 
 _BLOCK = "weight_block_size"
+_SCALES = "scale_fmt"
+"""Powers of two are ``ue8m0``; without the key scales are any floats."""
 
 
 class Fp8(Dialect):
@@ -27,7 +29,7 @@ class Fp8(Dialect):
 
     def state(self, layers: Layers, planning: Planning) -> Statement:
         """See :meth:`.dialect.Dialect.state`."""
-        blocks = set()
+        blocks, kept = set(), set()
         for module, tensor in layers.quantized.items():
             scheme: Any = tensor.scheme
             if scheme.name != "fp8" or scheme.granularity != "block":
@@ -36,15 +38,19 @@ class Fp8(Dialect):
                 )
             e4m3_only(scheme, "quant_method fp8")
             blocks.add(tuple(scheme.block))
+            kept.add("ue8m0" if scheme.scale_dtype == "F8_E8M0" else "float")
         if len(blocks) > 1:
             sizes = " and ".join(f"{rows}x{columns}" for rows, columns in sorted(blocks))
             raise Unsayable(f"quant_method fp8 knows blocks of one size, here are {sizes}")
+        if len(kept) > 1:
+            raise Unsayable("quant_method fp8 knows scales of one kind, here are F8_E8M0 and others")
         return Statement(
             {
                 "activation_scheme": "dynamic",
                 "fmt": "e4m3",
                 "quant_method": self.method,
                 _BLOCK: list(blocks.pop()),
+                **({_SCALES: "ue8m0"} if kept == {"ue8m0"} else {}),
                 self.unquantized: layers.kept_by_prefix(planning),
             }
         )

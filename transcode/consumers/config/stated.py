@@ -14,6 +14,7 @@ __all__ = [
     "EARLY_KEY",
     "KEY",
     "KEYS",
+    "MLX_KEY",
     "Json",
     "holders",
     "malformed",
@@ -32,6 +33,9 @@ EARLY_KEY = "compression_config"
 
 KEYS = (KEY, EARLY_KEY)
 
+MLX_KEY = "quantization"
+"""Where MLX says it, beside :data:`KEY`; others have values of their own there."""
+
 Json = dict[str, Any]
 
 
@@ -45,7 +49,12 @@ def holders(config: Json) -> Iterator[Json]:
 
 def statements(config: Json) -> list[tuple[Json, str]]:
     """Where a config says how tensors are quantized: itself or the config of a sub-model, and the key."""
-    return [(holder, key) for holder in holders(config) for key in KEYS if isinstance(holder.get(key), dict)]
+    found = [(holder, key) for holder in holders(config) for key in KEYS if isinstance(holder.get(key), dict)]
+    return [*found, (config, MLX_KEY)] if _is_mlx(config.get(MLX_KEY)) else found
+
+
+def _is_mlx(stated: object) -> bool:
+    return isinstance(stated, dict) and {"bits", "group_size"} <= stated.keys()
 
 
 def malformed(config: Json) -> str | None:
@@ -63,7 +72,8 @@ def malformed(config: Json) -> str | None:
 
 def without_statements(config: Json) -> Json:
     """A config that says nothing of how tensors are quantized."""
-    kept = {key: value for key, value in config.items() if key not in KEYS}
+    mlx = (MLX_KEY,) if _is_mlx(config.get(MLX_KEY)) else ()
+    kept = {key: value for key, value in config.items() if key not in (*KEYS, *mlx)}
     for key, value in kept.items():
         if key.endswith("_config") and isinstance(value, dict):
             kept[key] = {inner: value[inner] for inner in value if inner not in KEYS}

@@ -21,8 +21,9 @@ from .fp8 import Fp8
 from .gptq import Gptq, GptqV2
 from .layers import layers_of
 from .microscaling import Mxfp4, Mxfp8
+from .mlx import Mlx
 from .modelopt import ModelOpt
-from .stated import CONFIG, EARLY_KEY, KEY, Json, statements
+from .stated import CONFIG, EARLY_KEY, KEY, MLX_KEY, Json, statements
 
 __all__ = [
     "BESIDE",
@@ -47,6 +48,7 @@ DIALECTS: Mapping[str, Dialect] = {
         GptqV2(),
         Awq(),
         BitsAndBytes(),
+        Mlx(),
     )
 }
 """By their ``method``."""
@@ -68,7 +70,7 @@ def speaker(statement: Json, key: str = KEY) -> str | None:
     method = statement.get("quant_method", statement.get("method"))
     if method is None:
         told = (one.method for one in DIALECTS.values() if any(name in statement for name in one.telling))
-        method = CompressedTensors.method if key == EARLY_KEY else next(told, None)
+        method = {EARLY_KEY: CompressedTensors.method, MLX_KEY: Mlx.method}.get(key) or next(told, None)
     if not isinstance(method, str):
         return None
     dialect = _dialect(method)

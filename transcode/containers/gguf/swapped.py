@@ -28,7 +28,7 @@ class Swapped(Expr):
         flat = self.of.flat()
         return None if flat is None else replace(self, of=flat)
 
-    def room(self) -> int:
+    def room(self) -> float:
         """What is read, and once more."""
         return self.of.room() + 1
 

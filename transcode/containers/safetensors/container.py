@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from operator import itemgetter
 from os import PathLike
 from typing import TYPE_CHECKING, ClassVar
 
@@ -95,33 +96,36 @@ class Safetensors(Writable):
         from ...core.output import Place, PlannedFile
 
         _check_metadata(metadata, file)
-        parts = [(part, unit.tensor) for unit in units for part in unit.stored]
-        for part, _ in parts:
-            if not header.is_text(part.name):
-                raise PlanError(
-                    "its name holds half of a surrogate pair",
-                    file=file,
-                    tensor=ascii(part.name),
-                    hint="rename it",
-                )
-            if part.spec.dtype.name not in _RANK:
-                raise PlanError(
-                    f"its dtype {part.spec.dtype} is none that safetensors can name",
-                    file=file,
-                    tensor=part.name,
-                    hint="cast it"
-                    if part.spec.dtype.elements == 1
-                    else f"decode it: {called('dequantize')}; or write a file whose name ends in .gguf",
-                )
-        parts.sort(key=lambda item: (-_RANK[item[0].spec.dtype.name], item[0].name.encode()))
+        ranked: dict[int, list[tuple[str, Stored, int]]] = {}
+        for unit in units:
+            for part in unit.stored:
+                if not (part.name.isascii() or header.is_text(part.name)):
+                    raise PlanError(
+                        "its name holds half of a surrogate pair",
+                        file=file,
+                        tensor=ascii(part.name),
+                        hint="rename it",
+                    )
+                rank = _RANK.get(part.spec.dtype.name)
+                if rank is None:
+                    raise PlanError(
+                        f"its dtype {part.spec.dtype} is none that safetensors can name",
+                        file=file,
+                        tensor=part.name,
+                        hint="cast it"
+                        if part.spec.dtype.elements == 1
+                        else f"decode it: {called('dequantize')}; or write a file whose name ends in .gguf",
+                    )
+                ranked.setdefault(rank, []).append((part.name, part, unit.tensor))
         places = []
         at = 0
-        for part, tensor in parts:
-            end = at + part.spec.nbytes
-            places.append(Place(part.name, part.spec, tensor, part.role, at, end))
-            at = end
-        entries = [header.Entry(place.name, place.spec, place.begin, place.end) for place in places]
-        return PlannedFile(name, header.render(entries, metadata, room=_room(at), file=file), tuple(places))
+        for _, parts in sorted(ranked.items(), reverse=True):
+            parts.sort(key=itemgetter(0))  # code points sort as their UTF-8 does
+            for stored_name, part, tensor in parts:
+                end = at + part.spec.nbytes
+                places.append(Place(stored_name, part.spec, tensor, part.role, at, end))
+                at = end
+        return PlannedFile(name, header.render(places, metadata, room=_room(at), file=file), tuple(places))
 
 
 def _check_metadata(metadata: Mapping[str, str], file: str | PathLike[str] | None) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from operator import attrgetter
 from os import PathLike
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Protocol
 
 from ...core.dtypes import DTYPES, DType
 from ...core.spec import Spec
@@ -23,7 +23,7 @@ from ...errors import FormatError, PlanError
 from ...voice import called
 from ..foreign import foreign
 from . import headertext
-from .headertext import Doubled, kind_of
+from .headertext import Doubled, Usual, kind_of
 
 if TYPE_CHECKING:
     from ...io.bytes import Bytes
@@ -48,7 +48,7 @@ PAGE = 4096
 """Data sections start at a multiple of this, so that a file can later grow at its front without a copy."""
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_MOST_SHARED = 4096  # different shapes of a dtype that are looked for again
+_MOST_SHARED = 4096  # different facts that are looked for again
 _LIMIT = 1 << 64  # sizes beyond the reference reader's usize
 
 
@@ -157,6 +157,11 @@ def _length(prefix: bytes, file_size: int, file: str | PathLike[str]) -> int:
     return n
 
 
+_Specs = dict[tuple[str, tuple[int, ...]], tuple[Spec | None, int]]
+"""Facts by dtype and shape, with the bytes of such a tensor: those that were legal once."""
+_UNKNOWN: tuple[Spec | None, int] = None, -1
+
+
 def parse(raw: bytes, *, file_size: int, file: str | PathLike[str], lenient: bool = False) -> Header:
     """Parse the JSON of a header, without the 8 bytes of length before it.
 
@@ -178,11 +183,22 @@ def parse(raw: bytes, *, file_size: int, file: str | PathLike[str], lenient: boo
     del raw  # the text is all that is needed of it
     metadata: dict[str, str] | None = None
     entries: list[Entry] = []
-    specs: dict[str, dict[tuple[int, ...], Spec]] = {}
+    specs: _Specs = {}
+    before = 0  # where the last one ends: what is equal is held once
     try:
         for name, fields in headertext.members(text):
             if name != headertext.METADATA:
-                entries.append(_entry(name, fields, file, specs, entries[-1].end if entries else 0))
+                if type(fields) is Usual:
+                    kind, shape, begin, end = fields
+                    spec, nbytes = specs.get((kind, shape), _UNKNOWN)
+                    if end - begin == nbytes and name.isascii() and end < _LIMIT:
+                        assert spec is not None
+                        entries.append(Entry(name, spec, before if begin == before else begin, end))
+                        before = end
+                        continue
+                    fields = fields.fields()
+                entries.append(_entry(name, fields, file, specs, before))
+                before = entries[-1].end
             elif metadata is None:
                 metadata = (_lenient if lenient else _metadata)(fields, file)
             else:
@@ -265,7 +281,7 @@ def _entry(
     name: str,
     fields: object,
     file: str | PathLike[str],
-    specs: dict[str, dict[tuple[int, ...], Spec]],
+    specs: _Specs,
     before: int,
 ) -> Entry:
     """An entry that keeps what it can of the others: facts that ``specs`` has, the end of the one before."""
@@ -311,12 +327,12 @@ def _entry(
         raise wrong(
             f"data_offsets {offsets!r} hold {end - begin} bytes, {kind} {_shown(shape)} needs {bits // 8}"
         )
-    known = specs.setdefault(kind, {})
-    lengths = tuple(shape)
-    if (spec := known.get(lengths)) is None:
-        spec = Spec(dtype, lengths)
-        if len(known) < _MOST_SHARED:
-            known[lengths] = spec
+    key = kind, tuple(shape)
+    spec, _ = specs.get(key, _UNKNOWN)
+    if spec is None:
+        spec = Spec(dtype, key[1])
+        if len(specs) < _MOST_SHARED:
+            specs[key] = spec, bits // 8
     return Entry(name, spec, before if begin == before else begin, end)
 
 
@@ -348,8 +364,26 @@ def _check_offsets(entries: list[Entry], data_size: int, file: str | PathLike[st
         )
 
 
+_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_quoted = json.encoder.encode_basestring
+"""A text as JSON writes it; what is no ASCII stays."""
+
+
+class Placed(Protocol):
+    """An entry, or anything else that has its facts."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def spec(self) -> Spec: ...
+    @property
+    def begin(self) -> int: ...
+    @property
+    def end(self) -> int: ...
+
+
 def render(
-    entries: Iterable[Entry],
+    entries: Iterable[Placed],
     metadata: Mapping[str, str],
     *,
     room: int = 0,
@@ -372,16 +406,14 @@ def render(
     Raises:
         PlanError: the header does not fit into ``size`` or into the format's limit.
     """
-    table: dict[str, object] = {}
-    if metadata:
-        table["__metadata__"] = dict(sorted(metadata.items()))
+    members = [f'"__metadata__":{_json(dict(sorted(metadata.items())))}'] if metadata else []
+    facts: dict[Spec, str] = {}  # many tensors have the same
     for entry in entries:
-        table[entry.name] = {
-            "dtype": entry.spec.dtype.name,
-            "shape": list(entry.spec.shape),
-            "data_offsets": [entry.begin, entry.end],
-        }
-    text = json.dumps(table, ensure_ascii=False, separators=(",", ":")).encode()
+        spec = entry.spec
+        if (said := facts.get(spec)) is None:
+            said = facts[spec] = f'{{"dtype":{_json(spec.dtype.name)},"shape":{_json(list(spec.shape))},'
+        members.append(f'{_quoted(entry.name)}:{said}"data_offsets":[{entry.begin},{entry.end}]}}')
+    text = f"{{{','.join(members)}}}".encode()
     needed = 8 + len(text)
     if size is None:
         size = needed + room

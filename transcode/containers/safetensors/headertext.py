@@ -10,9 +10,9 @@ import json
 import re
 from collections.abc import Iterator
 from json.decoder import JSONDecodeError
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
-__all__ = ["METADATA", "Doubled", "Malformed", "kind_of", "members"]
+__all__ = ["METADATA", "Doubled", "Malformed", "Usual", "kind_of", "members"]
 
 METADATA = "__metadata__"
 
@@ -38,6 +38,19 @@ _USUAL = re.compile(
 )
 _LENGTHS = re.compile(r"(?:(?:0|[1-9][0-9]{0,17})(?:, ?(?:0|[1-9][0-9]{0,17}))*)?")
 _MOST_SHAPES = 1 << 12
+
+
+class Usual(NamedTuple):
+    """An entry as all writers spell nearly all of them."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+    def fields(self) -> dict[str, object]:
+        """Its members, as JSON has them."""
+        return {"dtype": self.dtype, "shape": list(self.shape), "data_offsets": [self.begin, self.end]}
 
 
 class Malformed(ValueError):
@@ -90,8 +103,8 @@ def kind_of(value: object) -> str:
 def members(text: str) -> Iterator[tuple[str, object]]:
     """The members of the object that a header is, in its order, one at a time.
 
-    The metadata comes as a whole, as :class:`Doubled` where it names a key twice. Names that stand twice are
-    the caller's to find.
+    An entry that is spelled as usual comes as :class:`Usual`, any other as its members. The metadata comes as
+    a whole, as :class:`Doubled` where it names a key twice. Names that stand twice are the caller's to find.
 
     Raises:
         Malformed: it is not valid JSON, no object, or has more or longer entries than any real header.
@@ -106,23 +119,22 @@ def members(text: str) -> Iterator[tuple[str, object]]:
     last = text[at : at + 1] == "}"
     at += last
     count = 0
-    shapes: dict[str, list[int]] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
+    match = _USUAL.match
     while not last:
-        if (usual := _USUAL.match(text, at)) is not None and (name := usual[1]) != METADATA:
-            if (lengths := shapes.get(usual[3])) is None and _LENGTHS.fullmatch(usual[3]):
-                lengths = list(map(int, filter(None, usual[3].split(","))))
+        if (usual := match(text, at)) is not None:
+            name, dtype, written, begin, end = usual.groups()
+            if (lengths := shapes.get(written)) is None and _LENGTHS.fullmatch(written):
+                lengths = tuple(map(int, filter(None, written.split(","))))
                 if len(shapes) < _MOST_SHAPES:
-                    shapes[usual[3]] = lengths
-            if lengths is not None:
+                    shapes[written] = lengths
+            if lengths is not None and name != METADATA:
                 count += 1
                 if count > MOST_TENSORS:
                     raise Malformed(
                         f"the header has more than {MOST_TENSORS} entries, which no real file has"
                     )
-                yield (
-                    name,
-                    {"dtype": usual[2], "shape": lengths, "data_offsets": [int(usual[4]), int(usual[5])]},
-                )
+                yield name, Usual(dtype, lengths, int(begin), int(end))
                 at = usual.end()
                 continue
         name, at = _key(text, at)

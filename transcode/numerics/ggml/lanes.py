@@ -8,10 +8,12 @@ import numpy as np
 
 from ..deferred import ir, types
 from ..jit import instruction, lane
-from ..lanes import bits, larger, real, widen
+from ..lanes import INTEGER, bits, larger, real, widen
 
 __all__ = [
+    "MOST",
     "away",
+    "between",
     "first_peak",
     "fits",
     "float16",
@@ -23,6 +25,8 @@ __all__ = [
     "put_half",
     "scale_k",
     "ue4m3",
+    "unfit",
+    "whole",
     "word",
 ]
 
@@ -33,6 +37,9 @@ _INF = np.float32(np.inf)
 _HALF = np.float32(0.5)
 _BEYOND = np.float32(65520)
 """The least value that F16 has no number for."""
+
+MOST = np.float32(2.0**29)
+"""No block of any type holds a value as large: its scales, which are F16, times 127 times 32 are less."""
 
 
 @instruction
@@ -136,3 +143,25 @@ def ue4m3(code: Any) -> Any:
     if exponent == 0:
         return np.float32(np.float32(fraction) * np.float32(2.0**-10))
     return real(_U(_U(_U(exponent) + _U(119)) << _U(23)) | _U(_U(fraction) << _U(20)))
+
+
+@lane
+def whole(x: Any) -> Any:
+    """``nearest_int`` of one number, as int32."""
+    return np.int32((x + INTEGER) - INTEGER)
+
+
+@lane
+def between(code: Any, low: Any, high: Any) -> Any:
+    """An int32 held between two others."""
+    code = high if code > high else code
+    return low if code < low else code
+
+
+@lane
+def unfit(values: Any, first: Any, count: Any) -> Any:
+    """The first of some rows that holds what no block does (:data:`MOST`, or not finite), or -1."""
+    for i in range(first, min(first + count, values.shape[0])):
+        if not peak_of(values[i], 0, values.shape[1]) < MOST:
+            return i
+    return -1

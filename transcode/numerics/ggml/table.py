@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ...core.dtypes import BLOCKS
 from ...core.scratch import Scratch
 
-__all__ = ["DECODED", "ENCODED", "IQ4_VALUES", "decode", "encode"]
+__all__ = ["DECODED", "ENCODED", "IQ4_VALUES", "SPREAD", "decode", "encode"]
 
 WORK = 2048
 """Floats that kernels need for themselves."""
@@ -92,29 +92,57 @@ ENCODED: Mapping[str, _Made] = {
 """By name, those that are encoded."""
 
 
-def encode(name: str, values: NDArray[np.float32], blocks: NDArray[np.uint8], scratch: Scratch) -> int:
+SPREAD: Mapping[str, tuple[int, int]] = {
+    **dict.fromkeys(("Q4_0", "Q4_1", "Q5_0", "Q5_1"), (0, 1)),
+    **dict.fromkeys(("Q3_K", "Q4_K", "Q5_K", "IQ4_XS"), (256, 2)),
+    "Q2_K": (256, 1),
+    "Q6_K": (256, 0),
+    "IQ4_NL": (32, 2),
+}
+"""Types whose searches weights of columns guide: over how many values (0: a row) the mean square is taken
+that is added to each square, and how many times; 0 where it plays no part.
+"""
+
+
+def encode(
+    name: str,
+    values: NDArray[np.float32],
+    blocks: NDArray[np.uint8],
+    scratch: Scratch,
+    weights: NDArray[np.float32] | None = None,
+) -> int:
     """Write the blocks of values.
 
     Args:
         name: one of :data:`ENCODED`.
-        values: contiguous, of any shape with whole blocks.
+        values: contiguous, of any shape with whole blocks; with weights rows, ``[n, K]``.
         blocks: contiguous, as many bytes as the blocks have.
+        weights: of the columns, ``[K]``, finite and not negative; only for the types of :data:`SPREAD`.
 
     Returns:
         -1; or the number of the first block that holds what is not finite, or needs a scale beyond F16.
     """
     way, dtype = ENCODED[name], BLOCKS[name]
-    kernel: Any = getattr(import_module(f"{__package__}.{way.module}"), way.kernel)
+    lines, out = values.reshape(-1, dtype.elements), blocks.reshape(-1, dtype.bits // 8)
     more: tuple[Any, ...] = ()
     if way.needs == "nearly":
         more = (_nearly(),)
-    elif way.needs:
-        work = scratch.take((WORK,), np.float32)
-        if way.needs == "limits":
-            more = (np.array(IQ4_VALUES, np.float32), _limits(), work)
-        else:
-            more = (work, scratch.take((256,), np.uint8))
-    return int(kernel(values.reshape(-1, dtype.elements), blocks.reshape(-1, dtype.bits // 8), *more))
+    elif way.needs == "limits":
+        more = (np.array(IQ4_VALUES, np.float32), _limits(), scratch.take((WORK,), np.float32))
+    elif way.needs or weights is not None:
+        more = (scratch.take((WORK,), np.float32), scratch.take((288,), np.uint8))
+    if weights is None:
+        kernel: Any = getattr(import_module(f"{__package__}.{way.module}"), way.kernel)
+        return int(kernel(lines, out, *more))
+    from . import encode_weighted
+
+    span, times = SPREAD[name]
+    spans = values.reshape(-1, span or values.shape[-1])
+    sigmas = scratch.take((len(spans),), np.float32)
+    if times and len(spans):
+        encode_weighted.spread(spans, np.float32(times), sigmas)
+    kernel = getattr(encode_weighted, way.kernel)
+    return int(kernel(lines, out, weights.reshape(-1, dtype.elements), sigmas, *more))
 
 
 @cache

@@ -25,8 +25,15 @@ __all__ = [
     "unblocked",
 ]
 
-_SUBNORMALS = tuple(
-    (kind.smallest_normal, kind.smallest_subnormal) for kind in (PLAIN["F32"], PLAIN["BF16"], PLAIN["F16"])
+_E8M0_BITS = 0x00400000
+"""The bits of 2**-127, the smallest number of E8M0."""
+
+_SUBNORMALS = (
+    *(
+        (kind.smallest_normal, kind.smallest_subnormal)
+        for kind in (PLAIN["F32"], PLAIN["BF16"], PLAIN["F16"])
+    ),
+    (2.0**-126, 2.0**-127),
 )
 """Smallest normal and subnormal number of each stored dtype, in the order of :data:`..lanes.STORED`."""
 
@@ -77,6 +84,9 @@ def store(scale: torch.Tensor, stored: int) -> torch.Tensor:
     if stored == 2:
         half = PLAIN["F16"]
         return scale.clamp_max(half.max).to(torch.float16).float().clamp_min(half.smallest_subnormal)
+    if stored == 3:
+        up = (bits(scale) + 0x7FFFFF) & ~0x7FFFFF
+        return real(torch.where(bits(scale) > _E8M0_BITS, up, _E8M0_BITS))
     return scale.clamp_min(PLAIN["F32"].smallest_subnormal)
 
 

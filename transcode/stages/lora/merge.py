@@ -101,6 +101,10 @@ class Merging(Expr):
     steps: tuple[_Step, ...]
     width: int
 
+    def loses(self) -> str | None:
+        """See :meth:`.core.expr.Expr.loses`."""
+        return "a LoRA is merged into it"
+
     def read(self, start: int, stop: int, context: Context) -> Iterator[Piece]:
         """See :meth:`.core.expr.Expr.read`."""
         from ...numerics import Overflow

@@ -60,11 +60,12 @@ def spelled(tables: Iterable[Table], names: Mapping[str, Stored]) -> Iterator[tu
     """
     for table in tables:
         here, there = table.between
+        by_rows = [rule for rule in table.rules if rule.by_rows]  # what else moves, no factor follows here
         if speaks(table, here, names):
-            for rule in table.rules:
+            for rule in by_rows:
                 yield from _from_joined(rule, names)
         if speaks(table, there, names):
-            for rule in table.rules:
+            for rule in by_rows:
                 yield from _from_parts(rule, names)
 
 

@@ -49,6 +49,10 @@ class AdaNorm(Expr):
     bias: Joined | None
     splits: int
 
+    def loses(self) -> str | None:
+        """See :meth:`.core.expr.Expr.loses`."""
+        return "it is packed for nunchaku, which rounds"
+
     def lazy(self, name: str, did: Event) -> LazyTensor:
         """The packed tensor."""
         return LazyTensor(

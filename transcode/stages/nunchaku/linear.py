@@ -65,6 +65,10 @@ class Linear(Expr):
     shift: LazyTensor | None = None
     fused: bool = False
 
+    def loses(self) -> str | None:
+        """See :meth:`.core.expr.Expr.loses`."""
+        return "it is packed for nunchaku, which rounds"
+
     def lazy(self, name: str, did: Event) -> LazyTensor:
         """The packed tensor. Rows are read in 128s."""
         return LazyTensor(

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from ... import catalog
 from ...core.dtypes import FLOATS
 from ...core.event import Reason
+from ...core.patterns import Patterns
 from ...core.planning import Planning
 from ...core.tensor import LazyTensor
-from ..select import Patterns
 
 __all__ = ["Choice"]
 

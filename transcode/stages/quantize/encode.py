@@ -4,19 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import lru_cache, reduce
 from math import lcm
 
+import numpy as np
+
 from ...core.context import Context, Statistic
+from ...core.dtypes import DTYPES
 from ...core.event import Event
 from ...core.expr import Expr, Piece
 from ...core.scheme import Scheme, Stats
-from ...core.spec import Spec
+from ...core.spec import Part, Spec
 from ...core.tensor import LazyTensor
+from ...core.types import Array
 from ...core.value import interned
 from ...errors import DataError
 from ...numerics import NonFinite, Overflow
+from ...schemes.dither import dithered
 from ...voice import called
+from ..cast import cast_values
+from .importance.columns import Columns
 from .measure import measure
 
 __all__ = ["Encoding", "Peak", "encode_tensor", "first_nonfinite"]
@@ -61,20 +68,29 @@ class Encoding(Expr):
         scheme: what encodes them.
         peaks: of the tensor, or of all that share a scale with it, which are merged.
         measured: the number under which losses are noted, or None.
+        key: of the random numbers by which codes are rounded; None for the nearest.
+        columns: what each column weighs, or None.
     """
 
     tensor: LazyTensor
     scheme: Scheme
     peaks: tuple[Peak, ...]
     measured: int | None
+    key: int | None = None
+    columns: Columns | None = None
 
-    def room(self) -> int:
+    def room(self) -> float:
         """That of the values, and their parts, which no scheme makes larger than bfloat16 is; where more is
         computed than codes, float32 besides.
         """
         if self.measured is not None:
             return 4
-        return self.tensor.value.room() + (1 if self.scheme.light else 3)
+        light = self.scheme.light and self.key is None
+        return self.tensor.value.room() + (_parts(self.scheme, self.tensor.spec) if light else 3)
+
+    def loses(self) -> str | None:
+        """See :meth:`.core.expr.Expr.loses`."""
+        return f"it is encoded as {self.scheme.name}"
 
     def read(self, start: int, stop: int, context: Context) -> Iterator[Piece]:
         """See :meth:`.core.expr.Expr.read`."""
@@ -82,7 +98,11 @@ class Encoding(Expr):
         stats = reduce(scheme.merge, map(context.value, self.peaks)) if self.peaks else None
         rows = tensor.matrix(start, stop, context)
         try:
-            pieces = scheme.encode(rows, spec, start, stats, context)
+            pieces = self._pieces(rows, start, stats, context)
+            if self.key is not None:
+                nearest = list(pieces)
+                values = cast_values(rows, spec.dtype, DTYPES["F32"], context, tensor.name, start)
+                pieces = iter(dithered(scheme, spec, rows, values, start, stats, nearest, self.key, context))
             if self.measured is not None:
                 pieces = iter(made := list(pieces))
                 loss = measure(scheme, rows, spec, start, stats, made)
@@ -100,6 +120,39 @@ class Encoding(Expr):
                 else "exclude the tensor, or choose a scheme whose scales are wider",
             ) from None
 
+    def _pieces(self, rows: Array, start: int, stats: Stats | None, context: Context) -> Iterator[Piece]:
+        """Of some rows; those of one matrix at a time where each matrix of a stack has weights of its own."""
+        scheme, spec = self.scheme, self.tensor.spec
+        if self.columns is None:
+            yield from scheme.encode(rows, spec, start, stats, context)
+            return
+        weights = self.columns.weights(context)
+        if (padding := spec.columns - weights.shape[1]) > 0:
+            weights = np.pad(weights, ((0, 0), (0, padding)))
+        each = spec.rows // len(weights)
+        stop = start + len(rows)
+        for matrix in range(start // each, -(-stop // each)):
+            first, last = max(matrix * each, start), min((matrix + 1) * each, stop)
+            part = rows[first - start : last - start]
+            yield from scheme.encode(part, spec, first, stats, context, weights[matrix])
+
+
+@lru_cache(maxsize=1 << 12)
+def _parts(scheme: Scheme, spec: Spec) -> float:
+    """The memory that the parts take over that of the values: scales as float32 too, on their way to what is
+    stored, codes of less than a byte as one each, and values that are rounded to float32 first.
+    """
+    if not spec.nbytes:
+        return 1
+    codes, *others = (part.spec.nbytes for part in scheme.parts(spec))
+    apart = spec.numel if codes < spec.numel else 0
+    rounded = spec.nbytes // 2 if spec.dtype.name == "F64" else 0
+    return min(1, (codes + apart + _SCALES * sum(others) + rounded) / spec.nbytes)
+
+
+_SCALES = 5
+"""Of one byte, and of the four that it is computed in."""
+
 
 def encode_tensor(
     tensor: LazyTensor,
@@ -108,6 +161,8 @@ def encode_tensor(
     needs: Sequence[Peak],
     *,
     measured: int | None = None,
+    key: int | None = None,
+    columns: Columns | None = None,
 ) -> LazyTensor:
     """The tensor as the scheme's parts.
 
@@ -116,22 +171,31 @@ def encode_tensor(
         why: the reason, for the plan.
         needs: of which the largest is given to the scheme; its own, or those of a whole group.
         measured: decode what was encoded, and note what is lost under this number.
+        key: round at random by it, see :mod:`.schemes.dither`; to the nearest without it.
+        columns: what the squared error of each column counts.
     """
-    spec = tensor.spec
-    said = why
-    if len(spec.shape) > 2:
-        shared = any(not part.spec.shape for part in scheme.parts(spec))
-        said += f"; {len(spec.shape)}-D: a stack of {spec.rows // spec.shape[-2]} matrices, "
-        said += "all with one scale of the tensor" if shared else "each for itself"
+    did, parts, grain = _facts(scheme, tensor.spec, why)
     return tensor.evolve(
-        did=Event("quantize", said, scheme.name),
-        parts=tuple(map(interned, scheme.parts(spec))),
-        value=Encoding(tensor, scheme, tuple(needs), measured),
-        grain=_grain(tensor, scheme),
+        did=did,
+        parts=parts,
+        value=Encoding(tensor, scheme, tuple(needs), measured, key, columns),
+        grain=lcm(tensor.grain, grain),
         scheme=scheme,
-        needs=(*tensor.needs, *needs),
+        needs=(*tensor.needs, *needs, *(() if columns is None else columns.needs)),
         measured=measured,
     )
+
+
+@lru_cache(maxsize=1 << 12)
+def _facts(scheme: Scheme, spec: Spec, why: str) -> tuple[Event, tuple[Part, ...], int]:
+    """What is said of tensors that are encoded alike, their parts, and the rows that are encoded together."""
+    parts = tuple(map(interned, scheme.parts(spec)))
+    said = why
+    if len(spec.shape) > 2:
+        shared = any(not part.spec.shape for part in parts)
+        said += f"; {len(spec.shape)}-D: a stack of {spec.rows // spec.shape[-2]} matrices, "
+        said += "all with one scale of the tensor" if shared else "each for itself"
+    return interned(Event("quantize", said, scheme.name)), parts, scheme.grain(spec)
 
 
 def first_nonfinite(tensor: LazyTensor, scheme: Scheme) -> str | None:

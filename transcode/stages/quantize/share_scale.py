@@ -9,7 +9,7 @@ from ... import catalog
 from ...consumers.fit import Decision
 from ...core.dtypes import DType
 from ...core.planning import Planning
-from ...core.scheme import Scheme
+from ...core.scheme import Scheme, parts_of
 from ...core.tensor import LazyTensor
 from ...errors import PlanError
 from ...voice import called
@@ -43,7 +43,7 @@ class Sharing:
 
 def has_global_scale(tensor: LazyTensor, scheme: Scheme) -> bool:
     """Whether the scheme stores a scale of the whole tensor, which several may share."""
-    return any(part.role == "global_scale" for part in scheme.parts(tensor.spec))
+    return any(part.role == "global_scale" for part in parts_of(scheme, tensor.spec))
 
 
 def needed_looks(

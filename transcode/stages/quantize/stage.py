@@ -4,26 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from ... import catalog
+from ...catalog.mixes import mixes
 from ...consumers.fit import Action, Decision, alike, misfit, multiple, odd_axis
 from ...core.dtypes import DType
 from ...core.event import Event, Reason
 from ...core.flow import Transform
+from ...core.patterns import Patterns
 from ...core.planning import Planning
 from ...core.scheme import Scheme
 from ...core.tensor import LazyTensor
 from ...errors import PlanError, RecipeError
+from ...io import hub
 from ...schemes.text import Options, parse_scheme
 from ...voice import called
 from ..cast import cast_tensor, float_dtype
 from ..opening import arranged
 from ..options import QuantizeOptions
-from ..select import Patterns
 from .choice import Choice
 from .effect import refuse_adapter, refuse_nothing
 from .encode import encode_tensor, first_nonfinite
+from .importance.assign import OWN, assign
+from .importance.file import MARK, digest, split
+from .mix import Mixing, base_of
 from .requantize import Given, note_again, refuse_quantized, staying
 from .share_scale import Sharing, needed_looks
 
@@ -49,6 +54,14 @@ class Quantize(QuantizeOptions, Transform):
         super().__post_init__()
         self._actions(None)
 
+    def recorded(self) -> Any:
+        """A file of weights by its name and its digest, instead of its path."""
+        stated = super().recorded()
+        if self.importance is not None and self.importance not in OWN:
+            path, named = split(self.importance)
+            stated["importance"] = f"{hub.recorded(path)}{MARK}{named or digest(path)}"
+        return stated
+
     def arranged(self, steps: tuple[Transform, ...]) -> tuple[Transform, ...]:
         """With quantized tensors opened before."""
         return arranged(steps, self.on_nonfinite)
@@ -63,7 +76,8 @@ class Quantize(QuantizeOptions, Transform):
         spared: dict[int, str] = {}
         consumer = None if planning.convention is None else catalog.convention(planning.convention)
         default, actions, given = self._actions(planning.convention)
-        decided = self._decide(tensors, choice, spared, consumer, planning, default, actions)
+        mixing = self._mixing(tensors, planning.convention, given)
+        decided = self._decide(tensors, choice, spared, consumer, planning, mixing or default, actions)
         choice.complain()
         if self.on_nonfinite == "keep":
             decided = _spare_nonfinite(decided, spared, planning)
@@ -77,12 +91,19 @@ class Quantize(QuantizeOptions, Transform):
             else (tensor, action, why)
             for number, (tensor, action, why) in enumerate(decided)
         ]
-        note_again(decided, planning)
+        anew: dict[int, LazyTensor] = {}
+        if planning.opened is not None:
+            from .recode import recoded  # most sources hold nothing quantized, and load nothing that reads it
+
+            anew = recoded(decided, given, consumer, planning, sharing.key, choice.is_followed)
+        rest = [one if number not in anew else (one[0], None, one[2]) for number, one in enumerate(decided)]
+        note_again(rest, planning)
         opened = planning.opened
         idle = all(action is None or isinstance(action, DType) for _, action, _ in decided)
         if idle and not (repacked and consumer is not None):
             refuse_nothing(self.scheme, [(tensor, why) for tensor, _, why in decided], planning)
-        needed = needed_looks(decided, sharing, planning)
+        needed = needed_looks(rest, sharing, planning)
+        columns = {} if self.importance is None else assign(self.importance, rest, planning)
         if self.keep_dtype is not None and not any(
             action is None
             and choice.may_cast(tensor)
@@ -97,11 +118,14 @@ class Quantize(QuantizeOptions, Transform):
                 came.anew = True
             if isinstance(action, DType):
                 yield cast_tensor(tensor, action, why=str(why))
+            elif number in anew:
+                yield anew[number]
             elif action is not None:
                 looks = needed.get(number, ())
                 yield encode_tensor(
-                    tensor, action, str(why), looks, measured=planning.number() if planning.measure else None
-                )
+                    tensor, action, str(why), looks,
+                    measured=planning.number() if planning.measure else None, columns=columns.get(number),
+                )  # fmt: skip
             elif (
                 self.keep_dtype is not None
                 and came is None
@@ -109,6 +133,8 @@ class Quantize(QuantizeOptions, Transform):
                 and choice.may_cast(tensor)
             ):
                 yield cast_tensor(tensor.evolve(did=Event("keep", str(why))), float_dtype(self.keep_dtype))
+            elif mixing and came is None and tensor.name not in stored and mixing.narrow(tensor, choice):
+                yield cast_tensor(tensor.evolve(did=Event("keep", str(why))), float_dtype("F32"))
             else:
                 yield tensor.evolve(did=Event("keep", str(why)))
 
@@ -119,7 +145,7 @@ class Quantize(QuantizeOptions, Transform):
         spared: dict[int, str],
         consumer: catalog.Convention | None,
         planning: Planning,
-        default: Scheme,
+        default: Scheme | Mixing,
         actions: dict[str, Action],
     ) -> list[Decision]:
         """What happens to each tensor; ``spared`` gets those that were chosen and do not fit, and why."""
@@ -127,19 +153,34 @@ class Quantize(QuantizeOptions, Transform):
         won: set[str | None] = set()
         decided: list[Decision] = []
         taken = []
+        fitting_kinds: set[object] = set()
         for number, tensor in enumerate(tensors):
             take, why = choice(tensor)
+            if not take and isinstance(default, Mixing) and not self.targets and default.takes(tensor, why):
+                take, why = True, Reason("target", "outside of blocks", "outside of blocks")
             action: Action = None
             if take:
                 taken.append(tensor.name)
                 rule = overrides.first(tensor.name)
                 won.add(rule)
-                action = default if rule is None else actions[rule]
+                if rule is not None:
+                    action = actions[rule]
+                elif isinstance(default, Mixing):
+                    action, why = default(tensor, why)
+                else:
+                    action = default
                 if rule is not None:
                     why = Reason("override", f"override {rule}", rule)
             # Not isinstance(action, Scheme): for a protocol that looks at all members, every time.
             if action is not None and not isinstance(action, DType):
-                fitting = self._fitting(tensor, action, why, choice.is_followed(tensor), consumer, planning)
+                followed = choice.is_followed(tensor)
+                kind = action, tensor.spec, followed, catalog.experts_of(tensor.name) is not None
+                if kind in fitting_kinds:  # all on which it depends: of many tensors most are alike
+                    decided.append((tensor, action, why))
+                    continue
+                fitting = self._fitting(tensor, action, why, followed, consumer, planning)
+                if fitting == (tensor, action, why):
+                    fitting_kinds.add(kind)
                 if isinstance(fitting, str):
                     spared[number] = fitting
                     fitting = (
@@ -231,7 +272,23 @@ class Quantize(QuantizeOptions, Transform):
                 actions[rule] = float_dtype(name)
             else:
                 actions[rule] = make(name, options)
-        return make(self.scheme, self.options), actions, asked
+        return make(base_of(self.scheme, self.options), self.options), actions, asked
+
+    def _mixing(self, tensors: list[LazyTensor], convention: str | None, given: Given) -> Mixing | None:
+        """What gives each tensor its type, where a mix is asked for."""
+        if self.scheme not in mixes().mixes:
+            return None
+        from ... import schemes
+
+        consumer = None if convention is None else catalog.convention(convention)
+
+        def make(name: str) -> Scheme:
+            catalog.check_scheme(name, consumer)
+            scheme = schemes.make(name)
+            given.setdefault(scheme, {})
+            return scheme
+
+        return Mixing(self.scheme, tensors, make)
 
 
 def _spare_nonfinite(decided: list[Decision], found: dict[int, str], planning: Planning) -> list[Decision]:

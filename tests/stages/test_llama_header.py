@@ -1,0 +1,224 @@
+"""Language models as llama.cpp reads them: names, rows of q and k, stacked experts, header, its answers."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import transcode as tc
+from transcode.core.planning import Planning
+from transcode.core.typed import Typed
+from transcode.errors import PlanError, TranscodeError
+from transcode.stages.convert import Convert
+from transcode.stages.llama_header import header, vocabulary
+
+pytest.importorskip("transformers", reason="transformers is not installed")
+
+HEADS, KV_HEADS = 4, 2
+SIZES = {
+    "vocab_size": 270, "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2,
+    "num_attention_heads": HEADS, "num_key_value_heads": KV_HEADS, "max_position_embeddings": 64,
+    "initializer_range": 0.2, "bos_token_id": 257, "eos_token_id": 256,
+}  # fmt: skip
+EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64, "head_dim": 32,
+           "norm_topk_prob": True}  # fmt: skip
+MODELS = {"Llama": {}, "Qwen2": {}, "Qwen3": {"head_dim": 32}, "Qwen3Moe": EXPERTS}
+NAMES = {
+    "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm", "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output",
+    "self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm", "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down", "mlp.gate": "ffn_gate_inp",
+}  # fmt: skip
+IDS = [257, 70, 75, 112, 9, 200, 33, 30]
+
+
+def folder(kind: str, path: Path) -> Path:
+    """A random model with a tokenizer of all bytes and two special tokens."""
+    import transformers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{kind}Config")(**SIZES, **MODELS[kind])
+    model = getattr(transformers, f"{kind}ForCausalLM")(config)
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            if "norm" in name or name.endswith("bias"):
+                value.add_(torch.randn_like(value) * 0.1)
+    model.save_pretrained(path)
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(vocab={one: n for n, one in enumerate(letters)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
+    fast.add_special_tokens({"eos_token": "</s>"})
+    fast.chat_template = "{{ messages }}"
+    fast.save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="module", params=list(MODELS))
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path, Path]:
+    """Which, the folder, and the GGUF file."""
+    path = folder(request.param, tmp_path_factory.mktemp(request.param) / "hf")
+    out = path.parent / "model.gguf"
+    tc.open(path) | Convert("gguf") | tc.write(out)
+    return request.param, path, out
+
+
+def expected(kind: str, path: Path) -> dict[str, np.ndarray[Any, Any]]:
+    """By names written out here, and the formula of llama.cpp's converter."""
+    tensors = {one.name: one.numpy() for one in tc.open(path)}
+    outer = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
+    made = {f"{new}.weight": tensors[f"{old}.weight"] for old, new in outer.items()}
+    for layer in range(2):
+        for old, new in NAMES.items():
+            for what in ("weight", "bias"):
+                array = tensors.get(f"model.layers.{layer}.{old}.{what}")
+                if array is None:
+                    continue
+                if kind == "Llama" and new in ("attn_q", "attn_k"):
+                    heads = HEADS if new == "attn_q" else KV_HEADS
+                    split = array.reshape(heads, 2, array.shape[0] // heads // 2, *array.shape[1:])
+                    array = split.swapaxes(1, 2).reshape(array.shape)
+                made[f"blk.{layer}.{new}.{what}"] = array
+        if kind == "Qwen3Moe":
+            for which in ("gate", "up", "down"):
+                stem = f"model.layers.{layer}.mlp.experts"
+                listed = [tensors[f"{stem}.{e}.{which}_proj.weight"] for e in range(4)]
+                made[f"blk.{layer}.ffn_{which}_exps.weight"] = np.stack(listed)
+    return made
+
+
+def test_tensors_are_llamas(model: tuple[str, Path, Path]) -> None:
+    kind, path, out = model
+    theirs = expected(kind, path)
+    ours = {one.name: one for one in tc.open(out)}
+    assert ours.keys() == theirs.keys()
+    for name, array in theirs.items():
+        assert np.array_equal(ours[name].numpy(), array), name
+        assert array.ndim > 1 or ours[name].dtype.name == "F32"
+
+
+def test_it_comes_back(model: tuple[str, Path, Path]) -> None:
+    _, path, out = model
+    back = out.parent / "back.safetensors"
+    tc.open(out) | Convert("transformers") | tc.write(back, force=True)
+    first, again = ({one.name: one.numpy() for one in tc.open(file)} for file in (path, back))
+    assert first.keys() == again.keys()
+    assert all(np.array_equal(first[name], again[name]) for name in first)
+
+
+def test_what_the_header_says(model: tuple[str, Path, Path]) -> None:
+    from transformers import PreTrainedTokenizerFast
+
+    kind, path, out = model
+    metadata = tc.open(out).metadata
+    name = {"Llama": "llama", "Qwen2": "qwen2", "Qwen3": "qwen3", "Qwen3Moe": "qwen3moe"}[kind]
+    assert metadata["general.architecture"] == name
+    said = {
+        "block_count": 2, "embedding_length": 128, "feed_forward_length": 256, "context_length": 64,
+        "attention.head_count": HEADS, "attention.head_count_kv": KV_HEADS,
+    }  # fmt: skip
+    assert {key: int(metadata[f"{name}.{key}"]) for key in said} == said
+    assert ("qwen3moe.expert_count" in metadata) is (kind == "Qwen3Moe")
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(path)
+    assert metadata["tokenizer.ggml.eos_token_id"] == str(tokenizer.eos_token_id)
+    assert metadata["tokenizer.ggml.bos_token_id"] == str(tokenizer.bos_token_id)
+    assert metadata["tokenizer.chat_template"] == "{{ messages }}"
+    tokens = metadata["tokenizer.ggml.tokens"]
+    assert isinstance(tokens, Typed)
+    assert tokens.full is not None
+    texts = [tokenizer.convert_ids_to_tokens(number) for number in range(len(tokenizer))]
+    assert json.loads(tokens.full())[: len(texts)] == texts
+    assert metadata["tokenizer.ggml.pre"] == "gpt-2"
+
+
+def test_small_tensors_stay_float32_whatever_is_cast(model: tuple[str, Path, Path]) -> None:
+    _, path, out = model
+    cast = out.parent / "cast.gguf"
+    tc.open(path) | Convert("gguf") | tc.cast("bf16") | tc.write(cast, force=True)
+    for one in tc.open(cast):
+        small = one.ndim == 1 or "ffn_gate_inp" in one.name
+        assert one.dtype.name == ("F32" if small else "BF16"), one.name
+
+
+RUN = """
+import json, sys, xllamacpp as x
+p = x.CommonParams()
+p.model.path, p.n_ctx, p.n_parallel, p.warmup, p.fit_params = sys.argv[1], 64, 1, False, False
+p.cpuparams.n_threads = 1
+p.cache_type_k = p.cache_type_v = x.ggml_type.GGML_TYPE_F32
+r = x.Server(p).handle_completions({"prompt": json.loads(sys.argv[2]), "n_predict": 1, "n_probs": 270,
+                                    "temperature": -1.0, "ignore_eos": True})
+r = json.loads(r) if isinstance(r, (str, bytes)) else r
+print("ANSWER", json.dumps(r["choices"][0]["logprobs"]["content"][0]["top_logprobs"]), flush=True)
+"""
+
+
+@pytest.mark.parametrize(("scheme", "most"), [(None, 0.05), ("q8_0", 0.5)])
+@pytest.mark.skipif(find_spec("xllamacpp") is None, reason="llama.cpp (xllamacpp) is not installed")
+def test_llama_cpp_answers_as_transformers(
+    model: tuple[str, Path, Path], scheme: str | None, most: float
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    _, path, out = model
+    if scheme is not None:
+        out = out.parent / f"{scheme}.gguf"
+        tc.open(path) | Convert("gguf") | tc.quantize(scheme) | tc.write(out, force=True)
+    run = subprocess.run(
+        [sys.executable, "-c", RUN, str(out), json.dumps(IDS)],
+        capture_output=True, text=True, env=os.environ, check=False,
+    )  # fmt: skip
+    answer = [line for line in run.stdout.splitlines() if line.startswith("ANSWER ")]
+    assert answer, run.stderr[-800:]
+    theirs = {one["id"]: one["logprob"] for one in json.loads(answer[0].removeprefix("ANSWER "))}
+    with torch.no_grad():
+        ours = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)(torch.tensor([IDS]))
+    logs = ours.logits[0, -1].log_softmax(-1)
+    assert len(theirs) == 270
+    assert max(abs(float(logs[number]) - value) for number, value in theirs.items()) < most
+
+
+def test_models_that_are_not_known(tmp_path: Path, model: tuple[str, Path, Path]) -> None:
+    _, path, _ = model
+    other = tmp_path / "hf"
+    other.mkdir()
+    for file in path.iterdir():
+        (other / file.name).write_bytes(file.read_bytes())
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps({**config, "model_type": "granite"}))
+    with pytest.raises(TranscodeError, match="names alone do not tell which model it is"):
+        (tc.open(other) | Convert("gguf")).plan(tc.write(tmp_path / "x.gguf"))
+    (other / "config.json").write_text(json.dumps({**config, "rope_parameters": {"rope_type": "llama3"}}))
+    with pytest.raises(TranscodeError, match="scales positions by 'llama3'"):
+        (tc.open(other) | Convert("gguf")).plan(tc.write(tmp_path / "x.gguf"))
+    (other / "tokenizer.json").unlink()
+    (other / "config.json").write_text(json.dumps(config))
+    with pytest.raises(TranscodeError, match=r"there is no tokenizer\.json"):
+        (tc.open(other) | Convert("gguf")).plan(tc.write(tmp_path / "x.gguf"))
+
+
+def test_tokenizers_of_another_kind(tmp_path: Path) -> None:
+    file = tmp_path / "tokenizer.json"
+    file.write_text(json.dumps({"model": {"type": "Unigram", "vocab": []}}))
+    with pytest.raises(PlanError, match="its tokenizer is 'Unigram'"):
+        vocabulary({file.name: file}, 10)
+    cut = {"type": "Split", "pattern": {"Regex": "x+"}}
+    file.write_text(
+        json.dumps({"model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}, "pre_tokenizer": cut})
+    )
+    with pytest.raises(PlanError, match="no known name for"):
+        vocabulary({file.name: file}, 10)
+    with pytest.raises(PlanError, match="is known for model_type 'x'"):
+        header({"model_type": "x"}, Planning().side_files)

@@ -1,0 +1,135 @@
+"""affine: codes of few bits under a scale and an offset, both floats, to a group of columns."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ..core.constraint import Constraint
+from ..core.dtypes import DTYPES, DType
+from ..core.expr import Piece
+from ..core.scheme import Hints
+from ..core.scratch import Scratch
+from ..core.spec import Part, Spec
+from .base import SCALE_DTYPES, Array, Base, fitting, narrowed, stored_scale, widened
+from .scaled import KEPT
+
+__all__ = ["Affine"]
+
+
+@dataclass(frozen=True)
+class Affine(Base):
+    """Unsigned codes: ``value = code * scale + offset`` (``affine`` of MLX's ``mx.quantize``, which calls the
+    offset a bias).
+
+    Codes of a row are one stream of bits, the lowest first: eight of them are ``bits`` bytes. Scale and
+    offset are found as those of :class:`.awq_w4a16.AwqW4A16`.
+
+    Args:
+        bits: of a code: 2, 3, 4, 5, 6 or 8.
+        group_size: columns that share a scale and an offset: 32, 64 or 128.
+        scale_dtype: ``"source"``, ``"F32"``, ``"BF16"`` or ``"F16"``; source means F32 for F16 and F64
+            sources.
+    """
+
+    name: ClassVar[str] = "affine"
+    summary: ClassVar[str] = "2 to 8-bit codes, a scale and an offset in floats to a group of columns"
+    observes: ClassVar[bool] = False
+    options: ClassVar[Mapping[str, Constraint]] = {
+        "bits": Constraint.among(2, 3, 4, 5, 6, 8),
+        "group_size": Constraint.among(32, 64, 128),
+        "scale_dtype": SCALE_DTYPES,
+    }
+
+    bits: int = 4
+    group_size: int = 64
+    scale_dtype: str = "source"
+
+    @classmethod
+    def variants(cls, options: Mapping[str, Any], hints: Hints) -> Iterator[Affine]:
+        """Each width and group size."""
+        if hints.scale not in KEPT:
+            return
+        for bits in cls.options["bits"].cases:
+            for size in cls.options["group_size"].cases:
+                if not hints.groups or size in hints.groups:
+                    yield cls(bits, size, hints.scale)
+
+    @property
+    def light(self) -> bool:
+        """No: scales are fitted, whatever is chosen."""
+        return False
+
+    def meaning(self, spec: Spec) -> Hashable:
+        """Width and groups."""
+        return self.name, self.bits, self.group_size
+
+    @property
+    def multiple(self) -> tuple[int, int]:
+        """Whole groups of columns."""
+        return 1, self.group_size
+
+    def parts(self, spec: Spec) -> tuple[Part, ...]:
+        """U8 codes ``[.., N, K * bits / 8]``, scales and offsets ``[.., N, K / group_size]``."""
+        *outer, columns = spec.shape
+        kept = Spec(stored_scale(self.scale_dtype, spec.dtype), (*outer, columns // self.group_size))
+        codes = Spec(DTYPES["U8"], (*outer, columns * self.bits // 8))
+        return Part("codes", codes), Part("scale", kept), Part("offset", kept)
+
+    def grain(self, spec: Spec) -> int:
+        """One row."""
+        return 1
+
+    def prepare(self, dtype: DType) -> None:
+        """Compile what encoding tensors of this dtype needs, by encoding a small one."""
+        spec = Spec(dtype, (1, self.group_size))
+        for _ in self.encode(np.zeros(spec.shape, dtype.carrier), spec, 0, None, Scratch()):
+            pass
+
+    def encode(
+        self, rows: Array, spec: Spec, start: int, stats: Any, scratch: Scratch,
+        weights: Array | None = None,
+    ) -> Iterator[Piece]:  # fmt: skip
+        """See :meth:`.core.scheme.Scheme.encode`."""
+        from ..numerics.affine_widths import affine_widths
+        from ..numerics.lanes import STORED
+        from ..numerics.rows import as_bits, reject
+
+        kept = stored_scale(self.scale_dtype, spec.dtype)
+        bits = as_bits(rows, spec.dtype, scratch).reshape(-1)
+        codes = scratch.take((len(rows), spec.columns * self.bits // 8), np.uint8)
+        count = len(bits) // self.group_size
+        scales, offsets = (scratch.take((count,), np.float32) for _ in range(2))
+        line = scratch.take((self.group_size,), np.float32)
+        if not affine_widths(
+            bits, self.group_size, self.bits, np.float32(0), STORED[kept.name], line, codes.reshape(-1),
+            scales, offsets,
+        ):  # fmt: skip
+            raise reject(rows, spec.dtype)
+        fitting(rows, spec.dtype, scales, kept, (2**self.bits - 1) / 2)
+        fitting(rows, spec.dtype, np.abs(offsets), kept, 1)
+        at = start * (spec.columns // self.group_size) * kept.itemsize
+        yield Piece("codes", start * codes.shape[1], codes)
+        yield Piece("scale", at, narrowed(scales, kept, scratch))
+        yield Piece("offset", at, narrowed(offsets, kept, scratch))
+
+    def decode(self, parts: Mapping[str, Array], spec: Spec, start: int, stop: int, out: Array) -> None:
+        """See :meth:`.core.scheme.Scheme.decode`: product and sum, each rounded to float32."""
+        kept = stored_scale(self.scale_dtype, spec.dtype)
+        scales, offsets = (
+            widened(np.asarray(parts[role]), kept).reshape(spec.rows, -1, 1)[start:stop]
+            for role in ("scale", "offset")
+        )
+        stored = np.ascontiguousarray(parts["codes"]).view(np.uint8).reshape(-1, self.bits)
+        words = np.zeros(len(stored), np.uint64)
+        for place in range(self.bits):
+            words |= stored[:, place].astype(np.uint64) << np.uint64(8 * place)
+        eights = out.reshape(-1, 8)
+        for place in range(8):
+            eights[:, place] = words >> np.uint64(self.bits * place) & np.uint64(2**self.bits - 1)
+        groups = out.reshape(stop - start, -1, self.group_size)
+        groups *= scales
+        groups += offsets

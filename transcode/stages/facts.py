@@ -1,0 +1,86 @@
+"""What a model's configuration says, from wherever it stands: config.json, or the header of a GGUF file."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from ..core import small_json
+from ..core.planning import Planning
+from ..errors import PlanError
+
+__all__ = ["ARCHITECTURES", "check_model", "facts_of"]
+
+_CONFIG = "config.json"
+
+_OF_GGUF = {
+    "attention.head_count": "num_attention_heads",
+    "attention.head_count_kv": "num_key_value_heads",
+    "block_count": "num_hidden_layers",
+    "embedding_length": "hidden_size",
+    "expert_count": "num_experts",
+}
+"""Keys of llama.cpp's headers behind the architecture's name, and the keys of config.json that they are."""
+
+
+ARCHITECTURES = {
+    "llama": "llama",
+    "mistral": "llama",
+    "qwen2": "qwen2",
+    "qwen3": "qwen3",
+    "qwen3_moe": "qwen3moe",
+}
+"""``model_type`` of config.json -> llama.cpp's name of the architecture (``convert_hf_to_gguf.py``)."""
+
+
+def facts_of(planning: Planning) -> dict[str, object]:
+    """Keys of the configuration of the source's model; empty where none came with it.
+
+    Those of ``text_config`` count where there are no others of that name. As everywhere, keys have as many
+    heads as queries where nothing else is said.
+    """
+    facts: dict[str, object] = {}
+    for path in planning.side_files:
+        if path.name == _CONFIG:
+            stated = small_json.read_object(path)
+            text = stated.get("text_config")
+            facts = {**(text if isinstance(text, dict) else {}), **stated}
+    if (model := facts.get("model_type")) in ARCHITECTURES:
+        facts["architecture"] = ARCHITECTURES[str(model)]
+    architecture = planning.metadata.get("general.architecture")
+    if architecture is not None:
+        facts.setdefault("architecture", str(architecture))
+        for key, name in _OF_GGUF.items():
+            value = planning.metadata.get(f"{architecture}.{key}")
+            if value is not None and value.isdecimal():
+                facts.setdefault(name, int(value))
+    if isinstance(heads := facts.get("num_attention_heads"), int) and not facts.get("num_key_value_heads"):
+        facts["num_key_value_heads"] = heads
+    return facts
+
+
+def check_model(holds: Mapping[str, Collection[object]], facts: Mapping[str, object], what: str) -> None:
+    """Refuse a model for which rules do not hold, though its tensors have the names.
+
+    Args:
+        holds: key of config.json -> the values for which they do.
+        facts: what is known of the model.
+        what: what is refused, for people.
+
+    Raises:
+        PlanError: a key is not there, or has another value.
+    """
+    if not holds:
+        return
+    if not any(key in facts for key in holds):
+        raise PlanError(
+            f"{what}: names alone do not tell which model it is, and there is no config.json that says"
+            f" {' or '.join(holds)}",
+            hint="convert the folder that has it",
+        )
+    for key, values in holds.items():
+        if key in facts and facts[key] not in values:
+            raise PlanError(
+                f"{what}: the rules are those of models whose {key} is {', '.join(map(str, values))}, not"
+                f" {facts[key]!r}",
+                hint="no rules for it are known",
+            )

@@ -1,0 +1,1 @@
+"""What the squared error of each column counts, where scales are searched: ``--importance``."""
