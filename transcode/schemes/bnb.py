@@ -126,7 +126,15 @@ class Tabled(Base):
         """Exact, in any order."""
         return one[0] + other[0], one[1] + other[1]
 
-    def encode(self, rows: Array, spec: Spec, start: int, stats: Any, scratch: Scratch) -> Iterator[Piece]:
+    def encode(
+        self,
+        rows: Array,
+        spec: Spec,
+        start: int,
+        stats: Any,
+        scratch: Scratch,
+        weights: Array | None = None,
+    ) -> Iterator[Piece]:
         """See :meth:`.core.scheme.Scheme.encode`."""
         from ..numerics.rows import as_bits, reject
         from ..numerics.tabled import tabled
@@ -297,7 +305,15 @@ class LlmInt8(Base):
         for _ in self.encode(np.zeros(spec.shape, dtype.carrier), spec, 0, None, Scratch()):
             pass
 
-    def encode(self, rows: Array, spec: Spec, start: int, stats: Any, scratch: Scratch) -> Iterator[Piece]:
+    def encode(
+        self,
+        rows: Array,
+        spec: Spec,
+        start: int,
+        stats: Any,
+        scratch: Scratch,
+        weights: Array | None = None,
+    ) -> Iterator[Piece]:
         """See :meth:`.core.scheme.Scheme.encode`."""
         from ..numerics.rows import as_bits, reject
         from ..numerics.tabled import rowwise
