@@ -221,8 +221,8 @@ def _movable(reading: Reading) -> None:
     same = [one.role for one, other in zip(tall, taller, strict=True) if one == other and one.spec.numel > 1]
     if same:
         raise PlanError(
-            f"its {' and '.join(same)} as {reading.scheme.name} are those of all its rows, so none of them are"
-            " moved",
+            f"its {' and '.join(same)} as {reading.scheme.name} are those of all its rows, so none of these"
+            " are moved",
             tensor=reading.name,
             hint=OTHERWISE,
         )
