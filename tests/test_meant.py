@@ -23,7 +23,7 @@ SCHEMES = [
     ("Q4_K_M", "GGUF of several types.*q4_k"), ("IQ4_XS", "did you mean iq4_xs"), ("Q6_K", "did you mean q6_k"), ("Q2_K_S", "GGUF of several"),
     ("Q5_1", "did you mean q5_1"), ("iq2_xxs", "is decoded, not encoded"), ("UD-Q4_K_XL", "GGUF of several"),
     ("awq", "a convention.*awq.*int4"), ("gptq", "a convention.*gptq.*int4"), ("int4_awq", "AWQ"), ("AWQ", "AWQ"),
-    ("nf4", "bitsandbytes.*int4"), ("bnb", "bitsandbytes"), ("bitsandbytes", "bitsandbytes"), ("w8a8", r"int8 .*or fp8 "),
+    ("bnb", "bitsandbytes"), ("bitsandbytes", "bitsandbytes"), ("w8a8", r"int8 .*or fp8 "),
     ("w4a16", "calibration.*nunchaku convert.*from weights alone: int4"), ("w4a4", "nvfp4"), ("svdquant", "svdq_int4"),
     ("svdq_int4", "transcode nunchaku convert"), ("bf16", r"a dtype.*cast(\('| |: )bf16"), ("FP16", r"a dtype.*cast(\('| |: )fp16"),
     ("float32", r"a dtype.*cast(\('| |: )float32"), ("comfyui", r"a convention.*convention(='| |: )comfyui"), ("klingon", "choose from int8, "),

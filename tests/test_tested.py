@@ -37,6 +37,7 @@ ELSEWHERE = {
     "schemes/blocks": "schemes/test_mx.py",
     "schemes/packed": "schemes/test_int4.py",
     "schemes/text": "laws/test_schemes.py",
+    "consumers/config/bitsandbytes": "schemes/test_bnb.py",
     "consumers/config/microscaling": "consumers/config/test_table.py",
     # one thing to a user, whatever modules it has inside
     "recipe/*": "test_recipe.py",
@@ -69,6 +70,7 @@ ELSEWHERE = {
     "numerics/errors": "schemes/test_int8.py",
     "numerics/machine": "numerics/test_elf.py",
     "numerics/affine": "schemes/test_awq_w4a16.py",
+    "numerics/tabled": "schemes/test_bnb.py",
     "numerics/affine_widths": "schemes/test_affine.py",
     "numerics/float_scales": "schemes/test_fp8.py",
     "numerics/grouped": "schemes/test_w4a8.py",

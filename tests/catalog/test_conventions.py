@@ -124,6 +124,7 @@ def test_who_looks_for_a_quantization_config() -> None:
     }
     assert dialects == {
         "awq": "awq",
+        "bitsandbytes": "bitsandbytes",
         "compressed_tensors": "compressed-tensors",
         "deepseek": "fp8",
         "mlx": "mlx",

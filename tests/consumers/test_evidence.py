@@ -28,7 +28,7 @@ def said(tmp_path: Path, files: dict[str, object] | None = None, **more: object)
         ({"quant_method": "mxfp8"}, {"deepseek"}, ""),
         ({"quant_method": "mxfp4"}, {"gpt_oss"}, ""),
         ({"quant_algo": "FP8"}, {"modelopt"}, ""),
-        ({"load_in_4bit": True}, set(), "bitsandbytes"),
+        ({"load_in_4bit": True}, {"bitsandbytes"}, ""),
         ({"quant_method": "unheard_of"}, set(), "unheard_of"),
     ],
 )

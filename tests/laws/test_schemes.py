@@ -36,6 +36,7 @@ from transcode.core.spec import Part, Spec
 from transcode.errors import RecipeError
 from transcode.schemes import CALIBRATED, SCHEMES, block, describe, make, refuse_idle
 from transcode.schemes.base import Base
+from transcode.schemes.bnb import Tabled
 from transcode.schemes.ggml import Blocks
 
 
@@ -122,6 +123,11 @@ CASES = [
     ("convrot_w4a4", {"rotate": 4, "optimize": "mse"}),
     ("awq_w4a16", {}),
     ("awq_w4a16", {"group_size": 32, "scale_dtype": "BF16"}),
+    ("nf4", {}),
+    ("nf4", {"group_size": 512, "double_quant": True}),
+    ("bnb_fp4", {}),
+    ("bnb_fp4", {"double_quant": True}),
+    ("llm_int8", {}),
     ("affine", {}),
     ("affine", {"bits": 3, "group_size": 32, "scale_dtype": "BF16"}),
     ("affine", {"bits": 8, "group_size": 128}),
@@ -137,6 +143,17 @@ FLOATS = {
     "e2m1": (1, 1, 6),
 }
 """Mantissa bits, exponent bias and largest value."""
+
+
+def noise_of_table(values, scheme):
+    """The gap between the two numbers on either side of each value is its step; scales of 8 bits, which lose
+    about one part in 200, add little.
+    """
+    levels = np.unique(np.float64(scheme.numbers))
+    blocks = np.pad(values.reshape(-1), (0, -values.size % scheme.group_size)).reshape(-1, scheme.group_size)
+    peak = np.abs(blocks).max(-1, keepdims=True)
+    right = np.clip(np.searchsorted(levels, blocks / peak), 1, len(levels) - 1)
+    return np.sqrt((((levels[right] - levels[right - 1]) * peak) ** 2 / 12).sum())
 
 
 def noise_of_levels(values, scheme):
@@ -161,6 +178,8 @@ def noise(values, scheme):
     """
     if isinstance(scheme, Blocks):
         return noise_of_blocks(values, scheme.name)
+    if isinstance(scheme, Tabled):
+        return noise_of_table(values, scheme)
     rows, columns = values.shape
     if getattr(scheme, "rotate", 1) > 1:
         values = (values.reshape(rows, -1, scheme.rotate) @ matrix(scheme.rotate)).reshape(rows, columns)
@@ -180,6 +199,8 @@ def noise(values, scheme):
         steps = peak / 7
     elif scheme.name == "awq_w4a16":
         steps = (blocks.max(-1, keepdims=True) - blocks.min(-1, keepdims=True)) / 15
+    elif scheme.name == "llm_int8":
+        steps = peak / 127
     elif scheme.name == "affine":
         steps = (blocks.max(-1, keepdims=True) - blocks.min(-1, keepdims=True)) / (2**scheme.bits - 1)
     elif scheme.name in ("int8", "int4"):

@@ -401,10 +401,6 @@ def test_scales_of_comfyui_as_bytes_or_typed(scheme, tmp_path):
 
 I32, U8 = torch.int32, torch.uint8
 FOREIGN = {
-    "bitsandbytes (4 bit)": {"weight": torch.zeros(2048, 1, dtype=U8), "weight.absmax": torch.ones(64),
-                             "weight.quant_map": torch.ones(16),
-                             "weight.quant_state.bitsandbytes__nf4": torch.zeros(80, dtype=U8)},
-    "bitsandbytes (8 bit)": {"weight": torch.zeros(64, 64, dtype=torch.int8), "SCB": torch.ones(64)},
     "quanto": {"weight._data": torch.zeros(64, 64, dtype=torch.int8), "weight._scale": torch.ones(64, 1)},
     "HQQ": {"W_q": torch.zeros(32, 64, dtype=U8), "scale": torch.ones(64, 1), "zero": torch.ones(64, 1)},
     "SVDQuant": {"qweight": torch.zeros(128, 64, dtype=torch.int8), "wscales": torch.ones(2, 128).half()},
@@ -438,9 +434,7 @@ def test_torchao_as_it_saves(tmp_path, refused):
     assert "torchao" in message
 
 
-@pytest.mark.parametrize(
-    "method", ["gptq-p", "paroquant", "bitsandbytes", "torchao", "quark", "never-heard-of"]
-)
+@pytest.mark.parametrize("method", ["gptq-p", "paroquant", "torchao", "quark", "never-heard-of"])
 def test_a_quant_method_that_is_not_decoded_is_named(method, model, tmp_path, refused):
     codes, scale, _ = fp8()
     source = model({W: codes, f"{W}_scale": scale}, said(method))

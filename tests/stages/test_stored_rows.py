@@ -46,7 +46,13 @@ def _quantized(tmp_path: Path, name: str, weight: torch.Tensor, scheme: str, con
 
 
 @pytest.mark.parametrize(
-    ("scheme", "convention"), [("int8", "lightx2v"), ("fp8", "comfyui"), ("int4", "compressed_tensors")]
+    ("scheme", "convention"),
+    [
+        ("int8", "lightx2v"),
+        ("fp8", "comfyui"),
+        ("int4", "compressed_tensors"),
+        ("llm_int8", "bitsandbytes"),
+    ],
 )
 def test_scales_follow_their_rows(tmp_path: Path, scheme: str, convention: str) -> None:
     weight = torch.randn(64, 256, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
@@ -81,3 +87,23 @@ def test_columns_of_quantized_tensors_stay(tmp_path: Path) -> None:
     assert hit is not None
     with pytest.raises(PlanError, match="is quantized, and a view is of more than its rows"):
         list(Structure(direction, {item.name: item}).of(item, hit, planning))
+
+
+@pytest.mark.parametrize("convention", ["bitsandbytes", "neutral"])
+@pytest.mark.parametrize("scheme", ["nf4", "bnb_fp4"])
+@pytest.mark.parametrize(
+    ("rule", "forward"),
+    [("{join: [b, c]}", False), ("{join: [b, c]}", True), ("{swap: b}", True), ("{swap: b}", False)],
+)
+def test_a_shape_that_stands_in_a_state_is_not_left_behind(
+    tmp_path: Path, rule: str, forward: bool, scheme: str, convention: str
+) -> None:
+    name = "a" if forward else "b"
+    weight = torch.randn(32, 64, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
+    files = [_quantized(tmp_path, one, weight, scheme, convention) for one in (name, "c")[: 2 - forward]]
+    planning = Planning()
+    direction = Direction(Conversion(rules(strict.parse(f"[[a, {rule}]]", "x.yaml"))), forward)
+    items = {label: one for file in files for label, one in _items(file, planning).items()}
+    (hit,) = (hit for label in items if label.startswith(name) and (hit := direction.find(label)) is not None)
+    with pytest.raises(PlanError, match=f"table and {scheme}_state as {scheme} are those of all its rows"):
+        list(Structure(direction, items).of(items[f"{name}.weight"], hit, planning))

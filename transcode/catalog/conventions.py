@@ -133,6 +133,9 @@ def _scheme(name: str, node: strict.Node, shared: dict[str, PartRule]) -> Scheme
     for role in implies:
         if role not in parts:
             raise top.need("implies").error(f"part {role!r} has no spelling", f"known: {', '.join(parts)}")
+    shaped = top.get("shaped", strict.Node.string, "")
+    if shaped and shaped not in stored:
+        raise top.need("shaped").error(f"part {shaped!r} has no spelling", f"known: {', '.join(stored)}")
     rule = SchemeRule(
         scheme=name,
         options=top.get("options", _plain, _NO_OPTIONS),
@@ -152,6 +155,7 @@ def _scheme(name: str, node: strict.Node, shared: dict[str, PartRule]) -> Scheme
         columns=top.get("columns", lambda child: child.integer(1), 1),
         limits=tuple(limit(child) for child in top.get("limits", strict.Node.sequence, ())),
         implies=implies,
+        shaped=shaped,
         computes=top.get("computes", lambda child: child.choice(("BF16", "F16", "F32")), None),
         metadata=tuple(_said(child) for child in top.get("metadata", strict.Node.sequence, ())),
     )

@@ -19,10 +19,12 @@ from .offset import Offset
 from .rows_int32 import RowsInt32
 from .shapes import Reshape, Split, Squeeze, View
 from .swizzle import Swizzle
+from .told import Flat, Text
 from .transposed import Transposed
 
 __all__ = [
     "CODECS",
+    "Flat",
     "LessOne",
     "Nibbles",
     "Offset",
@@ -33,6 +35,7 @@ __all__ = [
     "Split",
     "Squeeze",
     "Swizzle",
+    "Text",
     "Transposed",
     "View",
     "chain",
@@ -43,7 +46,7 @@ CODECS: Mapping[str, type[Base]] = {
     one.name: one
     for one in (
         View, Offset, Nibbles, Transposed, Swizzle, RowsInt32, LessOne, Reciprocal, Powers, Split,
-        Squeeze, Reshape,
+        Squeeze, Reshape, Flat, Text,
     )
 }  # fmt: skip
 """Name -> codec."""

@@ -24,6 +24,8 @@ class Base:
     options: ClassVar[Mapping[str, Constraint]] = {}
     moves: ClassVar[bool] = True
     exact: ClassVar[bool] = True
+    loose: ClassVar[bool] = False
+    """Whether files of others may have less of it than is written here."""
     takes: ClassVar[tuple[str, ...]] = ()
     """Dtypes that it can hold; empty for all."""
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterator, Mapping
+import struct
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
@@ -12,12 +13,18 @@ from ..catalog.template import StoredNames, Template
 from ..codecs import chain
 from ..core.dtypes import CODED, DTYPES, DType
 from ..core.scheme import ROTATIONS, Hints, Scheme, parts_of
+from ..core.small_json import object_or_none
 from ..core.spec import Part, Spec
 from ..errors import PlanError
 from .declared import Declared
 from .spell import stored_part
 
 __all__ = ["Coded", "Names", "Reading", "coded", "readings"]
+
+_MOST = 1 << 16
+"""Bytes of what states a shape, at most."""
+
+_INTEGERS = {"I32": "i", "I64": "q"}
 
 _BESIDES = {"input_global_scale", "alpha", SHAPE}
 """Parts that are not the scheme's: those that concern the inputs of a layer, and the shape."""
@@ -60,11 +67,33 @@ class Reading:
 
 
 class Names(StoredNames):
-    """The stored names of a file with the facts of its tensors."""
+    """The stored names of a file with the facts of its tensors.
 
-    def __init__(self, specs: Mapping[str, Spec]) -> None:
+    Args:
+        specs: facts of what is stored, by name.
+        read: bytes of a tensor, for the few that state the shape of another.
+    """
+
+    def __init__(self, specs: Mapping[str, Spec], read: Callable[[str], bytes] | None = None) -> None:
         super().__init__(specs)
         self.specs = specs
+        self._read = read
+
+    def stated_shape(self, stored: str) -> tuple[int, ...] | None:
+        """The shape that a tensor states: by the ``shape`` of a JSON object, or by its integers."""
+        spec = self.specs[stored]
+        if self._read is None or spec.nbytes > _MOST:
+            return None
+        raw = self._read(stored)
+        if spec.dtype.name == "U8":
+            shape = (object_or_none(raw.rstrip(b"\0 ")) or {}).get("shape")
+            shape = shape if isinstance(shape, list) else []
+        elif spec.dtype.name in _INTEGERS:
+            shape = list(struct.unpack(f"<{spec.numel}{_INTEGERS[spec.dtype.name]}", raw))
+        else:
+            shape = []
+        lengths = [n for n in shape if isinstance(n, int) and not isinstance(n, bool) and n > 0]
+        return tuple(lengths) if len(lengths) == len(shape) > 1 else None
 
     @cached_property
     def any_codes(self) -> bool:
@@ -159,9 +188,12 @@ def readings(names: Names, convention: Convention, declared: Declared) -> dict[s
         }
         spelled.setdefault(name, set()).update(stored.values())
         specs = {role: names.specs[text] for role, text in stored.items()}
-        key = rule.scheme, id(parts), tuple(specs.items())
+        shape = None
+        if rule.shaped in stored:
+            shape = names.stated_shape(stored[rule.shaped])
+        key = rule.scheme, id(parts), tuple(specs.items()), shape
         if key not in known_fits:
-            known_fits[key] = _fits(specs, name, rule, parts, declared)
+            known_fits[key] = _fits(specs, name, rule, parts, declared, shape)
         for scheme, spec in known_fits[key]:
             made = {part.role for part in parts_of(scheme, spec)}
             implied = tuple(role for role in rule.implies if role in stored and role not in made)
@@ -187,7 +219,12 @@ def _takes(template: Template, name: str) -> bool:
 
 
 def _fits(
-    specs: Mapping[str, Spec], name: str, rule: SchemeRule, rules: Mapping[str, PartRule], declared: Declared
+    specs: Mapping[str, Spec],
+    name: str,
+    rule: SchemeRule,
+    rules: Mapping[str, PartRule],
+    declared: Declared,
+    shape: tuple[int, ...] | None,
 ) -> list[tuple[Scheme, Spec]]:
     """Schemes whose parts the convention would store with these facts; those with just these shapes first."""
     from ..schemes import decoder
@@ -216,7 +253,10 @@ def _fits(
             continue  # several codes are in one number, by a width that is another
         if not _stated(scheme, specs["codes"], declared):
             continue
-        spec = _logical(specs["codes"], rules["codes"], scheme)
+        if rule.shaped:
+            spec = None if shape is None else Spec(DTYPES["F32"], shape)
+        else:
+            spec = _logical(specs["codes"], rules["codes"], scheme)
         if spec is None or scheme.undecodable(spec) is not None:
             continue
         wanted = {one.role: one for one in scheme.parts(spec)}
@@ -255,6 +295,8 @@ def _likeness(expected: Spec, stored: Spec, rule: PartRule, part: Part, also: tu
         return 0
     if expected.shape == stored.shape:
         return 2
+    if any(codec.loose for codec in rule.codecs) and len(stored.shape) == len(expected.shape) == 1:
+        return 2 if stored.numel <= expected.numel else 0
     if not chain.apart(rule.codecs, part.spec) or prod(expected.shape) != prod(stored.shape):
         return 0
     return int(_bare(expected.shape) == _bare(stored.shape))

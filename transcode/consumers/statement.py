@@ -31,7 +31,11 @@ class Said:
 
     def means(self, names: frozenset[str]) -> bool:
         """Whether it is one of these methods."""
-        return self.method is not None and self.method.replace("_", "-") in names
+        if self.method is None:
+            return False
+        # Of bitsandbytes loaders know two: bitsandbytes_4bit and bitsandbytes_8bit.
+        plain = self.method.replace("_", "-").removesuffix("-4bit").removesuffix("-8bit")
+        return plain in names
 
 
 def said(judged: Judged, rules: Statements, facts: Examined) -> tuple[Judged, Said]:

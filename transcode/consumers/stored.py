@@ -57,13 +57,14 @@ _NOTHING = Stored({}, frozenset(), frozenset(), {})
 
 def stored_quantized(tensors: Iterable[LazyTensor]) -> Stored:
     """What is quantized among tensors as they were read; reads names, dtypes and shapes."""
-    specs: dict[str, Spec] = {tensor.name: tensor.spec for tensor in tensors if tensor.plain}
+    table = {tensor.name: tensor for tensor in tensors if tensor.plain}
+    specs: dict[str, Spec] = {name: tensor.spec for name, tensor in table.items()}
     if not any(spec.dtype.name in _FOREIGN for spec in specs.values()):
         return _NOTHING
     from ..catalog.foreign import foreign
     from .group import Names, coded
 
-    names = Names(specs)
+    names = Names(specs, lambda name: table[name].numpy().tobytes())
     known = coded(names, catalog.every_convention())
     alien: dict[str, tuple[str, tuple[str, ...]]] = {}
     parts = {part for one in known.values() for part in one.parts}

@@ -30,6 +30,8 @@ class Codec(Protocol):
     """Whether bytes change. Where they do not, only facts do, and encoding costs nothing."""
     exact: ClassVar[bool]
     """Whether decoding gives back every value that was encoded, to the bit."""
+    loose: ClassVar[bool]
+    """Whether files of others may have less of it than is written here."""
 
     def config(self) -> dict[str, object]:
         """Name and options: JSON."""

@@ -62,8 +62,8 @@ _NAMES: tuple[tuple[str, Meant], ...] = (
         Meant("a format of its own library", "use that", _FOUR_BITS),
     ),
     (
-        r"(nf4|fp4_?bnb|bnb.*|bitsandbytes.*|llm_?int8|int8_?bnb)",
-        Meant("what bitsandbytes makes when a model is loaded", "", ("int4", "nvfp4", "int8")),
+        r"(fp4_?bnb|bnb(?!_fp4$).*|bitsandbytes.*|llm\.int8(\(\))?|llmint8|int8_?bnb)",
+        Meant("what bitsandbytes makes", "", ("nf4", "bnb_fp4", "llm_int8")),
     ),
     (r"(torchao|quanto|quark)", Meant("a library with formats of its own", "", ("int8", "fp8", "int4"))),
     (r"(svd_?quant|svdq|nunchaku)", Meant("SVDQuant", "", ("svdq_int4", "svdq_fp4"))),

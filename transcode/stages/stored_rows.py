@@ -114,6 +114,7 @@ def _put_stored(
     assert parts is not None
     for one in taken:
         _agree(name, first, one.item)
+    _movable(reading)
     spec = replace(reading.spec, shape=shape)
     for part in reading.scheme.parts(spec):
         rule = reading.rules[part.role]
@@ -211,6 +212,20 @@ class Recoded(Expr):
 
 _TALL = 1 << 20
 """Rows of a tensor of which all parts but those for whole tensors have several."""
+
+
+def _movable(reading: Reading) -> None:
+    """Refuse tensors of which a part tells something of all rows, such as their number."""
+    dtype, columns = reading.spec.dtype, reading.spec.shape[-1]
+    tall, taller = (reading.scheme.parts(Spec(dtype, (rows, columns))) for rows in (_TALL, 2 * _TALL))
+    same = [one.role for one, other in zip(tall, taller, strict=True) if one == other and one.spec.numel > 1]
+    if same:
+        raise PlanError(
+            f"its {' and '.join(same)} as {reading.scheme.name} are those of all its rows, so none of these"
+            " are moved",
+            tensor=reading.name,
+            hint=OTHERWISE,
+        )
 
 
 def _unit(part: Part, rows: int, reading: Reading) -> int | None:

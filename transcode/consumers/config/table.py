@@ -14,6 +14,7 @@ from ...core.planning import Planning
 from ...core.tensor import LazyTensor
 from ...errors import PlanError
 from .awq import Awq
+from .bitsandbytes import BitsAndBytes
 from .compressed_tensors import CompressedTensors
 from .dialect import Dialect, SideStatement, Statement, Unsayable
 from .fp8 import Fp8
@@ -37,7 +38,18 @@ __all__ = [
 
 DIALECTS: Mapping[str, Dialect] = {
     one.method: one
-    for one in (CompressedTensors(), ModelOpt(), Fp8(), Mxfp8(), Mxfp4(), Gptq(), GptqV2(), Awq(), Mlx())
+    for one in (
+        CompressedTensors(),
+        ModelOpt(),
+        Fp8(),
+        Mxfp8(),
+        Mxfp4(),
+        Gptq(),
+        GptqV2(),
+        Awq(),
+        BitsAndBytes(),
+        Mlx(),
+    )
 }
 """By their ``method``."""
 
