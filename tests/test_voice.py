@@ -78,7 +78,7 @@ def calls():
 
 def test_every_option_that_is_named_is_known_and_none_is_left_over():
     used = {name for _, name, _ in calls()}
-    used |= {"config", "model_path", "config_yaml"}  # named in a loop
+    used |= {"config", "model_path", "config_yaml", "checksums", "attest"}  # named in a loop
     assert used == set(OPTIONS)
 
 

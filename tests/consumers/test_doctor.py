@@ -133,11 +133,9 @@ def test_who_loads_each_output(convention, scheme, llama, tmp_path, wan):
           "compressed_tensors": {"vllm", "transformers", "sglang"}, "modelopt": {"vllm"},
           "deepseek": {"vllm", "transformers", "sglang"}, "gptq": {"vllm", "transformers", "sglang"},
           "gptq_v2": {"vllm", "transformers", "sglang"}, "awq": {"vllm", "transformers", "sglang"}, "mlx": set(),
-          "bitsandbytes": {"transformers", "sglang"}}[convention]  # fmt: skip
+          "bitsandbytes": {"transformers"}}[convention]  # fmt: skip
     if convention == "modelopt" and scheme == "nvfp4":
         by = {"vllm", "sglang"}
-    if scheme == "llm_int8":
-        by = {"transformers"}
     if convention == "compressed_tensors" and scheme in ("mxfp8", "mxfp4"):
         by = {"vllm", "transformers"}  # SGLang 0.5.23 has no scheme for either
     assert {name for name, answer in told.items() if answer == YES} == by

@@ -195,6 +195,7 @@ CONVENTIONS = [
     "gptq",
     "awq",
     "mlx",
+    "bitsandbytes",
     "gguf",
 ]
 
