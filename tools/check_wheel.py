@@ -82,7 +82,7 @@ def check_wheel(path: Path) -> None:
     different = {name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name)}
     expect(not different, f"{path.name}: {bundled} differs from formats/ in {sorted(different)}")
     entry = files[f"{info.pop()}/entry_points.txt"].decode()
-    expect("transcode = transcode.cli:main" in entry, f"{path.name} has the entry points {entry!r}")
+    expect("transcode = transcode.__main__:main" in entry, f"{path.name} has the entry points {entry!r}")
 
 
 def check_installed(python: Path, command: list[str], where: Path, path: str | None = None) -> None:
