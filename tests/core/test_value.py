@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import copy
 import pickle
-from dataclasses import FrozenInstanceError, dataclass, field, replace
+from dataclasses import FrozenInstanceError, dataclass, field, make_dataclass, replace
 
 import pytest
 
-from transcode.core.value import Value, changed, interned
+from transcode.core.value import Value, changed, contents, interned
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,3 +65,10 @@ def test_a_changed_copy_is_that_of_dataclasses():
     assert changed(value, {}) is not value
     with pytest.raises(TypeError, match="Slotted has no c"):
         changed(value, {"c": (5,)})
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_contents_are_the_fields_in_their_order(count):
+    names = ["b", "a", "c"][:count]
+    kind = make_dataclass("kind", names, frozen=True)
+    assert contents(kind(*range(count))) == tuple(range(count))

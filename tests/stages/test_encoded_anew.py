@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import transcode as tc
+from tests.files import raw
 from transcode import catalog
 from transcode.core import values
 from transcode.errors import PlanError, RecipeError, TranscodeError
@@ -50,20 +51,6 @@ def contents(folder):
     found = {}
     for path in sorted(folder.glob("*.safetensors")):
         found |= load_file(path)
-    return found
-
-
-def raw(folder):
-    """Facts and bytes of all tensors; torch does not read F6."""
-    found = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        content = path.read_bytes()
-        size = int.from_bytes(content[:8], "little")
-        header = json.loads(content[8 : 8 + size])
-        header.pop("__metadata__")
-        for name, facts in header.items():
-            begin, end = facts["data_offsets"]
-            found[name] = facts["dtype"], facts["shape"], content[8 + size + begin : 8 + size + end]
     return found
 
 

@@ -8,17 +8,13 @@ import sys
 
 import bench_growth
 import pytest
-from safetensors import safe_open
+
+from tests.files import indexed
 
 
 def test_files_are_such_as_the_reference_library_reads(tmp_path):
     bench_growth.write_shards(tmp_path / "model", 70, 3)
-    index = json.loads((tmp_path / "model" / "model.safetensors.index.json").read_text())
-    held = {}
-    for path in sorted((tmp_path / "model").glob("*.safetensors")):
-        with safe_open(path, "np") as file:
-            held |= dict.fromkeys(file.keys(), path.name)
-    assert held == index["weight_map"]
+    held = indexed(tmp_path / "model")
     assert len(held) == 70
 
 

@@ -7,9 +7,9 @@ import os
 
 import bench_moe
 import pytest
-from safetensors import safe_open
 
 import transcode as tc
+from tests.files import indexed
 
 
 def facts(layers: int = 4) -> list[bench_moe.Fact]:
@@ -25,12 +25,7 @@ def test_the_model_has_the_size_of_the_published_one():
 
 def test_files_are_such_as_the_reference_library_reads_and_decode(tmp_path):
     bench_moe.write(tmp_path / "model", facts(), 3)
-    index = json.loads((tmp_path / "model" / "model.safetensors.index.json").read_text())
-    held = {}
-    for path in sorted((tmp_path / "model").glob("*.safetensors")):
-        with safe_open(path, "np") as file:
-            held |= dict.fromkeys(file.keys(), path.name)
-    assert held == index["weight_map"]
+    assert indexed(tmp_path / "model")
     plan = tc.write(tmp_path / "out").plan(tc.open(tmp_path / "model") | tc.dequantize("bf16"))
     decoded = [tensor for tensor in plan.tensors if tensor.name.endswith("experts.3.down_proj.weight")]
     assert [str(tensor.spec) for tensor in decoded] == ["BF16[7168,2048]"]

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
 from .context import Context
 from .extent import Extent
 from .spec import Spec
 from .types import Array
-from .value import Value
+from .value import Value, contents
 
 __all__ = ["Constant", "Expr", "Piece"]
 
@@ -77,7 +77,7 @@ class Expr(Value, ABC):
 
     def inputs(self) -> tuple[object, ...]:
         """What its values are made of: its fields, unless it says better."""
-        return tuple(getattr(self, field.name) for field in fields(self))  # type: ignore[arg-type]
+        return contents(self)
 
     def flat(self) -> Expr | None:
         """The same elements of a plain tensor in the same order, each a row; None if rows must be whole."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
-from functools import cache
+from dataclasses import is_dataclass
 from typing import Any
 
 from .expr import Expr
 from .tensor import LazyTensor
+from .value import contents
 
 __all__ = ["losses"]
 
@@ -27,9 +27,4 @@ def losses(tensor: LazyTensor) -> Iterator[str]:
                 yield loss
             todo += value.inputs()
         elif is_dataclass(value) and not isinstance(value, type):
-            todo += (getattr(value, name) for name in _fields(type(value)))
-
-
-@cache
-def _fields(kind: type[Any]) -> tuple[str, ...]:
-    return tuple(field.name for field in fields(kind))
+            todo += contents(value)

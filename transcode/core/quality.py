@@ -6,8 +6,12 @@ import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import fsum, log10
+from operator import itemgetter
+from typing import Generic, TypeVar
 
 __all__ = ["Loss", "Quality", "Tally", "total"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,43 +60,43 @@ def total(losses: Iterable[Loss]) -> Loss | None:
     )
 
 
-class Quality:
-    """The losses of a tensor's tiles. Thread-safe; the order in which tiles come changes nothing."""
+class _Tiles(Generic[T]):
+    """What is known of each tile of a tensor, by its first row. Thread-safe; in whatever order tiles come."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._tiles: dict[int, Loss] = {}
+        self._tiles: dict[int, T] = {}
 
-    def add(self, start: int, loss: Loss) -> None:
-        """Note the loss of the tile that begins at row ``start``; once more, should it be read again."""
+    def add(self, start: int, known: T) -> None:
+        """Note that of the tile that begins at row ``start``; once more, should it be read again."""
         with self._lock:
-            self._tiles[start] = loss
+            self._tiles[start] = known
 
-    def within(self, start: int, stop: int) -> list[tuple[int, Loss]]:
-        """The tiles that begin at rows from ``start`` up to ``stop``, each with that row."""
+    def within(self, start: int, stop: int) -> list[tuple[int, T]]:
+        """Those of the tiles that begin at rows ``start`` to ``stop``, each with that row, in order."""
         with self._lock:
-            return sorted((row, loss) for row, loss in self._tiles.items() if start <= row < stop)
+            return sorted(
+                ((row, known) for row, known in self._tiles.items() if start <= row < stop),
+                key=itemgetter(0),
+            )
+
+    def every(self) -> list[T]:
+        """All of them, in the order of rows."""
+        with self._lock:
+            return [self._tiles[start] for start in sorted(self._tiles)]
+
+
+class Quality(_Tiles[Loss]):
+    """The losses of a tensor's tiles."""
 
     def total(self) -> Loss | None:
         """The loss of the whole tensor, once all its rows were read; None before the first."""
-        with self._lock:
-            return total(self._tiles[start] for start in sorted(self._tiles))
+        return total(self.every())
 
 
-class Tally:
-    """How many blocks of a tensor kept every value, counted over its tiles. Thread-safe."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._tiles: dict[int, tuple[int, int]] = {}
-
-    def add(self, start: int, exact: int, blocks: int) -> None:
-        """Note the blocks of the tile that begins at row ``start``; once more, should it be read again."""
-        with self._lock:
-            self._tiles[start] = exact, blocks
+class Tally(_Tiles[tuple[int, int]]):
+    """How many blocks of a tensor's tiles kept every value, and how many there are."""
 
     def total(self) -> tuple[int, int]:
         """Blocks that kept every value, and all."""
-        with self._lock:
-            exact, blocks = zip(*self._tiles.values(), strict=True) if self._tiles else ((), ())
-            return sum(exact), sum(blocks)
+        return sum(exact for exact, _ in self.every()), sum(blocks for _, blocks in self.every())

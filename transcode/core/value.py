@@ -9,7 +9,7 @@ from functools import cache, lru_cache
 from operator import attrgetter
 from typing import Any, NamedTuple, TypeVar
 
-__all__ = ["Value", "changed", "interned", "pack", "unpack"]
+__all__ = ["Value", "changed", "contents", "interned", "pack", "unpack"]
 
 T = TypeVar("T")
 
@@ -112,12 +112,17 @@ def _made(kind: type, *held: Any) -> Any:
     return instance
 
 
+def contents(value: Any) -> tuple[object, ...]:
+    """The fields of a dataclass, in the order of the class."""
+    kind: Any = type(value)
+    return _fields(kind)(value)
+
+
 @cache
 def _fields(kind: type) -> Callable[[object], tuple[object, ...]]:
     names = [field.name for field in fields(kind)]
-    if len(names) == 1:
-        (name,) = names
-        return lambda one: (getattr(one, name),)
+    if len(names) < 2:  # of which attrgetter makes no tuple
+        return lambda one: tuple(getattr(one, name) for name in names)
     return attrgetter(*names)
 
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from ..core.spec import Spec
 
 __all__ = ["Blocks"]
+
+R = TypeVar("R", bound=Any)
+"""A number of a row, or an array of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +47,10 @@ class Blocks:
             return self.height
         return self.spec.shape[-2]
 
-    def line(self, row: int) -> int:
-        """Row of blocks, counted over all matrices, in which a row of the tensor lies."""
+    def line(self, row: R) -> R:
+        """Row of blocks, counted over all matrices, in which a row of the tensor lies; of each of several."""
         matrix, inside = divmod(row, self.spec.shape[-2])
-        return matrix * -(-self.spec.shape[-2] // self.height) + inside // self.height
+        return matrix * -(-self.spec.shape[-2] // self.height) + inside // self.height  # type: ignore[no-any-return]
 
     def runs(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
         """Cut rows ``start`` to ``stop`` so that a kernel that counts blocks from its first row is right.

@@ -18,10 +18,9 @@ from ..core.scratch import Scratch
 from ..core.spec import Spec
 from ..core.types import Array
 from ..numerics.minifloat import FORMATS
-from ..numerics.packing import pack4, pack6
 from .base import Base, widened
 from .grid import Grid
-from .recode import lines_of
+from .packed import packed
 
 __all__ = ["can_dither", "dithered", "key_of"]
 
@@ -60,7 +59,7 @@ def dithered(
         again = scheme.encode(rows[: inner.rows], inner, 0, stats, Scratch())
         data = {**{piece.role: piece.data.copy() for piece in again if piece.role not in data}, **data}
     stop = start + len(rows)
-    lines = lines_of(grid.blocks, start, stop)
+    lines = grid.blocks.line(np.arange(start, stop))
     lines = lines - lines[0]
     scales = _scales(grid, data)[lines]
     zeros = np.zeros_like(scales)
@@ -72,8 +71,8 @@ def dithered(
         values, scales, zeros, grid.blocks.width, numbers, codes, np.uint64(key),
         np.uint64(start * spec.columns), out,
     )  # fmt: skip
-    packed = out if grid.bits == 8 else (pack4 if grid.bits == 4 else pack6)(out)
-    whole = Piece("codes", start * packed.shape[1], packed)
+    stored = packed(out, grid.bits)
+    whole = Piece("codes", start * stored.shape[1], stored)
     return [whole if piece.role == "codes" else piece for piece in pieces]
 
 

@@ -5,15 +5,22 @@ from __future__ import annotations
 import numpy as np
 
 from ..core.spec import Spec
-from ..numerics.packing import unpack4, unpack6
+from ..numerics.packing import pack4, pack6, unpack4, unpack6
 from .base import Array
 
-__all__ = ["code_bytes", "unpacked"]
+__all__ = ["code_bytes", "packed", "unpacked"]
 
 
 def code_bytes(spec: Spec, bits: int) -> int:
     """Bytes of one row of codes."""
     return spec.columns * bits // 8
+
+
+def packed(codes: Array, bits: int) -> Array:
+    """Codes uint8 ``[rows, K]`` as they are stored; the inverse of :func:`unpacked`."""
+    if bits == 4:
+        return pack4(codes)
+    return pack6(codes) if bits == 6 else codes
 
 
 def unpacked(codes: Array, rows: int, bits: int) -> Array:

@@ -25,13 +25,11 @@ from ..core.scratch import Scratch
 from ..core.spec import Spec
 from ..core.types import Array
 from ..core.value import Value
-from ..numerics.packing import pack4, pack6
 from .base import Base, narrowed, widened
-from .blocks import Blocks
 from .grid import EXACT, LOWEST, Grid, tables
-from .packed import unpacked
+from .packed import packed, unpacked
 
-__all__ = ["Recode", "lines_of", "recoding"]
+__all__ = ["Recode", "recoding"]
 
 _NARROWEST = 8
 """Columns of a cell, at least: with fewer, looking up shifts costs more than the codes."""
@@ -109,8 +107,9 @@ class Recode(Value):
         columns, count = self.spec.columns, stop - start
         width = gcd(old.blocks.width, new.blocks.width)
         at = np.arange(-(-columns // width)) * width
-        before = lines_of(old.blocks, start, stop)[:, None], at // old.blocks.width
-        lines, across = lines_of(new.blocks, start, stop), at // new.blocks.width
+        numbers = np.arange(start, stop)
+        before = old.blocks.line(numbers)[:, None], at // old.blocks.width
+        lines, across = new.blocks.line(numbers), at // new.blocks.width
         first = int(lines[0])
         corners = np.flatnonzero(np.diff(lines, prepend=-1)), np.flatnonzero(np.diff(across, prepend=-1))
         stored: dict[str, Array] = {}
@@ -140,8 +139,8 @@ class Recode(Value):
         worst = np.empty(shifts.shape, np.uint8)
         chosen_rows = np.clip(shifts, LOWEST, self.shift).astype(np.int32) - np.int32(LOWEST)
         recode(unpacked(codes, count, old.bits), chosen_rows, width, table, states, out, worst)
-        packed = out if new.bits == 8 else (pack4 if new.bits == 4 else pack6)(out)
-        pieces = [Piece("codes", start * packed.shape[1], packed)]
+        stored_codes = packed(out, new.bits)
+        pieces = [Piece("codes", start * stored_codes.shape[1], stored_codes)]
         for part in self.target.parts(self.spec):
             if part.role == "codes" or (part.spec.shape == () and start):
                 continue  # what belongs to the whole tensor came with row 0
@@ -216,10 +215,3 @@ def _known(scheme: Base, spec: Spec) -> Grid:
     grid = scheme.grid(spec)
     assert grid is not None
     return grid
-
-
-def lines_of(blocks: Blocks, start: int, stop: int) -> Array:
-    """The row of blocks in which each of these rows lies, counted over all matrices."""
-    matrix, inside = np.divmod(np.arange(start, stop), blocks.spec.shape[-2])
-    lines: Array = matrix * -(-blocks.spec.shape[-2] // blocks.height) + inside // blocks.height
-    return lines

@@ -10,6 +10,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import transcode as tc
+from tests.files import raw
 from transcode.errors import PlanError, RecipeError
 
 BLOCKS = [f"model.layers.{block}.self_attn" for block in (0, 1)]
@@ -40,18 +41,6 @@ def lora(path, modules, size=0.02):
         tensors[f"{module}.lora_B.weight"] = (rng.standard_normal((256, 4)) * size).astype(np.float32)
     save_file(tensors, path)
     return path
-
-
-def raw(folder):
-    found = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        data = path.read_bytes()
-        size = int.from_bytes(data[:8], "little")
-        for name, facts in json.loads(data[8 : 8 + size]).items():
-            if name != "__metadata__":
-                begin, end = facts["data_offsets"]
-                found[name] = facts["dtype"], facts["shape"], data[8 + size + begin : 8 + size + end]
-    return found
 
 
 CASES = [

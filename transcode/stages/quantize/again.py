@@ -26,7 +26,7 @@ from ..options import RequantizeOptions
 from ..repack import taken, undecoded
 from .choice import Choice
 from .encode import encode_tensor
-from .share_scale import Sharing, has_global_scale, needed_looks
+from .share_scale import Sharing, needed_looks, sharing_scales
 
 __all__ = ["Requantize"]
 
@@ -104,7 +104,9 @@ class Requantize(RequantizeOptions, Transform):
         for option, _ in self.options:
             if option not in known:
                 raise RecipeError(f"requantize: no scheme of the source has an option {option}")
-        joined = self._joined(changed, schemes, tensors, sharing)
+        whole: list[Decision] = [(tensor, schemes[number], _WHY) for number, tensor in enumerate(tensors)]
+        groups = sharing_scales(whole, sharing.key).values()
+        joined = {one for members in groups if changed & {*members} for one in members} - changed
         if joined:
             planning.warn(
                 f"requantize: {count(len(joined), 'tensor')} that nobody changed are encoded anew too, as"
@@ -112,8 +114,8 @@ class Requantize(RequantizeOptions, Transform):
                 f" ({tensors[min(joined)].name} ...)"
             )
         decided: list[Decision] = [
-            (tensor, schemes[number] if number in changed | joined else None, _WHY)
-            for number, tensor in enumerate(tensors)
+            (tensor, action if number in changed | joined else None, why)
+            for number, (tensor, action, why) in enumerate(whole)
         ]
         for tensor, action, _ in decided:
             if action is None or isinstance(action, DType):
@@ -154,20 +156,3 @@ class Requantize(RequantizeOptions, Transform):
             )
         scheme = replace(scheme, **own) if own and is_dataclass(scheme) else scheme
         return scheme if consumer is None else taken(scheme, consumer)
-
-    def _joined(
-        self,
-        changed: set[int],
-        schemes: dict[int, Scheme | None],
-        tensors: list[LazyTensor],
-        sharing: Sharing,
-    ) -> set[int]:
-        """Others that share a scale with one that was changed."""
-        keys: dict[int, str] = {}
-        for number, scheme in schemes.items():
-            if scheme is not None and has_global_scale(tensors[number], scheme):
-                key = sharing.key(tensors[number], scheme)
-                if key is not None:
-                    keys[number] = key
-        wanted = {keys[number] for number in changed if number in keys}
-        return {number for number, key in keys.items() if key in wanted} - changed

@@ -20,7 +20,6 @@ from ...core.types import Array
 from ...core.value import interned
 from ...errors import DataError
 from ...numerics import NonFinite, Overflow
-from ...schemes.dither import dithered
 from ...voice import called
 from ..cast import cast_values
 from .importance.columns import Columns
@@ -100,6 +99,8 @@ class Encoding(Expr):
         try:
             pieces = self._pieces(rows, start, stats, context)
             if self.key is not None:
+                from ...schemes.dither import dithered  # of which most runs have no need
+
                 nearest = list(pieces)
                 values = cast_values(rows, spec.dtype, DTYPES["F32"], context, tensor.name, start)
                 pieces = iter(dithered(scheme, spec, rows, values, start, stats, nearest, self.key, context))

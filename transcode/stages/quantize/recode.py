@@ -29,7 +29,7 @@ from ...schemes.recode import Recode, recoding
 from ...voice import called
 from ..dequantize import Decoding
 from ..repack import undecoded
-from .share_scale import has_global_scale
+from .share_scale import sharing_scales
 
 __all__ = ["Recoding", "Top", "recoded"]
 
@@ -115,7 +115,7 @@ class Recoding(Expr):
                     tensor=decoding.name,
                     hint=f"leave {called('lossless')} out, exclude the tensor, or choose a wider scheme",
                 )
-        context.run.tally(self.number).add(start, exact, states.size)
+        context.run.tally(self.number).add(start, (exact, states.size))
         yield from pieces
 
 
@@ -138,12 +138,10 @@ def recoded(
     if opened is None:
         return {}
     ways: dict[int, tuple[Decoding, Recode]] = {}
-    sharing: dict[str, list[int]] = {}
+    sharing = sharing_scales(decided, group)
     for number, (tensor, action, _) in enumerate(decided):
         if action is None or isinstance(action, DType):
             continue
-        if has_global_scale(tensor, action) and (key := group(tensor, action)) is not None:
-            sharing.setdefault(key, []).append(number)
         decoding = undecoded(tensor) if opened.still(tensor) else None
         if decoding is None or decoding.keep or decoding.asides.order is not None:
             continue
@@ -160,24 +158,16 @@ def recoded(
             for number in members:
                 ways.pop(number, None)
     tops = {number: Top(*way) for number, way in ways.items() if way[1].wants_top}
-    shared = {
-        number: tuple(tops[one] for one in members)
-        for members in sharing.values()
-        for number in members
-        if number in tops
-    }
+    together = {number: members for members in sharing.values() for number in members}
     made = {}
     idle: Counter[tuple[str, str]] = Counter()
     for number, (decoding, way) in ways.items():
         tensor, action, why = decided[number]
-        own = shared.get(number) or ((tops[number],) if number in tops else ())
+        own = tuple(tops[one] for one in together.get(number, [number])) if number in tops else ()
         made[number] = _tensor(tensor, decoding, way, own, str(why), planning)
         asked: Mapping[str, Any] = given.get(action, {}) if isinstance(action, Base) else {}
-        for option in ("optimize", "scale_mode"):
-            idle[way.target.name, option] += option in asked
+        idle.update((way.target.name, option) for option in ("optimize", "scale_mode") if option in asked)
     for (name, option), count in idle.items():
-        if not count:
-            continue
         planning.warn(
             f"{option} does nothing for {count} tensors whose codes become those of {name} as they are;"
             f" {called('dequantize', 'bf16')} encodes them anew"

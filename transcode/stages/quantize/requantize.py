@@ -18,7 +18,7 @@ from ...core.scheme import Scheme
 from ...core.tensor import LazyTensor
 from ...errors import PlanError
 from ...voice import called
-from .share_scale import has_global_scale
+from .share_scale import sharing_scales
 
 if TYPE_CHECKING:
     from ..dequantize import Decoding
@@ -82,19 +82,15 @@ def staying(
     kind = model_dtype(tensor for tensor, _, _ in decided if tensor.source not in opened.tensors)
     stays: dict[int, str] = {}
     idle: Counter[tuple[str, str]] = Counter()
-    sharing: dict[str, list[int]] = {}
+    sharing = sharing_scales(decided, group)
+    joined = {number for members in sharing.values() for number in members}
     for number, (tensor, action, _) in enumerate(decided):
         if action is None or isinstance(action, DType):
             continue
-        key = group(tensor, action)
-        if key is not None and not has_global_scale(tensor, action):
-            key = None
-        if key is not None:
-            sharing.setdefault(key, []).append(number)
         decoding = undecoded(tensor) if opened.still(tensor) else None
         if decoding is None or not _same(decoding, action, given.get(action, {})):
             continue
-        if shared and key is not None:
+        if shared and number in joined:
             continue  # nobody knows whether it is one
         try:
             regrouped(tensor, opened.conventions, consumer, kind)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from ... import catalog
@@ -16,7 +16,7 @@ from ...voice import called
 from .choice import Choice
 from .encode import Peak
 
-__all__ = ["Sharing", "has_global_scale", "needed_looks"]
+__all__ = ["Sharing", "has_global_scale", "needed_looks", "sharing_scales"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,19 @@ class Sharing:
 def has_global_scale(tensor: LazyTensor, scheme: Scheme) -> bool:
     """Whether the scheme stores a scale of the whole tensor, which several may share."""
     return any(part.role == "global_scale" for part in parts_of(scheme, tensor.spec))
+
+
+def sharing_scales(
+    decided: Iterable[Decision], key: Callable[[LazyTensor, Scheme], str | None]
+) -> dict[str, list[int]]:
+    """Numbers of the tensors that are encoded under one global scale, by the key of their group."""
+    groups: dict[str, list[int]] = {}
+    for number, (tensor, action, _) in enumerate(decided):
+        if action is None or isinstance(action, DType) or not has_global_scale(tensor, action):
+            continue
+        if (group := key(tensor, action)) is not None:
+            groups.setdefault(group, []).append(number)
+    return groups
 
 
 def needed_looks(
