@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, reduce
 from math import lcm
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,8 +23,10 @@ from ...errors import DataError
 from ...numerics import NonFinite, Overflow
 from ...voice import called
 from ..cast import cast_values
-from .importance.columns import Columns
 from .measure import measure
+
+if TYPE_CHECKING:
+    from .importance.columns import Columns
 
 __all__ = ["Encoding", "Peak", "encode_tensor", "first_nonfinite"]
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ... import catalog
-from ...catalog.mixes import mixes
 from ...consumers.fit import Action, Decision, alike, misfit, multiple, odd_axis
 from ...core.dtypes import DType
 from ...core.event import Event, Reason
@@ -18,6 +17,7 @@ from ...core.scheme import Scheme
 from ...core.tensor import LazyTensor
 from ...errors import PlanError, RecipeError
 from ...io import hub
+from ...schemes import SCHEMES
 from ...schemes.text import Options, parse_scheme
 from ...voice import called
 from ..cast import cast_tensor, float_dtype
@@ -26,11 +26,12 @@ from ..options import QuantizeOptions
 from .choice import Choice
 from .effect import refuse_adapter, refuse_nothing
 from .encode import encode_tensor, first_nonfinite
-from .importance.assign import OWN, assign
-from .importance.file import MARK, digest, split
-from .mix import Mixing, base_of
 from .requantize import Given, note_again, refuse_quantized, say_left, staying
 from .share_scale import Sharing, needed_looks
+
+if TYPE_CHECKING:
+    from .importance.columns import Columns
+    from .mix import Mixing
 
 __all__ = ["Quantize"]
 
@@ -57,9 +58,13 @@ class Quantize(QuantizeOptions, Transform):
     def recorded(self) -> Any:
         """A file of weights by its name and its digest, instead of its path."""
         stated = super().recorded()
-        if self.importance is not None and self.importance not in OWN:
-            path, named = split(self.importance)
-            stated["importance"] = f"{hub.recorded(path)}{MARK}{named or digest(path)}"
+        if self.importance is not None:
+            from .importance.assign import OWN
+            from .importance.file import MARK, digest, split
+
+            if self.importance not in OWN:
+                path, named = split(self.importance)
+                stated["importance"] = f"{hub.recorded(path)}{MARK}{named or digest(path)}"
         return stated
 
     def arranged(self, steps: tuple[Transform, ...]) -> tuple[Transform, ...]:
@@ -77,7 +82,7 @@ class Quantize(QuantizeOptions, Transform):
         consumer = None if planning.convention is None else catalog.convention(planning.convention)
         default, actions, given = self._actions(planning.convention)
         mixing = self._mixing(tensors, planning.convention, given)
-        decided = self._decide(tensors, choice, spared, consumer, planning, mixing or default, actions)
+        decided = self._decide(tensors, choice, spared, consumer, planning, default, mixing, actions)
         choice.complain()
         if self.on_nonfinite == "keep":
             decided = _spare_nonfinite(decided, spared, planning)
@@ -105,7 +110,11 @@ class Quantize(QuantizeOptions, Transform):
         if idle and not (repacked and consumer is not None):
             refuse_nothing(self.scheme, [(tensor, why) for tensor, _, why in decided], planning)
         needed = needed_looks(rest, sharing, planning)
-        columns = {} if self.importance is None else assign(self.importance, rest, planning)
+        columns: dict[int, Columns] = {}
+        if self.importance is not None:
+            from .importance.assign import assign  # most runs weigh nothing, and read no tables of names
+
+            columns = assign(self.importance, rest, planning)
         if self.keep_dtype is not None and not any(
             action is None
             and choice.may_cast(tensor)
@@ -147,7 +156,8 @@ class Quantize(QuantizeOptions, Transform):
         spared: dict[int, str],
         consumer: catalog.Convention | None,
         planning: Planning,
-        default: Scheme | Mixing,
+        default: Scheme,
+        mixing: Mixing | None,
         actions: dict[str, Action],
     ) -> list[Decision]:
         """What happens to each tensor; ``spared`` gets those that were chosen and do not fit, and why."""
@@ -158,7 +168,7 @@ class Quantize(QuantizeOptions, Transform):
         fitting_kinds: set[object] = set()
         for number, tensor in enumerate(tensors):
             take, why = choice(tensor)
-            if not take and isinstance(default, Mixing) and not self.targets and default.takes(tensor, why):
+            if not take and mixing is not None and not self.targets and mixing.takes(tensor, why):
                 take, why = True, Reason("target", "outside of blocks", "outside of blocks")
             action: Action = None
             if take:
@@ -167,8 +177,8 @@ class Quantize(QuantizeOptions, Transform):
                 won.add(rule)
                 if rule is not None:
                     action = actions[rule]
-                elif isinstance(default, Mixing):
-                    action, why = default(tensor, why)
+                elif mixing is not None:
+                    action, why = mixing(tensor, why)
                 else:
                     action = default
                 if rule is not None:
@@ -274,13 +284,22 @@ class Quantize(QuantizeOptions, Transform):
                 actions[rule] = float_dtype(name)
             else:
                 actions[rule] = make(name, options)
-        return make(base_of(self.scheme, self.options), self.options), actions, asked
+        return make(self._base(), self.options), actions, asked
+
+    def _base(self) -> str:
+        """The scheme; of a mix that of most tensors."""
+        if self.scheme in SCHEMES:  # no mix is called as one
+            return self.scheme
+        from .mix import base_of
+
+        return base_of(self.scheme, self.options)
 
     def _mixing(self, tensors: list[LazyTensor], convention: str | None, given: Given) -> Mixing | None:
         """What gives each tensor its type, where a mix is asked for."""
-        if self.scheme not in mixes().mixes:
+        if self._base() == self.scheme:
             return None
         from ... import schemes
+        from .mix import Mixing
 
         consumer = None if convention is None else catalog.convention(convention)
 
