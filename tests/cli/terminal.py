@@ -73,6 +73,7 @@ def session(
     command = arguments if arguments[0] == "bash" else [sys.executable, "-m", "transcode", *arguments]
     pid, terminal = pty.fork()
     if pid == 0:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # whatever this process was started with
         os.execvpe(command[0], command, {**os.environ, "TERM": "xterm-256color", "COLUMNS": "80"})
     before = termios.tcgetattr(terminal)
     shown, pressed, limit = b"", 0, time.monotonic() + 60

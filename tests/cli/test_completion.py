@@ -46,7 +46,7 @@ def completed(monkeypatch):
         ("transcode run a b -s int4 -O group-size=", ["32", "64", "128"]),
         ("transcode run a b -s int4 -O symmetric=", ["true", "false"]),
         ("transcode run a b --override 'blocks.0=mx", ["mxfp8", "mxfp6", "mxfp4"]),
-        ("transcode run a b --override blocks.0=b", ["bf16"]),
+        ("transcode run a b --override blocks.0=b", ["bnb_fp4", "bf16"]),
         ("transcode run a b --override re:a.*=int8:group", ["group_size="]),
         ("transcode run a b --override blocks", []),
         ("transcode run a b --convention mod", ["modelopt"]),

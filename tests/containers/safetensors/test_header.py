@@ -111,6 +111,7 @@ def test_truncation_at_every_byte_is_refused(tmp_path):
 @given(flips=st.lists(st.tuples(st.integers(0, len(SMALL) - 1), st.integers(1, 255)), min_size=1, max_size=4))
 @example(flips=[(5, 1)])  # a length of terabytes
 @example(flips=[(3, 4)])  # a length just below the limit
+@example(flips=[(218, 1)])  # ends one byte before it begins
 def test_flipped_bytes_give_an_error_or_what_the_reference_reads(tmp_path, flips):
     raw = bytearray(SMALL)
     for at, mask in flips:

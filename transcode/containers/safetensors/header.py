@@ -191,8 +191,7 @@ def parse(raw: bytes, *, file_size: int, file: str | PathLike[str], lenient: boo
                 if type(fields) is Usual:
                     kind, shape, begin, end = fields
                     spec, nbytes = specs.get((kind, shape), _UNKNOWN)
-                    if end - begin == nbytes and name.isascii() and end < _LIMIT:
-                        assert spec is not None
+                    if spec is not None and end - begin == nbytes and name.isascii() and end < _LIMIT:
                         entries.append(Entry(name, spec, before if begin == before else begin, end))
                         before = end
                         continue
