@@ -23,30 +23,28 @@ KINDS = [
 def test_codes_go_to_the_nearest_value(old, new):
     one, other = (make(name, **options).grid(SPEC) for name, options in (old, new))
     codes, states = tables(one, other, 3)
-    usable = [
-        code for code, value in enumerate(other.table) if np.isfinite(value) and abs(value) <= other.reach
-    ]
+    reached = np.isfinite(other.table) & (np.abs(other.table) <= other.reach)
+    usable = np.flatnonzero(reached)
+    reachable, values = other.table[usable].astype(np.float64), one.table.astype(np.float64)
+    finite = np.isfinite(values)
+    zeros = np.signbit(other.table[usable][reachable == 0])
     for exponent in (LOWEST, -9, -3, -1, 0, 1, 3):
         row = exponent - LOWEST
-        for code, value in enumerate(one.table.astype(np.float64)):
-            if not np.isfinite(value):
-                assert states[row, code] == NOTHING
-                continue
-            wanted = value * 2.0**exponent
-            chosen = int(codes[row, code])
-            assert chosen in usable
-            away = [abs(float(other.table[each]) - wanted) for each in usable]
-            assert abs(float(other.table[chosen]) - wanted) == min(away)
-            alike = {
-                float(other.table[each]) for each, far in zip(usable, away, strict=True) if far == min(away)
-            }
-            if len(alike) == 2:  # halfway
-                assert chosen % 2 == 0
-            assert states[row, code] == (EXACT if min(away) == 0 else LOSSY)
-            if wanted == 0 and any(
-                np.signbit(other.table[each]) for each in usable if other.table[each] == 0
-            ):
-                assert np.signbit(other.table[chosen]) == np.signbit(value)
+        assert (states[row, : values.size][~finite] == NOTHING).all()
+        wanted, chosen = values[finite] * 2.0**exponent, codes[row, : values.size][finite]
+        assert reached[chosen].all()
+        away = np.abs(reachable - wanted[:, None])
+        least = away.min(axis=1)
+        got = other.table[chosen].astype(np.float64)
+        assert np.array_equal(np.abs(got - wanted), least)
+        among = away == least[:, None]
+        lowest = np.where(among, reachable, np.inf).min(axis=1)
+        highest = np.where(among, reachable, -np.inf).max(axis=1)
+        assert (chosen[lowest != highest] % 2 == 0).all()  # halfway
+        assert np.array_equal(states[row, : values.size][finite], np.where(least == 0, EXACT, LOSSY))
+        if zeros.any():
+            null = wanted == 0
+            assert np.array_equal(np.signbit(got[null]), np.signbit(values[finite][null]))
 
 
 def test_what_lies_within_what():

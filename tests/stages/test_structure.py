@@ -131,6 +131,8 @@ def test_rows_of_quantized_tensors_move_as_they_are_stored(flux: Path, scheme: s
 def test_quantized_models_convert_as_plain_ones_do(
     scheme: str, convention: str, saved: Path, tiny: Tiny
 ) -> None:
+    if tiny.family == "sdxl" and scheme != "int8":
+        pytest.skip("of 1,700 tensors; SD1 has the same rules")
     original = convert(saved, tiny.original, "original")
     first = quantized(original, scheme, convention)
     there = convert(first, "diffusers", "there")

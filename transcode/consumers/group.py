@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from math import prod
 
 from ..catalog import GROUP_INDEX, SHAPE, ZERO_POINT, Convention, PartRule, SchemeRule
@@ -331,5 +331,6 @@ def _bits(scheme: Scheme) -> int:
     return _smallest_codes(scheme).nbytes * 8 // least.numel
 
 
+@lru_cache(maxsize=1024)
 def _smallest_codes(scheme: Scheme) -> Spec:
     return scheme.parts(Spec(DTYPES["F32"], scheme.multiple))[0].spec

@@ -47,7 +47,8 @@ def test_true_shapes_in_bounded_memory(tmp_path: Path) -> None:
         make_svdquant.save(folder, make_svdquant.make(0, blocks))
         sizes[blocks] = (folder / "model.pt").stat().st_size >> 20
         assert sizes[blocks] > blocks * 260
-        peak(folder, "--workers", 1)  # compiles kernels, which takes memory of its own
+        if blocks == 1:
+            peak(folder, "--workers", 1)  # compiles kernels, which takes memory of its own
         peaks[blocks] = peak(folder, "--workers", 2, "--memory", "64MB", "--force")
         (folder / "model.pt").unlink()
     # Peaks of one command differ by some 30 MiB: which pages are mapped at once is up to the threads. What is
