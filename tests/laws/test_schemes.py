@@ -113,6 +113,8 @@ CASES = [
     ("int4", {}),
     ("int4", {"symmetric": False, "group_size": 32}),
     ("int4", {"optimize": "mse", "scale_dtype": "BF16"}),
+    ("int4", {"optimize": "signed"}),
+    ("int4", {"symmetric": False, "optimize": "mse", "group_size": 32}),
     ("nvfp4_awq", {}),
     ("nvfp4_awq", {"optimize": "mse", "scale_dtype": "BF16"}),
     ("w4a8", {"rotate": 16}),
