@@ -92,6 +92,7 @@ CASES = [
     ("int8", {"granularity": "group", "group_size": 48}),
     ("int8", {"symmetric": False, "scale_dtype": "BF16"}),
     ("int8", {"symmetric": False, "granularity": "group", "group_size": 32}),
+    ("int8", {"optimize": "mse", "granularity": "group", "group_size": 48}),
     ("int8", {"rotate": 16}),
     ("int8", {"rotate": 16, "granularity": "tensor"}),
     ("int8", {"rotate": 4, "symmetric": False, "granularity": "group", "group_size": 48}),
