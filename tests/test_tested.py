@@ -73,6 +73,7 @@ ELSEWHERE = {
     "numerics/tabled": "schemes/test_bnb.py",
     "numerics/affine_widths": "schemes/test_affine.py",
     "numerics/float_scales": "schemes/test_fp8.py",
+    "numerics/integer_scales": "schemes/test_int8.py",
     "numerics/grouped": "schemes/test_w4a8.py",
     "numerics/turning": "numerics/test_hadamard.py",
     "numerics/*": "numerics/test_jit.py",

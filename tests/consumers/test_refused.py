@@ -29,6 +29,7 @@ UNREAD: list[tuple[str, str, dict[str, Any], str]] = [
     ("modelopt", "fp8", {"granularity": "block"}, "does not read fp8 with granularity=block"),
     ("deepseek", "fp8", {"granularity": "channel"}, "does not read fp8 with granularity=channel; use block"),
     ("deepseek", "fp8", {"block": [64, 64]}, "does not read fp8 with block=[64, 64]; use [128, 128]"),
+    ("awq", "int4", {"symmetric": True, "optimize": "signed"}, "does not read int4 with optimize=signed; use none"),
     (CT, "fp8", {"format": "e5m2"}, "does not read fp8 with format=e5m2"),
     (CT, "fp8", {"granularity": "block", "block": [64, 64]}, "does not read fp8 with block=[64, 64]"),
     ("lightx2v", "int8", {"symmetric": False}, "does not read int8 with symmetric=false"),
@@ -41,6 +42,8 @@ PARTLY: list[tuple[str, str, dict[str, Any], str]] = [
     (CT, "int8", {"symmetric": False}, "int8 with symmetric=false is read by transformers, not by vLLM"),
     (CT, "int8", {"granularity": "group", "group_size": 64}, "granularity=group is read by transformers, not by"),
     (CT, "int4", {"symmetric": False}, "by vLLM and SGLang, and by transformers with CompressedTensorsConfig(dequantize=True)"),
+    (CT, "int4", {"optimize": "signed"}, "vLLM's Marlin with 8-bit inputs was wrong on those below zero"),
+    ("gptq", "int4", {"optimize": "signed"}, "optimize=signed is read by kernels that multiply by a scale of either sign"),
     ("lightx2v", "fp8", {"granularity": "tensor"}, "is read by LightX2V's vllm kernels, not by its others"),
 ]  # fmt: skip
 

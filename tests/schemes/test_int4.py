@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from transcode.core.dtypes import DTYPES
+from transcode.core.scratch import Scratch
 from transcode.core.spec import Spec
 from transcode.errors import RecipeError
 from transcode.numerics import NonFinite
@@ -168,6 +169,38 @@ def test_mse_is_the_best_of_the_scales_down_to_a_half():
     assert error.sum() < 0.98 * plain.sum()
 
 
+@pytest.mark.parametrize("kept", ["F32", "BF16", "F16"])
+def test_each_search_loses_less_than_what_it_searches_further_than(kept):
+    values = np.random.default_rng(8).standard_normal((40, 256)).astype(F)
+    noise = {}
+    for options in ({}, {"optimize": "mse"}, {"optimize": "signed"}, {"symmetric": False},
+                    {"symmetric": False, "optimize": "mse"}):  # fmt: skip
+        scheme = make("int4", scale_dtype=kept, **options)
+        parts = encode(scheme, values)
+        out = decode(scheme, parts, spec_of(values))
+        noise[tuple(options.values())] = ((out.astype(np.float64) - values) ** 2).reshape(-1, 64).sum(1)
+        scale = as_float32(parts["scale"], kept)
+        assert (scale < 0).any() == (options == {"optimize": "signed"})
+    assert (noise[("mse",)] <= noise[()] * (1 + 1e-5)).all()
+    assert noise[("signed",)].sum() < 0.93 * noise[("mse",)].sum()
+    assert (noise[(False, "mse")] <= noise[(False,)] * (1 + 1e-5)).all()
+    assert noise[(False, "mse")].sum() < 0.95 * noise[(False,)].sum()
+
+
+def test_weights_of_columns_count_in_each_search():
+    values = np.random.default_rng(9).standard_normal((40, 256)).astype(F)
+    weights = np.where(np.arange(256) % 4, F(0.01), F(1))
+    for options in ({"optimize": "signed"}, {"symmetric": False, "optimize": "mse"}):
+        scheme = make("int4", **options)
+        spec = spec_of(values)
+        heavy = []
+        for given in (None, weights):
+            pieces = scheme.encode(values, spec, 0, None, Scratch(), given)
+            out = decode(scheme, {piece.role: piece.data.copy() for piece in pieces}, spec)
+            heavy.append((weights * (out - values) ** 2).sum())
+        assert heavy[1] < 0.8 * heavy[0]
+
+
 def test_non_finite_values_are_named():
     values = np.ones((10, 128), F)
     values[6, 99] = np.inf
@@ -186,5 +219,5 @@ def test_what_is_refused_and_stored():
     ]
     with pytest.raises(RecipeError, match="group_size cannot be 16; choose from 32, 64, 128"):
         make("int4", group_size=16)
-    with pytest.raises(RecipeError, match="optimize cannot be 'mse'"):
-        make("int4", symmetric=False, optimize="mse")
+    with pytest.raises(RecipeError, match="optimize cannot be 'signed' of codes with a zero point"):
+        make("int4", symmetric=False, optimize="signed")

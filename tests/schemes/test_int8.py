@@ -190,6 +190,48 @@ def test_float64_beyond_float32_is_named_with_its_value():
         encode(make("int8"), values)
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("kept", ["F32", "BF16", "F16"])
+@pytest.mark.parametrize("width", [192, 80])
+def test_mse_is_the_best_of_sixteen_scales(width, kept, weighted):
+    """All of them tried in float64; the last group of a row is smaller."""
+    grouped = {"granularity": "group", "group_size": width} if width < 192 else {}
+    rng = np.random.default_rng(6)
+    values = (rng.standard_t(4, (24, 192)) * np.exp2(rng.integers(-3, 4, (24, 1)))).astype(F)
+    values[3] = 0
+    values[4, 7] = 30 * np.abs(values[4]).max()
+    weights = np.exp(2 * rng.standard_normal(192)).astype(F) if weighted else np.ones(192, F)
+    if weighted:
+        weights[7] = 0
+    parts = encode(
+        make("int8", optimize="mse", scale_dtype=kept, **grouped),
+        values,
+        weights=weights if weighted else None,
+    )
+    starts = np.arange(0, 192, width)
+    counts = np.diff(np.append(starts, 192))
+    peak = np.maximum.reduceat(np.abs(values), starts, axis=1)
+
+    def codes(scale):
+        return np.clip(np.rint(values / scale.repeat(counts, 1)), -127, 127)
+
+    def error(scale):
+        gaps = codes(scale) * scale.repeat(counts, 1).astype(np.float64) - values
+        return np.add.reduceat(gaps**2 * weights.astype(np.float64), starts, axis=1)
+
+    shares = [*(1 - k / 320 for k in range(10)), 0.96, 0.94, 0.92, 0.9, 0.85, 0.8]
+    tried = [stored(peak / F(127) * F(share), kept) for share in shares]
+    tried = np.stack([np.where(peak > 0, scale, F(1)) for scale in tried])
+    scale = as_float32(parts["scale"], kept).reshape(peak.shape)
+    least = np.min([error(one) for one in tried], 0)
+    assert (error(scale) <= least * (1 + 1e-4)).all()
+    assert (tried == scale).any(0).all()
+    assert len(set((tried == scale).argmax(0).flat)) > 2
+    if weighted:  # a largest value that does not weigh is cut off
+        assert scale[4, 0] < 0.97 * peak[4, 0] / 127
+    np.testing.assert_array_equal(parts["codes"], codes(scale))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -199,6 +241,9 @@ def test_float64_beyond_float32_is_named_with_its_value():
         ({"symmetric": 1}, "symmetric cannot be 1; choose from true, false"),
         ({"scale_dtype": "F64"}, "choose from source, F32, BF16, F16"),
         ({"symmetric": False, "granularity": "tensor"}, "use granularity channel or group"),
+        ({"optimize": "mse", "symmetric": False}, "optimize cannot be 'mse' of codes with a zero point"),
+        ({"optimize": "mse", "granularity": "tensor"}, "optimize cannot be 'mse' of one scale for the whole"),
+        ({"optimize": "mse", "rotate": 16}, "optimize cannot be 'mse' of rotated columns"),
         (
             {"bits": 4},
             "int8 has no option 'bits'; choose from granularity, group_size, symmetric, scale_dtype",

@@ -1,8 +1,8 @@
 """What the schemes of blocks call: a search and the encoding, or codes and their packing, as one step.
 
 A GPU does each with the values brought to it once; the processor in the kernels of :mod:`.micro`,
-:mod:`.nibbles`, :mod:`.integer` and :mod:`.pack`, one after the other. Searches with weights of columns are
-the processor's (:mod:`.weighted`). numba on demand.
+:mod:`.nibbles`, :mod:`.integer` and :mod:`.pack`, one after the other. Searches with weights of columns, of
+signs and of zero points are the processor's (:mod:`.weighted`, :mod:`.nibble_scales`). numba on demand.
 """
 
 from __future__ import annotations
@@ -16,7 +16,16 @@ from ..core.scratch import Scratch
 from .backend import dispatched
 from .minifloat import Minifloat
 
-__all__ = ["integers", "integers_weighted", "mx", "mx_weighted", "nv", "nv_weighted"]
+__all__ = [
+    "integers",
+    "integers_signed",
+    "integers_weighted",
+    "integers_zeroed",
+    "mx",
+    "mx_weighted",
+    "nv",
+    "nv_weighted",
+]
 
 Array = NDArray[Any]
 
@@ -167,3 +176,39 @@ def integers_weighted(
     if found:
         nibble_codes(values, size, stored, codes, scales.reshape(-1))
     return bool(found)
+
+
+def integers_signed(
+    groups: Array, stored: int, divisors: Array, weights: Array, codes: Array, scales: Array, scratch: Scratch
+) -> bool:
+    """Symmetric :func:`integers` with the scales of :func:`.nibble_scales.signed_scales`; weights float32
+    ``[K]``.
+    """
+    from .nibble_scales import signed_scales
+    from .nibbles import nibble_codes, work
+    from .weighted import balanced
+
+    values, size = groups.reshape(-1), groups.shape[1]
+    room = work(size, len(divisors), scratch)
+    finite = signed_scales(values, size, stored, divisors, balanced(weights), room, scales.reshape(-1))
+    if finite:
+        nibble_codes(values, size, stored, codes, scales.reshape(-1))
+    return bool(finite)
+
+
+def integers_zeroed(
+    groups: Array, stored: int, weights: Array, codes: Array, scales: Array, zeros: Array, scratch: Scratch
+) -> bool:
+    """:func:`integers` with the scales and zero points of :func:`.nibble_scales.zeroed_scales`; weights
+    float32 ``[K]``.
+    """
+    from .nibble_scales import SHARES, zeroed_codes, zeroed_scales, zeroed_work
+    from .weighted import balanced
+
+    values, size = groups.reshape(-1), groups.shape[1]
+    shares, room = np.array(SHARES, np.float32), zeroed_work(scratch)
+    each, points = scales.reshape(-1), zeros.reshape(-1)
+    finite = zeroed_scales(values, size, stored, shares, balanced(weights), room, each, points)
+    if finite:
+        zeroed_codes(values, size, stored, codes, each, points)
+    return bool(finite)

@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 
 from ..core.scratch import Scratch
 from . import sweep
+from .edges import HIGHEST, LOWEST, by_words, codes16, codes32, codes_pair, edges16, room
 from .jit import kernel, lane
 from .lanes import at_most, bits, encode, larger, quotient, real, shr, size_of, to_step, widen, with_sign
 from .minifloat import FORMATS
 from .vectors import (
     columns16,
     columns32,
+    fetch,
     first_bit,
     halves16,
     least,
@@ -62,17 +64,25 @@ _GENTLE = np.float32(2.0**-60 / _E4M3.smallest_subnormal)
 _SMALLEST_KEPT = np.float32(_E4M3.smallest_subnormal * _E2M1.smallest_subnormal / 2)
 """Under the smallest block scale, what up to there is rounded to zero."""
 
+_WORDS_FROM, _WORDS_TO = (_U(int(np.log2(unit)) + 127) for unit in (LOWEST, HIGHEST))
+"""E8M0 codes of units for which :mod:`.edges` has edges."""
+_WORDS_SHARED = np.float32(HIGHEST / _E4M3.max)
+
 _SCALES = 127
 """Codes of E4M3 that are positive numbers, or zero."""
 
 _CHUNK = 2048
 
+_AT_ONCE = 16
+"""Blocks whose edges are found at once; what memory there is for a chunk is a multiple of that."""
+
 Array = NDArray[Any]
 
 
-def work(scratch: Scratch) -> tuple[Array]:
-    """What the encoder of MX needs for itself: factors."""
-    return (scratch.take((_CHUNK // MX_BLOCK,), np.float32),)
+def work(scratch: Scratch) -> tuple[Array, Array]:
+    """What the encoder of MX needs for itself: factors, and edges of codes."""
+    blocks = _CHUNK // MX_BLOCK
+    return scratch.take((blocks,), np.float32), room(blocks, scratch)
 
 
 def search_work(scratch: Scratch) -> tuple[Array, Array]:
@@ -81,10 +91,11 @@ def search_work(scratch: Scratch) -> tuple[Array, Array]:
     return scratch.take((2 * blocks,), np.float32), scratch.take((2 * blocks,), np.int32)
 
 
-def nv_work(scratch: Scratch) -> tuple[Array, Array, Array]:
-    """The same for :func:`nv`: factors, a table of :mod:`.sweep`, and places in it."""
+def nv_work(scratch: Scratch) -> tuple[Array, Array, Array, Array]:
+    """The same for :func:`nv`: factors, edges, a table of :mod:`.sweep`, and places in it."""
     return (
         scratch.take((2 * _SCALES + 2 * _CHUNK // NV_BLOCK,), np.float32),
+        room(_CHUNK // NV_BLOCK, scratch),
         sweep.table(scratch),
         scratch.take((_CHUNK,), np.uint16),
     )
@@ -215,7 +226,7 @@ def mx_code(x: Any, width: Any, largest: Any, normal_bits: Any, mantissa_shift: 
 def mx(
     values: Any, mode: int, has_scales: bool, width: int,
     largest: Any, emax: Any, normal_bits: Any, mantissa_shift: Any, magic: Any,
-    factors: Any, codes: Any, scales: Any,
+    factors: Any, words: Any, codes: Any, scales: Any,
 ) -> bool:  # fmt: skip
     """``scale = 2**(byte - 127)`` by :func:`scale_byte`, ``code = rne(x / scale)``, saturating; blocks of 32.
 
@@ -226,7 +237,7 @@ def mx(
         width: bits of a code: 8, 6 or 4.
         largest, emax, mantissa_shift: the element format, see :func:`scale_byte`.
         normal_bits, magic: the same, see :func:`.lanes.encode`.
-        factors: see :func:`work`.
+        factors, words: see :func:`work`.
         codes: uint8 ``[n * width / 8]``, written: low nibble first, or a little-endian stream of 6 bits.
         scales: uint8 ``[n / 32]``, written.
 
@@ -238,9 +249,12 @@ def mx(
         count = part.shape[0]
         blocks = scales[start // MX_BLOCK : (start + count) // MX_BLOCK]
         packed = codes[start * width // 8 : (start + count) * width // 8]
+        wordy = by_words(values) and width == 4
         if has_scales:
             for b in range(blocks.shape[0]):
-                factors[b] = reciprocal(_U(blocks[b]))
+                code = _U(blocks[b])
+                factors[b] = reciprocal(code)
+                wordy &= code >= _WORDS_FROM and code <= _WORDS_TO
         else:
             highest = values.dtype.type(0)
             for b in range(blocks.shape[0]):
@@ -250,9 +264,20 @@ def mx(
             if not widen(highest) < _INF:
                 return False
             for b in range(blocks.shape[0]):
-                code = scale_byte(factors[b], mode, largest, emax, mantissa_shift)
+                peak = factors[b]
+                code = scale_byte(peak, mode, largest, emax, mantissa_shift)
                 blocks[b] = np.uint8(code)
                 factors[b] = reciprocal(code)
+                wordy &= (code >= _WORDS_FROM and code <= _WORDS_TO) or peak == _ZERO
+        if wordy:
+            for b in range(blocks.shape[0]):
+                factors[b] = real(_U(_U(blocks[b]) << _U(23)))
+            for b in range(0, blocks.shape[0], _AT_ONCE):
+                edges16(factors, words, b)
+            for b in range(blocks.shape[0]):
+                fetch(part, b * MX_BLOCK + _CHUNK)
+                codes32(part, b * MX_BLOCK, words, b, packed, b * 16)
+            continue
         for b in range(blocks.shape[0]):
             even, odd = columns32(part, b * MX_BLOCK)
             low = mx_code(even * factors[b], width, largest, normal_bits, mantissa_shift, magic)
@@ -357,7 +382,7 @@ def nv_share(x: Any, unit: Any, inverse: Any, gentle: Any) -> Any:
 @kernel
 def nv(
     values: Any, shared: Any, has_scales: bool, low: int, high: int, exact: bool,
-    factors: Any, table: Any, places: Any, codes: Any, scales: Any,
+    factors: Any, words: Any, table: Any, places: Any, codes: Any, scales: Any,
 ) -> bool:  # fmt: skip
     """``scale = rne_e4m3((peak / 6) / shared)``, ``code = rne_e2m1(x / (shared * scale))``; blocks of 16.
 
@@ -372,7 +397,7 @@ def nv(
             the one that maps the peak to 4 instead of 6. Kept is that with the least squared error, the first
             of those if several have it: the plain one, then from the lowest up.
         exact: whether values are BF16, see :func:`.sweep.fill`.
-        factors, table, places: see :func:`nv_work`.
+        factors, words, table, places: see :func:`nv_work`.
         codes: uint8 ``[n / 2]``, written, low nibble first.
         scales: uint8 ``[n / 16]``, written: E4M3.
 
@@ -438,6 +463,17 @@ def nv(
                                 lowest, inverse_of, square_of, table, places,
                             )
                         )  # fmt: skip
+        if by_words(values) and gentle and shared <= _WORDS_SHARED:
+            for b in range(blocks.shape[0]):
+                units[b] = shared * nv_value(_U(blocks[b]))
+            for b in range(0, blocks.shape[0], _AT_ONCE):
+                edges16(units, words, b)
+            for b in range(0, blocks.shape[0] & ~1, 2):
+                fetch(part, b * NV_BLOCK + _CHUNK)
+                codes_pair(part, b * NV_BLOCK, words, b, packed, b * 8)
+            for b in range(blocks.shape[0] & ~1, blocks.shape[0]):
+                codes16(part, b * NV_BLOCK, words, b, packed, b * 8)
+            continue
         for b in range(blocks.shape[0]):
             unit = shared * nv_value(_U(blocks[b]))
             units[b] = unit if unit > _ZERO else nowhere

@@ -133,12 +133,12 @@ def misfits32(sizes: Any, limits: Any, count: Any, inverses: Any, at: Any) -> An
     scale, so nothing has to be added up over lanes.
     """
     inverse = numbers32(inverses, at)
-    code = at_most(fma(inverse, sizes[0], INTEGER), limits[0]) - INTEGER
-    left = fma(inverse, -sizes[0], code)
+    less = INTEGER - at_most(fma(inverse, sizes[0], INTEGER), limits[0])
+    left = fma(inverse, sizes[0], less)
     sums = left * left
     for j in range(1, count):
-        code = at_most(fma(inverse, sizes[j], INTEGER), limits[j]) - INTEGER
-        left = fma(inverse, -sizes[j], code)
+        less = INTEGER - at_most(fma(inverse, sizes[j], INTEGER), limits[j])
+        left = fma(inverse, sizes[j], less)
         sums = fma(left, left, sums)
     return sums
 

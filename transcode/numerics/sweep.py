@@ -50,7 +50,8 @@ _ROWS = 800
 largest that may be the plain one.
 """
 
-_COLUMNS = 7 + LANES + 1
+_COLUMNS = 32
+"""As many as 7 + LANES, and no row in two lines of a cache more than it must be."""
 TABLE = _ROWS * _COLUMNS
 
 _U = np.uint32

@@ -24,6 +24,7 @@ __all__ = [
     "columns16",
     "columns32",
     "constant",
+    "fetch",
     "first_bit",
     "first_lane",
     "fused",
@@ -224,6 +225,27 @@ def _load(context: Any, builder: Any, signature: Any, args: Any, count: int) -> 
     array, index = args
     start = address(context, builder, kind, array, index, vector)
     return builder.load(start, align=kind.dtype.bitwidth // 8)
+
+
+@instruction
+def fetch(context: Any, row: Any, index: Any) -> Any:
+    """Have memory bring what lies at ``index`` of a 1-D array, or behind its end: it will be asked for soon.
+
+    A loop that works on a chunk at a time reads in bursts, of which the processor foresees none.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        byte = ir.IntType(8).as_pointer()
+        whole = ir.IntType(32)
+        ask = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(ir.VoidType(), [byte, whole, whole, whole]), "llvm.prefetch.p0"
+        )
+        row, index = args
+        place = address(context, builder, signature.args[0], row, index, ir.IntType(8))
+        builder.call(ask, [place, *(ir.Constant(whole, word) for word in (0, 3, 1))])  # to read, kept near
+        return context.get_dummy_value()
+
+    return types.void(row, types.intp), generate
 
 
 def _peak(count: int) -> Callable[..., Any]:

@@ -47,7 +47,7 @@ from .vectors import (
     within,
 )
 
-__all__ = ["balanced", "mx_weighted", "nibbles_weighted", "nv_factors", "nv_weighted"]
+__all__ = ["balanced", "mx_weighted", "nibbles_weighted", "nv_factors", "nv_weighted", "weighted32"]
 
 _U = np.uint32
 _ZERO = np.float32(0)

@@ -54,8 +54,10 @@ class Int4(Base):
         symmetric: whether there is no zero point.
         scale_dtype: ``"source"``, ``"F32"``, ``"BF16"`` or ``"F16"``; source means F32 for F16 and F64
             sources.
-        optimize: ``"mse"`` tries 33 scales instead of three, down to ``amax / 14`` (symmetric only); 64, down
-            to ``amax / 56``, where columns have weights.
+        optimize: ``"mse"`` tries 33 scales instead of three, down to ``amax / 14``; 64, down to ``amax /
+            56``, where columns have weights. With a zero point it tries 16 shares of the range, down to half
+            of it, and fits the best one to its codes by least squares. ``"signed"`` tries 32 (or 64) scales
+            of either sign, and fits likewise (symmetric only): consumers must not take scales for positive.
     """
 
     name: ClassVar[str] = "int4"
@@ -65,7 +67,7 @@ class Int4(Base):
         "group_size": Constraint.among(32, 64, 128),
         "symmetric": Constraint.among(True, False),
         "scale_dtype": SCALE_DTYPES,
-        "optimize": SEARCH,
+        "optimize": Constraint.among(*SEARCH.cases, "signed"),
     }
 
     group_size: int = 64
@@ -75,10 +77,10 @@ class Int4(Base):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.optimize != "none" and not self.symmetric:
+        if self.optimize == "signed" and not self.symmetric:
             raise RecipeError(
-                f"int4: optimize cannot be {self.optimize!r} of codes with a zero point",
-                hint="leave out one of optimize and asymmetric",
+                "int4: optimize cannot be 'signed' of codes with a zero point",
+                hint="leave out one of optimize and asymmetric, or use optimize mse",
             )
 
     @classmethod
@@ -93,8 +95,8 @@ class Int4(Base):
 
     @property
     def search_seconds(self) -> float:
-        """Measured where 33 scales are tried."""
-        return 0.0 if self.optimize == "none" else 2.5
+        """Measured where 33 scales are tried; the other searches have no kernel for GPUs."""
+        return 2.5 if self.optimize == "mse" and self.symmetric else 0.0
 
     def meaning(self, spec: Spec) -> Hashable:
         """Groups, and whether there is a zero point."""
@@ -142,7 +144,7 @@ class Int4(Base):
         weights: Array | None = None,
     ) -> Iterator[Piece]:  # fmt: skip
         """See :meth:`.core.scheme.Scheme.encode`."""
-        from ..numerics.encode import integers, integers_weighted
+        from ..numerics.encode import integers, integers_signed, integers_weighted, integers_zeroed
         from ..numerics.lanes import STORED
         from ..numerics.rows import as_bits, reject
 
@@ -153,20 +155,34 @@ class Int4(Base):
         codes = scratch.take((len(rows), spec.columns // 2), np.uint8)
         scales = scratch.take((len(bits), 1), np.float32)
         zeros = None if self.symmetric else scratch.take((len(bits), 1), np.int8)
-        if weights is None or not self.weighs:
-            divisors = np.array(DIVISORS[self.optimize], np.float32)
-            finite = integers(bits, stored, divisors, codes.reshape(-1), scales, zeros, scratch)
+        packed = codes.reshape(-1)
+        divisors = np.array(self._tried(weights), np.float32)
+        columns = np.ones(spec.columns, np.float32) if weights is None else weights
+        if self.optimize == "signed":
+            finite = integers_signed(bits, stored, divisors, columns, packed, scales, scratch)
+        elif self.weighs and zeros is not None:
+            finite = integers_zeroed(bits, stored, columns, packed, scales, zeros, scratch)
+        elif self.weighs and weights is not None:
+            finite = integers_weighted(bits, stored, divisors, weights, packed, scales, scratch)
         else:
-            divisors = np.array(WEIGHTED, np.float32)
-            finite = integers_weighted(bits, stored, divisors, weights, codes.reshape(-1), scales, scratch)
+            finite = integers(bits, stored, divisors, packed, scales, zeros, scratch)
         if not finite:
             raise reject(rows, spec.dtype)
-        fitting(rows, spec.dtype, scales, kept, 7 if self.symmetric else 7.5)
+        sizes = np.abs(scales) if self.optimize == "signed" else scales
+        fitting(rows, spec.dtype, sizes, kept, 7 if self.symmetric else 7.5)
         groups = start * (spec.columns // self.group_size)
         yield Piece("codes", start * codes.shape[1], codes)
         yield Piece("scale", groups * kept.itemsize, narrowed(scales, kept, scratch))
         if zeros is not None:
             yield Piece("zero_point", groups, zeros)
+
+    def _tried(self, weights: Array | None) -> tuple[float, ...]:
+        """What the largest magnitude of a group is divided by to try a scale."""
+        from ..numerics.nibble_scales import SIGNED
+
+        if weights is not None and self.weighs:
+            return WEIGHTED
+        return SIGNED if self.optimize == "signed" else DIVISORS[self.optimize]
 
     def decode(self, parts: Mapping[str, Array], spec: Spec, start: int, stop: int, out: Array) -> None:
         """See :meth:`.core.scheme.Scheme.decode`: the product of code and scale, rounded once to float32."""

@@ -15,7 +15,7 @@ from ..core.scheme import Hints
 from ..core.spec import Spec
 from ..errors import RecipeError
 from ..numerics.errors import NonFinite
-from .base import GROUPS, SCALE_DTYPES, Array, stored_scale, widened
+from .base import GROUPS, SCALE_DTYPES, SEARCH, Array, stored_scale, widened
 from .blocks import Blocks
 from .grid import Grid
 from .rotated import ROTATE, encode_turned, largest, rejected, turn_back, turned, unturned
@@ -40,6 +40,9 @@ class Int8(Scaled):
         symmetric: whether there is no zero point.
         scale_dtype: ``"source"``, ``"F32"``, ``"BF16"`` or ``"F16"``; source means F32 for F16 and F64
             sources.
+        optimize: ``"mse"`` tries 16 scales, from the plain one down to four fifths of it, and keeps that with
+            the least squared error: the largest values of a block may saturate. For scales of rows and
+            groups, without a zero point, of columns that are not turned.
         rotate: columns that are turned together by a regular Hadamard matrix before they are encoded, see
             :mod:`.rotated`; 1 for none. What is decoded is turned back.
 
@@ -55,6 +58,7 @@ class Int8(Scaled):
         "scale_dtype": SCALE_DTYPES,
         "group_size": Constraint("a number of columns", (128, 48, 32), lambda n: type(n) is int and n > 0),
         "rotate": ROTATE,
+        "optimize": SEARCH,
     }
     unseen: ClassVar[Mapping[str, Any]] = {"rotate": 1}
     only_with: ClassVar[Mapping[str, tuple[str, Any]]] = {"group_size": ("granularity", "group")}
@@ -64,9 +68,15 @@ class Int8(Scaled):
     symmetric: bool = True
     scale_dtype: str = "source"
     rotate: int = 1
+    optimize: str = "none"
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.weighs and (what := self._unsearched):
+            raise RecipeError(
+                f"int8: optimize cannot be {self.optimize!r} of {what}",
+                hint="use granularity channel or group, symmetric and not rotated, or leave out optimize",
+            )
         if self.zeroed and self.observes:
             raise RecipeError(
                 "int8: a zero point for the whole tensor is not offered",
@@ -89,6 +99,20 @@ class Int8(Scaled):
     def zeroed(self) -> bool:  # type: ignore[override]
         """Whether there is a zero point."""
         return not self.symmetric
+
+    @property
+    def weighs(self) -> bool:
+        """Where scales are searched."""
+        return self.optimize != "none"
+
+    @property
+    def _unsearched(self) -> str | None:
+        """What of its options no scales are searched for."""
+        if self.observes:
+            return "one scale for the whole tensor"
+        if self.zeroed:
+            return "codes with a zero point"
+        return "rotated columns" if self.rotate > 1 else None
 
     @property
     def code_dtype(self) -> DType:
@@ -164,11 +188,27 @@ class Int8(Scaled):
                 scales,
                 None if self.symmetric else zeros,
             )
+        if self.weighs:
+            return self._search(bits, blocks, stored, codes, scales, weights)
         if self.symmetric:
             return bool(
                 symmetric(bits, blocks.height, blocks.width, stored, given, np.float32(127), codes, scales)
             )
         return bool(with_zero(bits, blocks.width, stored, np.float32(255), codes, scales, zeros))
+
+    def _search(
+        self, bits: Array, blocks: Blocks, stored: int, codes: Array, scales: Array, weights: Array | None
+    ) -> bool:
+        from ..numerics.integer_scales import SHARES, integer_scales, symmetric_under
+        from ..numerics.weighted import balanced
+
+        where = bits, blocks.height, blocks.width, stored, np.float32(127)
+        heavy = balanced(np.ones(bits.shape[1], np.float32) if weights is None else weights)
+        shares, work = np.array(SHARES, np.float32), np.empty(48, np.float32)
+        finite = bool(integer_scales(*where, shares, heavy, work, scales))
+        if finite:
+            symmetric_under(*where, codes, scales)
+        return finite
 
     def decode(self, parts: Mapping[str, Array], spec: Spec, start: int, stop: int, out: Array) -> None:
         """See :meth:`.scaled.Scaled.decode`.
