@@ -95,8 +95,8 @@ class Conversion:
                 _plant(self._backward, run, rule, part)
             _plant(self._forward, rule.left, rule, 0)
         for rule in self.rules:
-            for part in rule.right:
-                _check_numbers(rule, _beside(self._forward, rule.left), _beside(self._backward, str(part)))
+            for name in rule.right:
+                _check_numbers(rule, _beside(self._forward, rule.left), _beside(self._backward, str(name)))
         _check_nested(self.rules, _left, _right)
         _check_nested(self.rules, _right, _left)
 
