@@ -662,8 +662,8 @@ def instantiated() -> Iterable[tuple[str, Model]]:
 
 STRANGERS = {
     "diffusers": [
-        "AutoencoderKLWan", "AutoencoderKL", "BriaTransformer2DModel", "CogVideoXTransformer3DModel",
-        "CogView4Transformer2DModel", "Lumina2Transformer2DModel", "MochiTransformer3DModel",
+        "AutoencoderKLWan", "AutoencoderKL", "CogView3PlusTransformer2DModel",
+        "CogView4Transformer2DModel", "OvisImageTransformer2DModel", "AllegroTransformer3DModel",
     ],
     "transformers": ["BertModel", "CLIPModel", "GPT2LMHeadModel", "SiglipModel", "T5EncoderModel",
                      "UMT5EncoderModel", "ViTModel", "WhisperModel", "XLMRobertaModel"],

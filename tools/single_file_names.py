@@ -21,7 +21,8 @@ def undone(module: Any, family: str, spelling: str, converter: str, besides: Sha
         module: of diffusers, on the meta device.
         family: whose table undoes the conversion.
         spelling: of the file.
-        converter: function of ``diffusers.loaders.single_file_utils``.
+        converter: function of ``diffusers.loaders.single_file_utils``; or a script of diffusers, which it
+            does not install, so that ``tests/stages/more_families_of_diffusers.py`` holds what that makes.
         besides: what the file has and the module has not.
     """
     import torch
@@ -38,10 +39,13 @@ def undone(module: Any, family: str, spelling: str, converter: str, besides: Sha
         (original,) = hit.others
         if len(hit.rule.right) > 1 and original in tensors:
             tensors[original][0] += shape[0]
+            assert tensors[original][1:] == shape[1:], name
         else:
             # Six modulations of a block are one row in the file.
             flat = family == "krea2" and original.endswith(".mod.lin")
             tensors[original] = [math.prod(shape)] if flat else list(shape)
+    if converter.endswith(".py"):
+        return tensors
     empty = {name: torch.empty(shape, device="meta") for name, shape in tensors.items()}
     if converter == "convert_ldm_unet_checkpoint":  # which takes nothing else
         empty = {f"model.diffusion_model.{name}": tensor for name, tensor in empty.items()}
@@ -139,3 +143,63 @@ def instantiated() -> Iterable[tuple[str, Model]]:
             Model("ernie_image", "diffusers", "ERNIE-Image", "diffusers: ErnieImageTransformer2DModel",
                   shapes_of(ernie), linears(ernie, r"^layers\.")),
         )  # fmt: skip
+        yield from both("mochi_1", "mochi", "mochi-1-preview", diffusers.MochiTransformer3DModel(),
+                        "convert_mochi_transformer_checkpoint_to_diffusers", r"^transformer_blocks\.",
+                        ["attn", "mlp_x", "mlp_y"], never=r"\.norm[^.]*\.")  # fmt: skip
+        layered = r"^(layers|noise_refiner|context_refiner)\."
+        yield from both("lumina_image_2.0", "lumina2", "Lumina-Image-2.0",
+                        diffusers.Lumina2Transformer2DModel(cap_feat_dim=2304),
+                        "convert_lumina2_to_diffusers", layered, ["attention", "feed_forward"],
+                        never=r"\.norm1\.", besides={"norm_final.weight": [2304]})  # fmt: skip
+        yield from both("cogvideox_5b", "cogvideox", "CogVideoX-5b",
+                        diffusers.CogVideoXTransformer3DModel(
+                            num_layers=42, num_attention_heads=48, use_rotary_positional_embeddings=True),
+                        "scripts/convert_cogvideox_to_diffusers.py", r"^transformer_blocks\.", [],
+                        never=r"\.norm\d\.",
+                        more=lambda name: ".layers." in name)  # fmt: skip
+        h3 = diffusers.MiniMaxH3Transformer3DModel()
+        for stem, model in both("minimax_h3_comfyui", "h3", "MiniMax-H3", h3,
+                                "convert_minimax_h3_transformer_checkpoint_to_diffusers",
+                                r"^transformer_blocks\.", [], spelling="comfyui",
+                                more=lambda name: name.startswith("blocks.") and name.endswith(".weight")
+                                and "norm" not in name,
+                                besides={"rope.inv_freq": [8]}):  # fmt: skip
+            if not stem.endswith("_diffusers"):  # which stands in minimax_h3.json
+                yield stem, model
+        image = diffusers.HunyuanImageTransformer2DModel(text_embed_2_dim=1472)
+        sides = [f"{side}_{name}" for side in ("img", "txt") for name in ("mod", "attn_proj", "mlp")]
+        joined = [*sides, "img_attn_qkv", "txt_attn_qkv", "linear1", "linear2", "modulation"]
+        script = "scripts/convert_hunyuan_image_to_diffusers.py"
+        yield from both("hunyuanimage_2.1", "hunyuan_image", "HunyuanImage-2.1", image, script, both_streams,
+                        joined)  # fmt: skip
+        apart = [f"{side}_attn_{name}" for side in ("img", "txt") for name in "qkv"]
+        apart += [*sides, "linear1_q", "linear1_k", "linear1_v", "linear1_mlp", "linear2", "modulation"]
+        image = diffusers.HunyuanImageTransformer2DModel(
+            text_embed_2_dim=1472, guidance_embeds=True, use_meanflow=True
+        )
+        for stem, model in both("hunyuanimage_2.1_distilled", "hunyuan_image", "HunyuanImage-2.1, distilled",
+                                image, script, both_streams, apart, spelling="apart"):  # fmt: skip
+            if not stem.endswith("_diffusers"):
+                yield stem, model
+        routers = r"\.(adaLN_modulation\.\d+|ff_i\.gate)$"
+        alone = {
+            "hidream_i1": ("hidream", "HiDream-I1", diffusers.HiDreamImageTransformer2DModel(
+                patch_size=2, in_channels=16, out_channels=16, num_layers=16, num_single_layers=32,
+                num_attention_heads=20, caption_channels=[4096, 4096], text_emb_dim=2048,
+                num_routed_experts=4, num_activated_experts=2, axes_dims_rope=(64, 32, 32),
+                max_resolution=(128, 128), llama_layers=list(range(48))),
+                r"^(double|single)_stream_blocks\.", routers),
+            "kandinsky_5_lite": ("kandinsky5", "Kandinsky-5.0-T2V-Lite",
+                diffusers.Kandinsky5Transformer3DModel(),
+                r"^(text|visual)_transformer_blocks\.", r"_modulation\."),
+            "longcat_image": ("longcat_image", "LongCat-Image", diffusers.LongCatImageTransformer2DModel(),
+                both_streams, r"\.norm[^.]*\.linear$"),
+            "bria_3.2": ("longcat_image", "BRIA-3.2", diffusers.BriaTransformer2DModel(), both_streams,
+                r"\.norm[^.]*\.linear$"),
+            "ideogram_4": ("ideogram4", "Ideogram-4", diffusers.Ideogram4Transformer2DModel(),
+                r"^layers\.", r"\.adaln_modulation$"),
+        }  # fmt: skip
+        for stem, (family, name, module, within, never) in alone.items():
+            kind = type(module).__name__
+            found = linears(module, within, never)
+            yield stem, Model(family, "diffusers", name, f"diffusers: {kind}", shapes_of(module), found)

@@ -170,7 +170,8 @@ def test_numbers_go_where_they_belong() -> None:
         # a.c would become x.c, which is what q becomes as well.
         ([("a", "x"), ("q", "x.c")], "would also fit"),
         ([("x", "a"), ("x.c", "q")], "would also fit"),
-        ([("a.{i}", "b.{i}"), ("a.0.c", "d")], "stand in the same place"),
+        ([("a.{i}", "b.{i}"), ("a.0.c", "d")], "stand in the same place, on one side"),
+        ([("a.{i}.x", "b.{i}.x"), ("a.7.y", "b.7.y"), ("a.8.y", "c.8.y")], "8: let both sides have rules"),
     ],
 )  # fmt: skip
 def test_tables_that_are_no_bijection_are_refused(rules: list[tuple[str, str]], said: str) -> None:
@@ -184,7 +185,7 @@ def test_nested_rules_that_agree_are_fine() -> None:
     assert table.backward("x.b.c") == "a.b.c"
 
 
-words = st.sampled_from(["a", "b", "c", "{i}"])
+words = st.sampled_from(["a", "b", "c", "{i}", "7"])
 runs = st.lists(words, min_size=1, max_size=3).map(".".join)
 names = st.lists(st.sampled_from(["a", "b", "c", "0", "7"]), min_size=1, max_size=5).map(".".join)
 

@@ -22,13 +22,14 @@ pytest.importorskip("diffusers", reason="diffusers is not installed")
 
 from .families_of_diffusers import TINY as FIRST
 from .families_of_diffusers import Tiny
+from .more_families_of_diffusers import MORE
 from .newer_families_of_diffusers import NEWER
 
-TINY = FIRST | NEWER
+TINY = FIRST | NEWER | MORE
 
 
-ONE_EACH = list({tiny.family: name for name, tiny in TINY.items()}.values())
-"""One model of each family."""
+ONE_EACH = [*{tiny.family: name for name, tiny in (FIRST | NEWER).items()}.values(), "lumina 2"]
+"""One model of each family, of the further ones of those whose rows are moved in a way of their own."""
 
 
 @pytest.fixture(params=list(TINY))

@@ -85,6 +85,8 @@ class Rule:
         grid: how elements of all parts together have changed places on the left; None where they have not.
         shapes: of weights on the left and on the right, as :attr:`Grid.lengths`; empty where they follow.
         add: what is added to each value to get the left one, in float32.
+        ratio: rows of the parts as these numbers stand to each other; empty where :attr:`rows` says them, or
+            all are equal.
     """
 
     left: str
@@ -94,6 +96,7 @@ class Rule:
     grid: Grid | None = None
     shapes: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
     add: float = 0.0
+    ratio: tuple[int, ...] = ()
 
     @property
     def renames(self) -> bool:
@@ -125,8 +128,9 @@ class Rule:
             columns: of the joined weight; None where that is not known.
         """
         if not self.rows:
-            each, left = divmod(total, len(self.right))
-            return None if left or not each else [each] * len(self.right)
+            ratio = self.ratio or (1,) * len(self.right)
+            each, left = divmod(total, sum(ratio))
+            return None if left or not each else [each * count for count in ratio]
         if columns is None:
             return None
         counts = [0 if count == REST else count * columns for count in self.rows]
@@ -210,6 +214,9 @@ def _structured(node: strict.Node, left: str, right: str) -> Rule:
     rows = tuple(_rows(child) for child in top.get("rows", strict.Node.sequence, ()))
     if rows and (len(rows) != len(parts) or rows.count(REST) > 1):
         raise top.need("rows").error("needs one entry for each part, 'rest' at most once")
+    ratio = tuple(child.integer(1) for child in top.get("ratio", strict.Node.sequence, ()))
+    if ratio and (len(ratio) != len(parts) or rows or kinds[0] != "join"):
+        raise top.need("ratio").error("needs one number for each part of a join, and no rows")
     if kinds[0] == "view" and len(parts) != 1:
         raise of.error("a view is of one tensor", "say join, or stack")
     if {MEMBER in str(part).split(".") for part in parts} != {kinds[0] == "stack"}:
@@ -218,7 +225,7 @@ def _structured(node: strict.Node, left: str, right: str) -> Rule:
     shapes = tuple(top.get("shapes", lambda child: _shapes(child), ((), ())))
     add = top.get("add", strict.Node.number, 0.0)
     top.reject_unknown()
-    rule = Rule(left, parts, rows, grid=grid, shapes=(shapes[0], shapes[1]), add=add)
+    rule = Rule(left, parts, rows, grid=grid, shapes=(shapes[0], shapes[1]), add=add, ratio=ratio)
     if kinds[0] == "view" and rule.renames:
         raise node.error("a view that changes nothing", "write its name alone")
     return rule

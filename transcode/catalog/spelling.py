@@ -94,6 +94,9 @@ class Conversion:
                     raise RecipeError(f"{rule}: both sides need the same count of {{i}}")
                 _plant(self._backward, run, rule, part)
             _plant(self._forward, rule.left, rule, 0)
+        for rule in self.rules:
+            for name in rule.right:
+                _check_numbers(rule, _beside(self._forward, rule.left), _beside(self._backward, str(name)))
         _check_nested(self.rules, _left, _right)
         _check_nested(self.rules, _right, _left)
 
@@ -147,13 +150,43 @@ def _plant(root: _Step, run: str, rule: Rule, part: int) -> None:
             below = step.number = step.number or _Step()
         else:
             below = step.words.setdefault(word, _Step())
-        if step.number is not None and any(map(str.isdecimal, step.words)):
-            raise RecipeError(f"{rule}: {{i}} and a number stand in the same place")
         step = below
     if step.rule is not None:
         other = "this" if step.rule is rule else "another"
         raise RecipeError(f"{rule}: {run!r} is in {other} rule too, {step.rule}")
     step.rule, step.part = rule, part
+
+
+def _beside(root: _Step, run: str) -> list[frozenset[str]]:
+    """For each number of a run, those that have rules of their own in its place; last those of ``{e}``."""
+    step, found = root, []
+    member: frozenset[str] = frozenset()
+    for word in run.split("."):
+        if word in (NUMBER, MEMBER):
+            own = frozenset(filter(str.isdecimal, step.words))
+            if word == MEMBER:
+                member = own
+            else:
+                found.append(own)
+            assert step.number is not None
+            step = step.number
+        else:
+            step = step.words[word]
+    return [*found, member]
+
+
+def _check_numbers(rule: Rule, here: list[frozenset[str]], there: list[frozenset[str]]) -> None:
+    """A number with rules of its own goes before ``{i}``, so it must have them on both sides: then no rule
+    with ``{i}`` makes or takes a name with it.
+    """
+    if here[-1] or there[-1]:
+        raise RecipeError(f"{rule}: {{e}} and a number stand in the same place")
+    for ours, theirs in zip(here, there, strict=True):
+        if ours != theirs:
+            raise RecipeError(
+                f"{rule}: a number and {{i}} stand in the same place, on one side only",
+                hint=f"{', '.join(sorted(ours ^ theirs))}: let both sides have rules of its own, or neither",
+            )
 
 
 def _check_nested(rules: Iterable[Rule], here: _Sides, there: _Sides) -> None:

@@ -1,0 +1,92 @@
+"""Still further tiny models, some of which diffusers converts by scripts that it does not install."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from .families_of_diffusers import Tiny
+
+
+def _lumina2() -> dict[str, Any]:
+    torch.manual_seed(1)
+    return {
+        "hidden_states": torch.randn(1, 4, 4, 4), "encoder_hidden_states": torch.randn(1, 5, 24),
+        "timestep": torch.tensor([0.5]), "encoder_attention_mask": torch.ones(1, 5, dtype=torch.bool),
+    }  # fmt: skip
+
+
+def _hunyuan_image() -> dict[str, Any]:
+    torch.manual_seed(1)
+    return {
+        "hidden_states": torch.randn(1, 4, 4, 4), "timestep": torch.tensor([5.0]),
+        "encoder_hidden_states": torch.randn(1, 5, 24), "encoder_attention_mask": torch.ones(1, 5),
+        "encoder_hidden_states_2": torch.randn(1, 3, 20), "encoder_attention_mask_2": torch.ones(1, 3),
+        "guidance": torch.tensor([3.5]), "timestep_r": torch.tensor([4.0]),
+    }  # fmt: skip
+
+
+def _cogvideox() -> dict[str, Any]:
+    torch.manual_seed(1)
+    return {
+        "hidden_states": torch.randn(1, 1, 4, 4, 4), "encoder_hidden_states": torch.randn(1, 6, 24),
+        "timestep": torch.tensor([5]),
+    }  # fmt: skip
+
+
+_IMAGE: dict[str, Any] = {
+    "in_channels": 4, "out_channels": 4, "num_attention_heads": 2, "attention_head_dim": 32, "num_layers": 1,
+    "num_single_layers": 1, "num_refiner_layers": 2, "text_embed_dim": 24, "text_embed_2_dim": 20,
+    "rope_axes_dim": (16, 16), "guidance_embeds": True, "use_meanflow": True,
+}  # fmt: skip
+
+MORE = {
+    "mochi": Tiny(
+        "mochi", "MochiTransformer3DModel",
+        {"num_attention_heads": 1, "attention_head_dim": 8, "num_layers": 48, "pooled_projection_dim": 4,
+         "in_channels": 4, "text_embed_dim": 8, "time_embed_dim": 8, "max_sequence_length": 4},
+        "convert_mochi_transformer_checkpoint_to_diffusers",
+    ),
+    "lumina 2": Tiny(
+        "lumina2", "Lumina2Transformer2DModel",
+        {"sample_size": 4, "in_channels": 4, "hidden_size": 96, "num_layers": 2, "num_refiner_layers": 2,
+         "num_attention_heads": 3, "num_kv_heads": 1, "multiple_of": 32, "axes_dim_rope": (8, 12, 12),
+         "axes_lens": (64, 64, 64), "cap_feat_dim": 24},
+        "convert_lumina2_to_diffusers", _lumina2,
+        constants={"q_dim = 2304": "q_dim = 96", "k_dim = v_dim = 768": "k_dim = v_dim = 32"},
+        besides={"norm_final.weight": (96,)},
+    ),
+    "minimax h3": Tiny(
+        "h3", "MiniMaxH3Transformer3DModel",
+        {"in_channels": 4, "audio_in_channels": 4, "num_attention_heads": 2, "attention_head_dim": 32,
+         "num_layers": 2, "hidden_size": 64, "num_refiner_layers": 1, "ffn_dim": 96, "text_dim": 24,
+         "freq_dim": 16, "time_embed_hidden_dim": 32, "time_embed_dim": 16, "rope_freq_dim": 4},
+        "convert_minimax_h3_transformer_checkpoint_to_diffusers", original="comfyui",
+        besides={"rope.inv_freq": (8,)},
+    ),
+    "hunyuan video 1.5": Tiny(
+        "hunyuan_dit", "HunyuanVideo15Transformer3DModel",
+        {"in_channels": 4, "out_channels": 4, "num_attention_heads": 2, "attention_head_dim": 32,
+         "num_layers": 1, "text_embed_dim": 24, "text_embed_2_dim": 20, "image_embed_dim": 12,
+         "rope_axes_dim": (8, 12, 12), "use_meanflow": True},
+        "scripts/convert_hunyuan_video1_5_to_diffusers.py", original="lightx2v", recorded="00bfd45738c57235",
+    ),
+    "hunyuan image 2.1": Tiny(
+        "hunyuan_image", "HunyuanImageTransformer2DModel", _IMAGE,
+        "scripts/convert_hunyuan_image_to_diffusers.py", _hunyuan_image, recorded="baea7e1813e1cdbf",
+    ),
+    "hunyuan image 2.1 apart": Tiny(
+        "hunyuan_image", "HunyuanImageTransformer2DModel", _IMAGE,
+        "scripts/convert_hunyuan_image_to_diffusers.py", _hunyuan_image, original="apart",
+        recorded="1a91fd7164e13f95",
+    ),
+    "cogvideox": Tiny(
+        "cogvideox", "CogVideoXTransformer3DModel",
+        {"num_attention_heads": 2, "attention_head_dim": 32, "in_channels": 4, "out_channels": 4,
+         "time_embed_dim": 16, "text_embed_dim": 24, "num_layers": 2, "sample_width": 4, "sample_height": 4,
+         "sample_frames": 1, "max_text_seq_length": 6, "ofs_embed_dim": None,
+         "use_rotary_positional_embeddings": True},
+        "scripts/convert_cogvideox_to_diffusers.py", _cogvideox, recorded="cbae1d43fb4ea1be",
+    ),
+}  # fmt: skip
