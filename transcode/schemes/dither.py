@@ -61,8 +61,8 @@ def dithered(
     stop = start + len(rows)
     lines = grid.blocks.line(np.arange(start, stop))
     lines = lines - lines[0]
-    if grid.stored:
-        data["scale"] = apart(data["codes"], len(rows), grid)[1]
+    if (among := apart(data["codes"], len(rows), grid)[1]) is not None:
+        data["scale"] = among
     scales = _scales(grid, data)[lines]
     zeros = np.zeros_like(scales)
     if grid.zeroed:
