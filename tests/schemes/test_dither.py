@@ -12,13 +12,15 @@ from transcode.core.scratch import Scratch
 from transcode.core.spec import Spec
 from transcode.schemes import make
 from transcode.schemes.dither import can_dither, dithered, key_of
+from transcode.schemes.packed import apart
 
 KINDS = [
     ("int8", {}), ("int8", {"granularity": "tensor"}), ("int8", {"symmetric": False}),
     ("int8", {"granularity": "group", "group_size": 32}), ("int4", {"group_size": 32}),
     ("int4", {"group_size": 32, "symmetric": False}), ("fp8", {}), ("fp8", {"granularity": "block"}),
     ("fp8", {"format": "e5m2", "granularity": "tensor"}), ("mxfp4", {}), ("mxfp6", {}), ("mxfp8", {}),
-    ("nvfp4", {}),
+    ("nvfp4", {}), ("q8_0", {}), ("q4_0", {}), ("ggml_mxfp4", {}), ("ggml_nvfp4", {}),
+    ("ggml_nvfp4", {"scaled": True}),
 ]  # fmt: skip
 SPEC = Spec(DTYPES["BF16"], (256, 128))
 
@@ -40,6 +42,7 @@ def encoded(scheme, rows, spec, tile, key):
 def test_neighbours_under_the_same_scales(kind):
     scheme = make(kind[0], **kind[1])
     assert can_dither(scheme, SPEC)
+    grid = scheme.grid(SPEC)
     floats = np.random.default_rng(0).standard_normal(SPEC.shape).astype(ml_dtypes.bfloat16)
     rows = floats.view(np.uint16)
     nearest = encoded(scheme, rows, SPEC, 256, None)
@@ -49,6 +52,9 @@ def test_neighbours_under_the_same_scales(kind):
         parts = encoded(scheme, rows, SPEC, 256, key_of(seed, "w"))
         assert all(np.array_equal(parts[role], nearest[role]) for role in parts if role != "codes")
         assert not np.array_equal(parts["codes"], nearest["codes"])
+        if grid.stored:
+            among, as_they_were = (apart(one["codes"], SPEC.rows, grid)[1] for one in (parts, nearest))
+            np.testing.assert_array_equal(among, as_they_were)
         mean += decoded(scheme, parts, SPEC) / rounds
         if seed == 0:
             again = encoded(scheme, rows, SPEC, 128, key_of(seed, "w"))

@@ -71,8 +71,9 @@ class Spec(Value):
 class Part(Value):
     """One stored component of a tensor. It has a role; a convention gives it a name later.
 
-    Roles in use: ``values`` (a plain tensor), ``codes``, ``scale``, ``zero_point``, ``global_scale``,
-    and for calibrated formats ``input_global_scale`` and ``alpha``.
+    Roles in use: ``values`` (a plain tensor), ``codes``, ``scale``, ``zero_point``, ``global_scale`` (what
+    values are divided by) or ``tensor_scale`` (what they are multiplied by), and for calibrated formats
+    ``input_global_scale`` and ``alpha``.
     """
 
     role: str

@@ -92,7 +92,7 @@ SCHEMES: Mapping[str, type[Any]] = Table(
         "tq1_0": "ggml:Tq1",
         "tq2_0": "ggml:Tq2",
         "ggml_mxfp4": "ggml:Mxfp4",
-        "ggml_nvfp4": "ggml:Nvfp4",
+        "ggml_nvfp4": "ggml_nvfp4:Nvfp4",
     }
 )
 """Every scheme by its name in recipes."""

@@ -20,7 +20,7 @@ from ..core.types import Array
 from ..numerics.minifloat import FORMATS
 from .base import Base, widened
 from .grid import Grid
-from .packed import packed
+from .packed import apart, together
 
 __all__ = ["can_dither", "dithered", "key_of"]
 
@@ -61,6 +61,8 @@ def dithered(
     stop = start + len(rows)
     lines = grid.blocks.line(np.arange(start, stop))
     lines = lines - lines[0]
+    if (among := apart(data["codes"], len(rows), grid)[1]) is not None:
+        data["scale"] = among
     scales = _scales(grid, data)[lines]
     zeros = np.zeros_like(scales)
     if grid.zeroed:
@@ -71,7 +73,7 @@ def dithered(
         values, scales, zeros, grid.blocks.width, numbers, codes, np.uint64(key),
         np.uint64(start * spec.columns), out,
     )  # fmt: skip
-    stored = packed(out, grid.bits)
+    stored = together(out, data["scale"], grid, scratch)
     whole = Piece("codes", start * stored.shape[1], stored)
     return [whole if piece.role == "codes" else piece for piece in pieces]
 
@@ -84,7 +86,10 @@ def _scales(grid: Grid, data: dict[str, Array]) -> Array:
     elif grid.scales == "power":
         scales = np.ldexp(1.0, stored.view(np.uint8).astype(np.int32) - 127)
     else:
-        whole = float(np.asarray(data["global_scale"], np.float32).reshape(()))
+        whole = (
+            float(np.asarray(data["global_scale"], np.float32).reshape(())) if "global_scale" in data else 1.0
+        )
+        whole /= float(np.asarray(data["tensor_scale"], np.float32)[0]) if "tensor_scale" in data else 1.0
         scales = FORMATS["e4m3fn"].values()[stored.view(np.uint8)].astype(np.float64) / whole
     scales = scales.reshape(-1, grid.blocks.across)
     return np.where(scales == 0, 1.0, scales)

@@ -1,23 +1,11 @@
-"""The blocks of ggml: each holds its codes and scales, so that a tensor is stored as one part.
-
-A tensor is a line of blocks; rows are whole blocks, but for tensors that a file holds under another shape.
-"""
+"""The types of blocks that ggml has; what they do alike is in :mod:`.ggml_blocks`."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
-from math import prod
 from typing import ClassVar
 
-import numpy as np
-
-from ..core.constraint import Constraint
-from ..core.dtypes import BLOCKS, FLOATS, DType
-from ..core.expr import Piece
-from ..core.scratch import Scratch
-from ..core.spec import Part, Spec
-from .base import Array, Base
+from .ggml_blocks import Blocks, Encoded
 
 __all__ = [
     "Q1",
@@ -31,8 +19,6 @@ __all__ = [
     "Q50",
     "Q51",
     "Q80",
-    "Blocks",
-    "Encoded",
     "Iq1M",
     "Iq1S",
     "Iq2S",
@@ -43,106 +29,9 @@ __all__ = [
     "Iq4Nl",
     "Iq4Xs",
     "Mxfp4",
-    "Nvfp4",
     "Tq1",
     "Tq2",
 ]
-
-
-class Blocks(Base):
-    """What all of them do alike.
-
-    Attributes:
-        stored: name of the dtype of its blocks.
-    """
-
-    options: ClassVar[Mapping[str, Constraint]] = {}
-    stored: ClassVar[str]
-
-    observes = False
-
-    @property
-    def dtype(self) -> DType:
-        """Of the blocks."""
-        return BLOCKS[self.stored]
-
-    @property
-    def multiple(self) -> tuple[int, int]:
-        """Whole blocks of columns."""
-        return 1, self.dtype.elements
-
-    def parts(self, spec: Spec) -> tuple[Part, ...]:
-        """Blocks, under the shape of the tensor."""
-        return (Part("codes", Spec(self.dtype, spec.shape)),)
-
-    def grain(self, spec: Spec) -> int:
-        """One row, where rows are whole blocks."""
-        return Spec(self.dtype, spec.shape).grain
-
-    def meaning(self, spec: Spec) -> Hashable:
-        """What its blocks are."""
-        return self.stored
-
-    def undecodable(self, spec: Spec) -> str | None:
-        """Only what is no whole number of blocks: files hold tensors of any number of dimensions so."""
-        if spec.dtype.name not in FLOATS or prod(spec.shape) % self.dtype.elements:
-            return f"{spec} is no whole number of blocks of {self.dtype.elements}"
-        return None
-
-    def decode(self, parts: Mapping[str, Array], spec: Spec, start: int, stop: int, out: Array) -> None:
-        """See :meth:`.core.scheme.Scheme.decode`; as the reference code computes it, to the bit."""
-        from ..numerics.ggml.table import decode
-
-        decode(self.stored, parts["codes"], out)
-
-
-class Encoded(Blocks):
-    """Those that are made here, too, to the bit as ggml's reference quantizers make them.
-
-    Values that are not finite are refused, and so are those that need a scale beyond F16, where ggml itself
-    stores infinity.
-    """
-
-    @property
-    def weighs(self) -> bool:
-        """Where ggml's own quantizer heeds an importance matrix."""
-        from ..numerics.ggml.table import SPREAD
-
-        return self.stored in SPREAD
-
-    @property
-    def light(self) -> bool:
-        """No: most types fit scales to their blocks, and all compute in float32."""
-        return False
-
-    def prepare(self, dtype: DType) -> None:
-        """Compile what encoding tensors of this dtype needs, by encoding a small one."""
-        spec = Spec(dtype, (1, self.dtype.elements))
-        for _ in self.encode(np.zeros(spec.shape, dtype.carrier), spec, 0, None, Scratch()):
-            pass
-
-    def encode(
-        self, rows: Array, spec: Spec, start: int, stats: float | None, scratch: Scratch,
-        weights: Array | None = None,
-    ) -> Iterator[Piece]:  # fmt: skip
-        """See :meth:`.core.scheme.Scheme.encode`."""
-        from ..numerics import NonFinite, Overflow
-        from ..numerics.ggml.table import encode
-        from ..numerics.rows import as_float32, as_float64, reject
-
-        values = as_float32(rows, spec.dtype, scratch)
-        elements, size = self.dtype.elements, self.dtype.bits // 8
-        blocks = scratch.take((values.size // elements, size), np.uint8)
-        bad = encode(self.stored, values, blocks, scratch, weights if self.weighs else None)
-        if bad >= 0:
-            row, column = divmod(bad * elements, rows.shape[1])
-            exact = as_float64(rows[row : row + 1], spec.dtype)[0, column : column + elements]
-            if not np.isfinite(values[row, column : column + elements]).all():
-                error: NonFinite = reject(rows[row : row + 1], spec.dtype)
-                raise NonFinite(row, error.column, error.value)
-            largest = int(np.argmax(np.abs(exact)))
-            raise Overflow(row, column + largest, float(exact[largest]))
-        yield Piece("codes", spec.row_offset(start) // spec.dtype.itemsize // elements * size, blocks)
 
 
 @dataclass(frozen=True)
@@ -287,15 +176,6 @@ class Mxfp4(Encoded):
     name: ClassVar[str] = "ggml_mxfp4"
     summary: ClassVar[str] = "GGUF: 4-bit floats, a power of two to each 32 columns"
     stored: ClassVar[str] = "MXFP4"
-
-
-@dataclass(frozen=True)
-class Nvfp4(Encoded):
-    """Blocks of NVFP4."""
-
-    name: ClassVar[str] = "ggml_nvfp4"
-    summary: ClassVar[str] = "GGUF: 4-bit floats, an 8-bit float to each 16 columns"
-    stored: ClassVar[str] = "NVFP4"
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ class Grid:
         scales: what scales may be.
         kept: dtype of stored scales.
         zeroed: whether there are zero points.
+        stored: name of the dtype of blocks that hold codes and scales; empty where each is a part.
     """
 
     table: Array
@@ -45,6 +46,7 @@ class Grid:
     scales: ScaleKind
     kept: DType
     zeroed: bool = False
+    stored: str = ""
 
     def ascending(self) -> tuple[Array, Array]:
         """The values that may be written, each once, float64; and the code of each, uint8."""

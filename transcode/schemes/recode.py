@@ -6,8 +6,11 @@ repeated: that is exact whatever they are. Where scales are powers of two, a blo
 several of the one: it takes the largest of their scales, divided by what lets its codes hold all of that
 block, and in smaller ones codes are shifted by powers of two, exact as far as the format's exponents reach.
 
+Blocks of GGUF hold scales among their codes: these are taken apart and put together (:mod:`.packed`).
+
 For nvfp4 the scale of the tensor is ``2**(top - 8)``, ``top`` being the largest exponent of its blocks: block
-scales, in E4M3, are then ``2**8`` at most, and exact down to ``2**-9``: for blocks within ``2**17``.
+scales, in E4M3, are then ``2**8`` at most, and exact down to ``2**-9``: for blocks within ``2**17``. From
+nvfp4 in one form to nvfp4 in another codes and block scales go along as they are.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from math import floor, gcd, log2
 
 import numpy as np
 
+from ..core.dtypes import BLOCKS
 from ..core.expr import Piece
 from ..core.scheme import Scheme
 from ..core.scratch import Scratch
@@ -26,8 +30,8 @@ from ..core.spec import Spec
 from ..core.types import Array
 from ..core.value import Value
 from .base import Base, narrowed, widened
-from .grid import EXACT, LOWEST, Grid, tables
-from .packed import packed, unpacked
+from .grid import EXACT, LOSSY, LOWEST, Grid, tables
+from .packed import apart, together
 
 __all__ = ["Recode", "recoding"]
 
@@ -40,8 +44,11 @@ _SPLIT = -9, 8
 _SHARED = -126, 126
 """Exponents of a scale of the tensor, of which the reciprocal is stored."""
 
-_POWERS = {"F32": (-149, 127), "BF16": (-133, 127)}
+_POWERS = {"F32": (-149, 127), "BF16": (-133, 127), "F16": (-24, 15)}
 """Exponents of the powers of two that a stored scale may be."""
+
+_WHOLE = ("global_scale", "tensor_scale")
+"""Roles of scales of whole tensors: what is divided by, and what is multiplied by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +77,35 @@ class Recode(Value):
         old, new = _grid(self.source, self.given), _grid(self.target, self.spec)
         return new.scales == "split" or (self.target.observes and not new.within(old))
 
+    @property
+    def within(self) -> bool:
+        """Whether scales are stored among the codes that there are."""
+        return bool(_grid(self.source, self.given).stored)
+
+    @property
+    def whole(self) -> str | None:
+        """Role of the scale of the tensor that is made of another such scale, not of scales of blocks."""
+        if _grid(self.source, self.given).scales != "split":
+            return None
+        return next((part.role for part in self.target.parts(self.spec) if part.role in _WHOLE), None)
+
     def exponents(self, parts: Mapping[str, Array]) -> Array:
-        """Exponents of all scales that there are, int32 ``[lines, across]``.
+        """Exponents of all scales that there are, int32 ``[lines, across]``; of some rows, where ``parts``
+        are the codes of these alone, with their scales among them.
 
         Raises:
             ValueError: a scale is NaN.
         """
         grid = _grid(self.source, self.given)
-        codes = np.asarray(parts["scale"]).view(np.uint8)
+        stored = parts.get("scale")
+        if stored is None:
+            rows = (
+                parts["codes"].size
+                * BLOCKS[grid.stored].elements
+                // (self.given.columns * (BLOCKS[grid.stored].bits // 8))
+            )
+            stored = apart(parts["codes"], rows, grid)[1]
+        codes = np.asarray(stored).view(np.uint8)
         if (codes == 255).any():
             raise ValueError("a scale is NaN")
         exponents: Array = codes.astype(np.int32) - 127
@@ -90,7 +118,7 @@ class Recode(Value):
 
         Args:
             codes: of these rows, as the source's scheme has them.
-            parts: its other parts, whole.
+            parts: its other parts, whole; a scale of the tensor as ``tensor_scale``, what is multiplied by.
             top: largest exponent of all scales, of the tensor or of those that share one; looked at where
                 :attr:`wants_top`.
 
@@ -108,7 +136,10 @@ class Recode(Value):
         width = gcd(old.blocks.width, new.blocks.width)
         at = np.arange(-(-columns // width)) * width
         numbers = np.arange(start, stop)
-        before = old.blocks.line(numbers)[:, None], at // old.blocks.width
+        values, among = apart(codes, count, old)
+        if among is not None:  # scales are those of these rows
+            parts = {**parts, "scale": among}
+        before = old.blocks.line(numbers)[:, None] - (start if old.stored else 0), at // old.blocks.width
         lines, across = new.blocks.line(numbers), at // new.blocks.width
         first = int(lines[0])
         corners = np.flatnonzero(np.diff(lines, prepend=-1)), np.flatnonzero(np.diff(across, prepend=-1))
@@ -122,11 +153,9 @@ class Recode(Value):
             chosen, stored = self._scales(largest - self.shift, top, new, scratch)
             shifts = exponents - chosen[(lines - first)[:, None], across]
         else:
-            scales = widened(np.asarray(parts["scale"]), old.kept).reshape(-1, old.blocks.across)
-            picked = scales[before][np.ix_(*corners)]
-            if not np.isfinite(picked).all():
-                raise ValueError("a scale is not finite")
-            stored["scale"] = narrowed(picked, new.kept, scratch)
+            stored["scale"] = self._same_scales(parts["scale"], before, corners, scratch)
+            if self.whole is not None:
+                stored[self.whole] = _whole_scale(self.whole, parts.get("tensor_scale"))
             shifts = np.zeros((count, len(at)), np.int32)
         if new.zeroed:
             zeros = np.zeros((len(corners[0]), len(corners[1])), np.int8)
@@ -134,19 +163,43 @@ class Recode(Value):
                 points = np.asarray(parts["zero_point"]).reshape(-1, old.blocks.across)
                 zeros = np.ascontiguousarray(points[before][np.ix_(*corners)])
             stored["zero_point"] = zeros
-        table, states = tables(old, new, self.shift)
+        # Where stored scales end below what is wanted, codes end at their largest.
+        most = self.shift if (shifts <= self.shift).all() else self.shift - LOWEST
+        table, states = tables(old, new, most)
         out = scratch.take((count, columns), np.uint8)
         worst = np.empty(shifts.shape, np.uint8)
-        chosen_rows = np.clip(shifts, LOWEST, self.shift).astype(np.int32) - np.int32(LOWEST)
-        recode(unpacked(codes, count, old.bits), chosen_rows, width, table, states, out, worst)
-        stored_codes = packed(out, new.bits)
+        chosen_rows = np.clip(shifts, LOWEST, most).astype(np.int32) - np.int32(LOWEST)
+        recode(values, chosen_rows, width, table, states, out, worst)
+        stored_codes = together(out, stored["scale"], new, scratch)
         pieces = [Piece("codes", start * stored_codes.shape[1], stored_codes)]
         for part in self.target.parts(self.spec):
-            if part.role == "codes" or (part.spec.shape == () and start):
+            whole = part.spec.shape == () or part.role in _WHOLE
+            if part.role == "codes" or (whole and start):
                 continue  # what belongs to the whole tensor came with row 0
-            offset = 0 if part.spec.shape == () else first * new.blocks.across * part.spec.dtype.itemsize
-            pieces.append(Piece(part.role, offset, stored[part.role]))
+            offset = 0 if whole else first * new.blocks.across * part.spec.dtype.itemsize
+            data = stored[part.role]
+            if whole and data.size < part.spec.numel:  # one to each of a stack
+                data = np.repeat(data, part.spec.numel)
+            pieces.append(Piece(part.role, offset, data))
         return pieces, worst
+
+    def _same_scales(
+        self, stored: Array, before: tuple[Array, Array], corners: tuple[Array, Array], scratch: Scratch
+    ) -> Array:
+        """Those of the source's blocks, one to each of the target's."""
+        old, new = _grid(self.source, self.given), _grid(self.target, self.spec)
+        if old.scales == "split":
+            codes = np.asarray(stored).view(np.uint8).reshape(-1, old.blocks.across)[before][np.ix_(*corners)]
+            if (codes & 127 == 127).any():
+                raise ValueError("a scale is NaN")
+            if not old.stored and (codes > 128).any():
+                raise ValueError("a scale is negative")
+            return np.ascontiguousarray(codes & 127)  # GGUF has no signs there, and heeds none
+        scales = widened(np.asarray(stored), old.kept).reshape(-1, old.blocks.across)
+        picked = scales[before][np.ix_(*corners)]
+        if not np.isfinite(picked).all():
+            raise ValueError("a scale is not finite")
+        return narrowed(picked, new.kept, scratch)
 
     def _scales(self, wanted: Array, top: int, new: Grid, scratch: Scratch) -> tuple[Array, dict[str, Array]]:
         """The exponents that scales can have, nearest those that are wanted; and the scales, as stored."""
@@ -154,13 +207,20 @@ class Recode(Value):
             shared = min(max(top - _SPLIT[1], _SHARED[0]), _SHARED[1])
             inner = np.clip(wanted - shared, *_SPLIT)
             codes = np.where(inner < -6, 1 << np.maximum(inner + 9, 0), (inner + 7) << 3)
-            whole = np.array([np.ldexp(np.float32(1), -shared)], np.float32)
-            return inner + shared, {"scale": codes.astype(np.uint8), "global_scale": whole}
+            whole = np.array([np.ldexp(np.float32(1), shared)], np.float32)
+            wholes = {role: _whole_scale(role, whole) for role in _WHOLE}
+            return inner + shared, {"scale": codes.astype(np.uint8), **wholes}
         if new.scales == "power":
             held = np.clip(wanted, -127, 127)
             return held, {"scale": (held + 127).astype(np.uint8)}
         held = np.clip(wanted, *_POWERS[new.kept.name])
         return held, {"scale": narrowed(np.ldexp(np.float32(1), held), new.kept, scratch)}
+
+
+def _whole_scale(role: str, multiplier: Array | None) -> Array:
+    """A scale of the tensor as a scheme stores it."""
+    one = np.ones(1, np.float32) if multiplier is None else np.asarray(multiplier, np.float32).reshape(-1)
+    return np.float32(1) / one if role == "global_scale" else one
 
 
 def recoding(
@@ -176,8 +236,12 @@ def recoding(
     if not isinstance(source, Base) or not isinstance(target, Base):
         return None
     old, new = source.grid(given), target.grid(spec)
-    if old is None or new is None or old.scales == "split" or (old.zeroed and not new.zeroed):
+    if old is None or new is None or (old.zeroed and not new.zeroed):
         return None
+    if new.scales == "split" and not any(part.role in _WHOLE for part in target.parts(spec)):
+        return None  # nothing to put the range of scales into
+    if old.scales == "split":
+        return _along(source, given, target, spec)
     inside, in_powers = new.within(old), old.scales == "power"
     if not inside:
         even = len(set(np.diff(new.ascending()[0]))) == 1
@@ -185,12 +249,15 @@ def recoding(
         if not in_powers or narrow or (even and not daring):
             return None
     if new.scales == "float":
-        wide = new.kept.name in _POWERS if in_powers else new.kept.name in ("F32", old.kept.name)
+        powers = ("F32", "BF16", "F16") if new.stored else ("F32", "BF16")
+        wide = new.kept.name in (powers if in_powers else ("F32", old.kept.name))
         if not wide:
             return None
     elif not in_powers:
         return None
     finite = np.isfinite(old.table)
+    if "Q8_0" in (old.stored, new.stored):  # no quantizer writes -128: a file that holds it is told
+        finite &= old.table != -128
     shifts = [0]
     if not inside:
         shifts = [floor(log2(new.reach / float(np.abs(old.table[finite]).max())))]
@@ -199,10 +266,23 @@ def recoding(
     for shift in shifts:
         _, states = tables(old, new, shift)
         if (states[-1][: len(old.table)][finite] == EXACT).all():
-            ranged = new.scales == "float" or (new.scales == old.scales and shift == 0)
-            certain = inside and ranged
+            floats = new.scales == "float" and not (in_powers and new.kept.name == "F16")
+            ranged = floats or (new.scales == old.scales and shift == 0)
+            certain = inside and ranged and bool((states[-1][: len(old.table)] != LOSSY).all())
             return Recode(source, given, target, spec, shift, certain)
     return None
+
+
+def _along(source: Scheme, given: Spec, target: Scheme, spec: Spec) -> Recode | None:
+    """From nvfp4 to nvfp4 in other blocks, with the scale of the tensor."""
+    old, new = _grid(source, given), _grid(target, spec)
+    if new.scales != "split" or old.stored == new.stored:
+        return None
+    if getattr(target, "global_scale_dtype", "F32") != "F32":
+        return None  # which the reciprocal of what there is need not be
+    if len(spec.shape) > 2 and any(part.role == "tensor_scale" for part in source.parts(given)):
+        return None  # one to each of a stack
+    return Recode(source, given, target, spec, 0, True)
 
 
 def _grid(scheme: Scheme, spec: Spec) -> Grid:

@@ -169,7 +169,7 @@ def _check_part(part: Stored, file: str | PathLike[str] | None) -> None:
 
     if not _is_text(name) or "\0" in name:
         raise wrong("its name holds half of a surrogate pair, or a NUL", "rename it")
-    if part.role not in ("values", "codes") or (part.role == "codes" and dtype.elements == 1):
+    if part.role not in ("values", "codes", "tensor_scale") or (part.role == "codes" and dtype.elements == 1):
         raise wrong(
             f"its {part.role} have no place in GGUF, whose blocks hold their scales",
             f"choose a scheme of GGUF: {called('scheme', 'q8_0')}",

@@ -29,6 +29,7 @@ from ...schemes.recode import Recode, recoding
 from ...voice import called
 from ..dequantize import Decoding
 from ..repack import undecoded
+from .multiplier import multiplier
 from .share_scale import sharing_scales
 
 __all__ = ["Recoding", "Top", "recoded"]
@@ -43,17 +44,24 @@ class Top(Statistic[int]):
 
     @property
     def spec(self) -> Spec:
-        """Of the stored scales."""
-        return next(one.tensor.spec for one in self.decoding.others if one.part.role == "scale")
+        """Of the stored scales, or of the codes that hold them."""
+        scales = (one.tensor.spec for one in self.decoding.others if one.part.role == "scale")
+        return next(scales, self.decoding.codes.tensor.spec)
 
     def tiles(self, nbytes: int) -> Iterator[tuple[int, int]]:
-        """All at once: scales are held whole anyway."""
-        yield 0, self.spec.rows
+        """All at once, as scales are held whole anyway; or those that lie among codes by rows."""
+        rows = self.spec.rows
+        step = max(1, nbytes // max(self.spec.row_bits // 8, 1)) if self.recode.within else rows
+        for start in range(0, rows, step):
+            yield start, min(start + step, rows)
 
     def look(self, start: int, stop: int, context: Context) -> int:
         """Raises DataError where a scale is no power of two."""
+        decoding = self.decoding
         try:
-            return int(self.recode.exponents(self.decoding.beside(context)).max())
+            if self.recode.within:
+                return int(self.recode.exponents({"codes": decoding.codes.rows(start, stop, context)}).max())
+            return int(self.recode.exponents(decoding.beside(context)).max())
         except ValueError as error:
             raise _blame(self.decoding, error) from None
 
@@ -72,6 +80,7 @@ class Recoding(Expr):
         tops: of the tensor, or of all that share a scale with it, which are merged.
         number: under which blocks are counted that keep every value, and others.
         strict: a value that changes is an error.
+        multiplied: the scale of the tensor is yielded as what is multiplied by, where its role says divided.
     """
 
     decoding: Decoding
@@ -79,6 +88,7 @@ class Recoding(Expr):
     tops: tuple[Top, ...]
     number: int
     strict: bool
+    multiplied: bool = False
 
     def inputs(self) -> tuple[object, ...]:
         """The parts, of which nothing is decoded."""
@@ -86,23 +96,52 @@ class Recoding(Expr):
 
     def in_powers(self) -> frozenset[str]:
         """See :meth:`.core.expr.Expr.in_powers`."""
-        return frozenset(("global_scale",))
+        return frozenset(("global_scale",) if self.recode.whole is None else ())
+
+    def lying(self, codecs: Mapping[str, tuple[Any, ...]]) -> tuple[Expr, frozenset[str]]:
+        """See :meth:`.core.expr.Expr.lying`: what is multiplied by, where that is what is stored."""
+        through = codecs.get("global_scale", ())
+        if self.recode.whole == "global_scale" and any(not codec.exact for codec in through):
+            return replace(self, multiplied=True), frozenset(("global_scale",))
+        return self, frozenset()
 
     def loses(self) -> str | None:
         """See :meth:`.core.expr.Expr.loses`."""
-        if self.recode.certain or self.strict:
+        if self.strict:
+            return None
+        if self.inverts:
+            return "the scale of the tensor is stored as a reciprocal, rounded"
+        if self.recode.certain:
             return None
         return f"{self.recode.source.name} becomes {self.recode.target.name}, which may not reach so far"
+
+    @property
+    def inverts(self) -> bool:
+        """Whether one of both stores what is divided by, and the other what is multiplied by."""
+        stored = multiplier(self.decoding)
+        divided = stored is not None and not stored.exactly
+        return divided or (stored is not None and self.recode.whole == "global_scale" and not self.multiplied)
 
     def read(self, start: int, stop: int, context: Context) -> Iterator[Piece]:
         """See :meth:`.core.expr.Expr.read`."""
         decoding, top = self.decoding, max(map(context.value, self.tops), default=0)
         parts = decoding.beside(context)
         codes = decoding.codes.rows(start, stop, context)
+        if self.recode.whole is not None and (stored := multiplier(decoding)) is not None:
+            parts = {**parts, "tensor_scale": (whole := stored.value())}
+            if self.strict and self.inverts and not stored.invertible():
+                raise DataError(
+                    f"would lose: its scale {float(whole[0])!r} is a reciprocal in one of the two, rounded",
+                    tensor=decoding.name,
+                    hint=f"leave {called('lossless')} out, or exclude the tensor",
+                )
         try:
             pieces, states = self.recode.rows(codes, parts, start, stop, top, context)
         except ValueError as error:
             raise _blame(decoding, error) from None
+        if self.multiplied:
+            one = parts.get("tensor_scale", np.ones(1, np.float32))
+            pieces = [replace(p, data=one) if p.role == "global_scale" else p for p in pieces]
         exact = int(np.count_nonzero(states == EXACT))
         if exact < states.size:
             row = start + int(np.argmax((states != EXACT).any(axis=1)))
@@ -154,7 +193,7 @@ def recoded(
                 ways[number] = decoding, way
                 break
     for members in sharing.values():
-        if any(number not in ways for number in members):
+        if any(number not in ways for number in members) or not _one_scale([ways[one] for one in members]):
             for number in members:
                 ways.pop(number, None)
     tops = {number: Top(*way) for number, way in ways.items() if way[1].wants_top}
@@ -176,9 +215,19 @@ def recoded(
     return made
 
 
+def _one_scale(ways: Sequence[tuple[Decoding, Recode]]) -> bool:
+    """Whether tensors that share a scale come with one: each is a few bytes, which are looked at."""
+    if len(ways) < 2 or ways[0][1].whole is None:
+        return True
+    scales = [multiplier(decoding) for decoding, _ in ways]
+    return len({b"" if one is None else one.value().tobytes() for one in scales}) == 1
+
+
 def _forms(scheme: Scheme, given: Mapping[str, Any]) -> Iterator[Scheme]:
     """The scheme; and with wider scales than it has by itself."""
     yield scheme
+    if "scaled" in scheme.options and "scaled" not in given and is_dataclass(scheme):
+        yield replace(scheme, scaled=True)
     if "scale_dtype" in scheme.options and "scale_dtype" not in given and is_dataclass(scheme):
         yield replace(scheme, scale_dtype="F32")
 
@@ -204,10 +253,15 @@ def _tensor(
 def _say(
     made: Mapping[int, LazyTensor], ways: Mapping[int, tuple[Decoding, Recode]], planning: Planning
 ) -> None:
-    kinds = Counter((one.source.name, one.target.name, one.certain) for _, one in ways.values())
-    for (before, after, certain), number in kinds.items():
+    kinds = Counter((one.source.name, one.target.name, one.certain, one.whole) for _, one in ways.values())
+    for (before, after, certain, whole), number in kinds.items():
         what = f"{text.count(number, 'tensor')}: the codes of {before} become those of {after}"
-        if certain:
+        if whole is not None:
+            planning.note(
+                f"{what}, with their scales: no value changes, but that the scale of a tensor is rounded"
+                f" where one of the two stores its reciprocal; with {called('lossless')} that is an error"
+            )
+        elif certain:
             planning.note(f"{what}: no value changes")
         else:
             planning.note(
