@@ -15,6 +15,7 @@ __all__ = ["Signature", "fold"]
 _LONGEST = 512
 _MOST_KINDS = 20_000
 _MOST_PREFIXES = 100  # models in one file; all names are looked at for each
+_LITERAL = re.compile(r"[\w.]+(?![^\[]*\])")
 _FOLDED = re.compile(r"(?<![^.\n])\d{2,}(?![^.\n])")
 
 
@@ -67,6 +68,11 @@ class Signature:
         return re.compile(whole_glob(self.all[0], r"((?:[^.]+\.)*?)"))
 
     @cached_property
+    def _literal(self) -> str:
+        """The longest text that a name must have which the first glob fits."""
+        return max(_LITERAL.findall(self.all[0]), key=len, default="")
+
+    @cached_property
     def _all(self) -> list[re.Pattern[str]]:
         return [_whole(glob) for glob in self.all[1:]]
 
@@ -85,6 +91,8 @@ class Signature:
 
     def fit_folded(self, names: list[str], shapes: Mapping[str, tuple[int, ...]] | None = None) -> str | None:
         """As :meth:`fit`, of names that are folded already."""
+        if not any(self._literal in name for name in names):
+            return None  # no expression is compiled for the many that are nothing like it
         prefixes = dict.fromkeys(match[1] for match in map(self._find.match, names) if match)
         for prefix in sorted(prefixes, key=len)[:_MOST_PREFIXES]:
             if self._fits(prefix, names) and self._has_shapes(prefix, shapes):
