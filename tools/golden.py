@@ -199,6 +199,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {
     "int8": (
         {}, {"granularity": "tensor"}, {"granularity": "group", "group_size": 32}, {"symmetric": False},
         {"scale_dtype": "F32"}, {"scale_dtype": "F16"}, {"granularity": "group", "symmetric": False},
+        {"optimize": "mse"},
     ),
     "fp8": (
         {}, {"granularity": "tensor"}, {"granularity": "block"}, {"format": "e5m2"}, {"scale_dtype": "BF16"},
@@ -210,7 +211,8 @@ VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {
     "nvfp4": ({}, {"optimize": "four_over_six"}, {"optimize": "mse"}),
     "int4": (
         {}, {"group_size": 32}, {"group_size": 128}, {"symmetric": False}, {"optimize": "mse"},
-        {"group_size": 32, "symmetric": False, "scale_dtype": "F32"},
+        {"group_size": 32, "symmetric": False, "scale_dtype": "F32"}, {"optimize": "signed"},
+        {"symmetric": False, "optimize": "mse"},
     ),
 }  # fmt: skip
 

@@ -2,6 +2,7 @@
 
     python tools/sqnr.py                          on Gaussian values
     python tools/sqnr.py model.safetensors        on trained ones
+    python tools/sqnr.py --peers --only int4 ...  beside compressed-tensors' own encoder
 
 Computed in float64 from what would be stored: ``10 log10(sum(w**2) / sum((w - decoded)**2))``.
 """
@@ -29,8 +30,10 @@ __all__ = ["VARIANTS", "matrices", "sqnr"]
 
 VARIANTS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("int8", {}),
+    ("int8", {"optimize": "mse"}),
     ("int8", {"granularity": "tensor"}),
     ("int8", {"granularity": "group", "group_size": 128}),
+    ("int8", {"granularity": "group", "group_size": 128, "optimize": "mse"}),
     ("int8", {"rotate": 64}),
     ("fp8", {}),
     ("fp8", {"optimize": "mse"}),
@@ -52,13 +55,32 @@ VARIANTS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("convrot_w4a4", {"rotate": 64}),
     ("convrot_w4a4", {"rotate": 64, "optimize": "mse"}),
     ("awq_w4a16", {}),
-    ("int4", {"group_size": 64}),
-    ("int4", {"group_size": 64, "optimize": "mse"}),
-    ("int4", {"group_size": 128}),
-    ("int4", {"group_size": 128, "optimize": "mse"}),
-    ("int4", {"group_size": 32}),
-    ("int4", {"group_size": 32, "optimize": "mse"}),
+    *(
+        ("int4", {"group_size": size, **options})
+        for size in (128, 64, 32)
+        for options in (
+            {},
+            {"optimize": "mse"},
+            {"optimize": "signed"},
+            {"symmetric": False},
+            {"symmetric": False, "optimize": "mse"},
+        )
+    ),
 )
+
+PEERS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("int8", {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "channel"}),
+    *(
+        (
+            "int4",
+            {"num_bits": 4, "type": "int", "symmetric": symmetric, "strategy": "group", "group_size": size},
+        )
+        for size in (128, 64, 32)
+        for symmetric in (True, False)
+    ),
+    ("fp8", {"num_bits": 8, "type": "float", "symmetric": True, "strategy": "channel"}),
+)
+"""What compressed-tensors' own encoder is asked for."""
 
 Matrix = tuple[Spec, NDArray[Any]]
 
@@ -86,6 +108,38 @@ def _suits(tensor: LazyTensor) -> bool:
     )
 
 
+def exact(spec: Spec, rows: NDArray[Any]) -> NDArray[np.float64]:
+    """The values of a matrix."""
+    if spec.dtype.name == "BF16":
+        rows = (rows.astype(np.uint32) << 16).view(np.float32)
+    return rows.astype(np.float64)
+
+
+def decibels(signal: float, noise: float) -> float:
+    """Their ratio, in dB."""
+    return float(10 * np.log10(signal / noise)) if noise else float("inf")
+
+
+def theirs(options: dict[str, Any], found: list[Matrix]) -> float:
+    """The same of compressed-tensors: extremes of rows or groups, its scales, its rounding."""
+    import torch
+    from compressed_tensors.quantization import QuantizationArgs  # type: ignore[import-untyped, unused-ignore]
+    from compressed_tensors.quantization.lifecycle.forward import fake_quantize  # type: ignore[import-untyped, unused-ignore]
+    from compressed_tensors.quantization.utils import calculate_qparams  # type: ignore[import-untyped, unused-ignore]
+
+    arguments = QuantizationArgs(**options)
+    signal = noise = 0.0
+    for spec, rows in found:
+        values = exact(spec, rows)
+        x = torch.from_numpy(values).to(torch.float32)
+        groups = x.reshape(len(x), -1, options.get("group_size", x.shape[1]))
+        scale, zero = calculate_qparams(groups.amin(-1), groups.amax(-1), arguments)
+        out = fake_quantize(x, scale, zero, arguments).numpy()
+        signal += float(np.square(values).sum())
+        noise += float(np.square(values - out).sum())
+    return decibels(signal, noise)
+
+
 def sqnr(scheme: Scheme, found: list[Matrix]) -> float:
     """Signal to noise over all matrices together, in dB."""
     signal = noise = 0.0
@@ -95,31 +149,40 @@ def sqnr(scheme: Scheme, found: list[Matrix]) -> float:
         out = np.empty(spec.shape, np.float32)
         shaped = {part.role: parts[part.role] for part in scheme.parts(spec)}
         scheme.decode(shaped, spec, 0, spec.rows, out)
-        exact = rows
-        if spec.dtype.name == "BF16":
-            exact = (rows.astype(np.uint32) << 16).view(np.float32)
-        exact = exact.astype(np.float64)
-        signal += float(np.square(exact).sum())
-        noise += float(np.square(exact - out).sum())
-    return float(10 * np.log10(signal / noise)) if noise else float("inf")
+        values = exact(spec, rows)
+        signal += float(np.square(values).sum())
+        noise += float(np.square(values - out).sum())
+    return decibels(signal, noise)
 
 
 def main() -> None:
     """Print a table, or JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("path", nargs="?", help="a checkpoint; Gaussian values without it")
+    parser.add_argument("--only", default="", help="schemes whose name begins so")
+    parser.add_argument("--peers", action="store_true", help="compressed-tensors' own encoder too")
     parser.add_argument("--json", type=Path, help="write the figures there")
     args = parser.parse_args()
     found = list(matrices(args.path))
     figures: list[dict[str, Any]] = []
     for name, options in VARIANTS:
+        if not name.startswith(args.only):
+            continue
         scheme = schemes.make(name, **options)
         bits = sum(part.spec.nbytes for spec, _ in found for part in scheme.parts(spec)) * 8
         bits_each = bits / sum(spec.numel for spec, _ in found)
         figures.append({"scheme": name, "options": options, "bits": bits_each, "db": sqnr(scheme, found)})
+    for name, options in PEERS if args.peers else ():
+        if name.startswith(args.only):
+            chosen: dict[str, Any] = {
+                key: options[key] for key in ("symmetric", "group_size") if key in options
+            }
+            named = {"by": "compressed-tensors"} | chosen
+            figures.append({"scheme": name, "options": named, "bits": None, "db": theirs(options, found)})
     for row in figures:
         said = ", ".join(f"{key}={value}" for key, value in row["options"].items())
-        print(f"{row['scheme']:<6} {said:<36} {row['bits']:6.3f} bits  {row['db']:6.2f} dB")
+        bits_said = "" if row["bits"] is None else f"{row['bits']:6.3f} bits"
+        print(f"{row['scheme']:<6} {said:<50} {bits_said:>11}  {row['db']:6.2f} dB")
     if args.json:
         args.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 

@@ -50,7 +50,7 @@ def every(name: str) -> Iterator[Any]:
             yield make(name, **dict(zip(options, values, strict=True)))
         except RecipeError:
             refused += 1
-    assert refused < total / 2
+    assert refused < 0.6 * total  # options that exclude each other multiply
 
 
 EVERY = [scheme for name in SCHEMES for scheme in every(name)]
