@@ -1,10 +1,10 @@
 """Kill an edit at every system call, and look at what is left. Run as a program, by ``test_edit_crash.py``.
 
 ``python killing.py FOLDER WAY MODE [gguf]`` prints JSON. A child is forked for every trial and run under
-ptrace, which stops it at the entry of each system call; at the N-th it gets SIGKILL, for N = 1, 2, ... until the edit
-runs to its end. The kernel does not carry out a call at whose entry the process is killed, so the trials
-together show every state in which a process can die between two calls. A write can also be cut short in its
-middle: MODE ``torn`` has each write stop after some of its bytes, and dies.
+ptrace, which stops it at the entry of each system call; at the N-th it gets SIGKILL, for N = 1, 2, ...
+until the edit runs to its end. The kernel does not carry out a call at whose entry the process is killed,
+so the trials together show every state in which a process can die between two calls. A write can also be
+cut short in its middle: MODE ``torn`` has each write stop after some of its bytes, and dies.
 
 A process of its own, so that the forks are of a process with one thread, and no library under test but the
 storage layer is loaded.

@@ -157,8 +157,8 @@ def edit(path: str | PathLike[str], change: Change, options: Options | None = No
     Raises:
         TranscodeError: refused (links, lock, limits, permissions); the file is as it was.
         FormatError: the file is not valid.
-        PlanError: the metadata is none that the format can hold; the new header exceeds the format's limit, or
-            the disk is too full.
+        PlanError: the metadata is none that the format can hold; the new header exceeds the format's limit,
+            or the disk is too full.
     """
     return _apply(path, _splicing(change, path), options or Options())
 

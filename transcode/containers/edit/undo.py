@@ -4,13 +4,14 @@ An undo record beside the file holds the bytes before the data section. It is wr
 edit, and goes when the edit is synced; whoever finds one whose editor is dead puts the old header back. The
 same record, kept under another name, is the backup that ``restore`` reads.
 
-Layout of those of safetensors, little-endian: 4 bytes magic, u32 CRC-32 of all that follows, u64 size of the
-file before the edit, u64 bytes that the edit inserts at the front, u64 bytes of the old header as kept below, u64 length field of
-the new header, u64 bytes that the JSON of both shares at its beginning and u64 at its end; then the old
-header from byte 0 of the file, and what stands between the shared parts in the new one. The spaces at the
-ends of headers are left out: their length fields tell how many there were. Records of version 0.1 (magic
-``TCU1``) have the first two numbers and the old header alone. Those of GGUF (magic ``TCU3``) hold headers
-with all that fills space in them, and the length of the new header in the place of its length field.
+Layout of those of safetensors, little-endian: 4 bytes magic, u32 CRC-32 of all that follows, u64 size of
+the file before the edit, u64 bytes that the edit inserts at the front, u64 bytes of the old header as kept
+below, u64 length field of the new header, u64 bytes that the JSON of both shares at its beginning and u64
+at its end; then the old header from byte 0 of the file, and what stands between the shared parts in the new
+one. The spaces at the ends of headers are left out: their length fields tell how many there were. Records
+of version 0.1 (magic ``TCU1``) have the first two numbers and the old header alone. Those of GGUF (magic
+``TCU3``) hold headers with all that fills space in them, and the length of the new header in the place of
+its length field.
 
 A record is believed only where the file begins with a mixture of both headers, as an edit that was cut short
 leaves it: a file that has taken the name since, a new download of the same tensors say, is left alone. Nor is

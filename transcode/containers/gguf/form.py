@@ -1,8 +1,8 @@
 """How the metadata of GGUF files is edited.
 
 A data section begins at the next multiple of ``general.alignment`` behind the facts of the tensors. So that
-it can stay where it is when metadata takes less, the rest is filled by a text of spaces under a key of its own,
-:data:`.limits.FILLER`, the last of all.
+it can stay where it is when metadata takes less, the rest is filled by a text of spaces under a key of its
+own, :data:`.limits.FILLER`, the last of all.
 """
 
 from __future__ import annotations
