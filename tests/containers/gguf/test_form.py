@@ -6,6 +6,7 @@ import json
 import struct
 from pathlib import Path
 
+import fuzz_gguf
 import pytest
 
 import transcode as tc
@@ -137,3 +138,27 @@ def test_a_record_of_an_edit_that_was_killed_is_believed(path: Path) -> None:
         undo.begin(str(path), undo.Record(len(old), 0, old[:start], new))
         assert tc.meta.get(path) == OLD
         assert path.read_bytes() == old
+
+
+def test_headers_that_nobody_should_write() -> None:
+    """A sample of ``tools/fuzz_gguf.py``, and that it would tell a reader that takes what overlaps."""
+    said: list[str] = []
+    assert fuzz_gguf.main(["--count", "1500", "--seed", "3"], said.append) == 0
+    assert "refused" in said[-1]
+    assert "WRONG" not in said[-1]
+
+
+def test_the_fuzzer_sees_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fuzz_gguf.header._Reader, "placed", lambda self, listed, alignment: tuple(listed))
+    said: list[str] = []
+    assert fuzz_gguf.main(["--count", "300"], said.append) == 1
+    assert "WRONG" in said[-1]
+
+
+def test_a_big_endian_file_with_a_filler_is_read_and_not_edited(tmp_path: Path) -> None:
+    path = tmp_path / "m.gguf"
+    pair = struct.pack(">Q10sIQ1s", 10, b"tc.padding", 8, 1, b" ")
+    path.write_bytes(b"GGUF" + struct.pack(">IQQ", 3, 0, 1) + pair)
+    assert tc.meta.get(path) == {}
+    with pytest.raises(PlanError, match="big-endian"):
+        tc.meta.set(path, {"a": "c"})

@@ -49,7 +49,7 @@ class GgufForm(Form):
     def bare(self, head: bytes) -> bytes:
         """Without its padding and the key that fills it."""
         parsed = _front(head)
-        if parsed.filler is None:
+        if parsed.filler is None or parsed.big:  # such a file is not edited
             return head[: parsed.facts_end]
         begin, end = parsed.filler
         keys = len(parsed.metadata)

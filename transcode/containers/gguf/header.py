@@ -196,7 +196,7 @@ class _Reader:
             if key in metadata:
                 self.wrong(f"names the metadata {key!r:.80} twice")
             metadata[key] = self.value(key)
-            if key == FILLER and metadata[key].kind == "string":
+            if key == FILLER:
                 filler = begin, self.at
         metadata_end = self.at
         alignment = self.alignment(metadata)

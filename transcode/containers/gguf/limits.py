@@ -19,5 +19,5 @@ MOST_KEYS = 100_000
 """Most keys of metadata."""
 
 FILLER = "tc.padding"
-"""Key of a text that only fills space, so that tensors can stay where they are when metadata changes. Short,
-so that it fits wherever as much as the usual alignment of 32 bytes is left."""
+"""Key of a text that only fills space, so that tensors can stay where they are when metadata changes, and of
+nothing else. Short, so that it fits wherever as much as the usual alignment of 32 bytes is left."""
