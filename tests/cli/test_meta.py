@@ -14,7 +14,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from transcode.containers.safetensors.edit import undo
+from transcode.containers.edit import undo
 from transcode.io import insert_range
 
 ROOT = Path(__file__).parents[2]

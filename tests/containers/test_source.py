@@ -16,7 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from transcode.containers.discover import MAX_SIDE_FILE
-from transcode.containers.safetensors.edit import undo
+from transcode.containers.edit import undo
 from transcode.containers.source import open_source
 from transcode.core.context import Context
 from transcode.errors import FormatError

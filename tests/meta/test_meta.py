@@ -179,7 +179,7 @@ def test_several_files_all_or_none(pair):
 
 
 def test_what_was_edited_before_an_error_is_told(pair, monkeypatch, cli):
-    from transcode.containers.safetensors.edit import edit
+    from transcode.containers.edit import edit
 
     real = edit.edit
 

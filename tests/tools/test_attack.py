@@ -32,7 +32,7 @@ recipe.parse = lambda text: {}["performance"] if "performance" in text else pars
 """
 NO_REPAIR = """
 import os
-from transcode.containers.safetensors.edit import edit, undo
+from transcode.containers.edit import edit, undo
 real = undo.begin
 undo.begin = lambda *args: (real(*args), os.unlink(undo.undo_path(args[0])))[0]
 """

@@ -335,7 +335,7 @@ def _inspected(path: Path, tally: Tally, where: str) -> str:
 
 
 def _undo(root: Path, dice: random.Random, count: int, until: float, tally: Tally) -> None:
-    from transcode.containers.safetensors.edit import undo
+    from transcode.containers.edit import undo
 
     save(root / "s", 1)
     whole = root / "s" / "model.safetensors"

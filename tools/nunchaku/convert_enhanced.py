@@ -15,7 +15,7 @@ from typing import Any
 from transcode.catalog.model_config import find_config
 from transcode.catalog.profiles import profile
 from transcode.consumers.config.svdquant import config_metadata
-from transcode.containers.safetensors.edit.splice import stringify
+from transcode.containers.safetensors.splice import stringify
 from transcode.core.dtypes import DTYPES, dtype
 from transcode.core.small_json import read_object
 from transcode.core.spec import Spec

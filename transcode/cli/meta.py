@@ -1,4 +1,4 @@
-"""``transcode meta``: metadata of safetensors files, read and edited in place."""
+"""``transcode meta``: metadata of safetensors and GGUF files, read and edited in place."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ _more_keys = click.option(
 )  # fmt: skip
 
 _EPILOG = """
-FILE is a safetensors file, an index, or a folder of shards. The first argument is always one; further ones
-are files if they end in .safetensors or are written as a path that exists (shards/).
+FILE is a safetensors or GGUF file, an index, or a folder of shards. The first argument is always one;
+further ones are files if they end in .safetensors or .gguf, or are written as a path that exists (shards/).
 
 An edit overwrites the header where the new one fits, else grows the file at its front without moving the
 tensors, else copies it; the command says which. Before the first byte changes the old header is on disk

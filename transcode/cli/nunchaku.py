@@ -222,7 +222,7 @@ def _embedded(job: _Job, values: dict[str, Any], beside: Path) -> _Job:
     """The job with the metadata that a loader wants; what cannot be embedded is a warning, unless strict."""
     from ..catalog.profiles import profile
     from ..consumers.config import svdquant
-    from ..containers.safetensors.edit.splice import stringify
+    from ..containers.safetensors.splice import stringify
     from ..errors import PlanError, TranscodeError
 
     flow = job.flow()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..core import small_json
+from ..core.prefix import common_prefix
 from ..core.shown import Overview, Shown
 from ..core.spec import Spec
 from ..core.text import count, printable
@@ -25,8 +26,8 @@ from ..voice import called, spoken
 from . import table
 from .container import Heading
 from .discover import discover
-from .safetensors.edit.splice import common_prefix, stringify
 from .safetensors.header import NotText
+from .safetensors.splice import stringify
 
 __all__ = [
     "Change",
@@ -182,7 +183,7 @@ def _heading(path: Path, lenient: bool) -> Heading:
 
 
 def load_json(path: str | PathLike[str]) -> dict[str, str]:
-    """Metadata from a JSON object; other values become text by :func:`.safetensors.edit.splice.stringify`.
+    """Metadata from a JSON object; other values become text by :func:`.safetensors.splice.stringify`.
 
     Raises:
         FormatError: it cannot be read, is not a JSON object, or a key appears twice.

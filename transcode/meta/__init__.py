@@ -1,4 +1,4 @@
-"""Metadata of safetensors files, read and edited in place: what ``transcode meta`` does, for Python.
+"""Metadata of safetensors and GGUF files, read and edited in place: what ``transcode meta`` does, for Python.
 
 >>> import transcode as tc                                                            # doctest: +SKIP
 >>> tc.meta.get("model.safetensors")                                                  # doctest: +SKIP
@@ -6,7 +6,7 @@
 
 An edit overwrites the header where the new one fits, else grows the file at its front without moving the
 tensors, else copies it. Before the first byte changes the old header is on disk beside the file: a killed
-edit is undone by the next access. All functions take a safetensors file, an index, or a folder of shards.
+edit is undone by the next access. All functions take a file, an index, or a folder of shards.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ..containers.compare import Change
-    from ..containers.safetensors.edit.edit import Edited
+    from ..containers.edit.edit import Edited
     from .checks import Difference, Validation, diff, get, validate
     from .edits import EditOptions, Edits, backup, clear, delete, rename, restore, restore_copy, set
     from .embedding import embed
@@ -42,7 +42,7 @@ __all__ = [
 
 _HOMES = {
     "Change": "..containers.compare",
-    "Edited": "..containers.safetensors.edit.edit",
+    "Edited": "..containers.edit.edit",
     **dict.fromkeys(("Difference", "Validation", "diff", "get", "validate"), ".checks"),
     "embed": ".embedding",
 }

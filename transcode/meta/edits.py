@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, TypedDict, Unpack, get_args
 
 from ..containers.compare import files_of, look
-from ..containers.safetensors.edit import edit
-from ..containers.safetensors.edit.edit import Edited
-from ..containers.safetensors.edit.splice import stringify
+from ..containers.edit import edit
+from ..containers.edit.edit import Edited
+from ..containers.edit.forms import asked
+from ..containers.safetensors.splice import stringify
 from ..core import arguments
 from ..core.shown import Overview, Shown, Table
 from ..core.text import count
@@ -190,9 +191,10 @@ def set(
 
     Args:
         paths: a file, an index or a folder; or several.
-        values: by key. Text stays; objects and lists become JSON, everything else its ``str``.
-        add_format: a file without any metadata also gets ``format=pt``, because loaders refuse metadata that
-            lacks it.
+        values: by key. Text stays; objects and lists become JSON, everything else its ``str``. In GGUF, keys
+            keep their types; ``KEY:TYPE`` gives another, as ``flux.depth:uint32`` or ``x:float32[]``.
+        add_format: a safetensors file without any metadata also gets ``format=pt``, because loaders refuse
+            metadata that lacks it.
         options: see :class:`EditOptions`.
 
     Raises:
@@ -202,11 +204,14 @@ def set(
     """
     given = _values(values)
 
-    def change(now: Metadata) -> Metadata:
-        first = {"format": "pt"} if add_format and not now and "format" not in given else {}
-        return {**now, **first, **given}
+    def change_of(file: Path) -> Callable[[Metadata], Metadata]:
+        def change(now: Metadata) -> Metadata:
+            first = {} if now or not add_format or "format" in given else asked(file)
+            return {**now, **first, **given}
 
-    done = apply("meta.set", paths, lambda _: change, options)
+        return change
+
+    done = apply("meta.set", paths, change_of, options)
     notes = []
     if any("format" in one.after and not one.before and "format" not in given for one in done):
         notes.append(

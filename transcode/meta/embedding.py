@@ -10,7 +10,8 @@ from ..catalog.model_config import find_config
 from ..catalog.profiles import profile
 from ..consumers.config import svdquant
 from ..containers.compare import look
-from ..containers.safetensors.edit.splice import stringify
+from ..containers.edit.forms import asked
+from ..containers.safetensors.splice import stringify
 from ..core import arguments
 from ..core.small_json import read_object
 from ..errors import PlanError, RecipeError
@@ -88,7 +89,7 @@ def embed(
                 f"{file}: none of its tensors is quantized (*.qweight), so it gets no quantization_config"
             )
         for file_path, before in view.files.items():
-            first = {} if before else {"format": "pt"}
+            first = {} if before else asked(file_path)
             values[file_path] = {**first, **{key: stringify(value) for key, value in embedded.items()}}
 
     def change(now: dict[str, str], new: dict[str, str]) -> dict[str, str]:

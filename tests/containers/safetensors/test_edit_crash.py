@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from transcode.containers.safetensors.edit import edit, replace, undo
+from transcode.containers.edit import edit, replace, undo
 from transcode.io import insert_range, lock, system
 
 from .test_edit import META, data_of, insert_only, make, metadata_of
@@ -19,11 +19,11 @@ ROOT = Path(__file__).parents[3]
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ptrace(2) is Linux's")
 
 
-def trials(folder: Path, way: str, mode: str) -> dict[str, int]:
+def trials(folder: Path, way: str, mode: str, form: str = "") -> dict[str, int]:
     if way == "insert":
         insert_only(folder)
     done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("killing.py")), str(folder), way, mode],
+        [sys.executable, str(Path(__file__).with_name("killing.py")), str(folder), way, mode, form],
         env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tools'}"},
         capture_output=True,
         text=True,
@@ -36,9 +36,10 @@ def trials(folder: Path, way: str, mode: str) -> dict[str, int]:
 
 
 @linux
+@pytest.mark.parametrize("form", ["", "gguf"])
 @pytest.mark.parametrize("way", ["overwrite", "insert", "copy"])
-def test_killed_at_every_system_call(tmp_path: Path, way: str) -> None:
-    found = trials(tmp_path, way, "calls")
+def test_killed_at_every_system_call(tmp_path: Path, way: str, form: str) -> None:
+    found = trials(tmp_path, way, "calls", form)
     # The kills hit the edit before, during and after, or this has proven nothing.
     assert found["calls"] > 30
     assert found["old"] > 10
@@ -48,9 +49,10 @@ def test_killed_at_every_system_call(tmp_path: Path, way: str) -> None:
 
 
 @linux
+@pytest.mark.parametrize("form", ["", "gguf"])
 @pytest.mark.parametrize("way", ["overwrite", "insert", "copy"])
-def test_killed_in_the_middle_of_every_write(tmp_path: Path, way: str) -> None:
-    found = trials(tmp_path, way, "torn")
+def test_killed_in_the_middle_of_every_write(tmp_path: Path, way: str, form: str) -> None:
+    found = trials(tmp_path, way, "torn", form)
     assert found["old"] + found.get("new", 0) >= 10
     assert found["repaired"] >= 5
     if way != "copy":

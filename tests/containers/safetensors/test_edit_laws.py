@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from safetensors import safe_open
 
-from transcode.containers.safetensors.edit import edit
+from transcode.containers.edit import edit
 from transcode.io import insert_range
 
 TEXTS = st.one_of(

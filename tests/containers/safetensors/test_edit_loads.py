@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from transcode.containers.safetensors.edit import edit
+from transcode.containers.edit import edit
 from transcode.io import insert_range
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from transcode.containers.edit import edit, undo
 from transcode.containers.safetensors import header
-from transcode.containers.safetensors.edit import edit, undo
 from transcode.errors import FormatError, TranscodeError
 from transcode.io import insert_range
 
@@ -232,6 +232,6 @@ def test_a_header_cut_anywhere_is_put_back_even_where_it_is_valid(tmp_path: Path
             misread += [entry.name for entry in header.read(path).entries] != ["tttttttt"]
         undo.begin(str(path), undo.Record(len(old) + 4, 0, old, new))
         found = undo.read(path)
-        assert [entry.name for entry in found.entries] == ["tttttttt"], cut
+        assert [entry.name for entry in found.tensors] == ["tttttttt"], cut
         assert path.read_bytes() == old + b"data"
     assert misread > 3

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ...errors import FormatError
 from ..container import Adopted, Contents, Heading, MetadataLimits, Split, Writable
+from ..edit import undo
 from .limits import MAGIC, MAX_HEADER, MOST_KEYS, ORIG_SHAPE
 
 if TYPE_CHECKING:  # commands that look at metadata alone do without
@@ -15,6 +16,7 @@ if TYPE_CHECKING:  # commands that look at metadata alone do without
     from ...core.tensor import LazyTensor
     from ...io.bytes import Bytes
     from ...io.folder import File
+    from . import header
 
 __all__ = ["Gguf"]
 
@@ -32,28 +34,24 @@ class Gguf(Writable):
     loose: ClassVar[bool] = False
     rooted: ClassVar[bool] = False
     metadata: ClassVar[MetadataLimits | None] = MetadataLimits(MOST_KEYS, MAX_HEADER)
-    edited: ClassVar[bool] = False
+    edited: ClassVar[bool] = True
     convention: ClassVar[str | None] = "gguf"
 
     def begins(self, head: bytes) -> bool:
         return head.startswith(MAGIC)
 
     def settle(self, file: File) -> None:
-        """Nothing: such files are never edited."""
+        if file.path is not None:
+            undo.repair(file.path)
 
     def heading(self, file: Bytes, *, lenient: bool = False) -> Heading:
-        from . import header
-
-        with file.open() as reader:
-            read = header.read(reader, file.url)
+        read = _header(file)
         return Heading(read.metadata, [(one.name, one.spec, one.start) for one in read.entries], read.big)
 
     def open(self, file: Bytes, *, root_key: str | None = None) -> Contents:
         from ..stored import stored
-        from . import header
 
-        with file.open() as reader:
-            read = header.read(reader, file.url)
+        read = _header(file)
         tensors = [stored(file, one.name, one.spec, one.start) for one in read.entries]
         notes = []
         if read.big:
@@ -80,6 +78,16 @@ class Gguf(Writable):
         from . import writing
 
         return writing.lay_out(name, units, metadata, split, file)
+
+
+def _header(file: Bytes) -> header.Header:
+    from . import header
+
+    def read() -> header.Header:
+        with file.open() as reader:
+            return header.read(reader, file.url)
+
+    return read() if file.path is None else undo.steadily(file.path, read)
 
 
 def _swapped(tensor: LazyTensor, file: Bytes) -> LazyTensor:

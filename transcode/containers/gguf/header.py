@@ -18,7 +18,7 @@ from ...core.spec import Spec
 from ...core.typed import Typed, whole
 from ...errors import FormatError
 from . import values
-from .limits import MAGIC, MAX_HEADER, MOST_KEYS, ORIG_SHAPE
+from .limits import FILLER, MAGIC, MAX_HEADER, MOST_KEYS, ORIG_SHAPE
 from .types import GONE, TYPES
 
 __all__ = [
@@ -61,26 +61,40 @@ class Header:
         metadata: in file order.
         version: 2 or 3.
         big: whether numbers are big-endian, those of tensors among them.
+        alignment: what offsets of tensors are multiples of.
+        filler: where the key begins and ends that only fills space, which ``metadata`` has not.
+        metadata_end: byte behind the last key.
+        facts_end: byte behind the facts of the last tensor.
+        data_start: first byte of the data section.
     """
 
     entries: tuple[Entry, ...]
     metadata: Mapping[str, Typed]
     version: int
     big: bool
+    alignment: int
+    filler: tuple[int, int] | None
+    metadata_end: int
+    facts_end: int
+    data_start: int
 
 
-def read(file: IO[bytes], name: str | PathLike[str]) -> Header:
+def read(file: IO[bytes], name: str | PathLike[str], *, size: int | None = -1) -> Header:
     """Read the header of a file and nothing else.
 
     Args:
         file: at any place.
         name: of the file, for errors.
+        size: bytes of the whole file, where ``file`` is no more than its front; None where that is not known.
 
     Raises:
         FormatError: it is not a valid file of the format.
         OSError: it cannot be read.
     """
-    return _Reader(file, name).header()
+    reader = _Reader(file, name)
+    if size != -1:
+        reader.whole = size
+    return reader.header()
 
 
 class _Reader:
@@ -89,6 +103,7 @@ class _Reader:
     def __init__(self, file: IO[bytes], name: str | PathLike[str]) -> None:
         self.file, self.name = file, name
         self.size = file.seek(0, SEEK_END)
+        self.whole: int | None = self.size
         file.seek(0)
         self.data = bytearray()
         self.at = 0
@@ -174,14 +189,28 @@ class _Reader:
         tensors = self.count("tensors", 24, _MOST_TENSORS)
         keys = self.count("keys of metadata", 13, MOST_KEYS)
         metadata: dict[str, Typed] = {}
+        filler = None
         for _ in range(keys):
+            begin = self.at
             key = self.text("a key of metadata")
             if key in metadata:
                 self.wrong(f"names the metadata {key!r:.80} twice")
             metadata[key] = self.value(key)
+            if key == FILLER:
+                filler = begin, self.at
+        metadata_end = self.at
         alignment = self.alignment(metadata)
         listed = [self.entry(metadata) for _ in range(tensors)]
-        return Header(self.placed(listed, alignment), metadata, version, self.order == ">")
+        facts_end = self.at
+        placed = self.placed(listed, alignment)
+        if filler is not None:
+            del metadata[FILLER]
+        start = facts_end + -facts_end % alignment
+        if self.whole is not None and not listed:
+            start = min(start, self.whole)
+        return Header(
+            placed, metadata, version, self.order == ">", alignment, filler, metadata_end, facts_end, start
+        )
 
     def value(self, key: str) -> Typed:
         what = f"metadata {key!r:.80}"
@@ -305,14 +334,15 @@ class _Reader:
             at = entry.start + entry.spec.nbytes
             placed.append(Entry(entry.name, entry.spec, data + entry.start))
         # What pads the last tensor may be missing, and where there are no tensors all of it.
-        if listed and data + at > self.size:
+        size = data + at if self.whole is None else self.whole
+        if listed and data + at > size:
             self.wrong(
-                f"the file is cut short: its tensors end at byte {data + at}, the file at {self.size}",
+                f"the file is cut short: its tensors end at byte {data + at}, the file at {size}",
                 hint="is the download complete?",
             )
         end = data + at + -at % alignment
-        if self.size > end:
-            self.wrong(f"the file has trailing bytes: its tensors end at byte {end}, the file at {self.size}")
+        if size > end:
+            self.wrong(f"the file has trailing bytes: its tensors end at byte {end}, the file at {size}")
         return tuple(placed)
 
 

@@ -5,7 +5,7 @@ Apart from the reader, which commands that never meet such a file do without.
 
 from __future__ import annotations
 
-__all__ = ["MAGIC", "MAX_HEADER", "MOST_KEYS", "ORIG_SHAPE"]
+__all__ = ["FILLER", "MAGIC", "MAX_HEADER", "MOST_KEYS", "ORIG_SHAPE"]
 
 MAGIC = b"GGUF"
 
@@ -17,3 +17,7 @@ MAX_HEADER = 256 << 20
 
 MOST_KEYS = 100_000
 """Most keys of metadata."""
+
+FILLER = "tc.padding"
+"""Key of a text that only fills space, so that tensors can stay where they are when metadata changes, and of
+nothing else. Short, so that it fits wherever as much as the usual alignment of 32 bytes is left."""

@@ -9,12 +9,25 @@ from __future__ import annotations
 import json
 import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from ...core.typed import Typed
+from .limits import FILLER
 
-__all__ = ["ARRAY", "KINDS", "SCALARS", "STRING", "Scalar", "array", "make", "scalar", "string"]
+__all__ = [
+    "ARRAY",
+    "KINDS",
+    "SCALARS",
+    "STRING",
+    "Scalar",
+    "array",
+    "make",
+    "pair",
+    "scalar",
+    "string",
+    "typed",
+]
 
 STRING, ARRAY = 8, 9
 
@@ -40,6 +53,8 @@ SCALARS: dict[int, Scalar] = {
 KINDS: dict[str, int] = {**{one.name: number for number, one in SCALARS.items()}, "string": STRING}
 """Name -> number, of all but arrays."""
 
+_ARRAY_OF = "array of "
+_LONGEST_KEY = 65_535
 _SHOWN = 32
 """Most elements of an array that stand in its text; of more, only how many there are."""
 
@@ -81,7 +96,9 @@ def make(kind: str, text: str) -> Typed:
         ValueError: the text is none of that type; says why.
     """
     if kind == "string":
-        return Typed(text, kind, text.encode())
+        return Typed(text, kind, _utf8(text))
+    if kind.startswith(_ARRAY_OF):
+        return _array_of(kind.removeprefix(_ARRAY_OF), text)
     if kind not in KINDS:
         raise ValueError(f"{kind!r} is not one of {', '.join(KINDS)}")
     number = KINDS[kind]
@@ -96,6 +113,69 @@ def make(kind: str, text: str) -> Typed:
         except (ValueError, struct.error, OverflowError):
             raise ValueError(f"{text!r} is no {kind}") from None
     return scalar(number, raw)
+
+
+def _array_of(kind: str, text: str) -> Typed:
+    try:
+        elements = json.loads(text)
+    except ValueError:
+        elements = None
+    if not isinstance(elements, list) or kind not in KINDS:
+        raise ValueError(f"{text!r:.60} is no JSON array of {kind}")
+    raws = []
+    for one in elements:
+        if isinstance(one, list | dict) or (kind == "string") != isinstance(one, str):
+            raise ValueError(f"{one!r:.60} in it is no {kind}")
+        raw = bytes(make(kind, one if isinstance(one, str) else json.dumps(one)).raw)
+        raws.append(struct.pack("<Q", len(raw)) + raw if kind == "string" else raw)
+    return array(KINDS[kind], len(elements), memoryview(b"".join(raws)), False)
+
+
+def typed(metadata: Mapping[str, str], before: Mapping[str, Typed]) -> dict[str, Typed]:
+    """Metadata with types: what is plain text gets that of ``KEY:TYPE``, else that which the key had, else it
+    is text; an array is written as JSON.
+
+    Raises:
+        ValueError: a text is none of its type, or a key none; says why.
+    """
+    pairs: dict[str, Typed] = {}
+    for key, value in metadata.items():
+        if isinstance(value, Typed):
+            pairs[key] = value
+            continue
+        name, colon, kind = key.rpartition(":")
+        if not (colon and (kind in KINDS or (kind.endswith("[]") and kind.removesuffix("[]") in KINDS))):
+            name, kind = key, before[key].kind if key in before else "string"
+        elif kind.endswith("[]"):
+            kind = f"{_ARRAY_OF}{kind.removesuffix('[]')}"
+        if not name or "\0" in name or len(_utf8(name)) > _LONGEST_KEY:
+            raise ValueError(
+                f"{name!r:.80} is no key: empty, longer than {_LONGEST_KEY} bytes, or with a NUL"
+            )
+        if name == FILLER:
+            raise ValueError(f"the key {name!r} is what fills space in the header")
+        try:
+            pairs[name] = make(kind, value)
+        except ValueError as error:
+            raise ValueError(f"{name!r}: {error}") from None
+    return pairs
+
+
+def pair(key: str, value: Typed) -> bytes:
+    """A key with its value as a little-endian file has them."""
+    raw = bytes(value.raw)
+    if value.kind == "string":
+        raw = struct.pack("<Q", len(raw)) + raw
+    number = ARRAY if value.kind.startswith(_ARRAY_OF) else KINDS[value.kind]
+    name = key.encode()
+    return struct.pack("<Q", len(name)) + name + struct.pack("<I", number) + raw
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{text!r:.60} holds half of a surrogate pair") from None
 
 
 def _spelt(kind: str, value: float) -> str:

@@ -202,11 +202,7 @@ def _front(
             )
         if not isinstance(value, Typed):
             value = values.make("string", value)
-        raw = bytes(value.raw)
-        if value.kind == "string":
-            raw = struct.pack("<Q", len(raw)) + raw
-        number = values.ARRAY if value.kind.startswith("array of ") else values.KINDS[value.kind]
-        yield _text(key) + struct.pack("<I", number) + raw
+        yield values.pair(key, value)
     for place in places:
         lengths = place.spec.shape[::-1]
         yield _text(place.name) + struct.pack(

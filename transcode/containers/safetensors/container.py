@@ -12,8 +12,8 @@ from ...core.typed import Typed
 from ...errors import PlanError
 from ...voice import called
 from ..container import Adopted, Contents, Heading, MetadataLimits, Split, Writable
+from ..edit import undo
 from . import header, headertext
-from .edit import undo
 
 if TYPE_CHECKING:  # commands that look at metadata alone do without
     from ...core.output import PlannedFile, Stored, Unit

@@ -38,6 +38,7 @@ __all__ = [
     "parse",
     "read",
     "read_from",
+    "read_open",
     "render",
 ]
 
@@ -103,7 +104,7 @@ def read(path: str | PathLike[str], *, lenient: bool = False) -> Header:
         OSError: it cannot be read.
     """
     with open(path, "rb", buffering=0) as file:
-        return _read(file, path, lenient)
+        return read_open(file, path, lenient=lenient)
 
 
 def read_from(file: Bytes, *, lenient: bool = False) -> Header:
@@ -114,10 +115,11 @@ def read_from(file: Bytes, *, lenient: bool = False) -> Header:
         OSError: they cannot be read.
     """
     with file.open() as reader:
-        return _read(reader, file.url, lenient)
+        return read_open(reader, file.url, lenient=lenient)
 
 
-def _read(file: IO[bytes], path: str | PathLike[str], lenient: bool) -> Header:
+def read_open(file: IO[bytes], path: str | PathLike[str], *, lenient: bool = False) -> Header:
+    """As :func:`read`, of a file that is open, at any place."""
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
     prefix = file.read(8)

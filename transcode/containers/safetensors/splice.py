@@ -6,9 +6,9 @@ import json
 import re
 from collections.abc import Mapping
 
-from ..header import NotText
+from .header import NotText
 
-__all__ = ["checked", "common_prefix", "splice", "stringify"]
+__all__ = ["checked", "splice", "stringify"]
 
 _KEY = "__metadata__"
 _SPACE = re.compile(r"[ \t\n\r]*")
@@ -87,13 +87,3 @@ def checked(metadata: Mapping[str, str]) -> dict[str, str]:
             except UnicodeEncodeError:
                 raise ValueError(f"the {what} is {part!r:.80}, which is not UTF-8 text") from None
     return dict(metadata)
-
-
-def common_prefix(a: bytes, b: bytes) -> int:
-    """How many bytes two byte strings share at their beginning, at the speed of memcmp."""
-    length = 0
-    for shift in range(min(len(a), len(b)).bit_length(), -1, -1):
-        stop = length + (1 << shift)
-        if stop <= min(len(a), len(b)) and a[length:stop] == b[length:stop]:
-            length = stop
-    return length

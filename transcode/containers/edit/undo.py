@@ -4,12 +4,14 @@ An undo record beside the file holds the bytes before the data section. It is wr
 edit, and goes when the edit is synced; whoever finds one whose editor is dead puts the old header back. The
 same record, kept under another name, is the backup that ``restore`` reads.
 
-Layout, little-endian: 4 bytes magic, u32 CRC-32 of all that follows, u64 size of the file before the edit,
-u64 bytes that the edit inserts at the front, u64 bytes of the old header as kept below, u64 length field of
-the new header, u64 bytes that the JSON of both shares at its beginning and u64 at its end; then the old
-header from byte 0 of the file, and what stands between the shared parts in the new one. The spaces at the
-ends of headers are left out: their length fields tell how many there were. Records of version 0.1 (magic
-``TCU1``) have the first two numbers and the old header alone.
+Layout of those of safetensors, little-endian: 4 bytes magic, u32 CRC-32 of all that follows, u64 size of
+the file before the edit, u64 bytes that the edit inserts at the front, u64 bytes of the old header as kept
+below, u64 length field of the new header, u64 bytes that the JSON of both shares at its beginning and u64
+at its end; then the old header from byte 0 of the file, and what stands between the shared parts in the new
+one. The spaces at the ends of headers are left out: their length fields tell how many there were. Records
+of version 0.1 (magic ``TCU1``) have the first two numbers and the old header alone. Those of GGUF (magic
+``TCU3``) hold headers with all that fills space in them, and the length of the new header in the place of
+its length field.
 
 A record is believed only where the file begins with a mixture of both headers, as an edit that was cut short
 leaves it: a file that has taken the name since, a new download of the same tensors say, is left alone. Nor is
@@ -27,14 +29,15 @@ from collections.abc import Callable
 from contextlib import suppress
 from os import PathLike
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
-from ....errors import FormatError, TranscodeError
-from ....io import commit, insert_range
-from ....io.lock import Busy, locked
-from ....io.system import sync, sync_folder, write_at
-from .. import header
-from .splice import common_prefix
+from ...core.prefix import common_prefix
+from ...errors import FormatError, TranscodeError
+from ...io import commit, insert_range
+from ...io.lock import Busy, locked
+from ...io.system import sync, sync_folder, write_at
+from .form import Facts, Form
+from .forms import form_of, recorded
 
 __all__ = [
     "Record",
@@ -43,6 +46,7 @@ __all__ = [
     "finish",
     "full_backup_path",
     "load_backup",
+    "look",
     "new_path",
     "read",
     "read_at",
@@ -53,13 +57,17 @@ __all__ = [
     "undo_path",
 ]  # fmt: skip
 
-_MAGIC = b"TCU2"
 _FIXED = struct.Struct("<4sIQQQQQQ")
 _MAGIC_1 = b"TCU1"
 _FIXED_1 = struct.Struct("<4sIQQ")
 _UNKNOWN = (1 << 64) - 1
-_MOST = _FIXED.size + 2 * (8 + header.MAX_HEADER)
+_MOST = _FIXED.size + (1 << 29)
+"""Bytes of a record, at most: two headers of the longest there are."""
+
 _WAIT = 30.0
+H = TypeVar("H")
+"""A header, however its reader says it."""
+
 _BINARY = getattr(os, "O_BINARY", 0)
 
 
@@ -80,47 +88,48 @@ class Record(NamedTuple):
 
     def pack(self) -> bytes:
         """The record as it is stored."""
-        kept = self.head.rstrip(b" ")
+        form = form_of(self.head)
+        kept = form.kept(self.head)
         length, prefix, suffix, middle = _UNKNOWN, 0, 0, b""
         if self.new is not None:
-            old, new = kept[8:], self.new[8:].rstrip(b" ")
-            length = len(self.new) - 8
+            old, new = kept[form.skip :], form.kept(self.new)[form.skip :]
+            length = len(self.new) - form.skip
             prefix = common_prefix(old, new)
             suffix = common_prefix(old[prefix:][::-1], new[prefix:][::-1])
             middle = new[prefix : len(new) - suffix]
         numbers = (self.size, self.inserted, len(kept), length, prefix, suffix)
-        body = _FIXED.pack(_MAGIC, 0, *numbers)[8:] + kept + middle
-        return _MAGIC + struct.pack("<I", zlib.crc32(body)) + body
+        body = _FIXED.pack(form.magic, 0, *numbers)[8:] + kept + middle
+        return form.magic + struct.pack("<I", zlib.crc32(body)) + body
 
     @classmethod
     def unpack(cls, raw: bytes) -> Record | None:
         """The inverse of :meth:`pack`; None if the bytes are no whole record."""
-        fixed = _FIXED_1 if raw.startswith(_MAGIC_1) else _FIXED
-        if len(raw) < fixed.size + 8:
+        first = raw.startswith(_MAGIC_1)
+        fixed, form = (_FIXED_1, form_of(b"")) if first else (_FIXED, recorded(raw))
+        if form is None or len(raw) < fixed.size + form.skip:
             return None
-        magic, crc, size, inserted, *numbers = fixed.unpack_from(raw)
-        if magic not in (_MAGIC, _MAGIC_1) or crc != zlib.crc32(raw[8:]) or max(size, inserted) >= 1 << 63:
+        _, crc, size, inserted, *numbers = fixed.unpack_from(raw)
+        if crc != zlib.crc32(raw[8:]) or max(size, inserted) >= 1 << 63:
             return None
         end, length, prefix, suffix = numbers or (len(raw), _UNKNOWN, 0, 0)
         kept, middle = raw[fixed.size :][:end], raw[fixed.size :][end:]
-        head = _padded(kept)
-        if head is None or prefix + suffix > len(kept) - 8:
+        head = form.whole(kept)
+        if head is None or prefix + suffix > len(kept) - form.skip:
             return None
         if length == _UNKNOWN:
             return cls(size, inserted, head)
-        text = kept[8 : 8 + prefix] + middle + kept[len(kept) - suffix :]
-        new = _padded(length.to_bytes(8, "little") + text)
-        return None if new is None else cls(size, inserted, head, new)
+        text = kept[form.skip : form.skip + prefix] + middle + kept[len(kept) - suffix :]
+        new = form.whole(length.to_bytes(8, "little")[: form.skip] + text)
+        return None if new is None or len(new) != length + form.skip else cls(size, inserted, head, new)
 
-    def header(self, file: str | PathLike[str]) -> header.Header:
+    @property
+    def form(self) -> Form:
+        """The format of the file."""
+        return form_of(self.head)
+
+    def header(self, file: str | PathLike[str]) -> Facts:
         """The old header, parsed."""
-        return header.parse(self.head[8:], file_size=self.size, file=file, lenient=True)
-
-
-def _padded(kept: bytes) -> bytes | None:
-    """A header with the spaces at its end again; None if it is none."""
-    length = 8 + int.from_bytes(kept[:8], "little")
-    return kept.ljust(length) if 8 <= len(kept) <= length <= 8 + header.MAX_HEADER else None
+        return self.form.parse(self.head, self.size, file, lenient=True)
 
 
 def undo_path(path: str) -> str:
@@ -196,7 +205,7 @@ def roll_back(fd: int, path: str, record: Record) -> None:
     try:
         now = _read(fd, path)
         # A mixture may be a healthy header by chance, with a name of letters of both.
-        if not ours or (record.new is None and now.entries != before.entries):
+        if not ours or (record.new is None and now.tensors != before.tensors):
             return  # a healthy file, but another one: it has taken the name since
     except FormatError:
         pass  # what a half-written header is like
@@ -209,8 +218,8 @@ def roll_back(fd: int, path: str, record: Record) -> None:
         )
     if size != record.size and insert_range.remove(fd, record.inserted):
         size = record.size
-    start = size - before.data_size
-    write_at(fd, memoryview(_spread(record.head, start)), 0)
+    start = len(record.head) + size - record.size
+    write_at(fd, memoryview(_spread(record, start)), 0)
     sync(fd)
 
 
@@ -220,7 +229,7 @@ def _is_mixture(fd: int, record: Record, *, inserted: bool) -> bool:
         return True
     states = [record.head, record.new[record.inserted :]]  # the latter once an insertion has been undone
     if inserted:  # zeros and the old header, the new one over them, the old one with more spaces over that
-        states = [bytes(record.inserted) + record.head, record.new, _spread(record.head, len(record.new))]
+        states = [bytes(record.inserted) + record.head, record.new, _spread(record, len(record.new))]
     size = len(states[0])
     now = read_at(fd, size, 0)
     if any(len(state) != size for state in (now, *states)):
@@ -228,19 +237,19 @@ def _is_mixture(fd: int, record: Record, *, inserted: bool) -> bool:
     return now in states or all(byte in choice for byte, *choice in zip(now, *states, strict=True))
 
 
-def _spread(head: bytes, length: int) -> bytes:
-    """A header with other spaces at its end."""
-    text = head[8:].rstrip(b" ").ljust(length - 8)
-    return struct.pack("<Q", len(text)) + text
+def _spread(record: Record, length: int) -> bytes:
+    """The old header with more that fills space."""
+    if length == len(record.head):
+        return record.head
+    spread = record.form.fit(record.form.bare(record.head), length)
+    assert spread is not None  # by whole blocks of the file system, in which there is room
+    return spread
 
 
-def _read(fd: int, path: str) -> header.Header:
+def _read(fd: int, path: str) -> Facts:
     # By descriptor, because the file must not be opened anew under a lease.
-    size = os.fstat(fd).st_size
-    prefix = int.from_bytes(read_at(fd, 8, 0), "little")
-    if not 0 < prefix <= min(header.MAX_HEADER, size - 8):
-        raise FormatError(f"the header claims {prefix} bytes", file=path)
-    return header.parse(read_at(fd, prefix, 8), file_size=size, file=path, lenient=True)
+    with open(fd, "rb", buffering=0, closefd=False) as file:
+        return form_of(read_at(fd, 8, 0)).look(file, path, lenient=True)
 
 
 def read_at(fd: int, size: int, offset: int) -> bytes:
@@ -348,19 +357,31 @@ def load_backup(path: str) -> Record:
     return record
 
 
-def read(path: str | PathLike[str], *, lenient: bool = False) -> header.Header:
+def read(path: str | PathLike[str], *, lenient: bool = False) -> Facts:
     """Read a header that nobody is in the middle of changing, after repairing what a killed editor left.
 
     Args:
         lenient: see :func:`transcode.containers.safetensors.header.parse`.
 
     Raises:
-        As :func:`transcode.containers.safetensors.header.read` and :func:`repair`.
+        As :func:`look` and :func:`repair`.
     """
-    return steadily(path, lambda: header.read(path, lenient=lenient))
+    return steadily(path, lambda: look(path, lenient=lenient))
 
 
-def steadily(path: str | PathLike[str], read: Callable[[], header.Header]) -> header.Header:
+def look(path: str | PathLike[str], *, lenient: bool = False) -> Facts:
+    """Read the header of a file and nothing else.
+
+    Raises:
+        FormatError: it is not valid.
+        OSError: it cannot be read.
+    """
+    with open(path, "rb", buffering=0) as file:
+        head = file.read(8)
+        return form_of(head).look(file, path, lenient=lenient)
+
+
+def steadily(path: str | PathLike[str], read: Callable[[], H]) -> H:
     """What ``read`` says of the header of a local file while nobody is in the middle of changing it.
 
     Raises:

@@ -19,27 +19,28 @@ the time of the edit, as caches rely on it, unless it is to be kept.
 from __future__ import annotations
 
 import os
-import struct
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from dataclasses import replace as replace_fields
 from os import PathLike
 from pathlib import Path
 from typing import Literal
 
-from ....core.shown import Overview, Shown
-from ....core.text import count, size
-from ....errors import FormatError, PlanError, TranscodeError
-from ....io import insert_range
-from ....io.folder import local
-from ....io.links import shared
-from ....io.lock import locked
-from ....io.system import replace, sync, sync_folder, write_at
-from ....voice import called
-from .. import header
+from ...core.prefix import common_prefix
+from ...core.shown import Overview, Shown
+from ...core.text import count, size
+from ...errors import FormatError, PlanError, TranscodeError
+from ...io import insert_range
+from ...io.folder import local
+from ...io.links import shared
+from ...io.lock import locked
+from ...io.system import replace, sync, sync_folder, write_at
+from ...voice import called
 from . import undo
+from .form import Facts, Form
+from .forms import form_of
 from .replace import Progress, keep_copy, silent, stream
-from .splice import checked, common_prefix, splice
 from .undo import Record, repair
 
 __all__ = [
@@ -58,6 +59,9 @@ __all__ = [
 Way = Literal["unchanged", "overwrite", "insert", "copy"]
 Backup = Literal["header", "full", "none"]
 Change = Callable[[dict[str, str]], Mapping[str, str]]
+
+_PAGE = 4096
+"""Data sections of new files start at a multiple of this, so that they can later grow at their front."""
 
 _ROOM = 8192
 """Spare bytes that a header gets at least when it grows."""
@@ -116,26 +120,34 @@ class Edited(Shown):
 
 @dataclass(frozen=True, slots=True)
 class _Draft:
-    """A header that shall replace another: both as bytes, the new one not yet padded."""
+    """A header that shall replace another: the old one, and both bare."""
 
+    form: Form
     old: bytes
-    text: bytes
+    was: bytes
+    bare: bytes
     before: Mapping[str, str]
     after: Mapping[str, str]
 
     @property
     def needed(self) -> int:
-        return 8 + len(self.text)
+        """The least length that the new one may have."""
+        step = self.form.step(self.bare)
+        length = self.form.skip + len(self.bare)
+        return length + -length % step
 
     def head(self, length: int) -> bytes:
-        return struct.pack("<Q", length - 8) + self.text.ljust(length - 8)
+        head = self.form.fit(self.bare, length)
+        assert head is not None  # as was found when the way was chosen
+        return head
 
 
-Rewrite = Callable[[str, header.Header], str]
+Rewrite = Callable[[Form, bytes, Facts], bytes]
+"""Of a bare header another."""
 
 
 def edit(path: str | PathLike[str], change: Change, options: Options | None = None) -> Edited:
-    """Change the metadata of one safetensors file.
+    """Change the metadata of one file.
 
     Args:
         path: the file.
@@ -144,8 +156,9 @@ def edit(path: str | PathLike[str], change: Change, options: Options | None = No
 
     Raises:
         TranscodeError: refused (links, lock, limits, permissions); the file is as it was.
-        FormatError: the file is not a valid safetensors file.
-        PlanError: the new header exceeds the format's limit, or the disk is too full.
+        FormatError: the file is not valid.
+        PlanError: the metadata is none that the format can hold; the new header exceeds the format's limit,
+            or the disk is too full.
     """
     return _apply(path, _splicing(change, path), options or Options())
 
@@ -175,7 +188,7 @@ def restore(
 
     Args:
         path: the file.
-        backup: a kept header, or a whole safetensors file; found beside the file unless given.
+        backup: a kept header, or a whole file; found beside the file unless given.
         options: see :class:`Options`.
         dry_run: only say what would be done.
 
@@ -185,16 +198,16 @@ def restore(
     """
     source = _find_backup(path) if backup is None else os.fspath(local(backup))
     with _told(source):
-        head, text = _kept(source)
+        kept, bare = _kept(source)
 
-    def rewrite(_: str, now: header.Header) -> str:
-        if head.entries != now.entries:
+    def rewrite(form: Form, _: bytes, now: Facts) -> bytes:
+        if kept.tensors != now.tensors:
             raise PlanError(
                 f"the backup {source} describes other tensors",
                 file=path,
                 hint="restore this file's own backup",
             )
-        return text
+        return bare
 
     # What a repair replaced can be brought back too.
     return (_foresee if dry_run else _apply)(path, rewrite, options or Options(), lenient=True)
@@ -206,7 +219,7 @@ def save_backup(path: str | PathLike[str], options: Options | None = None) -> Pa
     with _opened(path, options) as (fd, real):
         if options.backup == "full":
             return keep_copy(fd, real, options.progress)
-        head = header.read(real, lenient=True)
+        head = undo.look(real, lenient=True)
         raw = undo.read_at(fd, head.data_start, 0)
         undo.begin(real, Record(os.fstat(fd).st_size, 0, raw, raw))
         undo.finish(real, keep=True)
@@ -219,7 +232,7 @@ def restore_copy(path: str | PathLike[str], options: Options | None = None) -> P
     with _opened(path, options) as (fd, real):
         _refuse_split(fd, real)
         copy = undo.full_backup_path(real)
-        header.read(copy, lenient=True)
+        undo.look(copy, lenient=True)
         replace(os.fspath(copy), real, fd)
         sync_folder(Path(real).parent)
     return Path(copy)
@@ -252,25 +265,25 @@ def _opened(path: str | PathLike[str], options: Options) -> Iterator[tuple[int, 
 
 
 def _splicing(change: Change, path: str | PathLike[str]) -> Rewrite:
-    def rewrite(text: str, head: header.Header) -> str:
+    def rewrite(form: Form, bare: bytes, now: Facts) -> bytes:
         try:
-            return splice(text, checked(change(dict(head.metadata))))
+            return form.splice(bare, change(dict(now.metadata)))
         except ValueError as error:
             raise PlanError(str(error), file=path) from None
 
     return rewrite
 
 
-def _kept(source: str) -> tuple[header.Header, str]:
-    """The header in a backup of either kind, parsed and as text."""
+def _kept(source: str) -> tuple[Facts, bytes]:
+    """The header in a backup of either kind, parsed and bare."""
     try:
         record = undo.load_backup(source)
     except FormatError:
-        head = header.read(source, lenient=True)
+        head = undo.look(source, lenient=True)
         with open(source, "rb") as file:
             raw = file.read(head.data_start)
-        return head, _text(raw)
-    return record.header(source), _text(record.head)
+        return head, form_of(raw).bare(raw)
+    return record.header(source), record.form.bare(record.head)
 
 
 def _find_backup(path: str | PathLike[str]) -> str:
@@ -281,32 +294,32 @@ def _find_backup(path: str | PathLike[str]) -> str:
     raise TranscodeError(f"there is no backup {undo.backup_path(real)}", file=path)
 
 
-def _text(head: bytes) -> str:
-    return head[8:].rstrip(b" ").decode()
-
-
 def _draft(fd: int, real: str, rewrite: Rewrite, *, lenient: bool = False) -> _Draft:
-    now = header.read(real, lenient=True)
+    now = undo.look(real, lenient=True)
     old = undo.read_at(fd, now.data_start, 0)
-    text = rewrite(_text(old), now).encode()
-    if len(text) > header.MAX_HEADER:
+    form = form_of(old)
+    was = form.bare(old)
+    bare = rewrite(form, was, now)
+    draft = _Draft(form, old, was, bare, now.metadata, {})
+    if draft.needed > form.most:
         raise PlanError(
-            f"the header would need {len(text)} bytes, more than the format's {header.MAX_HEADER}",
+            f"the header would need {draft.needed} bytes, more than the format's {form.most}",
             file=real,
             hint="shorten the metadata",
         )
     # What is about to be written must pass the reader, and describe the same tensors.
-    then = header.parse(text, file_size=8 + len(text) + now.data_size, file=real, lenient=lenient)
-    if then.entries != now.entries:
+    size = os.fstat(fd).st_size - now.data_start + draft.needed
+    then = form.parse(draft.head(draft.needed), size, real, lenient=lenient)
+    if then.tensors != now.tensors:
         raise AssertionError("an edit of metadata changed the tensors")
-    return _Draft(old, text, now.metadata, then.metadata)
+    return replace_fields(draft, after=then.metadata)
 
 
 def _choose(fd: int, real: str, draft: _Draft, options: Options) -> tuple[Way, int]:
     """Which way to go, and how many bytes the header then has."""
     old = len(draft.old)
-    if draft.needed <= old:
-        return ("unchanged" if draft.head(old) == draft.old else "overwrite"), old
+    if draft.form.fit(draft.bare, old) is not None:
+        return ("unchanged" if draft.bare == draft.was else "overwrite"), old
     blocks = _blocks(fd, draft)
     if blocks and insert_range.can_insert(os.path.dirname(real)):
         with insert_range.alone(fd) as alone:
@@ -317,11 +330,11 @@ def _choose(fd: int, real: str, draft: _Draft, options: Options) -> tuple[Way, i
 
 def _blocks(fd: int, draft: _Draft) -> int:
     """Bytes to insert: whole blocks, with room for the next edits; 0 if the format's limit is in the way."""
-    old, block = len(draft.old), insert_range.block_size(fd)
-    most = (8 + header.MAX_HEADER - old) // block
+    old, block = len(draft.old), max(insert_range.block_size(fd), draft.form.step(draft.bare))
+    most = (draft.form.most - old) // block
     wanted = -(-(_roomy(draft) - old) // block)
     size = min(wanted, most) * block
-    return size if old + size >= draft.needed else 0
+    return size if size > 0 and draft.form.fit(draft.bare, old + size) is not None else 0
 
 
 def _copying(fd: int, real: str, draft: _Draft, options: Options) -> tuple[Way, int]:
@@ -332,10 +345,10 @@ def _copying(fd: int, real: str, draft: _Draft, options: Options) -> tuple[Way, 
             file=real,
             hint="allow a copy of the whole file",
         )
-    limit = 8 + header.MAX_HEADER
+    limit, step = draft.form.most, draft.form.step(draft.bare)
     length = _roomy(draft)
-    length += -length % header.PAGE
-    return "copy", length if length <= limit else max(limit - limit % 8, draft.needed)
+    length += -length % max(_PAGE, step)
+    return "copy", length if length <= limit else max(limit - limit % max(8, step), draft.needed)
 
 
 def _refuse_split(fd: int, real: str) -> None:

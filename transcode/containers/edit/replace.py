@@ -8,8 +8,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from ....errors import PlanError, TranscodeError
-from ....io.system import clone, free_space, reserve, start_writeback, sync, sync_folder, write_at
+from ...errors import PlanError, TranscodeError
+from ...io.system import clone, free_space, reserve, start_writeback, sync, sync_folder, write_at
 from . import undo
 
 __all__ = ["Progress", "keep_copy", "silent", "stream"]

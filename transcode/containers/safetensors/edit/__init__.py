@@ -1,1 +1,0 @@
-"""Changing the metadata of safetensors files in place, so that a crash at any moment leaves old or new."""
