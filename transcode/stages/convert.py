@@ -71,9 +71,11 @@ class Convert(ConvertOptions, Transform):
             yield from tensors
             return
         planning.note(f"convert {family.name}: {family.spelling} -> {self.to}")
-        direction = family.direction(self.to)
         facts = facts_of(planning)
-        check_model(direction.conversion.holds, facts, f"convert {family.name} to {self.to}")
+        tables = family.directions(self.to)
+        if not any(one.conversion.holds_for(facts) for one in tables):
+            check_model(_models(tables), facts, f"convert {family.name} to {self.to}")
+        direction = family.direction(self.to, facts)
         items, absorbed = _items(tensors, family, direction, planning)
         structure = Structure(direction, {item.name: item for item in items.values()}, facts)
         unknown, left, names = [], [], {}
@@ -133,6 +135,15 @@ class Convert(ConvertOptions, Transform):
             family = found
         family.spelled(self.to)
         return family
+
+
+def _models(tables: Sequence[Direction]) -> dict[str, list[object]]:
+    """For which models any of some tables holds."""
+    found: dict[str, list[object]] = {}
+    for one in tables:
+        for key, values in one.conversion.holds.items():
+            found.setdefault(key, []).extend(values)
+    return found
 
 
 def _named(tensor: LazyTensor, name: str) -> LazyTensor:

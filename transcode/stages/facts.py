@@ -25,9 +25,18 @@ _OF_GGUF = {
 ARCHITECTURES = {
     "llama": "llama",
     "mistral": "llama",
+    "mixtral": "llama",
     "qwen2": "qwen2",
     "qwen3": "qwen3",
+    "qwen2_moe": "qwen2moe",
     "qwen3_moe": "qwen3moe",
+    "gemma2": "gemma2",
+    "gemma3_text": "gemma3",
+    "phi3": "phi3",
+    "deepseek_v2": "deepseek2",
+    "deepseek_v3": "deepseek2",
+    "glm4_moe": "glm4moe",
+    "gpt_oss": "gpt-oss",
 }
 """``model_type`` of config.json -> llama.cpp's name of the architecture (``convert_hf_to_gguf.py``)."""
 
@@ -53,6 +62,8 @@ def facts_of(planning: Planning) -> dict[str, object]:
             value = planning.metadata.get(f"{architecture}.{key}")
             if value is not None and value.isdecimal():
                 facts.setdefault(name, int(value))
+    if "num_experts" in facts:  # of the two names that models have for it
+        facts.setdefault("num_local_experts", facts["num_experts"])
     if isinstance(heads := facts.get("num_attention_heads"), int) and not facts.get("num_key_value_heads"):
         facts["num_key_value_heads"] = heads
     return facts
