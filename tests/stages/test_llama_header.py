@@ -316,3 +316,45 @@ def test_what_config_json_says_wrongly(wrong: dict[str, object], why: str) -> No
     facts = {**SIZES, "rms_norm_eps": 1e-5, **wrong}
     with pytest.raises(PlanError, match=why):
         header(facts, Planning().side_files)
+
+
+META = {
+    "input_layernorm": "attention_norm", "post_attention_layernorm": "ffn_norm",
+    "self_attn.q_proj": "attention.wq", "self_attn.k_proj": "attention.wk",
+    "self_attn.v_proj": "attention.wv", "self_attn.o_proj": "attention.wo", "mlp.gate_proj": "feed_forward.w1", "mlp.up_proj": "feed_forward.w3",
+    "mlp.down_proj": "feed_forward.w2",
+}  # fmt: skip
+
+
+def test_names_and_rows_of_llamas_own_releases(tmp_path: Path) -> None:
+    """As transformers' convert_llama_weights_to_hf.py permutes them, and back by params.json alone."""
+    path = folder("Llama", tmp_path / "hf")
+    tc.open(path) | Convert("original") | tc.write(tmp_path / "meta" / "consolidated.safetensors")
+    tensors = {one.name: torch.from_numpy(one.numpy().copy()) for one in tc.open(path)}
+    original = {one.name: torch.from_numpy(one.numpy().copy()) for one in tc.open(tmp_path / "meta")}
+    outer = {"model.embed_tokens": "tok_embeddings", "model.norm": "norm", "lm_head": "output"}
+    assert original.keys() == {f"{new}.weight" for new in outer.values()} | {
+        f"layers.{i}.{new}.weight" for i in range(2) for new in META.values()
+    }
+    for i in range(2):
+        for old, new in META.items():
+            found = original[f"layers.{i}.{new}.weight"]
+            if new in ("attention.wq", "attention.wk"):  # permute() of that script
+                rows, columns = found.shape
+                heads = HEADS if new == "attention.wq" else KV_HEADS
+                found = (
+                    found.view(heads, rows // heads // 2, 2, columns).transpose(1, 2).reshape(rows, columns)
+                )
+            assert found.equal(tensors[f"model.layers.{i}.{old}.weight"]), (i, old)
+    for file in (tmp_path / "meta").iterdir():
+        if file.suffix == ".json":
+            file.unlink()
+    stated = {"dim": 128, "n_heads": HEADS, "n_kv_heads": KV_HEADS, "n_layers": 2, "norm_eps": 1e-5}
+    (tmp_path / "meta" / "params.json").write_text(json.dumps(stated))
+    tc.open(tmp_path / "meta") | Convert("transformers") | tc.write(tmp_path / "back.safetensors")
+    back = {one.name: torch.from_numpy(one.numpy().copy()) for one in tc.open(tmp_path / "back.safetensors")}
+    assert back.keys() == tensors.keys()
+    assert all(back[name].equal(tensor) for name, tensor in tensors.items())
+    (tmp_path / "meta" / "params.json").unlink()
+    with pytest.raises(TranscodeError, match=r"there is no config\.json that says model_type"):
+        (tc.open(tmp_path / "meta") | Convert("transformers")).plan(tc.write(tmp_path / "x.safetensors"))

@@ -29,6 +29,10 @@ from .structure import Structure
 __all__ = ["Convert"]
 
 _WEIGHT = ".weight"
+_AS_IT_IS = (
+    "it gives language models the names of llama.cpp, which runs no other; a GGUF file with the names as they"
+    " are is written without it, to an output that ends in .gguf"
+)
 
 
 @dataclass(frozen=True)
@@ -121,7 +125,9 @@ class Convert(ConvertOptions, Transform):
             if found is None:
                 raise PlanError(
                     f"convert to {self.to}: these tensors belong to no known family",
-                    hint=f"name it with {called('model')}; `transcode families` lists them",
+                    hint=_AS_IT_IS
+                    if self.to == GGUF
+                    else f"name it with {called('model')}; `transcode families` lists them",
                 )
             family = found
         if self.source is not None and (found is None or found.spelling != self.source):

@@ -11,6 +11,17 @@ from ..errors import PlanError
 __all__ = ["ARCHITECTURES", "check_model", "facts_of"]
 
 _CONFIG = "config.json"
+_PARAMS = "params.json"
+
+_OF_META = {
+    "dim": "hidden_size",
+    "n_heads": "num_attention_heads",
+    "n_kv_heads": "num_key_value_heads",
+    "n_layers": "num_hidden_layers",
+    "norm_eps": "rms_norm_eps",
+    "rope_theta": "rope_theta",
+}
+"""Keys of ``params.json``, which stands beside Llama's own releases, and those of config.json that they are."""
 
 _OF_GGUF = {
     "attention.head_count": "num_attention_heads",
@@ -53,6 +64,11 @@ def facts_of(planning: Planning) -> dict[str, object]:
             stated = small_json.read_object(path)
             text = stated.get("text_config")
             facts = {**(text if isinstance(text, dict) else {}), **stated}
+        elif path.name == _PARAMS:
+            stated = small_json.read_object(path)
+            if {"dim", "n_heads", "n_layers"} <= stated.keys() and "moe" not in stated:
+                params = {new: stated[old] for old, new in _OF_META.items() if old in stated}
+                facts = {"model_type": "llama", **params, **facts}
     if (model := facts.get("model_type")) in ARCHITECTURES:
         facts["architecture"] = ARCHITECTURES[str(model)]
     architecture = planning.metadata.get("general.architecture")
