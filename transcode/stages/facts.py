@@ -21,7 +21,7 @@ _OF_META = {
     "norm_eps": "rms_norm_eps",
     "rope_theta": "rope_theta",
 }
-"""Keys of ``params.json``, which stands beside Llama's own releases, and those of config.json that they are."""
+"""Keys of ``params.json``, which stands beside Llama's own releases -> those of config.json."""
 
 _OF_GGUF = {
     "attention.head_count": "num_attention_heads",
