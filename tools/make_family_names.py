@@ -637,6 +637,7 @@ def instantiated() -> Iterable[tuple[str, Model]]:
         for stem, (name, config) in llms.items():
             module = transformers.AutoModelForCausalLM.from_config(config)
             yield stem, model("decoder_llm", "transformers", name, module, r"^model\.layers\.")
+        yield from published_decoders(model)
         config = transformers.Qwen3MoeConfig(num_hidden_layers=2, num_experts=8)
         module = transformers.AutoModelForCausalLM.from_config(config)
         stacked = {
@@ -658,6 +659,56 @@ def instantiated() -> Iterable[tuple[str, Model]]:
             Model("decoder_llm", "transformers", "Qwen3-MoE, 2 layers of 8 experts", made.source, tensors,
                   made.quantized | split),
         )  # fmt: skip
+
+
+def published_decoders(model: Callable[..., Model]) -> Iterable[tuple[str, Model]]:
+    """Further decoders under the names that files have: experts of a layer apart, but those of gpt-oss."""
+    import transformers
+
+    small = {"num_hidden_layers": 2}
+    decoders = {
+        "mixtral": ("Mixtral, 2 layers", transformers.MixtralConfig(**small), r"\.gate$"),
+        "gemma_3_1b": ("gemma-3-1b, 2 layers", transformers.Gemma3TextConfig(**small), "(?!)"),
+        "phi_3": ("Phi-3, 2 layers", transformers.Phi3Config(**small), "(?!)"),
+        "deepseek_v3": (
+            "DeepSeek-V3, 2 layers of 8 experts",
+            transformers.DeepseekV3Config(first_k_dense_replace=1, n_routed_experts=8, **small),
+            r"\.gate$",
+        ),
+        "glm_4.5": (
+            "GLM-4.5, 2 layers of 8 experts",
+            transformers.Glm4MoeConfig(first_k_dense_replace=1, n_routed_experts=8, **small),
+            r"\.gate$",
+        ),
+        "gpt_oss": ("gpt-oss, 2 layers of 8 experts",
+                    transformers.GptOssConfig(num_local_experts=8, **small), r"\.router$"),
+    }  # fmt: skip
+    for stem, (name, config, never) in decoders.items():
+        module = transformers.AutoModelForCausalLM.from_config(config)
+        made = model("decoder_llm", "transformers", name, module, r"^model\.layers\.", never)
+        tensors, quantized = {}, set(made.quantized)
+        for key, shape in made.tensors.items():
+            stack = re.fullmatch(r"(.*\.)mlp\.experts\.(gate_up|down)_proj", key)
+            if stack is None or stem == "gpt_oss":
+                tensors[key] = shape
+                if stack is not None:
+                    quantized.add(key)
+                continue
+            count, rows, columns = shape
+            mixtral = {"gate_up": ("w1", "w3"), "down": ("w2",)}
+            usual = {"gate_up": ("gate_proj", "up_proj"), "down": ("down_proj",)}
+            parts = (mixtral if stem == "mixtral" else usual)[stack[2]]
+            within = "block_sparse_moe" if stem == "mixtral" else "mlp"
+            for expert in range(count):
+                for part in parts:
+                    one = f"{stack[1]}{within}.experts.{expert}.{part}.weight"
+                    tensors[one] = [rows // len(parts), columns]
+                    quantized.add(one)
+        if stem == "mixtral":
+            tensors = {
+                key.replace(".mlp.gate.", ".block_sparse_moe.gate."): one for key, one in tensors.items()
+            }
+        yield stem, replace(made, tensors=tensors, quantized=quantized & tensors.keys())
 
 
 STRANGERS = {

@@ -285,12 +285,18 @@ def _conversions(words: Words) -> str:
     """The table of families by the spellings that are converted into each other."""
     rows = []
     for name in catalog.families():
-        for (one, other), conversion in catalog.family(name).conversions.items():
+        family = catalog.family(name)
+        for (one, other), conversion in (*family.conversions.items(), *family.others):
             joins = any(len(rule.right) > 1 for rule in conversion.rules)
             swaps = any(rule.swapped for rule in conversion.rules)
+            stacks = any(rule.stacks for rule in conversion.rules)
+            orders = any(rule.grid is not None for rule in conversion.rules)
             moved = [words("joined and split")] * joins + [words("halves swapped")] * swaps
-            rows.append((_code(name), f"{_code(one)} ↔ {_code(other)}", ", ".join(moved) or words("none")))
-    header = (words("family"), words("converts both ways"), words("rows that are moved"))
+            moved += [words("stacked")] * stacks + [words("put in another order")] * orders
+            models = ", ".join(_code(str(kind)) for kinds in conversion.holds.values() for kind in kinds)
+            pair = f"{_code(one)} ↔ {_code(other)}"
+            rows.append((_code(name), pair, models or words("all"), ", ".join(moved) or words("none")))
+    header = (words("family"), words("converts both ways"), words("models"), words("rows that are moved"))
     return f"## {words('Conversions')}\n\n{_table(header, rows)}"
 
 

@@ -56,3 +56,13 @@ def test_a_similar_name_is_found_among_many(monkeypatch):
     assert (
         nearest("model.norm.wieght", [*names, "model.norm.weight"]) == ", did you mean 'model.norm.weight'?"
     )
+
+
+def test_one_letter_is_no_slip_for_another():
+    names = [f"blocks.{i}.attn.{word}.weight" for i in range(2) for word in ("k", "o", "v", "norm_q")]
+    assert not any(".v." in name or ".k." in name for name in alike("blocks.0.attn.q.weight", names))
+    assert alike("blocks.0.attn.norm_k.weight", names) == [
+        "blocks.0.attn.norm_q.weight",
+        "blocks.1.attn.norm_q.weight",
+    ]
+    assert alike("blocks.0.atn.v.weight", names)[0] == "blocks.0.attn.v.weight"

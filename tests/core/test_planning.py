@@ -52,7 +52,8 @@ def test_one_rule_that_matches_nothing():
     with pytest.raises(PlanError) as caught:
         Planning().unmatched("drop", ["blokcs"], ["blocks.0.w", "blocks.1.w"])
     assert str(caught.value) == (
-        "drop: 'blokcs' matches no tensor (names look like 'blocks.0.w', 'blocks.1.w'); "
+        "drop: 'blokcs' matches no tensor (names look like 'blocks.0.w', 'blocks.1.w'), did you mean"
+        " 'blocks'?; "
         "correct it, or pass allow_unmatched=True"
     )
 

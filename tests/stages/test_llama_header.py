@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -19,7 +20,10 @@ from transcode.core.planning import Planning
 from transcode.core.typed import Typed
 from transcode.errors import PlanError, TranscodeError
 from transcode.stages.convert import Convert
-from transcode.stages.llama_header import header, vocabulary
+from transcode.stages.llama_header import header
+from transcode.stages.vocabulary import vocabulary
+
+from .families_of_diffusers import told
 
 pytest.importorskip("transformers", reason="transformers is not installed")
 
@@ -31,7 +35,41 @@ SIZES = {
 }  # fmt: skip
 EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64, "head_dim": 32,
            "norm_topk_prob": True}  # fmt: skip
-MODELS = {"Llama": {}, "Qwen2": {}, "Qwen3": {"head_dim": 32}, "Qwen3Moe": EXPERTS}
+LLAMA3 = {"rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0,
+          "high_freq_factor": 4.0, "original_max_position_embeddings": 32}  # fmt: skip
+YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 16}
+GEMMA = {"head_dim": 32, "query_pre_attn_scalar": 32, "sliding_window": 4}
+LATENT = {
+    "kv_lora_rank": 32, "qk_rope_head_dim": 16, "qk_nope_head_dim": 32, "v_head_dim": 32, "n_group": 1,
+    "topk_group": 1, "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64,
+    "first_k_dense_replace": 1, "num_key_value_heads": 2, "head_dim": 16,
+}  # fmt: skip
+MODELS: dict[str, dict[str, Any]] = {
+    "Llama": {}, "Qwen2": {}, "Qwen3": {"head_dim": 32}, "Qwen3Moe": EXPERTS,
+}  # fmt: skip
+SMALL = {"hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 2, "num_key_value_heads": 1}
+FURTHER: dict[str, tuple[dict[str, Any], str]] = {
+    "Llama, as of 3.1": ({"rope_parameters": LLAMA3}, "95c0311e863611e7"),
+    "Qwen3, yarn": ({"head_dim": 32, "rope_parameters": YARN}, "b45bb749af94a994"),
+    "Mixtral": ({"num_local_experts": 4}, "94eed318025ce47b"),
+    "Qwen2Moe": ({"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64,
+                  "shared_expert_intermediate_size": 96}, "1e835f6a27da2bbe"),
+    "Gemma2": (GEMMA, "05a16cd11fb31770"),
+    "Gemma3Text": (GEMMA | {"num_hidden_layers": 6}, "af06e8e829e77b9b"),
+    "Phi3": ({"pad_token_id": 0}, "85d75aab2ca824bb"),
+    "DeepseekV2": (LATENT | {"q_lora_rank": 24, "topk_method": "greedy"}, "fe8583272accd85e"),
+    "DeepseekV3": (LATENT | {"q_lora_rank": 24, "rope_parameters":
+                             YARN | {"mscale": 1.0, "mscale_all_dim": 1.0}}, "69b7b044e46aafc4"),
+    "Glm4Moe": ({"head_dim": 32, "n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 1,
+                 "moe_intermediate_size": 64, "first_k_dense_replace": 1, "use_qk_norm": True,
+                 "topk_group": 1}, "502be014b8b480e9"),
+    "GptOss": ({"num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 32, "sliding_window": 4},
+               "fa061e78e59ccf42"),
+}  # fmt: skip
+"""Models, and a digest of the tensors of which llama.cpp gave transformers' answers when it was recorded."""
+
+SEEDED = ("Gemma2", "Gemma3Text", "GptOss")
+"""Models with values of their own, as the likeliest token of llama.cpp's answer must have a text."""
 NAMES = {
     "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm", "self_attn.q_proj": "attn_q",
     "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output",
@@ -48,11 +86,15 @@ def folder(kind: str, path: Path) -> Path:
     from transformers import PreTrainedTokenizerFast
 
     torch.manual_seed(0)
-    config = getattr(transformers, f"{kind}Config")(**SIZES, **MODELS[kind])
-    model = getattr(transformers, f"{kind}ForCausalLM")(config)
+    sizes = SIZES | MODELS[kind] if kind in MODELS else SIZES | SMALL | FURTHER[kind][0]
+    config = getattr(transformers, f"{kind.partition(',')[0]}Config")(**sizes)
+    model = transformers.AutoModelForCausalLM.from_config(config)
     with torch.no_grad():
-        for name, value in model.named_parameters():
-            if "norm" in name or name.endswith("bias"):
+        for name, value in (*model.named_parameters(), *model.named_buffers()):
+            if kind in FURTHER and "rotary" not in name:  # the same on any machine
+                seed = f"{kind} {name}" if kind in SEEDED else name
+                value.copy_(told(seed, value.shape) * 8 + ("norm.weight" in name and "Gemma" not in kind))
+            elif "norm" in name or name.endswith("bias"):
                 value.add_(torch.randn_like(value) * 0.1)
     model.save_pretrained(path)
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -118,6 +160,29 @@ def test_it_comes_back(model: tuple[str, Path, Path]) -> None:
     assert all(np.array_equal(first[name], again[name]) for name in first)
 
 
+@pytest.mark.parametrize("kind", list(FURTHER))
+def test_further_models(kind: str, tmp_path: Path) -> None:
+    """All tensors as recorded, and back again; where llama.cpp is installed, its answers."""
+    path, out = folder(kind, tmp_path / "hf"), tmp_path / "model.gguf"
+    tc.open(path) | Convert("gguf") | tc.write(out)
+    made = {one.name: one.numpy() for one in tc.open(out)}
+    found = hashlib.sha256()
+    for name, array in sorted(made.items()):
+        found.update(
+            f"{name} {list(array.shape)}".encode() + np.ascontiguousarray(array, np.float32).tobytes()
+        )
+    assert found.hexdigest()[:16] == FURTHER[kind][1]
+    back = tmp_path / "back.safetensors"
+    tc.open(out) | Convert("transformers") | tc.write(back)
+    first, again = ({one.name: one.numpy() for one in tc.open(file)} for file in (path, back))
+    assert first.keys() == again.keys()
+    # One is added to norms in float32, and taken off again.
+    most = 2.0**-24 if "Gemma" in kind else 0.0
+    assert all(np.abs(first[name] - again[name]).max() <= most for name in first)
+    if find_spec("xllamacpp") is not None:
+        assert apart(path, out) < 0.05
+
+
 def test_what_the_header_says(model: tuple[str, Path, Path]) -> None:
     from transformers import PreTrainedTokenizerFast
 
@@ -170,12 +235,17 @@ print("ANSWER", json.dumps(r["choices"][0]["logprobs"]["content"][0]["top_logpro
 def test_llama_cpp_answers_as_transformers(
     model: tuple[str, Path, Path], scheme: str | None, most: float
 ) -> None:
-    from transformers import AutoModelForCausalLM
-
     _, path, out = model
     if scheme is not None:
         out = out.parent / f"{scheme}.gguf"
         tc.open(path) | Convert("gguf") | tc.quantize(scheme) | tc.write(out, force=True)
+    assert apart(path, out) < most
+
+
+def apart(path: Path, out: Path) -> float:
+    """The most by which llama.cpp's log-probabilities differ from transformers'."""
+    from transformers import AutoModelForCausalLM
+
     run = subprocess.run(
         [sys.executable, "-c", RUN, str(out), json.dumps(IDS)],
         capture_output=True, text=True, env=os.environ, check=False,
@@ -187,7 +257,7 @@ def test_llama_cpp_answers_as_transformers(
         ours = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)(torch.tensor([IDS]))
     logs = ours.logits[0, -1].log_softmax(-1)
     assert len(theirs) == 270
-    assert max(abs(float(logs[number]) - value) for number, value in theirs.items()) < most
+    return max(abs(float(logs[number]) - value) for number, value in theirs.items())
 
 
 def test_models_that_are_not_known(tmp_path: Path, model: tuple[str, Path, Path]) -> None:
@@ -200,8 +270,8 @@ def test_models_that_are_not_known(tmp_path: Path, model: tuple[str, Path, Path]
     (other / "config.json").write_text(json.dumps({**config, "model_type": "granite"}))
     with pytest.raises(TranscodeError, match="names alone do not tell which model it is"):
         (tc.open(other) | Convert("gguf")).plan(tc.write(tmp_path / "x.gguf"))
-    (other / "config.json").write_text(json.dumps({**config, "rope_parameters": {"rope_type": "llama3"}}))
-    with pytest.raises(TranscodeError, match="scales positions by 'llama3'"):
+    (other / "config.json").write_text(json.dumps({**config, "rope_parameters": {"rope_type": "longrope"}}))
+    with pytest.raises(TranscodeError, match="scales positions by 'longrope'"):
         (tc.open(other) | Convert("gguf")).plan(tc.write(tmp_path / "x.gguf"))
     (other / "tokenizer.json").unlink()
     (other / "config.json").write_text(json.dumps(config))
@@ -222,3 +292,70 @@ def test_tokenizers_of_another_kind(tmp_path: Path) -> None:
         vocabulary({file.name: file}, 10)
     with pytest.raises(PlanError, match="is known for model_type 'x'"):
         header({"model_type": "x"}, Planning().side_files)
+
+
+WRONG: list[tuple[dict[str, object], str]] = [
+    ({"model_type": "llama", "vocab_size": "many"}, "vocab_size: 'many', which is not a whole number"),
+    ({"model_type": "llama", "hidden_size": [1]}, r"hidden_size: \[1\], which is not a whole number"),
+    ({"model_type": "llama", "num_attention_heads": 0}, "num_attention_heads: 0"),
+    ({"model_type": "llama", "rms_norm_eps": None}, "has no rms_norm_eps"),
+    ({"model_type": "llama", "rope_parameters": "x"}, "rope_parameters: 'x', which is no object"),
+    ({"model_type": "llama", "head_dim": "x"}, "head_dim: 'x'"),
+    ({"model_type": "llama", "hidden_act": "relu"}, "hidden_act: 'relu', but llama.cpp runs llama with silu"),
+    ({"model_type": "qwen3_moe", "norm_topk_prob": False}, "runs qwen3moe with True only"),
+    ({"model_type": "gemma2", "query_pre_attn_scalar": 99, "head_dim": 32}, "takes 32 for such a gemma2"),
+    ({"model_type": "deepseek_v2"}, "no q_lora_rank, and num_hidden_layers: 2"),
+    ({"model_type": "glm4_moe", "norm_topk_prob": 1.5}, "norm_topk_prob: 1.5, which is not true or false"),
+    ({"model_type": "glm4_moe", "partial_rotary_factor": 3}, "between 0 and 1"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "why"), WRONG)
+def test_what_config_json_says_wrongly(wrong: dict[str, object], why: str) -> None:
+    """An error of one line, whatever stands there."""
+    facts = {**SIZES, "rms_norm_eps": 1e-5, **wrong}
+    with pytest.raises(PlanError, match=why):
+        header(facts, Planning().side_files)
+
+
+META = {
+    "input_layernorm": "attention_norm", "post_attention_layernorm": "ffn_norm",
+    "self_attn.q_proj": "attention.wq", "self_attn.k_proj": "attention.wk",
+    "self_attn.v_proj": "attention.wv", "self_attn.o_proj": "attention.wo",
+    "mlp.gate_proj": "feed_forward.w1", "mlp.up_proj": "feed_forward.w3",
+    "mlp.down_proj": "feed_forward.w2",
+}  # fmt: skip
+
+
+def test_names_and_rows_of_llamas_own_releases(tmp_path: Path) -> None:
+    """As transformers' convert_llama_weights_to_hf.py permutes them, and back by params.json alone."""
+    path = folder("Llama", tmp_path / "hf")
+    tc.open(path) | Convert("original") | tc.write(tmp_path / "meta" / "consolidated.safetensors")
+    tensors = {one.name: torch.from_numpy(one.numpy().copy()) for one in tc.open(path)}
+    original = {one.name: torch.from_numpy(one.numpy().copy()) for one in tc.open(tmp_path / "meta")}
+    outer = {"model.embed_tokens": "tok_embeddings", "model.norm": "norm", "lm_head": "output"}
+    assert original.keys() == {f"{new}.weight" for new in outer.values()} | {
+        f"layers.{i}.{new}.weight" for i in range(2) for new in META.values()
+    }
+    for i in range(2):
+        for old, new in META.items():
+            found = original[f"layers.{i}.{new}.weight"]
+            if new in ("attention.wq", "attention.wk"):  # permute() of that script
+                rows, columns = found.shape
+                heads = HEADS if new == "attention.wq" else KV_HEADS
+                found = (
+                    found.view(heads, rows // heads // 2, 2, columns).transpose(1, 2).reshape(rows, columns)
+                )
+            assert found.equal(tensors[f"model.layers.{i}.{old}.weight"]), (i, old)
+    for file in (tmp_path / "meta").iterdir():
+        if file.suffix == ".json":
+            file.unlink()
+    stated = {"dim": 128, "n_heads": HEADS, "n_kv_heads": KV_HEADS, "n_layers": 2, "norm_eps": 1e-5}
+    (tmp_path / "meta" / "params.json").write_text(json.dumps(stated))
+    tc.open(tmp_path / "meta") | Convert("transformers") | tc.write(tmp_path / "back.safetensors")
+    back = {one.name: torch.from_numpy(one.numpy().copy()) for one in tc.open(tmp_path / "back.safetensors")}
+    assert back.keys() == tensors.keys()
+    assert all(back[name].equal(tensor) for name, tensor in tensors.items())
+    (tmp_path / "meta" / "params.json").unlink()
+    with pytest.raises(TranscodeError, match=r"there is no config\.json that says model_type"):
+        (tc.open(tmp_path / "meta") | Convert("transformers")).plan(tc.write(tmp_path / "x.safetensors"))

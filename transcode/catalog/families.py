@@ -126,15 +126,34 @@ def load_family(path: Path) -> Family:
     spellings = {key: _spelling(key, child) for key, child in top.need("spellings").mapping().items()}
     if not spellings:
         raise top.need("spellings").error("needs one spelling or more")
-    conversions = dict(
-        _conversion(child, spellings) for child in top.get("conversions", strict.Node.sequence, ())
-    )
+    conversions: dict[tuple[str, str], Conversion] = {}
+    others: list[tuple[tuple[str, str], Conversion]] = []
+    for child in top.get("conversions", strict.Node.sequence, ()):
+        pair, table = _conversion(child, spellings)
+        first = next((one for key, one in conversions.items() if {*key} == {*pair}), None)
+        if first is None:
+            conversions[pair] = table
+        elif not table.holds or not first.holds:
+            raise child.error(
+                f"there are rules between {' and '.join(pair)} already", "say for which it holds"
+            )
+        else:
+            others.append((pair, table))
     top.reject_unknown()
     for spelling in spellings.values():
         if spelling.signature is None and not fallback:
             raise top.need("spellings").error(f"{spelling.name}: 'detect' is missing")
     return Family(
-        path.stem, title, str(path), spellings, next(iter(spellings)), "", refines, fallback, conversions
+        path.stem,
+        title,
+        str(path),
+        spellings,
+        next(iter(spellings)),
+        "",
+        refines,
+        fallback,
+        conversions,
+        tuple(others),
     )
 
 

@@ -60,6 +60,7 @@ class Family:
         refines: families that this one is a special case of: where both fit, this one is meant.
         fallback: whether it is the policy for models of no known family.
         conversions: (spelling, spelling) -> how names of the first become names of the second, and back.
+        others: further tables between two of them, for models that the first ones do not hold for.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Family:
     refines: tuple[str, ...] = ()
     fallback: bool = False
     conversions: Mapping[tuple[str, str], Conversion] = field(default_factory=dict, repr=False)
+    others: tuple[tuple[tuple[str, str], Conversion], ...] = field(default=(), repr=False)
 
     @property
     def policy(self) -> Policy:
@@ -141,22 +143,39 @@ class Family:
             {b if a == self.spelling else a: None for a, b in self.conversions if self.spelling in (a, b)}
         )
 
-    def direction(self, to: str) -> Direction:
-        """How names of this spelling, without the prefix, become those of another.
+    def directions(self, to: str) -> list[Direction]:
+        """How names of this spelling, without the prefix, become those of another: one table for each kind of
+        model that :attr:`.spelling.Conversion.holds` tells apart.
 
         Raises:
             RecipeError: the family has no such spelling, or no rules between the two.
         """
         self.spelled(to)
-        for (first, second), conversion in self.conversions.items():
-            if (first, second) == (self.spelling, to):
-                return Direction(conversion, True)
-            if (second, first) == (self.spelling, to):
-                return Direction(conversion, False)
+        tables = [
+            Direction(conversion, first == self.spelling)
+            for (first, second), conversion in (*self.conversions.items(), *self.others)
+            if {first, second} == {self.spelling, to}
+        ]
+        if tables and self.spelling != to:
+            return tables
         known = ", ".join(self.converts_to()) or "none"
         raise RecipeError(
             f"family {self.name} cannot be converted from {self.spelling} to {to}", hint=f"known: {known}"
         )
+
+    def direction(self, to: str, facts: Mapping[str, object] | None = None) -> Direction:
+        """The table for one model of :meth:`directions`; the first where none is known to hold.
+
+        Args:
+            to: the other spelling.
+            facts: keys of the model's config.json.
+
+        Raises:
+            RecipeError: see there.
+        """
+        tables = self.directions(to)
+        holding = (one for one in tables if facts and one.conversion.holds_for(facts))
+        return next(holding, tables[0])
 
     def convert(self, name: str, to: str) -> str | None:
         """A name in another spelling, without the prefix; None when no rule knows the name, or it is not one

@@ -43,7 +43,7 @@ class Signature:
     of a component. Indexes above 9 are not to be relied on (see :func:`fold`).
 
     Attributes:
-        all: each fits some name. The first is what finds the prefix.
+        all: each fits some name; of several with `` | `` between them one does. The first finds the prefix.
         none: none of these fits any name.
         shapes: glob -> shape of what it fits, None for any length.
     """
@@ -74,7 +74,7 @@ class Signature:
 
     @cached_property
     def _all(self) -> list[re.Pattern[str]]:
-        return [_whole(glob) for glob in self.all[1:]]
+        return [_either(glob) for glob in self.all[1:]]
 
     @cached_property
     def _none(self) -> list[re.Pattern[str]]:
@@ -117,6 +117,10 @@ class Signature:
                     if any(want not in (None, length) for want, length in zip(wanted, shape, strict=True)):
                         return False
         return True
+
+
+def _either(globs: str) -> re.Pattern[str]:
+    return re.compile("|".join(f"(?:{whole_glob(glob)})" for glob in globs.split(" | ")))
 
 
 def _whole(glob: str) -> re.Pattern[str]:

@@ -100,6 +100,10 @@ class Conversion:
         _check_nested(self.rules, _left, _right)
         _check_nested(self.rules, _right, _left)
 
+    def holds_for(self, facts: Mapping[str, object]) -> bool:
+        """Whether a model with these keys of config.json is one for which the rules are."""
+        return all(facts.get(key) in values for key, values in self.holds.items())
+
     def forward(self, name: str) -> str | None:
         """A name of the first spelling in the second; None when no rule knows it, or it is not row for row
         one tensor there.
@@ -159,7 +163,7 @@ def _plant(root: _Step, run: str, rule: Rule, part: int) -> None:
 
 def _beside(root: _Step, run: str) -> list[frozenset[str]]:
     """For each number of a run, those that have rules of their own in its place; last those of ``{e}``."""
-    step, found = root, []
+    step, numbered = root, []
     member: frozenset[str] = frozenset()
     for word in run.split("."):
         if word in (NUMBER, MEMBER):
@@ -167,12 +171,12 @@ def _beside(root: _Step, run: str) -> list[frozenset[str]]:
             if word == MEMBER:
                 member = own
             else:
-                found.append(own)
+                numbered.append(own)
             assert step.number is not None
             step = step.number
         else:
             step = step.words[word]
-    return [*found, member]
+    return [*numbered, member]
 
 
 def _check_numbers(rule: Rule, here: list[frozenset[str]], there: list[frozenset[str]]) -> None:

@@ -42,8 +42,18 @@ def alike(name: str, names: Iterable[str], most: int = 2, least: float = 0.6) ->
         last = wanted.rpartition(".")[2]
         candidates = [other for other in candidates if other.rpartition(".")[2] == last]
         candidates = candidates[: 1 + _MOST_PAIRS // max(2 * len(wanted) ** 2, 1)]
+    candidates = [other for other in candidates if not _another(wanted, other)]
     close = [near[other] for other in difflib.get_close_matches(wanted, candidates, most, least)]
     return (close + begun)[:most]
+
+
+def _another(name: str, other: str) -> bool:
+    """Whether one letter stands for another as a whole component: ``q`` is no slip for ``v``."""
+    ours, theirs = name.split("."), other.split(".")
+    if len(ours) != len(theirs):
+        return False
+    letters = [(one, two) for one, two in zip(ours, theirs, strict=True) if len(one) == len(two) == 1]
+    return len(ours) > 1 and any(one != two and one.isalpha() and two.isalpha() for one, two in letters)
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

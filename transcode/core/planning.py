@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ..errors import PlanError
 from ..voice import called
 from .event import Event, Remark
+from .nearest import nearest
 from .source import Source, Whose
 from .spec import Spec
 from .tensor import LazyTensor
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from .quantized_source import QuantizedSource
 
 __all__ = ["Planning"]
+
+_LOOKED_AT = 2000
+"""Names among whose components one is looked for that a pattern may mean."""
 
 
 @dataclass
@@ -103,10 +107,14 @@ class Planning:
         lost = [repr(rule) for rule in rules]
         if not lost:
             return
-        shown = list(names)[:3]
+        known = list(names)
+        shown = known[:3]
         message = f"{stage}: {', '.join(lost)} {'matches' if len(lost) == 1 else 'match'} no tensor"
         if shown:
             message += f" (names look like {', '.join(map(repr, shown))})"
+            if len(lost) == 1 and "." not in lost[0]:
+                words = dict.fromkeys(word for name in known[:_LOOKED_AT] for word in name.split("."))
+                message += nearest(lost[0][1:-1], words)
         if not self.allow_unmatched:
             raise PlanError(message, hint=f"correct it, or pass {called('allow_unmatched')}")
         self.warn(message)

@@ -29,6 +29,10 @@ from .structure import Structure
 __all__ = ["Convert"]
 
 _WEIGHT = ".weight"
+_AS_IT_IS = (
+    "it gives language models the names of llama.cpp, which runs no other; a GGUF file with the names as they"
+    " are is written without it, to an output that ends in .gguf"
+)
 
 
 @dataclass(frozen=True)
@@ -71,9 +75,11 @@ class Convert(ConvertOptions, Transform):
             yield from tensors
             return
         planning.note(f"convert {family.name}: {family.spelling} -> {self.to}")
-        direction = family.direction(self.to)
         facts = facts_of(planning)
-        check_model(direction.conversion.holds, facts, f"convert {family.name} to {self.to}")
+        tables = family.directions(self.to)
+        if not any(one.conversion.holds_for(facts) for one in tables):
+            check_model(_models(tables), facts, f"convert {family.name} to {self.to}")
+        direction = family.direction(self.to, facts)
         items, absorbed = _items(tensors, family, direction, planning)
         structure = Structure(direction, {item.name: item for item in items.values()}, facts)
         unknown, left, names = [], [], {}
@@ -119,7 +125,9 @@ class Convert(ConvertOptions, Transform):
             if found is None:
                 raise PlanError(
                     f"convert to {self.to}: these tensors belong to no known family",
-                    hint=f"name it with {called('model')}; `transcode families` lists them",
+                    hint=_AS_IT_IS
+                    if self.to == GGUF
+                    else f"name it with {called('model')}; `transcode families` lists them",
                 )
             family = found
         if self.source is not None and (found is None or found.spelling != self.source):
@@ -133,6 +141,15 @@ class Convert(ConvertOptions, Transform):
             family = found
         family.spelled(self.to)
         return family
+
+
+def _models(tables: Sequence[Direction]) -> dict[str, list[object]]:
+    """For which models any of some tables holds."""
+    found: dict[str, list[object]] = {}
+    for one in tables:
+        for key, values in one.conversion.holds.items():
+            found.setdefault(key, []).extend(values)
+    return found
 
 
 def _named(tensor: LazyTensor, name: str) -> LazyTensor:

@@ -11,6 +11,17 @@ from ..errors import PlanError
 __all__ = ["ARCHITECTURES", "check_model", "facts_of"]
 
 _CONFIG = "config.json"
+_PARAMS = "params.json"
+
+_OF_META = {
+    "dim": "hidden_size",
+    "n_heads": "num_attention_heads",
+    "n_kv_heads": "num_key_value_heads",
+    "n_layers": "num_hidden_layers",
+    "norm_eps": "rms_norm_eps",
+    "rope_theta": "rope_theta",
+}
+"""Keys of ``params.json``, which stands beside Llama's own releases -> those of config.json."""
 
 _OF_GGUF = {
     "attention.head_count": "num_attention_heads",
@@ -25,9 +36,18 @@ _OF_GGUF = {
 ARCHITECTURES = {
     "llama": "llama",
     "mistral": "llama",
+    "mixtral": "llama",
     "qwen2": "qwen2",
     "qwen3": "qwen3",
+    "qwen2_moe": "qwen2moe",
     "qwen3_moe": "qwen3moe",
+    "gemma2": "gemma2",
+    "gemma3_text": "gemma3",
+    "phi3": "phi3",
+    "deepseek_v2": "deepseek2",
+    "deepseek_v3": "deepseek2",
+    "glm4_moe": "glm4moe",
+    "gpt_oss": "gpt-oss",
 }
 """``model_type`` of config.json -> llama.cpp's name of the architecture (``convert_hf_to_gguf.py``)."""
 
@@ -44,6 +64,11 @@ def facts_of(planning: Planning) -> dict[str, object]:
             stated = small_json.read_object(path)
             text = stated.get("text_config")
             facts = {**(text if isinstance(text, dict) else {}), **stated}
+        elif path.name == _PARAMS:
+            stated = small_json.read_object(path)
+            if {"dim", "n_heads", "n_layers"} <= stated.keys() and "moe" not in stated:
+                params = {new: stated[old] for old, new in _OF_META.items() if old in stated}
+                facts = {"model_type": "llama", **params, **facts}
     if (model := facts.get("model_type")) in ARCHITECTURES:
         facts["architecture"] = ARCHITECTURES[str(model)]
     architecture = planning.metadata.get("general.architecture")
@@ -53,6 +78,8 @@ def facts_of(planning: Planning) -> dict[str, object]:
             value = planning.metadata.get(f"{architecture}.{key}")
             if value is not None and value.isdecimal():
                 facts.setdefault(name, int(value))
+    if "num_experts" in facts:  # of the two names that models have for it
+        facts.setdefault("num_local_experts", facts["num_experts"])
     if isinstance(heads := facts.get("num_attention_heads"), int) and not facts.get("num_key_value_heads"):
         facts["num_key_value_heads"] = heads
     return facts

@@ -5,12 +5,10 @@ Keys are those of ``gguf-py/gguf/constants.py``; what each is, of ``convert_hf_t
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ..containers.gguf import values
-from ..core import small_json
 from ..core.dtypes import DTYPES
 from ..core.planning import Planning
 from ..core.tensor import LazyTensor
@@ -18,22 +16,17 @@ from ..core.typed import Typed
 from ..errors import PlanError
 from .cast import cast_tensor
 from .facts import ARCHITECTURES, facts_of
+from .llama_positions import ROPE_FREQS, positions, rope_factors
+from .vocabulary import vocabulary
 
-__all__ = ["GGUF", "for_llama", "header", "vocabulary"]
+__all__ = ["GGUF", "for_llama", "header"]
 
 GGUF = "gguf"
 """Spelling and convention of llama.cpp."""
 
 _FLOATS = ("F64", "F16", "BF16")
-_ROUTER = ".ffn_gate_inp.weight"
-
-_NORMAL, _CONTROL, _USER_DEFINED, _UNUSED = 1, 3, 4, 5
-"""``llama_token_type``."""
-
-_TAIL = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-_HEAD = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
-_CUTS = {f"{_HEAD}\\p{{N}}{{1,3}}{_TAIL}": "llama-bpe", f"{_HEAD}\\p{{N}}{_TAIL}": "qwen2"}
-"""How text is cut before pairs are merged -> llama.cpp's name of it (``llama-vocab.cpp``)."""
+_ROUTERS = (".ffn_gate_inp.weight", ".ffn_gate_inp_shexp.weight")
+_BIAS = "_exps.bias"  # of gpt-oss, a row for each expert
 
 _SIZES = (
     ("context_length", "max_position_embeddings", "uint32"),
@@ -50,12 +43,53 @@ _SIZES = (
 _MORE = (
     ("attention.key_length", "head_dim", "uint32"),
     ("attention.value_length", "head_dim", "uint32"),
+    ("attention.sliding_window", "sliding_window", "uint32"),
+    ("attention.q_lora_rank", "q_lora_rank", "uint32"),
+    ("attention.kv_lora_rank", "kv_lora_rank", "uint32"),
+    ("attn_logit_softcapping", "attn_logit_softcapping", "float32"),
+    ("final_logit_softcapping", "final_logit_softcapping", "float32"),
     ("expert_count", "num_experts", "uint32"),
     ("expert_count", "num_local_experts", "uint32"),
+    ("expert_count", "n_routed_experts", "uint32"),
     ("expert_used_count", "num_experts_per_tok", "uint32"),
     ("expert_feed_forward_length", "moe_intermediate_size", "uint32"),
+    ("expert_shared_feed_forward_length", "shared_expert_intermediate_size", "uint32"),
+    ("expert_shared_count", "n_shared_experts", "uint32"),
+    ("expert_weights_scale", "routed_scaling_factor", "float32"),
+    ("leading_dense_block_count", "first_k_dense_replace", "uint32"),
 )
 """As :data:`_SIZES`, where config.json has them."""
+
+_WINDOWED = ("gemma2", "gemma3", "gpt-oss", "phi3")
+"""Architectures of which llama.cpp reads how far attention sees; the others it runs without a window."""
+
+_SIGMOID, _SOFTMAX = "2", "1"
+"""``llama_expert_gating_func_type``."""
+
+_GATINGS = {"deepseek_v3": _SIGMOID, "deepseek_v2": _SOFTMAX, "glm4_moe": _SIGMOID}
+"""How experts are chosen, by ``model_type``, where llama.cpp asks."""
+
+_GELU = "gelu_pytorch_tanh"
+_SPARSE: dict[str, tuple[object, ...]] = {"decoder_sparse_step": (1,), "mlp_only_layers": ([],)}
+_ONLY: dict[str, dict[str, tuple[object, ...]]] = {
+    "llama": {"hidden_act": ("silu",)},
+    "qwen2": {"hidden_act": ("silu",)},
+    "qwen3": {"hidden_act": ("silu",)},
+    "qwen2moe": {"norm_topk_prob": (False,), **_SPARSE},
+    "qwen3moe": {"norm_topk_prob": (True,), **_SPARSE},
+    "gemma2": {"hidden_activation": (_GELU,)},
+    "gemma3": {"hidden_activation": (_GELU,), "use_bidirectional_attention": (False, None)},
+    "deepseek2": {"topk_method": ("greedy", "noaux_tc"), "n_group": (1, None), "hidden_act": ("silu",)},
+    "glm4moe": {"n_group": (1, None)},
+    "gpt-oss": {"swiglu_alpha": (1.702,), "swiglu_limit": (7.0,)},
+}
+"""What llama.cpp does not ask but takes for granted: key of config.json -> what it may be, if it is there."""
+
+_LITE = (27, 26)
+"""Layers of DeepSeek's models whose queries llama.cpp takes to have no lower rank."""
+
+_BIGGEST = {"gemma2": 46, "gemma3": 62}
+"""Layers of the 27B, of which llama.cpp takes hidden_size / heads for the scale of queries."""
 
 
 def for_llama(tensors: Iterable[LazyTensor], planning: Planning) -> Iterator[LazyTensor]:
@@ -69,8 +103,10 @@ def for_llama(tensors: Iterable[LazyTensor], planning: Planning) -> Iterator[Laz
     if planning.convention != GGUF:
         yield from tensors
         return
+    there = False
     for tensor in tensors:
-        small = tensor.ndim == 1 or tensor.name.endswith(_ROUTER)
+        there = there or tensor.name == ROPE_FREQS
+        small = tensor.ndim == 1 or tensor.name.endswith((*_ROUTERS, _BIAS))
         if small and tensor.plain:
             planning.settled.add(tensor.name)
         if small and tensor.plain and tensor.spec.dtype.name in _FLOATS:
@@ -78,7 +114,12 @@ def for_llama(tensors: Iterable[LazyTensor], planning: Planning) -> Iterator[Laz
         else:
             yield tensor
     if "general.architecture" not in planning.metadata:
-        planning.replaced |= header(facts_of(planning), planning.side_files)
+        facts = facts_of(planning)
+        planning.replaced |= header(facts, planning.side_files)
+        factors = rope_factors(facts)
+        if factors is not None and not there:
+            planning.settled.add(factors.name)
+            yield factors
 
 
 def header(facts: Mapping[str, object], side_files: Sequence[Path]) -> dict[str, str | None]:
@@ -89,12 +130,17 @@ def header(facts: Mapping[str, object], side_files: Sequence[Path]) -> dict[str,
         side_files: those beside its weights: its tokenizer's among them.
 
     Raises:
-        PlanError: a size is not known, positions are scaled, or its tokenizer is of a kind that is not known.
+        PlanError: a size is not known or no number, llama.cpp cannot do what config.json asks of the model,
+            or its tokenizer is of a kind that is not known.
     """
     model = facts.get("model_type")
     if model not in ARCHITECTURES:
-        raise PlanError(f"no header of llama.cpp is known for model_type {model!r}")
+        raise PlanError(
+            f"no header of llama.cpp is known for model_type {model!r}",
+            hint=f"known: {', '.join(sorted(ARCHITECTURES))}",
+        )
     name = ARCHITECTURES[str(model)]
+    _check(name, facts)
     said: dict[str, str | None] = {
         "general.architecture": values.make("string", name),
         "general.type": values.make("string", "model"),
@@ -102,122 +148,108 @@ def header(facts: Mapping[str, object], side_files: Sequence[Path]) -> dict[str,
     for key, of, kind in _SIZES:
         said[f"{name}.{key}"] = _number(facts, of, kind)
     for key, of, kind in _MORE:
-        if facts.get(of) is not None:
+        if facts.get(of) is not None and (of != "sliding_window" or name in _WINDOWED):
             said[f"{name}.{key}"] = _number(facts, of, kind)
-    rope = facts.get("rope_parameters") or facts.get("rope_scaling") or {}
-    assert isinstance(rope, dict)
-    scaled = rope.get("rope_type", rope.get("type", "default"))
-    if scaled != "default":
-        raise PlanError(f"config.json scales positions by {scaled!r}, which is not written to GGUF here yet")
-    base = rope.get("rope_theta", facts.get("rope_theta", 10000.0))
-    said[f"{name}.rope.freq_base"] = values.make("float32", str(base))
-    if name == "llama":
-        heads, size = facts.get("num_attention_heads"), facts.get("hidden_size")
-        assert isinstance(heads, int)
-        assert isinstance(size, int)
-        said[f"{name}.rope.dimension_count"] = values.make(
-            "uint32", str(facts.get("head_dim") or size // heads)
-        )
+    said |= _special(name, str(model), facts) | positions(name, facts)
     total = facts["vocab_size"]
-    assert isinstance(total, int)
-    return said | vocabulary({path.name: path for path in side_files}, total)
+    if not isinstance(total, int):
+        raise _wrong(facts, "vocab_size", "a whole number")
+    files = {path.name: path for path in side_files}
+    return said | vocabulary(files, total, facts)
+
+
+def _special(name: str, model: str, facts: Mapping[str, object]) -> dict[str, str | None]:
+    """What only some architectures have."""
+    said: dict[str, str | None] = {}
+    if model in _GATINGS:
+        said[f"{name}.expert_gating_func"] = values.make("uint32", _GATINGS[model])
+        norm = facts.get("norm_topk_prob", model != "deepseek_v2")
+        if not isinstance(norm, bool):
+            raise _wrong(facts, "norm_topk_prob", "true or false")
+        said[f"{name}.expert_weights_norm"] = values.make("bool", str(norm))
+    if name == "deepseek2":
+        if facts.get("q_lora_rank") is None and facts.get("num_hidden_layers") not in _LITE:
+            raise PlanError(
+                f"config.json says no q_lora_rank, and num_hidden_layers: {facts.get('num_hidden_layers')!r}:"
+                f" llama.cpp loads such models of {' or '.join(map(str, _LITE))} layers only",
+                hint="no GGUF file of it could be loaded",
+            )
+        rope, rest, value = (
+            _whole(facts, key) for key in ("qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim")
+        )
+        said[f"{name}.attention.key_length"] = values.make("uint32", str(rope + rest))
+        said[f"{name}.attention.value_length"] = values.make("uint32", str(value))
+        said[f"{name}.rope.dimension_count"] = values.make("uint32", str(rope))
+    if name == "gpt-oss":
+        said[f"{name}.expert_feed_forward_length"] = _number(facts, "intermediate_size", "uint32")
+    if name == "phi3":
+        window = facts.get("sliding_window") or 0
+        said[f"{name}.attention.sliding_window"] = values.make("uint32", str(window))
+    if name in ("llama", "phi3", "glm4moe"):
+        size = facts.get("head_dim")
+        if size is None:
+            size = _whole(facts, "hidden_size") // _whole(facts, "num_attention_heads")
+        elif not isinstance(size, int) or isinstance(size, bool):
+            raise _wrong(facts, "head_dim", "a whole number")
+        part = _part(facts)
+        said[f"{name}.rope.dimension_count"] = values.make("uint32", str(int(size * part)))
+    return said
+
+
+def _part(facts: Mapping[str, object]) -> float:
+    """Of each head, how much is turned by positions."""
+    rope = facts.get("rope_parameters")
+    said = rope.get("partial_rotary_factor") if isinstance(rope, dict) else None
+    part = facts.get("partial_rotary_factor", said) if said is None else said
+    if part is None:
+        return 1.0
+    if isinstance(part, bool) or not isinstance(part, int | float) or not 0 < part <= 1:
+        raise _wrong({"partial_rotary_factor": part}, "partial_rotary_factor", "between 0 and 1")
+    return float(part)
+
+
+def _check(name: str, facts: Mapping[str, object]) -> None:
+    """Refuse what llama.cpp would do in another way, without a word."""
+    for key, may in _ONLY.get(name, {}).items():
+        if key in facts and facts[key] not in may:
+            known = " or ".join(str(one) for one in may)
+            raise PlanError(
+                f"config.json says {key}: {facts[key]!r}, but llama.cpp runs {name} with {known} only",
+                hint="no GGUF file of it would be right",
+            )
+    if name in _BIGGEST and "query_pre_attn_scalar" in facts:
+        per_head = _whole(facts, "hidden_size") // _whole(facts, "num_attention_heads")
+        takes = per_head if facts.get("num_hidden_layers") == _BIGGEST[name] else facts.get("head_dim", 256)
+        if facts["query_pre_attn_scalar"] != takes:
+            raise PlanError(
+                f"config.json says query_pre_attn_scalar: {facts['query_pre_attn_scalar']!r}, but llama.cpp"
+                f" takes {takes} for such a {name}",
+                hint="no GGUF file of it would be right",
+            )
+
+
+def _whole(facts: Mapping[str, object], key: str) -> int:
+    value = facts.get(key)
+    if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
+        raise _wrong(facts, key, "a whole number above 0")
+    return value
+
+
+def _wrong(facts: Mapping[str, object], key: str, right: str) -> PlanError:
+    return PlanError(
+        f"config.json says {key}: {facts.get(key)!r}, which is not {right}",
+        hint="llama.cpp loads no model without it",
+    )
 
 
 def _number(facts: Mapping[str, object], key: str, kind: str) -> Typed:
     value = facts.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if value is None:
         raise PlanError(f"config.json has no {key}, without which llama.cpp loads no model")
-    return values.make(kind, str(value))
-
-
-def vocabulary(files: Mapping[str, Path], total: int) -> dict[str, str | None]:
-    """Metadata of a tokenizer of byte pairs.
-
-    Args:
-        files: side files by name: tokenizer.json, and where there are, tokenizer_config.json and
-            chat_template.jinja.
-        total: how many tokens the model knows; those without a text are filled up.
-
-    Raises:
-        PlanError: there is no tokenizer, or it is of another kind.
-    """
-    path = files.get("tokenizer.json")
-    if path is None:
-        raise PlanError("GGUF: there is no tokenizer.json, without which llama.cpp loads no model")
-    stated = small_json.read_object(path)
-    model = _object(stated.get("model"))
-    if model.get("type") != "BPE" or model.get("byte_fallback"):
-        raise PlanError(
-            f"its tokenizer is {model.get('type')!r}{' with bytes' * bool(model.get('byte_fallback'))}:"
-            " only byte pairs (as of Llama 3 and Qwen) are written to GGUF here",
-            file=path,
-        )
-    texts = {number: text for text, number in _object(model.get("vocab")).items() if isinstance(number, int)}
-    kinds = dict.fromkeys(texts, _NORMAL)
-    for one in _list(stated.get("added_tokens")):
-        token = _object(one)
-        if isinstance(number := token.get("id"), int):
-            texts[number] = str(token.get("content"))
-            kinds[number] = _CONTROL if token.get("special") else _USER_DEFINED
-    if max(texts, default=0) >= total:
-        raise PlanError(f"has {max(texts) + 1} tokens, the model only {total}", file=path)
-    filled = [texts.get(number, f"[PAD{number}]") for number in range(total)]
-    merges = [
-        one if isinstance(one, str) else " ".join(map(str, _list(one))) for one in _list(model.get("merges"))
-    ]
-    written: dict[str, str | None] = {
-        "tokenizer.ggml.model": values.make("string", "gpt2"),
-        "tokenizer.ggml.pre": values.make("string", _cut(stated, path)),
-        "tokenizer.ggml.tokens": _texts(filled),
-        "tokenizer.ggml.token_type": _numbers([kinds.get(number, _UNUSED) for number in range(total)]),
-        "tokenizer.ggml.merges": _texts(merges),
-    }
-    config = (
-        small_json.read_object(files["tokenizer_config.json"]) if "tokenizer_config.json" in files else {}
-    )
-    by_text = {text: number for number, text in texts.items()}
-    for kind, key in (("bos", "bos"), ("eos", "eos"), ("unknown", "unk"), ("padding", "pad")):
-        said = config.get(f"{key}_token")
-        text = said.get("content") if isinstance(said, dict) else said
-        if text in by_text:
-            written[f"tokenizer.ggml.{kind}_token_id"] = values.make("uint32", str(by_text[str(text)]))
-        if isinstance(add := config.get(f"add_{key}_token"), bool) and key in ("bos", "eos"):
-            written[f"tokenizer.ggml.add_{key}_token"] = values.make("bool", str(add))
-    template = config.get("chat_template")
-    if "chat_template.jinja" in files:
-        template = files["chat_template.jinja"].read_text("utf-8")
-    if isinstance(template, str):
-        written["tokenizer.chat_template"] = values.make("string", template)
-    return written
-
-
-def _cut(stated: Mapping[str, object], path: Path) -> str:
-    """llama.cpp's name of how a tokenizer cuts text before it merges."""
-    before = _object(stated.get("pre_tokenizer"))
-    steps = [_object(one) for one in _list(before.get("pretokenizers"))] or [before]
-    cuts = [_object(one.get("pattern")).get("Regex") for one in steps if one.get("type") == "Split"]
-    if len(cuts) == 1 and cuts[0] in _CUTS:
-        return _CUTS[str(cuts[0])]
-    if not cuts and [one.get("type") for one in steps] == ["ByteLevel"] and steps[0].get("use_regex", True):
-        return "gpt-2"
-    raise PlanError(
-        f"cuts text by {cuts or [one.get('type') for one in steps]}, which llama.cpp has no known name for",
-        file=path,
-    )
-
-
-def _texts(texts: Sequence[str]) -> Typed:
-    raw = b"".join(struct.pack("<Q", len(one)) + one for one in (text.encode() for text in texts))
-    return values.array(values.STRING, len(texts), memoryview(raw), False)
-
-
-def _numbers(numbers: Sequence[int]) -> Typed:
-    return values.array(5, len(numbers), memoryview(struct.pack(f"<{len(numbers)}i", *numbers)), False)
-
-
-def _object(value: object) -> Mapping[str, object]:
-    return value if isinstance(value, dict) else {}
-
-
-def _list(value: object) -> Sequence[object]:
-    return value if isinstance(value, list) else []
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or (kind == "uint32" and value != int(value))
+    ):
+        raise _wrong(facts, key, "a number" if kind == "float32" else "a whole number")
+    return values.make(kind, str(int(value) if kind == "uint32" else value))

@@ -167,6 +167,18 @@ def test_patterns_that_match_nothing_are_complained_of(option: str) -> None:
     assert any("'ffm'" in str(warning) for warning in said.warnings)
 
 
+def test_experts_in_one_tensor_are_found_by_targets() -> None:
+    layer = [tensor("x.moe.experts.gate_up_proj", (4, 8, 4)), tensor("x.moe.experts.gate_up_bias", (4, 8, 1)),
+             tensor("x.conv.kernel", (4, 8, 4)), tensor("x.mixer.q.weight")]  # fmt: skip
+    chosen, *_ = choose(layer, targets=["experts.gate_up_proj"])
+    assert set(chosen) == {"x.moe.experts.gate_up_proj"}
+    chosen, *_ = choose(layer, targets=["*"])
+    assert set(chosen) == {"x.moe.experts.gate_up_proj", "x.mixer.q.weight"}
+    *_, choice = choose(layer, targets=["expert"])
+    with pytest.raises(PlanError, match=r"'expert' matches no tensor .*, did you mean 'experts'\?"):
+        choice.complain()
+
+
 def test_a_bias_alone_does_not_satisfy_a_pattern() -> None:
     *_, choice = choose([tensor("a.bias", (4,)), tensor("b.weight")], include=["a"])
     with pytest.raises(PlanError, match="include: 'a' matches no tensor"):

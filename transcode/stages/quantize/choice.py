@@ -21,6 +21,14 @@ _NO_TARGET = Reason("not a target", "matches no target")
 _NO_WEIGHT = Reason("not a weight", "not a .weight")
 
 
+def _stacked(tensor: LazyTensor) -> bool:
+    """Whether it holds the matrices of all experts of a layer, which many models store as a parameter of its
+    own name: ``mlp.experts.gate_up_proj``.
+    """
+    *above, last = tensor.name.split(".")
+    return len(tensor.spec.shape) == 3 and any("experts" in word for word in above) and "bias" not in last
+
+
 class Choice:
     """Decides tensor by tensor, first by the user's patterns, then by the family.
 
@@ -102,7 +110,7 @@ class Choice:
         if self._use_targets:
             if target is None:
                 return False, _NO_TARGET
-            if not tensor.name.endswith(".weight"):
+            if not (tensor.name.endswith(".weight") or _stacked(tensor)):
                 return False, _NO_WEIGHT
             return True, Reason("target", f"target {target}", target)
         name = self._key(tensor)
