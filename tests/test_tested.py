@@ -37,6 +37,7 @@ ELSEWHERE = {
     "schemes/blocks": "schemes/test_mx.py",
     "schemes/packed": "schemes/test_int4.py",
     "schemes/text": "laws/test_schemes.py",
+    "consumers/components": "cli/test_split.py",
     "consumers/config/bitsandbytes": "schemes/test_bnb.py",
     "consumers/config/microscaling": "consumers/config/test_table.py",
     # one thing to a user, whatever modules it has inside
