@@ -40,6 +40,7 @@ ELSEWHERE = {
     "schemes/ggml_nvfp4": "stages/quantize/test_recode_gguf.py",
     "stages/quantize/multiplier": "stages/quantize/test_recode_gguf.py",
     "schemes/text": "laws/test_schemes.py",
+    "consumers/components": "cli/test_split.py",
     "consumers/config/bitsandbytes": "schemes/test_bnb.py",
     "consumers/config/microscaling": "consumers/config/test_table.py",
     # one thing to a user, whatever modules it has inside

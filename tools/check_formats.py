@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from transcode import catalog, schemes
+from transcode.catalog.components import component_table
 from transcode.catalog.contents import contents
 from transcode.catalog.foreign import foreign
 from transcode.catalog.ggml_names import llama_names
@@ -98,10 +99,12 @@ def _lora(name: str) -> Iterator[str]:
 def _foreign(name: str) -> Iterator[str]:
     if name == "contents":
         contents()
+    elif name == "components":
+        component_table()
     elif name == "names":
         foreign()
     else:
-        yield "is never read; the tables are names.yaml (what is not decoded) and contents.yaml"
+        yield "is never read; the tables are names.yaml, contents.yaml and components.yaml"
 
 
 def _nunchaku(name: str) -> Iterator[str]:

@@ -47,6 +47,7 @@ __all__ = [
     "Verification",
     "calibrate",
     "cast",
+    "component",
     "convert",
     "dequantize",
     "drop",

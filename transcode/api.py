@@ -21,6 +21,7 @@ from .execution.write import Write
 from .recipe import Recipe, SourceOptions
 from .stages.calibrate import Calibrate
 from .stages.cast import Cast
+from .stages.component import Component
 from .stages.convert import Convert
 from .stages.dequantize import Dequantize
 from .stages.lora.stage import Lora
@@ -34,6 +35,7 @@ from .voice import speaking
 __all__ = [
     "calibrate",
     "cast",
+    "component",
     "convert",
     "dequantize",
     "drop",
@@ -132,6 +134,11 @@ def rename(rules: Rules = (), *, names: Mapping[str, str] | None = None) -> Rena
 def keep(*patterns: str | Iterable[str]) -> Keep:
     """Let only tensors go on that match a pattern: a glob over whole name components, or ``re:...``."""
     return Keep(_flat("keep", patterns))
+
+
+def component(name: str) -> Component:
+    """Take one model out of a file that holds several, e.g. ``"transformer"``, ``"vae"``, ``"clip_l"``."""
+    return Component(name)
 
 
 def drop(*patterns: str | Iterable[str]) -> Drop:

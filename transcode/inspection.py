@@ -49,6 +49,7 @@ class Inspection(Shown):
         made: the record of how it was made: ``version``, ``steps`` (kinds, with the scheme), ``digest``.
         unused: patterns that matched no tensor.
         lost: stored names of codes whose scales are missing.
+        components: the models of an all-in-one file, for ``--component``, each with how many tensors it has.
     """
 
     path: Path
@@ -66,6 +67,7 @@ class Inspection(Shown):
     made: Mapping[str, Any] | None
     unused: tuple[str, ...] = ()
     lost: tuple[str, ...] = ()
+    components: tuple[tuple[str, int], ...] = ()
 
     @property
     def nbytes(self) -> int:
@@ -87,6 +89,7 @@ class Inspection(Shown):
             "path": str(self.path),
             "family": self.family,
             "kinds": list(self.kinds),
+            "components": dict(self.components),
             "quantized": None if self.quantized is None else self.quantized.to_json(),
             "lost_scales": list(self.lost),
             "made": None if self.made is None else dict(self.made),
@@ -171,4 +174,5 @@ def inspect(
         inspected.made,
         tuple(selector.unused()),
         inspected.lost,
+        inspected.components,
     )

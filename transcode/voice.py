@@ -42,6 +42,7 @@ OPTIONS: Mapping[str, Names] = {
     "clear": Names("`transcode meta clear FILE`", "meta.clear(FILE)"),
     "attest": Names("--attest", "attest=True", "attest: true"),
     "checksums": Names("--checksums", "checksums=True", "checksums: true"),
+    "component": Names("--component {}", "component({})", "component: {}"),
     "config": Names("--config {}", "config={}"),
     "config_yaml": Names("--config-yaml {}", "config_yaml={}"),
     "convention": Names("--convention {}", "convention={}", "convention: {}"),

@@ -9,6 +9,7 @@ from ..core.patterns import Pattern
 from ..errors import RecipeError
 from ..voice import called
 from . import strict
+from .components import component_table
 from .derive import derivation
 from .family import Family, Spelling, spelling_hint
 from .folders import find, listing
@@ -97,7 +98,7 @@ def detect(names: Collection[str], shapes: Mapping[str, tuple[int, ...]] | None 
     Raises:
         RecipeError: two families fit, neither of which refines the other; or a mistake in a file.
     """
-    folded = fold(names)
+    folded = list(component_table().served(fold(names)))  # not what an all-in-one file holds besides
     fitting = {
         name: fitted
         for name, path in listing("families").items()

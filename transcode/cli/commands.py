@@ -10,6 +10,8 @@ __all__ = ["COMMANDS", "SECTIONS", "STAGES"]
 SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Convert": {
         "run": ("run", "Quantize, cast, merge LoRAs, rename, filter, re-shard."),
+        "split": ("split", "An all-in-one file into a folder, a model in each subfolder."),
+        "merge": ("split", "The models of such a folder into one file."),
         "nunchaku": ("nunchaku", "SVDQuant checkpoints for nunchaku: convert, merge, split."),
         "recipe": ("recipe", "Print the recipe of a command line, or of how a file was made."),
     },
@@ -33,6 +35,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
 
 STAGES: dict[str, tuple[str, str]] = {
     "open": ("pipe", "Begin a pipe: open a checkpoint."),
+    "component": ("pipe", "Take one model of an all-in-one file, in a pipe."),
     "keep": ("pipe", "Keep the tensors that match, in a pipe."),
     "drop": ("pipe", "Drop the tensors that match, in a pipe."),
     "dequantize": ("pipe", "Decode quantized tensors, in a pipe."),

@@ -64,6 +64,8 @@ def _summary(inspected: Inspection) -> None:
     _line("family", "unknown" if family is None else f"{family}: {inspected.family_title}")
     if inspected.kinds:
         _line("is", ", ".join(inspected.kinds))
+    if inspected.components:
+        _line("holds", ", ".join(f"{name} ({number})" for name, number in inspected.components))
     if (quantized := inspected.quantized) is not None:
         _line("quantized", str(quantized))
         for statement in quantized.by:

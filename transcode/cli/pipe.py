@@ -24,6 +24,7 @@ from .options import apply, flags_of, output_options, performance_options, repor
 __all__ = [
     "calibrate",
     "cast",
+    "component",
     "convert",
     "dequantize",
     "drop",
@@ -104,6 +105,9 @@ def stage_command(kind: str, example: str = "") -> Command:
 
 
 rename = stage_command("rename", r"transcode rename '^module\.' '' 'attn1' 'self_attn'")
+component = stage_command(
+    "component", "transcode open all.safetensors | transcode component vae | transcode write vae/"
+)
 keep = stage_command("keep")
 drop = stage_command("drop")
 convert = stage_command("convert")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import catalog
+from ..catalog.components import component_table
 from ..catalog.contents import contents
 from ..catalog.foreign import foreign
 from ..catalog.lora import LoraNames, lora_names
@@ -107,6 +108,8 @@ class Inspected:
         made: the record of how it was made: ``version``, ``steps`` (kinds, with the scheme), ``digest``.
         tensors: weights with their scales.
         lost: stored names of codes whose scales are missing.
+        components: the models of an all-in-one file, by their folders in Diffusers' layout, each with how
+            many tensors it has; empty for one model.
     """
 
     source: Source
@@ -116,6 +119,7 @@ class Inspected:
     made: Mapping[str, Any] | None
     tensors: tuple[Logical, ...]
     lost: tuple[str, ...] = ()
+    components: tuple[tuple[str, int], ...] = ()
 
 
 def inspect(source: Source) -> Inspected:
@@ -136,7 +140,9 @@ def inspect(source: Source) -> Inspected:
     parts = {part.name for one in tensors if "codes" in one.parts for part in one.parts.values()}
     lost, _ = lost_scales(source.tensors, parts, claims(source.metadata, source.side_files, names))
     made = _made(source.metadata)
-    return Inspected(source, family, tuple(dict.fromkeys(kinds)), quantized, made, tensors, tuple(lost))
+    kinds_once, held = tuple(dict.fromkeys(kinds)), component_table().held(names)
+    parts_of = tuple((one.folder, one.tensors) for one in held.all) if held.several else ()
+    return Inspected(source, family, kinds_once, quantized, made, tensors, tuple(lost), parts_of)
 
 
 def _is_calibration(source: Source) -> bool:

@@ -46,6 +46,12 @@ def check_destination(
             file=plan.destination,
             hint="make that folder, or remove the link",
         )
+    if plan.folder and plan.destination.exists() and any("/" in file.name for file in plan.files):
+        # Renames of files into folders in use can be finished later, those of whole folders cannot.
+        raise PlanError(
+            "exists already, and models in subfolders appear as a whole", file=plan.destination,
+            hint="remove it, or name a new folder",
+        )  # fmt: skip
     if not plan.folder and plan.destination.is_dir():
         raise PlanError("is a folder", file=plan.destination, hint="name the file inside it")
     for target in placed:

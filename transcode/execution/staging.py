@@ -44,6 +44,12 @@ def _names(plan: Plan) -> list[str]:
     return [file.name for file in plan.files] + [side.name for side in plan.side_files]
 
 
+def _inner(plan: Plan) -> list[str]:
+    """The subfolders that files of a plan are in: models for themselves, of a folder that is new."""
+    folders = (name.rpartition("/")[0] for name in _names(plan))
+    return list(dict.fromkeys(folder for folder in folders if folder))
+
+
 def hidden_folder(plan: Plan) -> Path:
     """Where a plan's files are staged: on the file system of the destination, so that a rename places them.
 
@@ -182,6 +188,8 @@ class Staging:
         assert self._hidden is not None
         self._hidden.mkdir(FILES)
         self._staged = Directory(self._path / FILES, self._hidden)
+        for inner in _inner(self._plan):
+            self._staged.mkdir(inner)
         for file in self._plan.files:
             fd = self._staged.open(file.name, os.O_RDWR | os.O_CREAT | os.O_EXCL)
             try:
@@ -303,6 +311,9 @@ class Staging:
                     system.drop_cache(fd, 0, 0)
             finally:
                 os.close(fd)
+        for inner in _inner(self._plan):
+            with Directory(self._path / FILES / inner, self._staged) as below:
+                below.sync()
         self._staged.sync()
 
     def _place(self) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
+from ..catalog.components import OTHER, Components
 from ..core.output import Stored, Unit
 from ..core.tensor import LazyTensor
 from ..errors import PlanError
 
-__all__ = ["Cut", "apart", "by_block", "check_names", "chunked", "single_file"]
+__all__ = ["Cut", "apart", "by_block", "check_names", "chunked", "components", "single_file"]
 
 
 Cut = list[tuple[str, list[Unit]]]
@@ -42,6 +44,29 @@ def apart(units: Iterable[Unit], file_of: Callable[[str], str]) -> Cut:
     cut: dict[str, list[Unit]] = {}
     for unit in units:
         cut.setdefault(file_of(unit.stored[0].name), []).append(unit)
+    return list(cut.items())
+
+
+def components(units: Iterable[Unit], held: Components) -> Cut:
+    """The models of an all-in-one file, each in a subfolder, under names without its prefix.
+
+    Args:
+        held: the components that names of stored parts tell.
+
+    Raises:
+        PlanError: there are no two.
+    """
+    if not held.several:
+        named = ", ".join(one.folder for one in held.all if one.name != OTHER) or "no component that is known"
+        raise PlanError(
+            f"layout components: it holds {named}", hint="it is for files that hold several models"
+        )
+    cut: dict[str, list[Unit]] = {one.file: [] for one in held.all}
+    for unit in units:
+        component = held.of(unit.stored[0].name)
+        assert component is not None
+        stored = tuple(replace(part, name=part.name.removeprefix(component.prefix)) for part in unit.stored)
+        cut[component.file].append(replace(unit, stored=stored))
     return list(cut.items())
 
 
@@ -88,7 +113,9 @@ def check_names(cut: Cut, tensors: Sequence[LazyTensor]) -> None:
         PlanError: there are two.
     """
     owners: dict[str, int] = {}
-    for _, units in cut:
+    for file, units in cut:
+        if "/" in file:
+            owners = {}  # a model for itself, in a folder of its own
         for unit in units:
             for stored in unit.stored:
                 other = owners.setdefault(stored.name, unit.tensor)

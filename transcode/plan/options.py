@@ -10,7 +10,7 @@ from ..core.option import OUTPUT, SAME, SOURCES, Declared, again, option
 
 __all__ = ["LAYOUTS", "OutputOptions", "SourceOptions", "TargetOptions"]
 
-LAYOUTS = ("single_file", "by_block", "chunked", "apart")
+LAYOUTS = ("single_file", "by_block", "chunked", "apart", "components")
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,9 @@ class OutputOptions(Declared):
     layout: str | None = option(
         kinds.TEXT, "Cut into files.", default=None, choices=LAYOUTS, section=_TARGET,
         group=OUTPUT, run=SAME, metavar="LAYOUT",
-        about="``apart`` is the files that the convention names. Without it one file, or chunks where the"
-        " source has several files and the destination is a folder.",
+        about="``apart`` is the files that the convention names, ``components`` a subfolder for each model of"
+        " an all-in-one file. Without it one file, or chunks where the source has several files and the"
+        " destination is a folder.",
     )  # fmt: skip
     max_shard_size: int | None = option(
         kinds.SIZE, "Most bytes of a chunk, e.g. 5GB.", default=None, section=_TARGET, group=OUTPUT, run=SAME

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from .. import catalog
+from ..catalog.components import Components, component_table
 from ..catalog.limits import holds
 from ..consumers import record, side_files
+from ..consumers.components import own_metadata
 from ..consumers.markers import with_markers
 from ..consumers.spell import Speller
 from ..consumers.stored import stored_quantized
@@ -255,7 +257,8 @@ def cut_files(draft: Draft) -> None:
             " each is in a file of its own"
         )
     for name, _ in draft.cut:
-        refuse_name(name, Path(request.dst) / name)
+        for part in name.split("/"):
+            refuse_name(part, Path(request.dst) / name)
     cutting.check_names(draft.cut, draft.tensors)
 
 
@@ -327,7 +330,7 @@ def lay_out_files(draft: Draft) -> None:
         containers.writer(name).lay_out(
             name,
             units,
-            draft.metadata,
+            _metadata_of(name, draft),
             split=containers.Split(number, count, stored) if count > 1 else None,
             file=draft.request.dst,
         )
@@ -418,6 +421,19 @@ def _numbering(tensors: Sequence[LazyTensor]) -> Callable[[LazyTensor], int | No
     return lambda tensor: generic.block_of(tensor.name)
 
 
+def _components(units: Sequence[Unit]) -> Components:
+    """The models that an all-in-one output holds."""
+    return component_table().held(unit.stored[0].name for unit in units)
+
+
+def _metadata_of(file: str, draft: Draft) -> dict[str, str]:
+    """The metadata of one file: of all alike, but where each is a model for itself."""
+    if draft.layout != "components":
+        return draft.metadata
+    (prefix,) = (one.prefix for one in _components(draft.units).all if one.file == file)
+    return own_metadata(draft.metadata, prefix)
+
+
 def _layout(request: Request, flow: Flow) -> str:
     """How the output is cut, where nobody says so: as the source is."""
     if request.layout is not None:
@@ -436,6 +452,8 @@ def _cut(
         return cutting.single_file(units, convention.single_file(stem))
     if layout == "by_block":
         return cutting.by_block(units, *convention.block_files)
+    if layout == "components":
+        return cutting.components(units, _components(units))
     if layout == "apart":
         return cutting.apart(units, convention.file_of)
     size = request.max_shard_size

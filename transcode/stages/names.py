@@ -33,7 +33,15 @@ def _models() -> list[str]:
     return list(listing("nunchaku"))
 
 
+def _components() -> list[str]:
+    from ..catalog.components import component_table
+
+    known = ((name, one.folder, *one.names) for name, one in component_table().entries.items())
+    return sorted({name for names in known for name in names})
+
+
 TABLES: dict[str, Callable[[], list[str]]] = {
+    "components": _components,
     "schemes": _schemes,
     "schemes and mixes": lambda: [*_schemes(), *mix_names()],
     "conventions": lambda: list(catalog.conventions()),
@@ -59,8 +67,8 @@ _PATTERNS: dict[str, Callable[[], str]] = {
 }
 """Where values only begin with a name."""
 
-_ANY = frozenset({"dtypes", "scheme options"})
-"""What the kind of the option describes itself, or the schemes do."""
+_ANY = frozenset({"components", "dtypes", "scheme options"})
+"""What the kind of the option describes itself, or the schemes do; or what files may name otherwise."""
 
 
 def names(table: str) -> list[str]:

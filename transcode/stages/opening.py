@@ -46,11 +46,12 @@ def _start(before: tuple[Transform, ...]) -> int:
     """How many of the stages before the first that encodes come before the opening."""
     if not before:
         return 0
+    from .component import Component
     from .dequantize import Dequantize
     from .select import Drop, Keep
 
     decoding = [number + 1 for number, step in enumerate(before) if isinstance(step, Dequantize)]
-    selects = (number for number, step in enumerate(before) if not isinstance(step, Keep | Drop))
+    selects = (number for number, step in enumerate(before) if not isinstance(step, Component | Keep | Drop))
     return max(next(selects, len(before)), *decoding, 0)
 
 

@@ -18,6 +18,7 @@ from .lora.files import FILES, LoraFile
 __all__ = [
     "CalibrateOptions",
     "CastOptions",
+    "ComponentOptions",
     "ConvertOptions",
     "DequantizeOptions",
     "DropOptions",
@@ -66,6 +67,21 @@ class DropOptions(_SelectOptions):
     patterns: tuple[str, ...] = option(
         kinds.PATTERNS, "Leave these tensors out; repeatable.", group=WHICH, argument="PATTERN...",
         run="--drop", head=True,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, init=False, eq=False, repr=False)
+class ComponentOptions(Declared):
+    """Take one model out of a file that holds several: transformer, unet, vae, text_encoder ..."""
+
+    kind: ClassVar[str] = "component"
+    alone: ClassVar[str] = "name"
+
+    name: str = option(
+        kinds.TEXT, "Take one model of an all-in-one file: transformer, vae, ...", group=WHICH,
+        argument="COMPONENT", run="--component", metavar="NAME", names="components", head=True,
+        about="By its folder in Diffusers' layout, or its own name (``clip_l``, ``t5xxl``); ``transcode"
+        " inspect`` lists them. Its prefix is taken off its names.",
     )  # fmt: skip
 
 

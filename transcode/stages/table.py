@@ -21,6 +21,7 @@ STAGES: dict[str, tuple[type[Declared], str]] = {
     "lora": (options.LoraOptions, "lora.stage"),
     "convert": (options.ConvertOptions, "convert"),
     "rename": (options.RenameOptions, "rename"),
+    "component": (options.ComponentOptions, "component"),
     "keep": (options.KeepOptions, "select"),
     "drop": (options.DropOptions, "select"),
     "calibrate": (options.CalibrateOptions, "calibrate"),
@@ -29,6 +30,7 @@ STAGES: dict[str, tuple[type[Declared], str]] = {
 """The options of each stage, and the module of the stage; the most used first, as help texts show them."""
 
 ORDER = (
+    "component",
     "keep",
     "drop",
     "dequantize",

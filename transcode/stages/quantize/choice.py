@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from ... import catalog
+from ...catalog.components import Component, component_table
 from ...core.dtypes import FLOATS
 from ...core.event import Reason
 from ...core.patterns import Patterns
@@ -56,6 +57,8 @@ class Choice:
         self._use_targets = bool(targets)
         self._others: set[str] = set()
         self._family, self._key = self._recognise(model, tensors)
+        self._parts = component_table().held(map(self._key, tensors))
+        self._own = self._parts.of(f"{self._family.prefix}weight")
         if self._use_targets:
             planning.note(f"targets as given: {', '.join(targets)}")
 
@@ -114,10 +117,20 @@ class Choice:
                 return False, _NO_WEIGHT
             return True, Reason("target", f"target {target}", target)
         name = self._key(tensor)
+        if (other := self._other(name)) is not None:
+            self._others.add(name.split(".", 1)[0])
+            return False, Reason("never", f"never: {other.folder}", other.folder)
         take, why = self._family.is_target(name, tensor.spec.shape, self._planning.convention)
         if why.kind == "never" and why.label in _OTHER_MODELS:
             self._others.add(name.split(".", 1)[0])
         return take, why
+
+    def _other(self, name: str) -> Component | None:
+        """The model of an all-in-one file that a tensor is of, where it is not the one of the family."""
+        if not self._parts.several or self._family.fallback:
+            return None
+        part = self._parts.of(name)
+        return None if part is None or self._own is None or part.name == self._own.name else part
 
     def may_cast(self, tensor: LazyTensor) -> bool:
         """Whether a tensor that stays may take another dtype."""
