@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..jit import kernel, lane
-from ..lanes import bits, disorder, order, real
+from ..lanes import bits
 from .lanes import away, first_peak, fits, peak_of, power, put_half, ue4m3
 
 __all__ = ["mxfp4", "nvfp4", "q1_0", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "tq1_0", "tq2_0"]
@@ -39,27 +39,20 @@ def lesser(code: Any, largest: Any) -> Any:
 
 @lane
 def lowest(row: Any, count: Any) -> Any:
-    """The smallest value; of zeros of both signs the first."""
-    key = order(_I(0x7FFFFFFF))
-    for j in range(count):
-        one = order(_I(np.int32(bits(row[j]))))
-        key = one if one < key else key
-    low = real(np.uint32(disorder(key, key)))
-    if low == _ZERO:
-        for j in range(count):
-            if row[j] == _ZERO:
-                return row[j]
+    """The smallest of finite values; of zeros of both signs the first."""
+    low = row[0]
+    for j in range(1, count):
+        low = row[j] if row[j] < low else low
     return low
 
 
 @lane
 def highest(row: Any, count: Any) -> Any:
-    """The largest value."""
-    key = _I(-0x7FFFFFFF)
-    for j in range(count):
-        one = order(_I(np.int32(bits(row[j]))))
-        key = one if one > key else key
-    return real(np.uint32(disorder(key, key)))
+    """The largest of finite values."""
+    high = row[0]
+    for j in range(1, count):
+        high = row[j] if row[j] > high else high
+    return high
 
 
 @kernel
