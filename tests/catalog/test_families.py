@@ -271,6 +271,8 @@ def test_signatures() -> None:
     assert one.fit(["a.0.weight", "b"], {"a.0.weight": (2,), "b": (3, 4)}) == ""
     assert one.fit(["a.0.weight", "b"], {"a.0.weight": (2,), "b": (3, 5)}) is None
     assert one.fit(["a.0.weight", "b"], {"a.0.weight": (2,), "b": (4,)}) is None
+    either = Signature(("a", "b.*.w | c"))
+    assert (either.fit(["a", "b.0.w"]), either.fit(["x.a", "x.c.d"]), either.fit(["a"])) == ("", "x.", None)
     with pytest.raises(RecipeError, match="indexes above 9"):
         Signature(("a.10.weight",))
 
@@ -311,6 +313,23 @@ def test_two_families_that_fit_are_refused(own_formats: Path) -> None:
     found = catalog.detect(["layer.0.in.weight"])
     assert found is not None
     assert found.name == "yours"
+
+
+def test_tables_for_kinds_of_models(own_formats: Path) -> None:
+    path = own_formats / "families" / "mine.yaml"
+    other = "  other: {title: x, detect: {all: [x.*]}, blocks: ['x.{i}'], targets: [a]}\n"
+    table = "  - {{between: [{}], holds: {{size: [{}]}}, rules: [[in, {}]]}}\n"
+    tables = table.format("own, other", "small", "a") + table.format("other, own", "big, huge", "b")
+    path.write_text(f"{FAMILY}{other}conversions:\n{tables}")
+    family = load_family(path)
+    assert family.direction("other", {"size": "small"}).rename("in.w") == "a.w"
+    assert family.direction("other", {"size": "huge"}).rename("b.w") == "in.w"
+    assert family.spelled("other").direction("own", {"size": "huge"}).rename("in.w") == "b.w"
+    assert family.direction("other", {"size": "none"}).rename("in.w") == "a.w"
+    assert len(family.directions("other")) == 2
+    path.write_text(f"{FAMILY}{other}conversions:\n{tables.replace(', holds: {size: [small]}', '')}")
+    with pytest.raises(RecipeError, match="there are rules between other and own already"):
+        load_family(path)
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,12 @@ CASES: dict[str, tuple[str, Arrays, Arrays, dict[str, object]]] = {
         " shapes: [[rows, ~], [rows, 3, 1, 2, 2]]}]]",
         {"a.weight": CONV.reshape(5, 3, 4).swapaxes(1, 2).reshape(5, 12)}, {"b.weight": CONV}, {},
     ),
+    "grouped heads": (
+        "[[a, {join: [q, k, v], ratio: [2, 1, 1]}]]",
+        {"a.weight": Q, "a.bias": BIAS},
+        {"q.weight": Q[:8], "k.weight": Q[8:12], "v.weight": Q[12:],
+         "q.bias": BIAS[:8], "k.bias": BIAS[8:12], "v.bias": BIAS[12:]}, {},
+    ),
     "one more": ("[[a, {view: b, add: 1}]]", {"a.weight": BIAS + 1}, {"b.weight": (BIAS + 1) - 1}, {}),
 }  # fmt: skip
 
@@ -164,6 +170,9 @@ def test_shapes_of_another_model() -> None:
     [
         ("[[a, {view: [b, c], add: 1}]]", "a view is of one tensor"),
         ("[[a, {view: b}]]", "changes nothing"),
+        ("[[a, {join: [b, c], ratio: [1]}]]", "one number for each part"),
+        ("[[a, {join: [b, c], ratio: [1, 2], rows: [1, rest]}]]", "one number for each part"),
+        ("[[a, {stack: ['b.{e}', 'c.{e}'], ratio: [1, 2]}]]", "one number for each part"),
         ("[[a, {stack: b}]]", "stands in all names of a stack"),
         ("[[a, {join: ['b.{e}', 'c.{e}']}]]", "stands in all names of a stack"),
         ("[[a, {view: b, permute: {rows: [2, ~], order: [0, 0]}}]]", "no order of 2 axes"),
