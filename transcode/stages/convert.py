@@ -29,6 +29,8 @@ from .structure import Structure
 __all__ = ["Convert"]
 
 _WEIGHT = ".weight"
+_OF_LORAS = ("comfyui", "kohya", "peft")
+"""Spellings that LoRAs alone have."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,8 @@ class Convert(ConvertOptions, Transform):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.to in _OF_LORAS:
+            return
         if self.model is not None:
             catalog.family(self.model).spelled(self.to)
         catalog.check_spelling(self.to)
@@ -50,7 +54,7 @@ class Convert(ConvertOptions, Transform):
     @property
     def consumer(self) -> str:
         """Whose spelling it is."""
-        return self.to
+        return "plain" if self.to in _OF_LORAS else self.to
 
     def apply(self, tensors: Iterable[LazyTensor], planning: Planning) -> Iterator[LazyTensor]:
         """Rename, and put rows together where the other spelling has them so.
@@ -61,7 +65,19 @@ class Convert(ConvertOptions, Transform):
         Raises:
             PlanError: see :meth:`.structure.Structure.of`.
         """
-        converted = self._converted(list(tensors), planning)
+        tensors = list(tensors)
+        if self.to in (*_OF_LORAS, "diffusers"):
+            from .lora.respell import is_lora, respell  # most runs convert models
+
+            if is_lora(tensors):
+                yield from respell(tensors, self.to, self.model, planning)
+                return
+            if self.to in _OF_LORAS:
+                raise PlanError(
+                    f"convert to {self.to}: that is a spelling of LoRAs, and this is none",
+                    hint="see the spellings of models: transcode families",
+                )
+        converted = self._converted(tensors, planning)
         yield from for_llama(converted, planning) if self.to == GGUF else converted
 
     def _converted(self, tensors: list[LazyTensor], planning: Planning) -> Iterator[LazyTensor]:
