@@ -223,8 +223,12 @@ def test_diffusers_loads_what_was_converted(tmp_path):
         num_attention_heads=2, joint_attention_dim=n, pooled_projection_dim=n, axes_dims_rope=[4, 4, 8],
     )  # fmt: skip
     model.save_pretrained(tmp_path / "model")
-    shapes = {"double_blocks_0_img_attn_qkv": (3 * n, n), "double_blocks_0_img_mod_lin": (6 * n, n),
-              "single_blocks_0_linear1": (7 * n, n), "final_layer_adaLN_modulation_1": (2 * n, n)}  # fmt: skip
+    shapes = {
+        "double_blocks_0_img_attn_qkv": (3 * n, n),
+        "double_blocks_0_img_mod_lin": (6 * n, n),
+        "single_blocks_0_linear1": (7 * n, n),
+        "final_layer_adaLN_modulation_1": (2 * n, n),
+    }
     tensors = {}
     for alpha, (module, shape) in enumerate(shapes.items(), 1):
         tensors |= pair(f"lora_unet_{module}", *shape, ".lora_up.weight", ".lora_down.weight")
