@@ -29,8 +29,10 @@ from .structure import Structure
 __all__ = ["Convert"]
 
 _WEIGHT = ".weight"
-_OF_LORAS = ("comfyui", "kohya", "peft")
+_LORAS_ALONE = ("kohya", "peft")
 """Spellings that LoRAs alone have."""
+_OF_LORAS = ("comfyui", *_LORAS_ALONE)
+"""With that which few families have: whether one has it is asked when it is known which."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Convert(ConvertOptions, Transform):
     @property
     def consumer(self) -> str:
         """Whose spelling it is."""
-        return "plain" if self.to in _OF_LORAS else self.to
+        return "plain" if self.to in _LORAS_ALONE else self.to
 
     def apply(self, tensors: Iterable[LazyTensor], planning: Planning) -> Iterator[LazyTensor]:
         """Rename, and put rows together where the other spelling has them so.
@@ -72,7 +74,7 @@ class Convert(ConvertOptions, Transform):
             if is_lora(tensors):
                 yield from respell(tensors, self.to, self.model, planning)
                 return
-            if self.to in _OF_LORAS:
+            if self.to in _LORAS_ALONE:
                 raise PlanError(
                     f"convert to {self.to}: that is a spelling of LoRAs, and this is none",
                     hint="see the spellings of models: transcode families",
