@@ -41,6 +41,8 @@ ELSEWHERE = {
     "stages/quantize/multiplier": "stages/quantize/test_recode_gguf.py",
     "schemes/text": "laws/test_schemes.py",
     "consumers/components": "cli/test_split.py",
+    "stages/lora/assembled": "stages/lora/test_respell.py",
+    "stages/lora/written": "stages/lora/test_respell.py",
     "consumers/config/bitsandbytes": "schemes/test_bnb.py",
     "consumers/config/microscaling": "consumers/config/test_table.py",
     # one thing to a user, whatever modules it has inside

@@ -15,7 +15,7 @@ __all__ = ["MEANT", "Pointing", "unknown_command"]
 MEANT = {
     "info": "inspect", "ls": "inspect", "list": "inspect", "show": "inspect", "view": "inspect",
     "cat": "inspect", "header": "inspect", "keys": "inspect", "metadata": "meta", "check": "doctor",
-    "diagnose": "doctor", "quant": "quantize", "dequant": "dequantize", "merge": "lora", "shard": "run",
+    "diagnose": "doctor", "quant": "quantize", "dequant": "dequantize", "shard": "run",
     "reshard": "run", "models": "families", "formats": "conventions", "filter": "keep",
     "fuse": "lora", "bake": "lora", "prune": "drop", "doc": "help", "version": "help",
 }  # fmt: skip

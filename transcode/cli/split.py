@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from .flags import command, debug_option, flag
+from .flags import Command, command, debug_option, flag
 from .options import pair, performance_options, report_options
+from .usage import what
 
 if TYPE_CHECKING:
     from ..core.flow import Flow
@@ -57,7 +58,23 @@ def split(src: str, dst: str, **values: Any) -> None:
     _carry_out(_Job(lambda: open_source(src, drop_cache=values["drop_cache"]), sink, performance), values)
 
 
-@command(epilog="\b\nExample:\n  transcode merge sdxl/ sd_xl_base.safetensors\n")
+class _Merge(Command):
+    """Of three words, a LoRA is meant."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click's; an error about a third word says how a LoRA is merged."""
+        words = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            from .instead import typed
+
+            if ctx.resilient_parsing or len([word for word in words if not word.startswith("-")]) < 3:
+                raise
+            raise click.UsageError(f"{what(error)}; to merge a LoRA: {typed('lora', words)}", ctx) from None
+
+
+@click.command(cls=_Merge, epilog="\b\nExample:\n  transcode merge sdxl/ sd_xl_base.safetensors\n")
 @click.argument("src", metavar="FOLDER")
 @click.argument("dst", metavar="ALLINONE")
 @_output_flags

@@ -87,7 +87,9 @@ class _Folder:
 
 def _derive_config(folder: _Folder) -> None:
     """The configuration of the class that a new spelling of the names belongs to."""
-    if not any(step.respells for step in folder.flow.steps):
+    for name, content in folder.planning.beside.items():
+        folder.files[name] = SideFile(name, content)
+    if folder.planning.beside or not any(step.respells for step in folder.flow.steps):
         return
     source = folder.json(CONFIG)
     folder.files.pop(CONFIG, None)

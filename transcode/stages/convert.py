@@ -33,6 +33,10 @@ _AS_IT_IS = (
     "it gives language models the names of llama.cpp, which runs no other; a GGUF file with the names as they"
     " are is written without it, to an output that ends in .gguf"
 )
+_LORAS_ALONE = ("kohya", "peft")
+"""Spellings that LoRAs alone have."""
+_OF_LORAS = ("comfyui", *_LORAS_ALONE)
+"""With that which few families have: whether one has it is asked when it is known which."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,8 @@ class Convert(ConvertOptions, Transform):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.to in _OF_LORAS:
+            return
         if self.model is not None:
             catalog.family(self.model).spelled(self.to)
         catalog.check_spelling(self.to)
@@ -54,7 +60,7 @@ class Convert(ConvertOptions, Transform):
     @property
     def consumer(self) -> str:
         """Whose spelling it is."""
-        return self.to
+        return "plain" if self.to in _LORAS_ALONE else self.to
 
     def apply(self, tensors: Iterable[LazyTensor], planning: Planning) -> Iterator[LazyTensor]:
         """Rename, and put rows together where the other spelling has them so.
@@ -65,7 +71,19 @@ class Convert(ConvertOptions, Transform):
         Raises:
             PlanError: see :meth:`.structure.Structure.of`.
         """
-        converted = self._converted(list(tensors), planning)
+        tensors = list(tensors)
+        if self.to in (*_OF_LORAS, "diffusers"):
+            from .lora.respell import is_lora, respell  # most runs convert models
+
+            if is_lora(tensors):
+                yield from respell(tensors, self.to, self.model, planning)
+                return
+            if self.to in _LORAS_ALONE:
+                raise PlanError(
+                    f"convert to {self.to}: that is a spelling of LoRAs, and this is none",
+                    hint="see the spellings of models: transcode families",
+                )
+        converted = self._converted(tensors, planning)
         yield from for_llama(converted, planning) if self.to == GGUF else converted
 
     def _converted(self, tensors: list[LazyTensor], planning: Planning) -> Iterator[LazyTensor]:

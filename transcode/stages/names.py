@@ -24,7 +24,7 @@ def _schemes() -> list[str]:
 
 def _spellings() -> list[str]:
     known = (spelling for name in catalog.families() for spelling in catalog.family(name).spellings)
-    return list(dict.fromkeys(known))
+    return list(dict.fromkeys([*known, "comfyui", "kohya", "peft"]))  # of LoRAs, too
 
 
 def _models() -> list[str]:

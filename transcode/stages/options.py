@@ -115,7 +115,8 @@ class ConvertOptions(Declared):
     to: str = option(
         kinds.TEXT, "Spell the architecture as another program: diffusers, ...", argument="SPELLING",
         run="--to", metavar="SPELLING", names="spellings", head=True,
-        about="``transcode families`` lists what there is.",
+        about="``transcode families`` lists what there is; for files of LoRAs ``comfyui``, ``kohya``,"
+        " ``diffusers``, ``peft``.",
     )  # fmt: skip
     source: str | None = option(
         kinds.TEXT, "Spelling of the source; recognised without it.", default=None, metavar="SPELLING",
