@@ -38,6 +38,7 @@ OPTIONS: Mapping[str, Names] = {
     "anew": Names(
         "--dequantize bf16 --scheme {}", "dequantize('bf16') | quantize({})", "dequantize: bf16, quantize: {}"
     ),
+    "calibrate": Names("--calib {}", "calibrate({})", "calibrate: {}"),
     "cast": Names("--cast {}", "cast({})", "cast: {}"),
     "clear": Names("`transcode meta clear FILE`", "meta.clear(FILE)"),
     "attest": Names("--attest", "attest=True", "attest: true"),

@@ -79,9 +79,10 @@ def test_transformers_and_diffusers_say_the_same_of_quantizers():
     (way,) = program("transformers").ways
     assert "modelopt" not in way.conventions
     assert {"gptq", "awq"} <= auto.keys() & way.conventions.keys()
+    assert "quark" in auto.keys() & way.conventions.keys()
     named = {"AutoRound": "auto-round", "torchao": "torchao", "quanto": "quanto", "HQQ": "hqq",
              "AQLM": "aqlm", "VPTQ": "vptq", "EETQ": "eetq", "HIGGS": "higgs", "SpQR": "spqr", "BitNet": "bitnet",
-             "FBGEMM fp8": "fbgemm_fp8", "Quark": "quark", "FP-Quant": "fp_quant", "SINQ": "sinq",
+             "FBGEMM fp8": "fbgemm_fp8", "FP-Quant": "fp_quant", "SINQ": "sinq",
              "bitsandbytes (4 bit)": "bitsandbytes_4bit", "bitsandbytes (8 bit)": "bitsandbytes_8bit"}  # fmt: skip
     for title, key in named.items():
         assert (title in way.foreign) == (key in auto)
@@ -113,7 +114,7 @@ def test_transformers_reads_gguf_of_these():
 
 @pytest.mark.parametrize(
     ("convention", "scheme"),
-    [(one.name, scheme) for one in catalog.every_convention() if not one.unwritten for scheme in one.schemes if one.name not in ("nunchaku", "gguf")],
+    [(one.name, scheme) for one in catalog.every_convention() if not one.unwritten for scheme, rule in one.schemes.items() if not rule.needs and one.name not in ("nunchaku", "gguf")],
 )  # fmt: skip
 def test_who_loads_each_output(convention, scheme, llama, tmp_path, wan):
     diffusion = convention in ("lightx2v", "comfyui", "comfyui_scaled")
@@ -133,7 +134,7 @@ def test_who_loads_each_output(convention, scheme, llama, tmp_path, wan):
           "compressed_tensors": {"vllm", "transformers", "sglang"}, "modelopt": {"vllm"},
           "deepseek": {"vllm", "transformers", "sglang"}, "gptq": {"vllm", "transformers", "sglang"},
           "gptq_v2": {"vllm", "transformers", "sglang"}, "awq": {"vllm", "transformers", "sglang"}, "mlx": set(),
-          "bitsandbytes": {"transformers"}}[convention]  # fmt: skip
+          "bitsandbytes": {"transformers"}, "quark": {"transformers"}, "bfl": set()}[convention]  # fmt: skip
     if convention == "modelopt" and scheme == "nvfp4":
         by = {"vllm", "sglang"}
     if convention == "compressed_tensors" and scheme in ("mxfp8", "mxfp4"):

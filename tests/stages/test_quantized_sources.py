@@ -434,7 +434,7 @@ def test_torchao_as_it_saves(tmp_path, refused):
     assert "torchao" in message
 
 
-@pytest.mark.parametrize("method", ["gptq-p", "paroquant", "torchao", "quark", "never-heard-of"])
+@pytest.mark.parametrize("method", ["gptq-p", "paroquant", "torchao", "never-heard-of"])
 def test_a_quant_method_that_is_not_decoded_is_named(method, model, tmp_path, refused):
     codes, scale, _ = fp8()
     source = model({W: codes, f"{W}_scale": scale}, said(method))

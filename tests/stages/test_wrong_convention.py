@@ -39,6 +39,8 @@ def written(convention, scheme, options) -> bool:
     """Whether the convention's consumer, or some loader of it, reads such options: others are not written."""
     rule = catalog.convention(convention).scheme(scheme)
     made = schemes.make(scheme, **{**rule.options, **options})
+    if rule.needs:
+        return False  # not without a calibration
     return all(any(option in one.when for one in rule.partly) for option in rule.unread(made))
 
 

@@ -40,7 +40,7 @@ ZERO_POINT, GROUP_INDEX = "zero_point", "group_index"
 IMPLIED = (ZERO_POINT, GROUP_INDEX)
 """Roles of parts that a consumer may ask for where the scheme makes none: zeros, the group of each column."""
 
-CONFIGS = ("compressed-tensors", "modelopt", "fp8", "gptq", "gptq-v2", "awq", "bitsandbytes", "mlx")
+CONFIGS = ("compressed-tensors", "modelopt", "fp8", "gptq", "gptq-v2", "awq", "bitsandbytes", "mlx", "quark")
 """Dialects of ``quantization_config``, by their ``quant_method``."""
 _STEM = "{stem}"
 
@@ -142,6 +142,7 @@ class SchemeRule:
         columns: K likewise.
         limits: further conditions on a tensor.
         metadata: what that of a file must say.
+        needs: roles of parts without which the consumer loads nothing: those of a calibration.
         implies: roles that the consumer asks for where the scheme makes no such part, of :data:`IMPLIED`.
         shaped: role of the part that states the shape of the tensor, where that of the codes does not.
         computes: dtype that the consumer decodes to, whatever that of the model is, so that the model must
@@ -159,6 +160,7 @@ class SchemeRule:
     rows: int = 1
     columns: int = 1
     limits: tuple[Limit, ...] = ()
+    needs: tuple[str, ...] = ()
     implies: tuple[str, ...] = ()
     shaped: str = ""
     computes: str | None = None

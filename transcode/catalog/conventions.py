@@ -133,6 +133,10 @@ def _scheme(name: str, node: strict.Node, shared: dict[str, PartRule]) -> Scheme
     for role in implies:
         if role not in parts:
             raise top.need("implies").error(f"part {role!r} has no spelling", f"known: {', '.join(parts)}")
+    needs = top.get("needs", _strings, ())
+    for role in needs:
+        if role not in stored:
+            raise top.need("needs").error(f"part {role!r} has no spelling", f"known: {', '.join(stored)}")
     shaped = top.get("shaped", strict.Node.string, "")
     if shaped and shaped not in stored:
         raise top.need("shaped").error(f"part {shaped!r} has no spelling", f"known: {', '.join(stored)}")
@@ -154,6 +158,7 @@ def _scheme(name: str, node: strict.Node, shared: dict[str, PartRule]) -> Scheme
         rows=top.get("rows", lambda child: child.integer(1), 1),
         columns=top.get("columns", lambda child: child.integer(1), 1),
         limits=tuple(limit(child) for child in top.get("limits", strict.Node.sequence, ())),
+        needs=needs,
         implies=implies,
         shaped=shaped,
         computes=top.get("computes", lambda child: child.choice(("BF16", "F16", "F32")), None),

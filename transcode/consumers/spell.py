@@ -209,6 +209,14 @@ def _read_by(tensor: LazyTensor, convention: Convention, planning: Planning) -> 
                 f" {called('convention', 'neutral')}, which transcode alone reads",
             )
         planning.warn(f"{convention.name}: {options} is read by {by}")
+    made = {part.role for part in tensor.parts}
+    for role in rule.needs:
+        if role not in made:
+            raise PlanError(
+                f"{convention.name} does not read {scheme.name} without its {role}",
+                tensor=tensor.name,
+                hint=f"give {called('calibrate', 'calib.pt')}, or choose another scheme or convention",
+            )
     if experts_of(tensor.name) is not None:
         for one in rule.partly:
             if one.experts and holds(one.when, scheme):

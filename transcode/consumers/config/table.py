@@ -14,6 +14,7 @@ from ...core.planning import Planning
 from ...core.tensor import LazyTensor
 from ...errors import PlanError
 from .awq import Awq
+from .bfl import Bfl
 from .bitsandbytes import BitsAndBytes
 from .compressed_tensors import CompressedTensors
 from .dialect import Dialect, SideStatement, Statement, Unsayable
@@ -23,6 +24,7 @@ from .layers import layers_of
 from .microscaling import Mxfp4, Mxfp8
 from .mlx import Mlx
 from .modelopt import ModelOpt
+from .quark import Quark
 from .stated import CONFIG, EARLY_KEY, KEY, MLX_KEY, Json, statements
 
 __all__ = [
@@ -49,6 +51,8 @@ DIALECTS: Mapping[str, Dialect] = {
         Awq(),
         BitsAndBytes(),
         Mlx(),
+        Quark(),
+        Bfl(),
     )
 }
 """By their ``method``."""
