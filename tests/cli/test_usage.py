@@ -26,7 +26,7 @@ import torch
         ("run a b --workers two", "--workers: 'two' is no number; see transcode run --help"),
         ("meta set f a=b --wait x", "--wait: 'x' is no number; see transcode meta set --help"),
         ("meta set f a=b --wait -1", "--wait: -1.0 is less than 0; see transcode meta set --help"),
-        ("run a b --layout chunk", "--layout: 'chunk' is not one of single_file, by_block, chunked, apart"
+        ("run a b --layout chunk", "--layout: 'chunk' is not one of single_file, by_block, chunked, apart, components"
          " (did you mean chunked?); see transcode run --help"),
         ("run a b --memory 1parsec", "--memory: '1parsec' is not a size; write 5GB, 512MB or 64MiB"),
         ("run a b --sheme int8", "there is no option '--sheme', did you mean '--scheme'?"),
@@ -40,8 +40,7 @@ import torch
         ("nunchaku convert --kolor", "there is no option '--kolor'; see transcode nunchaku convert --help"),
         ("--colour", "there is no option '--colour'; see transcode --help"),
         ("schemes a b", "too many words; give one name, or none"),
-        ("merge", "there is no command 'merge', did you mean 'lora'? lora is a stage of a pipe; outside of one,"
-         " type: transcode run SRC DST --lora LORA"),
+        ("merge", "FOLDER is missing; usage: transcode merge [OPTIONS] FOLDER ALLINONE"),
     ],
 )  # fmt: skip
 def test_one_line(typed, said, refused):

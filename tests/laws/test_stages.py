@@ -14,6 +14,7 @@ import golden
 import make_svdquant
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import transcode as tc
 import transcode.stages
@@ -57,6 +58,14 @@ def _wan(maker: golden.Maker) -> Path:
     return Path(__file__).parents[2] / "fixtures" / "wan_tiny"
 
 
+def _all_in_one(maker: golden.Maker) -> Path:
+    names = [f"model.diffusion_model.{place}.1.transformer_blocks.9.attn{number}.to_q.weight"
+             for place in ("input_blocks.7", "output_blocks.0") for number in (1, 2)]  # fmt: skip
+    names += ["model.diffusion_model.label_emb.0.0.weight", "first_stage_model.encoder.conv_in.weight"]
+    tensors = {name: torch.arange(64.0).reshape(8, 8) * (1 + at) for at, name in enumerate(names)}
+    return maker.path("all.safetensors", lambda path: save_file(tensors, path))
+
+
 def _peaks(maker: golden.Maker) -> Path:
     peaks = {name: torch.tensor(2.5) for name in golden.llama_tensors() if "proj" in name}
     return maker.path("calib.pt", lambda path: torch.save({"absmax": peaks}, path))
@@ -67,6 +76,7 @@ def _peft(maker: golden.Maker) -> Path:
 
 
 SAMPLES: dict[str, Sample] = {
+    "component": Sample(_all_in_one, lambda maker: (tc.component("unet"),)),
     "keep": Sample(_llama, lambda maker: (tc.keep("*self_attn*"),)),
     "drop": Sample(_llama, lambda maker: (tc.drop("*norm*"),)),
     "rename": Sample(_llama, lambda maker: (tc.rename([(r"^model\.", "net.")]),)),

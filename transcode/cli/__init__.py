@@ -72,7 +72,6 @@ _EPILOG = """\b
 Examples:
   transcode inspect Wan2.1-T2V-14B
   transcode run Wan2.1-T2V-14B wan_int8.safetensors --scheme int8
-  transcode run Wan2.1-T2V-14B out --scheme fp8 --layout by_block --dry-run
   transcode doctor wan_int8.safetensors --for comfyui
   transcode meta set model.safetensors author=me
   transcode open SRC | transcode drop '*.bias' | transcode write DST

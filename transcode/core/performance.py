@@ -37,7 +37,7 @@ class Performance(Declared):
     )
     memory: int = option(
         kinds.SIZE,
-        "For the tiles of all workers together.",
+        "Tiles of all workers together.",
         default=128 * 10**6,
         group=SPEED,
         run=SAME,

@@ -59,7 +59,7 @@ class OutputOptions(Declared):
         " the spelling if it converts, else ``plain``.",
     )  # fmt: skip
     layout: str | None = option(
-        kinds.TEXT, "Cut into files.", default=None, choices=LAYOUTS, section=_TARGET,
+        kinds.TEXT, "Files.", default=None, choices=LAYOUTS, section=_TARGET,
         group=OUTPUT, run=SAME, metavar="LAYOUT",
         about="``apart`` is the files that the convention names, ``components`` a subfolder for each model of"
         " an all-in-one file. Without it one file, or chunks where the source has several files and the"

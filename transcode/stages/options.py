@@ -282,7 +282,7 @@ class QuantizeOptions(Declared):
         about="The first pattern that matches a chosen tensor counts.",
     )  # fmt: skip
     importance: str | None = option(
-        kinds.TEXT, "Weigh columns: an imatrix, a file, norm, sinq.",
+        kinds.TEXT, "Weigh columns: a file, norm or sinq.",
         default=None, metavar="FILE|norm|sinq", group=HOW, run=SAME,
         about="What the squared error of each column counts, where a scheme searches scales: means of squared"
         " inputs from an importance matrix of llama.cpp (``.gguf``, or the older ``.dat``), or a safetensors"
