@@ -15,7 +15,7 @@ from transcode.core.tensor import plain
 from transcode.stages.cast import cast_tensor
 
 MOVING = {
-    "Constant", "Embedded", "Joining", "Padding", "Permuted", "Picking", "Recoded", "Reshaped", "Rows",
+    "Assembled", "Constant", "Embedded", "Joining", "Padding", "Permuted", "Picking", "Recoded", "Reshaped", "Rows",
     "Stored", "Strided", "Swapped",
 }  # fmt: skip
 """They hold values, or put them elsewhere."""

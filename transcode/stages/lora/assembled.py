@@ -25,7 +25,7 @@ class Block(NamedTuple):
     column: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Assembled(Expr):
     """Blocks in a matrix of zeros.
 
