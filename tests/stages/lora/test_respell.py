@@ -66,7 +66,7 @@ def convert(source, dst, to, **more):
 @pytest.mark.parametrize("to", ["kohya", "comfyui"])
 def test_split_modules_are_joined_and_split_again(of_diffusers, to, tmp_path):
     model = flux_model(tmp_path / "model.safetensors")
-    there = convert(of_diffusers, tmp_path / "there.safetensors", to)
+    there = convert(of_diffusers, tmp_path / "there.safetensors", to, model="flux")
     keys = load_file(there).keys()
     start = (
         "lora_unet_double_blocks_0_img_attn_qkv"
