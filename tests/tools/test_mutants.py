@@ -82,7 +82,7 @@ NOTICED = (
     "self.notes[Remark(text, tensor, kind)] = None",
     "self.notes[Remark(text * (1 + len(self.notes)))] = None",
 )
-UNNOTICED = ("unnoticed", "shown = list(names)[:3]", "shown = list(names)[:2]")
+UNNOTICED = ("unnoticed", "shown = known[:3]", "shown = known[:2]")
 BROKEN = ("broken", "class Planning:", "class Plonning:")
 GONE = ("gone", "no such piece", "x")
 
