@@ -42,6 +42,8 @@ ELSEWHERE = {
     "schemes/text": "laws/test_schemes.py",
     "consumers/components": "cli/test_split.py",
     "stages/lora/assembled": "stages/lora/test_respell.py",
+    "stages/lora/pairs": "stages/lora/test_respell.py",
+    "stages/lora/sizes": "stages/lora/test_respell.py",
     "stages/lora/written": "stages/lora/test_respell.py",
     "consumers/config/bitsandbytes": "schemes/test_bnb.py",
     "consumers/config/microscaling": "consumers/config/test_table.py",

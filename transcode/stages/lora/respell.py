@@ -10,29 +10,24 @@ import numpy as np
 
 from ... import catalog
 from ...catalog.family import Family
-from ...catalog.lora import LoraNames, lora_names
+from ...catalog.lora import lora_names
 from ...catalog.spelling import Direction, Hit
-from ...containers.source import open_source
-from ...core import small_json
-from ...core.dtypes import FLOATS, dtype
+from ...core.dtypes import dtype
 from ...core.event import Event
 from ...core.expr import Constant
 from ...core.planning import Planning
 from ...core.spec import Spec
 from ...core.tensor import LazyTensor, plain
-from ...errors import PlanError
 from ...voice import called
 from .assembled import Block, assemble
-from .scaling import Scaling, read_scaling
-from .sorting import Roles, Sorted, sort_keys
+from .pairs import Pairs
+from .sizes import Size, state
+from .sorting import Roles
 from .written import STYLES, Module, dotted, words_of
 
 __all__ = ["STYLES", "is_lora", "respell"]
 
-_METADATA = "lora_adapter_metadata"
-_CONFIG = "adapter_config.json"
 _WEIGHT = ".weight"
-
 
 _UNETS = ("sd1", "sdxl")
 _KOHYA = {"sd1": "diffusers"}
@@ -63,26 +58,20 @@ def respell(
 class _Respelling:
     def __init__(self, tensors: list[LazyTensor], to: str, model: str | None, planning: Planning) -> None:
         assert planning.source is not None
-        self._path, self._to, self._style = planning.source, to, STYLES[to]
-        self._planning = planning
-        self._names: LoraNames = lora_names()
-        table = {tensor.name: tensor for tensor in sorted(tensors, key=lambda one: one.name)}
-        self._sorted: Sorted = sort_keys(table, self._names, self._path)
-        with open_source(self._path, mmap=False) as source:
-            self._scaling: Scaling = read_scaling(source)
-        bases = [*self._sorted.adapted, *(base for base, _, _ in self._sorted.differences)]
+        self._to, self._style, self._planning = to, STYLES[to], planning
+        self._file = Pairs(tensors, planning.source, to)
+        bases = [*self._file.sorted.adapted, *(base for base, _, _ in self._file.sorted.differences)]
         self._modules = {base: self._module(base) for base in bases}
         own = [one for one in self._modules.values() if not one.text]
         self._family, self._direction = self._recognise(own, model)
-        self._ranks: dict[str, int] = {}
-        self._alphas: dict[str, float] = {}
+        self._sizes: dict[str, Size] = {}
         self._text_numbers = {one.text for one in self._modules.values() if one.text}
 
     def all(self) -> Iterator[LazyTensor]:
         """See :func:`respell`."""
-        held = self._sorted
+        held = self._file.sorted
         for tensor in (*held.others, *held.tokens.values()):
-            raise self._error(tensor.name, f"is nothing that {self._to} has a name for", "drop it first")
+            raise self._file.error(tensor.name, f"is nothing that {self._to} has a name for", "drop it first")
         joined: dict[str, dict[int, tuple[Module, Hit]]] = defaultdict(dict)
         for base in held.pairs:
             module = self._modules[base]
@@ -90,8 +79,8 @@ class _Respelling:
             if hit is None or hit.rule.renames:
                 yield from self._plain(module, hit)
             elif not hit.rule.by_rows:
-                raise self._error(
-                    self._key(base),
+                raise self._file.error(
+                    self._file.key(base),
                     f"is of elements that {self._to} has in another order",
                     "merge it into a model, and convert that",
                 )
@@ -105,7 +94,7 @@ class _Respelling:
             if base not in held.pairs or kinds.keys() - {"dora"}:
                 yield from self._kinds(base, kinds)
         yield from self._differences()
-        self._state()
+        state(self._sizes, self._to, self._planning)
 
     @property
     def _forward(self) -> bool:
@@ -114,15 +103,17 @@ class _Respelling:
     # What a module is called.
 
     def _module(self, base: str) -> Module:
-        names = self._names
+        names = self._file.names
         for prefix, number in names.text_flat_prefixes.items():
             if base.startswith(prefix):
                 return Module(base, dotted(base[len(prefix) :], frozenset()), number)
         for prefix, numbers in names.text_prefixes.items():
             if base.startswith(prefix):
                 if len(numbers) > 1:
-                    raise self._error(
-                        self._key(base), "is of a text encoder whose number no name tells", "rename it first"
+                    raise self._file.error(
+                        self._file.key(base),
+                        "is of a text encoder whose number no name tells",
+                        "rename it first",
                     )
                 return Module(base, base[len(prefix) :], numbers[0])
         for prefix in names.flat_prefixes:
@@ -156,7 +147,7 @@ class _Respelling:
                     fitting.append((family, None if wanted == spelling else direction, names, spellings))
         if len({spellings for _, _, _, spellings in fitting}) > 1:
             known = ", ".join(dict.fromkeys(family.name for family, _, _, _ in fitting))
-            raise self._error(
+            raise self._file.error(
                 next(iter(self._modules)), f"may be of any of {known}", f"say which with {called('model')}"
             )
         if fitting:
@@ -166,8 +157,11 @@ class _Respelling:
             how = "keep their names" if chosen is None else f"as {self._spelling(family)} has them"
             self._planning.note(f"convert a LoRA to {self._to}: family {family.name}, modules {how}")
             return family, chosen
-        if any(base.startswith(self._names.flat_prefixes) for base in self._modules) and not self._style.flat:
-            raise self._error(
+        if (
+            any(base.startswith(self._file.names.flat_prefixes) for base in self._modules)
+            and not self._style.flat
+        ):
+            raise self._file.error(
                 next(iter(self._modules)),
                 "is of no known family, so its underscores may be dots or not",
                 f"name the family with {called('model')}",
@@ -195,7 +189,7 @@ class _Respelling:
         style = self._style
         if text:
             if style.text is None:
-                raise self._error(
+                raise self._file.error(
                     key,
                     f"is of a text encoder, and {self._to} keeps one model in a file",
                     "drop it, or convert it by itself",
@@ -212,89 +206,43 @@ class _Respelling:
     # What is written of a pair.
 
     def _plain(self, module: Module, hit: Hit | None) -> Iterator[LazyTensor]:
-        roles, name = self._pair(module.base), self._renamed(module, hit)
+        roles, name = self._file.pair(module.base), self._renamed(module, hit)
         yield from self._written(name, module.text, module.base, roles)
 
     def _written(
         self, name: str, text: int, base: str, roles: Roles, alpha: float | None = None
     ) -> Iterator[LazyTensor]:
         """The tensors of a pair, under the names of the program; the magnitudes beside it."""
-        style, spelled = self._style, self._spelled(name, text, self._key(base))
+        style, spelled = self._style, self._spelled(name, text, self._file.key(base))
         if "bias" in roles:
-            raise self._error(
+            raise self._file.error(
                 roles["bias"].name, f"is a bias of a factor, which {self._to} does not read", "drop it"
             )
         yield _called(roles["up"], f"{spelled}{style.up}")
         yield _called(roles["down"], f"{spelled}{style.down}")
         if (mid := roles.get("mid")) is not None:
             if not style.kinds:
-                raise self._error(
+                raise self._file.error(
                     mid.name, f"is a core, which {self._to} does not read", "merge it into a model"
                 )
             yield _called(mid, f"{spelled}.lora_mid.weight")
         if (scale := roles.get("scale")) is not None:
             yield _called(scale, f"{spelled}.dora_scale")
         rank = roles["down"].spec.shape[0]
-        own = self._sorted.alphas.get(base) if alpha is None else None
-        value = self._alpha(base, rank) if alpha is None else alpha
+        own = self._file.sorted.alphas.get(base) if alpha is None else None
+        value = self._file.alpha(base, rank) if alpha is None else alpha
         if style.alphas:
             if own is not None:
                 yield _called(own, f"{spelled}.alpha")
             elif value != rank:
-                yield self._number(f"{spelled}.alpha", value, self._key(base), rank)
+                yield self._number(f"{spelled}.alpha", value, self._file.key(base), rank)
             return
-        self._ranks[spelled], self._alphas[spelled] = rank, value
-
-    def _pair(self, base: str) -> Roles:
-        """The factors of a module, both of them, and its magnitude as ``scale``."""
-        roles = dict(self._sorted.pairs[base])
-        for role in ("up", "down"):
-            if role not in roles:
-                raise self._error(
-                    self._key(base),
-                    f"has no partner: the {role} of {base!r} is missing",
-                    "is the file complete?",
-                )
-        options = self._scaling.options(base)
-        dora = self._sorted.kinds.get(base, {}).get("dora")
-        if dora is not None or (options is not None and options.dora):
-            if dora is None or "scale" not in dora or not self._style.kinds:
-                raise self._error(
-                    self._key(base),
-                    "is of DoRA, to whose norms LyCORIS adds an epsilon and PEFT none",
-                    f"merge it into a model: {called('lora')}",
-                )
-            roles["scale"] = dora["scale"]
-        for tensor in roles.values():
-            if tensor.spec.dtype.name not in FLOATS:
-                raise self._error(
-                    tensor.name, f"is {tensor.spec.dtype.name}, a LoRA is of plain floats", "decode it first"
-                )
-        if self._scaling.parameters(base):
-            raise self._error(
-                self._key(base), "is of a parameter that PEFT's target_parameters names", "keep PEFT's names"
-            )
-        return roles
-
-    def _alpha(self, base: str, rank: int) -> float:
-        """alpha of a pair; the rank where nothing says one."""
-        own = self._sorted.alphas.get(base)
-        if own is not None and (value := float(np.asarray(own.numpy()).astype(np.float64).reshape(()))) != 0:
-            return value
-        factor, _ = self._scaling(base, rank)
-        value = factor * rank
-        if value / rank != factor:
-            raise self._error(
-                self._key(base),
-                f"counts {factor!r} times, which no alpha says exactly",
-                "merge it into a model",
-            )
-        return value
+        self._sizes[spelled] = Size(rank, value)
 
     def _number(self, name: str, value: float, key: str, rank: int) -> LazyTensor:
         stored = np.float32(value)
         if np.float32(float(stored) / rank) != np.float32(value / rank):
-            raise self._error(
+            raise self._file.error(
                 key, f"has an alpha of {value!r}, which F32 does not hold", "merge it into a model"
             )
         spec = Spec(dtype("F32"), ())
@@ -304,11 +252,11 @@ class _Respelling:
 
     def _split(self, module: Module, hit: Hit) -> Iterator[LazyTensor]:
         """A pair of a joined module as pairs of its parts: rows of up, and down for each."""
-        roles = self._pair(module.base)
-        up, down = self._matrix(roles["up"]), self._matrix(roles["down"])
+        roles = self._file.pair(module.base)
+        up, down = self._file.matrix(roles["up"]), self._file.matrix(roles["down"])
         rows, rule = up.spec.shape[0], hit.rule
         columns = down.spec.shape[1]
-        alpha = self._alpha(module.base, down.spec.shape[0])
+        alpha = self._file.alpha(module.base, down.spec.shape[0])
         if rule.swapped:
             if not rule.swaps(rows, columns):
                 yield from self._plain(module, hit)
@@ -316,15 +264,15 @@ class _Respelling:
             half = rows // 2
             swapped = dict(roles)
             for role in swapped.keys() & {"up", "scale"}:
-                tensor = self._matrix(roles[role])
+                tensor = self._file.matrix(roles[role])
                 blocks = [Block(tensor, half, rows, 0), Block(tensor, 0, half, rows - half)]
                 swapped[role] = assemble("", tensor.spec.shape, blocks, "its halves change places")
             yield from self._written(self._renamed(module, hit), 0, module.base, swapped)
             return
         counts = rule.counts(rows, columns)
         if counts is None:
-            raise self._error(
-                self._key(module.base),
+            raise self._file.error(
+                self._file.key(module.base),
                 f"has {rows} rows, not those of {', '.join(hit.others)}",
                 "is it for this family?",
             )
@@ -332,7 +280,7 @@ class _Respelling:
         for other, count in zip(hit.others, counts, strict=True):
             part = dict(roles)
             for role in part.keys() & {"up", "scale"}:
-                tensor = self._matrix(roles[role])
+                tensor = self._file.matrix(roles[role])
                 shape = (count, *tensor.spec.shape[1:])
                 part[role] = assemble(
                     "", shape, [Block(tensor, at, at + count)], f"rows {at} to {at + count - 1}"
@@ -343,18 +291,18 @@ class _Respelling:
     def _joined(self, name: str, parts: dict[int, tuple[Module, Hit]]) -> Iterator[LazyTensor]:
         """Pairs of parts as one of the joined module: one down where all are alike, else in blocks."""
         rule = next(iter(parts.values()))[1].rule
-        pairs = {part: self._pair(module.base) for part, (module, _) in parts.items()}
+        pairs = {part: self._file.pair(module.base) for part, (module, _) in parts.items()}
         first = min(parts)
         base = parts[first][0].base
         factors = {}
         for part, (module, _) in parts.items():
             rank = pairs[part]["down"].spec.shape[0]
-            factors[part] = self._alpha(module.base, rank) / rank
+            factors[part] = self._file.alpha(module.base, rank) / rank
         kinds = {(one["up"].spec.dtype.name, one["down"].spec.dtype.name) for one in pairs.values()}
-        columns = {self._matrix(one["down"]).spec.shape[1] for one in pairs.values()}
+        columns = {self._file.matrix(one["down"]).spec.shape[1] for one in pairs.values()}
         if len(kinds) > 1 or len(columns) > 1 or len(set(factors.values())) > 1:
-            raise self._error(
-                self._key(base),
+            raise self._file.error(
+                self._file.key(base),
                 f"and other parts of {name!r} differ in dtype, inputs or scale",
                 "one pair cannot hold them: merge it into a model",
             )
@@ -368,8 +316,10 @@ class _Respelling:
             base,
         )
         if any(scaled) and not (all(scaled) and len(pairs) == len(rule.right)):
-            raise self._error(
-                self._key(base), f"is of DoRA, and not all parts of {name!r} are", "merge it into a model"
+            raise self._file.error(
+                self._file.key(base),
+                f"is of DoRA, and not all parts of {name!r} are",
+                "merge it into a model",
             )
         downs = [one["down"] for one in pairs.values()]
         alike = all(_same(downs[0], one) for one in downs[1:])
@@ -378,7 +328,7 @@ class _Respelling:
         rank = row = 0
         for part, height in enumerate(heights):
             if part in pairs:
-                up, down = self._matrix(pairs[part]["up"]), self._matrix(pairs[part]["down"])
+                up, down = self._file.matrix(pairs[part]["up"]), self._file.matrix(pairs[part]["down"])
                 ups.append(Block(up, 0, height, row, 0 if alike else rank))
                 if not (alike and lows):
                     lows.append(Block(down, 0, down.spec.shape[0], rank))
@@ -392,13 +342,13 @@ class _Respelling:
         if all(scaled):
             tall, at = [], 0
             for part, height in enumerate(heights):
-                tall.append(Block(self._matrix(pairs[part]["scale"]), 0, height, at))
+                tall.append(Block(self._file.matrix(pairs[part]["scale"]), 0, height, at))
                 at += height
             roles["scale"] = assemble("", (row, 1), tall, did)
         factor = factors[first]
         if factor * rank / rank != factor:
-            raise self._error(
-                self._key(base),
+            raise self._file.error(
+                self._file.key(base),
                 f"counts {factor!r} times, which no alpha says exactly",
                 "merge it into a model",
             )
@@ -418,8 +368,8 @@ class _Respelling:
             ]
         whole = [height for height in heights if height is not None]
         if len(whole) < count or any(heights[part] != height for part, height in known.items()):
-            raise self._error(
-                self._key(base),
+            raise self._file.error(
+                self._file.key(base),
                 f"is of a part of {name!r}, of which others have unknown rows",
                 "merge it into a model",
             )
@@ -431,17 +381,19 @@ class _Respelling:
         """Adapters of other kinds: as they are, below a module that is one in both spellings."""
         module = self._modules[base]
         hit = self._hit(module)
-        key = self._key(base)
+        key = self._file.key(base)
         if not self._style.kinds:
-            raise self._error(
+            raise self._file.error(
                 key,
                 f"is of {' and '.join(kinds)}, which {self._to} does not read so",
                 f"merge it into a model: {called('lora')}",
             )
-        if self._scaling.options(base) is not None or any(kind.endswith("_peft") for kind in kinds):
-            raise self._error(key, "is of PEFT's, which LyCORIS scales otherwise", "merge it into a model")
+        if self._file.scaling.options(base) is not None or any(kind.endswith("_peft") for kind in kinds):
+            raise self._file.error(
+                key, "is of PEFT's, which LyCORIS scales otherwise", "merge it into a model"
+            )
         if hit is not None and not hit.rule.renames:
-            raise self._error(
+            raise self._file.error(
                 key,
                 f"is of {' and '.join(kinds)}, which cannot be split over rows, or joined",
                 f"merge it into a model: {called('lora')}",
@@ -450,74 +402,27 @@ class _Respelling:
         for roles in kinds.values():
             for tensor in roles.values():
                 yield _called(tensor, f"{spelled}{tensor.name.removeprefix(base)}")
-        if base not in self._sorted.pairs and (alpha := self._sorted.alphas.get(base)) is not None:
+        if base not in self._file.sorted.pairs and (alpha := self._file.sorted.alphas.get(base)) is not None:
             yield _called(alpha, f"{spelled}.alpha")
 
     def _differences(self) -> Iterator[LazyTensor]:
-        for base, _, tensor in self._sorted.differences:
+        for base, _, tensor in self._file.sorted.differences:
             module = self._modules[base]
             hit = self._hit(module)
             if not self._style.kinds:
-                raise self._error(
+                raise self._file.error(
                     tensor.name,
                     f"is a difference, which {self._to} does not read so",
                     f"merge it into a model: {called('lora')}",
                 )
             if hit is not None and not hit.rule.renames:
-                raise self._error(
+                raise self._file.error(
                     tensor.name,
                     f"is a difference of rows that {self._to} keeps otherwise",
                     f"merge it into a model: {called('lora')}",
                 )
             spelled = self._spelled(self._renamed(module, hit), module.text, tensor.name)
             yield _called(tensor, f"{spelled}{tensor.name.removeprefix(base)}")
-
-    def _state(self) -> None:
-        """Say ranks and alphas where options do: in metadata, or beside the file."""
-        self._planning.replaced[_METADATA] = None
-        if self._style.alphas or not self._ranks:
-            return
-        parts: dict[str, dict[str, int]] = defaultdict(dict)
-        for spelled, rank in self._ranks.items():
-            prefix = "base_model.model" if self._to == "peft" else spelled.partition(".")[0]
-            parts[prefix][spelled.removeprefix(f"{prefix}.")] = rank
-        options = {prefix: self._options(prefix, ranks) for prefix, ranks in parts.items()}
-        if self._to == "peft":
-            text = small_json.spell({"peft_type": "LORA", **options["base_model.model"]}, indent=2)
-            self._planning.beside[_CONFIG] = f"{text}\n".encode()
-            return
-        flat = {f"{prefix}.{key}": value for prefix, said in options.items() for key, value in said.items()}
-        self._planning.replaced[_METADATA] = small_json.spell(flat, indent=2)
-
-    def _options(self, prefix: str, ranks: Mapping[str, int]) -> dict[str, object]:
-        alphas = {name: self._alphas[f"{prefix}.{name}"] for name in ranks}
-        rank, alpha = _usual(ranks.values()), _usual(alphas.values())
-        return {
-            "r": rank,
-            "lora_alpha": _int(alpha),
-            "rank_pattern": {name: one for name, one in ranks.items() if one != rank},
-            "alpha_pattern": {name: _int(one) for name, one in alphas.items() if one != alpha},
-            "target_modules": sorted(ranks),
-            "lora_dropout": 0.0,
-            "bias": "none",
-            "use_rslora": False,
-            "use_dora": False,
-        }
-
-    def _matrix(self, tensor: LazyTensor) -> LazyTensor:
-        if len(tensor.spec.shape) != 2:
-            raise self._error(
-                tensor.name, f"is {tensor.spec}, whose rows cannot be put elsewhere", "merge it into a model"
-            )
-        return tensor
-
-    def _key(self, base: str) -> str:
-        """A key of a module, for errors."""
-        pair = self._sorted.pairs.get(base)
-        return min(tensor.name for tensor in pair.values()) if pair else base
-
-    def _error(self, key: str, what: str, hint: str) -> PlanError:
-        return PlanError(what, file=self._path, tensor=key, hint=hint)
 
 
 def _called(tensor: LazyTensor, name: str) -> LazyTensor:
@@ -528,15 +433,6 @@ def _called(tensor: LazyTensor, name: str) -> LazyTensor:
 
 def _same(one: LazyTensor, other: LazyTensor) -> bool:
     return one.spec == other.spec and one.numpy().tobytes() == other.numpy().tobytes()
-
-
-def _usual(values: Iterable[float]) -> float:
-    values = list(values)
-    return max(sorted(set(values)), key=values.count)
-
-
-def _int(value: float) -> float:
-    return int(value) if value == int(value) else value
 
 
 def _bare(name: str) -> str:
