@@ -446,8 +446,8 @@ def test_all_conventions_that_fit_are_listed(bare, tmp_path, cli, refused, monke
     source = bare("nvfp4", "modelopt")
     for asked in ASKED:
         told = refused("run", source, tmp_path / "o.safetensors", *asked)
-        assert "as modelopt or twin stores it, which decode to different values" in told
-        assert "say whose file it is: --from-convention modelopt or --from-convention twin" in told
+        assert "as modelopt or twin or bfl stores it, which decode to different values" in told
+        assert "say whose file it is: --from-convention modelopt or --from-convention twin or --from" in told
         for name in ("modelopt", "twin"):
             cli("run", source, tmp_path / f"{name}.safetensors", *asked, "--from-convention", name, "-f")
         one, other = ((tmp_path / f"{name}.safetensors").read_bytes() for name in ("modelopt", "twin"))
