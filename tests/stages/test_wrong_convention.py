@@ -139,7 +139,7 @@ def test_every_pair(convention, scheme, options, record, save, tmp_path):
             raise
     for other in CONVENTIONS:
         if (convention, scheme, other, record) == ("lightx2v", "mxfp4", "quark", False):
-            continue  # alike in names, dtypes and shapes, by scales in another order: whose it is, is the user's word
+            continue  # alike but for the order of scales: whose it is, is the user's word
         try:
             found = decoded(source, convention=other)
         except PlanError:
