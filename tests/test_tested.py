@@ -40,6 +40,7 @@ ELSEWHERE = {
     "schemes/ggml_nvfp4": "stages/quantize/test_recode_gguf.py",
     "stages/quantize/multiplier": "stages/quantize/test_recode_gguf.py",
     "schemes/text": "laws/test_schemes.py",
+    "cli/job": "cli/test_nunchaku.py",
     "consumers/components": "cli/test_split.py",
     "stages/lora/assembled": "stages/lora/test_respell.py",
     "stages/lora/pairs": "stages/lora/test_respell.py",

@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 import click
 
 from .flags import Group, debug_option
+from .job import Job, carry_out, new_job, placing_options
 from .meta_common import warn
-from .options import pair, performance_options, report_options
-
-if TYPE_CHECKING:
-    from ..containers.checkpoint import Source
-    from ..core.flow import Flow
-    from ..core.performance import Performance
-    from ..execution.write import Write
+from .options import apply, performance_options, report_options
 
 __all__ = ["nunchaku"]
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 _EPILOG = """\b
 Examples:
@@ -33,17 +25,23 @@ Examples:
   transcode nunchaku split flux.safetensors DIR
 """
 
-_CONFIG_OPTIONS = (
-    click.option(
-        "--config-yaml", metavar="YAML", help="DeepCompressor's configuration, which names the model."
-    ),
-    click.option(
-        "--model-path", metavar="DIR", help="Folder of the model, or its name on the hub, if cached."
-    ),
-    click.option("--config", "config_file", metavar="FILE", help="The model's config.json itself."),
-    click.option("--comfy-config", "comfy_file", metavar="FILE", help="comfy_config.json, if not derived."),
-    click.option("--model-class", metavar="NAME", help="nunchaku's class, if config.json does not tell."),
-    click.option("--strict", is_flag=True, help="Fail where config.json cannot be embedded; else a warning."),
+_config_options = apply(
+    [
+        click.option(
+            "--config-yaml", metavar="YAML", help="DeepCompressor's configuration, which names the model."
+        ),
+        click.option(
+            "--model-path", metavar="DIR", help="Folder of the model, or its name on the hub, if cached."
+        ),
+        click.option("--config", "config_file", metavar="FILE", help="The model's config.json itself."),
+        click.option(
+            "--comfy-config", "comfy_file", metavar="FILE", help="comfy_config.json, if not derived."
+        ),
+        click.option("--model-class", metavar="NAME", help="nunchaku's class, if config.json does not tell."),
+        click.option(
+            "--strict", is_flag=True, help="Fail where config.json cannot be embedded; else a warning."
+        ),
+    ]
 )
 
 _SAYS_WHERE = {
@@ -53,20 +51,6 @@ _SAYS_WHERE = {
     "--comfy-config": "comfy_file",
     "--model-class": "model_class",
 }
-
-_OUTPUT_OPTIONS = (
-    click.option("--metadata", type=pair, multiple=True, metavar="KEY=VALUE", help="More metadata."),
-    click.option("-f", "--force", is_flag=True, help="Replace what exists."),
-)
-
-
-def _options(options: Sequence[Callable[[F], F]]) -> Callable[[F], F]:
-    def decorate(command: F) -> F:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate
 
 
 @click.group(cls=Group, epilog=_EPILOG)
@@ -81,9 +65,9 @@ def nunchaku() -> None:
 @click.option("--float-point", is_flag=True, help="FP4 (groups of 16) instead of INT4 (groups of 64).")
 @click.option("--merge", is_flag=True, help="One file with all metadata, which current nunchaku loads.")
 @click.option("--add-metadata", is_flag=True, help="Embed config.json into the two files.")
-@_options(_CONFIG_OPTIONS)
+@_config_options
 @click.option("--allow-unmatched", is_flag=True, help="Low-rank branches without a layer only warn.")
-@_options(_OUTPUT_OPTIONS)
+@placing_options
 @performance_options
 @report_options
 @debug_option
@@ -97,10 +81,8 @@ def convert(quant_path: str, output_root: str | None, model_name: str, **values:
     from ..catalog.nunchaku import modules_for
     from ..containers.deepcompressor.reading import open_checkpoint
     from ..errors import RecipeError
-    from ..execution.write import Write
     from ..io.folder import local
     from ..stages.nunchaku.stage import Nunchaku
-    from . import build
 
     model = modules_for(model_name).model
     if model_name in (".", "..") or Path(model_name).name != model_name:
@@ -109,30 +91,28 @@ def convert(quant_path: str, output_root: str | None, model_name: str, **values:
     if output_root is None and quant_folder != Path(quant_path):
         raise click.UsageError("nothing is written into the hub cache; say --output-root")
     folder = Path(output_root or quant_path)
-    sink = Write(
-        dst=str(folder / (f"{model_name}.safetensors" if values["merge"] else model_name)),
-        layout="single_file" if values["merge"] else "apart",
+    conversion = new_job(
+        [lambda: open_checkpoint(quant_path, drop_cache=values["drop_cache"])],
+        str(folder / (f"{model_name}.safetensors" if values["merge"] else model_name)),
+        "single_file" if values["merge"] else "apart",
+        values,
+        steps=(Nunchaku(values["float_point"], model),),
         convention="nunchaku",
-        metadata=tuple(values["metadata"]),
-        force=values["force"],
         allow_unmatched=values["allow_unmatched"],
     )
-    step = Nunchaku(values["float_point"], model)
-    openers = [lambda: open_checkpoint(quant_path, drop_cache=values["drop_cache"])]
-    job = _Job(openers, sink, build.performance(values), (step,))
     embeds = values["merge"] or values["add_metadata"]
     if not embeds and (unused := [flag for flag, key in _SAYS_WHERE.items() if values[key]]):
         raise click.UsageError(f"{unused[0]} is for the metadata; add --merge or --add-metadata")
     if embeds:
-        job = _embedded(job, values, quant_folder)
-    _carry_out(job, values)
+        conversion = _embedded(conversion, values, quant_folder)
+    carry_out(conversion, values)
 
 
 @nunchaku.command()
 @click.argument("sources", nargs=-1, required=True, metavar="A [B]")
 @click.argument("out", metavar="OUT")
-@_options(_CONFIG_OPTIONS)
-@_options(_OUTPUT_OPTIONS)
+@_config_options
+@placing_options
 @performance_options
 @report_options
 @debug_option
@@ -143,20 +123,19 @@ def merge(sources: tuple[str, ...], out: str, **values: Any) -> None:
     """
     from ..containers.source import open_source
     from ..io.folder import local
-    from . import build
 
     if not out.endswith(".safetensors"):
         raise click.UsageError(f"OUT: {out!r} is no .safetensors file; name it so")
     openers = [lambda path=path: open_source(path, drop_cache=values["drop_cache"]) for path in sources]
-    job = _Job(openers, _plain(out, "single_file", values), build.performance(values))
+    joined = new_job(openers, out, "single_file", values, convention="nunchaku", copy_metadata=False)
     first = local(sources[0])
-    _carry_out(_embedded(job, values, first if first.is_dir() else first.parent), values)
+    carry_out(_embedded(joined, values, first if first.is_dir() else first.parent), values)
 
 
 @nunchaku.command()
 @click.argument("file", metavar="FILE")
 @click.argument("folder", metavar="OUTDIR")
-@_options(_OUTPUT_OPTIONS)
+@placing_options
 @performance_options
 @report_options
 @debug_option
@@ -164,61 +143,20 @@ def split(file: str, folder: str, **values: Any) -> None:
     """Split FILE into transformer_blocks.safetensors and unquantized_layers.safetensors in OUTDIR."""
     from ..containers.source import open_source
     from ..errors import PlanError
-    from . import build
 
     if folder.endswith(".safetensors"):
         raise click.UsageError(f"OUTDIR: {folder!r} is no folder; name one")
     openers = [lambda: open_source(file, drop_cache=values["drop_cache"])]
-    job = _Job(openers, _plain(folder, "apart", values), build.performance(values))
-    files = [planned.name for planned in job.flow().plan(job.write()).files]
+    cut = new_job(openers, folder, "apart", values, convention="nunchaku", copy_metadata=False)
+    files = [planned.name for planned in cut.flow().plan(cut.write()).files]
     if len(files) < 2:
         raise PlanError(
             f"all its tensors belong into {files[0]}", file=file, hint="is it a model for nunchaku?"
         )
-    _carry_out(job, values)
+    carry_out(cut, values)
 
 
-@dataclass(frozen=True)
-class _Job:
-    """A flow and its end, which are told of as those of a recipe are."""
-
-    openers: Sequence[Callable[[], Source]]
-    sink: Write
-    performance: Performance
-    steps: tuple[Any, ...] = ()
-
-    def flow(self) -> Flow:
-        """Open the sources and join the stages."""
-        from ..containers.joined import join_sources
-        from ..core.flow import Flow
-
-        return Flow(join_sources([opener() for opener in self.openers]), self.steps)
-
-    def write(self) -> Write:
-        """The sink."""
-        return replace(self.sink, performance=self.performance)
-
-
-def _plain(dst: str, layout: str, values: dict[str, Any]) -> Write:
-    from ..execution.write import Write
-
-    return Write(
-        dst=dst,
-        layout=layout,
-        convention="nunchaku",
-        copy_metadata=False,
-        metadata=tuple(values["metadata"]),
-        force=values["force"],
-    )
-
-
-def _carry_out(job: _Job, values: dict[str, Any]) -> None:
-    from .run import carry_out
-
-    carry_out(job, values)
-
-
-def _embedded(job: _Job, values: dict[str, Any], beside: Path) -> _Job:
+def _embedded(job: Job, values: dict[str, Any], beside: Path) -> Job:
     """The job with the metadata that a loader wants; what cannot be embedded is a warning, unless strict."""
     from ..catalog.profiles import profile
     from ..consumers.config import svdquant

@@ -2,34 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 import click
 
-from .flags import Command, command, debug_option, flag
-from .options import pair, performance_options, report_options
+from .flags import Command, command, debug_option
+from .job import carry_out, new_job, placing_options
+from .options import performance_options, report_options
 from .usage import what
 
-if TYPE_CHECKING:
-    from ..core.flow import Flow
-    from ..core.performance import Performance
-    from ..execution.write import Write
-
 __all__ = ["merge", "split"]
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def _output_flags(function: F) -> F:
-    flags = (
-        flag("--metadata", type=pair, multiple=True, metavar="KEY=VALUE", help="More metadata."),
-        flag("-f --force", is_flag=True, help="Replace what exists."),
-    )
-    for one in reversed(flags):
-        function = one(function)
-    return function
 
 
 @command(
@@ -38,7 +20,7 @@ def _output_flags(function: F) -> F:
 )
 @click.argument("src", metavar="ALLINONE")
 @click.argument("dst", metavar="FOLDER")
-@_output_flags
+@placing_options
 @performance_options
 @report_options
 @debug_option
@@ -49,13 +31,11 @@ def split(src: str, dst: str, **values: Any) -> None:
     goes into other/. To quantize on the way: transcode run ALLINONE FOLDER --layout components --scheme ...
     """
     from ..containers.source import open_source
-    from . import build
 
     if dst.endswith((".safetensors", ".gguf")):
         raise click.UsageError(f"FOLDER: {dst!r} is no folder; name one")
-    sink = _write(dst, "components", values)
-    performance = build.performance(values)
-    _carry_out(_Job(lambda: open_source(src, drop_cache=values["drop_cache"]), sink, performance), values)
+    openers = [lambda: open_source(src, drop_cache=values["drop_cache"])]
+    carry_out(new_job(openers, dst, "components", values, copy_metadata=False), values)
 
 
 class _Merge(Command):
@@ -77,7 +57,7 @@ class _Merge(Command):
 @click.command(cls=_Merge, epilog="\b\nExample:\n  transcode merge sdxl/ sd_xl_base.safetensors\n")
 @click.argument("src", metavar="FOLDER")
 @click.argument("dst", metavar="ALLINONE")
-@_output_flags
+@placing_options
 @performance_options
 @report_options
 @debug_option
@@ -87,45 +67,8 @@ def merge(src: str, dst: str, **values: Any) -> None:
     Each gets the prefix that its file notes, as `transcode split` left it; without a note that of ComfyUI.
     """
     from ..consumers.components import open_components
-    from . import build
 
     if not dst.endswith((".safetensors", ".gguf")):
         raise click.UsageError(f"ALLINONE: {dst!r} is no .safetensors file; name it so")
-    sink = _write(dst, "single_file", values)
-    performance = build.performance(values)
-    _carry_out(_Job(lambda: open_components(src, drop_cache=values["drop_cache"]), sink, performance), values)
-
-
-@dataclass(frozen=True)
-class _Job:
-    """A source and where it goes, told of as recipes are."""
-
-    opener: Callable[[], Any]
-    sink: Write
-    performance: Performance
-
-    def flow(self) -> Flow:
-        """Open the source."""
-        from ..core.flow import Flow
-
-        return Flow(self.opener())
-
-    def write(self) -> Write:
-        """The sink."""
-        from dataclasses import replace
-
-        return replace(self.sink, performance=self.performance)
-
-
-def _write(dst: str, layout: str, values: dict[str, Any]) -> Write:
-    from ..execution.write import Write
-
-    return Write(
-        dst=dst, layout=layout, copy_metadata=False, metadata=tuple(values["metadata"]), force=values["force"]
-    )
-
-
-def _carry_out(job: _Job, values: dict[str, Any]) -> None:
-    from .run import carry_out
-
-    carry_out(job, values)
+    openers = [lambda: open_components(src, drop_cache=values["drop_cache"])]
+    carry_out(new_job(openers, dst, "single_file", values, copy_metadata=False), values)
