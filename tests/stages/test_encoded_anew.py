@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 import transcode as tc
 from tests.files import raw
 from transcode import catalog
+from transcode.catalog.template import Template
 from transcode.core import values
 from transcode.errors import PlanError, RecipeError, TranscodeError
 
@@ -265,6 +266,27 @@ def test_a_reciprocal_that_is_kept_is_not_taken_twice(maker, save, tmp_path):
     }
     flow = tc.open(save(tensors)) | tc.quantize("fp8", exclude=["mlp"])
     flow | tc.write(tmp_path / "o", convention="modelopt")
+    assert torch.equal(contents(tmp_path / "o")[f"{UP}.weight_scale_2"].reshape(()), scale)
+
+
+def test_nor_where_another_convention_says_the_same_name_in_other_words(maker, save, tmp_path, monkeypatch):
+    """The target and the one that is told to read it store alike: what is kept goes along."""
+    scale = next(x for x in torch.linspace(1e-4, 2e-4, 999) if (1 / (1 / x)) != x)
+    known = {name: catalog.convention(name) for name in catalog.conventions()}
+    rule = known["modelopt"].schemes["nvfp4"]
+    whole = rule.parts["global_scale"]
+    parts = {**rule.parts, "global_scale": replace(whole, name=Template("{stem}.weight_scale_2"))}
+    schemes = {**known["modelopt"].schemes, "nvfp4": replace(rule, parts=parts)}
+    known["twin"] = replace(known["modelopt"], name="twin", schemes=schemes)
+    monkeypatch.setattr(catalog, "conventions", lambda: list(known))
+    monkeypatch.setattr(catalog, "convention", known.__getitem__)
+    monkeypatch.setattr(catalog, "every_convention", lambda: tuple(known.values()))
+    tensors = contents(quantized(maker, "nvfp4", "modelopt"))
+    tensors = {
+        name: scale.clone() if name.endswith("weight_scale_2") else one for name, one in tensors.items()
+    }
+    flow = tc.open(save(tensors)) | tc.quantize("fp8", exclude=["mlp"])
+    flow | tc.write(tmp_path / "o", convention="twin")
     assert torch.equal(contents(tmp_path / "o")[f"{UP}.weight_scale_2"].reshape(()), scale)
 
 

@@ -21,8 +21,8 @@ from .stored import Stored, plain_fp8, stored_quantized
 
 __all__ = ["decipher"]
 
-_LAST = ("bfl", "neutral")
-"""Guesses of last resort: what bare files of ModelOpt are as well, and what transcode alone writes."""
+_LAST = "neutral"
+"""Written by transcode alone: the guess of last resort."""
 
 _SHOWN = 3
 
@@ -125,7 +125,7 @@ def _refuse_undecodable(statements: Sequence[Claim], planning: Planning) -> None
 def _best(read: Mapping[str, dict[str, Reading]]) -> tuple[list[Convention], dict[str, Reading]]:
     """The conventions that read a source, all of which must mean the same, and what they read."""
     meanings = {name: frozenset(one.meaning for one in by.values()) for name, by in read.items()}
-    best, *rest = sorted(read, key=lambda name: (name in _LAST, name))
+    best, *rest = sorted(read, key=_guessed)
     if any(meanings[name] != meanings[best] for name in rest):
         differing = (codes for codes in read[best] if len({read[name][codes].meaning for name in read}) > 1)
         raise PlanError(
@@ -135,6 +135,12 @@ def _best(read: Mapping[str, dict[str, Reading]]) -> tuple[list[Convention], dic
             f" {_either(called('from_convention', name) for name in (best, *rest))}",
         )
     return [catalog.convention(name) for name in (best, *rest)], read[best]
+
+
+def _guessed(name: str) -> tuple[bool, bool, str]:
+    """What conventions are sorted by that read the same: those last that ask for more than is read."""
+    needs = any(rule.needs for rule in catalog.convention(name).schemes.values())
+    return name == _LAST, needs, name
 
 
 def _alien(stored: Stored) -> PlanError:

@@ -288,9 +288,16 @@ def _lies(held: _Held, convention: catalog.Convention) -> bool:
     """Whether all parts are stored as that convention writes them."""
     rule = convention.schemes.get(held.scheme.name)
     return rule is not None and all(
-        rule.parts.get(role) == one.rule and chain.stored(one.rule.codecs, one.part.spec) == one.tensor.spec
+        role in rule.parts
+        and _as(rule.parts[role], one.rule, held.name)
+        and chain.stored(one.rule.codecs, one.part.spec) == one.tensor.spec
         for role, one in held.parts.items()
     )
+
+
+def _as(one: catalog.PartRule, other: catalog.PartRule, name: str) -> bool:
+    """Whether two rules store a part of a tensor alike: under one name, however they say it."""
+    return one.codecs == other.codecs and one.name.unspell(other.name.spell(name)) == name
 
 
 def taken(scheme: Scheme, target: catalog.Convention) -> Scheme:
