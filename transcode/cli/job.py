@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from .flags import flag
-from .options import apply, pair
+from ..core.option import options_of
+from ..plan.options import OutputOptions
+from .options import apply, flags_of
 
 if TYPE_CHECKING:
     from ..containers.checkpoint import Source
@@ -18,10 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Job", "carry_out", "new_job", "placing_options"]
 
 placing_options = apply(
-    [
-        flag("--metadata", type=pair, multiple=True, metavar="KEY=VALUE", help="More metadata."),
-        flag("-f --force", is_flag=True, help="Replace what exists."),
-    ]
+    flags_of(OutputOptions, without=options_of(OutputOptions).keys() - {"metadata", "force"})
 )
 
 
