@@ -49,11 +49,6 @@ class Component:
         """Its file in a pipeline's folder."""
         return f"{self.folder}/{self.stem}.safetensors"
 
-    @property
-    def denoises(self) -> bool:
-        """Whether it is the one that the others serve."""
-        return self.name == _DENOISER
-
     def called(self, name: str) -> bool:
         """Whether it goes by that name."""
         return name in (self.name, self.folder, *self.names)
@@ -99,11 +94,6 @@ class Components:
     def several(self) -> bool:
         """Whether there are models beside the one that denoises, or beside each other."""
         return len([one for one in self.all if one.name != OTHER]) > 1
-
-    @property
-    def denoiser(self) -> Component | None:
-        """The one that the others serve; None where there is none."""
-        return next((one for one in self.all if one.denoises), None)
 
     @cached_property
     def _by_name(self) -> dict[str, Component]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import catalog
-from ..catalog.components import Components, component_table
+from ..catalog.components import component_table
 from ..catalog.limits import holds
 from ..consumers import record, side_files
 from ..consumers.components import own_metadata
@@ -78,6 +78,7 @@ class Draft:
         units: what must stay together, in the order of the tensors.
         layout, stem: how the output is cut, and what its file names begin with.
         cut: names of weight files, each with what goes into it.
+        prefixes: of weight files that are models for themselves: what is taken off their names.
         record: of how the output was made.
         metadata: of every weight file.
         files: weight files, to the byte.
@@ -93,6 +94,7 @@ class Draft:
     layout: str = "single_file"
     stem: str = ""
     cut: cutting.Cut = field(default_factory=list)
+    prefixes: dict[str, str] = field(default_factory=dict)
     record: dict[str, Any] = field(default_factory=dict)
     metadata: dict[str, str] = field(default_factory=dict)
     files: tuple[PlannedFile, ...] = ()
@@ -248,7 +250,12 @@ def cut_files(draft: Draft) -> None:
         if not request.tolerant:
             raise PlanError(idle, hint="leave the name out")
         draft.planning.warn(idle)
-    draft.cut = _cut(request, draft.units, draft.layout, draft.stem, convention)
+    if request.folder and draft.layout == "components":
+        held = component_table().held(unit.stored[0].name for unit in draft.units)
+        draft.prefixes = {one.file: one.prefix for one in held.all}
+        draft.cut = cutting.components(draft.units, held)
+    else:
+        draft.cut = _cut(request, draft.units, draft.layout, draft.stem, convention)
     most = request.max_shard_size
     over = [] if most is None else [unit for unit in draft.units if unit.nbytes > most]
     if over:
@@ -421,17 +428,10 @@ def _numbering(tensors: Sequence[LazyTensor]) -> Callable[[LazyTensor], int | No
     return lambda tensor: generic.block_of(tensor.name)
 
 
-def _components(units: Sequence[Unit]) -> Components:
-    """The models that an all-in-one output holds."""
-    return component_table().held(unit.stored[0].name for unit in units)
-
-
 def _metadata_of(file: str, draft: Draft) -> dict[str, str]:
     """The metadata of one file: of all alike, but where each is a model for itself."""
-    if draft.layout != "components":
-        return draft.metadata
-    (prefix,) = (one.prefix for one in _components(draft.units).all if one.file == file)
-    return own_metadata(draft.metadata, prefix)
+    prefix = draft.prefixes.get(file)
+    return draft.metadata if prefix is None else own_metadata(draft.metadata, prefix)
 
 
 def _layout(request: Request, flow: Flow) -> str:
@@ -452,8 +452,6 @@ def _cut(
         return cutting.single_file(units, convention.single_file(stem))
     if layout == "by_block":
         return cutting.by_block(units, *convention.block_files)
-    if layout == "components":
-        return cutting.components(units, _components(units))
     if layout == "apart":
         return cutting.apart(units, convention.file_of)
     size = request.max_shard_size
