@@ -32,9 +32,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from transcode.containers.safetensors.header import PAGE, Entry, render
+from transcode.containers.safetensors.header import Entry, render
 from transcode.core.dtypes import DTYPES, DType, dtype
 from transcode.core.spec import Spec
+from transcode.io.insert_range import PAGE
 
 __all__ = ["Shape", "cut", "make", "values", "wan"]
 

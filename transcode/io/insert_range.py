@@ -13,7 +13,10 @@ from contextlib import contextmanager
 
 from .system import _libc_function
 
-__all__ = ["alone", "block_size", "can_insert", "insert", "remove"]
+__all__ = ["PAGE", "alone", "block_size", "can_insert", "insert", "remove"]
+
+PAGE = 4096
+"""Data sections of new files start at a multiple of this, so that they can later grow at their front."""
 
 _COLLAPSE_RANGE = 0x08  # linux/falloc.h
 _INSERT_RANGE = 0x20
@@ -25,7 +28,7 @@ _fallocate = _libc_function("fallocate", ctypes.c_int, ctypes.c_int, ctypes.c_in
 
 def block_size(fd: int) -> int:
     """What an insertion must be a multiple of, in bytes; at least a page."""
-    return max(getattr(os.fstat(fd), "st_blksize", 0), 4096)
+    return max(getattr(os.fstat(fd), "st_blksize", 0), PAGE)
 
 
 def can_insert(folder: str) -> bool:

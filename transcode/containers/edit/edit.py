@@ -60,9 +60,6 @@ Way = Literal["unchanged", "overwrite", "insert", "copy"]
 Backup = Literal["header", "full", "none"]
 Change = Callable[[dict[str, str]], Mapping[str, str]]
 
-_PAGE = 4096
-"""Data sections of new files start at a multiple of this, so that they can later grow at their front."""
-
 _ROOM = 8192
 """Spare bytes that a header gets at least when it grows."""
 
@@ -347,7 +344,7 @@ def _copying(fd: int, real: str, draft: _Draft, options: Options) -> tuple[Way, 
         )
     limit, step = draft.form.most, draft.form.step(draft.bare)
     length = _roomy(draft)
-    length += -length % max(_PAGE, step)
+    length += -length % max(insert_range.PAGE, step)
     return "copy", length if length <= limit else max(limit - limit % max(8, step), draft.needed)
 
 

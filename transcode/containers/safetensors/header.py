@@ -20,6 +20,7 @@ from typing import IO, TYPE_CHECKING, Protocol
 from ...core.dtypes import DTYPES, DType
 from ...core.spec import Spec
 from ...errors import FormatError, PlanError
+from ...io.insert_range import PAGE
 from ...voice import called
 from ..foreign import foreign
 from . import headertext
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MAX_HEADER",
-    "PAGE",
     "Entry",
     "Header",
     "NotText",
@@ -44,9 +44,6 @@ __all__ = [
 
 MAX_HEADER = 100_000_000
 """Longest JSON that readers accept, in bytes (reference implementation, on reading and on writing)."""
-
-PAGE = 4096
-"""Data sections start at a multiple of this, so that a file can later grow at its front without a copy."""
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _MOST_SHARED = 4096  # different facts that are looked for again
