@@ -42,7 +42,7 @@ def side_files(
         path.name: SideFile(path.name, path) for path in flow.source.side_files if path.name not in taken
     }
     folder = _Folder(files, flow, tensors, planning)
-    for step in (_derive_config, _state_quantization, _state_dtype):
+    for step in (_put_beside, _derive_config, _state_quantization, _state_dtype):
         step(folder)
     return list(folder.files.values())
 
@@ -85,10 +85,14 @@ class _Folder:
         return None if name is None else catalog.convention(name)
 
 
-def _derive_config(folder: _Folder) -> None:
-    """The configuration of the class that a new spelling of the names belongs to."""
+def _put_beside(folder: _Folder) -> None:
+    """What stages write beside the weights."""
     for name, content in folder.planning.beside.items():
         folder.files[name] = SideFile(name, content)
+
+
+def _derive_config(folder: _Folder) -> None:
+    """The configuration of the class that a new spelling of the names belongs to, if no stage wrote one."""
     if folder.planning.beside or not any(step.respells for step in folder.flow.steps):
         return
     source = folder.json(CONFIG)
