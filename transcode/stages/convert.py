@@ -22,6 +22,7 @@ from ..errors import PlanError
 from ..voice import called
 from .facts import check_model, facts_of
 from .llama_header import GGUF, for_llama
+from .lora.written import STYLES
 from .options import ConvertOptions
 from .stored_rows import Item
 from .structure import Structure
@@ -34,9 +35,7 @@ _AS_IT_IS = (
     " are is written without it, to an output that ends in .gguf"
 )
 _LORAS_ALONE = ("kohya", "peft")
-"""Spellings that LoRAs alone have."""
-_OF_LORAS = ("comfyui", *_LORAS_ALONE)
-"""With that which few families have: whether one has it is asked when it is known which."""
+"""Spellings that LoRAs alone have; of the others of :data:`.lora.written.STYLES` models have some."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +50,8 @@ class Convert(ConvertOptions, Transform):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.to in _OF_LORAS:
-            return
+        if self.to in STYLES and self.to != "diffusers":
+            return  # of models few families have it: asked when it is known which one it is
         if self.model is not None:
             catalog.family(self.model).spelled(self.to)
         catalog.check_spelling(self.to)
@@ -72,7 +71,7 @@ class Convert(ConvertOptions, Transform):
             PlanError: see :meth:`.structure.Structure.of`.
         """
         tensors = list(tensors)
-        if self.to in (*_OF_LORAS, "diffusers"):
+        if self.to in STYLES:
             from .lora.respell import is_lora, respell  # most runs convert models
 
             if is_lora(tensors):
@@ -94,10 +93,10 @@ class Convert(ConvertOptions, Transform):
             return
         planning.note(f"convert {family.name}: {family.spelling} -> {self.to}")
         facts = facts_of(planning)
-        tables = family.directions(self.to)
-        if not any(one.conversion.holds_for(facts) for one in tables):
-            check_model(_models(tables), facts, f"convert {family.name} to {self.to}")
         direction = family.direction(self.to, facts)
+        if not direction.conversion.holds_for(facts):
+            models = _models(family.directions(self.to))
+            check_model(models, facts, f"convert {family.name} to {self.to}")
         items, absorbed = _items(tensors, family, direction, planning)
         structure = Structure(direction, {item.name: item for item in items.values()}, facts)
         unknown, left, names = [], [], {}

@@ -10,6 +10,7 @@ from ..catalog.mixes import mix_names
 from ..catalog.programs import programs
 from ..core.dtypes import CASTS, spellings
 from ..schemes import SCHEMES
+from .lora.written import STYLES
 
 __all__ = ["STORED_AS", "TABLES", "names", "schema"]
 
@@ -24,7 +25,7 @@ def _schemes() -> list[str]:
 
 def _spellings() -> list[str]:
     known = (spelling for name in catalog.families() for spelling in catalog.family(name).spellings)
-    return list(dict.fromkeys([*known, "comfyui", "kohya", "peft"]))  # of LoRAs, too
+    return list(dict.fromkeys([*known, *STYLES]))  # of LoRAs, too
 
 
 def _models() -> list[str]:

@@ -182,15 +182,19 @@ def _cut(stated: Mapping[str, object], path: Path) -> str:
 
 def _texts(texts: Sequence[str]) -> Typed:
     raw = b"".join(struct.pack("<Q", len(one)) + one for one in (text.encode() for text in texts))
-    return values.array(values.STRING, len(texts), memoryview(raw), False)
+    return _array("string", raw, len(texts))
 
 
 def _scores(scores: Sequence[float]) -> Typed:
-    return values.array(6, len(scores), memoryview(struct.pack(f"<{len(scores)}f", *scores)), False)
+    return _array("float32", struct.pack(f"<{len(scores)}f", *scores), len(scores))
 
 
 def _numbers(numbers: Sequence[int]) -> Typed:
-    return values.array(5, len(numbers), memoryview(struct.pack(f"<{len(numbers)}i", *numbers)), False)
+    return _array("int32", struct.pack(f"<{len(numbers)}i", *numbers), len(numbers))
+
+
+def _array(kind: str, raw: bytes, length: int) -> Typed:
+    return values.array(values.KINDS[kind], length, memoryview(raw), False)
 
 
 def _object(value: object) -> Mapping[str, object]:

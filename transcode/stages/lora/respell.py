@@ -25,7 +25,7 @@ from .sizes import Size, state
 from .sorting import Roles
 from .written import STYLES, Module, dotted, words_of
 
-__all__ = ["STYLES", "is_lora", "respell"]
+__all__ = ["is_lora", "respell"]
 
 _WEIGHT = ".weight"
 
@@ -46,7 +46,7 @@ def respell(
     """The tensors of a LoRA as another program spells them.
 
     Args:
-        to: one of :data:`STYLES`.
+        to: one of :data:`.written.STYLES`.
         model: family; None to tell it by the names of modules.
 
     Raises:
