@@ -508,8 +508,15 @@ def test_odd_specs_are_refused_not_raised(name: str, dtype: str) -> None:
 
 def read(specs: Mapping[str, Spec], scheme: Any) -> list[Reading]:
     """How parts of the convention ``neutral`` are read."""
-    spelled = {"a.weight" if role == "codes" else f"a.weight_{role}": spec for role, spec in specs.items()}
-    told = Declared(**sizes(scheme))
+    return _read(tuple(specs.items()), *(frozenset(told) for told in sizes(scheme).values()))
+
+
+@cache  # many schemes store the same facts
+def _read(
+    specs: tuple[tuple[str, Spec], ...], groups: frozenset[int], blocks: frozenset[tuple[int, int]]
+) -> list[Reading]:
+    spelled = {"a.weight" if role == "codes" else f"a.weight_{role}": spec for role, spec in specs}
+    told = Declared(groups=set(groups), blocks=set(blocks))
     return readings(Names(spelled), catalog.convention("neutral"), told).get("a.weight", [])
 
 
