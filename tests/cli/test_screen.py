@@ -51,7 +51,7 @@ def columns(request, monkeypatch, model) -> int:
     monkeypatch.chdir(model.parent)
     monkeypatch.setattr(
         system, "free_space", lambda folder: 10**13
-    )  # that of this disk is not asked for here
+    )  # not that of this disk
     return request.param
 
 
