@@ -49,9 +49,7 @@ def columns(request, monkeypatch, model) -> int:
     """Columns of the terminal; the model is the folder ``wan`` here, so that paths are short."""
     monkeypatch.setenv("COLUMNS", str(request.param))
     monkeypatch.chdir(model.parent)
-    monkeypatch.setattr(
-        system, "free_space", lambda folder: 10**13
-    )  # not that of this disk
+    monkeypatch.setattr(system, "free_space", lambda folder: 10**13)  # not that of this disk
     return request.param
 
 
