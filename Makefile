@@ -11,7 +11,7 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 DEMO ?= demo
 SITE ?= site
-JOBS ?= 2
+JOBS ?= 3
 
 BIN := $(VENV)/bin
 USER_STAMP := $(VENV)/.transcode-installed

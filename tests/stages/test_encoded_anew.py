@@ -100,9 +100,10 @@ def test_every_pair_is_dequantized_and_quantized(scheme, convention, maker, tmp_
     tc.open(source) | tc.dequantize("BF16") | tc.write(tmp_path / "plain")
     values = cache(lambda: decoded(source, tmp_path / "f32"))
     written = 0
-    for number, (other, start) in enumerate(zip(golden.VARIANTS, cycle((1, 0)), strict=False)):
-        if other == scheme:
-            continue
+    # Half of the other schemes from one convention, half from the next: of two, every pair of schemes.
+    at = taking(scheme).index(convention)
+    others = [other for other in golden.VARIANTS if other != scheme][at % 2 :: 2]
+    for number, (other, start) in enumerate(zip(others, cycle((1, 0)), strict=False), at):
         named = taking(other)
         target = tc.write(tmp_path / f"{other}", convention=named[(number + start) % len(named)], workers=2)
         step = tc.quantize(other)
@@ -132,7 +133,7 @@ def test_every_pair_is_dequantized_and_quantized(scheme, convention, maker, tmp_
                 notes = "; ".join(map(str, report.plan.log.notes))
                 assert f"of the tensors that came quantized: {LAYERS} decoded and encoded anew" in notes
                 assert f"{LAYERS} tensors are encoded anew as {other}" in notes
-    assert written >= 4
+    assert written >= 2
 
 
 def test_by_a_formula_of_torch(maker, tmp_path):

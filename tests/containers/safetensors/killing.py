@@ -202,7 +202,7 @@ def main(folder: str, way: str, mode: str, form: str = "") -> None:
                 broken.append(number)
             make(path)
             number += 1
-        for number in broken[:: max(len(broken) // 6, 1)]:
+        for number in broken[:: max(len(broken) // 3, 1)]:
             inner = 1
             while True:
                 make(path)

@@ -16,6 +16,9 @@ from transcode.io import insert_range, lock, system
 from .test_edit import META, data_of, insert_only, make, metadata_of
 
 ROOT = Path(__file__).parents[3]
+WAYS = [("overwrite", ""), ("insert", ""), ("copy", ""), ("overwrite", "gguf"), ("insert", "gguf")]
+"""What replaces a file with a copy does not know its format."""
+
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ptrace(2) is Linux's")
 
 
@@ -36,8 +39,7 @@ def trials(folder: Path, way: str, mode: str, form: str = "") -> dict[str, int]:
 
 
 @linux
-@pytest.mark.parametrize("form", ["", "gguf"])
-@pytest.mark.parametrize("way", ["overwrite", "insert", "copy"])
+@pytest.mark.parametrize(("way", "form"), WAYS)
 def test_killed_at_every_system_call(tmp_path: Path, way: str, form: str) -> None:
     found = trials(tmp_path, way, "calls", form)
     # The kills hit the edit before, during and after, or this has proven nothing.
@@ -49,8 +51,7 @@ def test_killed_at_every_system_call(tmp_path: Path, way: str, form: str) -> Non
 
 
 @linux
-@pytest.mark.parametrize("form", ["", "gguf"])
-@pytest.mark.parametrize("way", ["overwrite", "insert", "copy"])
+@pytest.mark.parametrize(("way", "form"), WAYS)
 def test_killed_in_the_middle_of_every_write(tmp_path: Path, way: str, form: str) -> None:
     found = trials(tmp_path, way, "torn", form)
     assert found["old"] + found.get("new", 0) >= 10
