@@ -68,6 +68,8 @@ def fitted(performance: Performance, tensors: Sequence[LazyTensor]) -> Performan
     """The performance options, with no more workers than have the memory for the widest rows."""
     most, memory = performance.threads, performance.memory
     for tensor in tensors:
+        if tensor.least * tensor.cost <= MIN_TILE:
+            continue  # nearly all: nothing of them is cut
         least = tensor.cut(MIN_TILE).least
         if least <= MIN_TILE:
             continue

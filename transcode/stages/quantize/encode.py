@@ -18,7 +18,7 @@ from ...core.scheme import Scheme, Stats
 from ...core.spec import Part, Spec
 from ...core.tensor import LazyTensor
 from ...core.types import Array
-from ...core.value import interned
+from ...core.value import Known, interned, plentiful
 from ...errors import DataError
 from ...numerics import NonFinite, Overflow
 from ...voice import called
@@ -61,6 +61,7 @@ class Peak(Statistic[Stats]):
         return self.scheme.merge(one, other)
 
 
+@plentiful
 @dataclass(frozen=True, slots=True)
 class Encoding(Expr):
     """A plain tensor as the parts of a scheme.
@@ -141,6 +142,7 @@ class Encoding(Expr):
             yield from scheme.encode(part, spec, first, stats, context, weights[matrix])
 
 
+@Known
 @lru_cache(maxsize=1 << 12)
 def _parts(scheme: Scheme, spec: Spec) -> float:
     """The memory that the parts take over that of the values: scales as float32 too, on their way to what is
@@ -190,6 +192,7 @@ def encode_tensor(
     )
 
 
+@Known
 @lru_cache(maxsize=1 << 12)
 def _facts(scheme: Scheme, spec: Spec, why: str) -> tuple[Event, tuple[Part, ...], int]:
     """What is said of tensors that are encoded alike, their parts, and the rows that are encoded together."""

@@ -186,8 +186,9 @@ class Quantize(QuantizeOptions, Transform):
             # Not isinstance(action, Scheme): for a protocol that looks at all members, every time.
             if action is not None and not isinstance(action, DType):
                 followed = choice.is_followed(tensor)
-                kind = action, tensor.spec, followed, catalog.experts_of(tensor.name) is not None
-                if kind in fitting_kinds:  # all on which it depends: of many tensors most are alike
+                # All on which it depends, as the objects that they are: of many tensors most are alike.
+                kind = id(action), id(tensor.spec), followed, catalog.experts_of(tensor.name) is not None
+                if kind in fitting_kinds:
                     decided.append((tensor, action, why))
                     continue
                 fitting = self._fitting(tensor, action, why, followed, consumer, planning)
