@@ -6,7 +6,7 @@ A model of 60 blocks of 256 experts has 50,000 names of 20 kinds.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 __all__ = ["any_index", "any_indexes", "tells_indexes"]
@@ -37,8 +37,13 @@ def any_index(name: str) -> str:
     return ".".join(parts)
 
 
-def any_indexes(names: Sequence[str]) -> list[str]:
+def any_indexes(names: Sequence[str]) -> Iterator[str]:
     """As :func:`any_index` of each, in less time than one by one."""
+    for start in range(0, len(names), _TOGETHER):
+        yield from _any_indexes(names[start : start + _TOGETHER])
+
+
+def _any_indexes(names: Sequence[str]) -> list[str]:
     text = "\n".join(["", *names]).replace("\n", "\n.")  # a dot before each component
     if text.count("\n") > len(names):  # within a name
         return [any_index(name) for name in names]
@@ -46,5 +51,6 @@ def any_indexes(names: Sequence[str]) -> list[str]:
     return lines[1:]
 
 
+_TOGETHER = 1 << 12
 _INDEX = re.compile(rf"\.\d{{2,{_LONGEST}}}(?![^.\n])")
 _NINES = ["." + "9" * (length - 1) for length in range(_LONGEST + 2)]

@@ -32,7 +32,7 @@ class Unit:
     Attributes:
         tensor: index of the tensor in the flow.
         stored: its parts under their final names.
-        block: number of the block it belongs to, None outside blocks.
+        block: number of the block it belongs to, where files are cut by it; None outside blocks.
     """
 
     tensor: int

@@ -193,7 +193,8 @@ def say_idle(draft: Draft) -> None:
 
 def spell_parts(draft: Draft) -> None:
     """Names, dtypes and layouts of stored parts, as the convention has them."""
-    block_of = _numbering(draft.tensors)
+    by_block = _layout(draft.request, draft.flow) == "by_block"
+    block_of = _numbering(draft.tensors) if by_block else lambda _: None
     spell = Speller(draft.convention, draft.planning)
     for number, tensor in enumerate(draft.tensors):
         draft.tensors[number], stored = spell(tensor)

@@ -88,8 +88,9 @@ class Encoding(Expr):
         """
         if self.measured is not None:
             return 4
-        light = self.scheme.light and self.key is None
-        return self.tensor.value.room() + (_parts(self.scheme, self.tensor.spec) if light else 3)
+        return self.tensor.value.room() + (
+            3 if self.key is not None else _parts(self.scheme, self.tensor.spec)
+        )
 
     def loses(self) -> str | None:
         """See :meth:`.core.expr.Expr.loses`."""
@@ -146,8 +147,11 @@ class Encoding(Expr):
 @lru_cache(maxsize=1 << 12)
 def _parts(scheme: Scheme, spec: Spec) -> float:
     """The memory that the parts take over that of the values: scales as float32 too, on their way to what is
-    stored, codes of less than a byte as one each, and values that are rounded to float32 first.
+    stored, codes of less than a byte as one each, and values that are rounded to float32 first. What a scheme
+    searches in takes three times the values'.
     """
+    if not scheme.light:
+        return 3
     if not spec.nbytes:
         return 1
     codes, *others = (part.spec.nbytes for part in scheme.parts(spec))
@@ -182,7 +186,7 @@ def encode_tensor(
     """
     did, parts, grain = _facts(scheme, tensor.spec, why)
     return tensor.evolve(
-        did=did,
+        fate=(*tensor.fate, did),
         parts=parts,
         value=Encoding(tensor, scheme, tuple(needs), measured, key, columns),
         grain=lcm(tensor.grain, grain),
