@@ -88,9 +88,8 @@ class Encoding(Expr):
         """
         if self.measured is not None:
             return 4
-        return self.tensor.value.room() + (
-            3 if self.key is not None else _parts(self.scheme, self.tensor.spec)
-        )
+        parts = _parts(self.scheme, self.tensor.spec) if self.key is None else _MORE
+        return self.tensor.value.room() + parts
 
     def loses(self) -> str | None:
         """See :meth:`.core.expr.Expr.loses`."""
@@ -147,11 +146,11 @@ class Encoding(Expr):
 @lru_cache(maxsize=1 << 12)
 def _parts(scheme: Scheme, spec: Spec) -> float:
     """The memory that the parts take over that of the values: scales as float32 too, on their way to what is
-    stored, codes of less than a byte as one each, and values that are rounded to float32 first. What a scheme
-    searches in takes three times the values'.
+    stored, codes of less than a byte as one each, and values that are rounded to float32 first. Where more is
+    computed than codes, all of them and float32 besides.
     """
     if not scheme.light:
-        return 3
+        return _MORE
     if not spec.nbytes:
         return 1
     codes, *others = (part.spec.nbytes for part in scheme.parts(spec))
@@ -160,6 +159,7 @@ def _parts(scheme: Scheme, spec: Spec) -> float:
     return min(1, (codes + apart + _SCALES * sum(others) + rounded) / spec.nbytes)
 
 
+_MORE = 3
 _SCALES = 5
 """Of one byte, and of the four that it is computed in."""
 
