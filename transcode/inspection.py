@@ -14,8 +14,9 @@ from .containers.source import open_source
 from .core import arguments
 from .core.patterns import Patterns
 from .core.shown import Overview, Shown, Table
-from .core.spec import Spec
+from .core.spec import Spec, tallied
 from .core.text import count, size
+from .core.uncollected import uncollected
 
 __all__ = ["InspectedFile", "Inspection", "inspect"]
 
@@ -72,15 +73,15 @@ class Inspection(Shown):
     @property
     def nbytes(self) -> int:
         """Bytes of the chosen tensors."""
-        return sum(spec.nbytes for spec in self.tensors.values())
+        return sum(spec.nbytes * times for spec, times in tallied(self.tensors.values()))
 
     @property
     def dtypes(self) -> dict[str, tuple[int, int]]:
         """By name of a dtype, how many of the chosen tensors have it, and their bytes."""
         dtypes: dict[str, tuple[int, int]] = {}
-        for spec in self.tensors.values():
+        for spec, times in tallied(self.tensors.values()):
             number, nbytes = dtypes.get(spec.dtype.name, (0, 0))
-            dtypes[spec.dtype.name] = (number + 1, nbytes + spec.nbytes)
+            dtypes[spec.dtype.name] = (number + times, nbytes + spec.nbytes * times)
         return dtypes
 
     def to_json(self) -> dict[str, Any]:
@@ -130,6 +131,7 @@ class Inspection(Shown):
         return Overview(f"Inspection of {self.path}: {held}", lines, (table,))
 
 
+@uncollected()
 def inspect(
     path: str | PathLike[str], patterns: str | Iterable[str] = (), *, root_key: str | None = None
 ) -> Inspection:

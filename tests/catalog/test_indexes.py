@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transcode.catalog.indexes import any_index, tells_indexes
+from transcode.catalog.indexes import any_index, any_indexes, tells_indexes
 from transcode.core.patterns import Pattern
 
 
@@ -23,6 +23,14 @@ from transcode.core.patterns import Pattern
 )
 def test_a_name_with_any_index(name, kind):
     assert any_index(name) == kind
+
+
+WORDS = ["a", "0", "10", "123456789", "1234567890", "012", "x1", "", "²", "٣٤", "1 0", "10\n", "10\n11"]
+
+
+@given(st.lists(st.lists(st.sampled_from(WORDS), max_size=4).map(".".join), max_size=8))
+def test_many_names_at_once_are_as_one_by_one(names):
+    assert list(any_indexes(names)) == [any_index(name) for name in names]
 
 
 PATTERNS = [

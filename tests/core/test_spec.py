@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from transcode.core.dtypes import DTYPES
-from transcode.core.spec import Part, Spec
+from transcode.core.spec import Part, Spec, tallied
 
 SHAPES = [(), (1,), (0,), (7,), (3, 5), (0, 4), (4, 0), (2, 3, 5), (1, 1, 1, 1), (2, 3, 4, 8)]
 
@@ -84,3 +84,20 @@ def test_the_row_of_a_byte(name, shape):
         begin, end = spec.row_offset(row), spec.row_offset(min(row + spec.grain, spec.rows))
         assert spec.row_of(begin) == row
         assert all(row <= spec.row_of(byte) < row + spec.grain for byte in range(begin, end))
+
+
+def test_what_many_have_is_counted_in_the_order_of_the_first():
+    one, other = Spec(DTYPES["BF16"], (2, 3)), Spec(DTYPES["F32"], (4,))
+    assert tallied(iter([other, one, other, other])) == [(other, 3), (one, 1)]
+    assert tallied([]) == []
+    fresh = [Spec(DTYPES["BF16"], (2, 3)) for _ in range(5)]
+    assert sum(times for spec, times in tallied([one, *fresh]) if spec == one) == 6
+
+
+def test_what_was_asked_of_facts_is_no_part_of_them():
+    """Sizes are remembered: not in a pickle, and not where facts are compared."""
+    asked, fresh = Spec(DTYPES["BF16"], (2, 3)), Spec(DTYPES["BF16"], (2, 3))
+    assert (asked.nbytes, asked.rows, hash(asked)) == (12, 2, hash(fresh))
+    assert asked == fresh
+    assert pickle.dumps(asked) == pickle.dumps(fresh)
+    assert repr(asked) == repr(fresh)

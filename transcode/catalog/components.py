@@ -90,7 +90,7 @@ class Components:
             )
         raise PlanError(f"{what} {name}: it holds {', '.join(held)}{guess(name, held)}")
 
-    @property
+    @cached_property
     def several(self) -> bool:
         """Whether there are models beside the one that denoises, or beside each other."""
         return len([one for one in self.all if one.name != OTHER]) > 1
@@ -151,17 +151,16 @@ class ComponentTable:
 
     def owner(self, name: str) -> str | None:
         """The component that a tensor is of, by its name; None where it is of none."""
-        if name.partition(".")[0] not in self._firsts:
+        if not name.startswith(self._beginnings):
+            return None  # nearly all tensors
+        regex, keys = self._prefixed
+        match = regex.match(name)
+        if match is None:
             return None
-        for regex, key in self._regexes:
-            if match := regex.match(name):
-                return match[1] if regex.groups else key
-        return None
+        return match[match.lastindex] if match.lastindex else keys[match[0]]
 
     def served(self, names: Sequence[str]) -> Sequence[str]:
         """The names of the model that denoises, where a file holds others that serve it; else all names."""
-        if self._firsts.isdisjoint({name.partition(".")[0] for name in names}):
-            return names
         own = [name for name in names if self.owner(name) == _DENOISER]
         return own or names
 
@@ -172,16 +171,28 @@ class ComponentTable:
         return max(fitting, key=len, default="")
 
     @cached_property
-    def _firsts(self) -> frozenset[str]:
+    def _beginnings(self) -> tuple[str, ...]:
+        """Texts with one of which all names begin that have a prefix, as few as will do."""
         prefixes = (prefix for entry in self.entries.values() for prefix in entry.prefixes)
-        return frozenset(prefix.partition(".")[0] for prefix in prefixes)
+        texts: list[str] = []
+        for text in sorted(prefix.partition("*")[0] for prefix in prefixes):
+            if not text.startswith(tuple(texts)):
+                texts.append(text)
+        return tuple(texts)
 
     @cached_property
-    def _regexes(self) -> tuple[tuple[re.Pattern[str], str], ...]:
-        """What names begin with, the longest first; one that says its name itself comes behind the others."""
-        pairs = [(prefix, key) for key, entry in self.entries.items() for prefix in entry.prefixes]
-        pairs.sort(key=lambda pair: ("*" in pair[0], -len(pair[0])))
-        return tuple((re.compile(re.escape(p).replace(r"\*", r"([^.]+)")), key) for p, key in pairs)
+    def _prefixed(self) -> tuple[re.Pattern[str], dict[str, str]]:
+        """What names begin with as one expression, and the component of each prefix. The longest stands
+        first; those in which the component says its name itself come behind the others.
+        """
+        keys: dict[str, str] = {}
+        for key, entry in self.entries.items():
+            for prefix in entry.prefixes:
+                keys.setdefault(prefix, key)
+        ordered = sorted(keys, key=lambda prefix: ("*" in prefix, -len(prefix)))
+        wild = [re.escape(prefix).replace(r"\*", "([^.]+)") for prefix in ordered if "*" in prefix]
+        texts = [re.escape(prefix) for prefix in ordered if "*" not in prefix]
+        return re.compile("|".join((*texts, *wild))), keys
 
     def __reduce__(self) -> tuple[type[ComponentTable], tuple[dict[str, _Entry]]]:
         return ComponentTable, (dict(self.entries),)

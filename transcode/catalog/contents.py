@@ -11,7 +11,7 @@ from pathlib import Path
 from ..core.patterns import Pattern
 from . import strict
 from .folders import find
-from .indexes import any_index, tells_indexes
+from .indexes import any_indexes, tells_indexes
 from .proven import proven
 
 __all__ = ["Contents", "contents"]
@@ -39,7 +39,7 @@ class Contents:
             family: the one that it is of, where one is known.
         """
         said = [] if family is None or family not in self.families else [self.families[family]]
-        kinds = Counter(map(any_index, names) if self._counts_alike else names)
+        kinds = Counter(any_indexes(names) if self._counts_alike else names)
         alike = list(kinds)
         for title in dict.fromkeys((*self.whole, *self.part)):
             whole, part = self.whole.get(title, ()), self.part.get(title, ())

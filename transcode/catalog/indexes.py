@@ -6,9 +6,10 @@ A model of 60 blocks of 256 experts has 50,000 names of 20 kinds.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
-__all__ = ["any_index", "tells_indexes"]
+__all__ = ["any_index", "any_indexes", "tells_indexes"]
 
 _LONGEST = 9
 """Digits of an index."""
@@ -34,3 +35,22 @@ def any_index(name: str) -> str:
         if part.isdecimal() and 1 < len(part) <= _LONGEST:
             parts[at] = "9" * len(part)
     return ".".join(parts)
+
+
+def any_indexes(names: Sequence[str]) -> Iterator[str]:
+    """As :func:`any_index` of each, in less time than one by one."""
+    for start in range(0, len(names), _TOGETHER):
+        yield from _any_indexes(names[start : start + _TOGETHER])
+
+
+def _any_indexes(names: Sequence[str]) -> list[str]:
+    text = "\n".join(["", *names]).replace("\n", "\n.")  # a dot before each component
+    if text.count("\n") > len(names):  # within a name
+        return [any_index(name) for name in names]
+    lines = _INDEX.sub(lambda index: _NINES[len(index[0])], text).split("\n.")
+    return lines[1:]
+
+
+_TOGETHER = 1 << 12
+_INDEX = re.compile(rf"\.\d{{2,{_LONGEST}}}(?![^.\n])")
+_NINES = ["." + "9" * (length - 1) for length in range(_LONGEST + 2)]

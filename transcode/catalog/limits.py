@@ -17,7 +17,7 @@ def experts_of(name: str) -> str | None:
     """The module that holds all experts of a layer, for a tensor of one of them: ``a.experts`` of
     ``a.experts.3.up_proj.weight``; None for any other tensor.
     """
-    match = _EXPERT.match(name)
+    match = _EXPERT.match(name) if "experts." in name else None
     return None if match is None else match[1]
 
 

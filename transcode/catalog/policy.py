@@ -167,7 +167,7 @@ class Policy:
             shape: its shape, where known; checked against ``dims``.
             convention: the one that is written; some quantize more than others.
         """
-        key = (any_index(name) if self._counts_alike else name, shape, convention)
+        key = (any_index(name) if self.counts_alike else name, shape, convention)
         known = self._decided.get(key)
         if known is None:
             if len(self._decided) >= _MOST_DECIDED:
@@ -180,7 +180,7 @@ class Policy:
         return {}
 
     @cached_property
-    def _counts_alike(self) -> bool:
+    def counts_alike(self) -> bool:
         """Whether no pattern tells indexes of two digits and more from each other."""
         several = (self.targets, self.also, self.routers, self.adapters, self.weights)
         groups = (*several, *self.never.values(), *self.extras.values())
@@ -225,7 +225,7 @@ class Policy:
         """Whether a consumer that joins fused groups puts another tensor behind this one."""
         if not self.fused:
             return False
-        key = any_index(name) if self._joins_alike else name
+        key = any_index(name) if self.joins_alike else name
         known = self._followed.get(key)
         if known is None:
             if len(self._followed) >= _MOST_DECIDED:
@@ -239,6 +239,6 @@ class Policy:
         return {}
 
     @cached_property
-    def _joins_alike(self) -> bool:
+    def joins_alike(self) -> bool:
         """Whether no member of a group tells indexes of two digits and more from each other."""
         return not any(tells_indexes(member) for fused in self.fused for member in fused.members)

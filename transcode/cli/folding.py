@@ -60,61 +60,106 @@ def fold(named: Iterable[tuple[str, Hashable, T]]) -> list[Row[T]]:
         named: of each tensor its name, all that must be equal for a row, and the tensor.
     """
     entries = list(named)
-    texts, numbers, totals = _patterns([name for name, _, _ in entries])
+    read, totals = _patterns([name for name, _, _ in entries])
     groups: dict[tuple[tuple[str, ...], Hashable], list[int]] = {}
-    for at, (_, key, _) in enumerate(entries):
-        groups.setdefault((texts[at], key), []).append(at)
+    for at, ((texts, _), (_, key, _)) in enumerate(zip(read, entries, strict=True)):
+        groups.setdefault((texts, key), []).append(at)
     rows = []
     for (pattern, key), members in groups.items():
-        marks = _marks([numbers[at] for at in members], whole=len(members) == totals[pattern])
+        marks = _marks([read[at][1] for at in members], whole=len(members) == totals[pattern])
         rows.append(Row(_filled(pattern, marks), key, tuple(entries[at][2] for at in members)))
     return rows
 
 
 def starred(names: Sequence[str]) -> list[str]:
     """Names with ``*`` for the numbers of blocks."""
-    return ["*".join(texts) for texts in _patterns(names)[0]]
+    return ["*".join(texts) for texts, _ in _patterns(names)[0]]
 
 
-def _patterns(
-    names: Sequence[str],
-) -> tuple[list[tuple[str, ...]], list[tuple[int, ...]], Counter[tuple[str, ...]]]:
-    """Of each name its text around the numbers of blocks, and these; and how many have each text."""
-    pieces = [(_FLAT_NUMBER if name.startswith(_FLAT) else _NUMBER).split(name) for name in names]
-    heads = [pieces_of[0] for pieces_of in pieces]
-    texts: list[list[str]] = [[] for _ in names]
-    numbers: list[list[int]] = [[] for _ in names]
-    depth = 0
-    open_names = [at for at, parts in enumerate(pieces) if len(parts) > 1]
-    while open_names:
-        place = 2 * depth + 1
-        containers: dict[tuple[tuple[str, ...], str], list[int]] = defaultdict(list)
-        for at in open_names:
-            containers[tuple(texts[at]), heads[at]].append(at)
-        for members in containers.values():
-            counted = _are_blocks((pieces[at][place], "".join(pieces[at][place + 1 :])) for at in members)
-            for at in members:
-                if counted:
-                    texts[at].append(heads[at])
-                    numbers[at].append(int(pieces[at][place]))
-                    heads[at] = pieces[at][place + 1]
-                else:
-                    heads[at] += "".join(pieces[at][place : place + 2])
-        depth += 1
-        open_names = [at for at in open_names if len(pieces[at]) > 2 * depth + 1]
-    whole = [(*text, head) for text, head in zip(texts, heads, strict=True)]
-    return whole, [tuple(one) for one in numbers], Counter(whole)
+_Read = tuple[tuple[str, ...], tuple[int, ...]]
+"""The texts of a name around the numbers of blocks, and these."""
+
+
+def _patterns(names: Sequence[str]) -> tuple[list[_Read], Counter[tuple[str, ...]]]:
+    """How each name reads; and how many have each text."""
+    flat = {name for name in names if name.startswith(_FLAT)}
+    first = _Place("", names if not flat else [name for name in names if name not in flat], _NUMBER)
+    places = [first, _Place("", flat, _FLAT_NUMBER)]
+    for place in places:
+        places += place.behind()
+    for place in reversed(places):
+        place.settle()
+    known = {**places[0].read, **places[1].read} if flat else first.read
+    read = [known[name] for name in names]
+    return read, Counter(texts for texts, _ in read)
+
+
+class _Place:
+    """A place in names: what stands in front of it is the same in all of them, but for numbers of blocks.
+
+    So layers that are alike are looked at once, whatever they are of: what stands behind a number of blocks
+    is read in places of its own, each text of it once.
+
+    Args:
+        head: of the text that stands there, what is known of it already.
+        rests: of the names, from there on.
+        number: what is a number in them.
+
+    Attributes:
+        read: how each of the rests reads.
+    """
+
+    def __init__(self, head: str, rests: Iterable[str], number: re.Pattern[str]) -> None:
+        self._head = head
+        self._rests = rests
+        self._number = number
+        self._counted: list[tuple[str, list[tuple[str, str, str]], _Place]] = []
+        self._told: list[tuple[str, str, str, _Place]] = []
+        self.read: dict[str, _Read] = {}
+
+    def behind(self) -> Iterator[_Place]:
+        """The places behind the next number."""
+        containers: dict[str, list[tuple[str, str, str]]] = defaultdict(list)
+        for rest in self._rests:
+            text, *behind = self._number.split(rest, 1)
+            if behind:
+                containers[text].append((rest, behind[0], behind[1]))
+            else:
+                self.read[rest] = (self._head + rest,), ()
+        for text, members in containers.items():
+            if _are_blocks((number, rest) for _, number, rest in members):
+                place = _Place("", dict.fromkeys(rest for _, _, rest in members), self._number)
+                self._counted.append((self._head + text, members, place))
+                yield place
+                continue
+            apart: dict[str, list[tuple[str, str, str]]] = defaultdict(list)
+            for member in members:
+                apart[member[1]].append(member)
+            for number, alike in apart.items():
+                place = _Place(self._head + text + number, [rest for _, _, rest in alike], self._number)
+                self._told += ((whole, number, rest, place) for whole, _, rest in alike)
+                yield place
+
+    def settle(self) -> None:
+        """Read the rests, by what stands behind their numbers."""
+        for text, members, place in self._counted:
+            longer: dict[tuple[str, ...], tuple[str, ...]] = {}  # of which there is one for many
+            for whole, number, rest in members:
+                texts, numbers = place.read[rest]
+                if texts not in longer:
+                    longer[texts] = text, *texts
+                self.read[whole] = longer[texts], (int(number), *numbers)
+        for whole, _, rest, place in self._told:
+            self.read[whole] = place.read[rest]
 
 
 def _are_blocks(children: Iterable[tuple[str, str]]) -> bool:
     """Whether numbers count modules alike, by each number and what stands behind it in names."""
     behind: dict[str, set[str]] = defaultdict(set)
     for number, rest in children:
-        if len(number) > 9 or number != str(int(number)):
-            return False  # no index of a list
         behind[number].add(rest)
-    if len(behind) < 2:
-        return False
+    if len(behind) < 2 or any(len(number) > 9 or number != str(int(number)) for number in behind):
+        return False  # no indexes of a list
     indices = sorted(map(int, behind))
     runs = indices[-1] - indices[0] + 1 == len(indices)
     often = Counter(rest for rests in behind.values() for rest in rests)

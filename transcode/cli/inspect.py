@@ -133,7 +133,17 @@ def _folded(logical: Sequence[Logical]) -> None:
     from .table import DEFAULT_WIDTH, beside_names, print_table, size, width
 
     columns = width()
-    named = [(one.name, tuple((role, part.spec) for role, part in one.parts.items()), one) for one in logical]
+    numbers: dict[object, int] = {}  # one for each way to be stored, found once for all of the same objects
+    known: dict[object, int] = {}
+
+    def stored(one: Logical) -> int:
+        same = *one.parts, *[id(part.spec) for part in one.parts.values()]
+        if same not in known:
+            alike = tuple((role, part.spec) for role, part in one.parts.items())
+            known[same] = numbers.setdefault(alike, len(numbers))
+        return known[same]
+
+    named = [(one.name, stored(one), one) for one in logical]
 
     def cells(row: Row[Logical]) -> tuple[str, ...]:
         one, nbytes = row.items[0], len(row.items) * row.items[0].nbytes  # their facts are alike

@@ -17,8 +17,10 @@ from ..containers.checkpoint import Source
 from ..containers.stored import Stored
 from ..core import small_json
 from ..core.dtypes import FLOATS
+from ..core.spec import tallied
 from ..core.tensor import LazyTensor
 from ..core.text import count
+from ..core.value import plentiful
 from ..errors import RecipeError
 from . import record
 from .evidence import Claim, claims, layers
@@ -45,9 +47,11 @@ _NAMED = 3
 _INSIDE = " inside"
 _WEIGHTS = (".weight", ".weight_packed")
 _FP8 = ("F8_E4M3", "F8_E5M2")
+_INTEGERS = ("int", "uint")
 
 
-@dataclass(frozen=True)
+@plentiful
+@dataclass(frozen=True, slots=True)
 class Logical:
     """One tensor, whatever is stored of it.
 
@@ -186,9 +190,12 @@ def lost_scales(
     idle = [
         tensor
         for tensor in tensors
-        if tensor.name not in parts and len(tensor.spec.shape) > 1 and tensor.name.endswith(_WEIGHTS)
+        if (tensor.spec.dtype.kind in _INTEGERS or tensor.spec.dtype.name in _FP8)
+        and len(tensor.spec.shape) > 1
+        and tensor.name.endswith(_WEIGHTS)
+        and tensor.name not in parts
     ]
-    whole = [tensor.name for tensor in idle if tensor.spec.dtype.kind in ("int", "uint")]
+    whole = [tensor.name for tensor in idle if tensor.spec.dtype.kind in _INTEGERS]
     halves = [tensor.name for tensor in idle if configured and tensor.spec.dtype.name in _FP8]
     return (whole + halves, []) if said or parts else (halves, whole)
 
@@ -243,38 +250,51 @@ def _role(name: str, names: LoraNames) -> tuple[str, str]:
 def _quantized(source: Source) -> tuple[tuple[Logical, ...], Quantized | None]:
     """The tensors with their scales, and how they are quantized."""
     table = {tensor.name: tensor for tensor in source.tensors}
-    dtypes = {name: tensor.spec.dtype.name for name, tensor in table.items()}
     said = claims(source.metadata, source.side_files, table)
-    by = tuple(dict.fromkeys(claim.said for claim in said))
-    any_codes = any(dtype not in FLOATS for dtype in dtypes.values())
-    alien = foreign().recognise(dtypes) if any_codes else {}
+    held = tallied(tensor.spec for tensor in source.tensors)
+    if all(spec.dtype.name in FLOATS for spec, _ in held):  # none can be codes: most models
+        plain = tuple([Logical(name, {"values": tensor}) for name, tensor in table.items()])
+        return plain, _stated(0, said, [], source, table) if said else None
+    dtypes = {name: tensor.spec.dtype.name for name, tensor in table.items()}
+    alien = foreign().recognise(dtypes)
     if alien:
         groups = _alien(dtypes, alien)
         titles = tuple(dict.fromkeys(title for title, _ in alien.values()))
-        return _logical(groups, table), Quantized(len(alien), titles, (), by)
+        by = dict.fromkeys(claim.said for claim in said)
+        return _logical(groups, table), Quantized(len(alien), titles, (), tuple(by))
     conventions = list(catalog.every_convention())
     claimed = {name for claim in said for name in claim.conventions}
     best: dict[str, dict[str, str]] = {name: {"values": name} for name in table}
     fitting: list[str] = []
     most = (0, 0, 0)
-    if any_codes:
-        names = StoredNames(table)
-        for one in conventions:
-            groups = one.group(names, dtypes)
-            coded = sum("codes" in parts for parts in groups.values())
-            score = (coded, one.name in claimed, sum(map(len, groups.values())))
-            if coded and score[0] == most[0]:
-                fitting.append(one.name)
-            if coded and score > most:
-                fitting = [one.name] if score[0] > most[0] else fitting
-                best, most = groups, score
+    names = StoredNames(table)
+    for one in conventions:
+        groups = one.group(names, dtypes)
+        coded = sum("codes" in parts for parts in groups.values())
+        score = (coded, one.name in claimed, sum(map(len, groups.values())))
+        if coded and score[0] == most[0]:
+            fitting.append(one.name)
+        if coded and score > most:
+            fitting = [one.name] if score[0] > most[0] else fitting
+            best, most = groups, score
     best = _with_companions(best, table, conventions)
     number = sum("codes" in parts for parts in best.values())
-    if not number and not by:
-        return _logical(best, table), None
+    return _logical(best, table), _stated(number, said, fitting, source, table) if number or said else None
+
+
+def _stated(
+    number: int,
+    said: Sequence[Claim],
+    fitting: Sequence[str],
+    source: Source,
+    table: Mapping[str, LazyTensor],
+) -> Quantized:
+    """How so many tensors are quantized, by what is said and the conventions whose names parts have."""
+    claimed = {name for claim in said for name in claim.conventions}
     named = sorted(claimed & set(fitting)) or sorted(claimed) or fitting
     ways = _ways(source, table) or tuple(dict.fromkeys(claim.title for claim in said if claim.title))
-    return _logical(best, table), Quantized(number, ways, tuple(named), by)
+    by = tuple(dict.fromkeys(claim.said for claim in said))
+    return Quantized(number, ways, tuple(named), by)
 
 
 def _logical(groups: Mapping[str, Mapping[str, str]], table: Mapping[str, LazyTensor]) -> tuple[Logical, ...]:

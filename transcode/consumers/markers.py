@@ -12,7 +12,7 @@ from ..core.expr import Constant
 from ..core.planning import Planning
 from ..core.spec import Spec
 from ..core.tensor import LazyTensor, plain
-from ..core.value import interned
+from ..core.value import Known, interned
 
 __all__ = ["markers", "with_markers"]
 
@@ -27,6 +27,8 @@ def with_markers(
     """
     tensors = list(tensors)
     own = markers(tensors, convention)
+    if not own:
+        return tensors
     ours = {marker.name: marker.spec for marker in own}
     kept = []
     for tensor in tensors:
@@ -45,9 +47,10 @@ def markers(tensors: Iterable[LazyTensor], convention: Convention) -> list[LazyT
         PlanError: a marker cannot be spelled for a tensor's name.
     """
     by_name: dict[str, LazyTensor] = {}
+    markers_for = Known(lambda scheme: convention.scheme(scheme.name).markers_for(scheme))
     for tensor in tensors:
         if tensor.scheme is not None:
-            for marker in convention.scheme(tensor.scheme.name).markers_for(tensor.scheme):
+            for marker in markers_for(tensor.scheme):
                 name = marker.name.spell(tensor.name)
                 by_name.setdefault(name, _constant(name, marker, convention.name))
     return list(by_name.values())

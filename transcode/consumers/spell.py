@@ -21,7 +21,7 @@ from ..core.planning import Planning
 from ..core.scratch import Scratch
 from ..core.spec import Part
 from ..core.tensor import LazyTensor
-from ..core.value import interned
+from ..core.value import interned, plentiful
 from ..errors import DataError, PlanError, RecipeError
 from ..voice import called
 from .implied import Implied, implied
@@ -29,6 +29,9 @@ from .implied import Implied, implied
 __all__ = ["Speller", "Spelling", "canonical", "stored_part"]
 
 Array = NDArray[Any]
+
+
+_MOST_SAME = 1 << 12
 
 
 @dataclass(slots=True)
@@ -65,6 +68,7 @@ class Speller:
         self._convention = convention
         self._planning = planning
         self._known: dict[object, _Rules] = {}
+        self._same: dict[object, tuple[LazyTensor, _Rules]] = {}
 
     def __call__(self, tensor: LazyTensor) -> tuple[LazyTensor, tuple[Stored, ...]]:
         """The tensor with its parts as they are stored, and these under their names.
@@ -75,23 +79,39 @@ class Speller:
         """
         name = tensor.name
         if tensor.scheme is None:
-            return tensor, tuple(Stored(name, part.role, part.spec) for part in tensor.parts)
-        is_expert = experts_of(name) is not None
-        alike = tensor.scheme, tensor.spec, tensor.parts, tensor.grain, tensor.unpadded, is_expert
-        rules = self._known.get(alike)
-        if rules is None:
-            rules = self._known[alike] = self._rules(tensor)
-        names = [(role, template.spell(name)) for role, template in rules.names]
+            return tensor, tuple([Stored(name, part.role, part.spec) for part in tensor.parts])
+        rules = self._rules_for(tensor)
         of, lying = tensor.value.lying(rules.codecs)
         facts = rules.facts.get(lying)
         if facts is None:
             facts = rules.facts[lying] = _facts(tensor, rules, lying)
         parts = facts.parts
-        stored = tuple(Stored(said, role, part.spec) for (role, said), part in zip(names, parts, strict=True))
+        stored = tuple(
+            [
+                Stored(template.spell(name), role, part.spec)
+                for (role, template), part in zip(rules.names, parts, strict=True)
+            ]
+        )
         if not facts.changes and not lying and parts == tensor.parts:
             return tensor, stored
         value = Spelling(of, facts.changes, rules.more, name, facts.share)
         return tensor.evolve(parts=parts, value=value, grain=facts.grain), stored
+
+    def _rules_for(self, tensor: LazyTensor) -> _Rules:
+        """Found once for all that have the same objects for facts, and else compared."""
+        is_expert = experts_of(tensor.name) is not None
+        rest = tensor.grain, tensor.unpadded, is_expert
+        same = id(tensor.scheme), id(tensor.spec), id(tensor.parts), rest
+        if (held := self._same.get(same)) is not None:
+            return held[1]
+        alike = tensor.scheme, tensor.spec, tensor.parts, rest
+        if (rules := self._known.get(alike)) is None:
+            rules = self._known[alike] = self._rules(tensor)
+        if len(self._same) >= _MOST_SAME:
+            self._same.clear()
+        # With the tensor: no other object is called as its own are.
+        self._same[same] = tensor, rules
+        return rules
 
     def _rules(self, tensor: LazyTensor) -> _Rules:
         convention = self._convention
@@ -146,6 +166,7 @@ def _implied(tensor: LazyTensor, convention: Convention) -> tuple[Implied, ...]:
     return tuple(implied(role, tensor.scheme, tensor.spec, shape) for role in roles)
 
 
+@plentiful
 @dataclass(frozen=True, slots=True)
 class Spelling(Expr):
     """The parts of a tensor as a convention stores them.

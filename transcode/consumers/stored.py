@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from .. import catalog
 from ..core.dtypes import CODED
 from ..core.planning import Planning
-from ..core.spec import Spec
+from ..core.spec import Spec, tallied
 from ..core.tensor import LazyTensor
 
 if TYPE_CHECKING:
@@ -57,10 +57,11 @@ _NOTHING = Stored({}, frozenset(), frozenset(), {})
 
 def stored_quantized(tensors: Iterable[LazyTensor]) -> Stored:
     """What is quantized among tensors as they were read; reads names, dtypes and shapes."""
-    table = {tensor.name: tensor for tensor in tensors if tensor.plain}
-    specs: dict[str, Spec] = {name: tensor.spec for name, tensor in table.items()}
-    if not any(spec.dtype.name in _FOREIGN for spec in specs.values()):
+    plain = [tensor for tensor in tensors if tensor.scheme is None]
+    if not any(spec.dtype.name in _FOREIGN for spec, _ in tallied(tensor.spec for tensor in plain)):
         return _NOTHING
+    table = {tensor.name: tensor for tensor in plain}
+    specs: dict[str, Spec] = {name: tensor.spec for name, tensor in table.items()}
     from ..catalog.foreign import foreign
     from .group import Names, coded
 
@@ -89,8 +90,8 @@ def plain_fp8(tensors: Iterable[LazyTensor], stored: Stored) -> list[LazyTensor]
     bare = [
         tensor
         for tensor in tensors
-        if tensor.plain
-        and tensor.spec.dtype.name in ("F8_E4M3", "F8_E5M2")
+        if tensor.spec.dtype.name in ("F8_E4M3", "F8_E5M2")
+        and tensor.plain
         and tensor.name not in stored.parts
     ]
     if not bare:

@@ -14,6 +14,7 @@ from ..core.scratch import Scratch
 from ..core.spec import Spec
 from ..core.tensor import LazyTensor, plain
 from ..core.types import Array
+from ..core.value import plentiful
 from ..errors import FormatError
 from ..io.bytes import Bytes
 
@@ -30,6 +31,7 @@ def stored(file: Bytes, name: str, spec: Spec, offset: int, *, shares: str | Non
     return plain(name, spec, Stored(file, name, spec, offset), shares=shares)
 
 
+@plentiful
 @dataclass(frozen=True, slots=True)
 class Stored(Expr):
     """Row-major bytes of a file.

@@ -9,11 +9,12 @@ from typing import Any
 from .shown import Overview, Shown
 from .spec import Spec
 from .text import count, size
-from .value import Value, pack, unpack
+from .value import Value, pack, plentiful, unpack
 
 __all__ = ["Place", "PlannedFile", "SideFile", "Stored", "Unit"]
 
 
+@plentiful
 @dataclass(frozen=True, slots=True)
 class Stored:
     """A part under its final name."""
@@ -23,6 +24,7 @@ class Stored:
     spec: Spec
 
 
+@plentiful
 @dataclass(frozen=True, slots=True)
 class Unit:
     """What must stay in one file: all parts of one tensor.
@@ -30,7 +32,7 @@ class Unit:
     Attributes:
         tensor: index of the tensor in the flow.
         stored: its parts under their final names.
-        block: number of the block it belongs to, None outside blocks.
+        block: number of the block it belongs to, where files are cut by it; None outside blocks.
     """
 
     tensor: int
@@ -40,9 +42,10 @@ class Unit:
     @property
     def nbytes(self) -> int:
         """Bytes of all parts."""
-        return sum(part.spec.nbytes for part in self.stored)
+        return sum([part.spec.nbytes for part in self.stored])
 
 
+@plentiful
 @dataclass(frozen=True, slots=True)
 class Place(Value):
     """Where one part goes: ``[begin, end)`` in the data section of a file."""

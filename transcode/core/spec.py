@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from math import gcd, lcm, prod
 
 from .dtypes import DType
 from .value import Value
 
-__all__ = ["Part", "Spec"]
+__all__ = ["Part", "Spec", "tallied"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots: what is asked of it for each of many tensors is found once
 class Spec(Value):
     """The dtype and shape of an array; everything about its size follows.
 
@@ -22,32 +25,39 @@ class Spec(Value):
     dtype: DType
     shape: tuple[int, ...]
 
-    @property
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.dtype, self.shape))
+
+    @cached_property
     def numel(self) -> int:
         """How many elements."""
         return prod(self.shape)
 
-    @property
+    @cached_property
     def nbytes(self) -> int:
         """Stored bytes; exact for sub-byte dtypes whose total is whole bytes, and for whole blocks."""
         return self.numel * self.dtype.bits // (8 * self.dtype.elements)
 
-    @property
+    @cached_property
     def columns(self) -> int:
         """Elements in one row."""
         return self.shape[-1] if len(self.shape) >= 2 else 1
 
-    @property
+    @cached_property
     def rows(self) -> int:
         """How many rows."""
         return prod(self.shape[:-1]) if len(self.shape) >= 2 else prod(self.shape)
 
-    @property
+    @cached_property
     def row_bits(self) -> int:
         """Bits of one row; of a row that is no whole number of blocks about so many."""
         return self.columns * self.dtype.bits // self.dtype.elements
 
-    @property
+    @cached_property
     def grain(self) -> int:
         """Least number of rows that fill whole bytes and blocks: 1 but for narrow rows of such dtypes."""
         columns, bits, elements = self.columns, self.dtype.bits, self.dtype.elements
@@ -78,3 +88,13 @@ class Part(Value):
 
     role: str
     spec: Spec
+
+
+def tallied(specs: Iterable[Spec]) -> list[tuple[Spec, int]]:
+    """Facts with how many tensors have them, in the order of the first: of many tensors most have the same.
+
+    Told apart as objects, which is fast: equal facts may stand in it several times.
+    """
+    held = list(specs)
+    times = Counter(map(id, held))
+    return [(spec, times[key]) for key, spec in dict(zip(map(id, held), held, strict=True)).items()]

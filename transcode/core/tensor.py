@@ -17,7 +17,7 @@ from .shown import Overview, Shown, Table
 from .spec import Part, Spec
 from .text import printable, size
 from .types import Array
-from .value import Value, changed, interned
+from .value import Known, Value, changed, interned, plentiful
 
 _ELEMENTS = 4096
 """Elements that are read together where rows are cut: some pages of a file."""
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["LazyTensor", "plain"]
 
 
+@plentiful
 @dataclass(frozen=True, slots=True, repr=False)
 class LazyTensor(Shown, Value):
     """A tensor that knows its facts and can produce its bytes.
@@ -96,7 +97,9 @@ class LazyTensor(Shown, Value):
     @property
     def nbytes(self) -> int:
         """Bytes of all parts."""
-        return sum(part.spec.nbytes for part in self.parts)
+        if len(self.parts) == 1:  # nearly all of those that are read
+            return self.parts[0].spec.nbytes
+        return sum([part.spec.nbytes for part in self.parts])
 
     def part(self, role: str) -> Part:
         """The part of that role. Raises KeyError."""
@@ -291,12 +294,13 @@ class LazyTensor(Shown, Value):
         return torch.from_numpy(array.view(part.spec.dtype.carrier)).view(kind)
 
 
-def plain(name: str, spec: Spec, value: Expr, **rest: Any) -> LazyTensor:
-    """A tensor of plain values."""
+def plain(name: str, spec: Spec, value: Expr, *, source: str | None = None, **rest: Any) -> LazyTensor:
+    """A tensor of plain values; it has the same name in the source unless another is given."""
     parts, grain = _plain_facts(spec)
-    return LazyTensor(name, spec, parts, value, grain, rest.pop("source", name), **rest)
+    return LazyTensor(name, spec, parts, value, grain, name if source is None else source, **rest)
 
 
+@Known
 @lru_cache(maxsize=1 << 14)
 def _plain_facts(spec: Spec) -> tuple[tuple[Part, ...], int]:
     """What all plain tensors of one shape have alike."""

@@ -68,6 +68,8 @@ def fitted(performance: Performance, tensors: Sequence[LazyTensor]) -> Performan
     """The performance options, with no more workers than have the memory for the widest rows."""
     most, memory = performance.threads, performance.memory
     for tensor in tensors:
+        if tensor.least * tensor.cost <= MIN_TILE:
+            continue  # nearly all: nothing of them is cut
         least = tensor.cut(MIN_TILE).least
         if least <= MIN_TILE:
             continue
@@ -107,9 +109,8 @@ def room(tensors: Sequence[LazyTensor]) -> float:
 
 def _useful(performance: Performance, tensors: Sequence[LazyTensor]) -> int:
     """How many threads the work can use: with more it takes longer, or as long."""
-    light = room(tensors) <= _ENCODED and all(
-        tensor.scheme is None or tensor.scheme.light for tensor in tensors
-    )
+    schemes = {id(tensor.scheme): tensor.scheme for tensor in tensors}.values()
+    light = room(tensors) <= _ENCODED and all(scheme is None or scheme.light for scheme in schemes)
     return _LIGHT if light else max(replace(performance, workers=None).threads, _LIGHT)
 
 

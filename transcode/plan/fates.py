@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from ..core.event import Event, deed
 from ..core.spec import Spec
 from ..core.tensor import LazyTensor
+from ..core.value import plentiful
 
 __all__ = ["Fate", "Section", "fates", "sections"]
 
@@ -18,6 +19,7 @@ _TELLING = ("quantize", "keep", "drop", "lora")
 """Kinds of events whose texts are reasons, and no descriptions of the deed itself."""
 
 
+@plentiful
 @dataclass(frozen=True, slots=True)
 class Fate:
     """What becomes of one tensor, as tables tell it.
@@ -58,12 +60,12 @@ class Section:
     @property
     def bytes_in(self) -> int:
         """Of the source."""
-        return sum(fate.bytes_in for fate in self.fates)
+        return sum([fate.bytes_in for fate in self.fates])
 
     @property
     def bytes_out(self) -> int:
         """Of the output."""
-        return sum(fate.bytes_out for fate in self.fates)
+        return sum([fate.bytes_out for fate in self.fates])
 
 
 def fates(
@@ -84,20 +86,21 @@ def fates(
     named: dict[tuple[int, ...], str] = {}
 
     def fate(tensor: LazyTensor, events: Sequence[Event], nbytes: int, *, gone: bool) -> Fate:
-        known = stored.get(tensor.source)
+        source = tensor.source
+        known = stored.get(source)
         before = known if known is not None or stored else tensor.spec
-        fresh = before is not None and tensor.source not in counted
-        counted.add(tensor.source)
+        fresh = before is not None and source not in counted
+        counted.add(source)
         # Of many tensors most are alike, down to the objects, which live as long as the tensors do.
         kind = *map(id, events), gone
         if (said := deeds.get(kind)) is None:
             said = deeds[kind] = (_GONE[events[-1].kind] if gone else deed(events)), _why(events)
         becomes = ""
         if not gone:
-            parts = id(before), *map(id, tensor.parts)
-            if parts not in named:
-                named[parts] = _becomes(tensor, before)
-            becomes = named[parts]
+            same = id(before), id(tensor.parts)
+            if same not in named:
+                named[same] = _becomes(tensor, before)
+            becomes = named[same]
         nbytes_in = before.nbytes if before is not None and fresh else 0
         return Fate(tensor, before, nbytes_in, nbytes, said[0], becomes, said[1])
 

@@ -89,14 +89,15 @@ def chunked(
     chunks: list[list[Unit]] = []
     nbytes = count = 0
     for unit in units:
-        full = (max_bytes is not None and nbytes + unit.nbytes > max_bytes) or (
+        more = unit.nbytes
+        full = (max_bytes is not None and nbytes + more > max_bytes) or (
             max_tensors is not None and count + len(unit.stored) > max_tensors
         )
         if full or not chunks:
             chunks.append([])
             nbytes = count = 0
         chunks[-1].append(unit)
-        nbytes += unit.nbytes
+        nbytes += more
         count += len(unit.stored)
     if len(chunks) <= 1:
         return [(alone, chunks[0] if chunks else [])]
@@ -112,6 +113,10 @@ def check_names(cut: Cut, tensors: Sequence[LazyTensor]) -> None:
     Raises:
         PlanError: there are two.
     """
+    names = [stored.name for _, units in cut for unit in units for stored in unit.stored]
+    if len(set(names)) == len(names):
+        return
+    del names
     owners: dict[str, int] = {}
     for file, units in cut:
         if "/" in file:

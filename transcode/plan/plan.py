@@ -15,7 +15,7 @@ from ..core.event import Event, Remark
 from ..core.output import PlannedFile, SideFile
 from ..core.shown import Overview, Shown, Table
 from ..core.source import Input
-from ..core.spec import Spec
+from ..core.spec import Spec, tallied
 from ..core.tensor import LazyTensor
 from ..core.text import change, count, size
 from ..core.value import pack, unpack
@@ -103,7 +103,7 @@ class Plan(Shown):
     def bytes_in(self) -> int:
         """Bytes of all the source's tensors, as it stores them; headers are not counted."""
         if self.stored:
-            return sum(spec.nbytes for spec in self.stored.values())
+            return sum(spec.nbytes * times for spec, times in tallied(self.stored.values()))
         tensors = [*self.tensors, *(tensor for tensor, _ in self.log.dropped)]
         return sum(tensor.spec.nbytes for tensor in tensors)
 
@@ -117,7 +117,8 @@ class Plan(Shown):
     @property
     def bytes_out(self) -> int:
         """Bytes of all tensors in the weight files, markers included."""
-        return sum(place.spec.nbytes for file in self.files for place in file.places)
+        held = tallied(place.spec for file in self.files for place in file.places)
+        return sum(spec.nbytes * times for spec, times in held)
 
     @property
     def file_bytes(self) -> int:

@@ -26,8 +26,10 @@ from ..core.losses import losses
 from ..core.output import PlannedFile, SideFile, Unit
 from ..core.paths import real
 from ..core.planning import Planning
+from ..core.scheme import Encoding
 from ..core.tensor import LazyTensor
 from ..core.text import count
+from ..core.uncollected import uncollected
 from ..errors import PlanError
 from ..schemes import SCHEMES, describe
 from ..voice import called
@@ -44,6 +46,7 @@ _ENCODED = catalog.DEFAULT
 """The convention of what is quantized, where neither the user nor a stage names one."""
 
 
+@uncollected()
 def resolve(request: Request, flow: Flow, on_scan: Callable[[str, float], None] | None = None) -> Plan:
     """The plan of what ``flow`` becomes under ``request``.
 
@@ -190,7 +193,8 @@ def say_idle(draft: Draft) -> None:
 
 def spell_parts(draft: Draft) -> None:
     """Names, dtypes and layouts of stored parts, as the convention has them."""
-    block_of = _numbering(draft.tensors)
+    by_block = _layout(draft.request, draft.flow) == "by_block"
+    block_of = _numbering(draft.tensors) if by_block else lambda _: None
     spell = Speller(draft.convention, draft.planning)
     for number, tensor in enumerate(draft.tensors):
         draft.tensors[number], stored = spell(tensor)
@@ -272,7 +276,7 @@ def cut_files(draft: Draft) -> None:
 def make_record(draft: Draft) -> None:
     """How the output was made, with the digest of the recipe."""
     request = draft.request
-    schemes = {tensor.scheme.name for tensor in draft.tensors if tensor.scheme is not None}
+    schemes = {scheme.name for scheme in _schemes(draft.tensors)}
     limits = {"max_shard_size": request.max_shard_size, "max_tensors": request.max_tensors}
     given = {key: value for key, value in limits.items() if value is not None}
     arguments = draft.flow.steps, draft.layout, draft.convention.name, schemes, given
@@ -311,8 +315,7 @@ def _asked_by_schemes(draft: Draft) -> dict[str, str]:
         PlanError: it is for the user to say, and is not said.
     """
     given, asked = dict(draft.request.metadata), dict[str, str]()
-    schemes = {tensor.scheme: tensor.name for tensor in draft.tensors if tensor.scheme is not None}
-    for scheme, tensor in schemes.items():
+    for scheme, tensor in _schemes(draft.tensors).items():
         rule = draft.convention.schemes.get(scheme.name)
         for said in () if rule is None else rule.metadata:
             if not holds(said.when, scheme):
@@ -376,11 +379,17 @@ STEPS: tuple[Callable[[Draft], None], ...] = (
 """In this order: what a step needs was found by those before it."""
 
 
+def _schemes(tensors: Sequence[LazyTensor]) -> dict[Encoding, str]:
+    """What tensors are encoded as, in the order of the first of them, each with the name of one."""
+    named = {id(tensor.scheme): tensor for tensor in tensors if tensor.scheme is not None}
+    return {tensor.scheme: tensor.name for tensor in named.values() if tensor.scheme is not None}
+
+
 def _held(tensors: Sequence[LazyTensor]) -> list[tuple[str, dict[str, Any]]]:
     """The schemes of tensors with the options that tell how codes are read."""
     schemes: dict[tuple[str, str], dict[str, Any]] = {}
-    for scheme in dict.fromkeys(tensor.scheme for tensor in tensors):
-        if scheme is not None and scheme.name in SCHEMES:
+    for scheme in _schemes(tensors):
+        if scheme.name in SCHEMES:
             options = {key: getattr(scheme, key) for key in describe(scheme.name)[1] if key in _READ_BY}
             unit = options.pop("granularity", None)
             for key, of in (("group_size", "group"), ("block", "block")):

@@ -31,6 +31,7 @@ from ..core.scheme import Scheme, parts_of
 from ..core.scratch import Scratch
 from ..core.spec import Part, Spec
 from ..core.tensor import LazyTensor, plain
+from ..core.value import plentiful
 from ..errors import DataError, PlanError
 from ..numerics.packing import pack4, unpack4
 from ..schemes.base import Base
@@ -331,6 +332,7 @@ def asides_of(reading: Reading, companions: Companions, table: Mapping[str, Lazy
     return Asides(held.get(catalog.ZERO_POINT), order)
 
 
+@plentiful
 @dataclass(frozen=True, slots=True)
 class Decoding(Expr):
     """A quantized tensor as plain values.

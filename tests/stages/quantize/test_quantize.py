@@ -604,6 +604,25 @@ def test_the_record_tells_scheme_and_recipe(wan, tmp_path):
     assert record["convention"] == "lightx2v"
 
 
+def test_what_is_decided_of_a_kind_of_name_is_not_held_for_others(save, tmp_path):
+    """Indexes of two digits are one only where no pattern tells them apart, and for tensors of one shape."""
+    names = [f"model.layers.{number}.self_attn.o_proj.weight" for number in range(10, 15)]
+    matrices = {name: torch.ones(256, 256, dtype=torch.bfloat16) for name in names}
+    matrices[names[2]] = torch.ones(256, 100, dtype=torch.bfloat16)
+    source = tc.open(save(matrices))
+
+    def taken(**options) -> set[str]:
+        flow = source | tc.quantize("nvfp4", **options)
+        plan = flow.plan(tc.write(tmp_path / "o.safetensors", convention="modelopt"))
+        return {tensor.name for tensor in plan.tensors if tensor.scheme is not None}
+
+    fitting = {*names} - {names[2]}
+    assert taken() == fitting
+    assert taken(exclude=["layers.11"]) == fitting - {names[1]}
+    assert taken(targets=["re:layers.1[34]"]) == {names[3], names[4]}
+    assert taken(overrides={"layers.14": "keep"}) == fitting - {names[4]}
+
+
 def test_what_is_found_once_for_tensors_that_are_alike_is_not_held_for_others(save, tmp_path):
     """An expert as large as another matrix: the consumer takes none of this scheme. And an odd shape."""
     names = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 
 from ...core.event import Event
@@ -34,9 +34,9 @@ def rows_of(parts: Sequence[Section]) -> list[list[Row[Fate]]]:
         (fate.name, (number, kind(fate)), fate) for number, part in enumerate(parts) for fate in part.fates
     ]
     rows: list[list[Row[Fate]]] = [[] for _ in parts]
-    numbers = {id(fate): number for number, part in enumerate(parts) for fate in part.fates}
+    numbers: dict[Hashable, int] = {key: key[0] for _, key, _ in named}
     for row in fold(named):
-        rows[numbers[id(row.items[0])]].append(row)
+        rows[numbers[row.key]].append(row)
     return rows
 
 
@@ -49,7 +49,7 @@ class _Kinds:
 
     def __call__(self, fate: Fate) -> int:
         tensor = fate.tensor
-        same = id(fate.before), fate.why, *map(id, tensor.parts), *map(id, tensor.fate)
+        same = id(fate.before), fate.why, id(tensor.parts), *map(id, tensor.fate)
         number = self._known.get(same)
         if number is None:
             alike = _shape(fate), fate.why, story(fate, folded=True)

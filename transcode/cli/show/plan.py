@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import repeat
 from pathlib import Path
 
 from ...plan.fates import Fate, Section, sections
@@ -139,7 +140,9 @@ def _patterns(rows: Sequence[Row[Fate]], cells: _Cells) -> list[Row[Fate]]:
 
 def _fitting(rows: Sequence[Row[Fate]], patterns: Sequence[Row[Fate]], cells: _Cells) -> list[Row[Fate]]:
     """Patterns in rows that have room on this terminal: wide ones take fewer."""
-    wanted = {id(fate): at for at, pattern in enumerate(patterns) for fate in pattern.items}
+    wanted: dict[int, int] = {}
+    for at, pattern in enumerate(patterns):
+        wanted.update(zip(map(id, pattern.items), repeat(at)))
     inside = [row for row in rows if id(row.items[0]) in wanted]
     columns = _room(inside, cells, width() or DEFAULT_WIDTH)
     return sorted(braced(inside, columns), key=lambda row: wanted[id(row.items[0])])

@@ -16,6 +16,7 @@ from ..edit import undo
 from . import header, headertext
 
 if TYPE_CHECKING:  # commands that look at metadata alone do without
+    from ...core.dtypes import DType
     from ...core.output import PlannedFile, Stored, Unit
     from ...io.bytes import Bytes
     from ...io.folder import File
@@ -96,7 +97,7 @@ class Safetensors(Writable):
         from ...core.output import Place, PlannedFile
 
         _check_metadata(metadata, file)
-        ranked: dict[int, list[tuple[str, Stored, int]]] = {}
+        by_dtype: dict[DType, list[tuple[str, Stored, int]]] = {}
         for unit in units:
             for part in unit.stored:
                 if not (part.name.isascii() or header.is_text(part.name)):
@@ -106,26 +107,34 @@ class Safetensors(Writable):
                         tensor=ascii(part.name),
                         hint="rename it",
                     )
-                rank = _RANK.get(part.spec.dtype.name)
-                if rank is None:
-                    raise PlanError(
-                        f"its dtype {part.spec.dtype} is none that safetensors can name",
-                        file=file,
-                        tensor=part.name,
-                        hint="cast it"
-                        if part.spec.dtype.elements == 1
-                        else f"decode it: {called('dequantize')}; or write a file whose name ends in .gguf",
-                    )
-                ranked.setdefault(rank, []).append((part.name, part, unit.tensor))
+                kind = part.spec.dtype
+                if kind not in by_dtype:
+                    _check_dtype(part, file)
+                    by_dtype[kind] = []
+                by_dtype[kind].append((part.name, part, unit.tensor))
         places = []
         at = 0
-        for _, parts in sorted(ranked.items(), reverse=True):
+        for kind in sorted(by_dtype, key=lambda kind: _RANK[kind.name], reverse=True):
+            parts = by_dtype.pop(kind)
             parts.sort(key=itemgetter(0))  # code points sort as their UTF-8 does
             for stored_name, part, tensor in parts:
-                end = at + part.spec.nbytes
-                places.append(Place(stored_name, part.spec, tensor, part.role, at, end))
+                spec = part.spec
+                end = at + spec.nbytes
+                places.append(Place(stored_name, spec, tensor, part.role, at, end))
                 at = end
         return PlannedFile(name, header.render(places, metadata, room=_room(at), file=file), tuple(places))
+
+
+def _check_dtype(part: Stored, file: str | PathLike[str] | None) -> None:
+    if part.spec.dtype.name not in _RANK:
+        raise PlanError(
+            f"its dtype {part.spec.dtype} is none that safetensors can name",
+            file=file,
+            tensor=part.name,
+            hint="cast it"
+            if part.spec.dtype.elements == 1
+            else f"decode it: {called('dequantize')}; or write a file whose name ends in .gguf",
+        )
 
 
 def _check_metadata(metadata: Mapping[str, str], file: str | PathLike[str] | None) -> None:

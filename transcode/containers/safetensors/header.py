@@ -12,13 +12,14 @@ import re
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
-from operator import attrgetter
+from itertools import compress, islice
+from operator import attrgetter, eq
 from os import PathLike
 from typing import IO, TYPE_CHECKING, Protocol
 
 from ...core.dtypes import DTYPES, DType
 from ...core.spec import Spec
+from ...core.value import interned, plentiful
 from ...errors import FormatError, PlanError
 from ...io.insert_range import PAGE
 from ...voice import called
@@ -50,6 +51,7 @@ _MOST_SHARED = 4096  # different facts that are looked for again
 _LIMIT = 1 << 64  # sizes beyond the reference reader's usize
 
 
+@plentiful
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One stored tensor: its facts and its place ``[begin, end)`` in the data section."""
@@ -214,10 +216,10 @@ def parse(raw: bytes, *, file_size: int, file: str | PathLike[str], lenient: boo
 
 
 def _check_names(entries: list[Entry], file: str | PathLike[str]) -> None:
-    names = sorted(entry.name for entry in entries)
-    for first, second in pairwise(names):
-        if first == second:
-            raise _twice(first, file)
+    names = sorted([entry.name for entry in entries])
+    following = islice(names, 1, None)
+    if (name := next(compress(names, map(eq, names, following)), None)) is not None:
+        raise _twice(name, file)
 
 
 def _twice(name: str, file: str | PathLike[str]) -> FormatError:
@@ -328,7 +330,7 @@ def _entry(
     key = kind, tuple(shape)
     spec, _ = specs.get(key, _UNKNOWN)
     if spec is None:
-        spec = Spec(dtype, key[1])
+        spec = interned(Spec(dtype, key[1]))
         if len(specs) < _MOST_SHARED:
             specs[key] = spec, bits // 8
     return Entry(name, spec, before if begin == before else begin, end)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 
 from ... import catalog
 from ...catalog.components import Component, component_table
+from ...catalog.indexes import tells_indexes
 from ...core.dtypes import FLOATS
 from ...core.event import Reason
 from ...core.patterns import Patterns
@@ -22,12 +24,24 @@ _NO_TARGET = Reason("not a target", "matches no target")
 _NO_WEIGHT = Reason("not a weight", "not a .weight")
 
 
+def _current(tensor: LazyTensor) -> str:
+    return tensor.name
+
+
+def _original(tensor: LazyTensor) -> str:
+    return tensor.source
+
+
 def _stacked(tensor: LazyTensor) -> bool:
     """Whether it holds the matrices of all experts of a layer, which many models store as a parameter of its
     own name: ``mlp.experts.gate_up_proj``.
     """
     *above, last = tensor.name.split(".")
     return len(tensor.spec.shape) == 3 and any("experts" in word for word in above) and "bias" not in last
+
+
+def _is_matrix(tensor: LazyTensor) -> bool:
+    return not tensor.plain or (tensor.spec.dtype.name in FLOATS and len(tensor.spec.shape) >= 2)
 
 
 class Choice:
@@ -49,8 +63,8 @@ class Choice:
         planning: Planning,
     ) -> None:
         self._planning = planning
-        self._names = [tensor.name for tensor in tensors]
-        self._matrices: list[str] = []
+        self._tensors = tensors
+        self._patterns = *targets, *include, *exclude
         self._include = Patterns(include)
         self._exclude = Patterns(exclude)
         self._targets = Patterns(targets)
@@ -65,22 +79,16 @@ class Choice:
     def _recognise(
         self, model: str | None, tensors: Sequence[LazyTensor]
     ) -> tuple[catalog.Family, Callable[[LazyTensor], str]]:
-        def current(tensor: LazyTensor) -> str:
-            return tensor.name
-
-        def original(tensor: LazyTensor) -> str:
-            return tensor.source
-
         # A family is known by its own names. Where a rename has changed them already, the names of the
         # source still tell it: so renaming before quantizing chooses the same tensors as renaming after.
-        for key in (current, original):
+        for key in (_current, _original):
             names = [key(tensor) for tensor in tensors]
             if model is not None:
                 family = catalog.family(model)
                 fit = family.fit(names)
-                if fit is not None or key is original:
+                if fit is not None or key is _original:
                     self._planning.note(f"family {family.name}, as given")
-                    return (family, current) if fit is None else (fit, key)
+                    return (family, _current) if fit is None else (fit, key)
             elif (found := catalog.detect(names)) is not None:
                 self._planning.note(f"family {found.name}, recognised from tensor names")
                 return found, key
@@ -89,14 +97,22 @@ class Choice:
                 "unknown family: float matrices of numbered blocks whose names end in .weight are quantized,"
                 " but not embeddings, norms, modulation, routers and heads"
             )
-        return catalog.generic_family([tensor.name for tensor in tensors]), current
+        return catalog.generic_family([tensor.name for tensor in tensors]), _current
+
+    @cached_property
+    def counts_alike(self) -> bool:
+        """Whether tensors of the same facts are decided alike whose names differ in indexes of two digits and
+        more alone, see :mod:`.catalog.indexes`.
+        """
+        policy = self._family.policy
+        by_name = self._key is _current and not self._parts.several and policy.counts_alike
+        return by_name and policy.joins_alike and not any(map(tells_indexes, self._patterns))
 
     def __call__(self, tensor: LazyTensor) -> tuple[bool, Reason]:
         excluded = self._exclude.first(tensor.name)
         included = target = None
-        if not tensor.plain or (tensor.spec.dtype.name in FLOATS and len(tensor.spec.shape) >= 2):
+        if _is_matrix(tensor):
             # A pattern that names a module means its matrices: one that finds only a bias finds nothing.
-            self._matrices.append(tensor.name)
             included = self._include.first(tensor.name)
             target = self._targets.first(tensor.name)
         if not tensor.plain:
@@ -149,6 +165,8 @@ class Choice:
         """Tell of patterns that matched nothing, and of other models in the file, which stay as they are."""
         if self._others:
             self._planning.note(f"keeps the other models of the file: {', '.join(sorted(self._others))}")
-        self._planning.unmatched("targets", self._targets.unused(), self._matrices)
-        self._planning.unmatched("include", self._include.unused(), self._matrices)
-        self._planning.unmatched("exclude", self._exclude.unused(), self._names)
+        for key, patterns in (("targets", self._targets), ("include", self._include)):
+            matrices = (tensor.name for tensor in self._tensors if _is_matrix(tensor))
+            self._planning.unmatched(key, patterns.unused(), matrices)
+        names = (tensor.name for tensor in self._tensors)
+        self._planning.unmatched("exclude", self._exclude.unused(), names)

@@ -18,7 +18,7 @@ from ...core.scheme import Scheme, Stats
 from ...core.spec import Part, Spec
 from ...core.tensor import LazyTensor
 from ...core.types import Array
-from ...core.value import interned
+from ...core.value import Known, interned, plentiful
 from ...errors import DataError
 from ...numerics import NonFinite, Overflow
 from ...voice import called
@@ -61,6 +61,7 @@ class Peak(Statistic[Stats]):
         return self.scheme.merge(one, other)
 
 
+@plentiful
 @dataclass(frozen=True, slots=True)
 class Encoding(Expr):
     """A plain tensor as the parts of a scheme.
@@ -87,8 +88,8 @@ class Encoding(Expr):
         """
         if self.measured is not None:
             return 4
-        light = self.scheme.light and self.key is None
-        return self.tensor.value.room() + (_parts(self.scheme, self.tensor.spec) if light else 3)
+        parts = _parts(self.scheme, self.tensor.spec) if self.key is None else _MORE
+        return self.tensor.value.room() + parts
 
     def loses(self) -> str | None:
         """See :meth:`.core.expr.Expr.loses`."""
@@ -141,11 +142,15 @@ class Encoding(Expr):
             yield from scheme.encode(part, spec, first, stats, context, weights[matrix])
 
 
+@Known
 @lru_cache(maxsize=1 << 12)
 def _parts(scheme: Scheme, spec: Spec) -> float:
     """The memory that the parts take over that of the values: scales as float32 too, on their way to what is
-    stored, codes of less than a byte as one each, and values that are rounded to float32 first.
+    stored, codes of less than a byte as one each, and values that are rounded to float32 first. Where more is
+    computed than codes, all of them and float32 besides.
     """
+    if not scheme.light:
+        return _MORE
     if not spec.nbytes:
         return 1
     codes, *others = (part.spec.nbytes for part in scheme.parts(spec))
@@ -154,6 +159,7 @@ def _parts(scheme: Scheme, spec: Spec) -> float:
     return min(1, (codes + apart + _SCALES * sum(others) + rounded) / spec.nbytes)
 
 
+_MORE = 3
 _SCALES = 5
 """Of one byte, and of the four that it is computed in."""
 
@@ -180,7 +186,7 @@ def encode_tensor(
     """
     did, parts, grain = _facts(scheme, tensor.spec, why)
     return tensor.evolve(
-        did=did,
+        fate=(*tensor.fate, did),
         parts=parts,
         value=Encoding(tensor, scheme, tuple(needs), measured, key, columns),
         grain=lcm(tensor.grain, grain),
@@ -190,6 +196,7 @@ def encode_tensor(
     )
 
 
+@Known
 @lru_cache(maxsize=1 << 12)
 def _facts(scheme: Scheme, spec: Spec, why: str) -> tuple[Event, tuple[Part, ...], int]:
     """What is said of tensors that are encoded alike, their parts, and the rows that are encoded together."""

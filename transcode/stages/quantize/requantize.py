@@ -161,8 +161,10 @@ def note_again(decided: Iterable[tuple[LazyTensor, object, object]], planning: P
     """Say which tensors are decoded and encoded anew, as this loses once more."""
     kinds: Counter[tuple[str, str, str]] = Counter()
     for tensor, action, _ in decided:
+        if action is None or isinstance(action, DType) or not tensor.fate:
+            continue
         decoded = next((event for event in tensor.fate if event.kind == "dequantize"), None)
-        if decoded is not None and action is not None and not isinstance(action, DType):
+        if decoded is not None:
             name = getattr(action, "name", "")
             kinds[f"{decoded.what}: {decoded.text}", name, tensor.spec.dtype.name] += 1
     for (before, after, between), count in kinds.items():

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ... import catalog
+from ...catalog.indexes import any_indexes, tells_indexes
 from ...consumers.fit import Action, Decision, alike, misfit, multiple, odd_axis
 from ...core.dtypes import DType
 from ...core.event import Event, Reason
@@ -166,7 +167,19 @@ class Quantize(QuantizeOptions, Transform):
         decided: list[Decision] = []
         taken = []
         fitting_kinds: set[object] = set()
-        for number, tensor in enumerate(tensors):
+        alike = mixing is None and choice.counts_alike and not any(map(tells_indexes, dict(self.overrides)))
+        names = [tensor.name for tensor in tensors]
+        kinds = any_indexes(names) if alike else names
+        # What was decided of a kind of name and the other facts, as the objects that they are.
+        settled: dict[tuple[str, int, bool], tuple[bool, Action, Reason]] = {}
+        for number, (tensor, name) in enumerate(zip(tensors, kinds, strict=True)):
+            kind = name, id(tensor.spec), tensor.plain
+            if kind in settled:
+                take, action, why = settled[kind]
+                if take:
+                    taken.append(tensor.name)
+                decided.append((tensor, action, why))
+                continue
             take, why = choice(tensor)
             if not take and mixing is not None and not self.targets and mixing.takes(tensor, why):
                 take, why = True, Reason("target", "outside of blocks", "outside of blocks")
@@ -186,23 +199,23 @@ class Quantize(QuantizeOptions, Transform):
             # Not isinstance(action, Scheme): for a protocol that looks at all members, every time.
             if action is not None and not isinstance(action, DType):
                 followed = choice.is_followed(tensor)
-                kind = action, tensor.spec, followed, catalog.experts_of(tensor.name) is not None
-                if kind in fitting_kinds:  # all on which it depends: of many tensors most are alike
-                    decided.append((tensor, action, why))
-                    continue
-                fitting = self._fitting(tensor, action, why, followed, consumer, planning)
-                if fitting == (tensor, action, why):
-                    fitting_kinds.add(kind)
+                # All on which it depends: of many tensors most are alike.
+                fits = id(action), id(tensor.spec), followed, catalog.experts_of(tensor.name) is not None
+                fitting: Decision | str = tensor, action, why
+                if fits not in fitting_kinds:
+                    fitting = self._fitting(tensor, action, why, followed, consumer, planning)
                 if isinstance(fitting, str):
                     spared[number] = fitting
-                    fitting = (
-                        tensor,
-                        None,
-                        Reason("misfit", fitting, odd_axis(tensor, action, consumer), why),
-                    )
-                decided.append(fitting)
-            else:
-                decided.append((tensor, action, why))
+                    odd = odd_axis(tensor, action, consumer)
+                    decided.append((tensor, None, Reason("misfit", fitting, odd, why)))
+                    continue
+                if fitting != (tensor, action, why):
+                    decided.append(fitting)
+                    continue
+                fitting_kinds.add(fits)
+            if alike and why.kind != "never":  # of which each may be another model's, whose name is told
+                settled[kind] = take, action, why
+            decided.append((tensor, action, why))
         planning.unmatched("override", overrides.unused(), taken)
         unmatched = overrides.unused()
         for rule, _ in self.overrides:
