@@ -54,6 +54,7 @@ ELSEWHERE = {
     "execution/figures": "execution/test_display.py",
     "execution/carry": "execution/test_write.py",
     "execution/keeping": "execution/test_resume.py",
+    "execution/staged": "execution/test_resume.py",
     "execution/staging": "execution/test_destination.py",
     "containers/discover": "containers/test_folders.py",
     "containers/modelsets": "containers/test_folders.py",
