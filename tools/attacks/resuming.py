@@ -70,9 +70,9 @@ def _killed(dst: str, options: tuple[str, ...]) -> Attack:
 
 def _installing(place: Path, number: int) -> Callable[[], None]:
     def install() -> None:
-        from transcode.execution import carry
+        from transcode.execution import working
 
-        carry._INTERVAL = 0.0  # what is done is noted all the time
+        working._INTERVAL = 0.0  # what is done is noted all the time
         Injection(place, number, dying(signal.SIGKILL)).install()
 
     return install

@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 
 from ..core.paths import real
 from ..core.performance import Performance
-from ..core.source import Input
-from ..errors import FormatError, Interrupted, PlanError, TranscodeError
-from ..io import system
+from ..errors import Interrupted, PlanError, TranscodeError
 from ..numerics.notice import compiling
-from ..plan import devices
 from ..plan.plan import Plan
 from ..voice import called
 from .beside import following, names, refuse_stale
-from .destination import check_destination, existing_parent
-from .execute import Progress, Report, execute
+from .destination import check_destination
+from .execute import Progress, Report
 from .pace import Pace
 from .staging import Staging, refuse_other
+from .working import verify, watching, work
 
 __all__ = ["carry_out", "check"]
-
-
-_INTERVAL = 3.0
-"""Seconds between two times that what is done is made durable: what a crash costs a run that resumes."""
 
 
 def check(plan: Plan, performance: Performance, *, force: bool) -> None:
@@ -37,7 +29,7 @@ def check(plan: Plan, performance: Performance, *, force: bool) -> None:
         FormatError: an input is not what it was when the plan was made.
         PlanError: see :func:`.execution.destination.check_destination`.
     """
-    _verify(plan.inputs)
+    verify(plan.inputs)
     if performance.resume:
         refuse_other(plan)
     check_destination(
@@ -66,7 +58,7 @@ def carry_out(
 
     staging = Staging(plan, drop_cache=performance.drop_cache, resume=performance.resume)
     pace = Pace(performance.max_read_rate)
-    watched = _watching(plan, performance, on_progress)
+    watched = watching(plan, performance, on_progress)
     try:
         with (
             compiling(lambda: tell("compile", 0)),
@@ -77,30 +69,12 @@ def carry_out(
                 tell("resume", 0)
             elif staging.cleared:
                 tell("anew", 0)
-            used = devices.choose(devices.fitted(performance, plan.tensors), plan.tensors)
-            _prepare(plan, used)
-            try:
-                with _keeping(staging):
-                    report = execute(
-                        plan,
-                        staging,
-                        workers=used.performance.threads,
-                        tile_bytes=used.performance.tile_bytes(devices.room(plan.tensors)),
-                        surroundings=used.surroundings,
-                        on_progress=watched,
-                        ledger=staging.ledger,
-                        pace=pace,
-                        nice=performance.nice,
-                    )
-            except TranscodeError as error:
-                # Of a source that changes under way anything may come, a failed write of its map too.
-                _verify(plan.inputs, error)
-                raise
+            report = work(plan, staging, performance, pace, watched)
             if digests is not None:
                 tell("checksums", report.bytes_read)
                 report = replace(report, checksums=digests.place(performance))
             tell("sync", report.bytes_read)
-            _verify(plan.inputs)
+            verify(plan.inputs)
             staging.commit()
     except KeyboardInterrupt:
         raise _interrupted(plan, staging, time.monotonic() - began) from None
@@ -109,28 +83,6 @@ def carry_out(
             error.advise(_GO_ON)
         raise
     return replace(report, seconds=time.monotonic() - began)
-
-
-def _watching(
-    plan: Plan, performance: Performance, on_progress: Callable[[Progress], None] | None
-) -> Callable[[Progress], None] | None:
-    """Progress that stops a run where less of the disk is free than is to stay so."""
-    reserve = performance.reserve_disk
-    if reserve is None:
-        return on_progress
-    folder = existing_parent(plan.destination)
-
-    def watched(now: Progress) -> None:
-        if (free := system.free_space(folder)) < reserve:
-            raise TranscodeError(
-                f"the file system has {free} bytes left, {reserve} are to stay free",
-                file=plan.destination,
-                hint=f"free some space, or lower {called('reserve_disk')}",
-            )
-        if on_progress is not None:
-            on_progress(now)
-
-    return watched
 
 
 _LONG = 10.0
@@ -147,38 +99,3 @@ def _interrupted(plan: Plan, staging: Staging, seconds: float) -> Interrupted:
     # Who waited for long may want to wait for less the next time.
     hint = f"with {called('resume')} what is done is kept" if seconds > _LONG else None
     return Interrupted("interrupted; nothing was written", file=plan.destination, hint=hint)
-
-
-@contextmanager
-def _keeping(staging: Staging) -> Iterator[None]:
-    """Have what is done noted now and then, as long as a run goes on."""
-    ended = threading.Event()
-
-    def keep() -> None:
-        while not ended.wait(_INTERVAL):
-            staging.keep()
-
-    thread = threading.Thread(target=keep, name="journal", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
-
-
-def _prepare(plan: Plan, used: devices.Devices) -> None:
-    """Compile the kernels that the plan needs, once, before workers would all wait for it."""
-    wanted = {(tensor.scheme, tensor.spec.dtype) for tensor in plan.tensors}
-    kernels = [(scheme, dtype) for scheme, dtype in wanted if scheme is not None]
-    if kernels:
-        with used.surroundings(0):
-            for scheme, dtype in kernels:
-                scheme.prepare(dtype)
-
-
-def _verify(inputs: Sequence[Input], error: TranscodeError | None = None) -> None:
-    """Refuse inputs that are not what they were, unless the error that led here tells of that very file."""
-    for one in inputs:
-        if not (isinstance(error, FormatError) and error.file == one.url):
-            one.verify()

@@ -27,7 +27,7 @@ from ..io.commit import JOURNAL
 from ..io.directory import Directory
 from ..voice import called
 
-__all__ = ["Key", "Ledger", "Ranges", "begin", "extend", "moved", "reopen", "resumable", "values"]
+__all__ = ["Key", "Ledger", "Ranges", "Share", "begin", "extend", "moved", "reopen", "resumable", "values"]
 
 _HEAD = "transcode-journal-1"
 _MOST = 256 << 20
@@ -83,8 +83,20 @@ class Ranges:
         if begin < end:
             yield begin, end
 
+    def within(self, begin: int, end: int) -> Iterator[tuple[int, int]]:
+        """What of ``begin`` to ``end`` is in them."""
+        for number in range(bisect_left(self._ends, begin + 1), len(self._begins)):
+            low, high = max(self._begins[number], begin), min(self._ends[number], end)
+            if low >= high:
+                break
+            yield low, high
+
     def __iter__(self) -> Iterator[tuple[int, int]]:
         return iter(zip(self._begins, self._ends, strict=True))
+
+
+Share = Mapping[Key, Ranges]
+"""A part of what there is to do of a plan."""
 
 
 @dataclass
@@ -94,21 +106,30 @@ class Ledger:
     Attributes:
         noted: whether the journal tells of anything.
         losses: what was lost of what is done, where an earlier run measured it.
+        share: what is asked for; None where that is all of the plan.
     """
 
     noted: bool = False
+    share: Share | None = None
     losses: dict[Key, list[Lost]] = field(default_factory=dict)
     _lost: dict[Key, list[Lost]] = field(default_factory=dict)
     _done: dict[Key, Ranges] = field(default_factory=dict)
     _fresh: list[Span] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def missing(self, key: Key, begin: int, end: int) -> list[tuple[int, int]]:
-        """What of a range was not done when the run began, in order."""
-        done = self._done.get(key)
-        if done is None:
+    def asked(self, key: Key, begin: int, end: int) -> list[tuple[int, int]]:
+        """What of a range is asked for, in order."""
+        if self.share is None:
             return [(begin, end)] if begin < end else []
-        return list(done.missing(begin, end))
+        ranges = self.share.get(key)
+        return [] if ranges is None else list(ranges.within(begin, end))
+
+    def missing(self, key: Key, begin: int, end: int) -> list[tuple[int, int]]:
+        """What of a range is asked for and was not done when the run began, in order."""
+        done, asked = self._done.get(key), self.asked(key, begin, end)
+        if done is None:
+            return asked
+        return [span for low, high in asked for span in done.missing(low, high)]
 
     def note(self, key: Key, begin: int, end: int, lost: Iterable[Lost] = ()) -> None:
         """A range is done: all that it becomes has been written, and this was lost of it."""
