@@ -85,6 +85,7 @@ OPTIONS: Mapping[str, Names] = {
     "on_bad_shape": Names("--on-bad-shape {}", "on_bad_shape={}", "on_bad_shape: {}"),
     "on_nonfinite": Names("--on-nonfinite {}", "on_nonfinite={}", "on_nonfinite: {}"),
     "optimize": Names("--optimize {}", "optimize={}", "optimize: {}"),
+    "part": Names("--part {}", "part={}", "part: {}"),
     "plan_out": Names(
         "transcode run SRC DST ... --plan-out FILE", "transcode.plan.file.save(flow.plan(...), FILE)"
     ),

@@ -110,9 +110,20 @@ class Performance(Declared):
         kinds.SIZE, "Bytes of the disk that stay free.", default=None, group=SPEED, run=SAME, carries=True,
         about="Refused if they would not; and stopped if others take them under way.",
     )  # fmt: skip
+    part: str | None = option(
+        kinds.TEXT, "One part of the work, as 3/64; the last joins.", default=None, group=SPEED, run=SAME,
+        metavar="K/N", carries=True,
+        about="For several machines with a shared folder: each part may be run anywhere, at any time, again.",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.part is not None:
+            known = re.fullmatch(r"(\d{1,6})/(\d{1,6})", self.part)
+            if known is None or not 1 <= int(known[1]) <= int(known[2]):
+                raise RecipeError(
+                    f"part: {self.part!r} is no part", hint="write 1/64 for the first of 64, to 64/64"
+                )
         if not re.fullmatch(r"cpu|auto|cuda|cuda:\d+(,cuda:\d+)*", self.device):
             raise RecipeError(
                 f"device: {self.device!r} is no device", hint="write cpu, auto, cuda, cuda:0 or cuda:0,cuda:1"
@@ -130,6 +141,14 @@ class Performance(Declared):
                 "nice: threads have no niceness of their own here",
                 hint="start the whole command with nice(1)",
             )
+
+    @property
+    def share(self) -> tuple[int, int] | None:
+        """Which part, from 1 on, of how many; None where all is done here."""
+        if self.part is None:
+            return None
+        number, _, count = self.part.partition("/")
+        return int(number), int(count)
 
     @property
     def threads(self) -> int:

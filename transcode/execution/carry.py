@@ -12,14 +12,17 @@ from ..errors import Interrupted, PlanError, TranscodeError
 from ..numerics.notice import compiling
 from ..plan.plan import Plan
 from ..voice import called
+from . import parts
 from .beside import following, names, refuse_stale
 from .destination import check_destination
 from .execute import Progress, Report
 from .pace import Pace
+from .parting import GO_ON, part
+from .shares import Shares
 from .staging import Staging, refuse_other
 from .working import verify, watching, work
 
-__all__ = ["carry_out", "check"]
+__all__ = ["carry_out", "check", "join"]
 
 
 def check(plan: Plan, performance: Performance, *, force: bool) -> None:
@@ -30,7 +33,9 @@ def check(plan: Plan, performance: Performance, *, force: bool) -> None:
         PlanError: see :func:`.execution.destination.check_destination`.
     """
     verify(plan.inputs)
-    if performance.resume:
+    if performance.share is not None:
+        parts.refuse_strange(plan, performance.share[1])
+    elif performance.resume:
         refuse_other(plan)
     check_destination(
         plan,
@@ -38,6 +43,7 @@ def check(plan: Plan, performance: Performance, *, force: bool) -> None:
         inputs={real(one.path) for one in plan.inputs if one.path is not None},
         reserve=performance.reserve_disk or 0,
         beside=names(plan, performance),
+        held=0 if performance.share is None else parts.held(plan),
     )
     refuse_stale(plan, performance)
 
@@ -45,11 +51,37 @@ def check(plan: Plan, performance: Performance, *, force: bool) -> None:
 def carry_out(
     plan: Plan, performance: Performance, on_progress: Callable[[Progress], None] | None = None
 ) -> Report:
-    """Read, convert and write all tensors of a plan whose destination was checked.
+    """Read, convert and write all tensors of a plan whose destination was checked; or one part of it, and the
+    rest of what is to be done if that is the last.
 
     Raises:
         TranscodeError: see its leaves; nothing appears under the destination's name.
     """
+    if performance.share is None:
+        return _whole(plan, performance, on_progress)
+    report, is_last = part(plan, performance, *performance.share, on_progress)
+    if not is_last:
+        return report
+    return replace(join(plan, performance, on_progress), part=report.part)
+
+
+def join(
+    plan: Plan, performance: Performance, on_progress: Callable[[Progress], None] | None = None
+) -> Report:
+    """Make one output of the parts of a plan, whose destination was checked.
+
+    Raises:
+        TranscodeError: a part is missing; or as :func:`carry_out`.
+    """
+    parts.assemble(plan)
+    report = _whole(plan, replace(performance, part=None, resume=True), on_progress)
+    parts.remove(plan)
+    return replace(report, resumed=0)
+
+
+def _whole(
+    plan: Plan, performance: Performance, on_progress: Callable[[Progress], None] | None = None
+) -> Report:
     began = time.monotonic()
 
     def tell(stage: str, done: int) -> None:
@@ -65,7 +97,7 @@ def carry_out(
             staging,
             following(plan, staging, performance, pace) as digests,
         ):
-            if staging.ledger.noted:
+            if staging.ledger.noted and not staging.ledger.is_whole(Shares(plan).whole()):
                 tell("resume", 0)
             elif staging.cleared:
                 tell("anew", 0)
@@ -80,7 +112,7 @@ def carry_out(
         raise _interrupted(plan, staging, time.monotonic() - began) from None
     except TranscodeError as error:
         if staging.kept and not isinstance(error, PlanError):
-            error.advise(_GO_ON)
+            error.advise(GO_ON)
         raise
     return replace(report, seconds=time.monotonic() - began)
 
@@ -88,14 +120,12 @@ def carry_out(
 _LONG = 10.0
 """Seconds of a run after which it is worth to be told of going on."""
 
-_GO_ON = "what is done is kept: the same command goes on there"
-
 
 def _interrupted(plan: Plan, staging: Staging, seconds: float) -> Interrupted:
     if staging.committed:
         return Interrupted("interrupted when the output was complete", file=plan.destination)
     if staging.kept:
-        return Interrupted("interrupted", file=plan.destination, hint=_GO_ON)
+        return Interrupted("interrupted", file=plan.destination, hint=GO_ON)
     # Who waited for long may want to wait for less the next time.
     hint = f"with {called('resume')} what is done is kept" if seconds > _LONG else None
     return Interrupted("interrupted; nothing was written", file=plan.destination, hint=hint)

@@ -149,6 +149,26 @@ class Ledger:
         """Whether an earlier run did some of it."""
         return key in self._done
 
+    @property
+    def done(self) -> list[Span]:
+        """What is known to be done."""
+        return [(key, begin, end) for key, ranges in self._done.items() for begin, end in ranges]
+
+    def is_whole(self, share: Share) -> bool:
+        """Whether all of a share is known to be done."""
+        none = Ranges()
+        return not any(
+            any(self._done.get(key, none).missing(begin, end))
+            for key, ranges in share.items()
+            for begin, end in ranges
+        )
+
+    def take_over(self, other: Ledger) -> None:
+        """What another journal of the same plan knows."""
+        self.believe(other.done)
+        for key, of in other.losses.items():
+            self.losses.setdefault(key, []).extend(of)
+
     def believe(self, spans: Iterable[Span]) -> None:
         """What an earlier run did."""
         for key, begin, end in spans:
@@ -165,14 +185,15 @@ def _joined(spans: list[Span]) -> Iterator[Span]:
             yield key, low, high
 
 
-def begin(hidden: Directory, digest: str) -> int:
+def begin(hidden: Directory, digest: str, name: str = JOURNAL) -> int:
     """Start a journal; returns its descriptor.
 
     Args:
         hidden: the folder of the run.
         digest: of the plan.
+        name: what it is called there.
     """
-    fd = hidden.open(JOURNAL, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+    fd = hidden.open(name, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         system.write_at(fd, memoryview(_line({"format": _HEAD, "plan": digest})), 0)
     except BaseException:
@@ -204,14 +225,14 @@ def extend(fd: int, spans: Iterable[Span], lost: Mapping[Key, Sequence[Lost]]) -
         system.sync(fd)
 
 
-def resumable(hidden: Directory, digest: str) -> tuple[Ledger, int] | None:
+def resumable(hidden: Directory, digest: str, name: str = JOURNAL) -> tuple[Ledger, int] | None:
     """What an earlier run of the same plan did, and where its journal ends; None where that is not known.
 
     Raises:
         PlanError: what lies there is of another plan.
     """
     try:
-        fd = hidden.open(JOURNAL, os.O_RDONLY)
+        fd = hidden.open(name, os.O_RDONLY)
     except OSError:
         return None
     with os.fdopen(fd, "rb") as file:

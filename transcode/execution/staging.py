@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -17,7 +18,7 @@ from ..plan.plan import Plan
 from . import journal
 from .staged import Staged, file_names, inner_folders, lay
 
-__all__ = ["Staging", "hidden_folder", "leftover", "refuse_other", "targets"]
+__all__ = ["Staging", "hidden_folder", "is_left", "leftover", "locked", "refuse_other", "targets"]
 
 
 def targets(plan: Plan) -> list[Path]:
@@ -49,6 +50,14 @@ def leftover(plan: Plan) -> int:
     return 0
 
 
+def is_left(plan: Plan) -> bool:
+    """Whether an interrupted run of the plan left something to go on with."""
+    with suppress(OSError, PlanError), Directory(hidden_folder(plan)) as hidden:
+        known = journal.resumable(hidden, plan.digest)
+        return known is not None and hidden.stat(FILES) is not None
+    return False
+
+
 def refuse_other(plan: Plan) -> None:
     """Refuse to go on where an interrupted run left something of another plan.
 
@@ -72,6 +81,26 @@ def _locked(hidden: Directory) -> int | None:
         os.close(fd)
         return None
     return fd
+
+
+@contextmanager
+def locked(hidden: Directory, plan: Plan) -> Iterator[None]:
+    """Be the only one in the hidden folder of a plan.
+
+    Raises:
+        PlanError: another run is in it.
+    """
+    fd = _locked(hidden)
+    if fd is None:
+        raise PlanError(_BUSY, file=plan.destination)
+    try:
+        yield
+    finally:
+        system.unlock(fd)
+        os.close(fd)
+
+
+_BUSY = "another run is writing this destination"
 
 
 def _discard(hidden: Directory, lock: int) -> None:
@@ -250,7 +279,7 @@ class Staging(Staged):
         self._hidden = claim(self._path)
         self._lock_fd = _locked(self._hidden)
         if self._lock_fd is None:
-            raise PlanError("another run is writing this destination", file=self._plan.destination)
+            raise PlanError(_BUSY, file=self._plan.destination)
         if self._joins:
             if (record := commit.load(self._hidden)) is not None:
                 with Directory(Path(os.path.realpath(self._destination))) as folder:
