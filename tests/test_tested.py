@@ -58,6 +58,8 @@ ELSEWHERE = {
     "execution/jobs": "execution/test_execute.py",
     "execution/report": "execution/test_execute.py",
     "execution/working": "execution/test_resume.py",
+    "execution/parting": "execution/test_parts.py",
+    "cli/join": "execution/test_parts.py",
     "execution/staging": "execution/test_destination.py",
     "containers/discover": "containers/test_folders.py",
     "containers/modelsets": "containers/test_folders.py",

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..execution.execute import Report
     from ..plan.plan import Plan
 
-__all__ = ["carry_out", "recipe_of", "run"]
+__all__ = ["carry_out", "recipe_of", "run", "show_done"]
 
 _EPILOG = """\b
 Examples:
@@ -141,7 +141,7 @@ def _carry_out_plan(values: dict[str, Any]) -> None:
         return
     with progress(quiet=values["quiet"] or values["as_json"]) as update:
         report = run_plan(plan, build.performance(values), insisting(update))
-    _show_done(report, values)
+    show_done(report, values)
 
 
 def recipe_of(context: click.Context, values: dict[str, Any]) -> Any:
@@ -240,7 +240,7 @@ def carry_out(recipe: Any, values: dict[str, Any]) -> None:
         return
     with progress(quiet=values["quiet"] or values["as_json"]) as update:
         report = flow | write.with_progress(insisting(update))
-    _show_done(report, values)
+    show_done(report, values)
 
 
 def _show_planned(plan: Plan, values: dict[str, Any]) -> None:
@@ -253,7 +253,8 @@ def _show_planned(plan: Plan, values: dict[str, Any]) -> None:
     show_warnings(plan, verbose=values["verbose"])
 
 
-def _show_done(report: Report, values: dict[str, Any]) -> None:
+def show_done(report: Report, values: dict[str, Any]) -> None:
+    """Tell what was done, as the report options ask."""
     from .show import show_json, show_report, show_warnings
 
     show_warnings(report.plan, verbose=values["verbose"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 from ..core.paths import real
 from ..core.performance import Performance
@@ -37,13 +38,17 @@ def check(plan: Plan, performance: Performance, *, force: bool) -> None:
         parts.refuse_strange(plan, performance.share[1])
     elif performance.resume:
         refuse_other(plan)
+    _check_destination(plan, performance, force=force, held=parts.held(plan) if performance.share else 0)
+
+
+def _check_destination(plan: Plan, performance: Performance, *, force: bool, held: int) -> None:
     check_destination(
         plan,
         force=force,
         inputs={real(one.path) for one in plan.inputs if one.path is not None},
         reserve=performance.reserve_disk or 0,
         beside=names(plan, performance),
-        held=0 if performance.share is None else parts.held(plan),
+        held=held,
     )
     refuse_stale(plan, performance)
 
@@ -60,19 +65,28 @@ def carry_out(
     if performance.share is None:
         return _whole(plan, performance, on_progress)
     report, is_last = part(plan, performance, *performance.share, on_progress)
-    if not is_last:
-        return report
-    return replace(join(plan, performance, on_progress), part=report.part)
+    return replace(_joined(plan, performance, on_progress), part=report.part) if is_last else report
 
 
 def join(
-    plan: Plan, performance: Performance, on_progress: Callable[[Progress], None] | None = None
+    destination: Path,
+    performance: Performance,
+    *,
+    force: bool,
+    on_progress: Callable[[Progress], None] | None = None,
 ) -> Report:
-    """Make one output of the parts of a plan, whose destination was checked.
+    """Make one output of the parts of a plan.
 
     Raises:
-        TranscodeError: a part is missing; or as :func:`carry_out`.
+        TranscodeError: there are none, or some are missing; or as :func:`check` and :func:`carry_out`.
     """
+    plan = parts.load(destination)
+    verify(plan.inputs)
+    _check_destination(plan, performance, force=force, held=parts.held(plan))
+    return _joined(plan, performance, on_progress)
+
+
+def _joined(plan: Plan, performance: Performance, on_progress: Callable[[Progress], None] | None) -> Report:
     parts.assemble(plan)
     report = _whole(plan, replace(performance, part=None, resume=True), on_progress)
     parts.remove(plan)

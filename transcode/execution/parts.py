@@ -21,7 +21,7 @@ import os
 import re
 import secrets
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
@@ -47,6 +47,7 @@ _PLAN = "plan.json"
 _JOINING = "joining"
 _MARK = re.compile(r"(\d+)\.done")
 _JOURNAL = re.compile(r"(\d+)\.[0-9a-f]+\.journal")
+_GONE = "gone-"
 _SHOWN = 10
 
 
@@ -112,6 +113,8 @@ def refuse_strange(plan: Plan, count: int) -> None:
         PlanError: with what to do.
     """
     path = _place(plan.destination)
+    with suppress(OSError), Directory(Path(os.path.realpath(path.parent))) as parent:
+        _sweep(path, parent)
     if os.path.lexists(path):
         with claim(path, make=False) as hidden:
             head = _head(hidden)
@@ -186,9 +189,11 @@ class Part(Staged):
             self.keep()
             self._check()
             known = self._known()
+            if self._number in _done(self._hidden):  # by another process, which has taken the journals away
+                return
             if not known.is_whole(self.share):
                 raise TranscodeError(
-                    "what was written is not all noted", file=self._path, hint="run it again"
+                    "not all that was written is noted", file=self._path, hint="run it again"
                 )
             _write_journal(self._hidden, self._plan.digest, self._own("mark"), known)
             self._hidden.move(self._own("mark"), self._hidden, f"{self._number}.done")
@@ -315,7 +320,7 @@ def load(destination: Path) -> Plan:
         head = _head(hidden)
         plan = plan_file.load(path / _PLAN)
         head.refuse_other(plan, path)
-        return plan
+        return replace(plan, destination=destination)
 
 
 def assemble(plan: Plan) -> int:
@@ -390,6 +395,15 @@ def remove(plan: Plan) -> None:
     path = _place(plan.destination)
     with suppress(OSError, PlanError), Directory(Path(os.path.realpath(path.parent))) as parent:
         for name in parent.names():
-            if name == path.name or name.startswith(f"{path.name}."):
-                with suppress(OSError):
-                    parent.remove(name)
+            if name == path.name or (name.startswith(f"{path.name}.") and _GONE not in name):
+                with suppress(OSError):  # at once, as half of it could not be told from what is damaged
+                    parent.move(name, parent, f"{path.name}.{_GONE}{secrets.token_hex(4)}")
+        _sweep(path, parent)
+
+
+def _sweep(path: Path, parent: Directory) -> None:
+    """Remove what somebody was removing."""
+    for name in parent.names():
+        if name.startswith(f"{path.name}.{_GONE}"):
+            with suppress(OSError):
+                parent.remove(name)

@@ -130,7 +130,7 @@ def _lines(plan: Plan) -> tuple[_Line, _Line]:
 
 
 def _groups(needs: Sequence[tuple[Statistic[Any], ...]]) -> list[int | None]:
-    """For each tensor the first of those that it shares a look with, over others too; None if it needs none."""
+    """For each tensor the first of those that a look is shared with, over others too; None without a look."""
     parents = list(range(len(needs)))
 
     def first(number: int) -> int:
