@@ -59,6 +59,8 @@ ELSEWHERE = {
     "execution/report": "execution/test_execute.py",
     "execution/working": "execution/test_resume.py",
     "execution/parting": "execution/test_parts.py",
+    "execution/joining": "execution/test_parts.py",
+    "cli/consuming": "execution/test_consuming.py",
     "cli/join": "execution/test_parts.py",
     "execution/staging": "execution/test_destination.py",
     "containers/discover": "containers/test_folders.py",

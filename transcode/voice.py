@@ -46,6 +46,7 @@ OPTIONS: Mapping[str, Names] = {
     "component": Names("--component {}", "component({})", "component: {}"),
     "config": Names("--config {}", "config={}"),
     "config_yaml": Names("--config-yaml {}", "config_yaml={}"),
+    "consume_source": Names("--consume-source", "--consume-source"),
     "convention": Names("--convention {}", "convention={}", "convention: {}"),
     "decode_some": Names(
         "--dequantize bf16 --dequantize-only",
@@ -68,6 +69,9 @@ OPTIONS: Mapping[str, Names] = {
     "from_convention": Names("--from-convention {}", "open(convention={})", "source: {{convention: {}}}"),
     "from_scheme": Names("--from-scheme {}", "open(scheme={})", "source: {{scheme: {}}}"),
     "importance": Names("--importance {}", "importance={}", "importance: {}"),
+    "go_on_consuming": Names(
+        "transcode run --plan {} --consume-source", "transcode run --plan {} --consume-source"
+    ),
     "include": Names("--include {}", "include={}", "include: {}"),
     "layout": Names("--layout {}", "layout={}", "layout: {}"),
     "lora": Names("--lora {}", "lora({})", "lora: {}"),

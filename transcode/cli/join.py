@@ -41,7 +41,7 @@ def join(dst: str, **values: Any) -> None:
     from .build import performance
     from .interrupt import insisting
     from .progress import progress
-    from .run import show_done
+    from .show import show_done
 
     with progress(quiet=values["quiet"] or values["as_json"]) as update:
         report = join_parts(

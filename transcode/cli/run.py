@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import click
 
-from ..core.option import REPORTING, WHAT, Option, options_of
+from ..core.option import REPORTING, SPEED, WHAT, Option, options_of
 from ..plan.options import SourceOptions
 from ..stages.table import ORDER, STAGES
 from ..voice import speaking
 from .flags import Flag, command, debug_option, flag
 from .options import apply, flag_of, flags_of, output_options, parameter, performance_options, report_options
 
-if TYPE_CHECKING:
-    from ..execution.execute import Report
-    from ..plan.plan import Plan
-
-__all__ = ["carry_out", "recipe_of", "run", "show_done"]
+__all__ = ["carry_out", "recipe_of", "run"]
 
 _EPILOG = """\b
 Examples:
@@ -97,6 +94,13 @@ def _stage_flags() -> list[Any]:
     carries=True,
     help="Carry out a plan that --plan-out has written.",
 )
+@flag(
+    "--consume-source",
+    is_flag=True,
+    group=SPEED,
+    carries=True,
+    help="DELETE the shards of SRC one by one, as they are done.",
+)
 @apply(flags_of(SourceOptions, without=["path"]))
 @performance_options
 @report_options
@@ -130,14 +134,18 @@ def _carry_out_plan(values: dict[str, Any]) -> None:
     from ..execution.carry import carry_out as run_plan
     from ..execution.carry import check
     from ..plan import file as plan_file
-    from . import build
+    from . import build, consuming
     from .interrupt import insisting
     from .progress import progress
+    from .show import show_done, show_planned
 
     plan = plan_file.load(values["plan_file"])
+    if values["consume_source"]:
+        consuming.carry_out(plan, build.performance(values), values)
+        return
     check(plan, build.performance(values), force=values["force"])
     if values["dry_run"]:
-        _show_planned(plan, values)
+        show_planned(plan, values)
         return
     with progress(quiet=values["quiet"] or values["as_json"]) as update:
         report = run_plan(plan, build.performance(values), insisting(update))
@@ -221,11 +229,20 @@ def _steps(values: dict[str, Any]) -> list[Any]:
 
 def carry_out(recipe: Any, values: dict[str, Any]) -> None:
     """Plan or run a recipe, and tell of it as the report options ask."""
+    from ..execution.consuming import refuse_interrupted
+    from . import consuming
     from .interrupt import insisting
     from .progress import progress
+    from .show import show_done, show_planned
 
-    flow = recipe.flow()
     write = recipe.write()
+    refuse_interrupted(Path(write.dst), write.folder)
+    flow = recipe.flow()
+    if values.get("consume_source") and values.get("plan_out") is None:
+        with progress(quiet=values["quiet"]) as update:
+            plan = write.with_progress(insisting(update)).plan(flow)
+        consuming.carry_out(plan, write.performance, {**values, "force": write.force})
+        return
     plan_out = values.get("plan_out")
     if values["dry_run"] or plan_out is not None:
         with progress(quiet=values["quiet"]) as update:
@@ -236,29 +253,8 @@ def carry_out(recipe: Any, values: dict[str, Any]) -> None:
             from ..plan import file as plan_file
 
             plan_file.save(plan, plan_out)
-        _show_planned(plan, values)
+        show_planned(plan, values)
         return
     with progress(quiet=values["quiet"] or values["as_json"]) as update:
         report = flow | write.with_progress(insisting(update))
     show_done(report, values)
-
-
-def _show_planned(plan: Plan, values: dict[str, Any]) -> None:
-    from .show import show_json, show_plan, show_warnings
-
-    if values["as_json"]:
-        show_json(plan.to_json())
-    elif not values["quiet"]:
-        show_plan(plan, verbose=values["verbose"])
-    show_warnings(plan, verbose=values["verbose"])
-
-
-def show_done(report: Report, values: dict[str, Any]) -> None:
-    """Tell what was done, as the report options ask."""
-    from .show import show_json, show_report, show_warnings
-
-    show_warnings(report.plan, verbose=values["verbose"])
-    if values["as_json"]:
-        show_json(report.to_json())
-    elif not values["quiet"]:
-        show_report(report, verbose=values["verbose"])

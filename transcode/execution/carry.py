@@ -13,35 +13,47 @@ from ..errors import Interrupted, PlanError, TranscodeError
 from ..numerics.notice import compiling
 from ..plan.plan import Plan
 from ..voice import called
-from . import parts
+from . import joining, parts
 from .beside import following, names, refuse_stale
+from .consuming import Consumption, consumed
 from .destination import check_destination
 from .execute import Progress, Report
 from .pace import Pace
 from .parting import GO_ON, part
 from .shares import Shares
 from .staging import Staging, refuse_other
-from .working import verify, watching, work
+from .working import remaining, verify, watching, work
 
-__all__ = ["carry_out", "check", "join"]
+__all__ = ["carry_out", "check", "consume", "join"]
 
 
-def check(plan: Plan, performance: Performance, *, force: bool) -> None:
+def check(
+    plan: Plan, performance: Performance, *, force: bool, consumption: Consumption | None = None
+) -> None:
     """Refuse a plan that cannot be carried out: inputs that changed, a destination that cannot be written.
+
+    Args:
+        force: what exists may be replaced.
+        consumption: how the source is deleted meanwhile, if it is.
 
     Raises:
         FormatError: an input is not what it was when the plan was made.
         PlanError: see :func:`.execution.destination.check_destination`.
     """
-    verify(plan.inputs)
+    gone = frozenset() if consumption is None else consumed(plan)
+    verify([one for number, one in enumerate(plan.inputs) if number not in gone])
     if performance.share is not None:
         parts.refuse_strange(plan, performance.share[1])
     elif performance.resume:
         refuse_other(plan)
-    _check_destination(plan, performance, force=force, held=parts.held(plan) if performance.share else 0)
+    held = parts.held(plan) if performance.share else 0
+    needed = None if consumption is None else consumption.room()
+    _check_destination(plan, performance, force=force, held=held, needed=needed)
 
 
-def _check_destination(plan: Plan, performance: Performance, *, force: bool, held: int) -> None:
+def _check_destination(
+    plan: Plan, performance: Performance, *, force: bool, held: int, needed: int | None = None
+) -> None:
     check_destination(
         plan,
         force=force,
@@ -49,6 +61,7 @@ def _check_destination(plan: Plan, performance: Performance, *, force: bool, hel
         reserve=performance.reserve_disk or 0,
         beside=names(plan, performance),
         held=held,
+        needed=needed,
     )
     refuse_stale(plan, performance)
 
@@ -80,21 +93,38 @@ def join(
     Raises:
         TranscodeError: there are none, or some are missing; or as :func:`check` and :func:`carry_out`.
     """
-    plan = parts.load(destination)
+    plan = joining.load(destination)
     verify(plan.inputs)
     _check_destination(plan, performance, force=force, held=parts.held(plan))
     return _joined(plan, performance, on_progress)
 
 
 def _joined(plan: Plan, performance: Performance, on_progress: Callable[[Progress], None] | None) -> Report:
-    parts.assemble(plan)
+    joining.assemble(plan)
     report = _whole(plan, replace(performance, part=None, resume=True), on_progress)
     parts.remove(plan)
     return replace(report, resumed=0)
 
 
+def consume(
+    consumption: Consumption,
+    performance: Performance,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Report:
+    """Carry out a plan that was checked, and delete its source shard by shard; go on with what is left of it
+    where such a run was interrupted.
+
+    Raises:
+        TranscodeError: see its leaves; what is done is kept, as some of the source may be gone.
+    """
+    return _whole(consumption.plan, replace(performance, resume=True), on_progress, consumption)
+
+
 def _whole(
-    plan: Plan, performance: Performance, on_progress: Callable[[Progress], None] | None = None
+    plan: Plan,
+    performance: Performance,
+    on_progress: Callable[[Progress], None] | None = None,
+    consumption: Consumption | None = None,
 ) -> Report:
     began = time.monotonic()
 
@@ -102,7 +132,8 @@ def _whole(
         if on_progress is not None:
             on_progress(Progress(done, done, stage, 0.0))
 
-    staging = Staging(plan, drop_cache=performance.drop_cache, resume=performance.resume)
+    consuming = consumption is not None
+    staging = Staging(plan, drop_cache=performance.drop_cache, resume=performance.resume, consuming=consuming)
     pace = Pace(performance.max_read_rate)
     watched = watching(plan, performance, on_progress)
     try:
@@ -115,12 +146,15 @@ def _whole(
                 tell("resume", 0)
             elif staging.cleared:
                 tell("anew", 0)
-            report = work(plan, staging, performance, pace, watched)
+            if consumption is None:
+                report = work(plan, staging, performance, pace, watched)
+            else:
+                report = consumption.run(staging, performance, pace, watched)
             if digests is not None:
                 tell("checksums", report.bytes_read)
                 report = replace(report, checksums=digests.place(performance))
             tell("sync", report.bytes_read)
-            verify(plan.inputs)
+            verify(remaining(plan, staging.ledger))
             staging.commit()
     except KeyboardInterrupt:
         raise _interrupted(plan, staging, time.monotonic() - began) from None

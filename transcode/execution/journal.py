@@ -27,7 +27,20 @@ from ..io.commit import JOURNAL
 from ..io.directory import Directory
 from ..voice import called
 
-__all__ = ["Key", "Ledger", "Ranges", "Share", "begin", "extend", "moved", "reopen", "resumable", "values"]
+__all__ = [
+    "Key",
+    "Ledger",
+    "Ranges",
+    "Share",
+    "begin",
+    "consume",
+    "extend",
+    "moved",
+    "read",
+    "reopen",
+    "resumable",
+    "values",
+]
 
 _HEAD = "transcode-journal-1"
 _MOST = 256 << 20
@@ -107,10 +120,13 @@ class Ledger:
         noted: whether the journal tells of anything.
         losses: what was lost of what is done, where an earlier run measured it.
         share: what is asked for; None where that is all of the plan.
+        consumed: inputs, by their numbers in the plan, that are deleted or to be: all that was made of them
+            is there.
     """
 
     noted: bool = False
     share: Share | None = None
+    consumed: set[int] = field(default_factory=set)
     losses: dict[Key, list[Lost]] = field(default_factory=dict)
     _lost: dict[Key, list[Lost]] = field(default_factory=dict)
     _done: dict[Key, Ranges] = field(default_factory=dict)
@@ -225,11 +241,34 @@ def extend(fd: int, spans: Iterable[Span], lost: Mapping[Key, Sequence[Lost]]) -
         system.sync(fd)
 
 
+def consume(fd: int, inputs: Iterable[int]) -> None:
+    """Add that inputs, by their numbers, are not needed any more; durable on return."""
+    system.write_at(fd, memoryview(_line({"consumed": sorted(inputs)})), os.fstat(fd).st_size)
+    system.sync(fd)
+
+
 def resumable(hidden: Directory, digest: str, name: str = JOURNAL) -> tuple[Ledger, int] | None:
     """What an earlier run of the same plan did, and where its journal ends; None where that is not known.
 
     Raises:
         PlanError: what lies there is of another plan.
+    """
+    known = read(hidden, name)
+    if known is None:
+        return None
+    plan, ledger, end = known
+    if plan != digest:
+        raise PlanError(
+            "what an interrupted run left there is of another plan: another recipe, source or version",
+            file=hidden.path,
+            hint=f"leave {called('resume')} out to start anew",
+        )
+    return ledger, end
+
+
+def read(hidden: Directory, name: str = JOURNAL) -> tuple[str, Ledger, int] | None:
+    """The digest of the plan that a run is of, what it did, and where its journal ends; None where there is
+    none that is whole at its beginning.
     """
     try:
         fd = hidden.open(name, os.O_RDONLY)
@@ -241,22 +280,17 @@ def resumable(hidden: Directory, digest: str, name: str = JOURNAL) -> tuple[Ledg
     if not tables or tables[0][0].get("format") != _HEAD:
         return None
     head, end = tables[0]
-    if head.get("plan") != digest:
-        raise PlanError(
-            "what an interrupted run left there is of another plan: another recipe, source or version",
-            file=hidden.path,
-            hint=f"leave {called('resume')} out to start anew",
-        )
     ledger = Ledger()
     for table, stop in tables[1:]:
-        spans, lost = _spans(table), _losses(table)
-        if spans is None or lost is None:
+        spans, lost, consumed = _spans(table), _losses(table), table.get("consumed", [])
+        if spans is None or lost is None or not isinstance(consumed, list):
             break
         ledger.believe(spans)
+        ledger.consumed.update(number for number in consumed if isinstance(number, int))
         for key, of in lost.items():
             ledger.losses.setdefault(key, []).extend(of)
         end = stop
-    return ledger, end
+    return str(head.get("plan")), ledger, end
 
 
 def _line(table: object) -> bytes:
@@ -280,7 +314,7 @@ def _tables(lines: list[bytes]) -> Iterator[tuple[dict[str, object], int]]:
 
 def _spans(table: dict[str, object]) -> list[Span] | None:
     """The ranges of a line; None if it is none."""
-    done = table.get("done")
+    done = table.get("done", {})
     if not isinstance(done, dict):
         return None
     spans: list[Span] = []

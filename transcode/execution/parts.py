@@ -21,37 +21,35 @@ import os
 import re
 import secrets
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 from ..core.small_json import parse_object
 from ..errors import FormatError, PlanError, TranscodeError
 from ..io import system
-from ..io.commit import FILES, JOURNAL, LOCK
+from ..io.commit import FILES
 from ..io.directory import Directory, claim
 from ..plan import file as plan_file
 from ..plan.plan import Plan
-from ..voice import called
 from . import journal
 from .shares import Shares
 from .staged import Staged, lay
-from .staging import hidden_folder, is_left, locked
+from .staging import is_left
 
-__all__ = ["Part", "assemble", "held", "load", "refuse_strange", "remove"]
+__all__ = ["PLAN", "Part", "head_of", "held", "place", "refuse_strange", "remove", "write_journal"]
 
 PARTS = ".transcode-parts"
 _FORMAT = "transcode-parts-1"
 _HEAD = "head"
-_PLAN = "plan.json"
+PLAN = "plan.json"
 _JOINING = "joining"
 _MARK = re.compile(r"(\d+)\.done")
 _JOURNAL = re.compile(r"(\d+)\.[0-9a-f]+\.journal")
 _GONE = "gone-"
-_SHOWN = 10
 
 
-def _place(destination: Path) -> Path:
+def place(destination: Path) -> Path:
     """Where the parts of a destination are: beside it, or in a folder that was there before them."""
     destination = destination.absolute()
     beside = destination.parent / f".{destination.name}{PARTS}"
@@ -79,7 +77,7 @@ class _Head:
             )
 
 
-def _head(hidden: Directory) -> _Head:
+def head_of(hidden: Directory) -> _Head:
     """Raises PlanError where there is none that can be read."""
     try:
         with os.fdopen(hidden.open(_HEAD, os.O_RDONLY), "rb") as file:
@@ -99,8 +97,8 @@ def _done(hidden: Directory) -> set[int]:
 
 def held(plan: Plan) -> int:
     """Bytes on disk of what parts of a plan have made by now."""
-    with suppress(OSError, PlanError), Directory(_place(plan.destination)) as hidden:
-        if _head(hidden).plan == plan.digest:
+    with suppress(OSError, PlanError), Directory(place(plan.destination)) as hidden:
+        if head_of(hidden).plan == plan.digest:
             return hidden.nbytes()
     return 0
 
@@ -112,12 +110,12 @@ def refuse_strange(plan: Plan, count: int) -> None:
     Raises:
         PlanError: with what to do.
     """
-    path = _place(plan.destination)
+    path = place(plan.destination)
     with suppress(OSError), Directory(Path(os.path.realpath(path.parent))) as parent:
         _sweep(path, parent)
     if os.path.lexists(path):
         with claim(path, make=False) as hidden:
-            head = _head(hidden)
+            head = head_of(hidden)
             is_joined = hidden.stat(FILES) is None and not is_left(plan)
         head.refuse_other(plan, path)
         if is_joined:
@@ -145,7 +143,7 @@ class Part(Staged):
     """
 
     def __init__(self, plan: Plan, number: int, count: int, *, drop_cache: bool = False) -> None:
-        super().__init__(plan, _place(plan.destination), drop_cache=drop_cache)
+        super().__init__(plan, place(plan.destination), drop_cache=drop_cache)
         self._number = number
         self._count = count
         self._token = secrets.token_hex(4)
@@ -187,7 +185,7 @@ class Part(Staged):
         try:
             self._close_all()
             self.keep()
-            self._check()
+            self.check()
             known = self._known()
             if self._number in _done(self._hidden):  # by another process, which has taken the journals away
                 return
@@ -195,7 +193,7 @@ class Part(Staged):
                 raise TranscodeError(
                     "not all that was written is noted", file=self._path, hint="run it again"
                 )
-            _write_journal(self._hidden, self._plan.digest, self._own("mark"), known)
+            write_journal(self._hidden, self._plan.digest, self._own("mark"), known)
             self._hidden.move(self._own("mark"), self._hidden, f"{self._number}.done")
             self._hidden.sync()
             for name in self._journals():
@@ -272,7 +270,7 @@ def _make(path: Path, plan: Plan, count: int) -> bool:
             hidden.mkdir(FILES)
             with Directory(draft / FILES, hidden) as staged:
                 lay(staged, plan, reserve=False)  # once only, by who is first
-            plan_file.save(plan, draft / _PLAN)
+            plan_file.save(plan, draft / PLAN)
             head = {"format": _FORMAT, "plan": plan.digest, "parts": count}
             with os.fdopen(hidden.open(_HEAD, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
                 file.write(json.dumps(head).encode())
@@ -297,7 +295,7 @@ def _reserve(staged: Directory, plan: Plan) -> None:
             os.close(fd)
 
 
-def _write_journal(hidden: Directory, digest: str, name: str, ledger: journal.Ledger) -> None:
+def write_journal(hidden: Directory, digest: str, name: str, ledger: journal.Ledger) -> None:
     fd = journal.begin(hidden, digest, name)
     try:
         journal.extend(fd, ledger.done, ledger.losses)
@@ -306,93 +304,9 @@ def _write_journal(hidden: Directory, digest: str, name: str, ledger: journal.Le
         os.close(fd)
 
 
-def load(destination: Path) -> Plan:
-    """The plan whose parts are there, as it was made; to be written to that destination.
-
-    Raises:
-        PlanError: there are no parts.
-        FormatError: the plan is damaged, or of another version.
-    """
-    path = _place(destination)
-    if not os.path.lexists(path):
-        raise PlanError("there are no parts of a run to join", file=destination)
-    with claim(path, make=False) as hidden:
-        head = _head(hidden)
-        plan = plan_file.load(path / _PLAN)
-        head.refuse_other(plan, path)
-        return replace(plan, destination=destination)
-
-
-def assemble(plan: Plan) -> int:
-    """Make of all parts what an interrupted run leaves that has done everything: it is to be resumed.
-
-    Safe to be cut short and done again.
-
-    Returns:
-        How many parts there were.
-
-    Raises:
-        PlanError: a part is missing; another run is at the destination.
-        TranscodeError: the system refused.
-    """
-    path = _place(plan.destination)
-    try:
-        with claim(path, make=False) as hidden:
-            head = _head(hidden)
-            head.refuse_other(plan, path)
-            shares = Shares(plan)
-            ledgers = [
-                _marked(hidden, plan, number, shares.part(number, head.count)) for number in head.numbers
-            ]
-            missing = [number for number, one in zip(head.numbers, ledgers, strict=True) if one is None]
-            if missing:
-                shown = ", ".join(map(str, missing[:_SHOWN])) + (", ..." if len(missing) > _SHOWN else "")
-                raise PlanError(
-                    f"{len(missing)} of {head.count} parts {'is' if len(missing) == 1 else 'are'} not done:"
-                    f" {shown}",
-                    file=plan.destination,
-                    hint=f"run the same command with {called('part', f'{missing[0]}/{head.count}')}",
-                )
-            known = journal.Ledger()
-            for one in ledgers:
-                if one is not None:
-                    known.take_over(one)
-            if not known.is_whole(shares.whole()):
-                raise PlanError("the parts do not make the whole", file=path, hint="remove it to start anew")
-            if hidden.stat(FILES) is not None:  # else somebody who came so far has died
-                _hand_over(hidden, plan, known)
-            elif not is_left(plan):
-                raise PlanError("the files of the parts are gone", file=path, hint="remove it to start anew")
-            return head.count
-    except OSError as error:
-        raise TranscodeError(f"{error.strerror}", file=error.filename or path) from error
-
-
-def _marked(hidden: Directory, plan: Plan, number: int, share: journal.Share) -> journal.Ledger | None:
-    """What the mark of a part tells; None where there is none that is whole."""
-    known = journal.resumable(hidden, plan.digest, f"{number}.done")
-    if known is not None and known[0].is_whole(share):
-        return known[0]
-    hidden.unlink(f"{number}.done")  # or the part would be taken for done when it is run again
-    return None
-
-
-def _hand_over(hidden: Directory, plan: Plan, known: journal.Ledger) -> None:
-    """Give the files of the parts to the hidden folder of a run."""
-    with claim(hidden_folder(plan)) as target, locked(target, plan):
-        for name in target.names():
-            if name != LOCK:
-                target.remove(name)
-        _write_journal(target, plan.digest, JOURNAL, known)
-        target.sync()
-        hidden.move(FILES, target, FILES)
-        target.sync()
-        hidden.sync()
-
-
 def remove(plan: Plan) -> None:
     """Take away what is left of parts that were joined, and of who failed to be the first."""
-    path = _place(plan.destination)
+    path = place(plan.destination)
     with suppress(OSError, PlanError), Directory(Path(os.path.realpath(path.parent))) as parent:
         for name in parent.names():
             if name == path.name or (name.startswith(f"{path.name}.") and _GONE not in name):

@@ -114,7 +114,7 @@ class Staged:
         Raises:
             TranscodeError: the system refused, with its reason.
         """
-        self._check()
+        self.check()
         fd = self._acquire(file)
         try:
             system.write_at(fd, data.data, offset)
@@ -133,7 +133,7 @@ class Staged:
         Raises:
             TranscodeError: the source has changed, or the system has no room.
         """
-        self._check()
+        self.check()
         fd = self._acquire(move.file)
         try:
             copied = move.source.copy(move.begin, move.begin + move.nbytes, fd, move.offset)
@@ -153,7 +153,7 @@ class Staged:
         """Where a file lies while it is not in place yet."""
         return self._path / FILES / name
 
-    def _check(self) -> None:
+    def check(self) -> None:
         """Raise what a sync has told."""
         if self._keeping is not None:
             self._keeping.check(self._path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -12,13 +12,24 @@ from types import TracebackType
 from ..core.output import SideFile
 from ..errors import PlanError, TranscodeError
 from ..io import commit, system
-from ..io.commit import FILES, LOCK, PART
+from ..io.commit import CONSUMING, FILES, LOCK, PART
 from ..io.directory import Directory, claim
 from ..plan.plan import Plan
+from ..voice import called
 from . import journal
 from .staged import Staged, file_names, inner_folders, lay
 
-__all__ = ["Staging", "hidden_folder", "is_left", "leftover", "locked", "refuse_other", "targets"]
+__all__ = [
+    "Staging",
+    "hidden_folder",
+    "hidden_of",
+    "holds_consumed",
+    "is_left",
+    "leftover",
+    "locked",
+    "refuse_other",
+    "targets",
+]
 
 
 def targets(plan: Plan) -> list[Path]:
@@ -33,8 +44,13 @@ def hidden_folder(plan: Plan) -> Path:
 
     Inside the destination if that is a folder that exists, else beside it.
     """
-    destination = plan.destination.absolute()
-    return destination / PART if plan.folder and destination.exists() else _beside(destination)
+    return hidden_of(plan.destination, plan.folder)
+
+
+def hidden_of(destination: Path, folder: bool) -> Path:
+    """:func:`hidden_folder` of a plan that writes a file, or a folder, there."""
+    destination = destination.absolute()
+    return destination / PART if folder and destination.exists() else _beside(destination)
 
 
 def _beside(destination: Path) -> Path:
@@ -46,8 +62,19 @@ def leftover(plan: Plan) -> int:
     with suppress(OSError, PlanError), Directory(hidden_folder(plan)) as folder:
         if (lock := _locked(folder)) is not None:
             os.close(lock)
-            return folder.nbytes()
+            return 0 if holds_consumed(folder) else folder.nbytes()
     return 0
+
+
+def holds_consumed(hidden: Directory) -> bool:
+    """Whether a hidden folder holds the only copy of something: of shards of a source that were deleted."""
+    if hidden.stat(CONSUMING) is None or hidden.stat(FILES) is None:
+        return False
+    with Directory(hidden.path / FILES, hidden) as staged:
+        if all(name.endswith(_BESIDE) for name in staged.names()):  # the rest is in place
+            return False
+    known = journal.read(hidden)
+    return known is None or bool(known[1].consumed)  # where it cannot be told, it may
 
 
 def is_left(plan: Plan) -> bool:
@@ -100,6 +127,7 @@ def locked(hidden: Directory, plan: Plan) -> Iterator[None]:
         os.close(fd)
 
 
+_BESIDE = (".sha256", ".intoto.json")
 _BUSY = "another run is writing this destination"
 
 
@@ -126,7 +154,10 @@ def _sweep(path: Path) -> None:
         return
     with suppress(OSError, PlanError), claim(path) as hidden:
         if (lock := _locked(hidden)) is not None:
-            _discard(hidden, lock)
+            if holds_consumed(hidden):
+                os.close(lock)
+            else:
+                _discard(hidden, lock)
 
 
 class Staging(Staged):
@@ -139,6 +170,7 @@ class Staging(Staged):
     Args:
         resume: go on with what an earlier run of the same plan left; and leave what is done if it comes to no
             end.
+        consuming: the source is deleted as it is done: blocks are not reserved, as there may be no room yet.
 
     Attributes:
         committed: whether the output has its own name, or will have it whatever happens.
@@ -146,8 +178,11 @@ class Staging(Staged):
         cleared: whether an earlier run of the same plan had done something, which was not asked for.
     """
 
-    def __init__(self, plan: Plan, *, drop_cache: bool = False, resume: bool = False) -> None:
+    def __init__(
+        self, plan: Plan, *, drop_cache: bool = False, resume: bool = False, consuming: bool = False
+    ) -> None:
         super().__init__(plan, hidden_folder(plan), drop_cache=drop_cache)
+        self._consuming = consuming
         self._resume = resume
         self.kept = False
         self.cleared = False
@@ -182,7 +217,7 @@ class Staging(Staged):
         assert self._hidden is not None
         self._hidden.mkdir(FILES)
         self._staged = Directory(self._path / FILES, self._hidden)
-        lay(self._staged, self._plan, reserve=True)
+        lay(self._staged, self._plan, reserve=not self._consuming)
         self._keep_in(journal.begin(self._hidden, self._plan.digest), journal.Ledger())
 
     def __exit__(
@@ -191,6 +226,11 @@ class Staging(Staged):
         if self._resume and error is not None and not self.committed:
             self.kept = self.keep()
         self._abandon()
+
+    def consume(self, inputs: Collection[int]) -> None:
+        """See :meth:`.keeping.Keeping.consume`."""
+        assert self._keeping is not None
+        self._keeping.consume(inputs)
 
     def add(self, name: str, content: bytes) -> None:
         """One more file, which takes its place with the others."""
@@ -210,7 +250,7 @@ class Staging(Staged):
             PlanError: the destination has appeared since the run began.
             TranscodeError: the system refused, with its reason.
         """
-        self._check()
+        self.check()
         try:
             self._sync()
             with system.undisturbed():
@@ -287,6 +327,13 @@ class Staging(Staged):
             _sweep(_beside(self._destination))
         if self._resume and self._goes_on():
             return
+        if holds_consumed(self._hidden):
+            self.kept = True
+            raise PlanError(
+                "holds what became of shards of the source that are gone, and is not written over",
+                file=self._path,
+                hint=f"go on with it: {called('go_on_consuming', self._path / CONSUMING)}",
+            )
         if not self._resume:
             with suppress(PlanError):
                 known = journal.resumable(self._hidden, self._plan.digest)

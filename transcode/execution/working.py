@@ -15,11 +15,12 @@ from ..plan.plan import Plan
 from ..voice import called
 from .destination import existing_parent
 from .execute import execute
+from .journal import Ledger
 from .pace import Pace
 from .report import Progress, Report
 from .staged import Staged
 
-__all__ = ["verify", "watching", "work"]
+__all__ = ["remaining", "verify", "watching", "work"]
 
 _INTERVAL = 3.0
 """Seconds between two times that what is done is made durable: what a crash costs a run that resumes."""
@@ -33,6 +34,8 @@ def work(
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Report:
     """Read, convert and write what the ledger of the files says is left.
+
+    The report says of losses, bytes and seconds what this call did.
 
     Raises:
         TranscodeError: see its leaves.
@@ -54,8 +57,13 @@ def work(
             )
     except TranscodeError as error:
         # Of a source that changes under way anything may come, a failed write of its map too.
-        verify(plan.inputs, error)
+        verify(remaining(plan, staged.ledger), error)
         raise
+
+
+def remaining(plan: Plan, ledger: Ledger) -> list[Input]:
+    """The inputs that must still be there."""
+    return [one for number, one in enumerate(plan.inputs) if number not in ledger.consumed]
 
 
 def watching(
