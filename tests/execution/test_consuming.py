@@ -1,4 +1,4 @@
-"""A source that is deleted as it is done: killed anywhere, what is left of it and of the output is the model."""
+"""A source that is deleted as it is done: killed anywhere, it and what is staged hold the model."""
 
 from __future__ import annotations
 
@@ -191,9 +191,7 @@ def test_what_cannot_go_on_is_kept_and_said(damage, tmp_path, monkeypatch):
     else:
         staged = next((hidden(out) / "files").glob("*.safetensors"))
         os.truncate(staged, staged.stat().st_size - 1)
-    with pytest.raises(
-        (PlanError, TranscodeError), match="shards of the source that are gone|cannot be read"
-    ):
+    with pytest.raises(TranscodeError, match=r"shards of the source that are gone|cannot be read"):
         consume(plan)
     assert len(list((hidden(out) / "files").glob("*.safetensors"))) == len(plan.files)
 
@@ -201,15 +199,7 @@ def test_what_cannot_go_on_is_kept_and_said(damage, tmp_path, monkeypatch):
 def test_a_shard_that_changed_is_not_deleted(tmp_path, monkeypatch):
     source, out = save(tmp_path / "src"), tmp_path / "out"
     plan = plan_of(source, "int8", out)
-    real, changed = Staged.keep, source / weights(source)[1]
-
-    def keep(self):
-        if len(weights(source)) == 3:
-            changed.touch()
-        return real(self)
-
-    monkeypatch.setattr(working, "_INTERVAL", 100.0)
-    verified = consuming.verify
+    changed, verified = source / weights(source)[1], consuming.verify
 
     def verify(inputs):
         if len(weights(source)) == 3:
@@ -245,7 +235,7 @@ def test_what_is_not_the_sources_alone_is_refused(tmp_path):
     assert "is hashed for the statement" in refusal(plan, Performance(attest=True))
     assert "is read by other parts" in refusal(plan, Performance(part="1/2"))
     assert "nothing can go before the end" in refusal(tc.open(first).plan(tc.write(tmp_path / "o")))
-    assert weights(source) == weights(source)
+    assert len(weights(source)) == SHARDS
     Consumption(plan, PERFORMANCE)
 
 
