@@ -273,6 +273,7 @@ def write(
     nice: int | None = None,
     reserve_disk: int | str | None = None,
     part: str | None = None,
+    cluster: str | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     progress: bool | None = None,
 ) -> Write:
@@ -291,6 +292,7 @@ def write(
         max_read_rate: bytes that are read in a second at most, or text.
         nice: niceness of the workers, 1 to 19; on Linux.
         reserve_disk: bytes of the destination's file system that stay free, or text.
+        cluster: ``"ray"``, or ``"ray://HOST:PORT"``: on all machines of that cluster, with a shared folder.
         part: one part of the work, as ``"3/64"``: each may be run on another machine, with a shared folder.
         on_progress: called about ten times a second.
         progress: show how far the run is. Without it in notebooks alone, and not where ``on_progress`` does.
@@ -325,6 +327,7 @@ def write(
             nice,
             None if reserve_disk is None else parse_size(reserve_disk),
             part,
+            cluster,
         ),
         on_progress=on_progress,
         progress=progress,

@@ -12,7 +12,10 @@ from .options import apply, flags_of
 
 __all__ = ["join"]
 
-_IDLE = ("measure", "resume", "part", "device", "device_memory", "reserve_disk")
+_IDLE = ("measure", "resume", "part", "cluster", "device", "device_memory", "reserve_disk")
+"""What does nothing where nothing is left to be computed."""
+
+_IDLE = ("measure", "resume", "part", "cluster", "device", "device_memory", "reserve_disk")
 """What does nothing where nothing is left to be computed."""
 
 
@@ -22,9 +25,7 @@ _IDLE = ("measure", "resume", "part", "device", "device_memory", "reserve_disk")
 )
 @click.argument("dst", metavar="DST", type=click.Path())
 @click.option("--force", is_flag=True, help="Replace what exists.")
-@apply(
-    flags_of(Performance, without=["measure", "resume", "part", "device", "device_memory", "reserve_disk"])
-)
+@apply(flags_of(Performance, without=_IDLE))
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="Print errors and warnings only.")
 @click.option("-v", "--verbose", is_flag=True, help="Tell of every tensor.")

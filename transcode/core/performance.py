@@ -116,6 +116,12 @@ class Performance(Declared):
         about="For several machines with a shared folder: each part may be run anywhere, at any time, again.",
     )  # fmt: skip
 
+    cluster: str | None = option(
+        kinds.TEXT, "ray, or ray://HOST:PORT: on all its machines.", default=None, group=SPEED, run=SAME,
+        metavar="ray[://...]", carries=True,
+        about="They share the folders of source and output. Without a cluster one is made of this machine.",
+    )  # fmt: skip
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.part is not None:
@@ -124,6 +130,12 @@ class Performance(Declared):
                 raise RecipeError(
                     f"part: {self.part!r} is no part", hint="write 1/64 for the first of 64, to 64/64"
                 )
+        if self.cluster is not None and re.fullmatch(r"ray(://\S+)?", self.cluster) is None:
+            raise RecipeError(
+                f"cluster: {self.cluster!r} is no cluster", hint="write ray, or ray://HOST:PORT"
+            )
+        if self.cluster is not None and self.part is not None:
+            raise RecipeError("cluster: a part is done here", hint="leave part or cluster out")
         if not re.fullmatch(r"cpu|auto|cuda|cuda:\d+(,cuda:\d+)*", self.device):
             raise RecipeError(
                 f"device: {self.device!r} is no device", hint="write cpu, auto, cuda, cuda:0 or cuda:0,cuda:1"

@@ -13,7 +13,7 @@ from ..errors import Interrupted, PlanError, TranscodeError
 from ..numerics.notice import compiling
 from ..plan.plan import Plan
 from ..voice import called
-from . import joining, parts
+from . import cluster, joining, parts
 from .beside import following, names, refuse_stale
 from .consuming import Consumption, consumed
 from .destination import check_destination
@@ -42,11 +42,14 @@ def check(
     """
     gone = frozenset() if consumption is None else consumed(plan)
     verify([one for number, one in enumerate(plan.inputs) if number not in gone])
-    if performance.share is not None:
+    if performance.cluster is not None:
+        cluster.refuse_missing()
+        parts.refuse_strange(plan)
+    elif performance.share is not None:
         parts.refuse_strange(plan, performance.share[1])
     elif performance.resume:
         refuse_other(plan)
-    held = parts.held(plan) if performance.share else 0
+    held = parts.held(plan) if performance.share or performance.cluster else 0
     needed = None if consumption is None else consumption.room()
     _check_destination(plan, performance, force=force, held=held, needed=needed)
 
@@ -75,6 +78,11 @@ def carry_out(
     Raises:
         TranscodeError: see its leaves; nothing appears under the destination's name.
     """
+    if performance.cluster is not None:
+        began = time.monotonic()
+        cluster.work_out(plan, performance, on_progress)
+        report = _joined(plan, replace(performance, cluster=None), on_progress)
+        return replace(report, seconds=time.monotonic() - began)
     if performance.share is None:
         return _whole(plan, performance, on_progress)
     report, is_last = part(plan, performance, *performance.share, on_progress)

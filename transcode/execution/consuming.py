@@ -164,6 +164,8 @@ class Consumption:
             because = f"holds {count(len(own), 'weight file')}, of which nothing can go before the end"
         elif performance.part is not None:
             because = "is read by other parts, too"
+        elif performance.cluster is not None:
+            because = "is read by other machines, too"
         elif performance.attest:
             because = "is hashed for the statement, which takes all of it"
         if because is not None:

@@ -37,7 +37,17 @@ from .shares import Shares
 from .staged import Staged, lay
 from .staging import is_left
 
-__all__ = ["PLAN", "Part", "head_of", "held", "place", "refuse_strange", "remove", "write_journal"]
+__all__ = [
+    "PLAN",
+    "Part",
+    "count_of",
+    "head_of",
+    "held",
+    "place",
+    "refuse_strange",
+    "remove",
+    "write_journal",
+]
 
 PARTS = ".transcode-parts"
 _FORMAT = "transcode-parts-1"
@@ -103,9 +113,20 @@ def held(plan: Plan) -> int:
     return 0
 
 
-def refuse_strange(plan: Plan, count: int) -> None:
+def count_of(plan: Plan) -> int | None:
+    """In how many parts a plan is shared out already; None where it is not, or cannot be told."""
+    with suppress(OSError, PlanError), Directory(place(plan.destination)) as hidden:
+        head = head_of(hidden)
+        return head.count if head.plan == plan.digest else None
+    return None
+
+
+def refuse_strange(plan: Plan, count: int | None = None) -> None:
     """Refuse to join parts of another plan, or of the same that is shared out otherwise; take away what is
     left of such that were joined.
+
+    Args:
+        count: how many there are; None for as many as there were.
 
     Raises:
         PlanError: with what to do.
@@ -121,7 +142,7 @@ def refuse_strange(plan: Plan, count: int) -> None:
         if is_joined:
             remove(plan)
             return
-        if head.count != count:
+        if head.count != count is not None:
             raise PlanError(
                 f"is shared out in {head.count} parts, not in {count}",
                 file=path,
