@@ -70,14 +70,17 @@ def left(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.name.startswith("."))
 
 
+SCHEMES = {
+    "int8": {},
+    "nvfp4": {"share_scale": [["attn.q", "attn.k"]]},
+    "fp8": {"granularity": "tensor"},
+}
+
+
 @needs_ray
-@pytest.mark.parametrize(
-    "scheme",
-    [("int8", {}), ("nvfp4", {"share_scale": [["attn.q", "attn.k"]]}), ("fp8", {"granularity": "tensor"})],
-)
+@pytest.mark.parametrize("scheme", SCHEMES)
 def test_the_same_bytes(scheme, source, tmp_path, two):
-    name, options = scheme
-    flow = tc.open(source) | tc.quantize(name, include=["blocks.*"], **options)
+    flow = tc.open(source) | tc.quantize(scheme, include=["blocks.*"], **SCHEMES[scheme])
     flow | tc.write(tmp_path / "right.safetensors", convention="neutral", measure=True)
     seen = []
     out = tmp_path / "o.safetensors"

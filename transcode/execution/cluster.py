@@ -84,6 +84,10 @@ def _connected(ray: Any, cluster: str) -> Iterator[int]:
         address = cluster if cluster.startswith("ray://") else None
         try:
             ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+        except ImportError:
+            raise PlanError(
+                f"cluster: for {cluster} Ray needs its client", hint="pip install 'tensor-transcode[ray]'"
+            ) from None
         except (ConnectionError, RuntimeError, ValueError) as error:
             line = str(error).partition("\n")[0]
             raise PlanError(
