@@ -46,7 +46,7 @@ OPTIONS: Mapping[str, Names] = {
     "component": Names("--component {}", "component({})", "component: {}"),
     "config": Names("--config {}", "config={}"),
     "config_yaml": Names("--config-yaml {}", "config_yaml={}"),
-    "consume_source": Names("--consume-source", "--consume-source"),
+    "consume_source": Names("--consume-source", "execution.carry.consume"),
     "convention": Names("--convention {}", "convention={}", "convention: {}"),
     "decode_some": Names(
         "--dequantize bf16 --dequantize-only",
@@ -70,7 +70,7 @@ OPTIONS: Mapping[str, Names] = {
     "from_scheme": Names("--from-scheme {}", "open(scheme={})", "source: {{scheme: {}}}"),
     "importance": Names("--importance {}", "importance={}", "importance: {}"),
     "go_on_consuming": Names(
-        "transcode run --plan {} --consume-source", "transcode run --plan {} --consume-source"
+        "transcode run --plan {} --consume-source", "transcode.execution.carry.consume of the plan {}"
     ),
     "include": Names("--include {}", "include={}", "include: {}"),
     "layout": Names("--layout {}", "layout={}", "layout: {}"),

@@ -19,10 +19,7 @@ _IDLE = ("measure", "resume", "part", "cluster", "device", "device_memory", "res
 """What does nothing where nothing is left to be computed."""
 
 
-@command(
-    epilog="\b\nExamples:\n  transcode run SRC DST --scheme int8 --part 1/3   # and 2/3, and 3/3: anywhere\n"
-    "  transcode join DST\n"
-)
+@command(epilog="\b\nExample:\n  transcode join Wan2.1-T2V-14B-int8\n")
 @click.argument("dst", metavar="DST", type=click.Path())
 @click.option("--force", is_flag=True, help="Replace what exists.")
 @apply(flags_of(Performance, without=_IDLE))
@@ -31,7 +28,7 @@ _IDLE = ("measure", "resume", "part", "cluster", "device", "device_memory", "res
 @click.option("-v", "--verbose", is_flag=True, help="Tell of every tensor.")
 @debug_option
 def join(dst: str, **values: Any) -> None:
-    """Join the parts of a run (`transcode run ... --part 3/64`) into DST.
+    """Join the parts of a run into DST, as `transcode run SRC DST --part K/N` made them.
 
     The last part does it by itself; this is for where it died while it did. It checks that all parts are
     there and the source is what it was, and tells which part is to be run again if one is missing.

@@ -23,12 +23,9 @@ Examples:
   transcode run model.safetensors out.safetensors --scheme int8
   transcode run Wan2.1-I2V-14B out --scheme fp8 --layout by_block
   transcode run SRC DST --scheme int8 --override 'blocks.0=bf16' --exclude 'blocks.39.ffn'
-  transcode run shards/ one.safetensors              (re-shard: no scheme)
   transcode run model-fp8 model-nvfp4 --scheme nvfp4 --convention modelopt
   transcode run model.pth model.safetensors --cast bf16
   transcode run Wan2.1-T2V-14B out --lora style.safetensors:0.8 --scheme int8
-  transcode run --config wan_480p_int8.yaml
-  transcode run SRC DST --scheme int8 --plan-out plan.json && transcode run --plan plan.json
 """
 
 
@@ -84,7 +81,7 @@ def _stage_flags() -> list[Any]:
     metavar="FILE",
     type=click.Path(),
     group=REPORTING,
-    help="Write the plan to a file, as JSON, and run nothing.",
+    help="Write the plan as JSON, and run nothing.",
 )
 @flag(
     "--plan plan_file",
@@ -92,14 +89,14 @@ def _stage_flags() -> list[Any]:
     type=click.Path(),
     group=REPORTING,
     carries=True,
-    help="Carry out a plan that --plan-out has written.",
+    help="Carry out a plan of --plan-out.",
 )
 @flag(
     "--consume-source",
     is_flag=True,
     group=SPEED,
     carries=True,
-    help="DELETE the shards of SRC one by one, as they are done.",
+    help="DELETE shards of SRC as they are done.",
 )
 @apply(flags_of(SourceOptions, without=["path"]))
 @performance_options
@@ -235,9 +232,10 @@ def carry_out(recipe: Any, values: dict[str, Any]) -> None:
     from .progress import progress
     from .show import show_done, show_planned
 
-    write = recipe.write()
-    refuse_interrupted(Path(write.dst), write.folder)
+    if recipe.sink is not None:
+        refuse_interrupted(Path(recipe.sink.dst), recipe.sink.folder)
     flow = recipe.flow()
+    write = recipe.write()
     if values.get("consume_source") and values.get("plan_out") is None:
         with progress(quiet=values["quiet"]) as update:
             plan = write.with_progress(insisting(update)).plan(flow)

@@ -45,7 +45,7 @@ class Performance(Declared):
     )
     tile: int | None = option(
         kinds.SIZE,
-        "Source bytes that a worker handles at a time.",
+        "Source bytes of a worker at a time.",
         default=None,
         group=SPEED,
         run=SAME,
@@ -111,15 +111,16 @@ class Performance(Declared):
         about="Refused if they would not; and stopped if others take them under way.",
     )  # fmt: skip
     part: str | None = option(
-        kinds.TEXT, "One part of the work, as 3/64; the last joins.", default=None, group=SPEED, run=SAME,
+        kinds.TEXT, "One part of the work; the last one joins.", default=None, group=SPEED, run=SAME,
         metavar="K/N", carries=True,
-        about="For several machines with a shared folder: each part may be run anywhere, at any time, again.",
+        about="As 3/64, for machines that share a folder: each part may be run anywhere, at any time, again.",
     )  # fmt: skip
 
     cluster: str | None = option(
-        kinds.TEXT, "ray, or ray://HOST:PORT: on all its machines.", default=None, group=SPEED, run=SAME,
-        metavar="ray[://...]", carries=True,
-        about="They share the folders of source and output. Without a cluster one is made of this machine.",
+        kinds.TEXT, "On all machines of a Ray cluster.", default=None, group=SPEED, run=SAME,
+        metavar="CLUSTER", carries=True,
+        about="ray, or ray://HOST:PORT. They share the folders of source and output. Without a cluster one is"
+        " made of this machine.",
     )  # fmt: skip
 
     def __post_init__(self) -> None:
