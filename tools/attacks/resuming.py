@@ -42,10 +42,10 @@ _DEATHS = 40
 class _Trial:
     """A command that is played in a folder of its own, and what it must give."""
 
-    def __init__(self, root: Path, dst: str, options: tuple[str, ...], tally: Tally) -> None:
+    def __init__(self, root: Path, dst: str, options: tuple[str, ...], tally: Tally, rows: int = 256) -> None:
         self.place, self.source = root / "place", root / "source"
         self.place.mkdir(exist_ok=True)
-        save(self.source, 7, rows=256, columns=256)
+        save(self.source, 7, rows=rows, columns=256)
         self.out = self.place / dst
         self.options = options
         self.tally = tally
@@ -128,7 +128,7 @@ def _at_system_calls(root: Path, dice: random.Random, count: int, until: float, 
     if not ptrace_works():
         tally.notes.append("ptrace is not allowed here: not run")
         return
-    trial = _Trial(root, *_WAYS["int8, a file"], tally)
+    trial = _Trial(root, *_WAYS["int8, a file"], tally, rows=32)
 
     def killed(number: int) -> bool:
         clear(trial.place)

@@ -24,7 +24,7 @@ Examples:
   transcode run Wan2.1-I2V-14B out --scheme fp8 --layout by_block
   transcode run SRC DST --scheme int8 --override 'blocks.0=bf16' --exclude 'blocks.39.ffn'
   transcode run model-fp8 model-nvfp4 --scheme nvfp4 --convention modelopt
-  transcode run model.pth model.safetensors --cast bf16
+  transcode run shards/ one.safetensors              (re-shard: no scheme)
   transcode run Wan2.1-T2V-14B out --lora style.safetensors:0.8 --scheme int8
 """
 
