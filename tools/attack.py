@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from attacks import corpora, faults, fuzz, mounts, resuming, several, sources, together, writelog  # noqa: E402
+from attacks import corpora, faults, fuzz, mounts, parting, resuming, several, sources, together, writelog  # noqa: E402
 from attacks.engine import BAD, Attack, Tally  # noqa: E402
 from attacks.scenarios import SCENARIOS, Scenario, Stage, save  # noqa: E402
 
@@ -84,6 +84,7 @@ def units() -> list[Unit]:
     for name, whole in several.ATTACKS.items():
         found.append(Unit(f"kill at calls: meta: three files, {name}", whole))
     found += [Unit(f"killed and resumed: {name}", attack) for name, attack in resuming.ATTACKS.items()]
+    found += [Unit(f"parts: {name}", attack) for name, attack in parting.ATTACKS.items()]
     for scenario in SCENARIOS:
         found.append(Unit(f"power cut: {scenario.name}", writelog.attack(scenario), 20))
     found += [Unit(f"source changes: {name}", attack) for name, attack in sources.ATTACKS.items()]

@@ -19,7 +19,7 @@ import numpy as np
 
 import transcode as tc
 from transcode.core.size import parse_size
-from transcode.execution import carry
+from transcode.execution import working
 
 ROWS = 4096
 
@@ -38,7 +38,7 @@ def source(folder: Path, size: int) -> Path:
 
 def once(path: Path, out: Path, interval: float) -> tuple[float, float]:
     """Seconds of the processor and on the clock of one conversion to int8."""
-    carry._INTERVAL = interval
+    working._INTERVAL = interval
     cpu, clock = time.process_time(), time.perf_counter()
     tc.open(path) | tc.quantize("int8") | tc.write(out, force=True)
     return time.process_time() - cpu, time.perf_counter() - clock
@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--size", type=parse_size, default=parse_size("1GB"))
     parser.add_argument("--folder", type=Path)
     chosen = parser.parse_args()
-    every = carry._INTERVAL
+    every = working._INTERVAL
     folder = Path(tempfile.mkdtemp(dir=chosen.folder))
     try:
         path = source(folder, chosen.size)

@@ -51,6 +51,7 @@ RESTRICTED: Mapping[str, tuple[str, ...]] = {
     "llvmlite": ("numerics",),
     "mmap": ("io",),
     "fcntl": ("io",),
+    "ray": ("execution",),
     "safetensors": (),
 }
 """Packages that only these parts may import, at any time."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, replace
 from importlib.util import find_spec
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 from .core import arguments
@@ -39,6 +40,7 @@ __all__ = [
     "convert",
     "dequantize",
     "drop",
+    "join",
     "keep",
     "load",
     "lora",
@@ -270,6 +272,8 @@ def write(
     max_read_rate: int | str | None = None,
     nice: int | None = None,
     reserve_disk: int | str | None = None,
+    part: str | None = None,
+    cluster: str | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     progress: bool | None = None,
 ) -> Write:
@@ -288,6 +292,8 @@ def write(
         max_read_rate: bytes that are read in a second at most, or text.
         nice: niceness of the workers, 1 to 19; on Linux.
         reserve_disk: bytes of the destination's file system that stay free, or text.
+        cluster: ``"ray"``, or ``"ray://HOST:PORT"``: on all machines of that cluster, with a shared folder.
+        part: one part of the work, as ``"3/64"``: each may be run on another machine, with a shared folder.
         on_progress: called about ten times a second.
         progress: show how far the run is. Without it in notebooks alone, and not where ``on_progress`` does.
 
@@ -320,6 +326,8 @@ def write(
             None if max_read_rate is None else parse_size(max_read_rate),
             nice,
             None if reserve_disk is None else parse_size(reserve_disk),
+            part,
+            cluster,
         ),
         on_progress=on_progress,
         progress=progress,
@@ -348,3 +356,32 @@ def run(
         loaded = load_recipe(arguments.path("run", recipe))
         sink = replace(loaded.write(), on_progress=on_progress, progress=progress)
         return sink.run(loaded.flow())
+
+
+def join(
+    dst: str | PathLike[str],
+    *,
+    force: bool = False,
+    checksums: bool = False,
+    attest: bool = False,
+    on_progress: Callable[[Progress], None] | None = None,
+    progress: bool | None = None,
+) -> Report:
+    """Join the parts of a run that ``write(dst, part=...)`` has made, where the last of them could not.
+
+    Args:
+        dst: what they were to become.
+        force: what exists may be replaced.
+        checksums: as for :func:`write`.
+        attest: as for :func:`write`.
+        on_progress: called now and then.
+        progress: as for :func:`write`.
+
+    Raises:
+        TranscodeError: a part is missing, or the source has changed; nothing appears under the name.
+    """
+    from .execution import carry, display
+
+    performance = Performance(checksums=checksums, attest=attest)
+    with display.watching(progress, on_progress) as watched:
+        return carry.join(Path(arguments.path("join", dst)), performance, force=force, on_progress=watched)

@@ -46,6 +46,7 @@ OPTIONS: Mapping[str, Names] = {
     "component": Names("--component {}", "component({})", "component: {}"),
     "config": Names("--config {}", "config={}"),
     "config_yaml": Names("--config-yaml {}", "config_yaml={}"),
+    "consume_source": Names("--consume-source", "execution.carry.consume"),
     "convention": Names("--convention {}", "convention={}", "convention: {}"),
     "decode_some": Names(
         "--dequantize bf16 --dequantize-only",
@@ -68,6 +69,9 @@ OPTIONS: Mapping[str, Names] = {
     "from_convention": Names("--from-convention {}", "open(convention={})", "source: {{convention: {}}}"),
     "from_scheme": Names("--from-scheme {}", "open(scheme={})", "source: {{scheme: {}}}"),
     "importance": Names("--importance {}", "importance={}", "importance: {}"),
+    "go_on_consuming": Names(
+        "transcode run --plan {} --consume-source", "transcode.execution.carry.consume of the plan {}"
+    ),
     "include": Names("--include {}", "include={}", "include: {}"),
     "layout": Names("--layout {}", "layout={}", "layout: {}"),
     "lora": Names("--lora {}", "lora({})", "lora: {}"),
@@ -85,6 +89,7 @@ OPTIONS: Mapping[str, Names] = {
     "on_bad_shape": Names("--on-bad-shape {}", "on_bad_shape={}", "on_bad_shape: {}"),
     "on_nonfinite": Names("--on-nonfinite {}", "on_nonfinite={}", "on_nonfinite: {}"),
     "optimize": Names("--optimize {}", "optimize={}", "optimize: {}"),
+    "part": Names("--part {}", "part={}", "part: {}"),
     "plan_out": Names(
         "transcode run SRC DST ... --plan-out FILE", "transcode.plan.file.save(flow.plan(...), FILE)"
     ),

@@ -69,7 +69,7 @@ def test_they_are_those_of_the_bytes(source, tmp_path, target, how):
 
 def test_a_run_that_is_resumed_has_them_too(source, tmp_path, monkeypatch):
     """What an interrupted run wrote is read back."""
-    from transcode.execution import carry
+    from transcode.execution import working
 
     whole = (
         tc.open(source)
@@ -82,7 +82,7 @@ def test_a_run_that_is_resumed_has_them_too(source, tmp_path, monkeypatch):
         if now.done > 100_000:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(carry, "_INTERVAL", 0.0)
+    monkeypatch.setattr(working, "_INTERVAL", 0.0)
     with pytest.raises((KeyboardInterrupt, Interrupted)):
         (
             tc.open(source)

@@ -30,11 +30,11 @@ import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 import os, sys, time
-from transcode.execution import execute as run
+from transcode.execution import jobs
 from transcode.cli import main
 
 # After the first tiles none is done before the test opens the gate; each takes a while if it is a slow one.
-write = run._Jobs._tiles
+write = jobs.Jobs._tiles
 gate, begun = sys.argv.pop(1), []
 def slowly(self, number, tensor):
     for job in write(self, number, tensor):
@@ -47,7 +47,7 @@ def slowly(self, number, tensor):
                 time.sleep(0.02)
             return job(scratch)
         yield waiting
-run._Jobs._tiles = slowly
+jobs.Jobs._tiles = slowly
 # It copies nothing by itself, so that every byte passes through a tile.
 from transcode.execution import moves
 moves.LEAST = 1 << 60

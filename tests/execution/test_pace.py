@@ -83,7 +83,7 @@ def test_room_that_is_to_stay_is_asked_for_while_planning(source, tmp_path, monk
 @pytest.mark.parametrize("resume", [False, True])
 def test_a_run_stops_where_others_take_the_room(source, tmp_path, monkeypatch, resume):
     """Nothing is left of it; with resume what is done stays, and the run goes on when there is room again."""
-    from transcode.execution import carry
+    from transcode.execution import working
 
     calls = []
 
@@ -91,8 +91,8 @@ def test_a_run_stops_where_others_take_the_room(source, tmp_path, monkeypatch, r
         calls.append(folder)
         return 1 << 40 if len(calls) < 4 else 1000
 
-    monkeypatch.setattr(carry.system, "free_space", free)
-    monkeypatch.setattr(carry, "_INTERVAL", 0.0)
+    monkeypatch.setattr(working.system, "free_space", free)
+    monkeypatch.setattr(working, "_INTERVAL", 0.0)
     flow = tc.open(source) | tc.cast("f16")
     write = tc.write(
         tmp_path / "o.safetensors", reserve_disk="1MB", max_read_rate="8MiB", tile="256KiB", resume=resume

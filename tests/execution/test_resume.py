@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 import transcode as tc
 from transcode.errors import Interrupted, PlanError, TranscodeError
-from transcode.execution import carry, moves
+from transcode.execution import carry, moves, working
 from transcode.execution.staging import Staging
 from transcode.io.commit import JOURNAL
 
@@ -159,7 +159,7 @@ def test_without_resume_nothing_stays(source, tmp_path, stopping):
 
 
 def test_a_killed_run_can_be_resumed_though_nobody_asked_before(source, tmp_path, monkeypatch):
-    monkeypatch.setattr(carry, "_INTERVAL", 0.0)
+    monkeypatch.setattr(working, "_INTERVAL", 0.0)
     monkeypatch.setattr(Staging, "write", slowly(Staging.write))
     flow, out = tc.open(source) | only("nvfp4"), tmp_path / "o.safetensors"
 
@@ -205,7 +205,7 @@ def slowly(method):
 @pytest.mark.parametrize("seed", range(3))
 def test_killed_at_calls_again_and_again(seed, source, tmp_path, monkeypatch):
     """Each run dies at some call of the system, until one gets to its end."""
-    monkeypatch.setattr(carry, "_INTERVAL", 0.0)
+    monkeypatch.setattr(working, "_INTERVAL", 0.0)
     flow, out = tc.open(source) | only("int8"), tmp_path / "out"
     options = {"workers": 1, "tile": TILE, "max_tensors": 4, "convention": "neutral"}
     flow | tc.write(tmp_path / "right", **options)
@@ -298,7 +298,7 @@ def test_a_sync_that_fails_ends_the_run(source, tmp_path, monkeypatch):
     def sync(fd):
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(carry, "_INTERVAL", 0.0)
+    monkeypatch.setattr(working, "_INTERVAL", 0.0)
     monkeypatch.setattr(keeping.system, "sync", sync)
     monkeypatch.setattr(Staging, "write", slowly(Staging.write))
     with pytest.raises(TranscodeError, match="writing failed: Input/output error"):
@@ -314,7 +314,7 @@ def test_nothing_to_resume_is_an_ordinary_run(source, tmp_path):
 @pytest.mark.parametrize("scheme", ["int8", "nvfp4"])
 def test_losses_of_what_was_done_are_kept(scheme, source, tmp_path, stopping, monkeypatch):
     """Stopped at many writes, with other tiles each time: what is lost of each tensor is as of one run."""
-    monkeypatch.setattr("transcode.execution.carry._INTERVAL", 0.0)
+    monkeypatch.setattr("transcode.execution.working._INTERVAL", 0.0)
     flow = tc.open(source) | only(scheme)
     wanted = (
         flow | tc.write(tmp_path / "a.safetensors", measure=True, workers=1, convention="neutral")
@@ -343,7 +343,7 @@ def test_losses_of_what_was_done_are_kept(scheme, source, tmp_path, stopping, mo
 
 
 def test_losses_of_a_run_that_did_not_measure_are_asked_for_in_vain(source, tmp_path, stopping, monkeypatch):
-    monkeypatch.setattr("transcode.execution.carry._INTERVAL", 0.0)
+    monkeypatch.setattr("transcode.execution.working._INTERVAL", 0.0)
     out = tmp_path / "o.safetensors"
     interrupted(tc.open(source) | only("int8"), out, stopping)
     with pytest.raises(tc.PlanError, match="was not measured"):

@@ -11,7 +11,7 @@ def test_it_compares_with_a_run_that_notes_nothing(tmp_path, capsys, monkeypatch
     monkeypatch.setattr(
         "sys.argv", ["bench", "--json", "--rounds", "1", "--size", "33MB", "--folder", str(tmp_path)]
     )
-    monkeypatch.setattr("transcode.execution.carry._INTERVAL", 3.0)  # is put back
+    monkeypatch.setattr("transcode.execution.working._INTERVAL", 3.0)  # is put back
     bench_journal.main()
     table = json.loads(capsys.readouterr().out)
     assert table.keys() == {"journal", "often", "none"}

@@ -20,6 +20,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ __all__ = [
     "command",
     "fork",
     "kill_at",
+    "kill_threads_at",
     "ptrace_works",
     "survives",
     "tear",
@@ -376,6 +378,49 @@ def kill_at(number: int, action: Callable[..., object], prepare: Callable[[], ob
                 os.waitpid(pid, 0)
                 return True
         entering = not entering
+
+
+_CLONES, _ALL = 0x8, 0x40000000
+
+
+def kill_threads_at(number: int, action: Callable[[], object]) -> bool:
+    """As :func:`kill_at`, of the system calls of all threads together, in the order in which they come.
+
+    The process must have no other child.
+    """
+
+    def traced() -> None:
+        ptrace(0, 0)
+        os.kill(os.getpid(), signal.SIGSTOP)
+        action()
+
+    pid = fork(traced)
+    _, status = os.waitpid(pid, 0)
+    assert os.WIFSTOPPED(status), "ptrace is not allowed here"
+    ptrace(_SETOPTIONS, pid, _SYSGOOD | _EXITKILL | _CLONES)
+    inside: dict[int, bool] = {pid: False}
+    entries, killed = 0, False
+    ptrace(_SYSCALL, pid)
+    while True:
+        thread, status = os.waitpid(-1, _ALL)
+        if not os.WIFSTOPPED(status):
+            if thread != pid:
+                continue
+            assert killed or os.WIFEXITED(status), status
+            return killed
+        stopped = os.WSTOPSIG(status)
+        deliver = 0
+        if stopped == signal.SIGTRAP | 0x80:
+            inside[thread] = not inside.get(thread, False)
+            entries += inside[thread]
+            if inside[thread] and entries == number:
+                os.kill(pid, signal.SIGKILL)
+                killed = True
+        elif thread in inside and status >> 16 == 0:  # no clone, and not the first stop of a new thread
+            deliver = stopped
+        inside.setdefault(thread, False)
+        with suppress(OSError):  # it is being killed
+            ptrace(_SYSCALL, thread, deliver)
 
 
 def spread(total: int, count: int, offset: int) -> Iterator[int]:

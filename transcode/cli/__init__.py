@@ -73,7 +73,6 @@ Examples:
   transcode inspect Wan2.1-T2V-14B
   transcode run Wan2.1-T2V-14B wan_int8.safetensors --scheme int8
   transcode doctor wan_int8.safetensors --for comfyui
-  transcode meta set model.safetensors author=me
   transcode open SRC | transcode drop '*.bias' | transcode write DST
 """
 

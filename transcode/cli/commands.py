@@ -13,6 +13,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "split": ("split", "An all-in-one file into a folder, a model in each subfolder."),
         "merge": ("split", "The models of such a folder into one file."),
         "nunchaku": ("nunchaku", "SVDQuant checkpoints for nunchaku: convert, merge, split."),
+        "join": ("join", "The parts of a run that several machines did into one output."),
         "recipe": ("recipe", "Print the recipe of a command line, or of how a file was made."),
     },
     "Look at files": {

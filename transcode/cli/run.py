@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import click
 
-from ..core.option import REPORTING, WHAT, Option, options_of
+from ..core.option import REPORTING, SPEED, WHAT, Option, options_of
 from ..plan.options import SourceOptions
 from ..stages.table import ORDER, STAGES
 from ..voice import speaking
 from .flags import Flag, command, debug_option, flag
 from .options import apply, flag_of, flags_of, output_options, parameter, performance_options, report_options
-
-if TYPE_CHECKING:
-    from ..execution.execute import Report
-    from ..plan.plan import Plan
 
 __all__ = ["carry_out", "recipe_of", "run"]
 
@@ -26,12 +23,9 @@ Examples:
   transcode run model.safetensors out.safetensors --scheme int8
   transcode run Wan2.1-I2V-14B out --scheme fp8 --layout by_block
   transcode run SRC DST --scheme int8 --override 'blocks.0=bf16' --exclude 'blocks.39.ffn'
-  transcode run shards/ one.safetensors              (re-shard: no scheme)
   transcode run model-fp8 model-nvfp4 --scheme nvfp4 --convention modelopt
-  transcode run model.pth model.safetensors --cast bf16
+  transcode run shards/ one.safetensors              (re-shard: no scheme)
   transcode run Wan2.1-T2V-14B out --lora style.safetensors:0.8 --scheme int8
-  transcode run --config wan_480p_int8.yaml
-  transcode run SRC DST --scheme int8 --plan-out plan.json && transcode run --plan plan.json
 """
 
 
@@ -87,7 +81,7 @@ def _stage_flags() -> list[Any]:
     metavar="FILE",
     type=click.Path(),
     group=REPORTING,
-    help="Write the plan to a file, as JSON, and run nothing.",
+    help="Write the plan as JSON, and run nothing.",
 )
 @flag(
     "--plan plan_file",
@@ -95,7 +89,14 @@ def _stage_flags() -> list[Any]:
     type=click.Path(),
     group=REPORTING,
     carries=True,
-    help="Carry out a plan that --plan-out has written.",
+    help="Carry out a plan of --plan-out.",
+)
+@flag(
+    "--consume-source",
+    is_flag=True,
+    group=SPEED,
+    carries=True,
+    help="DELETE shards of SRC as they are done.",
 )
 @apply(flags_of(SourceOptions, without=["path"]))
 @performance_options
@@ -130,18 +131,22 @@ def _carry_out_plan(values: dict[str, Any]) -> None:
     from ..execution.carry import carry_out as run_plan
     from ..execution.carry import check
     from ..plan import file as plan_file
-    from . import build
+    from . import build, consuming
     from .interrupt import insisting
     from .progress import progress
+    from .show import show_done, show_planned
 
     plan = plan_file.load(values["plan_file"])
+    if values["consume_source"]:
+        consuming.carry_out(plan, build.performance(values), values)
+        return
     check(plan, build.performance(values), force=values["force"])
     if values["dry_run"]:
-        _show_planned(plan, values)
+        show_planned(plan, values)
         return
     with progress(quiet=values["quiet"] or values["as_json"]) as update:
         report = run_plan(plan, build.performance(values), insisting(update))
-    _show_done(report, values)
+    show_done(report, values)
 
 
 def recipe_of(context: click.Context, values: dict[str, Any]) -> Any:
@@ -221,11 +226,21 @@ def _steps(values: dict[str, Any]) -> list[Any]:
 
 def carry_out(recipe: Any, values: dict[str, Any]) -> None:
     """Plan or run a recipe, and tell of it as the report options ask."""
+    from ..execution.consuming import refuse_interrupted
+    from . import consuming
     from .interrupt import insisting
     from .progress import progress
+    from .show import show_done, show_planned
 
+    if recipe.sink is not None:
+        refuse_interrupted(Path(recipe.sink.dst), recipe.sink.folder)
     flow = recipe.flow()
     write = recipe.write()
+    if values.get("consume_source") and values.get("plan_out") is None:
+        with progress(quiet=values["quiet"]) as update:
+            plan = write.with_progress(insisting(update)).plan(flow)
+        consuming.carry_out(plan, write.performance, {**values, "force": write.force})
+        return
     plan_out = values.get("plan_out")
     if values["dry_run"] or plan_out is not None:
         with progress(quiet=values["quiet"]) as update:
@@ -236,28 +251,8 @@ def carry_out(recipe: Any, values: dict[str, Any]) -> None:
             from ..plan import file as plan_file
 
             plan_file.save(plan, plan_out)
-        _show_planned(plan, values)
+        show_planned(plan, values)
         return
     with progress(quiet=values["quiet"] or values["as_json"]) as update:
         report = flow | write.with_progress(insisting(update))
-    _show_done(report, values)
-
-
-def _show_planned(plan: Plan, values: dict[str, Any]) -> None:
-    from .show import show_json, show_plan, show_warnings
-
-    if values["as_json"]:
-        show_json(plan.to_json())
-    elif not values["quiet"]:
-        show_plan(plan, verbose=values["verbose"])
-    show_warnings(plan, verbose=values["verbose"])
-
-
-def _show_done(report: Report, values: dict[str, Any]) -> None:
-    from .show import show_json, show_report, show_warnings
-
-    show_warnings(report.plan, verbose=values["verbose"])
-    if values["as_json"]:
-        show_json(report.to_json())
-    elif not values["quiet"]:
-        show_report(report, verbose=values["verbose"])
+    show_done(report, values)

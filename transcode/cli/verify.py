@@ -12,6 +12,9 @@ from .options import apply, flags_of
 
 __all__ = ["verify"]
 
+_IDLE = ("measure", "resume", "checksums", "attest", "reserve_disk", "part", "cluster")
+"""What does nothing where nothing is written."""
+
 
 @command(
     epilog="\b\nExamples:\n  transcode verify wan_int8.safetensors --source Wan2.1-T2V-14B\n"
@@ -26,7 +29,7 @@ __all__ = ["verify"]
     "--sample", metavar="SHARE", type=float, default=1.0, help="Of the tensors, e.g. 0.05; all without it."
 )
 @click.option("--seed", metavar="N", type=int, default=0, help="Which tensors a sample has.")
-@apply(flags_of(Performance, without=["measure", "resume", "checksums", "attest", "reserve_disk"]))
+@apply(flags_of(Performance, without=_IDLE))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 @debug_option

@@ -45,7 +45,7 @@ class Performance(Declared):
     )
     tile: int | None = option(
         kinds.SIZE,
-        "Source bytes that a worker handles at a time.",
+        "Source bytes of a worker at a time.",
         default=None,
         group=SPEED,
         run=SAME,
@@ -110,9 +110,33 @@ class Performance(Declared):
         kinds.SIZE, "Bytes of the disk that stay free.", default=None, group=SPEED, run=SAME, carries=True,
         about="Refused if they would not; and stopped if others take them under way.",
     )  # fmt: skip
+    part: str | None = option(
+        kinds.TEXT, "One part of the work; the last one joins.", default=None, group=SPEED, run=SAME,
+        metavar="K/N", carries=True,
+        about="As 3/64, for machines that share a folder: each part may be run anywhere, at any time, again.",
+    )  # fmt: skip
+
+    cluster: str | None = option(
+        kinds.TEXT, "On all machines of a Ray cluster.", default=None, group=SPEED, run=SAME,
+        metavar="CLUSTER", carries=True,
+        about="ray, or ray://HOST:PORT. They share the folders of source and output. Without a cluster one is"
+        " made of this machine.",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.part is not None:
+            known = re.fullmatch(r"(\d{1,6})/(\d{1,6})", self.part)
+            if known is None or not 1 <= int(known[1]) <= int(known[2]):
+                raise RecipeError(
+                    f"part: {self.part!r} is no part", hint="write 1/64 for the first of 64, to 64/64"
+                )
+        if self.cluster is not None and re.fullmatch(r"ray(://\S+)?", self.cluster) is None:
+            raise RecipeError(
+                f"cluster: {self.cluster!r} is no cluster", hint="write ray, or ray://HOST:PORT"
+            )
+        if self.cluster is not None and self.part is not None:
+            raise RecipeError("cluster: a part is done here", hint="leave part or cluster out")
         if not re.fullmatch(r"cpu|auto|cuda|cuda:\d+(,cuda:\d+)*", self.device):
             raise RecipeError(
                 f"device: {self.device!r} is no device", hint="write cpu, auto, cuda, cuda:0 or cuda:0,cuda:1"
@@ -130,6 +154,14 @@ class Performance(Declared):
                 "nice: threads have no niceness of their own here",
                 hint="start the whole command with nice(1)",
             )
+
+    @property
+    def share(self) -> tuple[int, int] | None:
+        """Which part, from 1 on, of how many; None where all is done here."""
+        if self.part is None:
+            return None
+        number, _, count = self.part.partition("/")
+        return int(number), int(count)
 
     @property
     def threads(self) -> int:

@@ -19,7 +19,14 @@ __all__ = ["check_destination", "existing_parent"]
 
 
 def check_destination(
-    plan: Plan, *, force: bool, inputs: set[Path], reserve: int = 0, beside: Sequence[str] = ()
+    plan: Plan,
+    *,
+    force: bool,
+    inputs: set[Path],
+    reserve: int = 0,
+    beside: Sequence[str] = (),
+    held: int = 0,
+    needed: int | None = None,
 ) -> None:
     """Refuse a destination that exists, is read by the run, or has too little room.
 
@@ -28,6 +35,8 @@ def check_destination(
         inputs: resolved paths of the files that are read.
         reserve: bytes of the file system that stay free.
         beside: names of further files that the run puts beside the weights.
+        held: bytes on disk of what other parts of the run have made.
+        needed: bytes that the weight files take at most; all that they have, unless the source makes room.
 
     Raises:
         PlanError: with the path and what to do.
@@ -83,13 +92,14 @@ def check_destination(
         raise PlanError(f"{parent} is a file, not a folder", file=plan.destination, hint="write elsewhere")
     if not os.access(parent, os.W_OK | os.X_OK):
         raise PlanError(f"{parent}: Permission denied", file=plan.destination, hint="write elsewhere")
-    left = leftover(plan)
+    left = leftover(plan) + held
     free = system.free_space(parent) + left
-    if free < plan.file_bytes + reserve:
+    needed = plan.file_bytes if needed is None else needed
+    if free < needed + reserve:
         more = f", with the {left} that an unfinished run to the same place holds" if left else ""
         kept = f", of which {reserve} are to stay free" if reserve else ""
         raise PlanError(
-            f"needs {plan.file_bytes} bytes, the file system has {free} left{more}{kept}",
+            f"needs {needed} bytes, the file system has {free} left{more}{kept}",
             file=plan.destination,
             hint="free some space or choose another destination",
         )

@@ -27,7 +27,20 @@ from ..io.commit import JOURNAL
 from ..io.directory import Directory
 from ..voice import called
 
-__all__ = ["Key", "Ledger", "Ranges", "begin", "extend", "moved", "reopen", "resumable", "values"]
+__all__ = [
+    "Key",
+    "Ledger",
+    "Ranges",
+    "Share",
+    "begin",
+    "consume",
+    "extend",
+    "moved",
+    "read",
+    "reopen",
+    "resumable",
+    "values",
+]
 
 _HEAD = "transcode-journal-1"
 _MOST = 256 << 20
@@ -83,8 +96,20 @@ class Ranges:
         if begin < end:
             yield begin, end
 
+    def within(self, begin: int, end: int) -> Iterator[tuple[int, int]]:
+        """What of ``begin`` to ``end`` is in them."""
+        for number in range(bisect_left(self._ends, begin + 1), len(self._begins)):
+            low, high = max(self._begins[number], begin), min(self._ends[number], end)
+            if low >= high:
+                break
+            yield low, high
+
     def __iter__(self) -> Iterator[tuple[int, int]]:
         return iter(zip(self._begins, self._ends, strict=True))
+
+
+Share = Mapping[Key, Ranges]
+"""A part of what there is to do of a plan."""
 
 
 @dataclass
@@ -94,21 +119,33 @@ class Ledger:
     Attributes:
         noted: whether the journal tells of anything.
         losses: what was lost of what is done, where an earlier run measured it.
+        share: what is asked for; None where that is all of the plan.
+        consumed: inputs, by their numbers in the plan, that are deleted or to be: all that was made of them
+            is there.
     """
 
     noted: bool = False
+    share: Share | None = None
+    consumed: set[int] = field(default_factory=set)
     losses: dict[Key, list[Lost]] = field(default_factory=dict)
     _lost: dict[Key, list[Lost]] = field(default_factory=dict)
     _done: dict[Key, Ranges] = field(default_factory=dict)
     _fresh: list[Span] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def missing(self, key: Key, begin: int, end: int) -> list[tuple[int, int]]:
-        """What of a range was not done when the run began, in order."""
-        done = self._done.get(key)
-        if done is None:
+    def asked(self, key: Key, begin: int, end: int) -> list[tuple[int, int]]:
+        """What of a range is asked for, in order."""
+        if self.share is None:
             return [(begin, end)] if begin < end else []
-        return list(done.missing(begin, end))
+        ranges = self.share.get(key)
+        return [] if ranges is None else list(ranges.within(begin, end))
+
+    def missing(self, key: Key, begin: int, end: int) -> list[tuple[int, int]]:
+        """What of a range is asked for and was not done when the run began, in order."""
+        done, asked = self._done.get(key), self.asked(key, begin, end)
+        if done is None:
+            return asked
+        return [span for low, high in asked for span in done.missing(low, high)]
 
     def note(self, key: Key, begin: int, end: int, lost: Iterable[Lost] = ()) -> None:
         """A range is done: all that it becomes has been written, and this was lost of it."""
@@ -128,6 +165,26 @@ class Ledger:
         """Whether an earlier run did some of it."""
         return key in self._done
 
+    @property
+    def done(self) -> list[Span]:
+        """What is known to be done."""
+        return [(key, begin, end) for key, ranges in self._done.items() for begin, end in ranges]
+
+    def is_whole(self, share: Share) -> bool:
+        """Whether all of a share is known to be done."""
+        none = Ranges()
+        return not any(
+            any(self._done.get(key, none).missing(begin, end))
+            for key, ranges in share.items()
+            for begin, end in ranges
+        )
+
+    def take_over(self, other: Ledger) -> None:
+        """What another journal of the same plan knows."""
+        self.believe(other.done)
+        for key, of in other.losses.items():
+            self.losses.setdefault(key, []).extend(of)
+
     def believe(self, spans: Iterable[Span]) -> None:
         """What an earlier run did."""
         for key, begin, end in spans:
@@ -144,14 +201,15 @@ def _joined(spans: list[Span]) -> Iterator[Span]:
             yield key, low, high
 
 
-def begin(hidden: Directory, digest: str) -> int:
+def begin(hidden: Directory, digest: str, name: str = JOURNAL) -> int:
     """Start a journal; returns its descriptor.
 
     Args:
         hidden: the folder of the run.
         digest: of the plan.
+        name: what it is called there.
     """
-    fd = hidden.open(JOURNAL, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+    fd = hidden.open(name, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         system.write_at(fd, memoryview(_line({"format": _HEAD, "plan": digest})), 0)
     except BaseException:
@@ -183,14 +241,37 @@ def extend(fd: int, spans: Iterable[Span], lost: Mapping[Key, Sequence[Lost]]) -
         system.sync(fd)
 
 
-def resumable(hidden: Directory, digest: str) -> tuple[Ledger, int] | None:
+def consume(fd: int, inputs: Iterable[int]) -> None:
+    """Add that inputs, by their numbers, are not needed any more; durable on return."""
+    system.write_at(fd, memoryview(_line({"consumed": sorted(inputs)})), os.fstat(fd).st_size)
+    system.sync(fd)
+
+
+def resumable(hidden: Directory, digest: str, name: str = JOURNAL) -> tuple[Ledger, int] | None:
     """What an earlier run of the same plan did, and where its journal ends; None where that is not known.
 
     Raises:
         PlanError: what lies there is of another plan.
     """
+    known = read(hidden, name)
+    if known is None:
+        return None
+    plan, ledger, end = known
+    if plan != digest:
+        raise PlanError(
+            "what an interrupted run left there is of another plan: another recipe, source or version",
+            file=hidden.path,
+            hint=f"leave {called('resume')} out to start anew",
+        )
+    return ledger, end
+
+
+def read(hidden: Directory, name: str = JOURNAL) -> tuple[str, Ledger, int] | None:
+    """The digest of the plan that a run is of, what it did, and where its journal ends; None where there is
+    none that is whole at its beginning.
+    """
     try:
-        fd = hidden.open(JOURNAL, os.O_RDONLY)
+        fd = hidden.open(name, os.O_RDONLY)
     except OSError:
         return None
     with os.fdopen(fd, "rb") as file:
@@ -199,22 +280,17 @@ def resumable(hidden: Directory, digest: str) -> tuple[Ledger, int] | None:
     if not tables or tables[0][0].get("format") != _HEAD:
         return None
     head, end = tables[0]
-    if head.get("plan") != digest:
-        raise PlanError(
-            "what an interrupted run left there is of another plan: another recipe, source or version",
-            file=hidden.path,
-            hint=f"leave {called('resume')} out to start anew",
-        )
     ledger = Ledger()
     for table, stop in tables[1:]:
-        spans, lost = _spans(table), _losses(table)
-        if spans is None or lost is None:
+        spans, lost, consumed = _spans(table), _losses(table), table.get("consumed", [])
+        if spans is None or lost is None or not isinstance(consumed, list):
             break
         ledger.believe(spans)
+        ledger.consumed.update(number for number in consumed if isinstance(number, int))
         for key, of in lost.items():
             ledger.losses.setdefault(key, []).extend(of)
         end = stop
-    return ledger, end
+    return str(head.get("plan")), ledger, end
 
 
 def _line(table: object) -> bytes:
@@ -238,7 +314,7 @@ def _tables(lines: list[bytes]) -> Iterator[tuple[dict[str, object], int]]:
 
 def _spans(table: dict[str, object]) -> list[Span] | None:
     """The ranges of a line; None if it is none."""
-    done = table.get("done")
+    done = table.get("done", {})
     if not isinstance(done, dict):
         return None
     spans: list[Span] = []

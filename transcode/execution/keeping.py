@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from ..errors import TranscodeError
@@ -71,6 +71,11 @@ class Keeping:
         if not self.ledger.noted:
             self._staged.sync()
             self._hidden.sync()
+
+    def consume(self, inputs: Collection[int]) -> None:
+        """Note that inputs are not needed any more; durable on return. Raises OSError."""
+        journal.consume(self._fd, inputs)
+        self.ledger.consumed.update(inputs)
 
     def check(self, path: Path) -> None:
         """Raise TranscodeError where a sync has told that bytes are lost."""

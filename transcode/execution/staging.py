@@ -4,50 +4,39 @@ from __future__ import annotations
 
 import os
 import shutil
-import threading
-from collections import OrderedDict
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
-
-import numpy as np
-from numpy.typing import NDArray
 
 from ..core.output import SideFile
 from ..errors import PlanError, TranscodeError
 from ..io import commit, system
-from ..io.commit import FILES, LOCK, PART
+from ..io.commit import CONSUMING, FILES, LOCK, PART
 from ..io.directory import Directory, claim
 from ..plan.plan import Plan
+from ..voice import called
 from . import journal
-from .keeping import Keeping
-from .moves import Move
+from .staged import Staged, file_names, inner_folders, lay
 
-__all__ = ["Staging", "hidden_folder", "leftover", "refuse_other", "targets"]
-
-_OPEN_FILES = 64
-_DROP_BATCH = 64 << 20
-_WRITEBACK_BATCH = 16 << 20
-"""Bytes of a file between two calls that have them go on their way: each call lets other threads in."""
+__all__ = [
+    "Staging",
+    "hidden_folder",
+    "hidden_of",
+    "holds_consumed",
+    "is_left",
+    "leftover",
+    "locked",
+    "refuse_other",
+    "targets",
+]
 
 
 def targets(plan: Plan) -> list[Path]:
     """The files that a run puts in place, weights first."""
     if not plan.folder:
         return [plan.destination]
-    return [plan.destination / name for name in _names(plan)]
-
-
-def _names(plan: Plan) -> list[str]:
-    return [file.name for file in plan.files] + [side.name for side in plan.side_files]
-
-
-def _inner(plan: Plan) -> list[str]:
-    """The subfolders that files of a plan are in: models for themselves, of a folder that is new."""
-    folders = (name.rpartition("/")[0] for name in _names(plan))
-    return list(dict.fromkeys(folder for folder in folders if folder))
+    return [plan.destination / name for name in file_names(plan)]
 
 
 def hidden_folder(plan: Plan) -> Path:
@@ -55,8 +44,13 @@ def hidden_folder(plan: Plan) -> Path:
 
     Inside the destination if that is a folder that exists, else beside it.
     """
-    destination = plan.destination.absolute()
-    return destination / PART if plan.folder and destination.exists() else _beside(destination)
+    return hidden_of(plan.destination, plan.folder)
+
+
+def hidden_of(destination: Path, folder: bool) -> Path:
+    """:func:`hidden_folder` of a plan that writes a file, or a folder, there."""
+    destination = destination.absolute()
+    return destination / PART if folder and destination.exists() else _beside(destination)
 
 
 def _beside(destination: Path) -> Path:
@@ -68,8 +62,27 @@ def leftover(plan: Plan) -> int:
     with suppress(OSError, PlanError), Directory(hidden_folder(plan)) as folder:
         if (lock := _locked(folder)) is not None:
             os.close(lock)
-            return folder.nbytes()
+            return 0 if holds_consumed(folder) else folder.nbytes()
     return 0
+
+
+def holds_consumed(hidden: Directory) -> bool:
+    """Whether a hidden folder holds the only copy of something: of shards of a source that were deleted."""
+    if hidden.stat(CONSUMING) is None or hidden.stat(FILES) is None:
+        return False
+    with Directory(hidden.path / FILES, hidden) as staged:
+        if all(name.endswith(_BESIDE) for name in staged.names()):  # the rest is in place
+            return False
+    known = journal.read(hidden)
+    return known is None or bool(known[1].consumed)  # where it cannot be told, it may
+
+
+def is_left(plan: Plan) -> bool:
+    """Whether an interrupted run of the plan left something to go on with."""
+    with suppress(OSError, PlanError), Directory(hidden_folder(plan)) as hidden:
+        known = journal.resumable(hidden, plan.digest)
+        return known is not None and hidden.stat(FILES) is not None
+    return False
 
 
 def refuse_other(plan: Plan) -> None:
@@ -97,6 +110,27 @@ def _locked(hidden: Directory) -> int | None:
     return fd
 
 
+@contextmanager
+def locked(hidden: Directory, plan: Plan) -> Iterator[None]:
+    """Be the only one in the hidden folder of a plan.
+
+    Raises:
+        PlanError: another run is in it.
+    """
+    fd = _locked(hidden)
+    if fd is None:
+        raise PlanError(_BUSY, file=plan.destination)
+    try:
+        yield
+    finally:
+        system.unlock(fd)
+        os.close(fd)
+
+
+_BESIDE = (".sha256", ".intoto.json")
+_BUSY = "another run is writing this destination"
+
+
 def _discard(hidden: Directory, lock: int) -> None:
     """Empty a hidden folder whose lock we hold, remove it, and close the lock."""
     try:
@@ -120,10 +154,13 @@ def _sweep(path: Path) -> None:
         return
     with suppress(OSError, PlanError), claim(path) as hidden:
         if (lock := _locked(hidden)) is not None:
-            _discard(hidden, lock)
+            if holds_consumed(hidden):
+                os.close(lock)
+            else:
+                _discard(hidden, lock)
 
 
-class Staging:
+class Staging(Staged):
     """The files of a plan while they are being written; a context manager.
 
     They lie in :func:`hidden_folder`, which is for its owner alone. Leaving the context without
@@ -133,36 +170,28 @@ class Staging:
     Args:
         resume: go on with what an earlier run of the same plan left; and leave what is done if it comes to no
             end.
+        consuming: the source is deleted as it is done: blocks are not reserved, as there may be no room yet.
 
     Attributes:
         committed: whether the output has its own name, or will have it whatever happens.
-        on_written: called with a file, by its number, and the bytes from and to that it has by now.
         kept: whether what is done was left for a run that resumes.
         cleared: whether an earlier run of the same plan had done something, which was not asked for.
     """
 
-    def __init__(self, plan: Plan, *, drop_cache: bool = False, resume: bool = False) -> None:
-        self._plan = plan
+    def __init__(
+        self, plan: Plan, *, drop_cache: bool = False, resume: bool = False, consuming: bool = False
+    ) -> None:
+        super().__init__(plan, hidden_folder(plan), drop_cache=drop_cache)
+        self._consuming = consuming
         self._resume = resume
         self.kept = False
         self.cleared = False
-        self._keeping: Keeping | None = None
-        self._drop_cache = drop_cache
         self._destination = plan.destination.absolute()
-        self._path = hidden_folder(plan)
         self._joins = plan.folder and self._path.parent == self._destination
         self._made: list[Path] = []  # folders above the output that were absent, innermost first
         self._before = {target for target in targets(plan) if target.exists()}
-        self._hidden: Directory | None = None
-        self._staged: Directory | None = None
         self._lock_fd: int | None = None
-        self._fds: OrderedDict[int, int] = OrderedDict()
-        self._users: dict[int, int] = {}
-        self._unsynced: dict[int, list[tuple[int, int]]] = {}
-        self._waiting: dict[int, tuple[int, int, int]] = {}  # file: bytes from, to, and how many are written
-        self._mutex = threading.Lock()
         self._added: list[str] = []
-        self.on_written: Callable[[int, int, int], None] | None = None
         self.committed = False
 
     def __enter__(self) -> Staging:
@@ -188,23 +217,8 @@ class Staging:
         assert self._hidden is not None
         self._hidden.mkdir(FILES)
         self._staged = Directory(self._path / FILES, self._hidden)
-        for inner in _inner(self._plan):
-            self._staged.mkdir(inner)
-        for file in self._plan.files:
-            fd = self._staged.open(file.name, os.O_RDWR | os.O_CREAT | os.O_EXCL)
-            try:
-                system.reserve(fd, file.size, self._staged.path / file.name)
-                system.write_at(fd, memoryview(file.header), 0)
-                system.write_at(fd, memoryview(file.tail), file.size - len(file.tail))
-            finally:
-                os.close(fd)
+        lay(self._staged, self._plan, reserve=not self._consuming)
         self._keep_in(journal.begin(self._hidden, self._plan.digest), journal.Ledger())
-
-    def _keep_in(self, fd: int, ledger: journal.Ledger) -> None:
-        assert self._hidden is not None
-        assert self._staged is not None
-        names = [file.name for file in self._plan.files]
-        self._keeping = Keeping(self._hidden, self._staged, names, fd, ledger)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -213,60 +227,10 @@ class Staging:
             self.kept = self.keep()
         self._abandon()
 
-    @property
-    def ledger(self) -> journal.Ledger:
-        """What is done of the plan, and where what is done is to be noted."""
+    def consume(self, inputs: Collection[int]) -> None:
+        """See :meth:`.keeping.Keeping.consume`."""
         assert self._keeping is not None
-        return self._keeping.ledger
-
-    def keep(self) -> bool:
-        """See :meth:`.keeping.Keeping.keep`."""
-        return self._keeping is not None and self._keeping.keep()
-
-    def write(self, file: int, offset: int, data: NDArray[np.uint8]) -> None:
-        """Write bytes at an offset of a file, given by its number in the plan. Thread-safe.
-
-        Raises:
-            TranscodeError: the system refused, with its reason.
-        """
-        self._check()
-        fd = self._acquire(file)
-        try:
-            system.write_at(fd, data.data, offset)
-            self._written(file, fd, offset, data.nbytes)
-        except OSError as error:
-            raise TranscodeError(f"writing failed: {error.strerror}", file=self._name(file)) from error
-        finally:
-            self._release(file)
-
-    def copy(self, move: Move) -> int:
-        """Have the system copy bytes of the source to their place. Thread-safe.
-
-        Returns:
-            How many it copied, from the first on; less than all where it cannot.
-
-        Raises:
-            TranscodeError: the source has changed, or the system has no room.
-        """
-        self._check()
-        fd = self._acquire(move.file)
-        try:
-            copied = move.source.copy(move.begin, move.begin + move.nbytes, fd, move.offset)
-            self._written(move.file, fd, move.offset, copied)
-        except OSError as error:
-            raise TranscodeError(f"writing failed: {error.strerror}", file=self._name(move.file)) from error
-        finally:
-            self._release(move.file)
-        return copied
-
-    def open_file(self, file: int) -> BinaryIO:
-        """A file of the plan, by its number, for reading what is written."""
-        assert self._staged is not None
-        return os.fdopen(self._staged.open(self._name(file), os.O_RDONLY), "rb", buffering=0)
-
-    def staged(self, name: str) -> Path:
-        """Where a file lies while it is not in place yet."""
-        return self._path / FILES / name
+        self._keeping.consume(inputs)
 
     def add(self, name: str, content: bytes) -> None:
         """One more file, which takes its place with the others."""
@@ -286,7 +250,7 @@ class Staging:
             PlanError: the destination has appeared since the run began.
             TranscodeError: the system refused, with its reason.
         """
-        self._check()
+        self.check()
         try:
             self._sync()
             with system.undisturbed():
@@ -303,7 +267,7 @@ class Staging:
     def _sync(self) -> None:
         self._close_all()
         assert self._staged is not None
-        for name in [*_names(self._plan), *self._added]:
+        for name in [*file_names(self._plan), *self._added]:
             fd = self._staged.open(name, os.O_RDWR)
             try:
                 system.sync(fd)
@@ -311,7 +275,7 @@ class Staging:
                     system.drop_cache(fd, 0, 0)
             finally:
                 os.close(fd)
-        for inner in _inner(self._plan):
+        for inner in inner_folders(self._plan):
             with Directory(self._path / FILES / inner, self._staged) as below:
                 below.sync()
         self._staged.sync()
@@ -324,7 +288,7 @@ class Staging:
                 raise PlanError("has appeared while this run was going on", file=target, hint="move it away")
         if self._joins:
             with Directory(Path(os.path.realpath(self._destination))) as folder:
-                record = commit.decide(self._hidden, folder, [*_names(self._plan), *self._added])
+                record = commit.decide(self._hidden, folder, [*file_names(self._plan), *self._added])
                 self.committed = True
                 commit.carry_out(self._hidden, folder, record)
             return
@@ -355,7 +319,7 @@ class Staging:
         self._hidden = claim(self._path)
         self._lock_fd = _locked(self._hidden)
         if self._lock_fd is None:
-            raise PlanError("another run is writing this destination", file=self._plan.destination)
+            raise PlanError(_BUSY, file=self._plan.destination)
         if self._joins:
             if (record := commit.load(self._hidden)) is not None:
                 with Directory(Path(os.path.realpath(self._destination))) as folder:
@@ -363,6 +327,13 @@ class Staging:
             _sweep(_beside(self._destination))
         if self._resume and self._goes_on():
             return
+        if holds_consumed(self._hidden):
+            self.kept = True
+            raise PlanError(
+                "holds what became of shards of the source that are gone, and is not written over",
+                file=self._path,
+                hint=f"go on with it: {called('go_on_consuming', self._path / CONSUMING)}",
+            )
         if not self._resume:
             with suppress(PlanError):
                 known = journal.resumable(self._hidden, self._plan.digest)
@@ -401,20 +372,9 @@ class Staging:
         self._keep_in(journal.reopen(self._hidden, end), ledger)
         return True
 
-    def _check(self) -> None:
-        """Raise what a sync has told."""
-        if self._keeping is not None:
-            self._keeping.check(self._path)
-
     def _abandon(self) -> None:
         """Remove what is staged, unless it is decided that it be put in place, and let others in."""
-        self._close_all()
-        if self._staged is not None:
-            self._staged.close()
-            self._staged = None
-        if self._keeping is not None:
-            self._keeping.close()
-            self._keeping = None
+        self._let_go()
         if self._hidden is not None:
             # Else the folder is not ours to empty, or is to be found as it is.
             if self._lock_fd is not None and not self.kept and not self._is_pending():
@@ -435,60 +395,3 @@ class Staging:
             return self.committed and self._joins and commit.is_decided(self._hidden)
         except OSError:
             return True  # better left lying there than lost
-
-    # A by-block output may have more files than a process may have descriptors.
-
-    def _acquire(self, file: int) -> int:
-        with self._mutex:
-            self._users[file] = self._users.get(file, 0) + 1
-            if file not in self._fds:
-                for other in list(self._fds):
-                    if len(self._fds) < _OPEN_FILES:
-                        break
-                    if not self._users.get(other):
-                        os.close(self._fds.pop(other))
-                assert self._staged is not None
-                self._fds[file] = self._staged.open(self._name(file), os.O_RDWR)
-            self._fds.move_to_end(file)
-            return self._fds[file]
-
-    def _release(self, file: int) -> None:
-        with self._mutex:
-            self._users[file] -= 1
-
-    def _close_all(self) -> None:
-        with self._mutex:
-            while self._fds:
-                os.close(self._fds.popitem()[1])
-
-    def _written(self, file: int, fd: int, offset: int, size: int) -> None:
-        """Have what was written go on its way to the disk, once it is enough."""
-        if not size:
-            return
-        assert self._keeping is not None
-        self._keeping.touch(file)
-        if self.on_written is not None:
-            self.on_written(file, offset, offset + size)
-        with self._mutex:
-            begin, end, count = self._waiting.pop(file, (offset, offset, 0))
-            begin, end, count = min(begin, offset), max(end, offset + size), count + size
-            if count < _WRITEBACK_BATCH:
-                self._waiting[file] = begin, end, count
-        if count >= _WRITEBACK_BATCH:
-            system.start_writeback(fd, begin, end - begin)
-        if self._drop_cache:
-            self._drop_behind(file, fd, offset, size)
-
-    def _drop_behind(self, file: int, fd: int, offset: int, size: int) -> None:
-        """Once enough has been written, wait for it to reach the disk and forget it."""
-        with self._mutex:
-            ranges = self._unsynced.setdefault(file, [])
-            ranges.append((offset, size))
-            if sum(nbytes for _, nbytes in ranges) < _DROP_BATCH:
-                return
-            self._unsynced[file] = []
-        for begin, nbytes in ranges:
-            system.drop_cache(fd, begin, nbytes, written=True)
-
-    def _name(self, file: int) -> str:
-        return self._plan.files[file].name

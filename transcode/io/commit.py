@@ -30,6 +30,7 @@ from .directory import Directory
 from .names import refused as names_refused
 
 __all__ = [
+    "CONSUMING",
     "FILES",
     "JOURNAL",
     "LOCK",
@@ -51,6 +52,8 @@ FILES = "files"
 """Folder in it with the staged files."""
 JOURNAL = "journal"
 """File in it that tells what of them is written."""
+CONSUMING = "consuming"
+"""What the plan in it is called by which a run goes on whose source is being deleted."""
 
 _RECORD = "commit"
 _DRAFT = "commit-draft"
@@ -236,7 +239,7 @@ def _finish(hidden: Directory, folder: Path) -> bool:
         return False
     with Directory(Path(os.path.realpath(folder))) as destination:
         carry_out(hidden, destination, record)
-    for name in (FILES, JOURNAL, _DRAFT):
+    for name in (FILES, JOURNAL, CONSUMING, _DRAFT):
         hidden.remove(name)
     if not system.WINDOWS:
         remove_lock(hidden)

@@ -112,7 +112,7 @@ class Directory:
             system.sync_names(self._fd)
 
     def nbytes(self) -> int:
-        """Bytes on disk of the files in it and in the folders right below it."""
+        """Bytes on disk of the files in it and in all folders below it."""
         return sum(self._sizes())
 
     def _sizes(self) -> Iterator[int]:
@@ -122,9 +122,7 @@ class Directory:
                 continue
             if stat.S_ISDIR(known.st_mode):
                 with suppress(OSError), Directory(self.path / name, self) as inner:
-                    for below in inner.names():
-                        if (inside := inner.stat(below)) is not None:
-                            yield _on_disk(inside)
+                    yield from inner._sizes()
             else:
                 yield _on_disk(known)
 
@@ -137,18 +135,21 @@ def _on_disk(known: os.stat_result) -> int:
     return known.st_size if blocks is None else blocks * 512
 
 
-def claim(path: Path) -> Directory:
-    """Make a folder that nobody else may look into, or take one over that a dead run of ours left.
+def claim(path: Path, *, make: bool = True) -> Directory:
+    """Make a folder that nobody else may look into, or take one over that a run of ours made.
+
+    Args:
+        make: make it where it is absent.
 
     Raises:
         PlanError: the name is a link, a file, or another user's folder: what lies there is not ours to clear.
         OSError: the system refused.
     """
-    try:
-        os.mkdir(path, 0o700)
-        is_new = True
-    except FileExistsError:
-        is_new = False
+    is_new = False
+    if make:
+        with suppress(FileExistsError):
+            os.mkdir(path, 0o700)
+            is_new = True
     known = os.lstat(path)
     if not stat.S_ISDIR(known.st_mode):
         what = f"a link to {os.readlink(path)}" if stat.S_ISLNK(known.st_mode) else "no folder"

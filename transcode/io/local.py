@@ -280,7 +280,8 @@ class MappedFile:
 
     Attributes:
         path: the file.
-        identity: its size, time of modification, inode and device, when it was first seen.
+        identity: its size, time of modification and inode, when it was first seen. Not the device, as
+            that is another number on each machine that has a share mounted.
     """
 
     path: Path
@@ -440,7 +441,7 @@ class MappedFile:
 
 
 def _identity(stat: os.stat_result) -> tuple[int, ...]:
-    return stat.st_size, stat.st_mtime_ns, stat.st_ino, stat.st_dev
+    return stat.st_size, stat.st_mtime_ns, stat.st_ino
 
 
 def _map(fd: int) -> _Map | None:

@@ -64,6 +64,7 @@ class Plan(Shown):
         inputs: the files that are read, the source's first.
         stored: dtype and shape of each of the source's tensors, by its name in the source.
         summary: facts of the recipe for people and JSON: scheme, convention, family, layout, digest.
+        own: how many of the inputs are the source's.
     """
 
     source: Path
@@ -76,6 +77,7 @@ class Plan(Shown):
     inputs: tuple[Input, ...] = ()
     stored: Mapping[str, Spec] = field(default_factory=dict)
     summary: Mapping[str, Any] = field(default_factory=dict)
+    own: int = 0
 
     def __reduce__(self) -> tuple[Any, ...]:
         held = {one.name: getattr(self, one.name) for one in fields(self)}

@@ -120,6 +120,7 @@ class Draft:
                 "layout": self.layout,
                 **{key: self.record[key] for key in ("convention", "schemes", "digest")},
             },
+            own=len(source.inputs),
         )
 
 

@@ -25,6 +25,9 @@ _LITTLE = 100_000_000
 def show_report(report: Report, *, verbose: bool) -> None:
     """Print what a run did."""
     plan = report.plan
+    if report.part is not None and report.part.left:
+        echo(f"{report.part}; in {duration(report.seconds)}{_rate(report)}")
+        return
     if verbose:
         show_plan(plan, verbose=True)
     else:
