@@ -6,9 +6,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from transcode.core.scratch import Scratch
 from transcode.numerics.lanes import STORED
-from transcode.numerics.nibbles import nibbles, work
+from transcode.numerics.nibbles import nibbles
 
 F = np.float32
 KEPT = {"F32": np.float32, "BF16": ml_dtypes.bfloat16, "F16": np.float16}
@@ -19,9 +18,7 @@ def run(values, divisors, stored="F32"):
     bits = np.ascontiguousarray(values).view(np.uint32).reshape(-1)
     bits.setflags(write=False)
     codes, scales = np.full(count * size // 2, 0x99, np.uint8), np.full(count, np.nan, F)
-    if not nibbles(
-        bits, size, STORED[stored], np.array(divisors, F), work(size, len(divisors), Scratch()), codes, scales
-    ):
+    if not nibbles(bits, size, STORED[stored], np.array(divisors, F), codes, scales):
         return None
     numbers = np.stack([codes & 15, codes >> 4], -1).reshape(count, size).astype(np.int8)
     return (numbers ^ 8) - 8, scales[:, None]
@@ -31,13 +28,8 @@ def run(values, divisors, stored="F32"):
 @pytest.mark.parametrize("size", [32, 64, 128])
 @pytest.mark.parametrize(
     "divisors",
-    [
-        (7, 8, 8.75),
-        tuple(7 + k / 4 for k in range(12)),
-        tuple(7 + k / 4 for k in range(36)),
-        (7, *(13 + k / 4 for k in range(31)), 8.5, 9, 9.5, 10),
-    ],
-    ids=["few", "more", "many at once", "the best beyond those at once"],
+    [(7, 8, 8.75), tuple(7 + k / 4 for k in range(12))],
+    ids=["few", "more"],
 )
 def test_the_best_of_the_scales_it_tries(stored, size, divisors):
     """Each amax over a divisor, rounded to its dtype; the errors in float64."""

@@ -6,7 +6,7 @@ import pytest
 from transcode.numerics.jit import kernel
 from transcode.numerics.lanes import bits
 from transcode.numerics.packing import pack4, pack6
-from transcode.numerics.vectors import columns16, columns32, peak16, peak32, total, values16, values32
+from transcode.numerics.vectors import columns16, columns32, total, values16, values32
 from transcode.numerics.vectors import pack4 as store4
 from transcode.numerics.vectors import pack6 as store6
 from transcode.numerics.vectors import pack8 as store8
@@ -20,11 +20,6 @@ def sums(row, index, out):
     out[0], out[1], out[2] = total(even), total(odd), total(values32(row, index))
     even, odd = columns16(row, index)
     out[3], out[4], out[5] = total(even), total(odd), total(values16(row, index))
-
-
-@kernel
-def peaks(row, index, out):
-    out[0], out[1] = peak16(row, index), peak32(row, index)
 
 
 def source(dtype, values):
@@ -48,10 +43,6 @@ def test_each_element_is_in_its_half(dtype, index):
         wide = [-1.5 * (not odd), -1.5 * odd, -1.5]
         narrow = wide if place < 16 else [0, 0, 0]
         assert out.tolist() == wide + narrow
-        largest = np.full(2, 1, row.dtype)
-        peaks(row, index, largest)
-        size = source(dtype, np.array([1.5]))[0]
-        assert largest.tolist() == [size if place < 16 else 0, size]
 
 
 def test_sum_adds_halves_to_halves():

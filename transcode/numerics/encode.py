@@ -101,7 +101,8 @@ def integers(
     Args:
         groups: bits ``[n, size]``, size a multiple of 32, see :func:`.rows.as_bits`.
         stored: dtype of the stored scale, :data:`.lanes.STORED`.
-        divisors: see :func:`.nibbles.nibbles`; not used with zero points.
+        divisors: see :func:`.nibbles.nibbles`, and :func:`.nibble_search.nibble_scales` for 32 and more; not
+            used with zero points.
         codes: uint8 ``[n * size / 2]``, written.
         scales: float32 ``[n, 1]``, written; holds values of the stored dtype.
         zeros: int8 ``[n, 1]``, written, or None for symmetric codes.
@@ -110,12 +111,16 @@ def integers(
         Whether all values were finite; otherwise the outputs are incomplete.
     """
     if zeros is None:
-        from .nibbles import nibbles, work
+        from .nibble_search import AT_ONCE, nibble_scales, work
+        from .nibbles import nibble_codes, nibbles
 
-        room = work(groups.shape[1], len(divisors), scratch)
-        return bool(
-            nibbles(groups.reshape(-1), groups.shape[1], stored, divisors, room, codes, scales.reshape(-1))
-        )
+        values, size, each = groups.reshape(-1), groups.shape[1], scales.reshape(-1)
+        if len(divisors) < AT_ONCE:
+            return bool(nibbles(values, size, stored, divisors, codes, each))
+        found = nibble_scales(values, size, stored, divisors, work(size, scratch), each)
+        if found:
+            nibble_codes(values, size, stored, codes, each)
+        return bool(found)
     from .integer import with_zero
     from .pack import pack_nibbles
 
@@ -167,11 +172,11 @@ def integers_weighted(
     """Symmetric :func:`integers` with the scales of :func:`.weighted.nibbles_weighted`; weights float32
     ``[K]``.
     """
-    from .nibbles import nibble_codes, work
-    from .weighted import balanced, nibbles_weighted
+    from .nibbles import nibble_codes
+    from .weighted import balanced, nibbles_weighted, nibbles_work
 
     values, size = groups.reshape(-1), groups.shape[1]
-    room = work(size, len(divisors), scratch)
+    room = nibbles_work(size, len(divisors), scratch)
     found = nibbles_weighted(values, size, stored, divisors, balanced(weights), room, scales.reshape(-1))
     if found:
         nibble_codes(values, size, stored, codes, scales.reshape(-1))
@@ -185,11 +190,11 @@ def integers_signed(
     ``[K]``.
     """
     from .nibble_scales import signed_scales
-    from .nibbles import nibble_codes, work
-    from .weighted import balanced
+    from .nibbles import nibble_codes
+    from .weighted import balanced, nibbles_work
 
     values, size = groups.reshape(-1), groups.shape[1]
-    room = work(size, len(divisors), scratch)
+    room = nibbles_work(size, len(divisors), scratch)
     finite = signed_scales(values, size, stored, divisors, balanced(weights), room, scales.reshape(-1))
     if finite:
         nibble_codes(values, size, stored, codes, scales.reshape(-1))

@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from ..core.scratch import Scratch
 from .hadamard import turn
 from .jit import kernel, lane
-from .lanes import INTEGER, above, at_least, at_most, bits, larger, rne, widen
+from .lanes import INTEGER, above, at_least, at_most, bits, rne, widen
 from .micro import nv_scale, nv_value
-from .vectors import columns16, pack4, pack8, peak16, total
+from .peaks import peak_between
+from .vectors import columns16, pack4, pack8, total
 
 __all__ = ["BINS", "grouped4", "grouped6", "histogram", "work4"]
 
@@ -118,10 +119,7 @@ def histogram(rows: Any, size: int, unit: Any, line: Any, bits_of_line: Any, gro
         turn(rows[i], size, unit, line[0])
         turned, words = line[0], bits_of_line[0]
         for at in range(0, turned.shape[0], group):
-            highest = _U(0)
-            for j in range(at, at + group, 16):
-                highest = larger(highest, peak16(words, j))
-            peak = widen(highest)
+            peak = widen(peak_between(words, at, at + group))
             if not peak < _INF:
                 return False
             if peak >= _TINY:
@@ -163,10 +161,7 @@ def grouped4(
         reach = _ZERO
         for number in range(group_scales.shape[0]):
             at = number * group
-            highest = _U(0)
-            for j in range(at, at + group, 16):
-                highest = larger(highest, peak16(words, j))
-            peak = widen(highest)
+            peak = widen(peak_between(words, at, at + group))
             if not peak < _INF:
                 return False
             scale = peak / most
@@ -248,10 +243,7 @@ def grouped6(
         reach = _ZERO
         for number in range(work.shape[0]):
             at = number * group
-            highest = _U(0)
-            for j in range(at, at + group, 16):
-                highest = larger(highest, peak16(words, j))
-            peak = widen(highest)
+            peak = widen(peak_between(words, at, at + group))
             if not peak < _INF:
                 return False
             scale = peak / _LEVELS6

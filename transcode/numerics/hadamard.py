@@ -17,7 +17,8 @@ from .errors import NonFinite
 from .integer import symmetric, with_zero
 from .jit import kernel, lane
 from .lanes import larger, widen
-from .nibbles import nibbles
+from .nibble_search import AT_ONCE, nibble_scales
+from .nibbles import nibble_codes, nibbles
 from .rows import as_bits, as_float64, reject
 from .turning import mix16, spin4, spin16, spin64, spin256
 
@@ -136,18 +137,25 @@ def rotated_nibbles(
     rows: Any, size: int, unit: Any, line: Any, bits: Any,
     divisors: Any, work: Any, codes: Any, scales: Any,
 ) -> bool:  # fmt: skip
-    """:func:`.nibbles.nibbles` of the turned rows, each a group with a float32 scale.
+    """:func:`.nibbles.nibbles` of the turned rows, each a group with a float32 scale; with 32 divisors or
+    more, under the scales of :func:`.nibble_search.nibble_scales`.
 
     Args:
         rows, size, unit, line, bits: see :func:`rotated_largest`; K a multiple of 32.
-        divisors, work: see :func:`.nibbles.nibbles`.
+        divisors, work: see :func:`.nibble_search.nibble_scales`.
         codes: uint8 ``[R, K / 2]``, written.
         scales: float32 ``[R]``, written.
     """
     for i in range(rows.shape[0]):
         turn(rows[i], size, unit, line[0])
-        if not nibbles(bits[0], bits.shape[1], 0, divisors, work, codes[i], scales[i : i + 1]):
-            return False
+        values, width, scale = bits[0], bits.shape[1], scales[i : i + 1]
+        if divisors.shape[0] < AT_ONCE:
+            if not nibbles(values, width, 0, divisors, codes[i], scale):
+                return False
+        else:
+            if not nibble_scales(values, width, 0, divisors, work, scale):
+                return False
+            nibble_codes(values, width, 0, codes[i], scale)
     return True
 
 

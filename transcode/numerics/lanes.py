@@ -170,14 +170,16 @@ def shr(context: Any, x: Any, count: Any) -> Any:
 
 @instruction
 def larger(context: Any, highest: Any, x: Any) -> Any:
-    """The larger of ``highest`` and the magnitude of ``x``: floats without their signs compare as integers.
+    """The larger of ``highest`` and the magnitude of ``x``, or of their lanes: floats without their signs
+    compare as integers.
 
     Infinity and NaN come out largest, so one look at the result tells of every non-finite value.
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         highest, x = args
-        size = builder.and_(x, ir.Constant(x.type, (1 << (x.type.width - 1)) - 1))
+        width = getattr(x.type, "element", x.type).width
+        size = builder.and_(x, constant(x.type, (1 << (width - 1)) - 1))
         return builder.select(builder.icmp_unsigned(">", highest, size), highest, size)
 
     return x(x, x), generate

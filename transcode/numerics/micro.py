@@ -19,6 +19,7 @@ from .edges import HIGHEST, LOWEST, by_words, codes16, codes32, codes_pair, edge
 from .jit import kernel, lane
 from .lanes import at_most, bits, encode, larger, quotient, real, shr, size_of, to_step, widen, with_sign
 from .minifloat import FORMATS
+from .peaks import peak16, peak32
 from .vectors import (
     columns16,
     columns32,
@@ -29,8 +30,6 @@ from .vectors import (
     pack4,
     pack6,
     pack8,
-    peak16,
-    peak32,
     total,
     values16,
     values32,

@@ -29,7 +29,6 @@ from .lanes import (
     fit,
     fma,
     gentle,
-    larger,
     order,
     quotient,
     rne,
@@ -37,7 +36,8 @@ from .lanes import (
     widen,
 )
 from .nibbles import HIGH, LOW, SEARCHED, fold, try_scales
-from .vectors import columns32, first_bit, get16, least, numbers32, pack4, peak16, total, values16, within
+from .peaks import peak_between
+from .vectors import columns32, first_bit, get16, least, numbers32, pack4, total, values16, within
 from .weighted import weighted32
 
 __all__ = ["SHARES", "SIGNED", "signed_scales", "zeroed_codes", "zeroed_scales", "zeroed_work"]
@@ -128,7 +128,7 @@ def signed_scales(
         values, size, stored, scales: see :func:`.nibbles.nibbles`; n * size a multiple of K.
         divisors: float32, a multiple of 32 of them, rising; the first is 7.
         weights: float32 ``[K]``, K a multiple of the size.
-        work: see :func:`.nibbles.work`.
+        work: see :func:`.weighted.nibbles_work`.
 
     Returns:
         Whether all values were finite; otherwise the output is incomplete.
@@ -143,10 +143,7 @@ def signed_scales(
         start = number * size
         stop = start + size
         column = start % columns
-        highest = values.dtype.type(0)
-        for j in range(start, stop, 16):
-            highest = larger(highest, peak16(values, j))
-        peak = widen(highest)
+        peak = widen(peak_between(values, start, stop))
         if not peak < _INF:
             return False
         first = fit(peak, divisors[0], _LIMIT, stored)

@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..core.scratch import Scratch
 from .jit import kernel, lane
 from .lanes import (
     INTEGER,
@@ -15,9 +13,7 @@ from .lanes import (
     at_most,
     bits,
     fit,
-    fma,
     gentle,
-    larger,
     quotient,
     real,
     rne,
@@ -25,9 +21,21 @@ from .lanes import (
     store,
     widen,
 )
-from .vectors import columns32, first_bit, least, numbers32, pack4, peak16, total, values16, within
+from .peaks import peak_between
+from .vectors import columns32, pack4, total, values16
 
-__all__ = ["HIGH", "LOW", "SEARCHED", "nibble_codes", "nibbles", "work"]
+__all__ = [
+    "HIGH",
+    "LIMIT",
+    "LOW",
+    "SEARCHED",
+    "fold",
+    "folded",
+    "misfit",
+    "nibble_codes",
+    "nibbles",
+    "try_scales",
+]
 
 LOW, HIGH = -8.0, 7.0
 """The codes."""
@@ -35,24 +43,15 @@ LOW, HIGH = -8.0, 7.0
 SEARCHED = 2.0**-56
 """Groups whose largest magnitude is smaller keep the first scale: reciprocals of others may be infinite."""
 
+LIMIT = np.float32(HIGH + 0.5)
+"""From there on a quotient is cut off."""
+
 _LOW, _HIGH = np.float32(LOW), np.float32(HIGH)
-_LIMIT = np.float32(HIGH + 0.5)
 _SEARCHED = np.float32(SEARCHED)
 _ONE = np.float32(1)
 _INF = np.float32(np.inf)
 _U = np.uint32
-_AT_ONCE = 32
 _RAISED_HIGH = _U(np.float32(INTEGER + _HIGH).view(_U))
-_MOST = np.float32(-LOW)
-_MARGIN, _NOISE = np.float32(1 + 2.0**-12), np.float32(2.0**-16)
-"""More than the sums of :func:`misfits32` and of :func:`misfit`, which rounds shares of up to 16 to float32,
-can differ: by a part of the error, and by a little where a group is all but exact.
-"""
-
-
-def work(size: int, divisors: int, scratch: Scratch) -> NDArray[np.float32]:
-    """What :func:`nibbles` needs for itself, for groups of ``size`` and so many divisors."""
-    return scratch.take((2 * size + 3 * divisors,), np.float32)
 
 
 @lane
@@ -114,33 +113,20 @@ def try_scales(
 
 
 @lane
-def fold(values: Any, start: Any, stop: Any, sizes: Any, limits: Any) -> Any:
-    """Write the magnitudes of a group, and the largest code of each value's sign.
+def folded(value: Any) -> Any:
+    """The magnitude of a value, which is given as bits, and the largest code of its sign.
 
     Limits are raised by what rounds to integers: a step of its last place is one.
     """
-    for j in range(stop - start):
-        x = bits(widen(values[start + j]))
-        sizes[j] = real(_U(x & _U(0x7FFFFFFF)))
-        limits[j] = real(_U(_RAISED_HIGH + shr(x, _U(31))))
+    x = bits(widen(value))
+    return real(_U(x & _U(0x7FFFFFFF))), real(_U(_RAISED_HIGH + shr(x, _U(31))))
 
 
 @lane
-def misfits32(sizes: Any, limits: Any, count: Any, inverses: Any, at: Any) -> Any:
-    """Squared errors of a group under 32 scales, which are given by their reciprocals: float32 vector.
-
-    About those of :func:`misfits`: the order of sums is another, and products are not rounded. A lane is a
-    scale, so nothing has to be added up over lanes.
-    """
-    inverse = numbers32(inverses, at)
-    less = INTEGER - at_most(fma(inverse, sizes[0], INTEGER), limits[0])
-    left = fma(inverse, sizes[0], less)
-    sums = left * left
-    for j in range(1, count):
-        less = INTEGER - at_most(fma(inverse, sizes[j], INTEGER), limits[j])
-        left = fma(inverse, sizes[j], less)
-        sums = fma(left, left, sums)
-    return sums
+def fold(values: Any, start: Any, stop: Any, sizes: Any, limits: Any) -> Any:
+    """Write :func:`folded` of all of a group."""
+    for j in range(stop - start):
+        sizes[j], limits[j] = folded(values[start + j])
 
 
 @lane
@@ -159,7 +145,7 @@ def code_group(values: Any, start: Any, stop: Any, scale: Any, quick: Any, codes
 
 
 @kernel
-def nibbles(values: Any, size: int, stored: int, divisors: Any, work: Any, codes: Any, scales: Any) -> bool:
+def nibbles(values: Any, size: int, stored: int, divisors: Any, codes: Any, scales: Any) -> bool:
     """``code = clamp(rne(x / scale), -8, 7)``, two in a byte, the first in the low nibble.
 
     The scale is ``amax`` over one of ``divisors``: the first of those with the least squared error, each as
@@ -169,52 +155,23 @@ def nibbles(values: Any, size: int, stored: int, divisors: Any, work: Any, codes
         values: bits ``[n * size]``, size a multiple of 32, see :func:`.lanes.widen`.
         size: values of a group.
         stored: dtype of the stored scale, :data:`.lanes.STORED`.
-        divisors: float32, as many as are a multiple of 3; the first is 7, under which nothing saturates. Of
-            more than 32, the first 32 are tried at once, and those that may be the best then one by one.
-        work: see :func:`work`.
+        divisors: float32, as many as are a multiple of 3; the first is 7, under which nothing saturates.
         codes: uint8 ``[n * size / 2]``, written.
         scales: float32 ``[n]``, written; holds values of the stored dtype.
 
     Returns:
         Whether all values were finite; otherwise the outputs are incomplete.
     """
-    sizes, limits = work[:size], work[size : 2 * size]
-    tried = work[2 * size : 2 * size + divisors.shape[0]]
-    inverses = work[2 * size + divisors.shape[0] : 2 * size + 2 * divisors.shape[0]]
-    weights = work[2 * size + 2 * divisors.shape[0] :]
     for number in range(scales.shape[0]):
         # Places, not views: a view is counted, which takes longer than what is done with it.
         start = number * size
         stop = start + size
-        highest = values.dtype.type(0)
-        for j in range(start, stop, 16):
-            highest = larger(highest, peak16(values, j))
-        peak = widen(highest)
+        peak = widen(peak_between(values, start, stop))
         if not peak < _INF:
             return False
-        first = fit(peak, divisors[0], _LIMIT, stored)
+        first = fit(peak, divisors[0], LIMIT, stored)
         scale = first
-        if peak >= _SEARCHED and divisors.shape[0] > _AT_ONCE:
-            unit = _ONE / first
-            try_scales(peak, first, divisors, stored, tried, inverses, weights)
-            fold(values, start, stop, sizes, limits)
-            errors = misfits32(sizes, limits, size, inverses, 0) * numbers32(weights, 0)
-            bound = real(least(errors)) * _MARGIN + _NOISE
-            left = within(errors, bits(bound))
-            least_error = _INF
-            while left:
-                k = first_bit(left)
-                left = _U(left & _U(left - _U(1)))
-                error = misfit(values, start, stop, inverses[k]) * weights[k]
-                if error < least_error:
-                    least_error, scale = error, tried[k]
-            for k in range(_AT_ONCE, divisors.shape[0]):
-                lost = peak * unit - _MOST * (tried[k] * unit)  # of the largest value alone
-                if lost <= np.float32(0) or lost * lost < bound:
-                    error = misfit(values, start, stop, inverses[k]) * weights[k]
-                    if error < least_error:
-                        least_error, scale = error, tried[k]
-        elif peak >= _SEARCHED:
+        if peak >= _SEARCHED:
             unit = _ONE / first
             least_error = _INF
             for k in range(0, divisors.shape[0], 3):

@@ -32,15 +32,16 @@ __all__ = [
     "get16",
     "halves16",
     "least",
+    "load",
     "numbers32",
     "only",
     "pack4",
     "pack6",
     "pack8",
-    "peak16",
-    "peak32",
     "places16",
     "put16",
+    "put32",
+    "repeated",
     "shaped",
     "total",
     "values16",
@@ -72,12 +73,13 @@ def alike(builder: Any, operands: Any) -> list[Any]:
     if not counts:
         return list(operands)
     return [
-        operand if isinstance(operand.type, ir.VectorType) else _splat(builder, operand, counts[0])
+        operand if isinstance(operand.type, ir.VectorType) else repeated(builder, operand, counts[0])
         for operand in operands
     ]
 
 
-def _splat(builder: Any, value: Any, count: int) -> Any:
+def repeated(builder: Any, value: Any, count: int) -> Any:
+    """A number in all of ``count`` lanes."""
     nothing = ir.Constant(ir.VectorType(value.type, count), ir.Undefined)
     single = builder.insert_element(nothing, value, ir.Constant(ir.IntType(32), 0))
     return chosen(builder, single, [0] * count)
@@ -176,12 +178,13 @@ def within(context: Any, x: Any, bound: Any) -> Any:
 
 @instruction
 def first_bit(context: Any, mask: Any) -> Any:
-    """Number of the lowest bit of a uint32 that is set, as int64; 32 where none is."""
+    """Number of the lowest bit of a uint32 or uint64 that is set, as int64; how many it has where none is."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.zext(builder.cttz(args[0], ir.Constant(ir.IntType(1), 0)), ir.IntType(64))
+        number = builder.cttz(args[0], ir.Constant(ir.IntType(1), 0))
+        return number if mask == types.uint64 else builder.zext(number, ir.IntType(64))
 
-    return types.int64(types.uint32), generate
+    return types.int64(mask if mask == types.uint64 else types.uint32), generate
 
 
 @instruction
@@ -219,7 +222,8 @@ def address(context: Any, builder: Any, kind: Any, array: Any, index: Any, vecto
     return builder.bitcast(start, vector.as_pointer())
 
 
-def _load(context: Any, builder: Any, signature: Any, args: Any, count: int) -> Any:
+def load(context: Any, builder: Any, signature: Any, args: Any, count: int) -> Any:
+    """``count`` elements of a contiguous 1-D array, the first of ``args``, from an index on, the second."""
     kind = signature.args[0]
     vector = ir.VectorType(context.get_data_type(kind.dtype), count)
     array, index = args
@@ -248,29 +252,10 @@ def fetch(context: Any, row: Any, index: Any) -> Any:
     return types.void(row, types.intp), generate
 
 
-def _peak(count: int) -> Callable[..., Any]:
-    def peak(context: Any, row: Any, index: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            values = _load(context, builder, signature, args, count)
-            kind = values.type
-            width = kind.element.width
-            sizes = builder.and_(values, constant(kind, (1 << (width - 1)) - 1))
-            reduce = cgutils.get_or_insert_function(
-                builder.module,
-                ir.FunctionType(kind.element, [kind]),
-                f"llvm.vector.reduce.umax.v{count}i{width}",
-            )
-            return builder.call(reduce, [sizes])
-
-        return row.dtype(row, types.intp), generate
-
-    return instruction(peak)
-
-
 def _values(count: int) -> Callable[..., Any]:
     def values(context: Any, row: Any, index: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            return widened(builder, _load(context, builder, signature, args, count), row.dtype)
+            return widened(builder, load(context, builder, signature, args, count), row.dtype)
 
         return vector_type.Vector(types.float32, count)(row, types.intp), generate
 
@@ -282,7 +267,7 @@ def halves16(context: Any, row: Any, index: Any) -> Any:
     """Two numbers of a 1-D array from ``index`` on, one in lanes 0 to 7 of 16, one in the others."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return chosen(builder, _load(context, builder, signature, args, 2), [0] * 8 + [1] * 8)
+        return chosen(builder, load(context, builder, signature, args, 2), [0] * 8 + [1] * 8)
 
     return vector_type.Vector(row.dtype, 16)(row, types.intp), generate
 
@@ -292,7 +277,7 @@ def numbers32(context: Any, row: Any, index: Any) -> Any:
     """32 numbers of a 1-D array from ``index`` on."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _load(context, builder, signature, args, 32)
+        return load(context, builder, signature, args, 32)
 
     return vector_type.Vector(row.dtype, 32)(row, types.intp), generate
 
@@ -307,7 +292,7 @@ def places16(context: Any, row: Any, index: Any, base: Any, size: Any, out: Any,
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         row, index, base, size, out, at = args
-        loaded = _load(context, builder, signature, (row, index), 16)
+        loaded = load(context, builder, signature, (row, index), 16)
         half = ir.VectorType(ir.IntType(16), 16)
         if signature.args[0].dtype != types.uint16:
             wide = builder.bitcast(
@@ -357,7 +342,7 @@ def gathered(context: Any, table: Any, column: Any, count: Any, places: Any, at:
                 sums.append(terms)
             else:
                 sums[number % 2] = builder.call(add, [sums[number % 2], terms])
-        count = _splat(builder, builder.trunc(count, kind.element), 16)
+        count = repeated(builder, builder.trunc(count, kind.element), 16)
         closed = builder.icmp_unsigned(">=", ir.Constant(kind, list(range(16))), count)
         return builder.or_(builder.call(add, sums), builder.sext(closed, kind))
 
@@ -367,7 +352,7 @@ def gathered(context: Any, table: Any, column: Any, count: Any, places: Any, at:
 def _columns(count: int) -> Callable[..., Any]:
     def columns(context: Any, row: Any, index: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            loaded = _load(context, builder, signature, args, count)
+            loaded = load(context, builder, signature, args, count)
             if row.dtype == types.uint16:  # each is the upper half of a float32: no need to sort them
                 both = builder.bitcast(loaded, ir.VectorType(ir.IntType(32), count // 2))
                 even = builder.shl(both, constant(both.type, 16))
@@ -421,9 +406,7 @@ def get16(context: Any, row: Any, index: Any) -> Any:
     return vector_type.Vector(types.float32, 16)(row, types.intp), generate
 
 
-@instruction
-def put16(context: Any, out: Any, index: Any, x: Any) -> Any:
-    """Write sixteen float32 to a 1-D array of them from ``index`` on."""
+def _put(context: Any, out: Any, index: Any, x: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         out, index, x = args
@@ -433,10 +416,10 @@ def put16(context: Any, out: Any, index: Any, x: Any) -> Any:
     return types.void(out, types.intp, x), generate
 
 
-peak16, peak32 = _peak(16), _peak(32)
-"""Largest magnitude, as bits, of 16 or 32 elements of a 1-D array of bits from ``index`` on."""
 values16, values32 = _values(16), _values(32)
 """What 16 or 32 elements of a 1-D array of bits from ``index`` on mean, see :func:`.lanes.widen`."""
+put16, put32 = instruction(_put), instruction(_put)
+"""Write as many float32 to a 1-D array of them from ``index`` on."""
 columns16, columns32 = _columns(16), _columns(32)
 """The same as two vectors: the even and the odd columns."""
 pack4, pack6, pack8 = _pack(4), _pack(6), _pack(8)

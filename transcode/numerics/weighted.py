@@ -24,7 +24,6 @@ from .lanes import (
     bits,
     fit,
     fma,
-    larger,
     shr,
     size_of,
     to_step,
@@ -33,6 +32,7 @@ from .lanes import (
 from .micro import nv_floored, nv_scale, nv_value, reciprocal, scale_byte
 from .minifloat import FORMATS
 from .nibbles import SEARCHED, fold, try_scales
+from .peaks import peak16, peak32, peak_between
 from .vectors import (
     first_bit,
     first_lane,
@@ -40,14 +40,20 @@ from .vectors import (
     least,
     numbers32,
     only,
-    peak16,
-    peak32,
     total,
     values16,
     within,
 )
 
-__all__ = ["balanced", "mx_weighted", "nibbles_weighted", "nv_factors", "nv_weighted", "weighted32"]
+__all__ = [
+    "balanced",
+    "mx_weighted",
+    "nibbles_weighted",
+    "nibbles_work",
+    "nv_factors",
+    "nv_weighted",
+    "weighted32",
+]
 
 _U = np.uint32
 _ZERO = np.float32(0)
@@ -221,10 +227,15 @@ def mx_weighted(
     return True
 
 
+def nibbles_work(size: int, divisors: int, scratch: Scratch) -> NDArray[np.float32]:
+    """What :func:`nibbles_weighted` needs for itself, for groups of ``size`` and so many divisors."""
+    return scratch.take((2 * size + 3 * divisors,), np.float32)
+
+
 @lane
 def weighted32(sizes: Any, limits: Any, count: Any, weights: Any, column: Any, inverses: Any, at: Any) -> Any:
     """Weighted squared errors of a group under 32 scales, in units of each squared; see
-    :func:`.nibbles.misfits32`.
+    :func:`.nibble_search.misfits32`.
     """
     inverse = numbers32(inverses, at)
     sums = inverse * _ZERO
@@ -246,7 +257,7 @@ def nibbles_weighted(
         values, size, stored, scales: see :func:`.nibbles.nibbles`; n * size a multiple of K.
         divisors: float32, a multiple of 32 of them, rising; the first is 7.
         weights: float32 ``[K]``, K a multiple of the size.
-        work: see :func:`.nibbles.work`.
+        work: see :func:`nibbles_work`.
 
     Returns:
         Whether all values were finite; otherwise the output is incomplete.
@@ -260,10 +271,7 @@ def nibbles_weighted(
     for number in range(scales.shape[0]):
         start = number * size
         column = start % columns
-        highest = values.dtype.type(0)
-        for j in range(start, start + size, 16):
-            highest = larger(highest, peak16(values, j))
-        peak = widen(highest)
+        peak = widen(peak_between(values, start, start + size))
         if not peak < _INF:
             return False
         first = fit(peak, divisors[0], _LIMIT, stored)

@@ -90,7 +90,7 @@ class W4A4(Base):
     ) -> Iterator[Piece]:  # fmt: skip
         """See :meth:`.core.scheme.Scheme.encode`."""
         from ..numerics.hadamard import rotated_nibbles, unit_of
-        from ..numerics.nibbles import work
+        from ..numerics.nibble_search import work
         from ..numerics.rows import as_bits
 
         bits = as_bits(rows, spec.dtype, scratch)
@@ -98,7 +98,7 @@ class W4A4(Base):
         scales = scratch.take((len(rows),), np.float32)
         line, words = line_of(spec.columns)
         divisors = np.array(DIVISORS[self.optimize], np.float32)
-        room = work(spec.columns, len(divisors), scratch)
+        room = work(spec.columns, scratch)
         unit = unit_of(self.rotate)
         if not rotated_nibbles(bits, self.rotate, unit, line, words, divisors, room, codes, scales):
             raise rejected(rows, spec.dtype, self.rotate)
