@@ -90,7 +90,6 @@ def test_transformers_and_diffusers_say_the_same_of_quantizers():
     auto = pytest.importorskip("diffusers.quantizers.auto").AUTO_QUANTIZER_MAPPING
     assert pretrained.statements.methods.keys() == auto.keys()
     for title, key in (
-        ("SDNQ", "sdnq"),
         ("Nunchaku Lite", "nunchaku_lite"),
         ("torchao", "torchao"),
         ("HQQ", "hqq"),
@@ -134,7 +133,8 @@ def test_who_loads_each_output(convention, scheme, llama, tmp_path, wan):
           "compressed_tensors": {"vllm", "transformers", "sglang"}, "modelopt": {"vllm"},
           "deepseek": {"vllm", "transformers", "sglang"}, "gptq": {"vllm", "transformers", "sglang"},
           "gptq_v2": {"vllm", "transformers", "sglang"}, "awq": {"vllm", "transformers", "sglang"}, "mlx": set(),
-          "bitsandbytes": {"transformers"}, "quark": {"transformers"}, "bfl": set()}[convention]  # fmt: skip
+          "bitsandbytes": {"transformers"}, "quark": {"transformers"}, "bfl": set(),
+              "sdnq": set()}[convention]  # fmt: skip
     if convention == "modelopt" and scheme == "nvfp4":
         by = {"vllm", "sglang"}
     if convention == "compressed_tensors" and scheme in ("mxfp8", "mxfp4"):

@@ -17,7 +17,7 @@ from .nibbles import Nibbles
 from .numbers import Powers, Reciprocal
 from .offset import Offset
 from .rows_int32 import RowsInt32
-from .shapes import Reshape, Split, Squeeze, View
+from .shapes import Folded, Reshape, Split, Squeeze, Unsqueeze, View
 from .swizzle import Swizzle
 from .told import Flat, Text
 from .transposed import Transposed
@@ -25,6 +25,7 @@ from .transposed import Transposed
 __all__ = [
     "CODECS",
     "Flat",
+    "Folded",
     "LessOne",
     "Nibbles",
     "Offset",
@@ -37,6 +38,7 @@ __all__ = [
     "Swizzle",
     "Text",
     "Transposed",
+    "Unsqueeze",
     "View",
     "chain",
     "from_config",
@@ -46,7 +48,7 @@ CODECS: Mapping[str, type[Base]] = {
     one.name: one
     for one in (
         View, Offset, Nibbles, Transposed, Swizzle, RowsInt32, LessOne, Reciprocal, Powers, Split,
-        Squeeze, Reshape, Flat, Text,
+        Squeeze, Unsqueeze, Folded, Reshape, Flat, Text,
     )
 }  # fmt: skip
 """Name -> codec."""
