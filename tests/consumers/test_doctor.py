@@ -134,9 +134,11 @@ def test_who_loads_each_output(convention, scheme, llama, tmp_path, wan):
           "deepseek": {"vllm", "transformers", "sglang"}, "gptq": {"vllm", "transformers", "sglang"},
           "gptq_v2": {"vllm", "transformers", "sglang"}, "awq": {"vllm", "transformers", "sglang"}, "mlx": set(),
           "bitsandbytes": {"transformers"}, "quark": {"transformers"}, "bfl": set(),
-              "sdnq": set()}[convention]  # fmt: skip
+          "sdnq": set()}[convention]  # fmt: skip
     if convention == "modelopt" and scheme == "nvfp4":
         by = {"vllm", "sglang"}
+    if convention == "quark" and scheme != "int8":
+        by = {"vllm", "transformers"} | ({"sglang"} if scheme == "fp8" else set())
     if convention == "compressed_tensors" and scheme in ("mxfp8", "mxfp4"):
         by = {"vllm", "transformers"}  # SGLang 0.5.23 has no scheme for either
     assert {name for name, answer in told.items() if answer == YES} == by
