@@ -37,6 +37,7 @@ LIGHTX2V = {
     "fp8": {"codes": X, "scale": f"{X}_scale"},
     "mxfp4": {"codes": X, "scale": f"{X}_scale"},
     "mxfp6": {"codes": X, "scale": f"{X}_scale"},
+    "int4": {"codes": X, "scale": f"{X}_scale", "workspace": f"{X}_workspace"},
     "mxfp8": {"codes": X, "scale": f"{X}_scale"},
     "nvfp4": {
         "codes": X,

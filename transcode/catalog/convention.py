@@ -22,6 +22,7 @@ __all__ = [
     "IMPLIED",
     "SHAPE",
     "VALUES",
+    "WORKSPACE",
     "ZERO_POINT",
     "Convention",
     "Files",
@@ -36,9 +37,11 @@ VALUES = "values"
 SHAPE = "shape"
 """Role of a part that no scheme makes: the shape of the tensor, for consumers whose codes do not tell it."""
 
-ZERO_POINT, GROUP_INDEX = "zero_point", "group_index"
-IMPLIED = (ZERO_POINT, GROUP_INDEX)
-"""Roles of parts that a consumer may ask for where the scheme makes none: zeros, the group of each column."""
+ZERO_POINT, GROUP_INDEX, WORKSPACE = "zero_point", "group_index", "workspace"
+IMPLIED = (ZERO_POINT, GROUP_INDEX, WORKSPACE)
+"""Roles of parts that a consumer may ask for where the scheme makes none: zeros, the group of each column,
+room that a kernel counts in.
+"""
 
 CONFIGS = (
     "compressed-tensors",

@@ -13,6 +13,7 @@ from ..errors import RecipeError
 from . import chain
 from .base import Base
 from .less_one import LessOne
+from .marlin import Marlin, MarlinScales
 from .nibbles import Nibbles
 from .numbers import Powers, Reciprocal
 from .offset import Offset
@@ -27,6 +28,8 @@ __all__ = [
     "Flat",
     "Folded",
     "LessOne",
+    "Marlin",
+    "MarlinScales",
     "Nibbles",
     "Offset",
     "Powers",
@@ -49,6 +52,7 @@ CODECS: Mapping[str, type[Base]] = {
     for one in (
         View, Offset, Nibbles, Transposed, Swizzle, RowsInt32, LessOne, Reciprocal, Powers, Split,
         Squeeze, Unsqueeze, Folded, Reshape, Flat, Text,
+        Marlin, MarlinScales,
     )
 }  # fmt: skip
 """Name -> codec."""
