@@ -1,8 +1,9 @@
 """How much each scheme loses: signal to quantization noise, in dB, over the matrices of a checkpoint.
 
-    python tools/sqnr.py                          on Gaussian values
-    python tools/sqnr.py model.safetensors        on trained ones
-    python tools/sqnr.py --peers --only int4 ...  beside compressed-tensors' own encoder
+    python tools/sqnr.py                      on Gaussian values
+    python tools/sqnr.py model.safetensors    on trained ones
+
+Beside the encoders of others: ``tools/sqnr_peers.py``.
 
 Computed in float64 from what would be stored: ``10 log10(sum(w**2) / sum((w - decoded)**2))``.
 """
@@ -26,7 +27,7 @@ from transcode.core.scheme import Scheme
 from transcode.core.spec import Spec
 from transcode.core.tensor import LazyTensor
 
-__all__ = ["VARIANTS", "matrices", "sqnr"]
+__all__ = ["VARIANTS", "Matrix", "decibels", "exact", "matrices", "sqnr"]
 
 VARIANTS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("int8", {}),
@@ -68,20 +69,6 @@ VARIANTS: tuple[tuple[str, dict[str, Any]], ...] = (
     ),
 )
 
-PEERS: tuple[tuple[str, dict[str, Any]], ...] = (
-    ("int8", {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "channel"}),
-    *(
-        (
-            "int4",
-            {"num_bits": 4, "type": "int", "symmetric": symmetric, "strategy": "group", "group_size": size},
-        )
-        for size in (128, 64, 32)
-        for symmetric in (True, False)
-    ),
-    ("fp8", {"num_bits": 8, "type": "float", "symmetric": True, "strategy": "channel"}),
-)
-"""What compressed-tensors' own encoder is asked for."""
-
 Matrix = tuple[Spec, NDArray[Any]]
 
 
@@ -120,26 +107,6 @@ def decibels(signal: float, noise: float) -> float:
     return float(10 * np.log10(signal / noise)) if noise else float("inf")
 
 
-def theirs(options: dict[str, Any], found: list[Matrix]) -> float:
-    """The same of compressed-tensors: extremes of rows or groups, its scales, its rounding."""
-    import torch
-    from compressed_tensors.quantization import QuantizationArgs  # type: ignore[import-untyped, unused-ignore]
-    from compressed_tensors.quantization.lifecycle.forward import fake_quantize  # type: ignore[import-untyped, unused-ignore]
-    from compressed_tensors.quantization.utils import calculate_qparams  # type: ignore[import-untyped, unused-ignore]
-
-    arguments = QuantizationArgs(**options)
-    signal = noise = 0.0
-    for spec, rows in found:
-        values = exact(spec, rows)
-        x = torch.from_numpy(values).to(torch.float32)
-        groups = x.reshape(len(x), -1, options.get("group_size", x.shape[1]))
-        scale, zero = calculate_qparams(groups.amin(-1), groups.amax(-1), arguments)
-        out = fake_quantize(x, scale, zero, arguments).numpy()
-        signal += float(np.square(values).sum())
-        noise += float(np.square(values - out).sum())
-    return decibels(signal, noise)
-
-
 def sqnr(scheme: Scheme, found: list[Matrix]) -> float:
     """Signal to noise over all matrices together, in dB."""
     signal = noise = 0.0
@@ -160,7 +127,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("path", nargs="?", help="a checkpoint; Gaussian values without it")
     parser.add_argument("--only", default="", help="schemes whose name begins so")
-    parser.add_argument("--peers", action="store_true", help="compressed-tensors' own encoder too")
     parser.add_argument("--json", type=Path, help="write the figures there")
     args = parser.parse_args()
     found = list(matrices(args.path))
@@ -172,17 +138,9 @@ def main() -> None:
         bits = sum(part.spec.nbytes for spec, _ in found for part in scheme.parts(spec)) * 8
         bits_each = bits / sum(spec.numel for spec, _ in found)
         figures.append({"scheme": name, "options": options, "bits": bits_each, "db": sqnr(scheme, found)})
-    for name, options in PEERS if args.peers else ():
-        if name.startswith(args.only):
-            chosen: dict[str, Any] = {
-                key: options[key] for key in ("symmetric", "group_size") if key in options
-            }
-            named = {"by": "compressed-tensors"} | chosen
-            figures.append({"scheme": name, "options": named, "bits": None, "db": theirs(options, found)})
     for row in figures:
         said = ", ".join(f"{key}={value}" for key, value in row["options"].items())
-        bits_said = "" if row["bits"] is None else f"{row['bits']:6.3f} bits"
-        print(f"{row['scheme']:<6} {said:<50} {bits_said:>11}  {row['db']:6.2f} dB")
+        print(f"{row['scheme']:<6} {said:<50} {row['bits']:6.3f} bits  {row['db']:6.2f} dB")
     if args.json:
         args.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 

@@ -37,6 +37,7 @@ LIGHTX2V = {
     "fp8": {"codes": X, "scale": f"{X}_scale"},
     "mxfp4": {"codes": X, "scale": f"{X}_scale"},
     "mxfp6": {"codes": X, "scale": f"{X}_scale"},
+    "int4": {"codes": X, "scale": f"{X}_scale", "workspace": f"{X}_workspace"},
     "mxfp8": {"codes": X, "scale": f"{X}_scale"},
     "nvfp4": {
         "codes": X,
@@ -132,6 +133,7 @@ def test_who_looks_for_a_quantization_config() -> None:
         "gptq_v2": "gptq-v2",
         "modelopt": "modelopt",
         "quark": "quark",
+        "sdnq": "sdnq",
     }
 
 

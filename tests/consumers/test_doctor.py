@@ -90,7 +90,6 @@ def test_transformers_and_diffusers_say_the_same_of_quantizers():
     auto = pytest.importorskip("diffusers.quantizers.auto").AUTO_QUANTIZER_MAPPING
     assert pretrained.statements.methods.keys() == auto.keys()
     for title, key in (
-        ("SDNQ", "sdnq"),
         ("Nunchaku Lite", "nunchaku_lite"),
         ("torchao", "torchao"),
         ("HQQ", "hqq"),
@@ -134,9 +133,12 @@ def test_who_loads_each_output(convention, scheme, llama, tmp_path, wan):
           "compressed_tensors": {"vllm", "transformers", "sglang"}, "modelopt": {"vllm"},
           "deepseek": {"vllm", "transformers", "sglang"}, "gptq": {"vllm", "transformers", "sglang"},
           "gptq_v2": {"vllm", "transformers", "sglang"}, "awq": {"vllm", "transformers", "sglang"}, "mlx": set(),
-          "bitsandbytes": {"transformers"}, "quark": {"transformers"}, "bfl": set()}[convention]  # fmt: skip
+          "bitsandbytes": {"transformers"}, "quark": {"transformers"}, "bfl": set(),
+          "sdnq": set()}[convention]  # fmt: skip
     if convention == "modelopt" and scheme == "nvfp4":
         by = {"vllm", "sglang"}
+    if convention == "quark" and scheme != "int8":
+        by = {"vllm", "transformers"} | ({"sglang"} if scheme == "fp8" else set())
     if convention == "compressed_tensors" and scheme in ("mxfp8", "mxfp4"):
         by = {"vllm", "transformers"}  # SGLang 0.5.23 has no scheme for either
     assert {name for name, answer in told.items() if answer == YES} == by

@@ -9,6 +9,7 @@ import json
 import math
 import pickle
 from collections.abc import Callable
+from hashlib import sha256
 from itertools import product
 from typing import Any
 
@@ -20,6 +21,8 @@ import torch
 from transcode.codecs import (
     CODECS,
     LessOne,
+    Marlin,
+    MarlinScales,
     Nibbles,
     Powers,
     Reciprocal,
@@ -59,6 +62,7 @@ PARTS = [
     spec("F4", 2, 8), spec("F4", 34, 32), spec("F4", 10, 2), spec("F4", 2, 6, 32),
     spec("F6_E2M3", 3, 16), spec("F8_E4M3", 129, 9), spec("F8_E5M2", 1, 4), spec("F8_E8M0", 300, 5),
     spec("F32"), spec("F32", 1), spec("F32", 7, 1), spec("F32", 5, 3), spec("F32", 2, 3, 16),
+    spec("U8", 64, 264), spec("BF16", 64, 3),
     spec("BF16", 4, 6), spec("I32", 5, 4), spec("I32", 8), spec("I64", 2),
 ]  # fmt: skip
 
@@ -132,6 +136,28 @@ def exchanged(codec: Any, raw: Bytes, part: Spec) -> Bytes:
     return elements.transpose(0, 1).contiguous().numpy().reshape(-1)
 
 
+def in_fragments(codec: Any, raw: Bytes, part: Spec) -> Bytes:
+    """Where code (n, k) goes, by the fragments of PTX's mma.m16n8k16: tile, thread, register."""
+    rows, columns = part.shape[0], part.shape[1] * 2
+    n, k = np.divmod(np.arange(rows * columns), columns)
+    thread = 4 * (n % 8) + k % 8 // 2
+    register = 4 * (n % 16 // 8) + 2 * (k % 16 // 8) + k % 2
+    nibble = register // 2 + 4 * (register % 2)  # those of even columns first
+    at = k // 16 * rows * 16 + n // 64 * 1024 + thread * 32 + n % 64 // 16 * 8 + nibble
+    out = np.empty(rows * columns, np.uint8)
+    out[at] = codes4(raw)
+    return bytes4(out)
+
+
+def in_eighths(codec: Any, raw: Bytes, part: Spec) -> Bytes:
+    """Row n of each group at 64 (n / 64) + 8 (n % 8) + n % 64 / 8."""
+    values = raw.reshape(*part.shape, part.dtype.itemsize)
+    out = np.empty((part.shape[1], part.shape[0], part.dtype.itemsize), np.uint8)
+    for n in range(part.shape[0]):
+        out[:, n // 64 * 64 + n % 8 * 8 + n % 64 // 8] = values[n]
+    return out.reshape(-1)
+
+
 def one_over(codec: Any, raw: Bytes, part: Spec) -> Bytes:
     return torch.from_numpy(raw.copy().view(np.float32)).reciprocal().numpy().view(np.uint8)
 
@@ -152,6 +178,7 @@ WANTED: dict[str, Callable[[Any, Bytes, Spec], Bytes]] = {
     "view": same, "split": same, "squeeze": same, "reshape": same, "offset": raised, "nibbles": reordered,
     "transposed": exchanged, "swizzle_128x4": tiled, "rows_int32": in_words, "reciprocal": one_over,
     "powers": exponent, "less_one": lessened, "flat": same, "text": same,
+    "unsqueeze": same, "folded": same, "marlin": in_fragments, "marlin_scales": in_eighths,
 }  # fmt: skip
 
 
@@ -166,6 +193,12 @@ def wanted_shape(codec: Any, part: Spec) -> tuple[str, tuple[int, ...]]:
             return name, (*shape[:-1], shape[-1] // codec.size, codec.size)
         case "squeeze":
             return name, shape[:-1] if shape[-1:] == (1,) else shape
+        case "marlin":
+            return "I32", (shape[1] // 8, 2 * shape[0])
+        case "marlin_scales":
+            return name, (shape[1], shape[0])
+        case "unsqueeze":
+            return name, shape if shape[-1] == 1 else (*shape, 1)
         case "reshape":
             return name, shape or tuple(codec.shape)
         case "flat":
@@ -289,6 +322,9 @@ class TestOne:
         before = chain.logical((codec,), stored, part.dtype)
         if codec.name in ("swizzle_128x4", "rows_int32", "flat"):
             assert before is None
+        elif codec.folds:  # three axes are those of files of others
+            *outer, last = part.shape or (1,)
+            assert before == (part if len(outer) < 2 else Spec(part.dtype, (*outer[:-1], outer[-1] * last)))
         elif codec.name in ("squeeze", "reshape"):
             assert before is not None
             assert codec.spec(before) == stored
@@ -368,7 +404,8 @@ def test_two_do_one_after_the_other(first: Any) -> None:
         )
         np.testing.assert_array_equal(np.ascontiguousarray(back).reshape(-1).view(np.uint8), raw)
         before = chain.logical((first, second), stored, part.dtype)
-        if before is not None and holds((first, second), before):
+        folds = first.folds or second.folds
+        if before is not None and not folds and holds((first, second), before):
             assert chain.stored((first, second), before) == stored
         done += 1
     assert done
@@ -478,3 +515,17 @@ def test_units_of_parts_with_fewer_rows_than_the_tensor():
     assert chain.together((RowsInt32(), whole), part, 40, 1) >= 40
     assert not chain.apart((whole,), part)
     assert chain.apart((View("U8"),), part)
+
+
+def test_marlin_packs_as_its_own_code() -> None:
+    """Digests of what ``Layer.pack`` of IST-DASLab/marlin makes of a weight with these codes and scales."""
+    k, n = np.ogrid[:256, :256]
+    codes = ((k * 7 + n * 13 + k * n // 5) % 16).T.astype(np.uint8)
+    scales = ((np.arange(512).reshape(256, 2) % 61 + 1) / 64).astype(np.float16)
+    for codec, array, dtype, digest in (
+        (Marlin(), codes[:, ::2] | codes[:, 1::2] << 4, "U8", "97074474ce8737cd405393e6695ecc7e"),
+        (MarlinScales(), scales, "F16", "1891627fa5844a4a4f38aac8de276726"),
+    ):
+        part = spec(dtype, *array.shape)
+        stored = codec.encode(Piece("codes", 0, array), part, Scratch()).data
+        assert sha256(stored.tobytes()).hexdigest()[:32] == digest

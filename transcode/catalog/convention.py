@@ -22,6 +22,7 @@ __all__ = [
     "IMPLIED",
     "SHAPE",
     "VALUES",
+    "WORKSPACE",
     "ZERO_POINT",
     "Convention",
     "Files",
@@ -36,11 +37,24 @@ VALUES = "values"
 SHAPE = "shape"
 """Role of a part that no scheme makes: the shape of the tensor, for consumers whose codes do not tell it."""
 
-ZERO_POINT, GROUP_INDEX = "zero_point", "group_index"
-IMPLIED = (ZERO_POINT, GROUP_INDEX)
-"""Roles of parts that a consumer may ask for where the scheme makes none: zeros, the group of each column."""
+ZERO_POINT, GROUP_INDEX, WORKSPACE = "zero_point", "group_index", "workspace"
+IMPLIED = (ZERO_POINT, GROUP_INDEX, WORKSPACE)
+"""Roles of parts that a consumer may ask for where the scheme makes none: zeros, the group of each column,
+room that a kernel counts in.
+"""
 
-CONFIGS = ("compressed-tensors", "modelopt", "fp8", "gptq", "gptq-v2", "awq", "bitsandbytes", "mlx", "quark")
+CONFIGS = (
+    "compressed-tensors",
+    "modelopt",
+    "fp8",
+    "gptq",
+    "gptq-v2",
+    "awq",
+    "bitsandbytes",
+    "mlx",
+    "quark",
+    "sdnq",
+)
 """Dialects of ``quantization_config``, by their ``quant_method``."""
 _STEM = "{stem}"
 
@@ -145,6 +159,7 @@ class SchemeRule:
         needs: roles of parts without which the consumer loads nothing: those of a calibration.
         implies: roles that the consumer asks for where the scheme makes no such part, of :data:`IMPLIED`.
         shaped: role of the part that states the shape of the tensor, where that of the codes does not.
+        rows_of: role of the part that has the rows of the tensor, where codes are a line of all of them.
         computes: dtype that the consumer decodes to, whatever that of the model is, so that the model must
             have it too; None where it decodes to the model's.
     """
@@ -163,6 +178,7 @@ class SchemeRule:
     needs: tuple[str, ...] = ()
     implies: tuple[str, ...] = ()
     shaped: str = ""
+    rows_of: str = ""
     computes: str | None = None
     metadata: tuple[Said, ...] = ()
 

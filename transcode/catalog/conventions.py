@@ -137,9 +137,10 @@ def _scheme(name: str, node: strict.Node, shared: dict[str, PartRule]) -> Scheme
     for role in needs:
         if role not in stored:
             raise top.need("needs").error(f"part {role!r} has no spelling", f"known: {', '.join(stored)}")
-    shaped = top.get("shaped", strict.Node.string, "")
-    if shaped and shaped not in stored:
-        raise top.need("shaped").error(f"part {shaped!r} has no spelling", f"known: {', '.join(stored)}")
+    telling = {key: top.get(key, strict.Node.string, "") for key in ("shaped", "rows_of")}
+    for key, role in telling.items():
+        if role and role not in stored:
+            raise top.need(key).error(f"part {role!r} has no spelling", f"known: {', '.join(stored)}")
     rule = SchemeRule(
         scheme=name,
         options=top.get("options", _plain, _NO_OPTIONS),
@@ -160,7 +161,7 @@ def _scheme(name: str, node: strict.Node, shared: dict[str, PartRule]) -> Scheme
         limits=tuple(limit(child) for child in top.get("limits", strict.Node.sequence, ())),
         needs=needs,
         implies=implies,
-        shaped=shaped,
+        **telling,
         computes=top.get("computes", lambda child: child.choice(("BF16", "F16", "F32")), None),
         metadata=tuple(_said(child) for child in top.get("metadata", strict.Node.sequence, ())),
     )

@@ -13,11 +13,12 @@ from ..errors import RecipeError
 from . import chain
 from .base import Base
 from .less_one import LessOne
+from .marlin import Marlin, MarlinScales
 from .nibbles import Nibbles
 from .numbers import Powers, Reciprocal
 from .offset import Offset
 from .rows_int32 import RowsInt32
-from .shapes import Reshape, Split, Squeeze, View
+from .shapes import Folded, Reshape, Split, Squeeze, Unsqueeze, View
 from .swizzle import Swizzle
 from .told import Flat, Text
 from .transposed import Transposed
@@ -25,7 +26,10 @@ from .transposed import Transposed
 __all__ = [
     "CODECS",
     "Flat",
+    "Folded",
     "LessOne",
+    "Marlin",
+    "MarlinScales",
     "Nibbles",
     "Offset",
     "Powers",
@@ -37,6 +41,7 @@ __all__ = [
     "Swizzle",
     "Text",
     "Transposed",
+    "Unsqueeze",
     "View",
     "chain",
     "from_config",
@@ -46,7 +51,8 @@ CODECS: Mapping[str, type[Base]] = {
     one.name: one
     for one in (
         View, Offset, Nibbles, Transposed, Swizzle, RowsInt32, LessOne, Reciprocal, Powers, Split,
-        Squeeze, Reshape, Flat, Text,
+        Squeeze, Unsqueeze, Folded, Reshape, Flat, Text,
+        Marlin, MarlinScales,
     )
 }  # fmt: skip
 """Name -> codec."""

@@ -26,6 +26,8 @@ class Base:
     exact: ClassVar[bool] = True
     loose: ClassVar[bool] = False
     """Whether files of others may have less of it than is written here."""
+    folds: ClassVar[bool] = False
+    """Whether files of others may have the last axis as two."""
     takes: ClassVar[tuple[str, ...]] = ()
     """Dtypes that it can hold; empty for all."""
 

@@ -14,7 +14,7 @@ from ..core.types import Array
 from ..errors import PlanError
 from .base import Base, matrix
 
-__all__ = ["Reshape", "Split", "Squeeze", "View"]
+__all__ = ["Folded", "Reshape", "Split", "Squeeze", "Unsqueeze", "View"]
 
 
 @dataclass(frozen=True)
@@ -120,6 +120,49 @@ class Squeeze(Base):
     def before(self, stored: Spec, spec: Spec) -> Spec | None:
         """The same shape, unless that would not have stayed."""
         return Spec(spec.dtype, (*stored.shape, 1) if stored.shape[-1:] == (1,) else stored.shape)
+
+
+@dataclass(frozen=True)
+class Unsqueeze(Base):
+    """``[.., N, G]`` as ``[.., N, G, 1]``; one column, ``[.., N, 1]``, stays."""
+
+    name: ClassVar[str] = "unsqueeze"
+    summary: ClassVar[str] = "[N, G] as [N, G, 1]; [N, 1] stays"
+    moves: ClassVar[bool] = False
+
+    def spec(self, spec: Spec) -> Spec:
+        """One more axis of one element, unless the last has but one. Raises PlanError without rows."""
+        if len(spec.shape) < 2:
+            raise PlanError(f"{spec} has no rows of groups")
+        return spec if spec.shape[-1] == 1 else Spec(spec.dtype, (*spec.shape, 1))
+
+    def decode(self, stored: Array, spec: Spec) -> Array:
+        """See :class:`.core.codec.Codec`."""
+        return matrix(stored, spec)
+
+    def before(self, stored: Spec, spec: Spec) -> Spec | None:
+        """Without the last axis, where there are three."""
+        if stored.shape[-1:] != (1,) or len(stored.shape) < 2:
+            return None
+        return Spec(spec.dtype, stored.shape[:-1] if len(stored.shape) > 2 else stored.shape)
+
+
+@dataclass(frozen=True)
+class Folded(Base):
+    """Rows as they are. Files of others may have the columns of a row as two axes: ``[N, K]`` as ``[N, G, K /
+    G]``, however many groups those are.
+    """
+
+    name: ClassVar[str] = "folded"
+    summary: ClassVar[str] = "rows as they are; those of others may be in groups, [N, G, K / G]"
+    moves: ClassVar[bool] = False
+    folds: ClassVar[bool] = True
+
+    def before(self, stored: Spec, spec: Spec) -> Spec | None:
+        """The last two of three axes as one."""
+        if len(stored.shape) < 3:
+            return super().before(stored, spec)
+        return Spec(spec.dtype, (*stored.shape[:-2], stored.shape[-2] * stored.shape[-1]))
 
 
 @dataclass(frozen=True)

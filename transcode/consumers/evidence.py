@@ -10,7 +10,7 @@ from .. import catalog
 from ..catalog.foreign import foreign
 from ..core.small_json import object_or_none
 from . import record
-from .config.stated import CONFIG, KEYS, Json, read_json, statements
+from .config.stated import CONFIG, KEY, KEYS, Json, read_json, statements
 
 __all__ = ["LAYERS", "Claim", "claims", "layers"]
 
@@ -65,7 +65,9 @@ def _of_side_file(path: Path) -> Iterator[Claim]:
             content = read_json(path) or {}
             for holder, key in statements(content):
                 yield from _of_statement(f"{file} says", holder[key], key)
-            if side.key in content:
+            if not side.key:
+                yield from _of_statement(f"{file} says", content, KEY)
+            elif side.key in content:
                 yield Claim(f"{file} is beside it", _answering(dialect.method))
 
 

@@ -133,7 +133,8 @@ def _candidates(
                 if codes.placeholder == "stem" and not name.endswith(".weight"):
                     continue
                 spec = names.specs.get(codes.spell(name))
-                if spec is not None and spec.dtype.name in CODED and len(spec.shape) >= 2:
+                least = 1 if rule.rows_of else 2
+                if spec is not None and spec.dtype.name in CODED and len(spec.shape) >= least:
                     yield name, rule, parts
 
 
@@ -195,6 +196,8 @@ def readings(names: Names, convention: Convention, declared: Declared) -> dict[s
         if key not in known_fits:
             known_fits[key] = _fits(specs, name, rule, parts, declared, shape)
         for scheme, spec in known_fits[key]:
+            if convention.dims and len(spec.shape) not in convention.dims:
+                continue
             made = {part.role for part in parts_of(scheme, spec)}
             implied = tuple(role for role in rule.implies if role in stored and role not in made)
             fitting.append(Reading(name, stored, parts, scheme, spec, implied))
@@ -240,7 +243,9 @@ def _fits(
     assert made_by is not None
     stored_as = "" if scale is None else scale.dtype.name
     turned = ROTATIONS if "rotate" in rule.tells else (1,)
-    for scheme in made_by.variants(rule.options, Hints(stored_as, declared.groups, declared.blocks, turned)):
+    sizes = _sizes(specs, rule, rules)
+    groups, blocks = (declared.groups, declared.blocks) if sizes is None else (sizes, {(1, n) for n in sizes})
+    for scheme in made_by.variants(rule.options, Hints(stored_as, groups, blocks, turned)):
         if formats and getattr(scheme, "format", None) not in (None, *formats):
             continue
         if declared.symmetric == {False} and getattr(scheme, "symmetric", False):
@@ -255,6 +260,9 @@ def _fits(
             continue
         if rule.shaped:
             spec = None if shape is None else Spec(DTYPES["F32"], shape)
+        elif rule.rows_of and len(specs["codes"].shape) == 1:
+            stated = _bits(scheme) in declared.bits or rule.scheme in declared.schemes
+            spec = _lined(specs["codes"], specs[rule.rows_of], _bits(scheme)) if stated else None
         else:
             spec = _logical(specs["codes"], rules["codes"], scheme)
         if spec is None or scheme.undecodable(spec) is not None:
@@ -274,6 +282,29 @@ def _fits(
             close.append((fit, (scheme, spec)))
     best = max((fit for fit, _ in close), default=0)
     return [one for fit, one in close if fit == best]
+
+
+def _sizes(
+    specs: Mapping[str, Spec], rule: SchemeRule, rules: Mapping[str, PartRule]
+) -> Collection[int] | None:
+    """How many columns a group may have: as codes in three axes tell, or a line of them with as many scales,
+    whatever the width of a code. None where nothing tells.
+    """
+    codes, scales = specs["codes"], specs.get("scale")
+    if any(codec.folds for codec in rules["codes"].codecs):
+        return {codes.shape[-1]}
+    if not rule.rows_of or len(codes.shape) != 1 or scales is None or not scales.numel:
+        return None
+    each, rest = divmod(codes.numel * codes.dtype.bits, scales.numel)
+    return {each // width for width in range(1, 9) if not each % width} if not rest else ()
+
+
+def _lined(codes: Spec, rows_of: Spec, bits: int) -> Spec | None:
+    """Facts of the tensor whose codes are a line, several of them in each number, if they have that width."""
+    rows = rows_of.shape[0] if rows_of.shape else 0
+    if bits >= codes.dtype.bits or not rows or codes.numel * codes.dtype.bits % (rows * bits):
+        return None
+    return Spec(DTYPES["F32"], (rows, codes.numel * codes.dtype.bits // rows // bits))
 
 
 def _stated(scheme: Scheme, codes: Spec, declared: Declared) -> bool:
@@ -297,6 +328,8 @@ def _likeness(expected: Spec, stored: Spec, rule: PartRule, part: Part, also: tu
         return 2
     if any(codec.loose for codec in rule.codecs) and len(stored.shape) == len(expected.shape) == 1:
         return 2 if stored.numel <= expected.numel else 0
+    if any(codec.folds for codec in rule.codecs) and stored.shape[:-2] == expected.shape[:-1]:
+        return 2 if stored.numel == expected.numel else 0
     if not chain.apart(rule.codecs, part.spec) or prod(expected.shape) != prod(stored.shape):
         return 0
     return int(_bare(expected.shape) == _bare(stored.shape))

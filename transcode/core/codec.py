@@ -32,6 +32,8 @@ class Codec(Protocol):
     """Whether decoding gives back every value that was encoded, to the bit."""
     loose: ClassVar[bool]
     """Whether files of others may have less of it than is written here."""
+    folds: ClassVar[bool]
+    """Whether files of others may have the last axis as two."""
 
     def config(self) -> dict[str, object]:
         """Name and options: JSON."""

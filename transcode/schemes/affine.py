@@ -17,7 +17,10 @@ from ..core.spec import Part, Spec
 from .base import SCALE_DTYPES, Array, Base, fitting, narrowed, stored_scale, widened
 from .scaled import KEPT
 
-__all__ = ["Affine"]
+__all__ = ["SIZES", "Affine"]
+
+SIZES = (32, 64, 128)
+"""Columns of a group in use."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class Affine(Base):
 
     Args:
         bits: of a code: 2, 3, 4, 5, 6 or 8.
-        group_size: columns that share a scale and an offset: 32, 64 or 128.
+        group_size: columns that share a scale and an offset: a multiple of 8, 32, 64 or 128 for most readers.
         scale_dtype: ``"source"``, ``"F32"``, ``"BF16"`` or ``"F16"``; source means F32 for F16 and F64
             sources.
     """
@@ -40,7 +43,9 @@ class Affine(Base):
     observes: ClassVar[bool] = False
     options: ClassVar[Mapping[str, Constraint]] = {
         "bits": Constraint.among(2, 3, 4, 5, 6, 8),
-        "group_size": Constraint.among(32, 64, 128),
+        "group_size": Constraint(
+            "a multiple of 8 columns", SIZES, lambda n: type(n) is int and n > 0 and not n % 8
+        ),
         "scale_dtype": SCALE_DTYPES,
     }
 
@@ -54,8 +59,8 @@ class Affine(Base):
         if hints.scale not in KEPT:
             return
         for bits in cls.options["bits"].cases:
-            for size in cls.options["group_size"].cases:
-                if not hints.groups or size in hints.groups:
+            for size in sorted(hints.groups) or SIZES:
+                if cls.options["group_size"].holds(size):
                     yield cls(bits, size, hints.scale)
 
     @property

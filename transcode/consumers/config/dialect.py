@@ -40,7 +40,7 @@ class SideStatement:
 
     Attributes:
         file: its name.
-        key: where in it that is said.
+        key: where in it that is said; empty where all of it is that.
         unquantized: key, within that, of the list of the modules that are not quantized.
     """
 
@@ -91,7 +91,11 @@ class Dialect:
 
     def listing(self, modules: Sequence[str]) -> Any:
         """The list of those modules that are not quantized, as a statement has it."""
-        return list(modules)
+        return [self.entry(module) for module in modules]
+
+    def entry(self, module: str) -> str:
+        """What that list calls a module."""
+        return module
 
     def beyond_codes(self, statement: Json) -> str | None:
         """What a statement says of values beyond codes and scales, in words; None if nothing."""
@@ -121,7 +125,7 @@ class Dialect:
         self, side: SideStatement, content: Json, decoded: Sequence[str], coded: Sequence[str]
     ) -> None:
         """The same in a file that says the same."""
-        if isinstance(statement := content.get(side.key), dict):
+        if isinstance(statement := content.get(side.key) if side.key else content, dict):
             self._list(statement, side.unquantized, decoded, coded)
 
     def _list(self, statement: Json, key: str, decoded: Sequence[str], coded: Sequence[str]) -> None:
@@ -141,7 +145,7 @@ class Dialect:
                 " certain",
                 hint="let it say what is true; or dequantize all",
             )
-        statement[key] = list(dict.fromkeys([*listed, *modules]))
+        statement[key] = list(dict.fromkeys([*listed, *map(self.entry, modules)]))
 
 
 def e4m3_only(scheme: Any, speaker: str) -> None:

@@ -25,6 +25,7 @@ from .microscaling import Mxfp4, Mxfp8
 from .mlx import Mlx
 from .modelopt import ModelOpt
 from .quark import Quark
+from .sdnq import Sdnq
 from .stated import CONFIG, EARLY_KEY, KEY, MLX_KEY, Json, statements
 
 __all__ = [
@@ -53,6 +54,7 @@ DIALECTS: Mapping[str, Dialect] = {
         Mlx(),
         Quark(),
         Bfl(),
+        Sdnq(),
     )
 }
 """By their ``method``."""
