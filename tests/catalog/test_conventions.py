@@ -132,6 +132,7 @@ def test_who_looks_for_a_quantization_config() -> None:
         "gptq_v2": "gptq-v2",
         "modelopt": "modelopt",
         "quark": "quark",
+        "torchao": "torchao",
     }
 
 

@@ -79,7 +79,7 @@ def test_transformers_and_diffusers_say_the_same_of_quantizers():
     (way,) = program("transformers").ways
     assert "modelopt" not in way.conventions
     assert {"gptq", "awq"} <= auto.keys() & way.conventions.keys()
-    assert "quark" in auto.keys() & way.conventions.keys()
+    assert {"quark", "torchao"} <= auto.keys() & way.conventions.keys()
     named = {"AutoRound": "auto-round", "torchao": "torchao", "quanto": "quanto", "HQQ": "hqq",
              "AQLM": "aqlm", "VPTQ": "vptq", "EETQ": "eetq", "HIGGS": "higgs", "SpQR": "spqr", "BitNet": "bitnet",
              "FBGEMM fp8": "fbgemm_fp8", "FP-Quant": "fp_quant", "SINQ": "sinq",
@@ -134,7 +134,8 @@ def test_who_loads_each_output(convention, scheme, llama, tmp_path, wan):
           "compressed_tensors": {"vllm", "transformers", "sglang"}, "modelopt": {"vllm"},
           "deepseek": {"vllm", "transformers", "sglang"}, "gptq": {"vllm", "transformers", "sglang"},
           "gptq_v2": {"vllm", "transformers", "sglang"}, "awq": {"vllm", "transformers", "sglang"}, "mlx": set(),
-          "bitsandbytes": {"transformers"}, "quark": {"transformers"}, "bfl": set()}[convention]  # fmt: skip
+          "bitsandbytes": {"transformers"}, "quark": {"transformers"}, "bfl": set(),
+          "torchao": {"transformers"}}[convention]  # fmt: skip
     if convention == "modelopt" and scheme == "nvfp4":
         by = {"vllm", "sglang"}
     if convention == "compressed_tensors" and scheme in ("mxfp8", "mxfp4"):

@@ -149,9 +149,9 @@ def same(codec: Any, raw: Bytes, part: Spec) -> Bytes:
 
 
 WANTED: dict[str, Callable[[Any, Bytes, Spec], Bytes]] = {
-    "view": same, "split": same, "squeeze": same, "reshape": same, "offset": raised, "nibbles": reordered,
-    "transposed": exchanged, "swizzle_128x4": tiled, "rows_int32": in_words, "reciprocal": one_over,
-    "powers": exponent, "less_one": lessened, "flat": same, "text": same,
+    "view": same, "split": same, "fold": same, "squeeze": same, "reshape": same, "offset": raised,
+    "nibbles": reordered, "transposed": exchanged, "swizzle_128x4": tiled, "rows_int32": in_words,
+    "reciprocal": one_over, "powers": exponent, "less_one": lessened, "flat": same, "text": same,
 }  # fmt: skip
 
 
@@ -164,6 +164,8 @@ def wanted_shape(codec: Any, part: Spec) -> tuple[str, tuple[int, ...]]:
             return codec.dtype, (*shape[:-1], *last)
         case "split":
             return name, (*shape[:-1], shape[-1] // codec.size, codec.size)
+        case "fold":
+            return name, (shape[0] // codec.by, shape[1] * codec.by)
         case "squeeze":
             return name, shape[:-1] if shape[-1:] == (1,) else shape
         case "reshape":
@@ -323,7 +325,7 @@ def test_codecs_differ_by_their_options():
     [
         {"codec": "offset", "by": 7}, {"codec": "offset", "by": True}, {"codec": "offset", "by": 8.0},
         {"codec": "offset"}, {"codec": "offset", "to": 8}, {"codec": "shift"}, {"codec": ["offset"]}, {},
-        {"codec": "nibbles", "order": "low_first"}, {"codec": "split", "size": 0},
+        {"codec": "nibbles", "order": "low_first"}, {"codec": "split", "size": 0}, {"codec": "fold", "by": 0},
         {"codec": "view", "dtype": 8}, {"codec": "split", "size": True}, {"codec": "reshape", "shape": [2]},
         {"codec": "transposed", "of": 8},
         {"codec": "reshape", "shape": [-1, -1]}, {"codec": "reshape", "shape": [[1]]},
@@ -404,7 +406,8 @@ OTHERS = [
     ({"codec": "offset", "by": 128}, spec("U8", 4, 4)), ({"codec": "transposed"}, spec("F6_E2M3", 4, 4)),
     ({"codec": "transposed"}, spec("U8", 4)), ({"codec": "transposed"}, spec("F4", 3, 4)),
     ({"codec": "transposed", "of": "nibbles"}, spec("U8", 3, 4)),
-    ({"codec": "split", "size": 3}, spec("U8", 4, 4)),
+    ({"codec": "split", "size": 3}, spec("U8", 4, 4)), ({"codec": "fold", "by": 4}, spec("U8", 6, 4)),
+    ({"codec": "fold", "by": 2}, spec("U8", 4, 2, 4)),
     ({"codec": "transposed", "of": "nibbles"}, spec("I8", 4, 4)), ({"codec": "split", "size": 1}, spec("U8")),
     ({"codec": "transposed", "of": "elements"}, spec("U8", 2, 4, 4)),
 ]  # fmt: skip

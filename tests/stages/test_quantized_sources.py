@@ -421,20 +421,7 @@ def test_what_is_not_decoded_is_named(kind, model, tmp_path, refused):
     )
 
 
-def test_torchao_as_it_saves(tmp_path, refused):
-    torchao = pytest.importorskip("torchao.quantization")
-    flatten = pytest.importorskip(
-        "torchao.prototype.safetensors.safetensors_support"
-    ).flatten_tensor_state_dict
-    layer = torch.nn.Sequential(torch.nn.Linear(64, 64, bias=False))
-    torchao.quantize_(layer, torchao.Int8WeightOnlyConfig(version=2))
-    tensors, metadata = flatten(layer.state_dict())
-    save_file(tensors, tmp_path / "m.safetensors", metadata)
-    message = refused("run", tmp_path / "m.safetensors", tmp_path / "o.safetensors", "--dequantize", "bf16")
-    assert "torchao" in message
-
-
-@pytest.mark.parametrize("method", ["gptq-p", "paroquant", "torchao", "never-heard-of"])
+@pytest.mark.parametrize("method", ["gptq-p", "paroquant", "never-heard-of"])
 def test_a_quant_method_that_is_not_decoded_is_named(method, model, tmp_path, refused):
     codes, scale, _ = fp8()
     source = model({W: codes, f"{W}_scale": scale}, said(method))

@@ -20,6 +20,7 @@ __all__ = [
     "CONFIGS",
     "GROUP_INDEX",
     "IMPLIED",
+    "LISTINGS",
     "SHAPE",
     "VALUES",
     "ZERO_POINT",
@@ -40,8 +41,14 @@ ZERO_POINT, GROUP_INDEX = "zero_point", "group_index"
 IMPLIED = (ZERO_POINT, GROUP_INDEX)
 """Roles of parts that a consumer may ask for where the scheme makes none: zeros, the group of each column."""
 
-CONFIGS = ("compressed-tensors", "modelopt", "fp8", "gptq", "gptq-v2", "awq", "bitsandbytes", "mlx", "quark")
+CONFIGS = (
+    "compressed-tensors", "modelopt", "fp8", "gptq", "gptq-v2", "awq", "bitsandbytes", "mlx", "quark",
+    "torchao",
+)  # fmt: skip
 """Dialects of ``quantization_config``, by their ``quant_method``."""
+
+LISTINGS = ("torchao",)
+"""Whose words they are in which metadata says of each tensor what it is."""
 _STEM = "{stem}"
 
 
@@ -247,6 +254,8 @@ class Convention:
         metadata: header metadata of every file.
         config: dialect of the ``quantization_config`` that the consumer looks for in config.json, one of
             :data:`CONFIGS`; None where it needs none.
+        listing: in whose words metadata says of each tensor what it is, one of :data:`LISTINGS`; what it does
+            not say so, the consumer does not load. None where it needs none.
         dims: numbers of dimensions that it can take quantized; empty leaves that to the scheme.
         joins: whether it joins fused groups, and all experts of a layer, into one matrix each, whose members
             must then be quantized alike.
@@ -265,6 +274,7 @@ class Convention:
     files: Files
     metadata: Mapping[str, str]
     config: str | None = None
+    listing: str | None = None
     dims: tuple[int, ...] = ()
     joins: bool = False
     pads: bool = False

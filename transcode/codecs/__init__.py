@@ -17,7 +17,7 @@ from .nibbles import Nibbles
 from .numbers import Powers, Reciprocal
 from .offset import Offset
 from .rows_int32 import RowsInt32
-from .shapes import Reshape, Split, Squeeze, View
+from .shapes import Fold, Reshape, Split, Squeeze, View
 from .swizzle import Swizzle
 from .told import Flat, Text
 from .transposed import Transposed
@@ -25,6 +25,7 @@ from .transposed import Transposed
 __all__ = [
     "CODECS",
     "Flat",
+    "Fold",
     "LessOne",
     "Nibbles",
     "Offset",
@@ -46,7 +47,7 @@ CODECS: Mapping[str, type[Base]] = {
     one.name: one
     for one in (
         View, Offset, Nibbles, Transposed, Swizzle, RowsInt32, LessOne, Reciprocal, Powers, Split,
-        Squeeze, Reshape, Flat, Text,
+        Squeeze, Reshape, Fold, Flat, Text,
     )
 }  # fmt: skip
 """Name -> codec."""

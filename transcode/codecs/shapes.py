@@ -14,7 +14,7 @@ from ..core.types import Array
 from ..errors import PlanError
 from .base import Base, matrix
 
-__all__ = ["Reshape", "Split", "Squeeze", "View"]
+__all__ = ["Fold", "Reshape", "Split", "Squeeze", "View"]
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,44 @@ class Split(Base):
         if len(stored.shape) < 3 or stored.shape[-1] != self.size:
             return None
         return Spec(spec.dtype, (*stored.shape[:-2], stored.shape[-2] * self.size))
+
+    def decode(self, stored: Array, spec: Spec) -> Array:
+        """See :class:`.core.codec.Codec`."""
+        return matrix(stored, spec)
+
+
+@dataclass(frozen=True)
+class Fold(Base):
+    """Rows stored one behind the other in a longer one: ``[N, K]`` is ``[N / by, by * K]``.
+
+    Args:
+        by: rows that become one.
+    """
+
+    name: ClassVar[str] = "fold"
+    summary: ClassVar[str] = "some rows as one, [N / by, by * K]"
+    moves: ClassVar[bool] = False
+    options: ClassVar[Mapping[str, Constraint]] = {
+        "by": Constraint("a whole number from 1", (4,), lambda value: type(value) is int and value > 0)
+    }
+
+    by: int
+
+    def spec(self, spec: Spec) -> Spec:
+        """Fewer and longer rows. Raises PlanError for what is no matrix of so many rows."""
+        if len(spec.shape) != 2 or spec.shape[0] % self.by:
+            raise PlanError(f"rows of {spec} cannot be folded by {self.by}")
+        return Spec(spec.dtype, (spec.shape[0] // self.by, spec.shape[1] * self.by))
+
+    def rows(self, spec: Spec) -> int:
+        """Those that become one."""
+        return self.by
+
+    def before(self, stored: Spec, spec: Spec) -> Spec | None:
+        """More and shorter rows."""
+        if len(stored.shape) != 2 or stored.shape[1] % self.by:
+            return None
+        return Spec(spec.dtype, (stored.shape[0] * self.by, stored.shape[1] // self.by))
 
     def decode(self, stored: Array, spec: Spec) -> Array:
         """See :class:`.core.codec.Codec`."""

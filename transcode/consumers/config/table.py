@@ -26,6 +26,7 @@ from .mlx import Mlx
 from .modelopt import ModelOpt
 from .quark import Quark
 from .stated import CONFIG, EARLY_KEY, KEY, MLX_KEY, Json, statements
+from .torchao import TorchAo
 
 __all__ = [
     "BESIDE",
@@ -53,6 +54,7 @@ DIALECTS: Mapping[str, Dialect] = {
         Mlx(),
         Quark(),
         Bfl(),
+        TorchAo(),
     )
 }
 """By their ``method``."""
