@@ -80,7 +80,7 @@ def test_transformers_and_diffusers_say_the_same_of_quantizers():
     assert "modelopt" not in way.conventions
     assert {"gptq", "awq"} <= auto.keys() & way.conventions.keys()
     assert {"quark", "torchao"} <= auto.keys() & way.conventions.keys()
-    named = {"AutoRound": "auto-round", "torchao": "torchao", "quanto": "quanto", "HQQ": "hqq",
+    named = {"AutoRound": "auto-round", "torchao": "torchao", "HQQ": "hqq",
              "AQLM": "aqlm", "VPTQ": "vptq", "EETQ": "eetq", "HIGGS": "higgs", "SpQR": "spqr", "BitNet": "bitnet",
              "FBGEMM fp8": "fbgemm_fp8", "FP-Quant": "fp_quant", "SINQ": "sinq",
              "bitsandbytes (4 bit)": "bitsandbytes_4bit", "bitsandbytes (8 bit)": "bitsandbytes_8bit"}  # fmt: skip
@@ -135,7 +135,7 @@ def test_who_loads_each_output(convention, scheme, llama, tmp_path, wan):
           "deepseek": {"vllm", "transformers", "sglang"}, "gptq": {"vllm", "transformers", "sglang"},
           "gptq_v2": {"vllm", "transformers", "sglang"}, "awq": {"vllm", "transformers", "sglang"}, "mlx": set(),
           "bitsandbytes": {"transformers"}, "quark": {"transformers"}, "bfl": set(),
-          "torchao": {"transformers"}}[convention]  # fmt: skip
+          "torchao": {"transformers"}, "quanto": set()}[convention]  # fmt: skip
     if convention == "modelopt" and scheme == "nvfp4":
         by = {"vllm", "sglang"}
     if convention == "compressed_tensors" and scheme in ("mxfp8", "mxfp4"):

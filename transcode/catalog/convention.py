@@ -43,7 +43,7 @@ IMPLIED = (ZERO_POINT, GROUP_INDEX)
 
 CONFIGS = (
     "compressed-tensors", "modelopt", "fp8", "gptq", "gptq-v2", "awq", "bitsandbytes", "mlx", "quark",
-    "torchao",
+    "torchao", "quanto",
 )  # fmt: skip
 """Dialects of ``quantization_config``, by their ``quant_method``."""
 

@@ -141,7 +141,7 @@ def test_decoded_layers_are_listed_once_and_the_rest_stays(method: str) -> None:
 def test_modelopt_forgets_the_algorithm_of_what_is_decoded() -> None:
     layers = {LAYER: {"quant_algo": "NVFP4"}, OTHER: {"quant_algo": "MXFP8"}}
     beside = {"quantization": {"quant_algo": "MIXED_PRECISION", "quantized_layers": layers}}
-    (file,) = table.BESIDE
+    file = "hf_quant_config.json"
     after = table.leave_out_beside(file, beside, [f"{LAYER}.weight"], [f"{OTHER}.weight"])["quantization"]
     assert after["quantized_layers"] == {OTHER: {"quant_algo": "MXFP8"}}
     assert after["exclude_modules"] == [LAYER]

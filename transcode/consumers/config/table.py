@@ -24,6 +24,7 @@ from .layers import layers_of
 from .microscaling import Mxfp4, Mxfp8
 from .mlx import Mlx
 from .modelopt import ModelOpt
+from .quanto import Quanto
 from .quark import Quark
 from .stated import CONFIG, EARLY_KEY, KEY, MLX_KEY, Json, statements
 from .torchao import TorchAo
@@ -55,6 +56,7 @@ DIALECTS: Mapping[str, Dialect] = {
         Quark(),
         Bfl(),
         TorchAo(),
+        Quanto(),
     )
 }
 """By their ``method``."""
