@@ -408,7 +408,11 @@ def test_what_hurts(tmp_path, wan, save):
          "cond_stage_model.layers.0.weight": torch.zeros(4, 4)}, "whole.safetensors",
     )  # fmt: skip
     assert "other models are inside" in diagnose(whole).remarks[0]
-    parts = {"W_q": torch.zeros(4, 4, dtype=torch.uint8), "scale": torch.ones(4, 1), "zero": torch.ones(4, 1)}
+    parts = {
+        "W_q": torch.zeros(4, 4, dtype=torch.uint8),
+        "scale_q": torch.ones(4, 1),
+        "zero": torch.ones(4, 1),
+    }
     hqq = save(
         {f"model.layers.0.mlp.up_proj.{part}": value for part, value in parts.items()}, "hqq.safetensors"
     )

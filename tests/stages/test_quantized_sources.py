@@ -403,7 +403,7 @@ I32, U8 = torch.int32, torch.uint8
 FOREIGN = {
     "quanto": {"weight._data._data": torch.zeros(64, 64, dtype=U8), "weight._scale": torch.ones(64, 1),
                "weight._shift": torch.ones(64, 1)},
-    "HQQ": {"W_q": torch.zeros(32, 64, dtype=U8), "scale": torch.ones(64, 1), "zero": torch.ones(64, 1)},
+    "HQQ": {"W_q": torch.zeros(32, 64, dtype=U8), "scale_q": torch.ones(64, 1), "zero": torch.ones(64, 1)},
     "SVDQuant": {"qweight": torch.zeros(128, 64, dtype=torch.int8), "wscales": torch.ones(2, 128).half()},
 }  # fmt: skip
 

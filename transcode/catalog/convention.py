@@ -69,6 +69,11 @@ class PartRule:
         """Safetensors name of the dtype that the rule says it is stored under, None where it says none."""
         return next((one.dtype for one in reversed(self.codecs) if isinstance(one, View)), None)
 
+    def bound(self, scheme: object) -> PartRule:
+        """As parts of a certain scheme are stored: with its widths and groups, where codecs ask for them."""
+        codecs = tuple(codec.bound(scheme) for codec in self.codecs)
+        return self if codecs == self.codecs else replace(self, codecs=codecs)
+
     @property
     def moves(self) -> tuple[Codec, ...]:
         """The codecs that change bytes; the others only call them by another dtype or shape."""
@@ -263,6 +268,7 @@ class Convention:
         methods: further values of ``quant_method`` that mean this convention.
         inputs: templates of what is stored beside a quantized tensor and does not concern its values, such as
             the scales of inputs: dropped when the tensor is decoded.
+        settings: templates of what stands beside a quantized tensor and says only how it was made: likewise.
         cache: last name components of the scales of the key and value cache: dropped when all is decoded.
         unwritten: why nothing can be written so, for conventions that are only read; else None.
     """
@@ -280,6 +286,7 @@ class Convention:
     pads: bool = False
     methods: tuple[str, ...] = ()
     inputs: tuple[Template, ...] = ()
+    settings: tuple[Template, ...] = ()
     cache: tuple[str, ...] = ()
     unwritten: str | None = None
 

@@ -99,6 +99,7 @@ def load_convention(path: Path) -> Convention:
         pads=top.get("pads", strict.Node.boolean, False),
         methods=top.get("methods", _strings, ()),
         inputs=top.get("inputs", lambda child: tuple(map(template, child.sequence())), ()),
+        settings=top.get("settings", lambda child: tuple(map(template, child.sequence())), ()),
         cache=top.get("cache", _strings, ()),
         unwritten=top.get("unwritten", strict.Node.string, None),
     )

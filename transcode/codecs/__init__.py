@@ -18,6 +18,7 @@ from .numbers import Powers, Reciprocal
 from .offset import Offset
 from .rows_int32 import RowsInt32
 from .shapes import Fold, Reshape, Split, Squeeze, View
+from .strips import Strips
 from .swizzle import Swizzle
 from .told import Flat, Text
 from .transposed import Transposed
@@ -35,6 +36,7 @@ __all__ = [
     "RowsInt32",
     "Split",
     "Squeeze",
+    "Strips",
     "Swizzle",
     "Text",
     "Transposed",
@@ -47,7 +49,7 @@ CODECS: Mapping[str, type[Base]] = {
     one.name: one
     for one in (
         View, Offset, Nibbles, Transposed, Swizzle, RowsInt32, LessOne, Reciprocal, Powers, Split,
-        Squeeze, Reshape, Fold, Flat, Text,
+        Squeeze, Reshape, Fold, Flat, Text, Strips,
     )
 }  # fmt: skip
 """Name -> codec."""

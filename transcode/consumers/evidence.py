@@ -65,7 +65,7 @@ def _of_side_file(path: Path) -> Iterator[Claim]:
             content = read_json(path) or {}
             for holder, key in statements(content):
                 yield from _of_statement(f"{file} says", holder[key], key)
-            if side.key is None or side.key in content:
+            if not side.key or side.key in content:
                 yield Claim(f"{file} is beside it", _answering(dialect.method))
 
 

@@ -40,12 +40,12 @@ class SideStatement:
 
     Attributes:
         file: its name.
-        key: where in it that is said; None where it says nothing else.
+        key: where in it that is said; empty where it says nothing else.
         unquantized: key, within that, of the list of the modules that are not quantized.
     """
 
     file: str
-    key: str | None
+    key: str
     unquantized: str
 
 
@@ -121,7 +121,7 @@ class Dialect:
         self, side: SideStatement, content: Json, decoded: Sequence[str], coded: Sequence[str]
     ) -> None:
         """The same in a file that says the same."""
-        if side.key is not None and isinstance(statement := content.get(side.key), dict):
+        if isinstance(statement := content.get(side.key), dict):
             self._list(statement, side.unquantized, decoded, coded)
 
     def _list(self, statement: Json, key: str, decoded: Sequence[str], coded: Sequence[str]) -> None:

@@ -29,7 +29,7 @@ class Quanto(Dialect):
     unquantized = "modules_to_not_convert"
     by_prefix = False
     telling: ClassVar[tuple[str, ...]] = ("weights_dtype",)
-    beside: ClassVar[tuple[SideStatement, ...]] = (SideStatement(_MAP, None, ""),)
+    beside: ClassVar[tuple[SideStatement, ...]] = (SideStatement(_MAP, "", ""),)
 
     def state(self, layers: Layers, planning: Planning) -> Statement:
         """See :meth:`.dialect.Dialect.state`."""

@@ -20,6 +20,7 @@ from .compressed_tensors import CompressedTensors
 from .dialect import Dialect, SideStatement, Statement, Unsayable
 from .fp8 import Fp8
 from .gptq import Gptq, GptqV2
+from .hqq import Hqq
 from .layers import layers_of
 from .microscaling import Mxfp4, Mxfp8
 from .mlx import Mlx
@@ -57,6 +58,7 @@ DIALECTS: Mapping[str, Dialect] = {
         Bfl(),
         TorchAo(),
         Quanto(),
+        Hqq(),
     )
 }
 """By their ``method``."""
