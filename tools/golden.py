@@ -228,6 +228,11 @@ and bytes of theirs depend on no more.
 """
 
 
+def far(one: str, other: str) -> bool:
+    """Whether two conventions are not tried together."""
+    return (one in NARROW or other in NARROW) and "neutral" not in (one, other)
+
+
 def cases(maker: Maker) -> Iterator[Case]:
     """All of the matrix."""
     import transcode as tc
@@ -259,10 +264,6 @@ def cases(maker: Maker) -> Iterator[Case]:
         """Conventions that spell a scheme."""
         found = {name: catalog.convention(name) for name in catalog.conventions()}
         return [name for name, one in found.items() if scheme in one.schemes and one.unwritten is None]
-
-    def far(one: str, other: str) -> bool:
-        """Whether two conventions are not tried together."""
-        return (one in NARROW or other in NARROW) and "neutral" not in (one, other)
 
     for name, source in sources.items():
         yield case(f"{name}: copy", one, source)

@@ -75,7 +75,7 @@ def test_as_if_quantized_for_it(scheme, options, maker, tmp_path):
         names = [name for name in names if quantized(maker, scheme, options, name) is not None]
         pairs = [(one, names[at - by]) for at, one in enumerate(names) for by in {1, 2} if by < len(names)]
     for number, (one, other) in enumerate(pairs):
-        source = quantized(maker, scheme, options, one)
+        source = None if golden.far(one, other) else quantized(maker, scheme, options, one)
         if source is None:
             continue
         out = tmp_path / str(number)
