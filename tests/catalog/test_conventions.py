@@ -132,8 +132,10 @@ def test_who_looks_for_a_quantization_config() -> None:
         "gptq": "gptq",
         "gptq_v2": "gptq-v2",
         "modelopt": "modelopt",
+        "quanto": "quanto",
         "quark": "quark",
         "sdnq": "sdnq",
+        "torchao": "torchao",
     }
 
 

@@ -130,7 +130,9 @@ def test_who_says_how_it_is_quantized(convention, said, cli, wan, tmp_path):
 
 def test_what_others_quantized(cli, save):
     parts = {f"layers.{i}.q.W_q": torch.ones(8, 8, dtype=torch.uint8) for i in range(3)}
-    parts |= {f"layers.{i}.q.{end}": torch.ones(8, 1).half() for i in range(3) for end in ("scale", "zero")}
+    parts |= {
+        f"layers.{i}.q.{end}": torch.ones(8, 1).half() for i in range(3) for end in ("scale_q", "zero_q")
+    }
     path = save(parts | {"norm.weight": torch.ones(8)})
     said = cli("inspect", path).out
     assert lines(said)["quantized"] == "3 tensors as HQQ"

@@ -79,8 +79,8 @@ def test_transformers_and_diffusers_say_the_same_of_quantizers():
     (way,) = program("transformers").ways
     assert "modelopt" not in way.conventions
     assert {"gptq", "awq"} <= auto.keys() & way.conventions.keys()
-    assert "quark" in auto.keys() & way.conventions.keys()
-    named = {"AutoRound": "auto-round", "torchao": "torchao", "quanto": "quanto", "HQQ": "hqq",
+    assert {"quark", "torchao"} <= auto.keys() & way.conventions.keys()
+    named = {"AutoRound": "auto-round", "torchao": "torchao", "HQQ": "hqq",
              "AQLM": "aqlm", "VPTQ": "vptq", "EETQ": "eetq", "HIGGS": "higgs", "SpQR": "spqr", "BitNet": "bitnet",
              "FBGEMM fp8": "fbgemm_fp8", "FP-Quant": "fp_quant", "SINQ": "sinq",
              "bitsandbytes (4 bit)": "bitsandbytes_4bit", "bitsandbytes (8 bit)": "bitsandbytes_8bit"}  # fmt: skip
@@ -134,6 +134,7 @@ def test_who_loads_each_output(convention, scheme, llama, tmp_path, wan):
           "deepseek": {"vllm", "transformers", "sglang"}, "gptq": {"vllm", "transformers", "sglang"},
           "gptq_v2": {"vllm", "transformers", "sglang"}, "awq": {"vllm", "transformers", "sglang"}, "mlx": set(),
           "bitsandbytes": {"transformers"}, "quark": {"transformers"}, "bfl": set(),
+          "torchao": {"transformers"}, "quanto": set(),
           "sdnq": set()}[convention]  # fmt: skip
     if convention == "modelopt" and scheme == "nvfp4":
         by = {"vllm", "sglang"}
@@ -409,7 +410,11 @@ def test_what_hurts(tmp_path, wan, save):
          "cond_stage_model.layers.0.weight": torch.zeros(4, 4)}, "whole.safetensors",
     )  # fmt: skip
     assert "other models are inside" in diagnose(whole).remarks[0]
-    parts = {"W_q": torch.zeros(4, 4, dtype=torch.uint8), "scale": torch.ones(4, 1), "zero": torch.ones(4, 1)}
+    parts = {
+        "W_q": torch.zeros(4, 4, dtype=torch.uint8),
+        "scale_q": torch.ones(4, 1),
+        "zero": torch.ones(4, 1),
+    }
     hqq = save(
         {f"model.layers.0.mlp.up_proj.{part}": value for part, value in parts.items()}, "hqq.safetensors"
     )

@@ -64,7 +64,7 @@ def test_the_record_goes_before_config_metadata_and_markers(tmp_path) -> None:
     recorded = {"convention": "neutral", "schemes": ["int8"]}
     metadata = {
         record.KEY: json.dumps(recorded),
-        "quantization_config": json.dumps({"method": "hqq"}),
+        "quantization_config": json.dumps({"method": "aqlm"}),
         LAYERS: json.dumps({"layers": {"a": {"format": "nvfp4"}, "b": 3}}),
     }
     found = said(
@@ -80,6 +80,6 @@ def test_the_record_goes_before_config_metadata_and_markers(tmp_path) -> None:
         {"comfyui"},
         {"comfyui"},
     ]
-    assert found[2].said == "its metadata says quant_method 'hqq'"
+    assert found[2].said == "its metadata says quant_method 'aqlm'"
     assert "'a.comfy_quant' is a marker of" in found[4].said
     assert layers(metadata) == {"a": {"format": "nvfp4"}}

@@ -50,7 +50,7 @@ def test_conventions_that_mean_the_same_are_all_named(tmp_path) -> None:
 
 
 REFUSED = [
-    ({"quantization_config": {"quant_method": "hqq"}}, {}, "'hqq', which is .*does not decode"),
+    ({"quantization_config": {"quant_method": "aqlm"}}, {}, "'aqlm', which is .*does not decode"),
     ({"quantization_config": ["fp8"]}, {}, r"quantization_config is \['fp8'\], not a JSON object"),
     ({"text_config": {"compression_config": "x"}}, {}, "compression_config is 'x', not a JSON object"),
     (

@@ -36,7 +36,7 @@ def test_what_is_stored_quantized() -> None:
 
 
 def test_what_is_quantized_in_another_way_is_told_by_its_names() -> None:
-    hqq = tensors(**{"a.W_q": ("U8", (32, 64)), "a.scale": ("F16", (64, 1)), "a.zero": ("F16", (64, 1))})
+    hqq = tensors(**{"a.W_q": ("U8", (32, 64)), "a.scale_q": ("F16", (64, 1)), "a.zero": ("F16", (64, 1))})
     stored = stored_quantized(hqq)
     assert stored
     ((title, endings),) = stored.foreign.values()

@@ -170,15 +170,29 @@ def exponent(codec: Any, raw: Bytes, part: Spec) -> Bytes:
     return raw.view(np.float32).astype(ml_dtypes.float8_e8m0fnu).view(np.uint8)
 
 
+def in_strips(codec: Any, raw: Bytes, part: Spec) -> Bytes:
+    """``BitPack`` of hqq, on the matrix of groups that its quantizer makes of a tensor."""
+    bits = codec.bits
+    stream = np.unpackbits(raw, bitorder="little").reshape(-1, bits)
+    codes = torch.from_numpy(stream.astype(np.int64) @ 2 ** np.arange(bits))
+    groups = codes.reshape((-1, codec.group) if codec.axis else (codec.group, -1))
+    per = 10 if bits == 3 else 8 // bits
+    step = -(-len(groups) // per)
+    padded = torch.nn.functional.pad(groups, (0, 0, 0, step * per - len(groups)))
+    packed = sum(padded[n * step : (n + 1) * step] << bits * (per - 1 - n) for n in range(per))
+    return packed.numpy().astype(np.int32 if bits == 3 else np.uint8).reshape(-1).view(np.uint8)
+
+
 def same(codec: Any, raw: Bytes, part: Spec) -> Bytes:
     return raw
 
 
 WANTED: dict[str, Callable[[Any, Bytes, Spec], Bytes]] = {
-    "view": same, "split": same, "squeeze": same, "reshape": same, "offset": raised, "nibbles": reordered,
-    "transposed": exchanged, "swizzle_128x4": tiled, "rows_int32": in_words, "reciprocal": one_over,
+    "view": same, "split": same, "fold": same, "squeeze": same, "reshape": same, "offset": raised,
+    "nibbles": reordered, "transposed": exchanged, "swizzle_128x4": tiled, "rows_int32": in_words,
+    "reciprocal": one_over, "strips": in_strips,
     "powers": exponent, "less_one": lessened, "flat": same, "text": same,
-    "unsqueeze": same, "folded": same, "marlin": in_fragments, "marlin_scales": in_eighths,
+    "unsqueeze": same, "in_groups": same, "marlin": in_fragments, "marlin_scales": in_eighths,
 }  # fmt: skip
 
 
@@ -191,6 +205,8 @@ def wanted_shape(codec: Any, part: Spec) -> tuple[str, tuple[int, ...]]:
             return codec.dtype, (*shape[:-1], *last)
         case "split":
             return name, (*shape[:-1], shape[-1] // codec.size, codec.size)
+        case "fold":
+            return name, (shape[0] // codec.by, shape[1] * codec.by)
         case "squeeze":
             return name, shape[:-1] if shape[-1:] == (1,) else shape
         case "marlin":
@@ -214,6 +230,10 @@ def wanted_shape(codec: Any, part: Spec) -> tuple[str, tuple[int, ...]]:
             return "I32", (-(-shape[0] // 8), shape[1])
         case "powers":
             return "F8_E8M0", shape
+        case "strips":
+            count, per = math.prod(shape) * 8 // codec.bits, 10 if codec.bits == 3 else 8 // codec.bits
+            rows = count // codec.group if codec.axis else codec.group
+            return "I32" if codec.bits == 3 else "U8", (-(-rows // per), count // rows)
     return name, shape
 
 
@@ -320,7 +340,7 @@ class TestOne:
     def test_facts_come_back(self, codec: Any, part: Spec) -> None:
         stored = codec.spec(part)
         before = chain.logical((codec,), stored, part.dtype)
-        if codec.name in ("swizzle_128x4", "rows_int32", "flat"):
+        if codec.name in ("swizzle_128x4", "rows_int32", "flat", "strips"):
             assert before is None
         elif codec.folds:  # three axes are those of files of others
             *outer, last = part.shape or (1,)
@@ -359,7 +379,7 @@ def test_codecs_differ_by_their_options():
     [
         {"codec": "offset", "by": 7}, {"codec": "offset", "by": True}, {"codec": "offset", "by": 8.0},
         {"codec": "offset"}, {"codec": "offset", "to": 8}, {"codec": "shift"}, {"codec": ["offset"]}, {},
-        {"codec": "nibbles", "order": "low_first"}, {"codec": "split", "size": 0},
+        {"codec": "nibbles", "order": "low_first"}, {"codec": "split", "size": 0}, {"codec": "fold", "by": 0},
         {"codec": "view", "dtype": 8}, {"codec": "split", "size": True}, {"codec": "reshape", "shape": [2]},
         {"codec": "transposed", "of": 8},
         {"codec": "reshape", "shape": [-1, -1]}, {"codec": "reshape", "shape": [[1]]},
@@ -441,7 +461,10 @@ OTHERS = [
     ({"codec": "offset", "by": 128}, spec("U8", 4, 4)), ({"codec": "transposed"}, spec("F6_E2M3", 4, 4)),
     ({"codec": "transposed"}, spec("U8", 4)), ({"codec": "transposed"}, spec("F4", 3, 4)),
     ({"codec": "transposed", "of": "nibbles"}, spec("U8", 3, 4)),
-    ({"codec": "split", "size": 3}, spec("U8", 4, 4)),
+    ({"codec": "split", "size": 3}, spec("U8", 4, 4)), ({"codec": "fold", "by": 4}, spec("U8", 6, 4)),
+    ({"codec": "fold", "by": 2}, spec("U8", 4, 2, 4)),
+    ({"codec": "strips", "group": 64}, spec("U8", 3, 8)), ({"codec": "strips"}, spec("U8", 3, 32)),
+    ({"codec": "strips", "bits": 1}, spec("U8", 4, 8)), ({"codec": "strips"}, spec("F4", 4, 64)),
     ({"codec": "transposed", "of": "nibbles"}, spec("I8", 4, 4)), ({"codec": "split", "size": 1}, spec("U8")),
     ({"codec": "transposed", "of": "elements"}, spec("U8", 2, 4, 4)),
 ]  # fmt: skip

@@ -401,8 +401,9 @@ def test_scales_of_comfyui_as_bytes_or_typed(scheme, tmp_path):
 
 I32, U8 = torch.int32, torch.uint8
 FOREIGN = {
-    "quanto": {"weight._data": torch.zeros(64, 64, dtype=torch.int8), "weight._scale": torch.ones(64, 1)},
-    "HQQ": {"W_q": torch.zeros(32, 64, dtype=U8), "scale": torch.ones(64, 1), "zero": torch.ones(64, 1)},
+    "quanto": {"weight._data._data": torch.zeros(64, 64, dtype=U8), "weight._scale": torch.ones(64, 1),
+               "weight._shift": torch.ones(64, 1)},
+    "HQQ": {"W_q": torch.zeros(32, 64, dtype=U8), "scale_q": torch.ones(64, 1), "zero": torch.ones(64, 1)},
     "SVDQuant": {"qweight": torch.zeros(128, 64, dtype=torch.int8), "wscales": torch.ones(2, 128).half()},
 }  # fmt: skip
 
@@ -421,20 +422,7 @@ def test_what_is_not_decoded_is_named(kind, model, tmp_path, refused):
     )
 
 
-def test_torchao_as_it_saves(tmp_path, refused):
-    torchao = pytest.importorskip("torchao.quantization")
-    flatten = pytest.importorskip(
-        "torchao.prototype.safetensors.safetensors_support"
-    ).flatten_tensor_state_dict
-    layer = torch.nn.Sequential(torch.nn.Linear(64, 64, bias=False))
-    torchao.quantize_(layer, torchao.Int8WeightOnlyConfig(version=2))
-    tensors, metadata = flatten(layer.state_dict())
-    save_file(tensors, tmp_path / "m.safetensors", metadata)
-    message = refused("run", tmp_path / "m.safetensors", tmp_path / "o.safetensors", "--dequantize", "bf16")
-    assert "torchao" in message
-
-
-@pytest.mark.parametrize("method", ["gptq-p", "paroquant", "torchao", "never-heard-of"])
+@pytest.mark.parametrize("method", ["gptq-p", "paroquant", "never-heard-of"])
 def test_a_quant_method_that_is_not_decoded_is_named(method, model, tmp_path, refused):
     codes, scale, _ = fp8()
     source = model({W: codes, f"{W}_scale": scale}, said(method))

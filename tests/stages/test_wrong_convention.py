@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 import transcode as tc
 from transcode import catalog, schemes
+from transcode.consumers.record import KEY
 from transcode.errors import PlanError
 from transcode.schemes import SCHEMES
 
@@ -69,7 +70,8 @@ def make(convention, scheme, options, save, tmp_path, record):
         path = next((tmp_path / "q").glob("*.safetensors"))
         raw = path.read_bytes()
         size = int.from_bytes(raw[:8], "little")
-        header = json.loads(raw[8 : 8 + size]) | {"__metadata__": {"format": "pt"}}
+        header = json.loads(raw[8 : 8 + size])
+        del header["__metadata__"][KEY]
         text = json.dumps(header).encode()
         path.write_bytes(len(text).to_bytes(8, "little") + text + raw[8 + size :])
     return tmp_path / "q"

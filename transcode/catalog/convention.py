@@ -20,6 +20,7 @@ __all__ = [
     "CONFIGS",
     "GROUP_INDEX",
     "IMPLIED",
+    "LISTINGS",
     "SHAPE",
     "VALUES",
     "WORKSPACE",
@@ -44,18 +45,13 @@ room that a kernel counts in.
 """
 
 CONFIGS = (
-    "compressed-tensors",
-    "modelopt",
-    "fp8",
-    "gptq",
-    "gptq-v2",
-    "awq",
-    "bitsandbytes",
-    "mlx",
-    "quark",
-    "sdnq",
-)
+    "compressed-tensors", "modelopt", "fp8", "gptq", "gptq-v2", "awq", "bitsandbytes", "mlx", "quark",
+    "torchao", "quanto", "sdnq",
+)  # fmt: skip
 """Dialects of ``quantization_config``, by their ``quant_method``."""
+
+LISTINGS = ("torchao",)
+"""Whose words they are in which metadata says of each tensor what it is."""
 _STEM = "{stem}"
 
 
@@ -75,6 +71,11 @@ class PartRule:
     def dtype(self) -> str | None:
         """Safetensors name of the dtype that the rule says it is stored under, None where it says none."""
         return next((one.dtype for one in reversed(self.codecs) if isinstance(one, View)), None)
+
+    def bound(self, scheme: object) -> PartRule:
+        """As parts of a certain scheme are stored: with its widths and groups, where codecs ask for them."""
+        codecs = tuple(codec.bound(scheme) for codec in self.codecs)
+        return self if codecs == self.codecs else replace(self, codecs=codecs)
 
     @property
     def moves(self) -> tuple[Codec, ...]:
@@ -263,6 +264,8 @@ class Convention:
         metadata: header metadata of every file.
         config: dialect of the ``quantization_config`` that the consumer looks for in config.json, one of
             :data:`CONFIGS`; None where it needs none.
+        listing: in whose words metadata says of each tensor what it is, one of :data:`LISTINGS`; what it does
+            not say so, the consumer does not load. None where it needs none.
         dims: numbers of dimensions that it can take quantized; empty leaves that to the scheme.
         joins: whether it joins fused groups, and all experts of a layer, into one matrix each, whose members
             must then be quantized alike.
@@ -270,6 +273,7 @@ class Convention:
         methods: further values of ``quant_method`` that mean this convention.
         inputs: templates of what is stored beside a quantized tensor and does not concern its values, such as
             the scales of inputs: dropped when the tensor is decoded.
+        settings: templates of what stands beside a quantized tensor and says only how it was made: likewise.
         cache: last name components of the scales of the key and value cache: dropped when all is decoded.
         unwritten: why nothing can be written so, for conventions that are only read; else None.
     """
@@ -281,11 +285,13 @@ class Convention:
     files: Files
     metadata: Mapping[str, str]
     config: str | None = None
+    listing: str | None = None
     dims: tuple[int, ...] = ()
     joins: bool = False
     pads: bool = False
     methods: tuple[str, ...] = ()
     inputs: tuple[Template, ...] = ()
+    settings: tuple[Template, ...] = ()
     cache: tuple[str, ...] = ()
     unwritten: str | None = None
 

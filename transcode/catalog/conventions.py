@@ -13,7 +13,7 @@ from ..core.nearest import guess
 from ..core.patterns import Pattern
 from ..voice import called
 from . import strict
-from .convention import CONFIGS, IMPLIED, Convention, Files, Marker, PartRule, Said, SchemeRule
+from .convention import CONFIGS, IMPLIED, LISTINGS, Convention, Files, Marker, PartRule, Said, SchemeRule
 from .families import spellings
 from .folders import find, listing
 from .limits import limit, partly
@@ -93,11 +93,13 @@ def load_convention(path: Path) -> Convention:
         files,
         metadata,
         config,
+        listing=top.get("listing", lambda child: child.choice(LISTINGS), None),
         dims=top.get("dims", lambda child: tuple(one.integer(2) for one in child.sequence()), ()),
         joins=top.get("joins", strict.Node.boolean, False),
         pads=top.get("pads", strict.Node.boolean, False),
         methods=top.get("methods", _strings, ()),
         inputs=top.get("inputs", lambda child: tuple(map(template, child.sequence())), ()),
+        settings=top.get("settings", lambda child: tuple(map(template, child.sequence())), ()),
         cache=top.get("cache", _strings, ()),
         unwritten=top.get("unwritten", strict.Node.string, None),
     )

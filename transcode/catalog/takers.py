@@ -31,14 +31,14 @@ def check_scheme(name: str, consumer: Convention | None = None) -> None:
     from .. import schemes
 
     if name not in schemes.SCHEMES and name not in schemes.CALIBRATED:
+        if name in schemes.DECODED:
+            schemes.make(name)  # says so
         if name in conventions():
             raise RecipeError(
                 f"unknown scheme {name!r}: it is a convention, for whom files are written",
                 hint=f"pass {called('convention', name)}, and a scheme that it takes:"
                 f" {', '.join(_convention_schemes(name)) or 'it takes plain tensors only'}",
             )
-        if name in schemes.DECODED:
-            schemes.make(name)  # says so
         raise schemes.unknown(name, takers)
     if consumer is not None and name not in consumer.schemes:
         known = (

@@ -18,7 +18,8 @@ from .nibbles import Nibbles
 from .numbers import Powers, Reciprocal
 from .offset import Offset
 from .rows_int32 import RowsInt32
-from .shapes import Folded, Reshape, Split, Squeeze, Unsqueeze, View
+from .shapes import Fold, InGroups, Reshape, Split, Squeeze, Unsqueeze, View
+from .strips import Strips
 from .swizzle import Swizzle
 from .told import Flat, Text
 from .transposed import Transposed
@@ -26,7 +27,8 @@ from .transposed import Transposed
 __all__ = [
     "CODECS",
     "Flat",
-    "Folded",
+    "Fold",
+    "InGroups",
     "LessOne",
     "Marlin",
     "MarlinScales",
@@ -38,6 +40,7 @@ __all__ = [
     "RowsInt32",
     "Split",
     "Squeeze",
+    "Strips",
     "Swizzle",
     "Text",
     "Transposed",
@@ -51,8 +54,7 @@ CODECS: Mapping[str, type[Base]] = {
     one.name: one
     for one in (
         View, Offset, Nibbles, Transposed, Swizzle, RowsInt32, LessOne, Reciprocal, Powers, Split,
-        Squeeze, Unsqueeze, Folded, Reshape, Flat, Text,
-        Marlin, MarlinScales,
+        Squeeze, Unsqueeze, InGroups, Reshape, Fold, Flat, Text, Marlin, MarlinScales, Strips,
     )
 }  # fmt: skip
 """Name -> codec."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields, replace
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
 from ..core.codec import Constraint
 from ..core.expr import Piece
@@ -43,6 +43,10 @@ class Base:
         return {"codec": self.name} | {
             name: list(value) if isinstance(value, tuple) else value for name, value in values
         }
+
+    def bound(self, scheme: Any) -> Self:
+        """The same, whatever the scheme."""
+        return self
 
     def rows(self, spec: Spec) -> int:
         """Each row by itself."""

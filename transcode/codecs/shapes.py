@@ -14,7 +14,7 @@ from ..core.types import Array
 from ..errors import PlanError
 from .base import Base, matrix
 
-__all__ = ["Folded", "Reshape", "Split", "Squeeze", "Unsqueeze", "View"]
+__all__ = ["Fold", "InGroups", "Reshape", "Split", "Squeeze", "Unsqueeze", "View"]
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,44 @@ class Split(Base):
 
 
 @dataclass(frozen=True)
+class Fold(Base):
+    """Rows stored one behind the other in a longer one: ``[N, K]`` is ``[N / by, by * K]``.
+
+    Args:
+        by: rows that become one.
+    """
+
+    name: ClassVar[str] = "fold"
+    summary: ClassVar[str] = "some rows as one, [N / by, by * K]"
+    moves: ClassVar[bool] = False
+    options: ClassVar[Mapping[str, Constraint]] = {
+        "by": Constraint("a whole number from 1", (4,), lambda value: type(value) is int and value > 0)
+    }
+
+    by: int
+
+    def spec(self, spec: Spec) -> Spec:
+        """Fewer and longer rows. Raises PlanError for what is no matrix of so many rows."""
+        if len(spec.shape) != 2 or spec.shape[0] % self.by:
+            raise PlanError(f"rows of {spec} cannot be folded by {self.by}")
+        return Spec(spec.dtype, (spec.shape[0] // self.by, spec.shape[1] * self.by))
+
+    def rows(self, spec: Spec) -> int:
+        """Those that become one."""
+        return self.by
+
+    def before(self, stored: Spec, spec: Spec) -> Spec | None:
+        """More and shorter rows."""
+        if len(stored.shape) != 2 or stored.shape[1] % self.by:
+            return None
+        return Spec(spec.dtype, (stored.shape[0] * self.by, stored.shape[1] // self.by))
+
+    def decode(self, stored: Array, spec: Spec) -> Array:
+        """See :class:`.core.codec.Codec`."""
+        return matrix(stored, spec)
+
+
+@dataclass(frozen=True)
 class Squeeze(Base):
     """``[N, 1]`` as ``[N]``; another last axis stays."""
 
@@ -148,12 +186,12 @@ class Unsqueeze(Base):
 
 
 @dataclass(frozen=True)
-class Folded(Base):
+class InGroups(Base):
     """Rows as they are. Files of others may have the columns of a row as two axes: ``[N, K]`` as ``[N, G, K /
     G]``, however many groups those are.
     """
 
-    name: ClassVar[str] = "folded"
+    name: ClassVar[str] = "in_groups"
     summary: ClassVar[str] = "rows as they are; those of others may be in groups, [N, G, K / G]"
     moves: ClassVar[bool] = False
     folds: ClassVar[bool] = True

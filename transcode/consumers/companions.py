@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from math import prod
 
 from ..catalog import GROUP_INDEX, SHAPE, Convention, is_marker
+from ..catalog.template import Template
 from ..core.tensor import LazyTensor
 from ..errors import PlanError
 from ..voice import called
@@ -44,12 +45,8 @@ class Companions:
             PlanError: something beside it is not known, or contradicts its shape.
         """
         name = reading.name
-        inputs = {
-            template.spell(name)
-            for convention in self._conventions
-            for template in convention.inputs
-            if template.placeholder != "stem" or name.endswith(_WEIGHT)
-        }
+        inputs = self._spelled(name, (one.inputs for one in self._conventions))
+        settings = self._spelled(name, (one.settings for one in self._conventions))
         marks, unknown = [], []
         dropped = []
         for other in self._near(name):
@@ -57,7 +54,7 @@ class Companions:
                 continue
             if other in inputs:
                 dropped.append(other)
-            elif is_marker(other, self._conventions):
+            elif other in settings or is_marker(other, self._conventions):
                 marks.append(other)
             elif not (other in self._quantized or self._harmless(other)):
                 unknown.append(other)
@@ -70,6 +67,14 @@ class Companions:
             )
         self._check(reading)
         return dropped, marks
+
+    def _spelled(self, name: str, templates: Iterable[tuple[Template, ...]]) -> set[str]:
+        return {
+            one.spell(name)
+            for some in templates
+            for one in some
+            if one.placeholder != "stem" or name.endswith(_WEIGHT)
+        }
 
     def cache(self) -> list[str]:
         """Scales of the key and value cache."""

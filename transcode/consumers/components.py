@@ -17,6 +17,7 @@ from ..containers.source import open_place
 from ..core import small_json
 from ..errors import FormatError
 from ..io.folder import File, locate
+from . import torchao
 from .evidence import LAYERS
 
 __all__ = ["PREFIX", "layers_below", "open_components", "own_metadata"]
@@ -31,7 +32,7 @@ def own_metadata(metadata: Mapping[str, str], prefix: str) -> dict[str, str]:
     Args:
         prefix: what is taken off its names.
     """
-    own = {**metadata, PREFIX: prefix}
+    own = {**torchao.below(metadata, prefix), PREFIX: prefix}
     layers = layers_below(metadata.get(LAYERS), prefix)
     own.pop(LAYERS, None)
     return own if layers is None else {**own, LAYERS: layers}

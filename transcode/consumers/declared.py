@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import record
+from . import record, torchao
 from .config.stated import CONFIG, read_json
 from .config.table import options
 
@@ -72,6 +72,8 @@ def declared(metadata: Mapping[str, str], side_files: Sequence[Path]) -> Declare
     facts = Declared(record.schemes(metadata))
     for scheme, chosen in record.options(metadata):
         facts.add(chosen, scheme)
+    facts.symmetric |= torchao.symmetric(metadata)
+    facts.groups |= torchao.groups(metadata)
     for path in side_files:
         if path.name == CONFIG:
             for stated in options(read_json(path) or {}):

@@ -9,7 +9,7 @@ from pathlib import Path
 from .. import catalog
 from ..catalog.foreign import foreign
 from ..core.small_json import object_or_none
-from . import record
+from . import record, torchao
 from .config.stated import CONFIG, KEY, KEYS, Json, read_json, statements
 
 __all__ = ["LAYERS", "Claim", "claims", "layers"]
@@ -76,6 +76,8 @@ def _of_metadata(metadata: Mapping[str, str]) -> Iterator[Claim]:
         yield from _of_statement("its metadata says", object_or_none(metadata.get(key)) or {}, key)
     if layers(metadata):
         yield Claim(f"its metadata has {LAYERS}", frozenset({"comfyui"}))
+    if torchao.listed(metadata):
+        yield Claim("its metadata lists tensors as torchao does", frozenset({"torchao"}))
 
 
 def layers(metadata: Mapping[str, str]) -> dict[str, Json]:

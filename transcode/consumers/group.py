@@ -116,7 +116,7 @@ def _candidates(
     """Tensors that have codes and a scale of a convention's spelling, or blocks that hold both: name, scheme,
     how parts are stored.
     """
-    from ..schemes import SCHEMES, block
+    from ..schemes import block, decoder
 
     for rule in convention.schemes.values():
         if (kind := block(rule.scheme)) is not None:
@@ -125,7 +125,7 @@ def _candidates(
                     if (own := parts["codes"].name.unspell(stored)) is not None:
                         yield own, rule, parts
             continue
-        if rule.scheme not in SCHEMES:
+        if decoder(rule.scheme) is None:
             continue
         for parts in rule.readings:
             codes, scale = parts["codes"].name, parts["scale"].name
@@ -200,7 +200,8 @@ def readings(names: Names, convention: Convention, declared: Declared) -> dict[s
                 continue
             made = {part.role for part in parts_of(scheme, spec)}
             implied = tuple(role for role in rule.implies if role in stored and role not in made)
-            fitting.append(Reading(name, stored, parts, scheme, spec, implied))
+            bound = {role: part.bound(scheme) for role, part in parts.items()}
+            fitting.append(Reading(name, stored, bound, scheme, spec, implied))
     for reading in sorted(
         fitting, key=_in_powers
     ):  # by a scheme whose scales are always so, where there is one
@@ -264,18 +265,19 @@ def _fits(
             stated = _bits(scheme) in declared.bits or rule.scheme in declared.schemes
             spec = _lined(specs["codes"], specs[rule.rows_of], _bits(scheme)) if stated else None
         else:
-            spec = _logical(specs["codes"], rules["codes"], scheme)
+            spec = _logical(specs["codes"], rules["codes"].bound(scheme), scheme)
         if spec is None or scheme.undecodable(spec) is not None:
             continue
         wanted = {one.role: one for one in scheme.parts(spec)}
+        own = {role: one.bound(scheme) for role, one in rules.items()}
         if not wanted.keys() <= specs.keys() <= wanted.keys() | _BESIDES | set(rule.implies):
             continue
         try:
-            stored = {role: stored_part(one, rules[role], name).spec for role, one in wanted.items()}
+            stored = {role: stored_part(one, own[role], name).spec for role, one in wanted.items()}
         except PlanError:  # no layout for stacks
             continue
         fit = min(
-            _likeness(stored[role], specs[role], rules[role], wanted[role], _bytes_of(wanted[role]))
+            _likeness(stored[role], specs[role], own[role], wanted[role], _bytes_of(wanted[role]))
             for role in wanted
         )
         if fit:

@@ -11,6 +11,7 @@ from ..core.planning import Planning
 from ..core.tensor import LazyTensor
 from ..errors import PlanError
 from ..voice import called
+from . import torchao
 from .config.stated import CONFIG, malformed, read_json
 from .config.table import beyond_codes
 from .declared import Declared, declared
@@ -25,6 +26,8 @@ _LAST = "neutral"
 """Written by transcode alone: the guess of last resort."""
 
 _SHOWN = 3
+
+_BY_ITS_OWN = "decode it with its own library, and save it in BF16"
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,10 @@ def decipher(
     if stored is None:
         stored = stored_quantized(tensors)
     statements = claims(planning.metadata, planning.side_files, table)
+    if (odd := torchao.undecoded(planning.metadata)) is not None:
+        raise PlanError(
+            f"is a {odd[1]} of torchao: transcode does not decode it", tensor=odd[0], hint=_BY_ITS_OWN
+        )
     if stored.foreign:
         raise _alien(stored)
     _refuse_undecodable(statements, planning)
@@ -104,7 +111,7 @@ def _refuse_undecodable(statements: Sequence[Claim], planning: Planning) -> None
         if not claim.conventions:
             raise PlanError(
                 f"{claim.said}, which is {claim.title}: transcode does not decode it",
-                hint="decode it with its own library, and save it in BF16",
+                hint=_BY_ITS_OWN,
             )
     for path in planning.side_files:
         if path.name != CONFIG:
@@ -118,7 +125,7 @@ def _refuse_undecodable(statements: Sequence[Claim], planning: Planning) -> None
         if (beyond := beyond_codes(config)) is not None:
             raise PlanError(
                 f"{CONFIG} says {beyond}: transcode does not decode it",
-                hint="decode it with its own library, and save it in BF16",
+                hint=_BY_ITS_OWN,
             )
 
 
@@ -149,7 +156,7 @@ def _alien(stored: Stored) -> PlanError:
         f"is quantized as {title} ({', '.join(endings)}), as are {len(stored.foreign)} in all: transcode does"
         " not decode it",
         tensor=codes,
-        hint="decode it with its own library, and save it in BF16",
+        hint=_BY_ITS_OWN,
     )
 
 

@@ -8,8 +8,10 @@ from typing import Any
 
 from ..catalog import Convention
 from ..catalog.convention import Marker
+from ..codecs import Swizzle
 from ..core.small_json import object_or_none
 from ..core.tensor import LazyTensor
+from . import torchao
 from .evidence import layers
 from .group import Reading
 
@@ -30,6 +32,7 @@ class SourceMarkers:
     def __init__(self, table: Mapping[str, LazyTensor], metadata: Mapping[str, str]) -> None:
         self._table = table
         self._layers = layers(metadata)
+        self._listed = torchao.listed(metadata)
 
     def fitting(
         self, readings: Sequence[Reading], convention: Convention
@@ -39,6 +42,8 @@ class SourceMarkers:
         A consumer that marks layers of a scheme takes those without a marker for plain.
         """
         name = readings[0].name
+        if convention.listing is not None:
+            return self._as_listed(name, readings, convention)
         templates = {
             marker.name.text: marker
             for one in readings
@@ -82,6 +87,18 @@ class SourceMarkers:
             f"{where} says {content.get('format', content)!r}, which is not decoded from such parts",
         )
 
+    def _as_listed(
+        self, name: str, readings: Sequence[Reading], convention: Convention
+    ) -> tuple[list[Reading], str | None]:
+        """Those that metadata agrees with which lists all tensors; or none, and why."""
+        if (stated := self._listed.get(name)) is None:
+            return [], f"its metadata does not list it, without which {convention.name} does not load it"
+        faults = [torchao.contradiction(stated, one.scheme, one.spec, tiled=_tiled(one)) for one in readings]
+        kept = [one for one, fault in zip(readings, faults, strict=True) if fault is None]
+        if kept:
+            return kept, None
+        return [], f"its metadata says of it that {faults[0]}, which is not decoded from such parts"
+
     def _content(self, name: str, marker: Marker) -> tuple[dict[str, Any] | None, str]:
         spelled = marker.name.spell(name)
         tensor = self._table.get(spelled)
@@ -96,6 +113,10 @@ class SourceMarkers:
         nested = content.get("params")
         flat = {key: value for key, value in content.items() if key != "params"}
         return {**flat, **(nested if isinstance(nested, dict) else {})}, where
+
+
+def _tiled(reading: Reading) -> bool:
+    return any(isinstance(codec, Swizzle) for codec in reading.rules["scale"].codecs)
 
 
 def _json(tensor: LazyTensor) -> dict[str, Any] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 from .constraint import Constraint
 from .expr import Piece
@@ -37,6 +37,9 @@ class Codec(Protocol):
 
     def config(self) -> dict[str, object]:
         """Name and options: JSON."""
+
+    def bound(self, scheme: Any) -> Self:
+        """The codec for parts of a certain scheme, where its options are those of the scheme; else itself."""
 
     def rows(self, spec: Spec) -> int:
         """How many rows of a part of these facts are stored together: pieces start at multiples of it."""

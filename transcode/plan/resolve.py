@@ -15,7 +15,7 @@ from typing import Any
 from .. import catalog
 from ..catalog.components import component_table
 from ..catalog.limits import holds
-from ..consumers import record, side_files
+from ..consumers import record, side_files, torchao
 from ..consumers.components import own_metadata
 from ..consumers.markers import with_markers
 from ..consumers.spell import Speller
@@ -32,6 +32,7 @@ from ..core.text import count
 from ..core.uncollected import uncollected
 from ..errors import PlanError
 from ..schemes import SCHEMES, describe
+from ..schemes.base import GROUPS
 from ..voice import called
 from . import devices
 from . import layout as cutting
@@ -282,18 +283,21 @@ def make_record(draft: Draft) -> None:
     given = {key: value for key, value in limits.items() if value is not None}
     arguments = draft.flow.steps, draft.layout, draft.convention.name, schemes, given
     draft.record = record.make(*arguments)
-    if any(step.encodes for step in draft.flow.steps):
-        held = _held(draft.tensors)
-        if _kept(draft.tensors) or record.leaves_out(draft.record, held):
-            draft.record = record.make(*arguments, held)
+    held = _held(draft.tensors)
+    encodes = any(step.encodes for step in draft.flow.steps)
+    untold = _kept(draft.tensors) or record.leaves_out(draft.record, held) if encodes else _unusual(held)
+    if untold:
+        draft.record = record.make(*arguments, held)
 
 
 def merge_metadata(draft: Draft) -> None:
     """The source's as far as it is still true, the convention's, the user's, the record: later ones win."""
     planning, carried = draft.planning, draft.flow.source.metadata
     still = bool(planning.coded) or not planning.decoded
+    kept = {key: value for key, value in {**carried, **planning.replaced}.items() if value is not None}
     metadata = {
-        **{key: value for key, value in {**carried, **planning.replaced}.items() if value is not None},
+        **torchao.without(kept),
+        **_listing(draft),
         **draft.convention.metadata,
         **_asked_by_schemes(draft),
         "format": "pt",  # loaders of transformers refuse metadata without it
@@ -307,6 +311,13 @@ def merge_metadata(draft: Draft) -> None:
         planning.note(text)
     for text in adopted.warnings:
         planning.warn(text)
+
+
+def _listing(draft: Draft) -> dict[str, str]:
+    """What metadata says of each tensor, where the consumer looks for that, or the source's still holds."""
+    own = draft.convention.listing is not None
+    listed = [tensor for tensor in draft.tensors if own or tensor.scheme is None]
+    return torchao.listing(listed, draft.flow.source.metadata)
 
 
 def _asked_by_schemes(draft: Draft) -> dict[str, str]:
@@ -399,6 +410,12 @@ def _held(tensors: Sequence[LazyTensor]) -> list[tuple[str, dict[str, Any]]]:
             options = {key: list(one) if isinstance(one, tuple) else one for key, one in options.items()}
             schemes.setdefault((scheme.name, repr(options)), options)
     return [(name, options) for (name, _), options in schemes.items()]
+
+
+def _unusual(held: Sequence[tuple[str, dict[str, Any]]]) -> bool:
+    """Whether some have groups or blocks of a size that is tried only where it is told."""
+    sizes = (size for _, options in held for size in (options.get("group_size"), *options.get("block", ())))
+    return any(size not in (None, 1, *GROUPS) for size in sizes)
 
 
 def _kept(tensors: Sequence[LazyTensor]) -> bool:

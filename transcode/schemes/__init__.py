@@ -108,6 +108,7 @@ CALIBRATED: Mapping[str, type[Any]] = Table(
 
 DECODED: Mapping[str, type[Any]] = Table(
     {
+        "hqq": "hqq:Hqq",
         "iq1_s": "ggml:Iq1S",
         "iq1_m": "ggml:Iq1M",
         "iq2_xxs": "ggml:Iq2Xxs",

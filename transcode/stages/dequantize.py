@@ -271,7 +271,7 @@ class StoredPart(NamedTuple):
         if self.part.spec.dtype.elements > 1:
             return piece.data  # of whole blocks, which may reach over rows
         # Not by the stored columns: bytes hold two of F4.
-        stored = piece.data.reshape(stop - start if self.apart else count, -1)
+        stored = piece.data.reshape(stop - start, -1) if self.apart else piece.data
         rows = canonical(stored, self.part.role, self.rule, self.part)
         return rows if self.apart else rows.reshape(count, -1)[start:stop]
 

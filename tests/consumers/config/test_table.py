@@ -153,8 +153,8 @@ def test_who_speaks_is_told_by_keys_where_the_method_is_missing() -> None:
     assert table.speaker({"config_groups": {}}, "compression_config") == "compressed-tensors"
     assert table.speaker({"config_groups": {}}) is None
     assert table.speaker({"quant_method": ["fp8"]}) is None
-    with pytest.raises(PlanError, match="quant_method 'hqq' cannot say"):
-        table.leave_out({KEY: {"quant_method": "hqq"}}, ["a.weight"], [])
+    with pytest.raises(PlanError, match="quant_method 'aqlm' cannot say"):
+        table.leave_out({KEY: {"quant_method": "aqlm"}}, ["a.weight"], [])
 
 
 @pytest.mark.parametrize(

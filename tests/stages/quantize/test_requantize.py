@@ -33,7 +33,7 @@ def test_codes_are_not_left_beside_new_ones() -> None:
 
 
 def test_what_is_not_decoded_has_another_way_out() -> None:
-    hqq = [tensor("a.W_q", "U8", 32, 64), tensor("a.scale", "F16", 64, 1), tensor("a.zero", "F16", 64, 1)]
+    hqq = [tensor("a.W_q", "U8", 32, 64), tensor("a.scale_q", "U8", 64, 1), tensor("a.zero", "F16", 64, 1)]
     with pytest.raises(PlanError, match="HQQ") as error:
         refuse_quantized(hqq, Planning())
     assert "does not decode that" in str(error.value.hint)

@@ -20,13 +20,16 @@ from .compressed_tensors import CompressedTensors
 from .dialect import Dialect, SideStatement, Statement, Unsayable
 from .fp8 import Fp8
 from .gptq import Gptq, GptqV2
+from .hqq import Hqq
 from .layers import layers_of
 from .microscaling import Mxfp4, Mxfp8
 from .mlx import Mlx
 from .modelopt import ModelOpt
+from .quanto import Quanto
 from .quark import Quark
 from .sdnq import Sdnq
 from .stated import CONFIG, EARLY_KEY, KEY, MLX_KEY, Json, statements
+from .torchao import TorchAo
 
 __all__ = [
     "BESIDE",
@@ -55,6 +58,9 @@ DIALECTS: Mapping[str, Dialect] = {
         Quark(),
         Bfl(),
         Sdnq(),
+        TorchAo(),
+        Quanto(),
+        Hqq(),
     )
 }
 """By their ``method``."""

@@ -1,0 +1,135 @@
+"""Codes of few bits, packed across a tensor: a number holds one code from each of several runs of groups."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+from ..core.codec import Constraint
+from ..core.dtypes import DTYPES
+from ..core.expr import Piece
+from ..core.scratch import Scratch
+from ..core.spec import Spec
+from ..core.types import Array
+from ..errors import PlanError
+from .base import Base
+
+__all__ = ["Strips", "spread"]
+
+_THREE = 10
+"""Codes of three bits in a word of 32."""
+
+
+@dataclass(frozen=True)
+class Strips(Base):
+    """A stream of codes, the lowest bits first, as a matrix of its groups ``[R, C]`` whose rows are cut into
+    as many runs as a number holds codes: number ``[i, j]`` holds ``code[k * R / n + i, j]``, the first run in
+    its highest bits (``pack_4bit_u8`` and others of ``hqq/core/bitpack.py``).
+
+    Codes of three bits are ten to an I32, with zeros for missing rows; others fill U8.
+
+    Args:
+        bits: of a code; that of the scheme, where it is for one.
+        group: values of a group; likewise.
+        axis: 1 where groups are rows ``[groups, group]``, 0 where they are columns ``[group, groups]``.
+    """
+
+    name: ClassVar[str] = "strips"
+    summary: ClassVar[str] = "codes of few bits, one of each of several runs of groups in a number"
+    takes: ClassVar[tuple[str, ...]] = ("U8",)
+    options: ClassVar[Mapping[str, Constraint]] = {
+        "bits": Constraint(
+            "8, 4, 3, 2 or 1", (4, 3), lambda value: type(value) is int and value in (8, 4, 3, 2, 1)
+        ),
+        "group": Constraint("a number of values", (8,), lambda value: type(value) is int and value > 0),
+        "axis": Constraint.among(1, 0),
+    }
+
+    bits: int = 4
+    group: int = 64
+    axis: int = 1
+
+    def bound(self, scheme: Any) -> Strips:
+        """With the widths and groups of a scheme."""
+        return replace(self, bits=scheme.bits, group=scheme.group_size, axis=scheme.axis)
+
+    def rows(self, spec: Spec) -> int:
+        """All."""
+        return max(spec.rows, 1)
+
+    def _matrix(self, spec: Spec) -> tuple[int, int, int]:
+        """Rows and columns of the matrix of groups, and codes to a number."""
+        count, per = spec.numel * 8 // self.bits, _THREE if self.bits == 3 else 8 // self.bits
+        if not count or spec.numel * 8 % self.bits or count % 8 or count % self.group:
+            raise PlanError(f"{spec} does not hold whole groups of {self.group} codes of {self.bits} bits")
+        rows = count // self.group if self.axis else self.group
+        if self.bits != 3 and rows % per:
+            raise PlanError(f"{rows} rows of groups cannot be cut into {per} runs")
+        return rows, count // rows, per
+
+    def spec(self, spec: Spec) -> Spec:
+        """``[ceil(R / n), C]``. Raises PlanError where groups or runs are not whole."""
+        rows, columns, per = self._matrix(super().spec(spec))
+        return Spec(DTYPES["I32" if self.bits == 3 else "U8"], (-(-rows // per), columns))
+
+    def encode(self, piece: Piece, spec: Spec, scratch: Scratch) -> Piece:
+        """See :class:`.core.codec.Codec`."""
+        import numpy as np
+
+        rows, columns, per = self._matrix(spec)
+        stored = self.spec(spec)
+        codes = np.zeros((stored.shape[0] * per, columns), np.uint8)
+        codes[:rows] = spread(piece.data, self.bits).reshape(rows, columns)
+        runs = codes.reshape(per, *stored.shape)
+        out = np.zeros(stored.shape, np.uint32)
+        for place in range(per):
+            out |= runs[place].astype(np.uint32) << np.uint32(self.bits * (per - 1 - place))
+        return Piece(
+            piece.role, 0, out.astype(np.uint32 if self.bits == 3 else np.uint8).view(stored.dtype.carrier)
+        )
+
+    def decode(self, stored: Array, spec: Spec) -> Array:
+        """See :class:`.core.codec.Codec`."""
+        import numpy as np
+
+        rows, columns, per = self._matrix(spec)
+        numbers = stored.reshape(-1, columns)
+        numbers = numbers.view(np.uint32) if self.bits == 3 else numbers
+        codes = np.empty((per, *numbers.shape), np.uint8)
+        for place in range(per):
+            shift = numbers.dtype.type(self.bits * (per - 1 - place))
+            codes[place] = numbers >> shift & numbers.dtype.type(2**self.bits - 1)
+        return _joined(codes.reshape(-1, columns)[:rows], self.bits).reshape(spec.shape)
+
+    def before(self, stored: Spec, spec: Spec) -> Spec | None:
+        """None: groups do not tell the rows of the tensor."""
+        return None
+
+
+def spread(stream: Array, bits: int) -> Array:
+    """Codes of a stream of bits, the lowest first, one to a byte: eight of them are ``bits`` bytes."""
+    import numpy as np
+
+    stored = np.ascontiguousarray(stream).view(np.uint8).reshape(-1, bits)
+    words = np.zeros(len(stored), np.uint64)
+    for place in range(bits):
+        words |= stored[:, place].astype(np.uint64) << np.uint64(8 * place)
+    codes = np.empty((len(stored), 8), np.uint8)
+    for place in range(8):
+        codes[:, place] = words >> np.uint64(bits * place) & np.uint64(2**bits - 1)
+    return codes.reshape(-1)
+
+
+def _joined(codes: Array, bits: int) -> Array:
+    """The inverse of :func:`spread`."""
+    import numpy as np
+
+    eights = np.ascontiguousarray(codes).reshape(-1, 8)
+    words = np.zeros(len(eights), np.uint64)
+    for place in range(8):
+        words |= eights[:, place].astype(np.uint64) << np.uint64(bits * place)
+    stored = np.empty((len(eights), bits), np.uint8)
+    for place in range(bits):
+        stored[:, place] = words >> np.uint64(8 * place) & np.uint64(255)
+    return stored.reshape(-1)

@@ -1,0 +1,59 @@
+"""``quant_method: quanto``, which Diffusers reads, and the map of layers that optimum-quanto itself reads.
+
+Source: ``QuantoConfig`` of diffusers 0.42; ``QuantizedTransformersModel`` of ``transformers_models.py``
+and ``quantization_map`` of ``quantize.py`` in huggingface/optimum-quanto 0.2.7.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from ...core.planning import Planning
+from .dialect import Dialect, SideStatement, Statement, Unsayable, e4m3_only
+from .layers import Layers
+from .stated import Json
+
+__all__ = ["Quanto"]
+
+_MAP = "quanto_qmap.json"
+_TYPES = {"int8": ("int8", "qint8"), "fp8": ("float8", "qfloat8_e4m3fn")}
+"""Scheme -> what Diffusers and what quanto calls it."""
+
+
+class Quanto(Dialect):
+    """One type for all layers but those that are named; the map names each layer that is quantized."""
+
+    method = "quanto"
+    schemes: ClassVar[tuple[str, ...]] = ("int8", "fp8")
+    unquantized = "modules_to_not_convert"
+    by_prefix = False
+    telling: ClassVar[tuple[str, ...]] = ("weights_dtype",)
+    beside: ClassVar[tuple[SideStatement, ...]] = (SideStatement(_MAP, "", ""),)
+
+    def state(self, layers: Layers, planning: Planning) -> Statement:
+        """See :meth:`.dialect.Dialect.state`."""
+        kinds = {module: _type(module, tensor.scheme) for module, tensor in sorted(layers.quantized.items())}
+        if len(set(kinds.values())) > 1:
+            few = dict(zip(kinds.values(), kinds, strict=True))
+            words = " and ".join(f"{module} in {kind}" for (kind, _), module in few.items())
+            raise Unsayable(f"quant_method {self.method} knows one format for all layers, here are {words}")
+        ((dtype, called),) = set(kinds.values())
+        said = {"quant_method": self.method, "weights_dtype": dtype, self.unquantized: list(layers.kept)}
+        named = {module: {"weights": called, "activations": "none"} for module in kinds}
+        return Statement(said, files={_MAP: named})
+
+    def leave_out_beside(
+        self, side: SideStatement, content: Json, decoded: Sequence[str], coded: Sequence[str]
+    ) -> None:
+        """See :meth:`.dialect.Dialect.leave_out_beside`: it names those that are quantized."""
+        for name in decoded:
+            content.pop(name.removesuffix(".weight"), None)
+
+
+def _type(module: str, scheme: Any) -> tuple[str, str]:
+    if scheme.name not in _TYPES:
+        raise Unsayable(f"quant_method quanto knows {', '.join(_TYPES)}, {module} is {scheme.name}")
+    if scheme.name == "fp8":
+        e4m3_only(scheme, Quanto.method)
+    return _TYPES[scheme.name]
