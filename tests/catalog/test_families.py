@@ -48,7 +48,7 @@ def test_recognised(golden: Golden) -> None:
 
 @pytest.mark.parametrize("prefix", ["model.diffusion_model.", "diffusion_model.", "transformer.", "module."])
 def test_recognised_behind_a_prefix(golden: Golden, prefix: str) -> None:
-    found = catalog.detect([f"{prefix}{name}" for name in golden.shapes])
+    found = catalog.detect([f"{prefix}{name}" for name in fold(golden.shapes)])
     assert found is not None
     assert (found.name, found.spelling, found.prefix) == (golden.family, golden.spelling, prefix)
 
@@ -58,13 +58,13 @@ def test_recognised_among_other_models(golden: Golden) -> None:
         "vae.decoder.conv_in.weight",
         "text_encoders.t5xxl.encoder.block.0.layer.0.SelfAttention.q.weight",
     ]
-    found = catalog.detect([*others, *(f"model.diffusion_model.{name}" for name in golden.shapes)])
+    found = catalog.detect([*others, *(f"model.diffusion_model.{name}" for name in fold(golden.shapes))])
     assert found is not None
     assert (found.name, found.prefix) == (golden.family, "model.diffusion_model.")
 
 
 def test_recognised_when_quantized(golden: Golden) -> None:
-    names = [*golden.shapes, *(f"{name}_scale" for name in golden.quantized)]
+    names = fold([*golden.shapes, *(f"{name}_scale" for name in golden.quantized)])
     found = catalog.detect(names)
     assert found is not None
     assert found.name == golden.family
@@ -93,6 +93,21 @@ def test_what_is_never_quantized_is_said_so(golden: Golden) -> None:
         if len(golden.shapes[name]) == 2 and name.endswith(".weight"):
             _, why = family.is_target(name)
             assert why.kind in ("never", "adapter"), (name, why)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("t5_xxl", "t5_xxl_gguf"), ("umt5_xxl", "umt5_xxl_gguf"), ("umt5_xxl", "umt5_xxl_enc"),
+        ("clip_l", "clip_l_transformers_5"), ("gemma_3", "gemma_3_multimodal"),
+        ("mistral_3", "mistral_3_multimodal"),
+    ],
+)  # fmt: skip
+def test_two_spellings_of_one_model(one: str, other: str, read_golden: Callable[[str], Golden]) -> None:
+    first, second = read_golden(one), read_golden(other)
+    direction = catalog.family(first.family).spelled(first.spelling).direction(second.spelling)
+    assert {direction.rename(name): shape for name, shape in first.shapes.items()} == second.shapes
+    assert {direction.rename(name) for name in first.quantized} == second.quantized
 
 
 @pytest.mark.parametrize("stranger", STRANGERS)
