@@ -1,10 +1,11 @@
-# ruff: noqa: E501  tables of models read better in long lines
 """Names and shapes of text encoders and of language models that see, for ``make_family_names.py``.
 
 Those of published files come from transformers' own way back (``revert_weight_conversion``, which is what
 ``save_pretrained`` writes), llama.cpp's from the package gguf, OpenCLIP's from ours, held to diffusers' own function.
 What is quantized are the layers that vLLM builds as quantized ones, and the experts.
 """
+
+# ruff: noqa: E501  tables of models read better in long lines
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-# ruff: noqa: E501  tables of models read better in long lines
 """Text encoders and models that see convert as their own classes have them, and come back to the byte."""
+
+# ruff: noqa: E501  tables of models read better in long lines
 
 from __future__ import annotations
 
