@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -223,11 +224,23 @@ def test_drops() -> None:
     assert dropped(catalog.family("qwen25vl_llm").policy.drops, "visual.blocks.0.attn.qkv.weight")
 
 
-def test_extras_belong_to_a_convention() -> None:
-    qwen = catalog.family("qwen_image_dit")
-    assert said(qwen, "img_in.weight") == (False, "never: embedding")
-    assert said(qwen, "img_in.weight", None, "lightx2v") == (False, "never: embedding")
-    assert qwen.is_target("img_in.weight", convention="comfyui")[0]
+def test_what_a_consumers_files_keep_belongs_to_a_convention(read_golden: Callable[[str], Golden]) -> None:
+    """Against comfy-quants, configs/qwen_image_2512_nvfp4.yaml, and convert_to_quant's --zimage, --ltxv2."""
+    kept = {
+        "qwen_image": r"^transformer_blocks\.0\.img_mod\.1\.",
+        "z_image_turbo_original": r"\.adaLN_modulation\.",
+        "ltx_2": r"^transformer_blocks\.(0|1|46|47)\.",
+    }
+    for stem, pattern in kept.items():
+        golden = read_golden(stem)
+        family = catalog.family(golden.family).spelled(golden.spelling)
+        chosen = {
+            name for name, shape in golden.shapes.items() if family.is_target(name, shape, "comfyui")[0]
+        }
+        assert chosen == {name for name in golden.quantized if not re.search(pattern, name)}
+        (one, *_) = golden.quantized - chosen
+        assert said(family, one, None, "comfyui") == (False, "never: kept by comfyui")
+        assert family.is_target(one, convention="lightx2v")[0]
 
 
 @pytest.mark.parametrize(

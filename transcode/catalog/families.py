@@ -175,6 +175,7 @@ def _spelling(name: str, node: strict.Node) -> Spelling:
         dims=top.get("dims", _integers, ()),
         drops=top.get("drops", _patterns, ()),
         extras=top.get("extras", _labelled, _NONE),
+        keeps=top.get("keeps", _labelled, _NONE),
     )
     config = top.get("config", derivation, None)
     top.reject_unknown()

@@ -201,3 +201,23 @@ def test_adapters_keep_their_dtype() -> None:
     *_, choice = choose([tensor(name) for name in names], model="wan_animate_dit")
     assert choice.may_cast(tensor("blocks.0.ffn.0.weight"))
     assert not choice.may_cast(tensor("face_adapter.fuser_blocks.0.linear1_kv.weight"))
+
+
+def test_what_files_for_a_consumer_keep_is_said_and_can_be_included() -> None:
+    names = [f"transformer_blocks.{i}.{m}.weight" for i in (0, 10) for m in ("img_mod.1", "txt_mod.1")]
+    names += ["transformer_blocks.0.attn.add_q_proj.weight", "transformer_blocks.0.img_mlp.net.0.proj.weight"]
+    tensors = [tensor(name) for name in names]
+    for convention, include, stays in (
+        ("comfyui", (), {"transformer_blocks.0.img_mod.1.weight"}),
+        ("comfyui", ("transformer_blocks.0.img_mod",), set()),
+        ("lightx2v", (), set()),
+    ):
+        taken, said, choice = choose(tensors, include=include, convention=convention)
+        assert taken.keys() == {*names} - stays
+        choice.complain()
+        notes = [str(note) for note in said.notes if "in full" in str(note)]
+        assert len(notes) == bool(stays)
+        assert all(
+            "keeps what files for comfyui have in full, transformer_blocks.0.img_mod.1.weight: " in n
+            for n in notes
+        )

@@ -6,11 +6,13 @@ from collections.abc import Callable, Sequence
 
 from ... import catalog
 from ...catalog.components import Component, component_table
+from ...catalog.policy import kept_for
 from ...core.dtypes import FLOATS
 from ...core.event import Reason
 from ...core.patterns import Patterns
 from ...core.planning import Planning
 from ...core.tensor import LazyTensor
+from ...voice import called
 
 __all__ = ["Choice"]
 
@@ -56,8 +58,10 @@ class Choice:
         self._targets = Patterns(targets)
         self._use_targets = bool(targets)
         self._others: set[str] = set()
+        self._kept: list[str] = []
         self._family, self._key = self._recognise(model, tensors)
         self._parts = component_table().held(map(self._key, tensors))
+        self._by_convention = kept_for(planning.convention)
         self._own = self._parts.of(f"{self._family.prefix}weight")
         if self._use_targets:
             planning.note(f"targets as given: {', '.join(targets)}")
@@ -123,6 +127,8 @@ class Choice:
         take, why = self._family.is_target(name, tensor.spec.shape, self._planning.convention)
         if why.kind == "never" and why.label in _OTHER_MODELS:
             self._others.add(name.split(".", 1)[0])
+        elif why == self._by_convention:
+            self._kept.append(tensor.name)
         return take, why
 
     def _other(self, name: str) -> Component | None:
@@ -149,6 +155,12 @@ class Choice:
         """Tell of patterns that matched nothing, and of other models in the file, which stay as they are."""
         if self._others:
             self._planning.note(f"keeps the other models of the file: {', '.join(sorted(self._others))}")
+        if self._kept:
+            more = f" and {len(self._kept) - 1} more" if len(self._kept) > 1 else ""
+            self._planning.note(
+                f"keeps what files for {self._planning.convention} have in full, {self._kept[0]}{more}:"
+                f" {called('include')} quantizes what it names all the same"
+            )
         self._planning.unmatched("targets", self._targets.unused(), self._matrices)
         self._planning.unmatched("include", self._include.unused(), self._matrices)
         self._planning.unmatched("exclude", self._exclude.unused(), self._names)
