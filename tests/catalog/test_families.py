@@ -64,6 +64,15 @@ def test_recognised_among_other_models(golden: Golden) -> None:
     assert (found.name, found.prefix) == (golden.family, "model.diffusion_model.")
 
 
+def test_several_text_encoders_in_one_file_are_of_no_family(read_golden: Callable[[str], Golden]) -> None:
+    names = [f"text_encoders.clip_l.transformer.{name}" for name in fold(read_golden("clip_l").shapes)]
+    more = [f"text_encoders.t5xxl.transformer.{name}" for name in fold(read_golden("t5_xxl").shapes)]
+    assert catalog.detect([*names, *more]) is None
+    found = catalog.detect(names)
+    assert found is not None
+    assert (found.name, found.prefix) == ("clip", "text_encoders.clip_l.transformer.")
+
+
 def test_recognised_when_quantized(golden: Golden) -> None:
     names = fold([*golden.shapes, *(f"{name}_scale" for name in golden.quantized)])
     found = catalog.detect(names)
