@@ -28,6 +28,7 @@ from transcode.catalog.mixes import mixes
 from transcode.catalog.models import Model, model
 from transcode.catalog.norms import norms
 from transcode.catalog.nunchaku import modules
+from transcode.catalog.pipelines import pipelines
 from transcode.catalog.profiles import profile
 from transcode.catalog.programs import program
 from transcode.codecs import chain
@@ -101,10 +102,12 @@ def _foreign(name: str) -> Iterator[str]:
         contents()
     elif name == "components":
         component_table()
+    elif name == "pipelines":
+        pipelines()
     elif name == "names":
         foreign()
     else:
-        yield "is never read; the tables are names.yaml, contents.yaml and components.yaml"
+        yield "is never read; the tables are names.yaml, contents.yaml, components.yaml and pipelines.yaml"
 
 
 def _nunchaku(name: str) -> Iterator[str]:

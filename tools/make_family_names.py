@@ -713,11 +713,11 @@ def published_decoders(model: Callable[..., Model]) -> Iterable[tuple[str, Model
 
 STRANGERS = {
     "diffusers": [
-        "AutoencoderKLWan", "AutoencoderKL", "CogView3PlusTransformer2DModel",
+        "AutoencoderKLWan", "CogView3PlusTransformer2DModel",
         "CogView4Transformer2DModel", "OvisImageTransformer2DModel", "AllegroTransformer3DModel",
     ],
-    "transformers": ["BertModel", "CLIPModel", "GPT2LMHeadModel", "SiglipModel", "T5EncoderModel",
-                     "UMT5EncoderModel", "ViTModel", "WhisperModel", "XLMRobertaModel"],
+    "transformers": ["BertModel", "GPT2LMHeadModel", "SiglipModel", "SiglipTextModel", "ViTModel",
+                     "WhisperModel", "XLMRobertaModel"],
 }  # fmt: skip
 
 
@@ -793,9 +793,10 @@ def dump(data: dict[str, Any]) -> str:
 def main() -> None:
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "fixtures/families")
     folder.mkdir(parents=True, exist_ok=True)
+    import language_names
     import single_file_names
 
-    for make in (described, instantiated, single_file_names.instantiated):
+    for make in (described, instantiated, single_file_names.instantiated, language_names.instantiated):
         for stem, model in make():
             missing = model.quantized - model.tensors.keys()
             assert not missing, missing

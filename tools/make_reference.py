@@ -275,6 +275,9 @@ def _families(words: Words) -> str:
             policy = family.spelled(spelling).policy
             targets = ", ".join(_code(target) for target in policy.targets)
             never = ", ".join(dict.fromkeys(words(label) for label in policy.never))
+            for convention, patterns in policy.keeps.items():
+                kept = ", ".join(_code(pattern) for pattern in patterns)
+                never += f"; {words('for')} {_code(convention)} {kept}"
             rows.append((_code(spelling), words(known.title), targets, never))
         header = (words("spelling"), words("who uses it"), words("quantized"), words("never quantized"))
         text += _table(header, rows)
@@ -296,6 +299,10 @@ def _conversions(words: Words) -> str:
             models = ", ".join(_code(str(kind)) for kinds in conversion.holds.values() for kind in kinds)
             pair = f"{_code(one)} ↔ {_code(other)}"
             rows.append((_code(name), pair, models or words("all"), ", ".join(moved) or words("none")))
+        converted = {end for pair, _ in (*family.conversions.items(), *family.others) for end in pair}
+        alone = ", ".join(_code(one) for one in family.spellings if one not in converted)
+        if alone:
+            rows.append((_code(name), alone, words("not converted"), ""))
     header = (words("family"), words("converts both ways"), words("models"), words("rows that are moved"))
     return f"## {words('Conversions')}\n\n{_table(header, rows)}"
 

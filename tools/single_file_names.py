@@ -41,9 +41,10 @@ def undone(module: Any, family: str, spelling: str, converter: str, besides: Sha
             tensors[original][0] += shape[0]
             assert tensors[original][1:] == shape[1:], name
         else:
-            # Six modulations of a block are one row in the file.
+            # Six modulations of a block are a row in the file, layers of a VAE convolutions of one pixel.
             flat = family == "krea2" and original.endswith(".mod.lin")
-            tensors[original] = [math.prod(shape)] if flat else list(shape)
+            pixel = [1, 1] if family == "autoencoder_kl" and len(shape) == 2 else []
+            tensors[original] = [math.prod(shape)] if flat else [*shape, *pixel]
     if converter.endswith(".py"):
         return tensors
     empty = {name: torch.empty(shape, device="meta") for name, shape in tensors.items()}
@@ -134,6 +135,13 @@ def instantiated() -> Iterable[tuple[str, Model]]:
         )  # fmt: skip
         yield from both("sdxl_base_1.0", "sdxl", "stable-diffusion-xl-base-1.0", xl, unet, inside, [],
                         more=lambda name: bool(inner(name)))  # fmt: skip
+        vae = diffusers.AutoencoderKL(
+            block_out_channels=(128, 256, 512, 512), layers_per_block=2,
+            down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+        )  # fmt: skip
+        yield from both(
+            "sdxl_vae", "autoencoder_kl", "sdxl-vae", vae, "convert_ldm_vae_checkpoint", "(?!)", []
+        )
         yield from both("krea_2", "krea2", "Krea-2", diffusers.Krea2Transformer2DModel(),
                         "convert_krea2_transformer_checkpoint_to_diffusers", r"^transformer_blocks\.",
                         ["attn", "mlp"])  # fmt: skip

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ class Golden:
     quantized: frozenset[str]
 
 
+@cache
 def _read(stem: str) -> Golden:
     data = json.loads((FAMILIES / f"{stem}.json").read_text())
     facts: dict[str, Any] = {}

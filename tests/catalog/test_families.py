@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ def test_recognised(golden: Golden) -> None:
 
 @pytest.mark.parametrize("prefix", ["model.diffusion_model.", "diffusion_model.", "transformer.", "module."])
 def test_recognised_behind_a_prefix(golden: Golden, prefix: str) -> None:
-    found = catalog.detect([f"{prefix}{name}" for name in golden.shapes])
+    found = catalog.detect([f"{prefix}{name}" for name in fold(golden.shapes)])
     assert found is not None
     assert (found.name, found.spelling, found.prefix) == (golden.family, golden.spelling, prefix)
 
@@ -58,13 +59,22 @@ def test_recognised_among_other_models(golden: Golden) -> None:
         "vae.decoder.conv_in.weight",
         "text_encoders.t5xxl.encoder.block.0.layer.0.SelfAttention.q.weight",
     ]
-    found = catalog.detect([*others, *(f"model.diffusion_model.{name}" for name in golden.shapes)])
+    found = catalog.detect([*others, *(f"model.diffusion_model.{name}" for name in fold(golden.shapes))])
     assert found is not None
     assert (found.name, found.prefix) == (golden.family, "model.diffusion_model.")
 
 
+def test_several_text_encoders_in_one_file_are_of_no_family(read_golden: Callable[[str], Golden]) -> None:
+    names = [f"text_encoders.clip_l.transformer.{name}" for name in fold(read_golden("clip_l").shapes)]
+    more = [f"text_encoders.t5xxl.transformer.{name}" for name in fold(read_golden("t5_xxl").shapes)]
+    assert catalog.detect([*names, *more]) is None
+    found = catalog.detect(names)
+    assert found is not None
+    assert (found.name, found.prefix) == ("clip", "text_encoders.clip_l.transformer.")
+
+
 def test_recognised_when_quantized(golden: Golden) -> None:
-    names = [*golden.shapes, *(f"{name}_scale" for name in golden.quantized)]
+    names = fold([*golden.shapes, *(f"{name}_scale" for name in golden.quantized)])
     found = catalog.detect(names)
     assert found is not None
     assert found.name == golden.family
@@ -93,6 +103,21 @@ def test_what_is_never_quantized_is_said_so(golden: Golden) -> None:
         if len(golden.shapes[name]) == 2 and name.endswith(".weight"):
             _, why = family.is_target(name)
             assert why.kind in ("never", "adapter"), (name, why)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("t5_xxl", "t5_xxl_gguf"), ("umt5_xxl", "umt5_xxl_gguf"), ("umt5_xxl", "umt5_xxl_enc"),
+        ("clip_l", "clip_l_transformers_5"), ("gemma_3", "gemma_3_multimodal"),
+        ("mistral_3", "mistral_3_multimodal"),
+    ],
+)  # fmt: skip
+def test_two_spellings_of_one_model(one: str, other: str, read_golden: Callable[[str], Golden]) -> None:
+    first, second = read_golden(one), read_golden(other)
+    direction = catalog.family(first.family).spelled(first.spelling).direction(second.spelling)
+    assert {direction.rename(name): shape for name, shape in first.shapes.items()} == second.shapes
+    assert {direction.rename(name) for name in first.quantized} == second.quantized
 
 
 @pytest.mark.parametrize("stranger", STRANGERS)
@@ -208,11 +233,23 @@ def test_drops() -> None:
     assert dropped(catalog.family("qwen25vl_llm").policy.drops, "visual.blocks.0.attn.qkv.weight")
 
 
-def test_extras_belong_to_a_convention() -> None:
-    qwen = catalog.family("qwen_image_dit")
-    assert said(qwen, "img_in.weight") == (False, "never: embedding")
-    assert said(qwen, "img_in.weight", None, "lightx2v") == (False, "never: embedding")
-    assert qwen.is_target("img_in.weight", convention="comfyui")[0]
+def test_what_a_consumers_files_keep_belongs_to_a_convention(read_golden: Callable[[str], Golden]) -> None:
+    """Against comfy-quants, configs/qwen_image_2512_nvfp4.yaml, and convert_to_quant's --zimage, --ltxv2."""
+    kept = {
+        "qwen_image": r"^transformer_blocks\.0\.img_mod\.1\.",
+        "z_image_turbo_original": r"\.adaLN_modulation\.",
+        "ltx_2": r"^transformer_blocks\.(0|1|46|47)\.",
+    }
+    for stem, pattern in kept.items():
+        golden = read_golden(stem)
+        family = catalog.family(golden.family).spelled(golden.spelling)
+        chosen = {
+            name for name, shape in golden.shapes.items() if family.is_target(name, shape, "comfyui")[0]
+        }
+        assert chosen == {name for name in golden.quantized if not re.search(pattern, name)}
+        (one, *_) = golden.quantized - chosen
+        assert said(family, one, None, "comfyui") == (False, "never: kept by comfyui")
+        assert family.is_target(one, convention="lightx2v")[0]
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ POLICY = Policy(
     fused=(Fused(("q", "k", "v")), Fused(("gate_proj", "up_proj"))),
     dims=(2, 3),
     extras={"other": patterns("head")},
+    keeps={"other": patterns("blocks.1.ffn")},
 )
 
 
@@ -74,6 +75,13 @@ def test_an_extra_is_taken_for_its_convention_only() -> None:
     assert POLICY.is_target("gate.head.weight", None, "other")[0]
     assert said(POLICY, "head.bias", None, "other") == (False, "not a weight")
     assert said(POLICY, "head.lora_A.weight", None, "other") == (False, "adapter")
+
+
+def test_what_is_kept_stays_for_its_convention_only() -> None:
+    assert said(POLICY, "blocks.1.ffn.weight", None, "other") == (False, "never: kept by other")
+    assert said(POLICY, "blocks.1.ffn.weight", None, "mine") == (True, "target ffn")
+    assert said(POLICY, "blocks.11.ffn.weight", None, "other") == (True, "target ffn")
+    assert said(POLICY, "blocks.1.ffn.bias", None, "other") == (False, "not a weight")
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,12 @@ MORE = {
         "hunyuan_image", "HunyuanImageTransformer2DModel", _IMAGE,
         "scripts/convert_hunyuan_image_to_diffusers.py", _hunyuan_image, recorded="baea7e1813e1cdbf",
     ),
+    "vae": Tiny(
+        "autoencoder_kl", "AutoencoderKL",
+        {"block_out_channels": (4, 4, 8, 8), "layers_per_block": 1, "norm_num_groups": 2,
+         "down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4},
+        "convert_ldm_vae_checkpoint", lambda: {"sample": torch.ones(1, 3, 16, 16)},
+    ),
     "hunyuan image 2.1 apart": Tiny(
         "hunyuan_image", "HunyuanImageTransformer2DModel", _IMAGE,
         "scripts/convert_hunyuan_image_to_diffusers.py", _hunyuan_image, original="apart",

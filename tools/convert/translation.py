@@ -35,6 +35,15 @@ _ROOTS = {"self_forcing": "generator_ema"}
 _KEY_INDEX = {"self_forcing": 3, "wan_clip": 3, "qwen25vl_llm": 3}
 """Which component of a name the target keys are compared with; 2 for all others."""
 
+_MORE_FOR_COMFYUI = {
+    "qwen_image_dit": (
+        "time_text_embed.timestep_embedder.linear_1.weight",
+        "time_text_embed.timestep_embedder.linear_2.weight",
+        "img_in.weight", "txt_in.weight", "norm_out.linear.weight", "proj_out.weight",
+    ),
+}  # fmt: skip
+"""What is quantized besides for ComfyUI."""
+
 _PRESERVED = ("h3",)
 """Families whose other tensors keep their dtypes."""
 
@@ -150,13 +159,12 @@ def _quantize(args: Namespace, renamed: Recipe, convention: str, said: list[str]
     exclude, warnings = keys.patterns("--ignore-quant-keys", keys.listed(args.ignore_quant_keys) or (), left)
     said += warnings
     targets = []
-    if args.key_idx is not None or args.target_keys is not None:
+    # What ComfyUI's own files keep, the converter quantized for it too.
+    if args.key_idx is not None or args.target_keys is not None or convention in policy.keeps:
         index = args.key_idx if args.key_idx is not None else _KEY_INDEX.get(args.model_type, 2)
         wanted = keys.listed(args.target_keys) or [str(pattern) for pattern in policy.targets]
         targets.append(keys.at_component(index, wanted))
-    include = []
-    if convention == "comfyui_scaled":
-        include = [str(one) for one in policy.extras.get("comfyui", ()) if any(map(one.matches, left))]
+    include = [one for one in _MORE_FOR_COMFYUI.get(args.model_type, ()) if args.comfyui_mode and one in left]
     dtype = args.non_linear_dtype or (None if args.model_type in _PRESERVED else "torch.float32")
     quantize = Quantize(
         args.linear_type,

@@ -89,7 +89,8 @@ def generic_family(names: Collection[str] | None = None) -> Family:
 def detect(names: Collection[str], shapes: Mapping[str, tuple[int, ...]] | None = None) -> Family | None:
     """The family that these tensors are of, in their spelling; None when no family fits.
 
-    Where one fitting family refines another, it is meant.
+    Where one fitting family refines another, it is meant. A file of several models is of the family of the
+    one that denoises, and without such a one of none.
 
     Args:
         names: all names of a checkpoint.
@@ -108,6 +109,8 @@ def detect(names: Collection[str], shapes: Mapping[str, tuple[int, ...]] | None 
     refined = {other for fitted in fitting.values() for other in fitted.refines}
     left = [name for name in fitting if name not in refined]
     if len(left) > 1:
+        if component_table().held(folded).several:
+            return None  # text encoders in one file, each of a family of its own
         raise RecipeError(
             f"the tensors fit several families: {', '.join(left)}", hint=f"say which with {called('model')}"
         )
@@ -175,6 +178,7 @@ def _spelling(name: str, node: strict.Node) -> Spelling:
         dims=top.get("dims", _integers, ()),
         drops=top.get("drops", _patterns, ()),
         extras=top.get("extras", _labelled, _NONE),
+        keeps=top.get("keeps", _labelled, _NONE),
     )
     config = top.get("config", derivation, None)
     top.reject_unknown()

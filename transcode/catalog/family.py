@@ -95,20 +95,24 @@ class Family:
     def fit(
         self, names: Collection[str], shapes: Mapping[str, tuple[int, ...]] | None = None
     ) -> Family | None:
-        """The family in the spelling, and with the prefix, that these names have; None when none fits."""
+        """The family in the spelling, and with the prefix, that these names have; None when none fits.
+
+        Of several spellings the one that leaves the least to a prefix is meant:
+        ``language_model.model.layers`` is a spelling of its own, not ``model.layers`` behind a prefix.
+        """
         return self.fit_folded(fold(names), shapes)
 
     def fit_folded(
         self, names: list[str], shapes: Mapping[str, tuple[int, ...]] | None = None
     ) -> Family | None:
         """As :meth:`fit`, of names that are folded already."""
-        for spelling in self.spellings.values():
-            if spelling.signature is None:
-                continue
-            prefix = spelling.signature.fit_folded(names, shapes)
-            if prefix is not None:
-                return self.spelled(spelling.name, prefix)
-        return None
+        fitting = [
+            self.spelled(spelling.name, prefix)
+            for spelling in self.spellings.values()
+            if spelling.signature is not None
+            and (prefix := spelling.signature.fit_folded(names, shapes)) is not None
+        ]
+        return min(fitting, key=lambda one: len(one.prefix), default=None)
 
     def block_of(self, name: str) -> int | None:
         """Number of the block that a tensor belongs to, None outside blocks."""

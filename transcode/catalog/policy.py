@@ -12,7 +12,7 @@ from ..core.patterns import Pattern, glob_regex
 from ..errors import RecipeError
 from .indexes import any_index, tells_indexes
 
-__all__ = ["Block", "Fused", "Policy"]
+__all__ = ["Block", "Fused", "Policy", "kept_for"]
 
 _NUMBER = "{i}"
 
@@ -102,6 +102,11 @@ def _never(label: str) -> Reason:
     return Reason("never", f"never: {label}", label)
 
 
+def kept_for(convention: str | None) -> Reason:
+    """Why a target stays of which the files of a convention have it in full."""
+    return _never(f"kept by {convention}")
+
+
 @dataclass(frozen=True)
 class Policy:
     """What to quantize, what never, what belongs together.
@@ -122,6 +127,8 @@ class Policy:
         drops: what the published converters leave out because the consumer has no use for it; nothing is
             dropped unless it is asked for.
         extras: convention -> patterns of what is quantized besides when that convention is written.
+        keeps: convention -> patterns of targets that stay when that convention is written, as those who make
+            files for its consumer leave them.
     """
 
     blocks: tuple[Block, ...] = ()
@@ -136,6 +143,7 @@ class Policy:
     dims: tuple[int, ...] = ()
     drops: tuple[Pattern, ...] = ()
     extras: Mapping[str, tuple[Pattern, ...]] = field(default_factory=dict)
+    keeps: Mapping[str, tuple[Pattern, ...]] = field(default_factory=dict)
 
     def block_of(self, name: str) -> int | None:
         """Number of the block that a tensor belongs to, None outside blocks."""
@@ -183,7 +191,7 @@ class Policy:
     def counts_alike(self) -> bool:
         """Whether no pattern tells indexes of two digits and more from each other."""
         several = (self.targets, self.also, self.routers, self.adapters, self.weights)
-        groups = (*several, *self.never.values(), *self.extras.values())
+        groups = (*several, *self.never.values(), *self.extras.values(), *self.keeps.values())
         texts = [pattern.text for group in groups for pattern in group]
         texts += (block.path.replace(_NUMBER, "*") for block in self.blocks)
         return not any(map(tells_indexes, texts))
@@ -213,6 +221,8 @@ class Policy:
             chosen = next((pattern for pattern in self.targets if pattern.matches(within)), None)
         if chosen is None:
             return False, _NO_TARGET
+        if any(pattern.matches(name) for pattern in self.keeps.get(convention or "", ())):
+            return False, kept_for(convention)
         if shape is not None and self.dims and len(shape) not in self.dims:
             return False, Reason("misfit", f"{len(shape)}-D", "dimensions")
         return True, Reason("target", f"target {chosen}", str(chosen))

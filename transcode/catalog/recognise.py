@@ -35,6 +35,11 @@ def _folded(text: str) -> list[str]:
     return sorted(set(_FOLDED.sub("9", text).split("\n")))[:_MOST_KINDS]
 
 
+@lru_cache(maxsize=1)  # spelling after spelling asks the same of the same names
+def _text(names: tuple[str, ...]) -> str:
+    return "\n".join(names)
+
+
 @dataclass(frozen=True)
 class Signature:
     """What the names of an architecture have that no other's have.
@@ -91,7 +96,7 @@ class Signature:
 
     def fit_folded(self, names: list[str], shapes: Mapping[str, tuple[int, ...]] | None = None) -> str | None:
         """As :meth:`fit`, of names that are folded already."""
-        if not any(self._literal in name for name in names):
+        if self._literal not in _text(tuple(names)):
             return None  # no expression is compiled for the many that are nothing like it
         prefixes = dict.fromkeys(match[1] for match in map(self._find.match, names) if match)
         for prefix in sorted(prefixes, key=len)[:_MOST_PREFIXES]:

@@ -137,6 +137,10 @@ class Direction:
         runs = self.conversion.only[0 if self.forward else 1]
         return any(name == run or name.startswith(f"{run}.") for run in runs)
 
+    def one_sided(self, name: str) -> bool:
+        """Whether only one of the two spellings has such a tensor, whichever it is."""
+        return any(name == run or name.startswith(f"{run}.") for runs in self.conversion.only for run in runs)
+
     def rename(self, name: str) -> str | None:
         """The name in the other spelling; None when no rule knows it, or it is not row for row one tensor."""
         hit = self.find(name)

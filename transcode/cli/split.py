@@ -6,9 +6,11 @@ from typing import Any
 
 import click
 
+from ..core.option import options_of
+from ..stages.options import ConvertOptions
 from .flags import Command, command, debug_option
 from .job import carry_out, new_job, placing_options
-from .options import performance_options, report_options
+from .options import flag_of, performance_options, report_options
 from .usage import what
 
 __all__ = ["merge", "split"]
@@ -16,26 +18,32 @@ __all__ = ["merge", "split"]
 
 @command(
     epilog="\b\nExamples:\n  transcode split sd_xl_base.safetensors sdxl/\n"
+    "  transcode split sd_xl_base.safetensors sdxl/ --to diffusers\n"
     "  transcode split ltx.safetensors ltx/ --dry-run\n"
 )
 @click.argument("src", metavar="ALLINONE")
 @click.argument("dst", metavar="FOLDER")
+@flag_of("--to", options_of(ConvertOptions)["to"])
 @placing_options
 @performance_options
 @report_options
 @debug_option
-def split(src: str, dst: str, **values: Any) -> None:
+def split(src: str, dst: str, to: str | None, **values: Any) -> None:
     """Split ALLINONE into the new FOLDER, each model into a subfolder as Diffusers names it.
 
-    Names lose the prefix of their model, which its file notes for `transcode merge`. What belongs to no model
-    goes into other/. To quantize on the way: transcode run ALLINONE FOLDER --layout components --scheme ...
+    Names lose the prefix of their model, which its file notes for `transcode merge`. With --to diffusers each
+    model is spelled as Diffusers and Transformers do, and model_index.json says which pipeline it is, where
+    that is known. What belongs to no model goes into other/. To quantize on the way: transcode run ALLINONE
+    FOLDER --layout components --scheme ...
     """
     from ..containers.source import open_source
+    from ..stages.convert import Convert
 
     if dst.endswith((".safetensors", ".gguf")):
         raise click.UsageError(f"FOLDER: {dst!r} is no folder; name one")
     openers = [lambda: open_source(src, drop_cache=values["drop_cache"])]
-    carry_out(new_job(openers, dst, "components", values, copy_metadata=False), values)
+    steps = () if to is None else (Convert(to),)
+    carry_out(new_job(openers, dst, "components", values, steps=steps, copy_metadata=False), values)
 
 
 class _Merge(Command):
@@ -64,11 +72,14 @@ class _Merge(Command):
 def merge(src: str, dst: str, **values: Any) -> None:
     """Merge the models in the subfolders of FOLDER into the one file ALLINONE.
 
-    Each gets the prefix that its file notes, as `transcode split` left it; without a note that of ComfyUI.
+    Each gets the prefix and the spelling that its file notes, as `transcode split` left it; without a note
+    those that ComfyUI's files have.
     """
-    from ..consumers.components import open_components
+    from ..consumers.components import SPELLINGS, open_components
+    from ..stages.convert import Convert
 
     if not dst.endswith((".safetensors", ".gguf")):
         raise click.UsageError(f"ALLINONE: {dst!r} is no .safetensors file; name it so")
-    openers = [lambda: open_components(src, drop_cache=values["drop_cache"])]
-    carry_out(new_job(openers, dst, "single_file", values, copy_metadata=False), values)
+    source = open_components(src, drop_cache=values["drop_cache"])
+    steps = (Convert("original"),) if SPELLINGS in source.metadata else ()
+    carry_out(new_job([lambda: source], dst, "single_file", values, steps=steps, copy_metadata=False), values)

@@ -1,7 +1,8 @@
 """The models of an all-in-one file as a folder of files, and that folder as one source again.
 
-A file of one component says in its metadata what stood before its names (:data:`PREFIX`). What has no such
-word, as the folders that Diffusers saves, gets the prefix that ComfyUI gives such a component.
+A file of one component says in its metadata what stood before its names (:data:`PREFIX`), and how these were
+spelled where that was changed (:data:`SPELLING`). What has no such word, as the folders that Diffusers saves,
+gets the prefix, and the spelling, that ComfyUI gives such a component.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from .. import catalog
 from ..catalog.components import OTHER, component_table
 from ..containers.checkpoint import Source
 from ..containers.joined import join_sources
@@ -19,11 +21,33 @@ from ..errors import FormatError
 from ..io.folder import File, locate
 from . import torchao
 from .evidence import LAYERS
+from .pipelines import pipeline_of
 
-__all__ = ["PREFIX", "layers_below", "open_components", "own_metadata"]
+__all__ = ["PREFIX", "SPELLINGS", "layers_below", "meant", "open_components", "own_metadata", "spellings_of"]
 
 PREFIX = "component_prefix"
 """Metadata key of a component's file."""
+
+SPELLING, SPELLINGS = "component_spelling", "component_spellings"
+"""Metadata keys: how the names of a component's file were spelled in the all-in-one file, and the same of all
+components of a file, by prefix, as JSON."""
+
+
+_MEANT = {"diffusers": ("diffusers", "transformers"), "original": ("original", "comfyui", "lightx2v")}
+"""What is asked for -> the spellings that mean it, the first that a family has: text encoders of pipelines of
+Diffusers are spelled as transformers does, and some families have their own names from who else uses them."""
+
+
+def meant(to: str, family: catalog.Family) -> str | None:
+    """The spelling of a component's family that is meant; None where it has no such one, or no way to it."""
+    reachable = {family.spelling, *family.converts_to()}
+    return next((one for one in _MEANT.get(to, (to,)) if one in reachable), None)
+
+
+def spellings_of(metadata: Mapping[str, str]) -> dict[str, str]:
+    """How the components of a file were spelled before, by prefix, as far as its metadata say so."""
+    stated = small_json.object_or_none(metadata.get(SPELLINGS)) or {}
+    return {prefix: said for prefix, said in stated.items() if isinstance(said, str)}
 
 
 def own_metadata(metadata: Mapping[str, str], prefix: str) -> dict[str, str]:
@@ -33,6 +57,10 @@ def own_metadata(metadata: Mapping[str, str], prefix: str) -> dict[str, str]:
         prefix: what is taken off its names.
     """
     own = {**torchao.below(metadata, prefix), PREFIX: prefix}
+    spelled = spellings_of(metadata).get(prefix)
+    own.pop(SPELLINGS, None)
+    if spelled is not None:
+        own[SPELLING] = spelled
     layers = layers_below(metadata.get(LAYERS), prefix)
     own.pop(LAYERS, None)
     return own if layers is None else {**own, LAYERS: layers}
@@ -60,12 +88,24 @@ def open_components(path: str, *, mmap: bool = True, drop_cache: bool = False) -
         raise FormatError("is no folder", file=path, hint="name the folder that holds the components")
     sources: list[Source] = []
     layers: dict[str, object] = {}
+    spelled: dict[str, str] = {}
+    pipeline = pipeline_of(place)
     for inner in place.folders():
         if not any(file.suffix in (".safetensors", ".bin", ".pt", ".pth") for file in inner.files()):
             continue
         source = open_place(inner, mmap=mmap, drop_cache=drop_cache)
         said = source.metadata.get(PREFIX)
-        prefix = _usual(inner.name, path) if said is None else said
+        usual = pipeline.parts.get(inner.name) if said is None and pipeline is not None else None
+        if usual is not None and usual.prefix is not None:
+            prefix, before = usual.prefix, usual.spelling
+        else:
+            prefix = _usual(inner.name, path) if said is None else said
+            before = source.metadata.get(SPELLING)
+        family = catalog.detect([tensor.name for tensor in source.tensors])
+        if family is not None:
+            before = before or meant("original", family) or family.spelling
+            if before != family.spelling:
+                spelled[prefix] = before
         stated = small_json.object_or_none(source.metadata.get(LAYERS)) or {}
         named = stated.get("layers")
         if isinstance(named, dict):
@@ -74,10 +114,13 @@ def open_components(path: str, *, mmap: bool = True, drop_cache: bool = False) -
     if len(sources) < 2:
         raise FormatError("holds no two folders with weights", file=path, hint="is it one that split made?")
     whole = join_sources(sources)
-    metadata = {key: value for key, value in whole.metadata.items() if key not in (PREFIX, LAYERS)}
+    ours = (PREFIX, SPELLING, LAYERS)
+    metadata = {key: value for key, value in whole.metadata.items() if key not in ours}
+    if spelled:
+        metadata[SPELLINGS] = small_json.spell(spelled)
     if layers:
         metadata[LAYERS] = small_json.spell({"format_version": "1.0", "layers": layers})
-    notes = tuple(note for note in whole.notes if repr(PREFIX) not in note and repr(LAYERS) not in note)
+    notes = tuple(note for note in whole.notes if not any(repr(key) in note for key in ours))
     return replace(whole, path=Path(path), side_files=(), stem="model", metadata=metadata, notes=notes)
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..io.folder import Folder
     from .container import Container
 
-__all__ = ["WEIGHTS", "WeightFiles", "discover", "side_files"]
+__all__ = ["WEIGHTS", "WeightFiles", "discover", "read_json", "side_files"]
 
 WEIGHTS = foreign.SUFFIXES | {suffix for kind in table.FILES for suffix in kind.suffixes}
 """Suffixes of files that hold weights; they never come along as side files."""
@@ -209,12 +209,12 @@ def _one_kind(folder: Folder, weights: list[File], indexes: list[File], below: l
 
 def _weight_map(index: File) -> dict[str, str]:
     """What an index says, as far as it says anything: :func:`_indexed` is the one that complains."""
-    table = _read_index(index).get("weight_map")
+    table = read_json(index).get("weight_map")
     return {k: v for k, v in table.items() if isinstance(v, str) and v} if isinstance(table, dict) else {}
 
 
 def _indexed(index: File) -> WeightFiles:
-    table = _read_index(index)
+    table = read_json(index)
     listed = table.get("weight_map")
     if not isinstance(listed, dict):
         raise FormatError("has no object weight_map", file=index.url)
@@ -251,7 +251,12 @@ def _indexed(index: File) -> WeightFiles:
     )  # fmt: skip
 
 
-def _read_index(index: File) -> JsonObject:
+def read_json(index: File) -> JsonObject:
+    """The object of a JSON file of any folder.
+
+    Raises:
+        FormatError: it is no regular file, cannot be read, or holds something else.
+    """
     if index.size is None:
         raise FormatError("is no regular file", file=index.url)  # a pipe would be waited for
     try:

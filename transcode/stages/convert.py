@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from .. import catalog
+from ..catalog.components import component_table
 from ..catalog.spelling import Direction
 from ..consumers.companions import Companions
 from ..consumers.evidence import LAYERS
@@ -20,6 +21,7 @@ from ..core.planning import Planning
 from ..core.tensor import LazyTensor
 from ..errors import PlanError
 from ..voice import called
+from .each_component import each_component
 from .facts import check_model, facts_of
 from .llama_header import GGUF, for_llama
 from .lora.written import STYLES
@@ -82,56 +84,17 @@ class Convert(ConvertOptions, Transform):
                     f"convert to {self.to}: that is a spelling of LoRAs, and this is none",
                     hint="see the spellings of models: transcode families",
                 )
-        converted = self._converted(tensors, planning)
-        yield from for_llama(converted, planning) if self.to == GGUF else converted
-
-    def _converted(self, tensors: list[LazyTensor], planning: Planning) -> Iterator[LazyTensor]:
+        held = component_table().held(tensor.name for tensor in tensors)
+        if held.several and self.model is None and self.source is None:
+            yield from each_component(tensors, held, self.to, planning, _converted)
+            return
         family = self._family([tensor.name for tensor in tensors])
         if family.spelling == self.to:
             planning.warn(f"convert: the names are spelled as {self.to} already, none changes")
             yield from tensors
             return
-        planning.note(f"convert {family.name}: {family.spelling} -> {self.to}")
-        facts = facts_of(planning)
-        direction = family.direction(self.to, facts)
-        if not direction.conversion.holds_for(facts):
-            models = _models(family.directions(self.to))
-            check_model(models, facts, f"convert {family.name} to {self.to}")
-        items, absorbed = _items(tensors, family, direction, planning)
-        structure = Structure(direction, {item.name: item for item in items.values()}, facts)
-        unknown, left, names = [], [], {}
-        for tensor in tensors:
-            item = items.get(tensor.name)
-            hit = None if item is None else direction.find(item.name)
-            if tensor.name in absorbed:
-                continue
-            if item is None or hit is None or not structure.whole(hit):
-                if item is not None and direction.lacks(item.name):
-                    left.append(tensor.name)
-                    planning.drop(tensor, Event("drop", f"{self.to} has no such tensor"))
-                    continue
-                lacking = hit is not None and item is not None
-                why = structure.lacking(hit) if lacking and hit is not None else None
-                unknown.append(f"{tensor.name} (without {why})" if why else tensor.name)
-                yield tensor.evolve(did=Event("convert", "no rule knows this name"))
-            elif hit.rule.renames:
-                names[tensor.name] = hit.others
-                yield _named(tensor, hit.others[0])
-            else:
-                names[tensor.name] = hit.others
-                _open(item, planning)
-                yield from structure.of(item, hit, planning)
-        _rename_layers(names, planning)
-        if left:
-            planning.warn(
-                f"convert: {self.to} has no {', '.join(left)}: left out, and no conversion brings them back"
-            )
-        if unknown:
-            told = f"convert: no rule of {family.name} knows {', '.join(unknown[:5])}"
-            told += f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
-            if not planning.allow_unmatched:
-                raise PlanError(told, hint=f"drop or rename them first, or pass {called('allow_unmatched')}")
-            planning.warn(told)
+        converted = _converted(tensors, family, self.to, planning)
+        yield from for_llama(converted, planning) if self.to == GGUF else converted
 
     def _family(self, names: list[str]) -> catalog.Family:
         if self.model is not None:
@@ -158,6 +121,61 @@ class Convert(ConvertOptions, Transform):
             family = found
         family.spelled(self.to)
         return family
+
+
+def _converted(
+    tensors: list[LazyTensor], family: catalog.Family, to: str, planning: Planning, *, within: bool = False
+) -> Iterator[LazyTensor]:
+    """The tensors of one model in another spelling.
+
+    Args:
+        within: it is one of several in a file: names keep its prefix, and what the other spelling has not
+            stays as it is, so that the file comes back whole.
+    """
+    planning.note(f"convert {family.name}: {family.spelling} -> {to}")
+    facts = facts_of(planning)
+    direction = family.direction(to, facts)
+    if not direction.conversion.holds_for(facts):
+        check_model(_models(family.directions(to)), facts, f"convert {family.name} to {to}")
+    below = family.prefix if within else ""
+    items, absorbed = _items(tensors, family, direction, planning)
+    structure = Structure(direction, {item.name: item for item in items.values()}, facts)
+    unknown, left = [], []
+    names: dict[str, Sequence[str]] = {}
+    for tensor in tensors:
+        item = items.get(tensor.name)
+        hit = None if item is None else direction.find(item.name)
+        if tensor.name in absorbed:
+            continue
+        if item is None or hit is None or not structure.whole(hit):
+            if within and item is not None and direction.one_sided(item.name):
+                yield tensor
+                continue
+            if item is not None and direction.lacks(item.name):
+                left.append(tensor.name)
+                planning.drop(tensor, Event("drop", f"{to} has no such tensor"))
+                continue
+            lacking = hit is not None and item is not None
+            why = structure.lacking(hit) if lacking and hit is not None else None
+            unknown.append(f"{tensor.name} (without {why})" if why else tensor.name)
+            yield tensor.evolve(did=Event("convert", "no rule knows this name"))
+        elif hit.rule.renames:
+            names[tensor.name] = [f"{below}{other}" for other in hit.others]
+            yield _named(tensor, names[tensor.name][0])
+        else:
+            names[tensor.name] = [f"{below}{other}" for other in hit.others]
+            _open(item, planning)
+            for made in structure.of(item, hit, planning):
+                yield made.evolve(name=f"{below}{made.name}") if below else made
+    _rename_layers(names, planning)
+    if left:
+        planning.warn(f"convert: {to} has no {', '.join(left)}: left out, and no conversion brings them back")
+    if unknown:
+        told = f"convert: no rule of {family.name} knows {', '.join(unknown[:5])}"
+        told += f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
+        if not planning.allow_unmatched:
+            raise PlanError(told, hint=f"drop or rename them first, or pass {called('allow_unmatched')}")
+        planning.warn(told)
 
 
 def _models(tables: Sequence[Direction]) -> dict[str, list[object]]:

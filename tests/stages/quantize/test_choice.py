@@ -154,16 +154,16 @@ def test_what_is_quantized_is_not_quantized_again_whoever_asks() -> None:
         assert chosen == {}
         taken, why = choice(one)
         assert (taken, why.kind) == (False, "quantized already")
-        choice.complain()  # the pattern found its module: it is no mistake
+        choice.complain([])  # the pattern found its module: it is no mistake
 
 
 @pytest.mark.parametrize("option", ["targets", "include", "exclude"])
 def test_patterns_that_match_nothing_are_complained_of(option: str) -> None:
     *_, choice = choose(wan(), **{option: ["blocks.0.ffn.0", "ffm"]})  # type: ignore[arg-type]
     with pytest.raises(PlanError, match=f"{option}: 'ffm' matches no tensor"):
-        choice.complain()
+        choice.complain([])
     _, said, choice = choose(wan(), allow_unmatched=True, **{option: ["ffm"]})  # type: ignore[arg-type]
-    choice.complain()
+    choice.complain([])
     assert any("'ffm'" in str(warning) for warning in said.warnings)
 
 
@@ -176,15 +176,15 @@ def test_experts_in_one_tensor_are_found_by_targets() -> None:
     assert set(chosen) == {"x.moe.experts.gate_up_proj", "x.mixer.q.weight"}
     *_, choice = choose(layer, targets=["expert"])
     with pytest.raises(PlanError, match=r"'expert' matches no tensor .*, did you mean 'experts'\?"):
-        choice.complain()
+        choice.complain([])
 
 
 def test_a_bias_alone_does_not_satisfy_a_pattern() -> None:
     *_, choice = choose([tensor("a.bias", (4,)), tensor("b.weight")], include=["a"])
     with pytest.raises(PlanError, match="include: 'a' matches no tensor"):
-        choice.complain()
+        choice.complain([])
     *_, choice = choose([tensor("a.bias", (4,)), tensor("b.weight")], exclude=["a"])
-    choice.complain()  # to leave a bias is no mistake
+    choice.complain([])  # to leave a bias is no mistake
 
 
 def test_what_may_be_cast() -> None:
@@ -201,3 +201,23 @@ def test_adapters_keep_their_dtype() -> None:
     *_, choice = choose([tensor(name) for name in names], model="wan_animate_dit")
     assert choice.may_cast(tensor("blocks.0.ffn.0.weight"))
     assert not choice.may_cast(tensor("face_adapter.fuser_blocks.0.linear1_kv.weight"))
+
+
+def test_what_files_for_a_consumer_keep_is_said_and_can_be_included() -> None:
+    names = [f"transformer_blocks.{i}.{m}.weight" for i in (0, 10) for m in ("img_mod.1", "txt_mod.1")]
+    names += ["transformer_blocks.0.attn.add_q_proj.weight", "transformer_blocks.0.img_mlp.net.0.proj.weight"]
+    tensors = [tensor(name) for name in names]
+    for convention, include, stays in (
+        ("comfyui", (), {"transformer_blocks.0.img_mod.1.weight"}),
+        ("comfyui", ("transformer_blocks.0.img_mod",), set()),
+        ("lightx2v", (), set()),
+    ):
+        taken, said, choice = choose(tensors, include=include, convention=convention)
+        assert taken.keys() == {*names} - stays
+        choice.complain([(one, None, choice(one)[1]) for one in tensors])
+        notes = [str(note) for note in said.notes if "in full" in str(note)]
+        assert len(notes) == bool(stays)
+        assert all(
+            "keeps what files for comfyui have in full, transformer_blocks.0.img_mod.1.weight: " in n
+            for n in notes
+        )

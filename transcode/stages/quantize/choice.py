@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 
 from ... import catalog
 from ...catalog.components import Component, component_table
 from ...catalog.indexes import tells_indexes
+from ...catalog.policy import kept_for
+from ...consumers.fit import Decision
 from ...core.dtypes import FLOATS
 from ...core.event import Reason
 from ...core.patterns import Patterns
 from ...core.planning import Planning
 from ...core.tensor import LazyTensor
+from ...voice import called
 
 __all__ = ["Choice"]
 
@@ -72,6 +75,7 @@ class Choice:
         self._others: set[str] = set()
         self._family, self._key = self._recognise(model, tensors)
         self._parts = component_table().held(map(self._key, tensors))
+        self._by_convention = kept_for(planning.convention)
         self._own = self._parts.of(f"{self._family.prefix}weight")
         if self._use_targets:
             planning.note(f"targets as given: {', '.join(targets)}")
@@ -161,10 +165,17 @@ class Choice:
         """Whether another tensor of its fused group stands behind it where a consumer joins them."""
         return self._family.is_followed(self._key(tensor))
 
-    def complain(self) -> None:
-        """Tell of patterns that matched nothing, and of other models in the file, which stay as they are."""
+    def complain(self, decided: Iterable[Decision]) -> None:
+        """Tell of patterns that matched nothing, and of what stays as it is beyond the family's own rules."""
         if self._others:
             self._planning.note(f"keeps the other models of the file: {', '.join(sorted(self._others))}")
+        kept = [tensor.name for tensor, _, why in decided if why == self._by_convention]
+        if kept:
+            more = f" and {len(kept) - 1} more" if len(kept) > 1 else ""
+            self._planning.note(
+                f"keeps what files for {self._planning.convention} have in full, {kept[0]}{more}:"
+                f" {called('include')} quantizes what it names all the same"
+            )
         for key, patterns in (("targets", self._targets), ("include", self._include)):
             matrices = (tensor.name for tensor in self._tensors if _is_matrix(tensor))
             self._planning.unmatched(key, patterns.unused(), matrices)

@@ -84,7 +84,7 @@ class Quantize(QuantizeOptions, Transform):
         default, actions, given = self._actions(planning.convention)
         mixing = self._mixing(tensors, planning.convention, given)
         decided = self._decide(tensors, choice, spared, consumer, planning, default, mixing, actions)
-        choice.complain()
+        choice.complain(decided)
         if self.on_nonfinite == "keep":
             decided = _spare_nonfinite(decided, spared, planning)
         decided = alike(decided, spared, choice.group_of, consumer, planning)

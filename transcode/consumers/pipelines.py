@@ -1,0 +1,62 @@
+"""Folders of Diffusers' pipelines: ``model_index.json``, which says what is in them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from .. import catalog
+from ..catalog.components import OTHER
+from ..catalog.pipelines import Pipeline, pipelines
+from ..containers.discover import read_json
+from ..core import small_json
+from ..core.output import SideFile
+from ..core.planning import Planning
+from ..io.folder import Folder
+
+__all__ = ["INDEX", "model_index", "pipeline_of"]
+
+INDEX = "model_index.json"
+
+_SPELLED = ("diffusers", "transformers", "transformers_5")
+"""Spellings that classes of pipelines load."""
+
+_NO_MODELS = (OTHER, "ema")
+"""Subfolders of what no pipeline has."""
+
+
+def pipeline_of(folder: Folder) -> Pipeline | None:
+    """The pipeline that a folder says it is of; None where it says none, or one that is not known."""
+    file = folder.at(INDEX)
+    if not file.exists():
+        return None
+    return pipelines().get(str(read_json(file).get("_class_name")))
+
+
+def model_index(models: Mapping[str, Iterable[str]], planning: Planning) -> SideFile | None:
+    """The ``model_index.json`` of a folder of models; None where they are no pipeline that is known.
+
+    Args:
+        models: names of the tensors in each subfolder, as spelled there.
+    """
+    held = {}
+    for folder, names in models.items():
+        if folder not in _NO_MODELS:
+            family = catalog.detect(list(names))
+            if family is None or family.spelling not in _SPELLED or family.prefix:
+                return None
+            held[folder] = family.name
+    for pipeline in pipelines().values():
+        if held and all(
+            folder in pipeline.parts and pipeline.parts[folder].family == family
+            for folder, family in held.items()
+        ):
+            break
+    else:
+        return None
+    parts = {folder: part for folder, part in pipeline.parts.items() if folder in held}
+    stated = {"_class_name": pipeline.name} | {name: [one.library, one.kind] for name, one in parts.items()}
+    planning.note(
+        f"{INDEX}: a {pipeline.name}; it loads with the config.json of each model, the scheduler and the"
+        " tokenizers of the published pipeline beside"
+    )
+    return SideFile(INDEX, f"{small_json.spell(stated, indent=2)}\n".encode())
