@@ -70,7 +70,7 @@ OPTIONS: Mapping[str, Names] = {
     "importance": Names("--importance {}", "importance={}", "importance: {}"),
     "include": Names("--include {}", "include={}", "include: {}"),
     "layout": Names("--layout {}", "layout={}", "layout: {}"),
-    "like": Names("--like {}", "quantize(like={})", "like: {}"),
+    "like": Names("--like {}", "quantize(like={})", "quantize: {{like: {}}}"),
     "lora": Names("--lora {}", "lora({})", "lora: {}"),
     "lossless": Names("--lossless", "lossless=True", "lossless: true"),
     "measure": Names("--measure", "measure=True", "measure: true"),
@@ -86,7 +86,7 @@ OPTIONS: Mapping[str, Names] = {
     "on_bad_shape": Names("--on-bad-shape {}", "on_bad_shape={}", "on_bad_shape: {}"),
     "on_nonfinite": Names("--on-nonfinite {}", "on_nonfinite={}", "on_nonfinite: {}"),
     "optimize": Names("--optimize {}", "optimize={}", "optimize: {}"),
-    "override": Names("--override {}={}", "overrides=[({}, {})]", "overrides: [[{}, {}]]"),
+    "override": Names("--override {}", "quantize(overrides={})", "quantize: {{overrides: {}}}"),
     "plan_out": Names(
         "transcode run SRC DST ... --plan-out FILE", "transcode.plan.file.save(flow.plan(...), FILE)"
     ),

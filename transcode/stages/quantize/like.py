@@ -135,7 +135,7 @@ class Likeness:
         return PlanError(
             f"is {kind} in {self._file}, which the output is to be like: {why}",
             tensor=tensor.name,
-            hint=f"give it another type: {called('override', tensor.name, 'q8_0')}",
+            hint=f"give it another type, with {called('override')}",
         )
 
     def say(self, decided: Sequence[Decision], planning: Planning) -> None:

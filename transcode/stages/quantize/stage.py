@@ -61,7 +61,7 @@ class Quantize(QuantizeOptions, Transform):
                     raise RecipeError(
                         f"quantize: {name} does nothing without a scheme: {self.like} says what each tensor"
                         " becomes",
-                        hint=f"give a scheme, too, or {called('override', 'PATTERN', 'SCHEME')}",
+                        hint=f"give a scheme, too, or {called('override')}",
                     )
         self._actions(None)
 
