@@ -24,7 +24,7 @@ from ..cast import cast_tensor, float_dtype
 from ..opening import arranged
 from ..options import QuantizeOptions
 from .choice import Choice
-from .effect import refuse_adapter, refuse_nothing
+from .effect import refuse_adapter, refuse_nothing, refuse_unweighed
 from .encode import encode_tensor, first_nonfinite
 from .requantize import Given, note_again, refuse_quantized, say_left, staying
 from .share_scale import Sharing, needed_looks
@@ -140,6 +140,8 @@ class Quantize(QuantizeOptions, Transform):
             from .importance.assign import assign  # most runs weigh nothing, and read no tables of names
 
             columns = assign(self.importance, rest, planning)
+        else:
+            refuse_unweighed(rest)
         if self.keep_dtype is not None and not any(
             action is None
             and choice.may_cast(tensor)
