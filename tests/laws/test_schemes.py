@@ -231,7 +231,8 @@ STEPS = {
 """Columns under one scale; steps between twice the largest, or between both ends with a minimum."""
 
 BOOKS = {"iq2_xxs": 0.345, "iq2_xs": 0.301, "iq2_s": 0.249, "iq3_xxs": 0.182, "iq3_s": 0.166}
-"""What ggml's own blocks lose of Gaussian values, over these (libggml-base 0.13.1; all columns alike, but for IQ3_S, which needs no weights)."""
+"""What ggml's own blocks lose of Gaussian values, over these (libggml-base 0.13.1): all columns alike, but
+for IQ3_S, which needs no weights."""
 
 
 def noise_of_blocks(values, name):
