@@ -21,7 +21,7 @@ SCHEMES = [
     ("fp4", r"no one format.*nvfp4 \(for .*comfyui.*mxfp4 \(for .*svdq_fp4 \(for nunchaku\)"),
     ("fp8_e4m3fn", "E4M3.*say fp8 "), ("float8_e4m3fn", "say fp8 "), ("e5m2", "say fp8 .*:format=e5m2"), ("fp8_scaled", "say fp8 "),
     ("Q4_K_M", "GGUF of several types.*q4_k"), ("IQ4_XS", "did you mean iq4_xs"), ("Q6_K", "did you mean q6_k"), ("Q2_K_S", "GGUF of several"),
-    ("Q5_1", "did you mean q5_1"), ("iq2_xxs", "is decoded, not encoded"), ("UD-Q4_K_XL", "GGUF of several"),
+    ("Q5_1", "did you mean q5_1"), ("iq1_s", "is decoded, not encoded"), ("UD-Q4_K_XL", "GGUF of several"),
     ("awq", "a convention.*awq.*int4"), ("gptq", "a convention.*gptq.*int4"), ("int4_awq", "AWQ"), ("AWQ", "AWQ"),
     ("bnb", "bitsandbytes"), ("bitsandbytes", "bitsandbytes"), ("w8a8", r"int8 .*or fp8 "),
     ("w4a16", "calibration.*nunchaku convert.*from weights alone: int4"), ("w4a4", "nvfp4"), ("svdquant", "svdq_int4"),

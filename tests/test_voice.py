@@ -95,8 +95,10 @@ def described():
                 continue
             value = "{}" if one.kind.takes else str(not one.off)
             said = f"{name}={value}", f"{one.key or name}: {value if one.kind.takes else value.lower()}"
-            if one.head:
+            if one.head and name in (owner.alone, next(iter(options))):
                 said = f"{stage}({{}})", f"{stage}: {{}}"
+            elif one.head:
+                said = f"{stage}({said[0]})", f"{stage}: {{{{{said[1]}}}}}"
             elif stage == "source" or (flag[0] != f"--{name.replace('_', '-')}" and stage and one.run):
                 call = "open" if stage == "source" else stage
                 said = f"{call}({said[0]})", f"{stage}: {{{{{said[1]}}}}}"

@@ -1,15 +1,20 @@
 """Speed of the kernels on one thread, over a memcpy of the same input in the same run.
 
     python tools/bench_kernels.py [--json] [--rows N] [--columns K] [--repeat N] [SCHEME ...]
+    python tools/bench_kernels.py --ggml LIBGGML_BASE [SCHEME ...]
 
 Each line is a scheme at work on one warm tile, through the same ``encode`` (and ``observe``, where the scheme
 needs a look at the whole tensor first) that a conversion calls. Machines drift: only the ratios mean
 something.
+
+With the path of a libggml-base (of the wheel pywhispercpp), blocks of GGUF are made by it and by the schemes
+here in turn, of the same float32 and under the same weights of columns where a type heeds some.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import time
 from collections.abc import Callable
@@ -18,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from transcode import schemes
+from transcode.containers.gguf.types import NUMBERS
 from transcode.core.dtypes import DTYPES
 from transcode.core.scratch import Scratch
 from transcode.core.spec import Spec
@@ -92,6 +98,57 @@ def measure(
     return {"memcpy_gb_s": copied, "encode_gb_s": done, "ratio": done / copied}
 
 
+def beside_ggml(library: ctypes.CDLL, name: str, shape: tuple[int, int], repeat: int) -> dict[str, Any]:
+    """Millions of weights a second of a thread: here, and by ggml's own quantizer; processor time."""
+    scheme, spec = schemes.make(name), Spec(DTYPES["F32"], shape)
+    random = np.random.default_rng(0)
+    rows = random.standard_normal(shape, np.float32) * np.float32(0.02)
+    weights = np.square(random.standard_normal(shape[1], np.float32)) if scheme.weighs else None
+    blocks = np.empty(rows.size, np.float32)  # no type needs more
+    scratch = Scratch()
+
+    def here() -> None:
+        scratch.reset()
+        for _ in scheme.encode(rows, spec, 0, None, scratch, weights):
+            pass
+
+    def there() -> None:
+        library.ggml_quantize_chunk(
+            ctypes.c_int(NUMBERS[getattr(scheme, "stored")]),  # noqa: B009  # of schemes of blocks alone
+            ctypes.c_void_p(rows.ctypes.data), ctypes.c_void_p(blocks.ctypes.data), ctypes.c_int64(0),
+            ctypes.c_int64(shape[0]), ctypes.c_int64(shape[1]),
+            ctypes.c_void_p(None if weights is None else weights.ctypes.data),
+        )  # fmt: skip
+
+    times: tuple[list[float], list[float]] = ([], [])
+    for turn in range(repeat + 1):
+        for work, taken in zip((here, there), times, strict=True):
+            start = time.thread_time()
+            work()
+            if turn:  # the first compiles, and makes the tables of code books
+                taken.append(time.thread_time() - start)
+    ours, theirs = (rows.size / min(taken) / 1e6 for taken in times)
+    return {"m_weights_s": ours, "ggml_m_weights_s": theirs, "ratio": ours / theirs}
+
+
+def compare(given: argparse.Namespace) -> list[dict[str, Any]]:
+    """A line to each type of blocks."""
+    library = ctypes.CDLL(given.ggml)
+    found = []
+    for name in schemes.SCHEMES:
+        if schemes.block(name) is None or (given.cases and name not in given.cases):
+            continue
+        result = beside_ggml(library, name, (given.rows, given.columns), given.repeat)
+        found.append({"case": name, **result})
+        if not given.json:
+            print(
+                f"{name:12} {result['m_weights_s']:8.1f} M weights/s   ggml {result['ggml_m_weights_s']:8.1f}"
+                f"   ratio {result['ratio']:5.2f}",
+                flush=True,
+            )
+    return found
+
+
 def main() -> None:
     """Print a table, or JSON."""
     parser = argparse.ArgumentParser(
@@ -105,8 +162,14 @@ def main() -> None:
     parser.add_argument(
         "--source", action="append", choices=["BF16", "F16", "F32", "F64"], help="default: BF16"
     )
+    parser.add_argument("--ggml", metavar="LIBGGML_BASE", help="compare blocks of GGUF with it")
     given = parser.parse_args()
-    found = []
+    found: list[dict[str, Any]] = []
+    if given.ggml is not None:
+        found = compare(given)
+        if given.json:
+            print(json.dumps(found, indent=2))
+        return
     for case, (name, options) in CASES.items():
         if given.cases and not any(case.startswith(prefix) for prefix in given.cases):
             continue

@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 FOLDER = Path(__file__).parent.parent / "fixtures" / "ggml"
 ENCODED = (
     "Q1_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL",
-    "IQ4_XS", "TQ1_0", "TQ2_0", "MXFP4", "NVFP4",
+    "IQ4_XS", "IQ3_S", "TQ1_0", "TQ2_0", "MXFP4", "NVFP4",
 )  # fmt: skip
 
 
@@ -48,7 +48,10 @@ def rows() -> np.ndarray[Any, Any]:
     return values
 
 
-WEIGHTED = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS")
+WEIGHTED = (
+    "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS",
+    "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S",
+)  # fmt: skip
 
 
 def weights() -> np.ndarray[Any, Any]:

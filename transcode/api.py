@@ -229,21 +229,26 @@ def requantize(
     return Requantize(rounding, seed, tuple(options.items()))
 
 
-def quantize(scheme: str, **options: Any) -> Quantize:
+def quantize(
+    scheme: str | None = None, *, like: str | PathLike[str] | None = None, **options: Any
+) -> Quantize:
     """Quantize the tensors that matter.
 
     Args:
-        scheme: name of a scheme, e.g. ``"int8"``.
+        scheme: name of a scheme, e.g. ``"int8"``; not needed with ``like``.
+        like: a GGUF file of the same model, or a folder of its parts, whose header is taken, and without a
+            scheme the type of each tensor.
         options: arguments of :class:`~transcode.stages.quantize.stage.Quantize` (``model``, ``targets``,
             ``include``, ``exclude``, ``overrides``, ``keep_dtype``, ``importance``, ``on_nonfinite``,
             ``on_bad_shape``, ``share_scale``); all others are the scheme's own, such as
             ``granularity="tensor"``.
     """
-    own = {field.name for field in fields(Quantize)} - {"scheme", "options"}
+    own = {field.name for field in fields(Quantize)} - {"scheme", "options", "like"}
     stage: dict[str, Any] = {}
     for key in own & options.keys():
         stage[key] = options.pop(key)
-    return Quantize(scheme, tuple(options.items()), **stage)
+    reference = None if like is None else arguments.path("quantize: like", like)
+    return Quantize(scheme, tuple(options.items()), like=reference, **stage)
 
 
 def write(

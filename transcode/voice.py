@@ -74,6 +74,7 @@ OPTIONS: Mapping[str, Names] = {
     ),
     "include": Names("--include {}", "include={}", "include: {}"),
     "layout": Names("--layout {}", "layout={}", "layout: {}"),
+    "like": Names("--like {}", "quantize(like={})", "quantize: {{like: {}}}"),
     "lora": Names("--lora {}", "lora({})", "lora: {}"),
     "lossless": Names("--lossless", "lossless=True", "lossless: true"),
     "measure": Names("--measure", "measure=True", "measure: true"),
@@ -90,6 +91,7 @@ OPTIONS: Mapping[str, Names] = {
     "on_nonfinite": Names("--on-nonfinite {}", "on_nonfinite={}", "on_nonfinite: {}"),
     "optimize": Names("--optimize {}", "optimize={}", "optimize: {}"),
     "part": Names("--part {}", "part={}", "part: {}"),
+    "override": Names("--override {}", "quantize(overrides={})", "quantize: {{overrides: {}}}"),
     "plan_out": Names(
         "transcode run SRC DST ... --plan-out FILE", "transcode.plan.file.save(flow.plan(...), FILE)"
     ),

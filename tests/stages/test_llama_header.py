@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save_file
 
 import transcode as tc
 from transcode.core.planning import Planning
@@ -359,3 +360,63 @@ def test_names_and_rows_of_llamas_own_releases(tmp_path: Path) -> None:
     (tmp_path / "meta" / "params.json").unlink()
     with pytest.raises(TranscodeError, match=r"there is no config\.json that says model_type"):
         (tc.open(tmp_path / "meta") | Convert("transformers")).plan(tc.write(tmp_path / "x.safetensors"))
+
+
+E2M1 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, 0, -0.5, -1, -1.5, -2, -3, -4, -6])
+
+
+def test_experts_of_gpt_oss_keep_their_codes(tmp_path: Path) -> None:
+    """In MXFP4 rows of gate and up alternate; they are not transposed, as they are in BF16."""
+    random = np.random.default_rng(4)
+    hidden, inner, experts = 64, 96, 4
+    layer, stem = "model.layers.0", "model.layers.0.mlp.experts"
+
+    def floats(*shape: int) -> np.ndarray[Any, Any]:
+        return random.standard_normal(shape).astype(np.float32)
+
+    def coded(name: str, rows: int, columns: int) -> dict[str, np.ndarray[Any, Any]]:
+        blocks = random.integers(0, 256, (experts, rows, columns // 32, 16)).astype(np.uint8)
+        scales = random.integers(118, 124, (experts, rows, columns // 32)).astype(np.uint8)
+        return {f"{stem}.{name}_blocks": blocks, f"{stem}.{name}_scales": scales}
+
+    held = {
+        "model.embed_tokens.weight": floats(270, hidden), "lm_head.weight": floats(270, hidden),
+        "model.norm.weight": floats(hidden), f"{layer}.input_layernorm.weight": floats(hidden),
+        f"{layer}.post_attention_layernorm.weight": floats(hidden), f"{layer}.self_attn.sinks": floats(2),
+        f"{layer}.mlp.router.weight": floats(experts, hidden), f"{layer}.mlp.router.bias": floats(experts),
+        f"{stem}.gate_up_proj_bias": floats(experts, 2 * inner),
+        f"{stem}.down_proj_bias": floats(experts, hidden),
+        **coded("gate_up_proj", 2 * inner, hidden), **coded("down_proj", hidden, inner),
+    }  # fmt: skip
+    for name, rows in (("q", 64), ("k", 32), ("v", 32), ("o", hidden)):
+        columns = 64 if name == "o" else hidden
+        held |= {f"{layer}.self_attn.{name}_proj.weight": floats(rows, columns)}
+        held |= {f"{layer}.self_attn.{name}_proj.bias": floats(rows)}
+    path = folder("Llama", tmp_path / "hf")  # for its tokenizer
+    save_file(held, path / "model.safetensors")
+    config = SIZES | {
+        "model_type": "gpt_oss", "hidden_size": hidden, "intermediate_size": inner, "num_hidden_layers": 1,
+        "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32, "num_local_experts": experts,
+        "num_experts_per_tok": 2, "sliding_window": 4, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
+        "quantization_config": {"quant_method": "mxfp4"},
+    }  # fmt: skip
+    (path / "config.json").write_text(json.dumps(config))
+    out = tmp_path / "model.gguf"
+    with pytest.raises(PlanError, match=r"cannot be stored as gguf stores mxfp4.*ggml_mxfp4"):
+        (tc.open(path) | Convert("gguf")).plan(tc.write(out))
+    step = tc.quantize("ggml_mxfp4", targets=["*_exps"])
+    tc.open(path) | Convert("gguf") | step | tc.write(out, lossless=True)
+    made, back = tc.open(out), tc.open(out) | tc.dequantize("F32")
+    assert {one.spec.dtype.name for one in made if one.name.endswith("_exps.weight")} == {"MXFP4"}
+
+    def values(name: str) -> np.ndarray[Any, Any]:
+        blocks = held[f"{stem}.{name}_blocks"]
+        codes = np.stack([blocks & 15, blocks >> 4], -1).reshape(*blocks.shape[:3], 32)
+        scales = np.exp2(held[f"{stem}.{name}_scales"].astype(np.float64) - 127)
+        return (E2M1[codes] * scales[..., None]).reshape(*blocks.shape[:2], -1).astype(np.float32)
+
+    both = values("gate_up_proj")
+    for name, wanted in (("gate", both[:, ::2]), ("up", both[:, 1::2]), ("down", values("down_proj"))):
+        np.testing.assert_array_equal(back[f"blk.0.ffn_{name}_exps.weight"].numpy(), wanted, err_msg=name)
+    bias = held[f"{stem}.gate_up_proj_bias"]
+    np.testing.assert_array_equal(made["blk.0.ffn_up_exps.bias"].numpy(), bias[:, 1::2])

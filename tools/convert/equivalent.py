@@ -102,7 +102,7 @@ def _step(step: Transform) -> list[str]:
             return ["--cast", to, *(["--saturate"] if saturate else [])]
         case Quantize():
             return [
-                *("--scheme", step.scheme),
+                *_optional("--scheme", step.scheme),
                 *_each("-O", (f"{key}={value}" for key, value in step.options)),
                 *_each("--targets", step.targets),
                 *_each("--include", step.include),

@@ -28,10 +28,12 @@ class _Rule:
     to: str
     more_bits: bool = False
     wide: bool = False
+    middle: bool = False
     first: int | None = None
     below: int | None = None
     gqa: int | None = None
     experts: int | None = None
+    least_experts: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,10 +176,12 @@ class Mixer:
         return (
             (not rule.more_bits or more)
             and (not rule.wide or self._wide)
+            and (not rule.middle or eighth <= layer < 7 * count // 8)
             and (rule.first is None or layer < count // rule.first)
             and (rule.below is None or place < rule.below)
             and (rule.gqa is None or self._gqa >= rule.gqa)
             and (rule.experts is None or self._experts == rule.experts)
+            and (rule.least_experts is None or self._experts >= rule.least_experts)
         )
 
 
@@ -254,10 +258,11 @@ def _rules(node: strict.Node, known: Mapping[str, object]) -> Mapping[str, tuple
 def _rule(node: strict.Node) -> _Rule:
     one = node.mapping()
     flags: Sequence[bool] = [
-        one.get(key, lambda child: child.boolean(), False) for key in ("more_bits", "wide")
+        one.get(key, lambda child: child.boolean(), False) for key in ("more_bits", "wide", "middle")
     ]
     numbers: Sequence[int | None] = [
-        one.get(key, lambda child: child.integer(), None) for key in ("first", "below", "gqa", "experts")
+        one.get(key, lambda child: child.integer(), None)
+        for key in ("first", "below", "gqa", "experts", "least_experts")
     ]
     rule = _Rule(one.need("to").string(), *flags, *numbers)
     one.reject_unknown()

@@ -72,7 +72,7 @@ def stage(kind: str, values: dict[str, Any], spelled: Spelled) -> Transform:
 
 def _scheme(given: dict[str, Any], owner: type[Declared], values: dict[str, Any]) -> dict[str, Any]:
     """A scheme and its options: behind its name, each with a flag of its own, or named."""
-    name, options = parse_scheme(given["scheme"])
+    name, options = parse_scheme(given["scheme"]) if "scheme" in given else (None, ())
     together: dict[str, Any] = dict(options)
     short = options_of(owner)["options"].short
     flags = {key: values.get(parameter(option.own_flag(key))) for key, option in short.items()}

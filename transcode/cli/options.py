@@ -120,7 +120,11 @@ def flags_of(owner: type[Declared], without: Iterable[str] = ()) -> list[Callabl
         if name in without:
             continue
         if option.argument:
-            attributes: dict[str, Any] = {"nargs": -1 if option.kind.repeats else 1, "required": True}
+            several = option.kind.repeats
+            attributes: dict[str, Any] = {
+                "nargs": -1 if several else 1,
+                "required": several or option.required,
+            }
             attributes |= {"type": _type(option)} if option.kind is kinds.PATH else {}
             flags.append(
                 click.argument(name, cls=Argument, described=option, metavar=option.argument, **attributes)

@@ -24,7 +24,6 @@ Examples:
   transcode run Wan2.1-I2V-14B out --scheme fp8 --layout by_block
   transcode run SRC DST --scheme int8 --override 'blocks.0=bf16' --exclude 'blocks.39.ffn'
   transcode run model-fp8 model-nvfp4 --scheme nvfp4 --convention modelopt
-  transcode run shards/ one.safetensors              (re-shard: no scheme)
   transcode run Wan2.1-T2V-14B out --lora style.safetensors:0.8 --scheme int8
 """
 
@@ -43,7 +42,13 @@ def _declared() -> dict[str, list[tuple[str, str, Option]]]:
 
 _DECLARED = _declared()
 _HEADS = {
-    kind: spelled for spelled, options in _DECLARED.items() for kind, _, option in options if option.head
+    kind: [
+        spelled
+        for spelled, options in _DECLARED.items()
+        for stage, _, option in options
+        if stage == kind and option.head
+    ]
+    for kind in STAGES
 }
 """The flags that ask for stages."""
 
@@ -52,7 +57,7 @@ def _needed(options: list[tuple[str, str, Option]]) -> list[str]:
     """Flags of which one must be there, so that a flag of these options does anything."""
     if any(option.head for _, _, option in options):
         return [spelling for _, _, option in options for spelling in option.needs]
-    return [_HEADS[kind] for kind, _, _ in options]
+    return [spelling for kind, _, _ in options for spelling in _HEADS[kind]]
 
 
 def _stage_flags() -> list[Any]:
@@ -219,7 +224,7 @@ def _steps(values: dict[str, Any]) -> list[Any]:
         ):
             # FP8 takes no LoRA; any other float would be rounded once more. All of them hold what FP8 holds.
             steps.append(Cast(values["cast"], dtypes=("F8_E4M3", "F8_E5M2")))
-        if values[parameter(_HEADS[kind])]:
+        if any(values[parameter(one)] for one in _HEADS[kind]):
             steps.append(build.stage(kind, values, build.as_run))
     return steps
 

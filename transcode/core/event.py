@@ -49,7 +49,7 @@ class Event(Value):
 
 
 Why = Literal[
-    "include", "target", "override",
+    "include", "target", "override", "like",
     "adapter", "exclude", "joined", "misfit", "never", "nonfinite", "not a float", "not a target",
     "not a weight", "outside blocks", "quantized already",
 ]  # fmt: skip

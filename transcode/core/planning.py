@@ -34,6 +34,7 @@ class Planning:
         allow_unmatched: a rule that matches nothing is a warning instead of an error.
         metadata: that of the source.
         source: what the user named as the source; None where the flow has none.
+        reference: another checkpoint that the output is to be like, if any.
         stored: dtype and shape of each of the source's tensors, by its name in the source.
         side_files: those of the source: small files beside the weights.
         whose: what the user says of how the source is quantized.
@@ -58,6 +59,7 @@ class Planning:
     allow_unmatched: bool = False
     metadata: Mapping[str, str] = field(default_factory=dict)
     source: Path | None = None
+    reference: Source | None = None
     stored: Mapping[str, Spec] = field(default_factory=dict)
     side_files: Sequence[Path] = ()
     whose: Whose = field(default_factory=Whose)

@@ -109,6 +109,10 @@ class Scheme(Encoding, Protocol):
         """Whether :meth:`encode` takes weights of columns: where it keeps what loses least."""
 
     @property
+    def needs_weights(self) -> bool:
+        """Whether it is of no use without weights of columns."""
+
+    @property
     def without_search(self) -> Self | None:
         """The same with the plain scale of each block; None where nothing is searched."""
 

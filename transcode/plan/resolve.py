@@ -142,8 +142,10 @@ def apply_stages(draft: Draft) -> None:
 
 
 def repack_quantized(draft: Draft) -> None:
-    """What came in quantized goes out as the convention that was asked for stores it."""
-    if draft.request.convention is not None and (stored := stored_quantized(draft.tensors)):
+    """What came in quantized goes out as the convention that was asked for stores it, or the one whose files
+    hold nothing else."""
+    own = containers.writer(draft.convention.single_file("x")).convention == draft.convention.name
+    if (own or draft.request.convention is not None) and (stored := stored_quantized(draft.tensors)):
         from ..stages.repack import repack
 
         draft.tensors = repack(draft.tensors, stored, draft.convention, draft.planning)

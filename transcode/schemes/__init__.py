@@ -89,6 +89,11 @@ SCHEMES: Mapping[str, type[Any]] = Table(
         "q6_k": "ggml:Q6K",
         "iq4_nl": "ggml:Iq4Nl",
         "iq4_xs": "ggml:Iq4Xs",
+        "iq2_xxs": "ggml:Iq2Xxs",
+        "iq2_xs": "ggml:Iq2Xs",
+        "iq2_s": "ggml:Iq2S",
+        "iq3_xxs": "ggml:Iq3Xxs",
+        "iq3_s": "ggml:Iq3S",
         "tq1_0": "ggml:Tq1",
         "tq2_0": "ggml:Tq2",
         "ggml_mxfp4": "ggml:Mxfp4",
@@ -111,11 +116,6 @@ DECODED: Mapping[str, type[Any]] = Table(
         "hqq": "hqq:Hqq",
         "iq1_s": "ggml:Iq1S",
         "iq1_m": "ggml:Iq1M",
-        "iq2_xxs": "ggml:Iq2Xxs",
-        "iq2_xs": "ggml:Iq2Xs",
-        "iq2_s": "ggml:Iq2S",
-        "iq3_xxs": "ggml:Iq3Xxs",
-        "iq3_s": "ggml:Iq3S",
     }
 )
 """Every scheme that is only decoded, by its name in conventions."""

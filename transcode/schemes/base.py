@@ -101,6 +101,11 @@ class Base:
         return False
 
     @property
+    def needs_weights(self) -> bool:
+        """No."""
+        return False
+
+    @property
     def without_search(self) -> Self | None:
         """With ``optimize="none"``, where that is an option and another value is chosen."""
         if getattr(self, "optimize", "none") == "none":

@@ -197,45 +197,45 @@ class Iq1M(Blocks):
 
 
 @dataclass(frozen=True)
-class Iq2Xxs(Blocks):
+class Iq2Xxs(Encoded):
     """Blocks of IQ2_XXS."""
 
     name: ClassVar[str] = "iq2_xxs"
-    summary: ClassVar[str] = "GGUF: 8 columns to a code book of 256"
+    summary: ClassVar[str] = "GGUF: 2.06 bits, 8 columns to a code book of 256; needs importance"
     stored: ClassVar[str] = "IQ2_XXS"
 
 
 @dataclass(frozen=True)
-class Iq2Xs(Blocks):
+class Iq2Xs(Encoded):
     """Blocks of IQ2_XS."""
 
     name: ClassVar[str] = "iq2_xs"
-    summary: ClassVar[str] = "GGUF: 8 columns to a code book of 512"
+    summary: ClassVar[str] = "GGUF: 2.31 bits, 8 columns to a code book of 512; needs importance"
     stored: ClassVar[str] = "IQ2_XS"
 
 
 @dataclass(frozen=True)
-class Iq2S(Blocks):
+class Iq2S(Encoded):
     """Blocks of IQ2_S."""
 
     name: ClassVar[str] = "iq2_s"
-    summary: ClassVar[str] = "GGUF: 8 columns to a code book of 1024"
+    summary: ClassVar[str] = "GGUF: 2.56 bits, 8 columns to a code book of 1024; needs importance"
     stored: ClassVar[str] = "IQ2_S"
 
 
 @dataclass(frozen=True)
-class Iq3Xxs(Blocks):
+class Iq3Xxs(Encoded):
     """Blocks of IQ3_XXS."""
 
     name: ClassVar[str] = "iq3_xxs"
-    summary: ClassVar[str] = "GGUF: 4 columns to a code book of 256"
+    summary: ClassVar[str] = "GGUF: 3.06 bits, 4 columns to a code book of 256; needs importance"
     stored: ClassVar[str] = "IQ3_XXS"
 
 
 @dataclass(frozen=True)
-class Iq3S(Blocks):
+class Iq3S(Encoded):
     """Blocks of IQ3_S."""
 
     name: ClassVar[str] = "iq3_s"
-    summary: ClassVar[str] = "GGUF: 4 columns to a code book of 512"
+    summary: ClassVar[str] = "GGUF: 3.44 bits, 4 columns to a code book of 512"
     stored: ClassVar[str] = "IQ3_S"

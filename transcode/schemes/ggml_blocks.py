@@ -110,6 +110,13 @@ class Encoded(Blocks):
         return self.stored in SPREAD
 
     @property
+    def needs_weights(self) -> bool:
+        """Where llama.cpp makes none without an importance matrix."""
+        from ..numerics.ggml.table import NEEDY
+
+        return self.stored in NEEDY
+
+    @property
     def light(self) -> bool:
         """No: most types fit scales to their blocks, and all compute in float32."""
         return False
@@ -132,6 +139,8 @@ class Encoded(Blocks):
         values = as_float32(rows, spec.dtype, scratch)
         elements, size = self.dtype.elements, self.dtype.bits // 8
         blocks = scratch.take((values.size // elements, size), np.uint8)
+        if weights is None and self.needs_weights:  # all columns alike, as the user has been told
+            weights = np.ones((1, rows.shape[1]), np.float32)
         bad = encode(self.stored, values, blocks, scratch, weights if self.weighs else None)
         if bad >= 0:
             row, column = divmod(bad * elements, rows.shape[1])

@@ -96,6 +96,27 @@ class Convert(ConvertOptions, Transform):
         converted = _converted(tensors, family, self.to, planning)
         yield from for_llama(converted, planning) if self.to == GGUF else converted
 
+    @property
+    def moves_parts(self) -> bool:
+        """Whether rules may speak of stored parts of quantized tensors, see :meth:`parts_moved`."""
+        return self.to == GGUF
+
+    def parts_moved(self, tensors: list[LazyTensor], planning: Planning) -> frozenset[str]:
+        """Names of codes and scales that have rules of their own, as those of gpt-oss' experts, which are not
+        transposed as their values are elsewhere. They are moved as they are stored.
+        """
+        stored = stored_quantized(tensors)
+        if not stored.tensors:
+            return frozenset()
+        try:
+            family = self._family([tensor.name for tensor in tensors])
+        except PlanError:
+            return frozenset()  # said where they are converted
+        direction, size = family.direction(self.to, facts_of(planning)), len(family.prefix)
+        spelled = {part for part in stored.parts if direction.find(part[size:]) is not None}
+        codes = {part for part, name in stored.tensors.items() if part in spelled and part != name}
+        return frozenset(spelled if codes else ())
+
     def _family(self, names: list[str]) -> catalog.Family:
         if self.model is not None:
             family = catalog.family(self.model)
@@ -215,6 +236,8 @@ def _items(
     companions = Companions(table, conventions, quantized)
     absorbed: set[str] = set()
     for name, reading in readings.items():
+        if name != reading.name and direction.find(name[size:]) is not None:
+            continue  # its parts have rules of their own, each as a plain tensor
         hit = direction.find(reading.name[size:])
         if hit is None or hit.rule.renames or not reading.name.startswith(family.prefix):
             continue

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from pathlib import Path
 
 from ..core import small_json
 from ..core.planning import Planning
 from ..errors import PlanError
+from ..voice import called
 
 __all__ = ["ARCHITECTURES", "check_model", "facts_of"]
 
@@ -56,7 +58,11 @@ def facts_of(planning: Planning) -> dict[str, object]:
     """Keys of the configuration of the source's model; empty where none came with it.
 
     Those of ``text_config`` count where there are no others of that name. As everywhere, keys have as many
-    heads as queries where nothing else is said.
+    heads as queries where nothing else is said. What config.json does not say, the header of a GGUF file
+    does: that of the source, or the one that the output is to be like.
+
+    Raises:
+        PlanError: that one is of another model.
     """
     facts: dict[str, object] = {}
     for path in planning.side_files:
@@ -71,18 +77,33 @@ def facts_of(planning: Planning) -> dict[str, object]:
                 facts = {"model_type": "llama", **params, **facts}
     if (model := facts.get("model_type")) in ARCHITECTURES:
         facts["architecture"] = ARCHITECTURES[str(model)]
-    architecture = planning.metadata.get("general.architecture")
+    header = planning.metadata if planning.reference is None else planning.reference.metadata
+    architecture = header.get("general.architecture")
     if architecture is not None:
-        facts.setdefault("architecture", str(architecture))
+        of_header: dict[str, object] = {"architecture": str(architecture)}
         for key, name in _OF_GGUF.items():
-            value = planning.metadata.get(f"{architecture}.{key}")
+            value = header.get(f"{architecture}.{key}")
             if value is not None and value.isdecimal():
-                facts.setdefault(name, int(value))
+                of_header[name] = int(value)
+        if planning.reference is not None:
+            _check_reference(facts, of_header, planning.reference.path)
+        facts = {**of_header, **facts}
     if "num_experts" in facts:  # of the two names that models have for it
         facts.setdefault("num_local_experts", facts["num_experts"])
     if isinstance(heads := facts.get("num_attention_heads"), int) and not facts.get("num_key_value_heads"):
         facts["num_key_value_heads"] = heads
     return facts
+
+
+def _check_reference(facts: Mapping[str, object], header: Mapping[str, object], file: Path) -> None:
+    """Refuse the header of another model, whose tensors may have the same shapes."""
+    for key, value in header.items():
+        if facts.get(key) not in (None, value):
+            raise PlanError(
+                f"is of another model: it says {key}: {value}, the source {facts[key]}",
+                file=file,
+                hint=f"name a file of this model, or leave {called('like', file)} out",
+            )
 
 
 def check_model(holds: Mapping[str, Collection[object]], facts: Mapping[str, object], what: str) -> None:

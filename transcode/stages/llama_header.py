@@ -10,13 +10,15 @@ from pathlib import Path
 
 from ..containers.gguf import values
 from ..core.dtypes import DTYPES
+from ..core.event import Event
 from ..core.planning import Planning
 from ..core.tensor import LazyTensor
 from ..core.typed import Typed
 from ..errors import PlanError
 from .cast import cast_tensor
 from .facts import ARCHITECTURES, facts_of
-from .llama_positions import ROPE_FREQS, positions, rope_factors
+from .llama_positions import OF_POSITIONS, positions, rope_factors
+from .reference import ARCHITECTURE
 from .vocabulary import vocabulary
 
 __all__ = ["GGUF", "for_llama", "header"]
@@ -93,7 +95,8 @@ _BIGGEST = {"gemma2": 46, "gemma3": 62}
 
 
 def for_llama(tensors: Iterable[LazyTensor], planning: Planning) -> Iterator[LazyTensor]:
-    """Tensors under llama.cpp's names as it reads them, and the header that belongs to them.
+    """Tensors under llama.cpp's names as it reads them, and the header that belongs to them, unless it is
+    to be that of another file.
 
     What has one dimension, and routers, are float32: its kernels take no other.
 
@@ -103,9 +106,9 @@ def for_llama(tensors: Iterable[LazyTensor], planning: Planning) -> Iterator[Laz
     if planning.convention != GGUF:
         yield from tensors
         return
-    there = False
+    names = set()
     for tensor in tensors:
-        there = there or tensor.name == ROPE_FREQS
+        names.add(tensor.name)
         small = tensor.ndim == 1 or tensor.name.endswith((*_ROUTERS, _BIAS))
         if small and tensor.plain:
             planning.settled.add(tensor.name)
@@ -113,13 +116,21 @@ def for_llama(tensors: Iterable[LazyTensor], planning: Planning) -> Iterator[Laz
             yield cast_tensor(tensor, DTYPES["F32"], why="as llama.cpp reads it")
         else:
             yield tensor
-    if "general.architecture" not in planning.metadata:
-        facts = facts_of(planning)
+    if ARCHITECTURE in planning.metadata:
+        return
+    facts = facts_of(planning)
+    if planning.reference is None:
         planning.replaced |= header(facts, planning.side_files)
-        factors = rope_factors(facts)
-        if factors is not None and not there:
-            planning.settled.add(factors.name)
-            yield factors
+    factors = rope_factors(facts)
+    if factors is not None and factors.name not in names:
+        names.add(factors.name)
+        planning.settled.add(factors.name)
+        yield factors
+    if planning.reference is not None:
+        for tensor in planning.reference.tensors:
+            if tensor.name in OF_POSITIONS and tensor.name not in names:
+                planning.settled.add(tensor.name)
+                yield tensor.evolve(did=Event("add", f"of {planning.reference.path.name}, as its header"))
 
 
 def header(facts: Mapping[str, object], side_files: Sequence[Path]) -> dict[str, str | None]:
@@ -142,7 +153,7 @@ def header(facts: Mapping[str, object], side_files: Sequence[Path]) -> dict[str,
     name = ARCHITECTURES[str(model)]
     _check(name, facts)
     said: dict[str, str | None] = {
-        "general.architecture": values.make("string", name),
+        ARCHITECTURE: values.make("string", name),
         "general.type": values.make("string", "model"),
     }
     for key, of, kind in _SIZES:

@@ -17,10 +17,13 @@ from ..core.spec import Spec
 from ..core.tensor import LazyTensor, plain
 from ..errors import PlanError
 
-__all__ = ["ROPE_FREQS", "positions", "rope_factors"]
+__all__ = ["OF_POSITIONS", "ROPE_FREQS", "positions", "rope_factors"]
 
 ROPE_FREQS = "rope_freqs.weight"
 """By what each angle is divided, where that is not the same for all."""
+
+OF_POSITIONS = (ROPE_FREQS, "rope_factors_long.weight", "rope_factors_short.weight")
+"""Tensors that no model has, and that follow from what it is told of positions."""
 
 _BETAS = (("beta_fast", "yarn_beta_fast"), ("beta_slow", "yarn_beta_slow"))
 _NESTED = ("full_attention", "sliding_attention")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar, cast
 
 from .. import catalog
 from ..consumers.config.stated import CONFIG, read_json
@@ -22,6 +22,9 @@ from ..core.scheme import parts_of
 from ..core.tensor import LazyTensor
 from ..voice import called
 from .options import DequantizeOptions
+
+if TYPE_CHECKING:
+    from .convert import Convert
 
 __all__ = ["Opening", "Settling", "arranged"]
 
@@ -39,7 +42,14 @@ def arranged(steps: tuple[Transform, ...], on_nonfinite: str) -> tuple[Transform
         return steps
     encoding = [number for number, step in enumerate(steps) if step.encodes]
     start, stop = _start(steps[: encoding[0]]), encoding[-1] + 1
-    return (*steps[:start], Opening(on_nonfinite), *steps[start:stop], Settling(), *steps[stop:])
+    between: list[Transform] = []
+    for step in steps[start:stop]:
+        if getattr(step, "moves_parts", False):
+            between += [Opening(on_nonfinite, cast("Convert", step)), step, Opening(on_nonfinite)]
+        else:
+            between.append(step)
+    first = () if isinstance(between[0], Opening) else (Opening(on_nonfinite),)
+    return (*steps[:start], *first, *between, Settling(), *steps[stop:])
 
 
 def _start(before: tuple[Transform, ...]) -> int:
@@ -63,11 +73,14 @@ class Opening(Transform):
 
     Args:
         on_nonfinite: see :class:`.dequantize.Dequantize`.
+        before: the conversion that comes next: what it moves by its stored parts waits for the opening
+            behind it.
     """
 
     kind: ClassVar[str] = "open"
 
     on_nonfinite: str = "error"
+    before: Convert | None = None
 
     def apply(self, tensors: Iterable[LazyTensor], planning: Planning) -> Iterator[LazyTensor]:
         """Join the stored parts of each tensor; what stands beside them waits for what becomes of it.
@@ -76,6 +89,10 @@ class Opening(Transform):
             PlanError: it is not certain how they are stored.
         """
         tensors = list(tensors)
+        if self.before is not None:
+            waiting_parts = self.before.parts_moved(tensors, planning)
+            yield from (tensor for tensor in tensors if tensor.name in waiting_parts)
+            tensors = [tensor for tensor in tensors if tensor.name not in waiting_parts]
         stored = stored_quantized(tensors)
         if not stored.tensors or stored.foreign:
             yield from tensors  # the stage that quantizes refuses those by name
@@ -111,7 +128,11 @@ class Opening(Transform):
             known[table[codes].source] = Quantized(reading.name, reading.scheme, scales, own_marks)
             held |= {*inputs, *marks}
         cache = frozenset(table[name].source for name in companions.cache())
-        planning.opened = QuantizedSource(tuple(one.name for one in conventions), known, cache)
+        if (earlier := planning.opened) is not None:
+            known, cache = {**earlier.tensors, **known}, earlier.cache | cache
+            conventions = [*map(catalog.convention, earlier.conventions), *conventions]
+        names = tuple(dict.fromkeys(one.name for one in conventions))
+        planning.opened = QuantizedSource(names, known, cache)
         for name, tensor in table.items():
             if name in made:
                 yield made[name]

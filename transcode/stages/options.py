@@ -245,10 +245,11 @@ class QuantizeOptions(Declared):
 
     kind: ClassVar[str] = "quantize"
     alone: ClassVar[str] = "scheme"
+    any_of: ClassVar[tuple[str, ...]] = ("scheme", "like")
 
-    scheme: str = option(
+    scheme: str | None = option(
         kinds.TEXT, "Quantize: int8, fp8, ... or name:option=value.", argument="SCHEME", run="-s --scheme",
-        metavar="SCHEME", names="schemes and mixes", head=True,
+        metavar="SCHEME", names="schemes and mixes", head=True, default=None,
         about="See `transcode schemes`; or a mix of GGUF's types, such as ``q4_k_m``.",
     )  # fmt: skip
     options: tuple[tuple[str, Any], ...] = option(
@@ -280,6 +281,13 @@ class QuantizeOptions(Declared):
         kinds.RULES, "Another scheme, a dtype to cast to, or keep; first match.", default=(),
         flag="--override", run=SAME, metavar="PATTERN=SCHEME", names="actions", group=WHICH,
         about="The first pattern that matches a chosen tensor counts.",
+    )  # fmt: skip
+    like: str | None = option(
+        kinds.PATH, "Header and types of another GGUF file.", default=None, metavar="OTHER.gguf", head=True,
+        run=SAME, group=HOW,
+        about="A GGUF file of the same model, or a folder of its parts: architecture, sizes, vocabulary and"
+        " chat template are copied, and without a scheme the type of each tensor. Overrides win. The source"
+        " must have the tensors that it has, of the same shapes.",
     )  # fmt: skip
     importance: str | None = option(
         kinds.TEXT, "Weigh columns: a file, norm or sinq.",

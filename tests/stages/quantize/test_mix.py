@@ -44,20 +44,48 @@ def model(layers, heads=1, tied=False, names="llama", experts=0):
     return shapes
 
 
+BASES = {
+    "mostly_q2_k": "q2_k", "mostly_iq2_xxs": "iq2_xxs", "mostly_iq2_xs": "iq2_xs", "mostly_iq2_s": "iq2_xs",
+    "iq2_m": "iq2_s", "mostly_iq3_xxs": "iq3_xxs", "iq3_xs": "iq3_s", "mostly_iq3_s": "iq3_s",
+    "iq3_m": "iq3_s",
+}  # fmt: skip
+"""``llama_ftype_get_default_type``, of those whose name does not begin with it."""
+
+
 def more_bits(layer, layers):
     return layer < layers // 8 or layer >= 7 * layers // 8 or (layer - layers // 8) % 3 == 2
 
 
 def wanted(mix, kind, layer, layers, heads, tied, experts):
     """``llama_tensor_get_type_impl`` (llama.cpp, src/llama-quant.cpp), for these mixes and kinds."""
-    base = mix[:4]
+    base = BASES.get(mix, mix[:4])
+    low = mix in ("mostly_iq2_xxs", "mostly_iq2_xs", "mostly_iq2_s", "iq2_m")
+    less = mix in ("mostly_iq2_s", "iq2_m")
+    if kind == "output" or (kind == "token_embd" and tied):
+        return "q5_k" if low or mix == "mostly_iq3_xxs" else "q6_k"
+    if kind == "token_embd" and (low or mix == "mostly_iq3_xxs"):
+        return "q2_k" if low and not less else "iq3_s"
+    if low:
+        if kind == "attn_v":
+            return "q4_k" if heads >= 4 or experts >= 4 else "iq3_s" if less else "q2_k"
+        if kind == "attn_k":
+            return "q4_k" if experts == 8 else base
+        if kind == "ffn_down" and layer < layers // 8:
+            return "iq3_s" if less else "q2_k"
+        if kind == "attn_output":
+            return "q5_k" if experts == 8 else "iq3_s" if less else base
+        return base
     if kind == "output" or (kind == "token_embd" and tied):
         return "q6_k"
     if kind == "token_embd":
         return base
     if kind == "attn_v":
         new = base
-        if mix == "q2_k_s" and heads >= 4:
+        if mix in ("q2_k_s", "mostly_iq3_xxs", "iq3_xs", "mostly_iq3_s", "mostly_q2_k") and heads >= 4:
+            new = "q4_k"
+        elif mix == "mostly_q2_k":
+            new = "q3_k"
+        elif mix == "iq3_m":
             new = "q4_k"
         elif mix == "q3_k_m":
             new = "q5_k" if layer < 2 else "q4_k"
@@ -70,9 +98,18 @@ def wanted(mix, kind, layer, layers, heads, tied, experts):
         if layers == 80 and heads > 1 and new in ("q3_k", "q4_k"):
             new = "q5_k"
         return "q8_0" if experts == 8 else new
+    thin = {"mostly_iq3_xxs": "iq2_s", "iq3_xs": "iq3_xxs"}
     if kind == "attn_k":
-        return "q8_0" if experts == 8 else base
+        return "q8_0" if experts == 8 else thin.get(mix, base)
+    if kind == "attn_q":
+        return thin.get(mix, base)
+    if kind in ("ffn_gate", "ffn_up"):
+        return "iq3_xxs" if mix == "iq3_xs" and layers // 8 <= layer < 7 * layers // 8 else base
     if kind == "ffn_down":
+        if mix == "mostly_q2_k":
+            return "q3_k"
+        if mix == "iq3_m" and (layer < layers // 8 or (experts == 8 and more_bits(layer, layers))):
+            return "q4_k"
         if mix == "q2_k_s":
             return "q4_k" if layer < layers // 8 else base
         if mix == "q3_k_m":
@@ -85,8 +122,9 @@ def wanted(mix, kind, layer, layers, heads, tied, experts):
             return "q5_k"
     if kind == "attn_output":
         if experts == 8:
-            return "q5_k" if mix in ("q3_k_s", "q3_k_m", "q4_k_s", "q4_k_m") else base
-        return {"q3_k_m": "q4_k", "q3_k_l": "q5_k"}.get(mix, base)
+            return base if mix in ("q2_k_s", "q3_k_l", "q5_k_s", "q5_k_m") else "q5_k"
+        others = {"mostly_iq3_xxs": "iq3_s", "iq3_m": "q4_k", "mostly_q2_k": "q3_k"}
+        return {"q3_k_m": "q4_k", "q3_k_l": "q5_k", **others}.get(mix, base)
     return base
 
 

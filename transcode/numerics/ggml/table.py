@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from ...core.dtypes import BLOCKS
 from ...core.scratch import Scratch
+from .books import BOOKS, book
 
-__all__ = ["DECODED", "ENCODED", "IQ4_VALUES", "SPREAD", "decode", "encode"]
+__all__ = ["DECODED", "ENCODED", "IQ4_VALUES", "NEEDY", "SPREAD", "decode", "encode"]
 
 WORK = 2048
 """Floats that kernels need for themselves."""
@@ -87,9 +88,13 @@ ENCODED: Mapping[str, _Made] = {
     **{name: _Made("encode", name.lower()) for name in ("TQ1_0", "TQ2_0", "NVFP4")},
     **{name: _Made("encode_k", name.lower(), "codes") for name in ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K")},
     **{name: _Made("encode_iq", name.lower(), "limits") for name in ("IQ4_NL", "IQ4_XS")},
+    **{name: _Made("encode_books", name.lower(), "book") for name in BOOKS},
     "MXFP4": _Made("encode", "mxfp4", "nearly"),
 }
 """By name, those that are encoded."""
+
+NEEDY = ("IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS")
+"""Types that are of no use without weights (llama.cpp, ``tensor_requires_imatrix``)."""
 
 
 SPREAD: Mapping[str, tuple[int, int]] = {
@@ -98,6 +103,8 @@ SPREAD: Mapping[str, tuple[int, int]] = {
     "Q2_K": (256, 1),
     "Q6_K": (256, 0),
     "IQ4_NL": (32, 2),
+    **dict.fromkeys(("IQ2_XXS", "IQ2_XS"), (256, 1)),
+    **dict.fromkeys(("IQ2_S", "IQ3_XXS", "IQ3_S"), (256, 2)),
 }
 """Types whose searches weights of columns guide: over how many values (0: a row) the mean square is taken
 that is added to each square, and how many times; 0 where it plays no part.
@@ -124,6 +131,8 @@ def encode(
     """
     way, dtype = ENCODED[name], BLOCKS[name]
     lines, out = values.reshape(-1, dtype.elements), blocks.reshape(-1, dtype.bits // 8)
+    if way.needs == "book":
+        return _of_book(name, lines, out, scratch, weights, _sigmas(name, values, scratch, weights))
     more: tuple[Any, ...] = ()
     if way.needs == "nearly":
         more = (_nearly(),)
@@ -136,13 +145,47 @@ def encode(
         return int(kernel(lines, out, *more))
     from . import encode_weighted
 
+    sigmas = _sigmas(name, values, scratch, weights)
+    kernel = getattr(encode_weighted, way.kernel)
+    return int(kernel(lines, out, weights.reshape(-1, dtype.elements), sigmas, *more))
+
+
+def _sigmas(
+    name: str, values: NDArray[np.float32], scratch: Scratch, weights: NDArray[np.float32] | None
+) -> NDArray[np.float32]:
+    """Mean squares of values, see :data:`SPREAD`; nothing is meant by them without weights."""
+    from .encode_weighted import spread
+
     span, times = SPREAD[name]
     spans = values.reshape(-1, span or values.shape[-1])
     sigmas = scratch.take((len(spans),), np.float32)
-    if times and len(spans):
-        encode_weighted.spread(spans, np.float32(times), sigmas)
-    kernel = getattr(encode_weighted, way.kernel)
-    return int(kernel(lines, out, weights.reshape(-1, dtype.elements), sigmas, *more))
+    if times and len(spans) and weights is not None:
+        spread(spans, np.float32(times), sigmas)
+    return sigmas
+
+
+def _of_book(
+    name: str, lines: NDArray[np.float32], out: NDArray[np.uint8], scratch: Scratch,
+    weights: NDArray[np.float32] | None, sigmas: NDArray[np.float32],
+) -> int:  # fmt: skip
+    """See :func:`encode`: of a type with a code book."""
+    from . import book_search, encode_books
+
+    near, how, count = book(name), BOOKS[name], len(lines)
+    width, groups = near.codes.shape[1], 256 // how.size
+    scales = scratch.take((count, groups), np.float32)
+    numbers = scratch.take((count, 256 // width), np.int16)
+    signs = scratch.take((count, 32), np.uint8)
+    whole = np.empty((0, 256), np.float32) if weights is None else weights.reshape(-1, 256)
+    search: Any = book_search.search_eights if width == 8 else book_search.search_fours
+    bad = int(
+        search(
+            lines, whole, sigmas, scratch.take((book_search.ROOM,), np.float32), *near, how.size, how.even,
+            np.float32(how.least), how.last, np.float32(how.delta), how.held, how.again,
+            scales.reshape(-1), numbers.reshape(count * groups, -1), signs.reshape(count * groups, -1),
+        )
+    )  # fmt: skip
+    return bad if bad >= 0 else int(getattr(encode_books, ENCODED[name].kernel)(out, scales, numbers, signs))
 
 
 @cache

@@ -10,9 +10,9 @@ from typing import Any
 from ..deferred import cgutils, ir, types, vector_type
 from ..jit import instruction, lane
 from ..lanes import INTEGER
-from ..vectors import alike, get16, put16
+from ..vectors import alike, constant, get16, put16, words
 
-__all__ = ["LANES", "above", "fill", "get16", "nearest", "put16", "root"]
+__all__ = ["LANES", "above", "byte", "fill", "get16", "nearest", "put16", "root", "rounded"]
 
 LANES = 16
 
@@ -50,6 +50,30 @@ def root(context: Any, x: Any) -> Any:
 def nearest(x: Any) -> Any:
     """Rounded to an integer, ties to even, as ``nearest_int``; for magnitudes below 2**22."""
     return (x + INTEGER) - INTEGER
+
+
+@instruction
+def rounded(context: Any, x: Any) -> Any:
+    """``nearest_int``, as a float: also what that makes of infinity and of magnitudes from 2**22 on."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        (x,) = args
+        bits = builder.bitcast(builder.fadd(x, constant(x.type, float(INTEGER))), words(x.type))
+        low = builder.and_(bits, constant(bits.type, 0x007FFFFF))
+        return builder.sitofp(builder.sub(low, constant(bits.type, 0x00400000)), x.type)
+
+    return x(x), generate
+
+
+@instruction
+def byte(context: Any, x: Any) -> Any:
+    """Whole numbers as a byte holds them: those below 0 stand above 127."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        whole = builder.fptosi(args[0], words(args[0].type))
+        return builder.sitofp(builder.and_(whole, constant(whole.type, 0xFF)), args[0].type)
+
+    return x(x), generate
 
 
 @lane

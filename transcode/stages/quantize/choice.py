@@ -96,7 +96,7 @@ class Choice:
             elif (found := catalog.detect(names)) is not None:
                 self._planning.note(f"family {found.name}, recognised from tensor names")
                 return found, key
-        if not self._use_targets:
+        if not self._use_targets and self._planning.reference is None:
             self._planning.note(
                 "unknown family: float matrices of numbered blocks whose names end in .weight are quantized,"
                 " but not embeddings, norms, modulation, routers and heads"

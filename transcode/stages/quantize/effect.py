@@ -8,7 +8,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ...catalog.lora import lora_names
+from ...consumers.fit import Decision
 from ...containers import table
+from ...core.dtypes import DType
 from ...core.event import Reason
 from ...core.planning import Planning
 from ...core.tensor import LazyTensor
@@ -16,7 +18,7 @@ from ...core.text import count
 from ...errors import PlanError
 from ...voice import called
 
-__all__ = ["refuse_adapter", "refuse_nothing"]
+__all__ = ["refuse_adapter", "refuse_nothing", "refuse_unweighed"]
 
 _REASONS = 2
 _ADAPTER = "adapter_config.json"
@@ -51,6 +53,21 @@ def refuse_nothing(scheme: str, kept: Iterable[tuple[LazyTensor, Reason]], plann
         )
         raise PlanError(what, hint=f"{hint}; {called('dry_run')} tells of each tensor")
     planning.warn(what)
+
+
+def refuse_unweighed(decided: Iterable[Decision]) -> None:
+    """Refuse schemes that are of no use where all columns count alike.
+
+    Raises:
+        PlanError: a tensor would become such.
+    """
+    for tensor, action, _ in decided:
+        if action is not None and not isinstance(action, DType) and action.needs_weights:
+            raise PlanError(
+                f"cannot become {action.name} without weights of its columns: it would be of no use",
+                tensor=tensor.name,
+                hint=f"pass {called('importance', 'FILE')} with what llama-imatrix made, or norm or sinq",
+            )
 
 
 def _counted(reasons: Sequence[Sequence[Reason]], tensors: str) -> str:

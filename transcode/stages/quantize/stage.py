@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -25,13 +25,14 @@ from ..cast import cast_tensor, float_dtype
 from ..opening import arranged
 from ..options import QuantizeOptions
 from .choice import Choice
-from .effect import refuse_adapter, refuse_nothing
+from .effect import refuse_adapter, refuse_nothing, refuse_unweighed
 from .encode import encode_tensor, first_nonfinite
 from .requantize import Given, note_again, refuse_quantized, say_left, staying
 from .share_scale import Sharing, needed_looks
 
 if TYPE_CHECKING:
     from .importance.columns import Columns
+    from .like import Likeness
     from .mix import Mixing
 
 __all__ = ["Quantize"]
@@ -43,7 +44,8 @@ class Quantize(QuantizeOptions, Transform):
 
     A tensor is chosen in this order: what ``exclude`` matches stays; what ``include`` matches is taken; then
     ``targets`` decide, or without them the family's own, or for an unknown family a general rule. A chosen
-    tensor takes the first of ``overrides`` that matches it, else ``scheme``.
+    tensor takes the first of ``overrides`` that matches it, else ``scheme``; where there is only ``like``,
+    all floats are chosen, and take the types that they have there.
 
     Of tensors that come quantized, those that are chosen are decoded and encoded anew; those that are stored
     so already, and those that are not chosen, keep their codes and scales.
@@ -54,7 +56,20 @@ class Quantize(QuantizeOptions, Transform):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.scheme is None:
+            for name in ("options", "targets", "include", "keep_dtype"):
+                if getattr(self, name):
+                    raise RecipeError(
+                        f"quantize: {name} does nothing without a scheme: {self.like} says what each tensor"
+                        " becomes",
+                        hint=f"give a scheme, too, or {called('override')}",
+                    )
         self._actions(None)
+
+    @property
+    def consumer(self) -> str | None:
+        """That of GGUF files, where one is to be like another."""
+        return None if self.like is None else "gguf"
 
     def recorded(self) -> Any:
         """A file of weights by its name and its digest, instead of its path."""
@@ -69,8 +84,13 @@ class Quantize(QuantizeOptions, Transform):
         return stated
 
     def arranged(self, steps: tuple[Transform, ...]) -> tuple[Transform, ...]:
-        """With quantized tensors opened before."""
-        return arranged(steps, self.on_nonfinite)
+        """With quantized tensors opened before, and first of all the header that is to be taken."""
+        steps = arranged(steps, self.on_nonfinite)
+        if self.like is None:
+            return steps
+        from ..reference import Heading  # most runs have none
+
+        return (Heading(self.like, self.scheme is None), *steps)
 
     def apply(self, tensors: Iterable[LazyTensor], planning: Planning) -> Iterator[LazyTensor]:
         """Decide each tensor's fate from facts; bytes are read only for ``on_nonfinite="keep"``."""
@@ -83,7 +103,10 @@ class Quantize(QuantizeOptions, Transform):
         consumer = None if planning.convention is None else catalog.convention(planning.convention)
         default, actions, given = self._actions(planning.convention)
         mixing = self._mixing(tensors, planning.convention, given)
-        decided = self._decide(tensors, choice, spared, consumer, planning, default, mixing, actions)
+        likeness = self._likeness(tensors, planning, given)
+        decided = self._decide(
+            tensors, choice, spared, consumer, planning, default, mixing, likeness, actions
+        )
         choice.complain(decided)
         if self.on_nonfinite == "keep":
             decided = _spare_nonfinite(decided, spared, planning)
@@ -104,18 +127,22 @@ class Quantize(QuantizeOptions, Transform):
             anew = recoded(decided, given, consumer, planning, sharing.key, choice.is_followed)
         rest = [one if number not in anew else (one[0], None, one[2]) for number, one in enumerate(decided)]
         note_again(rest, planning)
-        if planning.opened is not None and not stays:
-            say_left(decided, getattr(default, "name", self.scheme), planning)
+        if planning.opened is not None and not stays and default is not None:
+            say_left(decided, default.name, planning)
         opened = planning.opened
         idle = all(action is None or isinstance(action, DType) for _, action, _ in decided)
-        if idle and not (repacked and consumer is not None):
+        if idle and self.scheme is not None and not (repacked and consumer is not None):
             refuse_nothing(self.scheme, [(tensor, why) for tensor, _, why in decided], planning)
+        if likeness is not None:
+            likeness.say(decided, planning)
         needed = needed_looks(rest, sharing, planning)
         columns: dict[int, Columns] = {}
         if self.importance is not None:
             from .importance.assign import assign  # most runs weigh nothing, and read no tables of names
 
             columns = assign(self.importance, rest, planning)
+        else:
+            refuse_unweighed(rest)
         if self.keep_dtype is not None and not any(
             action is None
             and choice.may_cast(tensor)
@@ -157,8 +184,9 @@ class Quantize(QuantizeOptions, Transform):
         spared: dict[int, str],
         consumer: catalog.Convention | None,
         planning: Planning,
-        default: Scheme,
+        default: Scheme | None,
         mixing: Mixing | None,
+        likeness: Likeness | None,
         actions: dict[str, Action],
     ) -> list[Decision]:
         """What happens to each tensor; ``spared`` gets those that were chosen and do not fit, and why."""
@@ -167,7 +195,12 @@ class Quantize(QuantizeOptions, Transform):
         decided: list[Decision] = []
         taken = []
         fitting_kinds: set[object] = set()
-        alike = mixing is None and choice.counts_alike and not any(map(tells_indexes, dict(self.overrides)))
+        alike = (
+            mixing is None
+            and likeness is None
+            and choice.counts_alike
+            and not any(map(tells_indexes, dict(self.overrides)))
+        )
         names = [tensor.name for tensor in tensors]
         kinds = any_indexes(names) if alike else names
         # What was decided of a kind of name and the other facts, as the objects that they are.
@@ -181,7 +214,9 @@ class Quantize(QuantizeOptions, Transform):
                 decided.append((tensor, action, why))
                 continue
             take, why = choice(tensor)
-            if not take and mixing is not None and not self.targets and mixing.takes(tensor, why):
+            if likeness is not None:
+                take = likeness.takes(tensor, why)
+            elif not take and mixing is not None and not self.targets and mixing.takes(tensor, why):
                 take, why = True, Reason("target", "outside of blocks", "outside of blocks")
             action: Action = None
             if take:
@@ -190,6 +225,8 @@ class Quantize(QuantizeOptions, Transform):
                 won.add(rule)
                 if rule is not None:
                     action = actions[rule]
+                elif likeness is not None:
+                    action, why = likeness(tensor)
                 elif mixing is not None:
                     action, why = mixing(tensor, why)
                 else:
@@ -268,9 +305,9 @@ class Quantize(QuantizeOptions, Transform):
     def _fused(self) -> tuple[catalog.Fused, ...]:
         return tuple(catalog.Fused(members) for members in self.share_scale)
 
-    def _actions(self, convention: str | None) -> tuple[Scheme, dict[str, Action], Given]:
-        """The scheme, what each override does (a scheme, a dtype to cast to, None to keep), and the options
-        that were given for each scheme.
+    def _actions(self, convention: str | None) -> tuple[Scheme | None, dict[str, Action], Given]:
+        """The scheme, if there is one; what each override does (a scheme, a dtype to cast to, None to keep);
+        and the options that were given for each scheme.
         """
         asked: Given = {}
 
@@ -297,11 +334,12 @@ class Quantize(QuantizeOptions, Transform):
                 actions[rule] = float_dtype(name)
             else:
                 actions[rule] = make(name, options)
-        return make(self._base(), self.options), actions, asked
+        base = self._base()
+        return None if base is None else make(base, self.options), actions, asked
 
-    def _base(self) -> str:
+    def _base(self) -> str | None:
         """The scheme; of a mix that of most tensors."""
-        if self.scheme in SCHEMES:  # no mix is called as one
+        if self.scheme is None or self.scheme in SCHEMES:  # no mix is called as one
             return self.scheme
         from .mix import base_of
 
@@ -309,20 +347,41 @@ class Quantize(QuantizeOptions, Transform):
 
     def _mixing(self, tensors: list[LazyTensor], convention: str | None, given: Given) -> Mixing | None:
         """What gives each tensor its type, where a mix is asked for."""
-        if self._base() == self.scheme:
+        if self.scheme is None or self._base() == self.scheme:
             return None
-        from ... import schemes
         from .mix import Mixing
 
-        consumer = None if convention is None else catalog.convention(convention)
+        return Mixing(self.scheme, tensors, _maker(convention, given))
 
-        def make(name: str) -> Scheme:
-            catalog.check_scheme(name, consumer)
-            scheme = schemes.make(name)
-            given.setdefault(scheme, {})
-            return scheme
+    def _likeness(self, tensors: list[LazyTensor], planning: Planning, given: Given) -> Likeness | None:
+        """What gives each tensor its type, where another file does.
 
-        return Mixing(self.scheme, tensors, make)
+        Raises:
+            PlanError: that file is of another model.
+        """
+        if self.like is None:
+            return None
+        from .like import Likeness, check_reference
+
+        if self.scheme is not None:
+            check_reference(tensors, planning)
+            return None
+        return Likeness(tensors, planning, _maker(planning.convention, given))
+
+
+def _maker(convention: str | None, given: Given) -> Callable[..., Scheme]:
+    """Schemes by their names, noted in ``given``."""
+    from ... import schemes
+
+    consumer = None if convention is None else catalog.convention(convention)
+
+    def make(name: str, **options: Any) -> Scheme:
+        catalog.check_scheme(name, consumer)
+        scheme = schemes.make(name, **options)
+        given.setdefault(scheme, options)
+        return scheme
+
+    return make
 
 
 def _spare_nonfinite(decided: list[Decision], found: dict[int, str], planning: Planning) -> list[Decision]:
