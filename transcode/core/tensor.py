@@ -17,7 +17,7 @@ from .shown import Overview, Shown, Table
 from .spec import Part, Spec
 from .text import printable, size
 from .types import Array
-from .value import Known, Value, changed, interned, plentiful
+from .value import Value, changed, interned, plentiful
 
 _ELEMENTS = 4096
 """Elements that are read together where rows are cut: some pages of a file."""
@@ -296,12 +296,11 @@ class LazyTensor(Shown, Value):
 
 def plain(name: str, spec: Spec, value: Expr, *, source: str | None = None, **rest: Any) -> LazyTensor:
     """A tensor of plain values; it has the same name in the source unless another is given."""
-    parts, grain = _plain_facts(spec)
+    spec, parts, grain = _plain_facts(spec)
     return LazyTensor(name, spec, parts, value, grain, name if source is None else source, **rest)
 
 
-@Known
 @lru_cache(maxsize=1 << 14)
-def _plain_facts(spec: Spec) -> tuple[tuple[Part, ...], int]:
-    """What all plain tensors of one shape have alike."""
-    return (interned(Part("values", spec)),), spec.grain
+def _plain_facts(spec: Spec) -> tuple[Spec, tuple[Part, ...], int]:
+    """What all plain tensors of one shape have alike, as one object."""
+    return spec, (interned(Part("values", spec)),), spec.grain

@@ -44,11 +44,11 @@ def plentiful(kind: type[T]) -> type[T]:
             defaults[f"_{field.name}"] = field.default
         parameters.append(field.name if field.default is MISSING else f"{field.name}=_{field.name}")
     body = "; ".join(f"self.{field.name} = {field.name}" for field in held)
-    made = _compiled(
+    constructor: Any = _compiled(
         f"def __init__(self, {', '.join(parameters)}): become_(self, open_); {body}; self.__class__ = kind_",
         {"become_": _become, "open_": unfrozen, "kind_": kind, **defaults},
     )
-    dataclass.__init__ = wraps(dataclass.__init__)(made)
+    dataclass.__init__ = wraps(dataclass.__init__)(constructor)
     return kind
 
 

@@ -31,7 +31,7 @@ from ..core.scheme import Scheme, parts_of
 from ..core.scratch import Scratch
 from ..core.spec import Part, Spec
 from ..core.tensor import LazyTensor, plain
-from ..core.value import plentiful
+from ..core.value import interned, plentiful
 from ..errors import DataError, PlanError
 from ..numerics.packing import pack4, unpack4
 from ..schemes.base import Base
@@ -239,7 +239,7 @@ def _decode(
     parts = stored_parts(reading, table)
     codes = parts.pop("codes")
     shape = companions.shape(reading)
-    out_spec = Spec(target, shape)
+    out_spec = interned(Spec(target, shape))
     asides = asides_of(reading, companions, table)
     value = Decoding(name, codes, tuple(parts.values()), scheme, spec, out_spec, keep, asides, strict)
     made = plain(name, out_spec, value, source=codes.tensor.source, fate=codes.tensor.fate)

@@ -205,6 +205,7 @@ class Quantize(QuantizeOptions, Transform):
         kinds = any_indexes(names) if alike else names
         # What was decided of a kind of name and the other facts, as the objects that they are.
         settled: dict[tuple[str, int, bool], tuple[bool, Action, Reason]] = {}
+        action: Action
         for number, (tensor, name) in enumerate(zip(tensors, kinds, strict=True)):
             kind = name, id(tensor.spec), tensor.plain
             if kind in settled:
@@ -218,7 +219,7 @@ class Quantize(QuantizeOptions, Transform):
                 take = likeness.takes(tensor, why)
             elif not take and mixing is not None and not self.targets and mixing.takes(tensor, why):
                 take, why = True, Reason("target", "outside of blocks", "outside of blocks")
-            action: Action = None
+            action = None
             if take:
                 taken.append(tensor.name)
                 rule = overrides.first(tensor.name)
