@@ -1,15 +1,17 @@
 """Speed of the kernels on one thread, over a memcpy of the same input in the same run.
 
-    python tools/bench_kernels.py [--json] [--rows N] [--columns K] [--repeat N] [SCHEME ...]
+    python tools/bench_kernels.py [--json] [--rows N] [--columns K] [--repeat N] [--ggml LIBRARY] [SCHEME ...]
 
 Each line is a scheme at work on one warm tile, through the same ``encode`` (and ``observe``, where the scheme
 needs a look at the whole tensor first) that a conversion calls. Machines drift: only the ratios mean
-something.
+something. With ``--ggml``, a ``libggml-base.so`` (of the wheel pywhispercpp, as ``make_blocks.py`` has it),
+types of GGUF are run from float32 beside its ``ggml_quantize_chunk``, in turns.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import time
 from collections.abc import Callable
@@ -49,7 +51,14 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "int4 group 128": ("int4", {"group_size": 128}),
     "int4 zero point": ("int4", {"symmetric": False}),
     "int4 mse": ("int4", {"optimize": "mse"}),
+    "int4 mse group 128": ("int4", {"optimize": "mse", "group_size": 128}),
+    "q4_0": ("q4_0", {}),
+    "q4_1": ("q4_1", {}),
+    "q8_0": ("q8_0", {}),
 }
+
+GGML = {"q4_0": (2, 18), "q4_1": (3, 20), "q8_0": (8, 34)}
+"""Numbers of types in ggml, and the bytes of 32 values."""
 
 
 def best(work: Callable[[], object], repeat: int) -> float:
@@ -92,6 +101,29 @@ def measure(
     return {"memcpy_gb_s": copied, "encode_gb_s": done, "ratio": done / copied}
 
 
+def beside_ggml(case: str, library: Any, shape: tuple[int, int], repeat: int) -> dict[str, Any]:
+    """Rates in GB/s of float32 values, here and there, and their ratio; the blocks must be the same."""
+    name, options = CASES[case]
+    spec, scheme, scratch = Spec(DTYPES["F32"], shape), schemes.make(name, **options), Scratch()
+    values = np.random.default_rng(0).standard_normal(shape, np.float32) * np.float32(0.02)
+    number, size = GGML[case]
+    blocks = np.empty(values.size // 32 * size, np.uint8)
+    ours: list[np.ndarray[Any, Any]] = []
+
+    def here() -> None:
+        scratch.reset()
+        ours[:] = [piece.data for piece in scheme.encode(values, spec, 0, None, scratch)]
+
+    def there() -> None:
+        library.ggml_quantize_chunk(number, values.ctypes.data, blocks.ctypes.data, 0, *shape, None)
+
+    here()
+    pairs = [(best(here, 3), best(there, 3)) for _ in range(repeat)]
+    np.testing.assert_array_equal(np.concatenate([part.reshape(-1).view(np.uint8) for part in ours]), blocks)
+    mine, theirs = (values.nbytes / min(pair[side] for pair in pairs) / 1e9 for side in (0, 1))
+    return {"encode_gb_s": mine, "ggml_gb_s": theirs, "ratio": mine / theirs}
+
+
 def main() -> None:
     """Print a table, or JSON."""
     parser = argparse.ArgumentParser(
@@ -105,6 +137,7 @@ def main() -> None:
     parser.add_argument(
         "--source", action="append", choices=["BF16", "F16", "F32", "F64"], help="default: BF16"
     )
+    parser.add_argument("--ggml", metavar="LIBRARY", help="run types of GGUF beside this libggml-base.so")
     given = parser.parse_args()
     found = []
     for case, (name, options) in CASES.items():
@@ -118,6 +151,22 @@ def main() -> None:
                     f"{case:24} {source:5} memcpy {result['memcpy_gb_s']:6.2f} GB/s"
                     f"   encode {result['encode_gb_s']:6.2f} GB/s   ratio {result['ratio']:5.2f}",
                     flush=True,
+                )
+    if given.ggml:
+        library = ctypes.CDLL(given.ggml)
+        library.ggml_quantize_chunk.restype = ctypes.c_size_t
+        library.ggml_quantize_chunk.argtypes = [
+            ctypes.c_int, *[ctypes.c_void_p] * 2, *[ctypes.c_int64] * 3, ctypes.c_void_p
+        ]  # fmt: skip
+        for case in GGML:
+            if given.cases and not any(case.startswith(prefix) for prefix in given.cases):
+                continue
+            result = beside_ggml(case, library, (given.rows, given.columns), given.repeat)
+            found.append({"case": case, "source": "F32", **result})
+            if not given.json:
+                print(
+                    f"{case:24} F32   ggml   {result['ggml_gb_s']:6.2f} GB/s"
+                    f"   encode {result['encode_gb_s']:6.2f} GB/s   ratio {result['ratio']:5.2f}"
                 )
     if given.json:
         print(json.dumps(found, indent=2))
