@@ -55,6 +55,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "int4 group 128": ("int4", {"group_size": 128}),
     "int4 zero point": ("int4", {"symmetric": False}),
     "int4 mse": ("int4", {"optimize": "mse"}),
+    "int4 mse group 128": ("int4", {"optimize": "mse", "group_size": 128}),
 }
 
 

@@ -83,13 +83,23 @@ def samples(kind, count, size):
         values = rng.choice([5, -5, 3.5], (count, size))
         values[:, 0] = rng.uniform(5, 12, count)
         return values
+    if kind == "few":  # two scales lose the same
+        values = np.where(
+            rng.random((count, size)) < 3.2 / size, rng.choice([3.5, -3.5, 26], (count, size)), 0
+        )
+        values[:, 0] = -56
+        return values
+    if kind == "tiny":  # F16 has but some numbers for the scales
+        return rng.standard_normal((count, size)) * 2.0**-22
     exponents = rng.integers(-24, 15, (count, 1))  # to the ends of F16, and zeros
     return rng.standard_normal((count, size)) * 2.0**exponents * (np.arange(count) % 9 > 0)[:, None]
 
 
 @pytest.mark.parametrize("stored", KEPT)
 @pytest.mark.parametrize("source", ["BF16", "F16", "F32"])
-@pytest.mark.parametrize("kind", ["normal", "heavy", "flat", "whole", "of one sign", "two", "wide"])
+@pytest.mark.parametrize(
+    "kind", ["normal", "heavy", "flat", "whole", "of one sign", "two", "few", "tiny", "wide"]
+)
 def test_the_choice_is_that_of_trying_all(kind, source, stored):
     chosen = set()
     for size, divisors in ((32, DIVISORS["mse"]), (64, BEYOND), (128, DIVISORS["mse"])):
@@ -100,7 +110,7 @@ def test_the_choice_is_that_of_trying_all(kind, source, stored):
         wanted, numbers = by_trying_all(values, divisors, stored)
         np.testing.assert_array_equal(run(values, divisors, stored), wanted)
         chosen |= set(numbers)
-    assert len(chosen) > 4
+    assert len(chosen) > 2
 
 
 def test_rows_that_are_one_group():

@@ -10,7 +10,7 @@ from .jit import instruction, lane
 from .lanes import larger
 from .vectors import constant, load
 
-__all__ = ["peak16", "peak32", "peak_between"]
+__all__ = ["greatest", "peak16", "peak32", "peak_between"]
 
 
 def _sizes(context: Any, builder: Any, signature: Any, args: Any, count: int) -> Any:
@@ -53,7 +53,7 @@ def _sizes16(context: Any, row: Any, index: Any) -> Any:
 
 
 @instruction
-def _greatest(context: Any, x: Any) -> Any:
+def greatest(context: Any, x: Any) -> Any:
     """The greatest lane of a vector of unsigned integers."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -70,4 +70,4 @@ def peak_between(values: Any, start: Any, stop: Any) -> Any:
     highest = _sizes16(values, start)
     for j in range(start + 16, stop, 16):
         highest = larger(highest, _sizes16(values, j))
-    return _greatest(highest)
+    return greatest(highest)

@@ -57,11 +57,8 @@ def put_pairs(context: Any, even: Any, odd: Any, factor: Any, most: Any, out: An
         rounded = []
         for side in (even, odd):
             size = builder.and_(builder.bitcast(side, word), constant(word, 0x7FFFFFFF))
-            raised = fused(
-                builder,
-                *alike(builder, [builder.bitcast(size, side.type), factor]),
-                constant(side.type, 2.0**23),
-            )
+            size, by = alike(builder, [builder.bitcast(size, side.type), factor])
+            raised = fused(builder, size, by, constant(side.type, 2.0**23))
             rounded.append(builder.bitcast(raised, word))
         low = builder.and_(rounded[0], constant(word, 0xFFFF))
         both = builder.or_(low, builder.shl(rounded[1], constant(word, 16)))

@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 
 from ..jit import kernel, lane
-from ..lanes import bits
-from .lanes import away, first_peak, fits, peak_of, power, put_half, ue4m3
+from ..lanes import at_most, bits, larger, real, size_of
+from ..peaks import greatest
+from ..vectors import first_bit, get16, pack4, within
+from .lanes import away, cut, first_peak, fits, peak_of, power, put_half, ue4m3
 
 __all__ = ["mxfp4", "nvfp4", "q1_0", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "tq1_0", "tq2_0"]
 
@@ -23,6 +25,7 @@ _U8 = np.uint8
 _INF = np.float32(np.inf)
 _ZERO = np.float32(0)
 _ONE = np.float32(1)
+_NONE, _HALVES = np.uint32(0), np.uint32(16)
 
 
 @lane
@@ -76,17 +79,21 @@ def q8_0(values: Any, blocks: Any) -> int:
 def q4_0(values: Any, blocks: Any) -> int:
     for i in range(values.shape[0]):
         row, block = values[i], blocks[i]
-        peak = peak_of(row, 0, 32)
+        low, high = get16(row, 0), get16(row, 16)
+        sizes, others = size_of(low), size_of(high)
+        peak = real(greatest(larger(bits(sizes), bits(others))))
         if not peak < _INF:
             return i
-        d = first_peak(row, 0, 32, peak) / _F(-8)
+        largest = np.uint32(within(peak - sizes, _NONE) | np.uint32(within(peak - others, _NONE) << _HALVES))
+        d = (row[first_bit(largest)] if peak > _ZERO else _ZERO) / _F(-8)
         if not fits(d):
             return i
         put_half(block, 0, d)
         factor = inverse(d)
-        for j in range(16):
-            low, high = _I(row[j] * factor + _F(8.5)), _I(row[j + 16] * factor + _F(8.5))
-            block[2 + j] = _U8(lesser(low, _I(15)) | _I(lesser(high, _I(15)) << _I(4)))
+        low, high = low * factor + _F(8.5), high * factor + _F(8.5)
+        if abs(factor) == _INF:  # codes of what is so small are 0
+            low, high = sizes * _ZERO, others * _ZERO
+        pack4(block, 2, cut(at_most(low, _F(15))), cut(at_most(high, _F(15))))
     return -1
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..deferred import ir, types
+from ..deferred import ir, types, vector_type
 from ..jit import instruction, lane
 from ..lanes import INTEGER, bits, larger, real, widen
 
@@ -14,6 +14,7 @@ __all__ = [
     "MOST",
     "away",
     "between",
+    "cut",
     "first_peak",
     "fits",
     "float16",
@@ -50,6 +51,16 @@ def narrow(context: Any, x: Any) -> Any:
         return builder.bitcast(builder.fptrunc(args[0], ir.HalfType()), ir.IntType(16))
 
     return types.int16(types.float32), generate
+
+
+@instruction
+def cut(context: Any, x: Any) -> Any:
+    """Float32 lanes from 0 on, below 2**31, without their fractions, as uint32."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.fptosi(args[0], ir.VectorType(ir.IntType(32), args[0].type.count))
+
+    return vector_type.Vector(types.uint32, x.count)(x), generate
 
 
 @lane
