@@ -41,7 +41,7 @@ KINDS: dict[str, dict[str, Any]] = {
 """The last five are no formats of transcode."""
 
 
-class Net(torch.nn.Module):
+class Net(torch.nn.Module):  # type: ignore[misc]  # torch is skipped
     """A layer of two groups, one of many, and one that stays."""
 
     def __init__(self) -> None:

@@ -52,10 +52,10 @@ def test_what_codes_do_not_tell_is_refused_by_its_name(kind, tmp_path):
 
 def test_codes_in_a_line_are_not_read_where_nothing_tells_their_width(tmp_path):
     (tmp_path / "m").mkdir()
-    config = json.loads((FIXTURES / "uint4" / "config.json").read_text())
+    config = json.loads((FIXTURES / "int4" / "config.json").read_text())
     del config["quantization_config"]
     (tmp_path / "m" / "config.json").write_text(json.dumps(config))
-    parts = load_file(FIXTURES / "uint4" / "model.safetensors")
+    parts = load_file(FIXTURES / "int4" / "model.safetensors")
     save_file(parts, tmp_path / "m" / "model.safetensors", {"format": "pt"})
     with pytest.raises(PlanError, match=r"net\.narrow\.weight: cannot be decoded"):
         tc.open(tmp_path / "m") | tc.dequantize("F32") | tc.write(tmp_path / "d")
