@@ -56,12 +56,12 @@ def pipelines() -> Mapping[str, Pipeline]:
 
 def _table(path: Path) -> dict[str, Pipeline]:
     top = strict.catalog_file(path, "foreign")
-    found = {
+    table = {
         name: Pipeline(name, {folder: _part(one) for folder, one in child.mapping().items()})
         for name, child in top.need("pipelines").mapping().items()
     }
     top.reject_unknown()
-    return found
+    return table
 
 
 def _part(node: strict.Node) -> Part:
