@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from transcode.errors import FormatError
-from transcode.io.folder import File, LocalFolder, locate
+from transcode.io.folder import File, LocalFolder
+from transcode.io.named import locate
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from transcode.errors import FormatError, PlanError
-from transcode.io.folder import locate
+from transcode.io.named import locate
 from transcode.io.urls import instead, refuse_output, refuse_url, remote
 
 

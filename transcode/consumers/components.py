@@ -16,7 +16,8 @@ from ..containers.joined import join_sources
 from ..containers.source import open_place
 from ..core import small_json
 from ..errors import FormatError
-from ..io.folder import File, locate
+from ..io.folder import File
+from ..io.named import locate
 from .evidence import LAYERS
 
 __all__ = ["PREFIX", "layers_below", "open_components", "own_metadata"]

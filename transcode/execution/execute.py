@@ -23,6 +23,7 @@ from ..errors import PlanError, TranscodeError
 from ..plan.plan import Plan
 from ..voice import called
 from . import journal
+from .ahead import expecting
 from .checksums import Digests
 from .moves import Move, cut, moves
 from .pace import Pace
@@ -346,7 +347,9 @@ def execute(
     """
     began = time.monotonic()
     run = Run()
-    jobs = _Jobs(plan, writer, tile_bytes, run, ledger or journal.Ledger())
+    ledger = ledger or journal.Ledger()
+    jobs = _Jobs(plan, writer, tile_bytes, run, ledger)
+    ahead = expecting(plan, ledger)
     lock = threading.Lock()
     finished = threading.Event()
     stop = threading.Event()
@@ -389,6 +392,7 @@ def execute(
             on_progress(Progress(state["done"], jobs.total, stage, time.monotonic() - began))
 
     try:
+        ahead.begin()
         started = _start(threads)
         with lock:
             state["alive"] -= workers - started
@@ -399,6 +403,7 @@ def execute(
     finally:
         # Reached with an interrupt too: no thread may touch the output after this.
         stop.set()
+        ahead.end()
         if not finished.is_set():
             for observation in list(jobs.observations):
                 observation.cancel()

@@ -6,12 +6,14 @@ import os
 import re
 from os import PathLike
 
+from ..core.paths import unsigned
 from ..errors import FormatError, PlanError
 
-__all__ = ["instead", "refuse_output", "refuse_url", "remote", "written_out"]
+__all__ = ["instead", "refuse_output", "refuse_url", "remote", "remote_url", "written_out"]
 
 # A path object has only one slash left of the two, and one letter is a drive of Windows.
 _URL = r"(?i)[a-z][a-z\d+.-]+:/"
+_READ = "https://, hf://, s3://, gs:// and az://"
 _STORE = r"(?i)(hf|s3|gs|gcs|az|abfss?|wasbs?|oss|cos|obs|r2|ms|modelscope|huggingface|file):"
 
 
@@ -35,9 +37,11 @@ def refuse_url(path: str | PathLike[str], *, stdin: str = "standard input cannot
         if hub.is_explicit(text):
             return
         raise FormatError(
-            "is a URL, and only local files and folders are read",
-            file=written_out(text),
-            hint=instead(text) or "download it first, and name the file or folder",
+            "is a URL, and a local file or folder is needed here"
+            if remote_url(text)
+            else "is a URL of a kind that is not read",
+            file=unsigned(written_out(text)),
+            hint=instead(text) or f"{_READ} are; else download it, and name the file or folder",
         )
 
 
@@ -66,6 +70,16 @@ def refuse_output(path: str | PathLike[str], *, stdout: str, hint: str = "name a
         )
 
 
+def remote_url(path: str | PathLike[str]) -> str | None:
+    """The text of a path that is a URL of a kind that is read, and no file or folder; None for all else."""
+    text = os.fspath(path)
+    if ":/" not in text or os.path.lexists(text):
+        return None
+    from .remote.address import is_remote  # most paths are none
+
+    return text if is_remote(text) else None
+
+
 def remote(text: str) -> bool:
     """Whether a text is a URL, or ``hf:org/name`` and the like, and not a path."""
     return ":" in text and (re.match(_URL, text) or re.match(_STORE, text)) is not None
@@ -87,4 +101,5 @@ def instead(text: str) -> str | None:
         return None
     revision = f"@{repository.revision}" if repository.revision is not None else ""
     inner = f"/{repository.inner}" if repository.inner else ""
-    return f"write hf:{repository.repo}{revision}{inner}, after {repository.download}"
+    name = f"{repository.repo}{revision}{inner}"
+    return f"write hf://{name}, or hf:{name} after {repository.download}"

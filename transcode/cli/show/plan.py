@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from ...core.paths import located
 from ...plan.fates import Fate, Section, sections
 from ...plan.plan import Plan
 from ..folding import Row, braced
@@ -310,11 +311,11 @@ def _source_files(plan: Plan) -> list[int]:
     """Bytes of the source's weight files, without those of LoRAs; nothing if they are not to be seen."""
     sizes = []
     for one in plan.inputs:
-        path = one.path
-        if path is None or not _belongs(path, Path(plan.source)):
+        path = one.path or located(one.url)
+        if not _belongs(path, plan.source):
             continue
         try:
-            sizes.append(path.stat().st_size)
+            sizes.append(one.size if one.path is None else path.stat().st_size)
         except OSError:
             return []
     return sizes
