@@ -20,10 +20,11 @@ from ..core.shown import Overview, Shown
 from ..core.tensor import LazyTensor
 from ..core.text import count, size
 from ..errors import PlanError, TranscodeError
+from ..io.remote.ahead import Expected, Range
 from ..plan.plan import Plan
+from ..plan.transfer import ranges
 from ..voice import called
 from . import journal
-from .ahead import expecting
 from .checksums import Digests
 from .moves import Move, cut, moves
 from .pace import Pace
@@ -170,6 +171,16 @@ class _Jobs:
                 self._moving = True
                 return partial(self._move, move)
             return next(self._jobs, None)
+
+    def ranges(self) -> Iterator[Range]:
+        """What is still to be read of files that lie elsewhere."""
+        if all(one.path is not None for one in self._plan.inputs):
+            return iter(())
+        return ranges(
+            tensor
+            for number, tensor in enumerate(self._plan.tensors)
+            if not tensor.spec.nbytes or self._spans(number)
+        )
 
     def _recall(self) -> None:
         """Take over what an earlier run measured of what it did.
@@ -349,7 +360,7 @@ def execute(
     run = Run()
     ledger = ledger or journal.Ledger()
     jobs = _Jobs(plan, writer, tile_bytes, run, ledger)
-    ahead = expecting(plan, ledger)
+    ahead = Expected(jobs.ranges())
     lock = threading.Lock()
     finished = threading.Event()
     stop = threading.Event()

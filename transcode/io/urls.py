@@ -41,7 +41,8 @@ def refuse_url(path: str | PathLike[str], *, stdin: str = "standard input cannot
             if remote_url(text)
             else "is a URL of a kind that is not read",
             file=unsigned(written_out(text)),
-            hint=instead(text) or f"{_READ} are; else download it, and name the file or folder",
+            hint=instead(text)
+            or f"{'' if remote_url(text) else f'{_READ} are; else '}download it, and name the file or folder",
         )
 
 

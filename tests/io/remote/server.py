@@ -29,8 +29,8 @@ class Site:
 
     Attributes:
         files: by path, without query.
-        fault: called with the number of a request; says what goes wrong with it: ``cut``
-            (half way), ``429``, ``500``, ``slow``, ``wrong range``, ``other tag``, ``whole``, ``empty``; None for nothing.
+        fault: called with the number of a request; says what goes wrong: ``cut`` (half way),
+            ``empty``, ``429``, ``500``, ``slow``, ``wrong range``, ``other tag``, ``whole``; or None.
         tags: by path, where they are not the digest.
         seen: what was asked.
     """
@@ -55,6 +55,7 @@ class Site:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     site: Site
     lock = threading.Lock()
 
@@ -134,13 +135,20 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 64  # of five connections at a time the sixth would wait for a second
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Clients go away in the middle: that is no news."""
+
+
 @contextmanager
 def serving(files: dict[str, bytes], **how: object) -> Iterator[Site]:
     """A server of this machine, as long as the block lasts."""
     site = Site(files, **how)  # type: ignore[arg-type]
     handler = type("Handler", (_Handler,), {"site": site, "lock": threading.Lock()})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
+    server = _Server(("127.0.0.1", 0), handler)
     site.url = f"http://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()

@@ -66,6 +66,8 @@ def show_head(plan: Plan, *, verbose: bool) -> None:
     """Print where from, where to, and what for."""
     echo(f"source       {plan.source}")
     echo(f"destination  {plan.destination}{'/' if plan.folder else ''}")
+    if plan.elsewhere:
+        echo(f"to fetch     {size(plan.bytes_fetched)}")
     facts = {
         key: ", ".join(value) if isinstance(value, list) else value for key, value in plan.summary.items()
     }

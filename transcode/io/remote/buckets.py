@@ -6,6 +6,8 @@ Which account, endpoint and region, obstore takes from the environment and from 
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
@@ -38,7 +40,7 @@ def connected(address: Address) -> Any:
         return _MEMORY.setdefault(address.authority, store.MemoryStore())
     # Attempts are counted here: of how often it tried, obstore says nothing.
     how: dict[str, Any] = {
-        "client_options": {"connect_timeout": "10s", "timeout": "600s"},
+        "client_options": {"connect_timeout": "10s", "timeout": "600s", "allow_http": _allows_http()},
         "retry_config": {"max_retries": 0, "retry_timeout": timedelta(seconds=1)},
     }
     kinds: Mapping[str, Callable[..., Any]] = {
@@ -50,6 +52,12 @@ def connected(address: Address) -> Any:
         return kinds[address.scheme](address.authority, **how)
     except exceptions.BaseError as error:
         raise FormatError(f"obstore refuses it: {words(error)}", file=url) from None
+
+
+def _allows_http() -> bool:
+    """Whether the environment says so in obstore's way, which options of a client would hide from it."""
+    names = ("AWS_ALLOW_HTTP", "GOOGLE_ALLOW_HTTP", "AZURE_ALLOW_HTTP")
+    return any(os.environ.get(name, "").lower() in ("1", "true", "yes") for name in names)
 
 
 class Bucket:
@@ -82,9 +90,11 @@ class Bucket:
         import obstore
 
         with self._told(key):
-            found = obstore.list_with_delimiter(self._store, key.rstrip("/") or None)
-        files = {item["path"].rpartition("/")[2]: _facts(item) for item in found["objects"]}
-        return Listing(files, tuple(path.rstrip("/").rpartition("/")[2] for path in found["common_prefixes"]))
+            listed = obstore.list_with_delimiter(self._store, key.rstrip("/") or None)
+        files = {item["path"].rpartition("/")[2]: _facts(item) for item in listed["objects"]}
+        return Listing(
+            files, tuple(path.rstrip("/").rpartition("/")[2] for path in listed["common_prefixes"])
+        )
 
     def stream(self, key: str, begin: int, end: int, facts: Facts) -> Generator[bytes, None, None]:
         """See :class:`.store.Store`."""
@@ -125,7 +135,11 @@ class Bucket:
         except FileNotFoundError:
             raise FormatError("no such bucket or object", file=url) from None
         except (exceptions.GenericError, OSError) as error:
-            raise Fault(words(error)) from None
+            said = words(error)
+            status = re.search(r"status code: (\d{3})", said)
+            if status is not None and status[1].startswith("4") and status[1] not in ("408", "429"):
+                raise FormatError(f"cannot be read: {said}", file=url) from None
+            raise Fault(said) from None
         except exceptions.BaseError as error:
             raise FormatError(f"cannot be read: {words(error)}", file=url) from None
 

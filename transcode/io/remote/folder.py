@@ -19,6 +19,7 @@ __all__ = ["RemoteFolder", "locate", "note_of"]
 _SMALL = 64 << 20
 """Bytes; nothing larger is read as a whole."""
 
+_TINY = 1 << 20
 _FILES = (".safetensors", ".sft", ".gguf", ".bin", ".pt", ".pth", ".ckpt", ".json")
 """What the names of files end in, where a server does not tell them from folders."""
 
@@ -136,6 +137,9 @@ _OPENED: dict[str, RemoteFolder] = {}
 class _Known:
     """See :class:`transcode.core.paths.Places`."""
 
+    def __init__(self) -> None:
+        self._contents: dict[RemoteBytes, bytes] = {}  # several look at a configuration
+
     def fetch(self, url: str) -> bytes | None:
         """A small file, from a folder that was opened or by itself."""
         address = parse(url)
@@ -145,9 +149,14 @@ class _Known:
             return None
         if facts.size > _SMALL:
             raise FormatError(f"has {facts.size} bytes, more than are read as a whole", file=url)
+        file = RemoteBytes.of(folder.at(address.name).url, facts)
+        if (known := self._contents.get(file)) is not None:
+            return known
         content = bytearray(facts.size)
         with memoryview(content) as view:
-            RemoteBytes.of(folder.at(address.name).url, facts).fetch(0, facts.size, view)
+            file.fetch(0, facts.size, view)
+        if facts.size <= _TINY:
+            self._contents[file] = bytes(content)
         return bytes(content)
 
     def names(self, url: str) -> list[str] | None:

@@ -107,7 +107,7 @@ class Hub:
                     yield from pieces(answer)
                     return
         from huggingface_hub import hf_hub_url
-        from huggingface_hub.utils import build_hf_headers
+        from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
         asked = hf_hub_url(self._repository.repo, key, revision=self.commit, endpoint=self._api.endpoint)
         headers = {name: value for name, value in build_hf_headers().items() if name.lower() != "user-agent"}

@@ -61,8 +61,8 @@ class Answer:
         self._connection = connection
         self._response = response
         self.status = response.status
-        self.headers: Mapping[str, str] = response.headers
-        self.hops: list[Mapping[str, str]] = []
+        self.headers = response.headers
+        self.hops: list[http.client.HTTPMessage] = []
         self.url = url
 
     def __enter__(self) -> Answer:
@@ -105,7 +105,7 @@ def request(method: str, url: str, headers: Mapping[str, str]) -> Answer:
         Fault: no connection, or no answer.
         FormatError: it redirects in a circle, or to what is not encrypted.
     """
-    hops: list[Mapping[str, str]] = []
+    hops: list[http.client.HTTPMessage] = []
     sent = dict(headers)
     for _ in range(_MOST_HOPS):
         answer = _once(method, url, sent)

@@ -6,8 +6,9 @@ A server lists nothing, so of a folder the names are asked for that checkpoints 
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPMessage
 from urllib.parse import quote
 
 from ...errors import FormatError
@@ -24,7 +25,8 @@ _WEIGHTS = ("model.safetensors", "diffusion_pytorch_model.safetensors", "adapter
 _NAMES = (
     *_WEIGHTS, *(f"{name}.index.json" for name in _WEIGHTS),
     "config.json", "generation_config.json", "adapter_config.json", "model_index.json",
-    "quantize_config.json", "hf_quant_config.json", "quant_config.json", "preprocessor_config.json", "processor_config.json",
+    "quantize_config.json", "hf_quant_config.json", "quant_config.json",
+    "preprocessor_config.json", "processor_config.json",
     "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json",
     "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "chat_template.jinja",
     "README.md", "LICENSE",
@@ -129,7 +131,7 @@ def check(answer: Answer, begin: int, end: int, facts: Facts, url: str, *, tagge
         raise Fault(f"asked for bytes {begin} to {end}, the server sends {sent[0]} to {sent[1]}")
 
 
-def ranged(headers: Mapping[str, str], url: str) -> tuple[int, int, int]:
+def ranged(headers: HTTPMessage, url: str) -> tuple[int, int, int]:
     """First byte, end and size of the whole, as ``Content-Range`` tells them.
 
     Raises:
@@ -153,7 +155,7 @@ def pieces(answer: Answer) -> Generator[bytes, None, None]:
         yield piece
 
 
-def tag_of(headers: Mapping[str, str]) -> str:
+def tag_of(headers: HTTPMessage) -> str:
     """By what an answer says that an object is the same; empty if by nothing."""
     return headers.get("ETag") or headers.get("Last-Modified") or ""
 

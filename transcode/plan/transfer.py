@@ -1,8 +1,8 @@
-"""What a plan will read of files that lie elsewhere, told before it is read."""
+"""What a plan reads of files that lie elsewhere: how much, and in which order."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import is_dataclass
 from typing import Any
 
@@ -11,43 +11,31 @@ from ..core.expr import Expr
 from ..core.rows import Rows
 from ..core.tensor import LazyTensor
 from ..core.value import contents
-from ..io.remote.ahead import Expected, Range
+from ..io.remote.ahead import Range
 from ..io.remote.bytes import RemoteBytes
-from ..plan.plan import Plan
-from . import journal
 
-__all__ = ["expecting", "transfer"]
+__all__ = ["ranges", "transfer"]
 
 
-def transfer(plan: Plan) -> int:
-    """Bytes that a run of a plan fetches from elsewhere, headers not counted."""
-    return sum(one.end - one.begin for one in _ranges(plan, journal.Ledger()))
+def transfer(tensors: Iterable[LazyTensor]) -> int:
+    """Bytes that are fetched from elsewhere for some tensors; headers are not counted."""
+    return sum(one.end - one.begin for one in ranges(tensors))
 
 
-def expecting(plan: Plan, ledger: journal.Ledger) -> Expected:
-    """What a run will fetch, in the order in which it reads; nothing where all files are local.
+def ranges(tensors: Iterable[LazyTensor]) -> Iterator[Range]:
+    """The bytes that are fetched for some tensors, in the order in which tensors are read.
 
-    Args:
-        ledger: what is done already.
+    What is looked at as a whole before it is encoded is fetched twice, as it is not kept between.
     """
-    return Expected(_ranges(plan, ledger))
-
-
-def _ranges(plan: Plan, ledger: journal.Ledger) -> Iterator[Range]:
-    if all(one.path is not None for one in plan.inputs):
-        return
     looked: set[object] = set()
     read: set[Range] = set()
-    for number, tensor in enumerate(plan.tensors):
-        if tensor.spec.nbytes and not ledger.missing(journal.values(number), 0, tensor.spec.nbytes):
-            continue
+    for tensor in tensors:
         for statistic in tensor.needs:
             if statistic not in looked:
                 looked.add(statistic)
-                # A look at a tensor and its encoding fetch it once each: it is not kept between.
                 yield from dict.fromkeys(_leaves(statistic))
         for one in _leaves(tensor.value):
-            # What several tensors are made of is small, and kept, or of each of them they take some rows.
+            # Where several tensors are made of one, that is small and kept, or each has some rows of it.
             if one not in read:
                 read.add(one)
                 yield one
