@@ -52,6 +52,7 @@ ELSEWHERE = {
     "io/remote/places": "io/remote/test_folder.py",
     "io/remote/store": "io/remote/test_patience.py",
     "io/remote/transport": "io/remote/test_web.py",
+    "io/remote/target": "execution/test_sending.py",
     "io/named": "io/test_folder.py",
     "plan/transfer": "io/remote/test_web.py",
     # one thing to a user, whatever modules it has inside

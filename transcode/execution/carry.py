@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
-from ..core.paths import real
+from ..core.paths import Url, real
 from ..core.performance import Performance
 from ..core.source import Input
 from ..errors import FormatError, Interrupted, PlanError, TranscodeError
@@ -21,6 +21,7 @@ from .beside import following, names, refuse_stale
 from .destination import check_destination, existing_parent
 from .execute import Progress, Report, execute
 from .pace import Pace
+from .sending import Sending, check_sending
 from .staging import Staging, refuse_other
 
 __all__ = ["carry_out", "check"]
@@ -38,6 +39,9 @@ def check(plan: Plan, performance: Performance, *, force: bool) -> None:
         PlanError: see :func:`.execution.destination.check_destination`.
     """
     _verify(plan.inputs)
+    if isinstance(plan.destination, Url):
+        check_sending(plan, performance, force=force)
+        return
     if performance.resume:
         refuse_other(plan)
     check_destination(
@@ -64,7 +68,11 @@ def carry_out(
         if on_progress is not None:
             on_progress(Progress(done, done, stage, 0.0))
 
-    staging = Staging(plan, drop_cache=performance.drop_cache, resume=performance.resume)
+    staging: Staging | Sending = (
+        Sending(plan)
+        if isinstance(plan.destination, Url)
+        else Staging(plan, drop_cache=performance.drop_cache, resume=performance.resume)
+    )
     pace = Pace(performance.max_read_rate)
     watched = _watching(plan, performance, on_progress)
     try:
@@ -91,6 +99,7 @@ def carry_out(
                         ledger=staging.ledger,
                         pace=pace,
                         nice=performance.nice,
+                        order=staging.order,
                     )
             except TranscodeError as error:
                 # Of a source that changes under way anything may come, a failed write of its map too.
@@ -139,7 +148,7 @@ _LONG = 10.0
 _GO_ON = "what is done is kept: the same command goes on there"
 
 
-def _interrupted(plan: Plan, staging: Staging, seconds: float) -> Interrupted:
+def _interrupted(plan: Plan, staging: Staging | Sending, seconds: float) -> Interrupted:
     if staging.committed:
         return Interrupted("interrupted when the output was complete", file=plan.destination)
     if staging.kept:
@@ -150,7 +159,7 @@ def _interrupted(plan: Plan, staging: Staging, seconds: float) -> Interrupted:
 
 
 @contextmanager
-def _keeping(staging: Staging) -> Iterator[None]:
+def _keeping(staging: Staging | Sending) -> Iterator[None]:
     """Have what is done noted now and then, as long as a run goes on."""
     ended = threading.Event()
 

@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import copy_context
 from dataclasses import dataclass, field, replace
@@ -146,15 +146,25 @@ class _Jobs:
     copies into a file no faster for several, and they would wait for each other in it.
     """
 
-    def __init__(self, plan: Plan, writer: Writer, tile_bytes: int, run: Run, ledger: journal.Ledger) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        writer: Writer,
+        tile_bytes: int,
+        run: Run,
+        ledger: journal.Ledger,
+        order: Sequence[int] | None,
+    ) -> None:
         self._plan = plan
+        self._order = range(len(plan.tensors)) if order is None else order
         self._ledger = ledger
         self._writer = writer
         self._tile_bytes = tile_bytes
         self._run = run
         self._places = plan.destinations()
         self._lock = threading.Lock()
-        every, self._moved = moves(plan, self._places)
+        # Where the order counts, nothing goes a way of its own.
+        every, self._moved = moves(plan, self._places) if order is None else ([], {})
         left = [piece for move in every for piece in self._left(move)]
         self._moves = (step for move in left for step in cut(move))
         self._moving = False
@@ -177,9 +187,9 @@ class _Jobs:
         if all(one.path is not None for one in self._plan.inputs):
             return iter(())
         return ranges(
-            tensor
-            for number, tensor in enumerate(self._plan.tensors)
-            if not tensor.spec.nbytes or self._spans(number)
+            self._plan.tensors[number]
+            for number in self._order
+            if not self._plan.tensors[number].spec.nbytes or self._spans(number)
         )
 
     def _recall(self) -> None:
@@ -253,7 +263,8 @@ class _Jobs:
     def _generate(self) -> Iterator[Job]:
         seen: set[Statistic[Any]] = set()
         waiting: deque[tuple[int, LazyTensor]] = deque()
-        for number, tensor in enumerate(self._plan.tensors):
+        for number in self._order:
+            tensor = self._plan.tensors[number]
             if tensor.spec.nbytes and not self._spans(number):
                 continue
             for statistic in tensor.needs:
@@ -340,6 +351,7 @@ def execute(
     ledger: journal.Ledger | None = None,
     pace: Pace | None = None,
     nice: int | None = None,
+    order: Sequence[int] | None = None,
 ) -> Report:
     """Read, convert and write all tensors of a plan.
 
@@ -355,11 +367,12 @@ def execute(
         ledger: what is done already, which is not done again; and where what is done is noted.
         pace: how fast the source may be read.
         nice: niceness of the workers.
+        order: numbers of the tensors, in the order in which they are dealt with; else that of the plan.
     """
     began = time.monotonic()
     run = Run()
     ledger = ledger or journal.Ledger()
-    jobs = _Jobs(plan, writer, tile_bytes, run, ledger)
+    jobs = _Jobs(plan, writer, tile_bytes, run, ledger, order)
     ahead = Expected(jobs.ranges())
     lock = threading.Lock()
     finished = threading.Event()

@@ -165,6 +165,10 @@ class Staging:
         self.on_written: Callable[[int, int, int], None] | None = None
         self.committed = False
 
+    @property
+    def order(self) -> None:
+        """Tensors are dealt with as they lie in the source; see :class:`.sending.Sending`."""
+
     def __enter__(self) -> Staging:
         try:
             self._made = [folder for folder in self._path.parents if not folder.exists()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from base64 import b64decode
 from dataclasses import dataclass, field
 from hashlib import sha1, sha256
 from http.server import BaseHTTPRequestHandler
@@ -21,6 +22,10 @@ class StandIn:
         commit: of ``main``.
         also: another one that it has.
         lasts: how often an address that it redirects to is answered.
+        part: bytes of the parts in which large files come.
+        parts, stored: what came so, by digest; whole files by digest.
+        commits: how many were made.
+        broken: no part is taken.
     """
 
     repo: str
@@ -30,7 +35,13 @@ class StandIn:
     also: str = ""
     lasts: int | None = None
     asked: list[str] = field(default_factory=list)
+    site: Site | None = None
     used: dict[str, int] = field(default_factory=dict)
+    part: int = 100_000
+    parts: dict[str, dict[int, bytes]] = field(default_factory=dict)
+    stored: dict[str, bytes] = field(default_factory=dict)
+    commits: int = 0
+    broken: bool = False
 
     def of(self, path: str) -> dict[str, object]:
         data = self.files[path]
@@ -42,12 +53,80 @@ class StandIn:
 
     def on(self, site: Site) -> None:
         """Answer on a server; its large files are among those of the server."""
+        self.site = site
         site.answer = lambda handler, path: self._answer(site, handler, path)
         for path, data in self.files.items():
             if "lfs" in self.of(path):
                 site.files[f"/cdn/{sha256(data).hexdigest()}"] = data
 
+    def _write(self, site: Site, handler: BaseHTTPRequestHandler, path: str) -> bool:
+        """What is sent: how a file is to come, the parts of a large one, and the commit."""
+        body = handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
+        self.asked.append(f"{handler.command} {path}")
+        if path.startswith("/store/"):
+            _, _, digest, number = path.split("/")
+            assert "Authorization" not in handler.headers
+            if self.broken:
+                return self._send(handler, 403, {"error": "no"})
+            self.parts.setdefault(digest, {})[int(number)] = body
+            return self._send(handler, 200, None, {"ETag": f'"{number}"'})
+        if path.startswith("/done/"):
+            digest = path.removeprefix("/done/")
+            whole = b"".join(part for _, part in sorted(self.parts[digest].items()))
+            assert sha256(whole).hexdigest() == digest
+            self.stored[digest] = whole
+            return self._send(handler, 200, {})
+        if handler.headers.get("Authorization") != f"Bearer {self.token}":
+            return self._send(handler, 401, {"error": "no"}, {"X-Error-Code": "RepoNotFound"})
+        asked = [] if "/commit/" in path else json.loads(body)
+        if path.endswith("/info/lfs/objects/batch"):
+            objects = [self._upload(site, one) for one in asked["objects"]]
+            return self._send(handler, 200, {"transfer": "multipart", "objects": objects})
+        if "/preupload/" in path:
+            modes = [
+                {
+                    "path": one["path"],
+                    "uploadMode": "lfs" if one["path"].endswith((".safetensors", ".gguf")) else "regular",
+                    "shouldIgnore": False,
+                }
+                for one in asked["files"]
+            ]
+            return self._send(handler, 200, {"files": modes})
+        if path == f"/api/models/{self.repo}/commit/main":
+            return self._commit(handler, [json.loads(line) for line in body.splitlines()])
+        return False
+
+    def _upload(self, site: Site, one: dict[str, object]) -> dict[str, object]:
+        digest, size = str(one["oid"]), int(str(one["size"]))
+        count = -(-size // self.part)
+        where = {str(n + 1): f"{site.url}/store/{digest}/{n + 1}?Signature=1" for n in range(count)}
+        header = {"chunk_size": str(self.part), **where}
+        return {**one, "actions": {"upload": {"href": f"{site.url}/done/{digest}", "header": header}}}
+
+    def _commit(self, handler: BaseHTTPRequestHandler, lines: list[dict[str, dict[str, str]]]) -> bool:
+        if lines[0]["value"].get("parentCommit") != self.commit:
+            return self._send(handler, 412, {"error": "A commit has happened since."})
+        for line in lines[1:]:
+            value = line["value"]
+            large = str(line["key"]) == "lfsFile"
+            content = self.stored[value["oid"]] if large else b64decode(value["content"])
+            self.files[value["path"]] = content
+        self.commits += 1
+        self.commit = f"{self.commits:040}"
+        assert self.site is not None
+        self.on(self.site)
+        return self._send(
+            handler,
+            200,
+            {
+                "commitUrl": f"https://huggingface.co/{self.repo}/commit/{self.commit}",
+                "commitOid": self.commit,
+            },
+        )
+
     def _answer(self, site: Site, handler: BaseHTTPRequestHandler, path: str) -> bool:
+        if handler.command in ("POST", "PUT"):
+            return self._write(site, handler, path)
         if path.startswith("/cdn/"):
             assert "Authorization" not in handler.headers, "a token went to where the hub redirects"
             signature = handler.path.partition("?")[2]

@@ -65,6 +65,12 @@ class _Handler(BaseHTTPRequestHandler):
     def do_HEAD(self) -> None:
         self.do_GET()
 
+    def do_POST(self) -> None:
+        if not self.site.answer(self, self.path.partition("?")[0]):
+            self._error(404, Seen(self.command, self.path, {}))
+
+    do_PUT = do_DELETE = do_POST
+
     def do_GET(self) -> None:
         site = self.site
         path, _, query = self.path.partition("?")

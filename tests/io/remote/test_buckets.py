@@ -16,9 +16,8 @@ FILES = model()
 
 
 @pytest.fixture
-def bucket(monkeypatch):
+def bucket():
     obstore = pytest.importorskip("obstore")
-    monkeypatch.setattr(buckets, "_MEMORY", {})
     store = buckets.connected(parse("memory://bucket"))
     for name, data in FILES.items():
         obstore.put(store, f"models/m/{name}", data)

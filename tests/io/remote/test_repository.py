@@ -7,27 +7,7 @@ import pytest
 import transcode as tc
 from transcode.errors import FormatError
 
-from .hub import StandIn
 from .models import model, weights
-from .server import serving
-
-huggingface_hub = pytest.importorskip("huggingface_hub")
-FILES = {**model(), "sub/model.safetensors": model()["model-00001-of-00002.safetensors"]}
-
-
-@pytest.fixture
-def hub(monkeypatch):
-    from huggingface_hub import constants
-
-    with serving({}) as site:
-        monkeypatch.setattr(constants, "ENDPOINT", site.url)
-        template = site.url + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setenv("HF_TOKEN", "hf_secret")
-        stand_in = StandIn("org/name", dict(FILES), token="hf_secret")
-        stand_in.on(site)
-        stand_in.site = site
-        yield stand_in
 
 
 def test_a_repository_is_read_as_a_folder(hub, tmp_path):

@@ -23,10 +23,14 @@ __all__ = ["Bucket", "connected"]
 _PIECE = 1 << 20
 
 _MEMORY: dict[str, Any] = {}
+_ONCE = {"max_retries": 0, "retry_timeout": timedelta(seconds=1)}
 
 
-def connected(address: Address) -> Any:
+def connected(address: Address, *, patient: bool = False) -> Any:
     """The store of obstore that a bucket is in.
+
+    Args:
+        patient: obstore tries again by itself.
 
     Raises:
         FormatError: obstore is not installed, or refuses the name.
@@ -41,7 +45,7 @@ def connected(address: Address) -> Any:
     # Attempts are counted here: of how often it tried, obstore says nothing.
     how: dict[str, Any] = {
         "client_options": {"connect_timeout": "10s", "timeout": "600s", "allow_http": _allows_http()},
-        "retry_config": {"max_retries": 0, "retry_timeout": timedelta(seconds=1)},
+        "retry_config": {"max_retries": 8, "retry_timeout": timedelta(minutes=5)} if patient else _ONCE,
     }
     kinds: Mapping[str, Callable[..., Any]] = {
         "s3": store.S3Store,

@@ -17,13 +17,18 @@ from .store import HEAD, Changed, Facts, Fault, Listing, missing
 from .transport import request, waiting
 from .web import check, pieces
 
-__all__ = ["Hub"]
+__all__ = ["Hub", "of_network"]
 
 _SHORT = 7
 _CLIENTS = ("httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3")
 _AGAIN = frozenset({408, 429, 500, 502, 503, 504})
 _ENDED = frozenset({400, 401, 403, 404, 410})
 """What a place that was redirected to answers when its signature has ended."""
+
+
+def of_network(error: Exception) -> bool:
+    """Whether it comes of the client that huggingface_hub uses, which has changed with its versions."""
+    return isinstance(error, OSError) or type(error).__module__.partition(".")[0] in _CLIENTS
 
 
 class Hub:
@@ -166,7 +171,6 @@ class Hub:
         except (FormatError, Fault):
             raise
         except Exception as error:
-            # Those of the client that it uses, which has changed with its versions.
-            if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in _CLIENTS:
+            if not of_network(error):
                 raise
             raise Fault(f"the hub cannot be reached ({type(error).__name__})") from None
