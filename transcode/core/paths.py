@@ -10,7 +10,7 @@ from os import PathLike
 from pathlib import Path
 from typing import IO, Any, ClassVar, Protocol
 
-from ..errors import FormatError, RecipeError
+from ..errors import FormatError, RecipeError, unsigned
 
 __all__ = ["Places", "Url", "expanded", "home", "located", "real", "unsigned"]
 
@@ -84,14 +84,6 @@ class Url(type(Path())):  # type: ignore[misc]  # before 3.12 only the system's 
     def iterdir(self) -> Iterator[Url]:
         """The files in a folder that was opened."""
         return iter([self / name for name in (Url.places and Url.places.names(str(self))) or ()])
-
-
-def unsigned(text: str) -> str:
-    """A text without what would let somebody in: URLs in it have no query and no password left."""
-    if ":/" not in text:
-        return text
-    text = re.sub(r"([A-Za-z][A-Za-z\d+.-]+):/{1,2}[^/\s?#@]*:[^/\s?#@]*@", r"\1://", text)
-    return re.sub(r"([A-Za-z][A-Za-z\d+.-]+:/{1,2}[^\s?#\"'<>]*)[?#][^\s\"'<>)]*", r"\1", text)
 
 
 def located(text: str) -> Path:

@@ -259,7 +259,7 @@ class Sending:
         """
         self._check()
         parts = self._parts[file]
-        raw = memoryview(data).cast("B")
+        raw = data.data.cast("B")
         at = offset
         while at < offset + len(raw):
             number = at // parts.nbytes

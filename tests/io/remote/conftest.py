@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from standins.hub import StandIn
+from standins.s3 import Bucket
+from standins.server import serving
 
 from transcode.io.remote import buckets, folder, patience, places
 from transcode.io.remote import bytes as remote_bytes
 
-from .hub import StandIn
 from .models import model
-from .s3 import Bucket
-from .server import serving
 
 
 @pytest.fixture(autouse=True)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from standins.server import serving
 
 from transcode.core.paths import Url, located
 from transcode.errors import FormatError
 from transcode.io.named import locate
 from transcode.io.remote.folder import RemoteFolder
-
-from .server import serving
 
 FILES = {
     "/m/config.json": b'{"a": 1}',

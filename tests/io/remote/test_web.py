@@ -6,6 +6,7 @@ import random
 from pathlib import Path
 
 import pytest
+from standins.server import serving
 
 import transcode as tc
 from transcode.core.scratch import Scratch
@@ -14,7 +15,6 @@ from transcode.io.named import locate
 from transcode.io.remote import ahead
 
 from .models import model, weights
-from .server import serving
 
 FILES = model()
 SITE = {f"/m/{name}": data for name, data in FILES.items()}

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from typing import Protocol
 
-from ...core.paths import unsigned
+from ...core.paths import Url, unsigned
 from ...errors import PlanError
 from .address import Address, is_remote, parse
 
@@ -95,7 +95,7 @@ def refuse(url: str) -> Address:
     if not is_remote(url) or (address := parse(url)).scheme not in SCHEMES:
         raise PlanError(
             "is a URL of a kind that is not written",
-            file=unsigned(url),
+            file=Url(unsigned(url)),
             hint="s3://, gs://, az:// and hf:// are; or write to a local path, and upload what appears there",
         )
     return address
