@@ -78,7 +78,7 @@ class StandIn:
             return self._send(handler, 200, {})
         if handler.headers.get("Authorization") != f"Bearer {self.token}":
             return self._send(handler, 401, {"error": "no"}, {"X-Error-Code": "RepoNotFound"})
-        asked = [] if "/commit/" in path else json.loads(body)
+        asked: dict[str, list[dict[str, object]]] = {} if "/commit/" in path else json.loads(body)
         if path.endswith("/info/lfs/objects/batch"):
             objects = [self._upload(site, one) for one in asked["objects"]]
             return self._send(handler, 200, {"transfer": "multipart", "objects": objects})
@@ -86,7 +86,9 @@ class StandIn:
             modes = [
                 {
                     "path": one["path"],
-                    "uploadMode": "lfs" if one["path"].endswith((".safetensors", ".gguf")) else "regular",
+                    "uploadMode": "lfs"
+                    if str(one["path"]).endswith((".safetensors", ".gguf"))
+                    else "regular",
                     "shouldIgnore": False,
                 }
                 for one in asked["files"]

@@ -193,6 +193,51 @@ def test_other_formats_come_through_the_same_door(tmp_path):
             assert (tmp_path / "r.safetensors").read_bytes() == (tmp_path / "l.safetensors").read_bytes()
 
 
+def test_a_lora_with_its_options_beside(tmp_path):
+    import numpy as np
+    from safetensors.numpy import save
+
+    rng = np.random.default_rng(2)
+    adapter = {
+        f"base_model.model.blocks.0.ffn.lora_{side}.weight": rng.standard_normal(shape).astype(np.float32)
+        for side, shape in (("A", (4, 256)), ("B", (64, 4)))
+    }
+    files = {
+        "adapter_model.safetensors": save(adapter),
+        "adapter_config.json": b'{"peft_type": "LORA", "r": 4, "lora_alpha": 16, "target_modules": ["ffn"]}',
+        "m.safetensors": ONE,
+    }
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    lora = tmp_path / "adapter_model.safetensors"
+    tc.open(tmp_path / "m.safetensors") | tc.lora(lora) | tc.write(tmp_path / "l.safetensors")
+    with serving({f"/{name}": data for name, data in files.items()}) as site:
+        flow = tc.open(f"{site.url}/m.safetensors") | tc.lora(
+            f"{site.url}/adapter_model.safetensors?s=0123abcd"
+        )
+        report = flow | tc.write(tmp_path / "r.safetensors")
+    assert (tmp_path / "r.safetensors").read_bytes() == (tmp_path / "l.safetensors").read_bytes()
+    assert "0123abcd" not in repr(flow) + repr(report) + str(report.to_json())
+
+
+def test_a_run_that_is_interrupted_goes_on(local, tmp_path, monkeypatch):
+    monkeypatch.setattr(ahead, "CHUNK", 20_000)
+    monkeypatch.setattr(ahead, "WINDOW", 40_000)
+    how = {"resume": True, "tile": 16_000, "workers": 1}
+    with serving(SITE) as site:
+        flow = tc.open(f"{site.url}/m/model.safetensors.index.json") | tc.quantize("int8")
+        first = len(site.seen) + 8
+        site.fault = lambda number: "500" if number > first else None
+        with pytest.raises(FormatError, match="what is done is kept: the same command goes on there"):
+            flow | tc.write(tmp_path / "out/", **how)
+        site.fault = lambda number: None
+        site.seen.clear()
+        report = flow | tc.write(tmp_path / "out/", **how)
+        assert report.resumed > 0
+        assert site.sent < weights(FILES)
+    assert written(tmp_path / "out") == written(local / "out")
+
+
 def test_metadata_is_read_and_not_edited():
     from transcode.containers.compare import files_of, look
 

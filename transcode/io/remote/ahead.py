@@ -12,16 +12,17 @@ import queue
 import threading
 from bisect import bisect_right
 from collections.abc import Callable, Iterable
+from mmap import mmap
 from typing import NamedTuple
 
 from ...errors import FormatError
 
 __all__ = ["AT_ONCE", "CHUNK", "WINDOW", "Expected", "Range", "expected"]
 
-CHUNK = 8 << 20
+CHUNK = 4 << 20
 """Most bytes of one request."""
 
-WINDOW = 64 << 20
+WINDOW = 32 << 20
 """Bytes of chunks that are on their way, or there and not read."""
 
 AT_ONCE = 8
@@ -68,7 +69,7 @@ class _Chunk:
         self.begin = begin
         self.end = end
         self.left = 0
-        self.data: bytearray | None = None
+        self.data: mmap | None = None
         self.error: BaseException | None = None
         self.ready = threading.Event()
         self.started = False
@@ -174,7 +175,7 @@ class Expected:
                     stop = min(stop, max(chunks[number + 1].begin, at + 1))
         return None, stop
 
-    def _wait(self, chunk: _Chunk) -> bytearray | None:
+    def _wait(self, chunk: _Chunk) -> mmap | None:
         with self._lock:
             self._start(chunk)
             for following in self._chunks[chunk.number + 1 : chunk.number + 1 + WINDOW // CHUNK * 8]:
@@ -231,7 +232,7 @@ class Expected:
         while (chunk := self._todo.get()) is not None:
             if self.ended.is_set():
                 continue
-            data = bytearray(chunk.end - chunk.begin)
+            data = mmap(-1, chunk.end - chunk.begin)  # whose memory the system has back at once
             try:
                 with memoryview(data) as view:
                     chunk.fetch(chunk.begin, chunk.end, view, self.ended)
