@@ -126,6 +126,26 @@ def test_an_object_that_is_replaced_stops_the_run(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_each_answer_is_held_against_the_tag():
+    """Also of a server that takes no notice of If-Match, or has weak tags only."""
+    from transcode.io.remote.store import Changed, Facts
+    from transcode.io.remote.web import Web
+
+    with serving({"/m": ONE}, tags={"/m": 'W/"1"'}) as site:
+        from transcode.io.remote.address import parse
+
+        store = Web(parse(site.url))
+        facts = store.facts("m")
+        assert facts == Facts(len(ONE), 'W/"1"', ONE[: 64 << 10])
+        assert b"".join(store.stream("m", 5, 99, facts)) == ONE[5:99]
+        site.tags["/m"] = 'W/"2"'
+        with pytest.raises(Changed, match='its ETag is W/"2", was W/"1"'):
+            next(store.stream("m", 5, 99, facts))
+        site.files["/m"] = ONE[:50]
+        with pytest.raises(Changed, match="it has no bytes 60 to 99 any more"):
+            next(store.stream("m", 60, 99, facts))
+
+
 def test_a_signature_is_used_and_never_shown(tmp_path):
     secret = "X-Amz-Signature=0123abcd"
     with serving({"/m.safetensors": ONE}, queries={"/m.safetensors": secret}) as site:
