@@ -48,6 +48,13 @@ ELSEWHERE = {
     "stages/lora/written": "stages/lora/test_respell.py",
     "consumers/config/bitsandbytes": "schemes/test_bnb.py",
     "consumers/config/microscaling": "consumers/config/test_table.py",
+    "io/remote/bytes": "io/remote/test_web.py",
+    "io/remote/places": "io/remote/test_folder.py",
+    "io/remote/store": "io/remote/test_patience.py",
+    "io/remote/transport": "io/remote/test_web.py",
+    "io/remote/target": "execution/test_sending.py",
+    "io/named": "io/test_folder.py",
+    "plan/transfer": "io/remote/test_web.py",
     # one thing to a user, whatever modules it has inside
     "recipe/*": "test_recipe.py",
     "plan/request": "test_recipe.py",

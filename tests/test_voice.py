@@ -237,3 +237,14 @@ class TestOneRefusal:
         with pytest.raises(TranscodeError, match=r"pass allow_unmatched: true$") as caught:
             tc.run(recipe)
         assert caught.value.hint == "correct it, or pass allow_unmatched: true"
+
+
+def test_errors_show_no_signature():
+    from transcode.errors import FormatError
+
+    url = "https://me:pass@h/x?X-Sig=0123abcd"
+    error = FormatError(f"is at {url}", file=url, hint=f"write {url} anew")
+    error.advise(f"not {url}")
+    for text in (str(error), error.what, error.hint, error.file, error.args[0]):
+        assert "0123abcd" not in text
+        assert "pass" not in text

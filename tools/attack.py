@@ -33,7 +33,19 @@ ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from attacks import corpora, faults, fuzz, mounts, parting, resuming, several, sources, together, writelog  # noqa: E402
+from attacks import (  # noqa: E402
+    corpora,
+    faults,
+    fuzz,
+    mounts,
+    parting,
+    remote,
+    resuming,
+    several,
+    sources,
+    together,
+    writelog,
+)  # fmt: skip
 from attacks.engine import BAD, Attack, Tally  # noqa: E402
 from attacks.scenarios import SCENARIOS, Scenario, Stage, save  # noqa: E402
 
@@ -88,6 +100,7 @@ def units() -> list[Unit]:
     for scenario in SCENARIOS:
         found.append(Unit(f"power cut: {scenario.name}", writelog.attack(scenario), 20))
     found += [Unit(f"source changes: {name}", attack) for name, attack in sources.ATTACKS.items()]
+    found += [Unit(f"elsewhere: {name}", attack, 20) for name, attack in remote.ATTACKS.items()]
     found += [Unit(f"at once: {name}", attack, 0.5) for name, attack in together.ATTACKS.items()]
     found += [Unit(f"hostile: {name}", attack, share) for name, (attack, share) in corpora.ATTACKS.items()]
     found += [Unit(f"fuzz: {name}", whole, 20) for name, whole in fuzz.ATTACKS.items()]

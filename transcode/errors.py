@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from os import PathLike
 
 from .voice import Voice, spoken
 
-__all__ = ["DataError", "FormatError", "Interrupted", "PlanError", "RecipeError", "TranscodeError"]
+__all__ = [
+    "DataError",
+    "FormatError",
+    "Interrupted",
+    "PlanError",
+    "RecipeError",
+    "TranscodeError",
+    "unsigned",
+]
+
+
+def unsigned(text: str) -> str:
+    """A text without what would let somebody in: URLs in it have no query and no password left."""
+    if ":/" not in text:
+        return text
+    text = re.sub(r"([A-Za-z][A-Za-z\d+.-]+):/{1,2}[^/\s?#@]*:[^/\s?#@]*@", r"\1://", text)
+    return re.sub(r"([A-Za-z][A-Za-z\d+.-]+:/{1,2}[^\s?#\"'<>]*)[?#][^\s\"'<>)]*", r"\1", text)
 
 
 class TranscodeError(Exception):
@@ -35,7 +52,7 @@ class TranscodeError(Exception):
         hint: str | None = None,
     ) -> None:
         self._what = what
-        self.file = None if file is None else str(file)
+        self.file = None if file is None else unsigned(str(file))
         self.tensor = tensor
         self._hint = hint
         super().__init__(str(self))
@@ -43,12 +60,12 @@ class TranscodeError(Exception):
     @property
     def what(self) -> str:
         """What is wrong, with the offending value."""
-        return spoken(self._what, self.voices)
+        return unsigned(spoken(self._what, self.voices))
 
     @property
     def hint(self) -> str | None:
         """What to do about it."""
-        return None if self._hint is None else spoken(self._hint, self.voices)
+        return None if self._hint is None else unsigned(spoken(self._hint, self.voices))
 
     def advise(self, more: str) -> None:
         """Add to what to do about it."""

@@ -77,6 +77,7 @@ OPTIONS: Mapping[str, Names] = {
     "like": Names("--like {}", "quantize(like={})", "quantize: {{like: {}}}"),
     "lora": Names("--lora {}", "lora({})", "lora: {}"),
     "lossless": Names("--lossless", "lossless=True", "lossless: true"),
+    "max_shard_size": Names("--max-shard-size {}", "max_shard_size={}", "max_shard_size: {}"),
     "measure": Names("--measure", "measure=True", "measure: true"),
     "metadata": Names("--metadata {}=...", "metadata={{{}: ...}}", "metadata: {{{}: ...}}"),
     "memory": Names("--memory {}", "memory={}", "memory: {}"),

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from transcode.errors import FormatError
-from transcode.io.folder import File, LocalFolder, locate
+from transcode.io.folder import File, LocalFolder
+from transcode.io.named import locate
 
 
 @pytest.fixture
@@ -106,5 +107,5 @@ def test_what_a_user_names(folder: Path) -> None:
         with pytest.raises(FormatError) as error:
             locate(folder / name)
         assert str(error.value) == f"{folder}/{told}"
-    with pytest.raises(FormatError, match="is a URL"):
-        locate("https://host/model.safetensors")
+    with pytest.raises(FormatError, match="is a URL of a kind"):
+        locate("ftp://host/model.safetensors")

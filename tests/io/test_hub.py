@@ -14,8 +14,8 @@ import transcode as tc
 from transcode.containers.source import open_source
 from transcode.errors import FormatError
 from transcode.io import hub
-from transcode.io.folder import local
 from transcode.io.links import leads_out, shared
+from transcode.io.named import local
 
 OLD, NEW = "a" * 40, "b" * 40
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from transcode.errors import FormatError, PlanError
-from transcode.io.folder import locate
-from transcode.io.urls import instead, refuse_output, refuse_url, remote
+from transcode.io.named import locate
+from transcode.io.urls import instead, refuse_output, refuse_url, remote, remote_url
 
 
 @pytest.mark.parametrize(
@@ -17,7 +17,14 @@ from transcode.io.urls import instead, refuse_output, refuse_url, remote
 )
 def test_urls(text):
     assert remote(text)
-    with pytest.raises(FormatError, match="is a URL, and only local"):
+    read = text.lower().startswith(("http", "s3:/", "hf:/"))
+    assert remote_url(text) == (text if read else None)
+    what = (
+        "is a URL, and a local file or folder is needed here"
+        if read
+        else "is a URL of a kind that is not read"
+    )
+    with pytest.raises(FormatError, match=what):
         refuse_url(text)
 
 
@@ -48,14 +55,20 @@ def test_of_a_local_url_the_path_is_told(text):
 @pytest.mark.parametrize(
     ("url", "told"),
     [
-        ("hf://org/name", "write hf:org/name, after hf download org/name"),
-        ("hf:/org/name", "write hf:org/name, after hf download org/name"),
-        ("hf://org/name@v1/sub/x.safetensors", "write hf:org/name@v1/sub/x.safetensors, after hf download"),
-        ("https://huggingface.co/org/name", "write hf:org/name, after hf download org/name"),
-        ("https://huggingface.co/org/name/tree/main", "write hf:org/name, after hf download org/name"),
-        ("https://hf.co/o/n/resolve/v1/x.safetensors?download=true", "write hf:o/n@v1/x.safetensors, after"),
-        ("https://host/org/name", "download it first"),
-        ("s3://org/name", "download it first"),
+        ("hf://org/name", "write hf://org/name, or hf:org/name after hf download org/name"),
+        ("hf:/org/name", "write hf://org/name, or hf:org/name after hf download org/name"),
+        (
+            "hf://org/name@v1/sub/x.safetensors",
+            "write hf://org/name@v1/sub/x.safetensors, or hf:org/name@v1/sub/x.safetensors after hf",
+        ),
+        ("https://huggingface.co/org/name", "write hf://org/name, or hf:org/name after hf download org/name"),
+        (
+            "https://huggingface.co/org/name/tree/main",
+            "write hf://org/name, or hf:org/name after hf download org/name",
+        ),
+        ("https://hf.co/o/n/resolve/v1/x.safetensors?download=true", "write hf://o/n@v1/x.safetensors, or"),
+        ("https://host/org/name", "download it"),
+        ("ftp://org/name", "https://, hf://, s3://, gs:// and az:// are; else download it"),
     ],
 )
 def test_of_an_address_of_the_hub_its_name_is_told(url, told):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+from standins.server import serving
 
 from transcode.core.dtypes import DTYPES
 from transcode.core.scratch import Scratch
@@ -17,6 +19,7 @@ from transcode.core.spec import Spec
 from transcode.errors import FormatError
 from transcode.io.bytes import Bytes
 from transcode.io.local import MappedFile
+from transcode.io.named import locate
 
 from .memory import MemoryFolder
 
@@ -47,11 +50,30 @@ def _memory(folder: Path) -> Place:
     return Place(lambda: held.open("m.bin"), lambda data: held.put("m.bin", data))
 
 
+def _web(folder: Path) -> Place:
+    site = SITES.enter_context(serving({"/m.bin": DATA}))
+
+    def put(data: bytes) -> None:
+        site.files["/m.bin"] = data
+
+    return Place(lambda: locate(f"{site.url}/m.bin").open(), put)
+
+
+SITES = ExitStack()
+
+
+@pytest.fixture(autouse=True)
+def sites():
+    with SITES:
+        yield
+
+
 PLACES: dict[str, Callable[[Path], Place]] = {
     "mapped": _local,
     "mapped, cache dropped": lambda folder: _local(folder, drop_cache=True),
     "read": lambda folder: _local(folder, mmap=False),
     "memory": _memory,
+    "web": _web,
 }
 RANGES = [(0, 0), (0, 1), (0, len(DATA)), (1, 4096), (4095, 4097), (4096, 8192), (len(DATA) - 1, len(DATA))]
 

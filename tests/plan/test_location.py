@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from transcode.errors import PlanError
-from transcode.plan.location import refuse_destination
+from transcode.plan.location import destination, refuse_destination
 
-URLS = ["s3://bucket/x", "https://host/x.safetensors", "hf://org/name", "gs://b/x", "S3://b/x"]
+URLS = ["ftp://bucket/x", "oss://b/x", "OSS://b/x", "r2://b/x.safetensors"]
 OTHERS = ["pth", "pt", "bin", "ckpt", "onnx", "h5", "npz", "sft", "zip", "yaml"]
 MISSPELLED = [
     "safetensor", "safetensors.", "SAFETENSORS", "Safetensors", "saftensors", "safetesnors", "safetensorss",
@@ -26,7 +26,8 @@ def test_urls(url, wan, tmp_path, refused, monkeypatch):
     assert f"{url}: is a URL" in told
     assert "write to a local path" in told
     for words in (["run", url, "out"], ["inspect", url], ["open", url], ["recipe", "show", url]):
-        assert "is a URL, and only local files and folders are read" in refused(*words)
+        told = refused(*words)
+        assert "is a URL of a kind that is not read; https://, hf://, s3://, gs:// and az:// are" in told
     assert list(tmp_path.iterdir()) == []
 
 
@@ -36,7 +37,7 @@ def test_urls_of_files_and_standard_streams(wan, tmp_path, refused, monkeypatch)
     assert "write the path, /data/x" in refused("inspect", "file:///data/x")
     assert "cannot write to standard output" in refused("run", wan, "-")
     assert "standard input" in refused("inspect", "-")
-    assert "is a URL" in refused("run", wan, "o.safetensors", "--lora", "https://host/x.safetensors:0.5")
+    assert "is a URL" in refused("run", wan, "o.safetensors", "--lora", "ftp://host/x.safetensors:0.5")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -85,8 +86,12 @@ def test_files(name, tmp_path):
 
 
 def test_path_objects_lose_a_slash():
-    with pytest.raises(PlanError, match="is a URL"):
-        refuse_destination(Path("s3://bucket/x"))
+    with pytest.raises(PlanError, match=r"^https://host/x: is a URL of a kind that is not written"):
+        refuse_destination(Path("https://host/x?signature=1"))
+    for path in (Path("s3://bucket/x"), "gs://b/x.safetensors", "az://b/x/", "hf://org/name"):
+        refuse_destination(path)
+    assert str(destination("s3:/bucket/x/")) == "s3://bucket/x"
+    assert destination("a/b") == Path("a/b")
 
 
 class TestSource:

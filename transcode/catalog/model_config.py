@@ -8,7 +8,7 @@ from pathlib import Path
 from ..core.paths import expanded
 from ..errors import PlanError
 from ..io import hub
-from ..io.folder import local
+from ..io.named import local
 from ..io.urls import refuse_url
 from ..voice import called
 from .strict import load

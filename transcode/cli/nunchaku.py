@@ -81,7 +81,7 @@ def convert(quant_path: str, output_root: str | None, model_name: str, **values:
     from ..catalog.nunchaku import modules_for
     from ..containers.deepcompressor.reading import open_checkpoint
     from ..errors import RecipeError
-    from ..io.folder import local
+    from ..io.named import local
     from ..stages.nunchaku.stage import Nunchaku
 
     model = modules_for(model_name).model
@@ -122,7 +122,7 @@ def merge(sources: tuple[str, ...], out: str, **values: Any) -> None:
     config.json is looked for as `transcode meta embed` does, and beside A. Metadata of the files stays.
     """
     from ..containers.source import open_source
-    from ..io.folder import local
+    from ..io.named import local
 
     if not out.endswith(".safetensors"):
         raise click.UsageError(f"OUT: {out!r} is no .safetensors file; name it so")
@@ -199,7 +199,7 @@ def _configs(
     from ..catalog.model_config import find_config
     from ..core.small_json import read_object
     from ..errors import PlanError
-    from ..io.folder import local
+    from ..io.named import local
 
     file, model, recipe = values["config_file"], values["model_path"], values["config_yaml"]
     said = bool(file or model or recipe)

@@ -74,7 +74,7 @@ def _send(recipe: Any) -> None:
 @debug_option
 def open(path: str, **values: Any) -> None:
     """Begin a pipe with the checkpoint SRC."""
-    from ..io.folder import locate
+    from ..io.named import locate
     from ..recipe import Recipe, whose
     from . import build
 

@@ -18,7 +18,8 @@ from ..containers.joined import join_sources
 from ..containers.source import open_place
 from ..core import small_json
 from ..errors import FormatError
-from ..io.folder import File, locate
+from ..io.folder import File
+from ..io.named import locate
 from . import torchao
 from .evidence import LAYERS
 from .pipelines import pipeline_of

@@ -14,10 +14,11 @@ from ..containers import modelsets
 from ..containers.checkpoint import Source
 from ..containers.foreign import Gguf, gguf
 from ..containers.source import open_source
+from ..core.paths import located
 from ..core.planning import Planning
 from ..core.small_json import read_object
 from ..core.tensor import LazyTensor
-from ..errors import FormatError, PlanError
+from ..errors import FormatError, PlanError, unsigned
 from .config.stated import CONFIG, Json
 from .evidence import claims
 from .group import Reading
@@ -147,7 +148,7 @@ def examine(path: str | os.PathLike[str]) -> Examined:
     Raises:
         FormatError: there is nothing at that path.
     """
-    where = Path(path)
+    where = located(unsigned(os.fspath(path)))
     header = gguf(where)
     if header is not None:
         return Examined(where, gguf=header, broken=header.broken, files=(where.name,))

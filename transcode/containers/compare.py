@@ -9,11 +9,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 from itertools import zip_longest
-from os import PathLike
+from os import PathLike, fspath
 from pathlib import Path
 from typing import BinaryIO
 
 from ..core import small_json
+from ..core.paths import located, unsigned
 from ..core.prefix import common_prefix
 from ..core.shown import Overview, Shown
 from ..core.spec import Spec
@@ -21,7 +22,8 @@ from ..core.text import count, printable
 from ..core.typed import Typed, whole
 from ..errors import FormatError
 from ..io import hub
-from ..io.folder import File, local, locate
+from ..io.folder import File
+from ..io.named import local, locate
 from ..voice import called, spoken
 from . import table
 from .container import Heading
@@ -114,6 +116,12 @@ def files_of(path: str | PathLike[str], *, edit: bool = False) -> tuple[Path, ..
     files = []
     with hub.explaining(path):
         chosen = discover(locate(path)).files
+    if edit and (remote := next((file for file in chosen if file.path is None), None)) is not None:
+        raise FormatError(
+            "is not on this machine, and metadata is edited in place",
+            file=remote.url,
+            hint=f"write it anew: transcode run URL NEW {called('metadata', 'KEY')}",
+        )
     for file in chosen:
         container = table.of_name(file.name)
         if container is not None and container.metadata is None:
@@ -129,7 +137,7 @@ def files_of(path: str | PathLike[str], *, edit: bool = False) -> tuple[Path, ..
                 hint=f"write it anew: transcode run {file.name} NEW{container.suffixes[0]}"
                 f" {called('metadata', 'KEY')}",
             )
-        files.append(Path(file.url))
+        files.append(located(file.url))
     return tuple(files)
 
 
@@ -143,7 +151,7 @@ def look(path: str | PathLike[str], *, lenient: bool = False) -> View:
     Raises:
         FormatError: a file is not valid, or a tensor is in two of them.
     """
-    given, path = path, Path(path)
+    given, path = path, located(unsigned(fspath(path)))
     if path.suffix == ".json" and not path.name.endswith(".index.json"):
         metadata = load_json(given)
         return View(path, {path: metadata}, metadata, {})

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from ..core import small_json
+from ..core.paths import located
 from ..core.types import JsonObject
 from ..errors import FormatError
 from ..io.folder import File
@@ -274,8 +275,7 @@ def read_json(index: File) -> JsonObject:
 def side_files(folder: Folder) -> tuple[tuple[Path, ...], tuple[str, ...]]:
     """Small files beside the weights that belong to the model: config, tokenizer, licence, and notes.
 
-    Never weights, indexes of weights, hidden files, nor what links lead to elsewhere. They are copied as
-    they are, so there are none of a folder that is not a local one.
+    Never weights, indexes of weights, hidden files, nor what links lead to elsewhere.
     """
     kept: list[Path] = []
     notes: list[str] = []
@@ -291,8 +291,5 @@ def side_files(folder: Folder) -> tuple[tuple[Path, ...], tuple[str, ...]]:
         if size > MAX_SIDE_FILE:
             notes.append(f"{file.name} is no side file: it has {size} bytes")
             continue
-        if file.path is None:
-            notes.append(f"{file.name} is left out: only local files are taken along")
-            continue
-        kept.append(file.path)
+        kept.append(file.path or located(file.url))
     return tuple(kept), tuple(notes)

@@ -7,13 +7,16 @@ from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 
+from ..core.paths import located
 from ..core.spec import tallied
 from ..core.tensor import LazyTensor
 from ..core.uncollected import uncollected
 from ..errors import FormatError
 from ..io import hub
 from ..io.bytes import Bytes
-from ..io.folder import File, Folder, locate
+from ..io.folder import File, Folder
+from ..io.named import locate, note_of
+from ..io.urls import remote_url
 from ..voice import called
 from . import table
 from .checkpoint import Source, SourceFile
@@ -42,7 +45,10 @@ def open_source(
     """
     with hub.explaining(path) as snapshot:
         source = open_place(locate(path), root_key=root_key, mmap=mmap, drop_cache=drop_cache)
-    return source if snapshot is None else replace(source, notes=(snapshot.note, *source.notes))
+    note = None if snapshot is None else snapshot.note
+    if (url := remote_url(path)) is not None:
+        note = note_of(url)
+    return source if note is None else replace(source, notes=(note, *source.notes))
 
 
 @uncollected()
@@ -73,7 +79,7 @@ def open_place(
             contents = container.open(raw, root_key=root_key)
         except OSError as error:
             raise FormatError(f"cannot be read: {error.strerror}", file=file.url) from None
-        files.append(SourceFile(Path(file.url), raw.size, len(contents.tensors), contents.metadata))
+        files.append(SourceFile(located(file.url), raw.size, len(contents.tensors), contents.metadata))
         inputs.append(raw)
         tensors += contents.tensors
         notes += contents.notes
@@ -86,7 +92,7 @@ def open_place(
         beside, remarks = side_files(checkpoint.folder)
         notes += remarks
     return Source(
-        Path(place.url),
+        located(place.url),
         tuple(files),
         tuple(tensors),
         _merge(files, notes),

@@ -12,6 +12,7 @@ from ..errors import RecipeError
 from . import arguments
 from .dtypes import CASTS, float_dtype, spellings
 from .node import Node, Section
+from .paths import unsigned
 from .patterns import Pattern
 from .size import parse_size, size_text
 
@@ -133,10 +134,10 @@ class _Path(_Text):
         return arguments.path(what, value)
 
     def plain(self, value: Any) -> str:
-        return str(value)
+        return unsigned(str(value))
 
     def recorded(self, value: Any) -> str:
-        return PurePath(value).name
+        return PurePath(unsigned(str(value))).name
 
 
 class _Dtype(_Text):

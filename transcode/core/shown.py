@@ -7,6 +7,7 @@ from dataclasses import MISSING, fields
 from itertools import islice
 from typing import Any, NamedTuple
 
+from ..errors import unsigned
 from .text import printable
 
 __all__ = ["ROWS", "Overview", "Shown", "Table", "as_call"]
@@ -120,6 +121,6 @@ def as_call(name: str, one: Any, *, hidden: Iterable[str] = ()) -> str:
             text = f"({', '.join(map(repr, value[:_ITEMS]))}, ... {len(value)} in all)"
         else:
             text = repr(value)
-        text = printable(text, _CELL)
+        text = printable(unsigned(text), _CELL)
         arguments.append(text if default is MISSING and not arguments else f"{field.name}={text}")
     return printable(f"{name}({', '.join(arguments)})", _LINE)

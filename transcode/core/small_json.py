@@ -15,6 +15,7 @@ from os import PathLike
 from typing import IO
 
 from ..errors import FormatError, TranscodeError
+from .paths import Url
 from .types import Json, JsonObject
 
 __all__ = ["object_or_none", "parse", "parse_object", "read", "read_object", "spell", "take"]
@@ -122,6 +123,12 @@ def read(path: File, error: type[TranscodeError] = FormatError) -> bytes:
     Raises:
         TranscodeError: it cannot be read, is no regular file, or is longer than 64 MiB.
     """
+    if isinstance(path, Url):
+        try:
+            with path.open("rb") as content:
+                return take(content, file=path, error=error)
+        except OSError as fault:
+            raise error(f"cannot be read: {fault.strerror or fault}", file=path) from None
     try:
         with open(path, "rb", opener=_opened) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):

@@ -40,6 +40,10 @@ class Input(Protocol):
         """The local file; None where there is none."""
 
     @property
+    def size(self) -> int:
+        """Bytes of it."""
+
+    @property
     def identity(self) -> tuple[int | str, ...]:
         """By what it is known to be the same."""
 

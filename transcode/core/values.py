@@ -23,6 +23,7 @@ from typing import Any
 
 from ..errors import FormatError
 from .dtypes import DType, dtype
+from .paths import located
 
 __all__ = ["dump", "load"]
 
@@ -129,7 +130,7 @@ class _Reader:
         if kind == "bytes":
             return base64.b85decode(held)
         if kind == "path":
-            return Path(held)
+            return located(held)
         if kind == "map":
             return {self.field(key): self.field(one) for key, one in held}
         if kind == "list":

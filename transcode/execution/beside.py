@@ -13,6 +13,7 @@ from ..plan.plan import Plan
 from ..voice import called
 from . import attest, checksums
 from .pace import Pace
+from .sending import Sending
 from .staging import Staging
 
 __all__ = ["Following", "following", "names", "refuse_stale"]
@@ -86,10 +87,10 @@ class Following:
 
 @contextmanager
 def following(
-    plan: Plan, staging: Staging, performance: Performance, pace: Pace
+    plan: Plan, staging: Staging | Sending, performance: Performance, pace: Pace
 ) -> Iterator[Following | None]:
     """Hash what is written while it is, where that is asked for."""
-    if not names(plan, performance):
+    if not names(plan, performance) or isinstance(staging, Sending):
         yield None
         return
     follower = Following(plan, staging, performance, pace)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from ..core.paths import real
+from ..core.paths import Url, real
 from ..core.performance import Performance
 from ..errors import Interrupted, PlanError, TranscodeError
 from ..numerics.notice import compiling
@@ -20,6 +20,7 @@ from .destination import check_destination
 from .execute import Progress, Report
 from .pace import Pace
 from .parting import GO_ON, part
+from .sending import Sending, check_sending
 from .shares import Shares
 from .staging import Staging, refuse_other
 from .working import remaining, verify, watching, work
@@ -42,6 +43,9 @@ def check(
     """
     gone = frozenset() if consumption is None else consumed(plan)
     verify([one for number, one in enumerate(plan.inputs) if number not in gone])
+    if isinstance(plan.destination, Url):
+        check_sending(plan, performance, force=force)
+        return
     if performance.cluster is not None:
         cluster.refuse_missing()
         parts.refuse_strange(plan)
@@ -140,8 +144,16 @@ def _whole(
         if on_progress is not None:
             on_progress(Progress(done, done, stage, 0.0))
 
-    consuming = consumption is not None
-    staging = Staging(plan, drop_cache=performance.drop_cache, resume=performance.resume, consuming=consuming)
+    staging: Staging | Sending = (
+        Sending(plan)
+        if isinstance(plan.destination, Url)
+        else Staging(
+            plan,
+            drop_cache=performance.drop_cache,
+            resume=performance.resume,
+            consuming=consumption is not None,
+        )
+    )
     pace = Pace(performance.max_read_rate)
     watched = watching(plan, performance, on_progress)
     try:
@@ -157,6 +169,7 @@ def _whole(
             if consumption is None:
                 report = work(plan, staging, performance, pace, watched)
             else:
+                assert isinstance(staging, Staging), "a source is not consumed for what is sent"
                 report = consumption.run(staging, performance, pace, watched)
             if digests is not None:
                 tell("checksums", report.bytes_read)
@@ -177,7 +190,7 @@ _LONG = 10.0
 """Seconds of a run after which it is worth to be told of going on."""
 
 
-def _interrupted(plan: Plan, staging: Staging, seconds: float) -> Interrupted:
+def _interrupted(plan: Plan, staging: Staging | Sending, seconds: float) -> Interrupted:
     if staging.committed:
         return Interrupted("interrupted when the output was complete", file=plan.destination)
     if staging.kept:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..core.paths import Url
 from ..core.performance import Performance
 from ..core.quality import Loss
 from ..core.source import Input
@@ -166,6 +167,8 @@ class Consumption:
             because = "is read by other parts, too"
         elif performance.cluster is not None:
             because = "is read by other machines, too"
+        elif isinstance(plan.destination, Url):
+            because = "would be gone before what is sent is in place"
         elif performance.attest:
             because = "is hashed for the statement, which takes all of it"
         if because is not None:

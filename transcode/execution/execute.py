@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import copy_context
 
 from ..core.context import Abandoned, Context, Run
 from ..core.quality import Loss
 from ..errors import TranscodeError
+from ..io.remote.ahead import Expected
 from ..plan.plan import Plan
 from . import journal
 from .jobs import Jobs, Writer
@@ -50,6 +51,7 @@ def execute(
     ledger: journal.Ledger | None = None,
     pace: Pace | None = None,
     nice: int | None = None,
+    order: Sequence[int] | None = None,
 ) -> Report:
     """Read, convert and write all tensors of a plan.
 
@@ -65,10 +67,12 @@ def execute(
         ledger: what is done already, which is not done again; and where what is done is noted.
         pace: how fast the source may be read.
         nice: niceness of the workers.
+        order: numbers of the tensors, in the order in which they are dealt with; else that of the plan.
     """
     began = time.monotonic()
     run = Run()
-    jobs = Jobs(plan, writer, tile_bytes, run, ledger or journal.Ledger())
+    jobs = Jobs(plan, writer, tile_bytes, run, ledger or journal.Ledger(), order)
+    ahead = Expected(jobs.ranges())
     lock = threading.Lock()
     finished = threading.Event()
     stop = threading.Event()
@@ -111,6 +115,7 @@ def execute(
             on_progress(Progress(state["done"], jobs.total, stage, time.monotonic() - began))
 
     try:
+        ahead.begin()
         started = _start(threads)
         with lock:
             state["alive"] -= workers - started
@@ -121,6 +126,7 @@ def execute(
     finally:
         # Reached with an interrupt too: no thread may touch the output after this.
         stop.set()
+        ahead.end()
         if not finished.is_set():
             for observation in list(jobs.observations):
                 observation.cancel()

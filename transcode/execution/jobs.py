@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -13,7 +13,9 @@ from ..core.context import Context, Observation, Run, Statistic
 from ..core.performance import MIN_TILE
 from ..core.tensor import LazyTensor
 from ..errors import PlanError
+from ..io.remote.ahead import Range
 from ..plan.plan import Plan
+from ..plan.transfer import ranges
 from ..voice import called
 from . import journal
 from .moves import Move, cut, moves
@@ -50,15 +52,25 @@ class Jobs:
     copies into a file no faster for several, and they would wait for each other in it.
     """
 
-    def __init__(self, plan: Plan, writer: Writer, tile_bytes: int, run: Run, ledger: journal.Ledger) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        writer: Writer,
+        tile_bytes: int,
+        run: Run,
+        ledger: journal.Ledger,
+        order: Sequence[int] | None = None,
+    ) -> None:
         self._plan = plan
+        self._order = range(len(plan.tensors)) if order is None else order
         self._ledger = ledger
         self._writer = writer
         self._tile_bytes = tile_bytes
         self._run = run
         self._places = plan.destinations()
         self._lock = threading.Lock()
-        every, self._moved = moves(plan, self._places)
+        # Where the order counts, nothing goes a way of its own.
+        every, self._moved = moves(plan, self._places) if order is None else ([], {})
         left = [piece for move in every for piece in self._left(move)]
         self._moves = (step for move in left for step in cut(move))
         self._moving = False
@@ -80,6 +92,16 @@ class Jobs:
                 self._moving = True
                 return partial(self._move, move)
             return next(self._jobs, None)
+
+    def ranges(self) -> Iterator[Range]:
+        """What is still to be read of files that lie elsewhere."""
+        if all(one.path is not None for one in self._plan.inputs):
+            return iter(())
+        return ranges(
+            self._plan.tensors[number]
+            for number in self._order
+            if not self._plan.tensors[number].spec.nbytes or self._spans(number)
+        )
 
     def _recall(self) -> None:
         """Take over what an earlier run measured of what it did.
@@ -153,7 +175,8 @@ class Jobs:
     def _generate(self) -> Iterator[Job]:
         seen: set[Statistic[Any]] = set()
         waiting: deque[tuple[int, LazyTensor]] = deque()
-        for number, tensor in enumerate(self._plan.tensors):
+        for number in self._order:
+            tensor = self._plan.tensors[number]
             if tensor.spec.nbytes and not self._spans(number):
                 continue
             for statistic in tensor.needs:

@@ -92,6 +92,10 @@ class Staged:
         self.on_written: Callable[[int, int, int], None] | None = None
         self.written = 0
 
+    @property
+    def order(self) -> None:
+        """Tensors are dealt with as they lie in the source; see :class:`.sending.Sending`."""
+
     def _keep_in(self, fd: int, ledger: journal.Ledger) -> None:
         assert self._hidden is not None
         assert self._staged is not None

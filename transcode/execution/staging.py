@@ -307,7 +307,7 @@ class Staging(Staged):
         fd = self._staged.open(side.name, os.O_RDWR | os.O_CREAT | os.O_EXCL)
         with os.fdopen(fd, "wb") as out:
             if isinstance(side.content, Path):
-                with open(side.content, "rb") as content:
+                with side.content.open("rb") as content:
                     shutil.copyfileobj(content, out)
             else:
                 out.write(side.content)

@@ -18,6 +18,7 @@ from .execute import execute
 from .journal import Ledger
 from .pace import Pace
 from .report import Progress, Report
+from .sending import Sending
 from .staged import Staged
 
 __all__ = ["remaining", "verify", "watching", "work"]
@@ -28,7 +29,7 @@ _INTERVAL = 3.0
 
 def work(
     plan: Plan,
-    staged: Staged,
+    staged: Staged | Sending,
     performance: Performance,
     pace: Pace,
     on_progress: Callable[[Progress], None] | None = None,
@@ -54,6 +55,7 @@ def work(
                 ledger=staged.ledger,
                 pace=pace,
                 nice=performance.nice,
+                order=staged.order,
             )
     except TranscodeError as error:
         # Of a source that changes under way anything may come, a failed write of its map too.
@@ -89,7 +91,7 @@ def watching(
 
 
 @contextmanager
-def _keeping(staged: Staged) -> Iterator[None]:
+def _keeping(staged: Staged | Sending) -> Iterator[None]:
     """Have what is done noted now and then, as long as a run goes on."""
     ended = threading.Event()
 

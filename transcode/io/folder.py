@@ -12,14 +12,12 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Protocol
 
 from ..errors import FormatError
-from . import commit, hub
 from .links import leads_out
-from .urls import refuse_url
 
 if TYPE_CHECKING:
     from .bytes import Bytes
 
-__all__ = ["File", "Folder", "LocalFolder", "local", "locate"]
+__all__ = ["File", "Folder", "LocalFolder"]
 
 
 class Folder(Protocol):
@@ -196,47 +194,3 @@ class LocalFolder(Folder):
         from .local import MappedFile  # commands that look at metadata alone do without
 
         return MappedFile(self.path / name, mmap=mmap, drop_cache=drop_cache)
-
-
-def local(path: str | PathLike[str], *, stdin: str = "standard input cannot be read here") -> Path:
-    """The local path that a user means: as given, or where a name on the hub lies in the hub's cache.
-
-    Every path to read goes through here, so that all commands take the same names and refuse the same URLs.
-
-    Args:
-        stdin: why not ``-``.
-
-    Raises:
-        FormatError: a URL, or a model of the hub that is not in the cache; see :func:`.hub.find`.
-    """
-    refuse_url(path, stdin=stdin)
-    snapshot = hub.find(path)
-    return Path(path) if snapshot is None else snapshot.path
-
-
-def locate(path: str | PathLike[str]) -> Folder | File:
-    """The folder or file that a user named. What a run began to put in place there is finished first.
-
-    Raises:
-        FormatError: there is none, or it is not one that can be read here; see :func:`local`.
-    """
-    given, path = path, local(path, stdin="standard input is no source: tensors are read at their offsets")
-    folder = path if path.is_dir() else path.parent
-    commit.settle(folder)
-    if path.is_dir():
-        return LocalFolder(path)
-    file = LocalFolder(folder).at(path.name)
-    if not file.exists():
-        target = file.folder.dangling(file.name)
-        if target is not None:
-            raise FormatError(
-                f"is a link to {target}, which does not exist", file=path, hint="is the download complete?"
-            )
-        if hub.looks_like_id(os.fspath(given)) and (meant := hub.parse(os.fspath(given))) is not None:
-            raise FormatError(
-                f"no such file or folder, nor is it in the hub cache {hub.cache()}",
-                file=path,
-                hint=f"if it is a model of the hub: {meant.download}",
-            )
-        raise FormatError("no such file or folder", file=path)
-    return file

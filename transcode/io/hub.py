@@ -18,7 +18,7 @@ from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
 
-from ..core.paths import expanded, home
+from ..core.paths import expanded, home, unsigned
 from ..errors import FormatError
 
 __all__ = [
@@ -275,7 +275,7 @@ def explaining(path: str | PathLike[str]) -> Iterator[Snapshot | None]:
 def recorded(path: str) -> str:
     """What the record of an output says of a file that went into it: no folder of this machine."""
     snapshot = find(path)
-    return Path(path).name if snapshot is None else snapshot.name
+    return Path(unsigned(path)).name if snapshot is None else snapshot.name
 
 
 def _refuse_lost(snapshot: Snapshot) -> None:

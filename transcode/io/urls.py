@@ -6,12 +6,15 @@ import os
 import re
 from os import PathLike
 
+from ..core.paths import unsigned
 from ..errors import FormatError, PlanError
 
-__all__ = ["instead", "refuse_output", "refuse_url", "remote", "written_out"]
+__all__ = ["instead", "refuse_output", "refuse_url", "remote", "remote_url", "written_out"]
 
 # A path object has only one slash left of the two, and one letter is a drive of Windows.
 _URL = r"(?i)[a-z][a-z\d+.-]+:/"
+_WRITTEN = "s3://, gs://, az:// and hf://"
+_READ = "https://, hf://, s3://, gs:// and az://"
 _STORE = r"(?i)(hf|s3|gs|gcs|az|abfss?|wasbs?|oss|cos|obs|r2|ms|modelscope|huggingface|file):"
 
 
@@ -35,18 +38,24 @@ def refuse_url(path: str | PathLike[str], *, stdin: str = "standard input cannot
         if hub.is_explicit(text):
             return
         raise FormatError(
-            "is a URL, and only local files and folders are read",
-            file=written_out(text),
-            hint=instead(text) or "download it first, and name the file or folder",
+            "is a URL, and a local file or folder is needed here"
+            if remote_url(text)
+            else "is a URL of a kind that is not read",
+            file=unsigned(written_out(text)),
+            hint=instead(text)
+            or f"{'' if remote_url(text) else f'{_READ} are; else '}download it, and name the file or folder",
         )
 
 
-def refuse_output(path: str | PathLike[str], *, stdout: str, hint: str = "name a file") -> None:
+def refuse_output(
+    path: str | PathLike[str], *, stdout: str, hint: str = "name a file", elsewhere: bool = False
+) -> None:
     """Refuse a path to write that is a URL, a name on the hub or standard output.
 
     Args:
         stdout: why not ``-``.
         hint: what to write instead of it.
+        elsewhere: URLs of kinds that are written pass.
 
     Raises:
         PlanError: with what to do.
@@ -54,16 +63,35 @@ def refuse_output(path: str | PathLike[str], *, stdout: str, hint: str = "name a
     text = os.fspath(path)
     if text == "-":
         raise PlanError(stdout, file=text, hint=hint)
-    if remote(text) and not os.path.lexists(text):
-        from . import hub
+    if not remote(text) or os.path.lexists(text) or (elsewhere and remote_url(text) is not None):
+        return
+    from . import hub
 
-        local = instead(text) if text.lower().startswith("file:") else None
-        what = "a name on the hub" if text.startswith(hub.PREFIX) and hub.parse(text) is not None else "a URL"
-        raise PlanError(
-            f"is {what}, and only local files and folders are written",
-            file=written_out(text),
-            hint=local or "write to a local path, and upload what appears there",
-        )
+    known = hub.parse(text) if text.startswith(hub.PREFIX) else None
+    what, instead_of_it = "is a URL", "write to a local path, and upload what appears there"
+    if known is not None:
+        what = "is a name on the hub"
+        if elsewhere:
+            instead_of_it = f"to the hub itself: hf://{text[len(hub.PREFIX) :]}; or {instead_of_it}"
+    elif elsewhere:
+        instead_of_it = f"{_WRITTEN} are written; or {instead_of_it}"
+    raise PlanError(
+        f"{what}, and only local files and folders are written"
+        if not elsewhere or known
+        else f"{what} of a kind that is not written",
+        file=unsigned(written_out(text)),
+        hint=(instead(text) if text.lower().startswith("file:") else None) or instead_of_it,
+    )
+
+
+def remote_url(path: str | PathLike[str]) -> str | None:
+    """The text of a path that is a URL of a kind that is read, and no file or folder; None for all else."""
+    text = os.fspath(path)
+    if ":/" not in text or os.path.lexists(text):
+        return None
+    from .remote.address import is_remote  # most paths are none
+
+    return text if is_remote(text) else None
 
 
 def remote(text: str) -> bool:
@@ -87,4 +115,5 @@ def instead(text: str) -> str | None:
         return None
     revision = f"@{repository.revision}" if repository.revision is not None else ""
     inner = f"/{repository.inner}" if repository.inner else ""
-    return f"write hf:{repository.repo}{revision}{inner}, after {repository.download}"
+    name = f"{repository.repo}{revision}{inner}"
+    return f"write hf://{name}, or hf:{name} after {repository.download}"

@@ -15,7 +15,7 @@ from ..containers.safetensors.splice import stringify
 from ..core import arguments
 from ..core.small_json import read_object
 from ..errors import PlanError, RecipeError
-from ..io.folder import local
+from ..io.named import local
 from ..voice import called
 from .edits import EditOptions, Edits, Paths, apply, paths_of
 

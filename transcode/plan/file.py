@@ -10,7 +10,7 @@ from pathlib import Path
 from .. import __version__
 from ..core import values
 from ..errors import FormatError
-from ..io.folder import local
+from ..io.named import local
 from ..io.urls import refuse_output
 from ..voice import called
 from .plan import Plan

@@ -9,14 +9,16 @@ from pathlib import Path
 
 from ..containers import table
 from ..containers.discover import WEIGHTS
+from ..core.paths import Url, unsigned
 from ..core.source import Source
 from ..errors import PlanError
 from ..io import hub
 from ..io.links import same
 from ..io.names import refused
-from ..io.urls import refuse_output
+from ..io.remote import target
+from ..io.urls import refuse_output, remote_url
 
-__all__ = ["refuse_destination", "refuse_name"]
+__all__ = ["destination", "refuse_destination", "refuse_name"]
 
 _SUFFIXES = tuple(kind.suffixes[0] for kind in table.WRITABLE)
 _ALIKE = 0.85
@@ -48,8 +50,12 @@ def refuse_destination(path: str | PathLike[str], source: Source | None = None) 
         return
     if source is not None:
         _refuse_source(text, source)
+    if (url := remote_url(path)) is not None:
+        target.refuse(url)
+        path = text = unsigned(url)
     refuse_output(
         path,
+        elsewhere=True,
         stdout="cannot write to standard output: tensors are written at their offsets",
         hint="name a file or a folder",
     )
@@ -65,6 +71,11 @@ def refuse_destination(path: str | PathLike[str], source: Source | None = None) 
     folder = f"write {text}/ if a folder of that name is meant"
     file = Path(text).with_name(f"{stem}{suffix}")
     raise PlanError(what, file=text, hint=f"name {file} for one file, {folder}")
+
+
+def destination(path: str) -> Path:
+    """Where an output goes, as plans have it: a URL as such."""
+    return Path(path) if remote_url(path) is None else Url(unsigned(path))
 
 
 def refuse_name(name: str, file: str | PathLike[str]) -> None:

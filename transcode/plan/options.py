@@ -20,7 +20,7 @@ class SourceOptions(Declared):
     kind: ClassVar[str] = "source"
 
     path: str | None = option(
-        kinds.PATH, "File or folder that is read.", default=None, group=SOURCES, argument="SRC",
+        kinds.PATH, "File, folder or URL that is read.", default=None, group=SOURCES, argument="SRC",
         about="None while a recipe is still being put together.",
     )  # fmt: skip
     root_key: str | None = option(
@@ -49,7 +49,7 @@ class OutputOptions(Declared):
     """What is asked of an output."""
 
     dst: str = option(
-        kinds.PATH, "File or folder that is written.", key="path", section=_OUTPUT, group=OUTPUT,
+        kinds.PATH, "File, folder or URL that is written.", key="path", section=_OUTPUT, group=OUTPUT,
         argument="DST", about="A file if it ends in ``.safetensors``, else a folder.",
     )  # fmt: skip
     convention: str | None = option(

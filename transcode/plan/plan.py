@@ -20,6 +20,7 @@ from ..core.tensor import LazyTensor
 from ..core.text import change, count, size
 from ..core.value import pack, unpack
 from .fates import Fate, fates
+from .transfer import transfer
 
 __all__ = ["Log", "Plan"]
 
@@ -115,6 +116,16 @@ class Plan(Shown):
         at the whole tensor comes first.
         """
         return sum(self.before(t).nbytes * (2 if t.needs else 1) for t in self.tensors)
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether some of what is read is not on this machine."""
+        return any(one.path is None for one in self.inputs)
+
+    @property
+    def bytes_fetched(self) -> int:
+        """Bytes of tensors that come over a network, as often as they are read; headers are not counted."""
+        return transfer(self.tensors) if self.elsewhere else 0
 
     @property
     def bytes_out(self) -> int:
@@ -236,6 +247,7 @@ class Plan(Shown):
             "bytes_in": self.bytes_in,
             "bytes_out": self.bytes_out,
             "file_bytes": self.file_bytes,
+            **({"bytes_fetched": self.bytes_fetched} if self.elsewhere else {}),
             "files": [
                 {"name": file.name, "size": file.size, "tensors": len(file.places)} for file in self.files
             ],

@@ -37,7 +37,7 @@ from ..schemes.base import GROUPS
 from ..voice import called
 from . import devices
 from . import layout as cutting
-from .location import refuse_destination, refuse_name
+from .location import destination, refuse_destination, refuse_name
 from .plan import Log, Plan
 from .request import Request, bears_name
 
@@ -110,7 +110,7 @@ class Draft:
         planning, source = self.planning, self.flow.source
         return Plan(
             source=source.path,
-            destination=Path(self.request.dst),
+            destination=destination(self.request.dst),
             folder=self.request.folder,
             tensors=tuple(self.tensors),
             files=self.files,

@@ -12,7 +12,7 @@ from ..catalog import strict
 from ..containers import table as containers
 from ..core.performance import Performance
 from ..execution.write import Write
-from ..io.folder import local
+from ..io.named import local
 from ..plan.devices import known
 from ..plan.options import OutputOptions
 from ..stages.names import STORED_AS

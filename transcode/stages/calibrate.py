@@ -19,7 +19,7 @@ from ..core.spec import Part, Spec
 from ..core.tensor import LazyTensor
 from ..errors import FormatError, PlanError
 from ..io import hub
-from ..io.folder import local
+from ..io.named import local
 from .options import CalibrateOptions
 
 __all__ = ["Calibrate", "Calibrating"]

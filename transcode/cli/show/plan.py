@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import repeat
 from pathlib import Path
 
+from ...core.paths import located
 from ...plan.fates import Fate, Section, sections
 from ...plan.plan import Plan
 from ..folding import Row, braced
@@ -66,6 +67,8 @@ def show_head(plan: Plan, *, verbose: bool) -> None:
     """Print where from, where to, and what for."""
     echo(f"source       {plan.source}")
     echo(f"destination  {plan.destination}{'/' if plan.folder else ''}")
+    if plan.elsewhere:
+        echo(f"to fetch     {size(plan.bytes_fetched)}")
     facts = {
         key: ", ".join(value) if isinstance(value, list) else value for key, value in plan.summary.items()
     }
@@ -313,11 +316,11 @@ def _source_files(plan: Plan) -> list[int]:
     """Bytes of the source's weight files, without those of LoRAs; nothing if they are not to be seen."""
     sizes = []
     for one in plan.inputs:
-        path = one.path
-        if path is None or not _belongs(path, Path(plan.source)):
+        path = one.path or located(one.url)
+        if not _belongs(path, plan.source):
             continue
         try:
-            sizes.append(path.stat().st_size)
+            sizes.append(one.size if one.path is None else path.stat().st_size)
         except OSError:
             return []
     return sizes

@@ -11,15 +11,16 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Mapping
 from os import PathLike
-from pathlib import Path
 
 from ...core.dtypes import DTYPES
 from ...core.expr import Constant
+from ...core.paths import located
 from ...core.spec import Spec
 from ...core.tensor import LazyTensor, plain
 from ...errors import FormatError
 from ...io.bytes import Bytes
-from ...io.folder import File, Folder, locate
+from ...io.folder import File, Folder
+from ...io.named import locate
 from ..checkpoint import Source, SourceFile
 from ..torch.pickle import read_object, read_tensors
 from .names import BRANCH, MODEL, SCALE, SMOOTH
@@ -60,7 +61,7 @@ def open_folder(folder: Folder, *, mmap: bool = True, drop_cache: bool = False) 
     model = open_file(MODEL)
     weights, _, notes = read_tensors(model)
     tensors = list(weights)
-    files = [SourceFile(Path(model.url), model.size, len(weights), {})]
+    files = [SourceFile(located(model.url), model.size, len(weights), {})]
     inputs = [model]
     for name in (SCALE, SMOOTH, BRANCH):
         if folder.size(name) is None:
@@ -72,9 +73,9 @@ def open_folder(folder: Folder, *, mmap: bool = True, drop_cache: bool = False) 
             raise FormatError(f"holds a {type(value).__name__}, not a dict", file=file.url)
         leaves = list(_leaves(f"{name}/", value, file.url))
         tensors += leaves
-        files.append(SourceFile(Path(file.url), file.size, len(leaves), {}))
+        files.append(SourceFile(located(file.url), file.size, len(leaves), {}))
         inputs.append(file)
-    path = Path(folder.url)
+    path = located(folder.url)
     return Source(path, tuple(files), tuple(tensors), {}, (), path.name, tuple(notes), tuple(inputs))
 
 

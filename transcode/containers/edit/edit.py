@@ -32,9 +32,9 @@ from ...core.shown import Overview, Shown
 from ...core.text import count, size
 from ...errors import FormatError, PlanError, TranscodeError
 from ...io import insert_range
-from ...io.folder import local
 from ...io.links import shared
 from ...io.lock import locked
+from ...io.named import local
 from ...io.system import replace, sync, sync_folder, write_at
 from ...voice import called
 from . import undo

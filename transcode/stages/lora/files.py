@@ -13,7 +13,7 @@ from ...core.arguments import number
 from ...core.arguments import path as path_of
 from ...core.kinds import TEXTS, Kind, Schema
 from ...core.node import Node, Section
-from ...errors import RecipeError
+from ...errors import RecipeError, unsigned
 from ...io import hub
 
 __all__ = ["FILES", "LoraFile", "parse_lora"]
@@ -153,7 +153,7 @@ class _Files(Kind):
 
     def plain(self, value: Any) -> dict[str, Any]:
         """Paths, and the rest where it differs from the default."""
-        plain: dict[str, Any] = {"paths": [file.path for file in value]}
+        plain: dict[str, Any] = {"paths": [unsigned(file.path) for file in value]}
         if any(file.strength != 1 for file in value):
             plain["strengths"] = [file.strength for file in value]
         if any(file.alpha is not None for file in value):

@@ -14,8 +14,9 @@ from ...catalog.lora import LoraNames
 from ...containers.checkpoint import Source
 from ...containers.source import open_source
 from ...core.dtypes import FLOATS
+from ...core.paths import located
 from ...core.tensor import LazyTensor
-from ...errors import PlanError
+from ...errors import PlanError, unsigned
 from .contents import Change, Contents, count
 from .delta import Added, Delta, Difference, LowRank, Mix
 from .kinds import Gathered, Product, decompose, gather
@@ -44,7 +45,7 @@ def read(path: str, strength: float, alpha: float | None, names: LoraNames) -> C
     # Read, not mapped: a factor is used up at once, and of a map the pages around it would stay in memory.
     source = open_source(path, mmap=False)
     table = {tensor.name: tensor for tensor in sorted(source.tensors, key=lambda tensor: tensor.name)}
-    return _Reader(source, Path(path), strength, alpha, names, read_scaling(source)).read(table)
+    return _Reader(source, located(unsigned(path)), strength, alpha, names, read_scaling(source)).read(table)
 
 
 class _Reader:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -116,5 +115,5 @@ def _is_adapter(source: Path | None) -> bool:
         return False
     if not source.is_dir():
         return source.name.startswith("adapter_")
-    files = [name for name in os.listdir(folder) if table.of_name(name) is not None]
+    files = [one.name for one in folder.iterdir() if table.of_name(one.name) is not None]
     return bool(files) and all(name.startswith("adapter_") for name in files)

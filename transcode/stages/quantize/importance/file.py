@@ -18,11 +18,13 @@ from ....containers.checkpoint import Source, SourceFile
 from ....containers.source import open_source
 from ....containers.stored import stored
 from ....core.dtypes import DTYPES, FLOATS
+from ....core.paths import located
 from ....core.spec import Spec
 from ....core.tensor import LazyTensor
 from ....errors import FormatError
 from ....io.bytes import Bytes
-from ....io.folder import File, locate
+from ....io.folder import File
+from ....io.named import locate
 from .columns import Stored
 
 __all__ = ["MARK", "WeightFile", "digest", "open_weights", "split"]
@@ -186,6 +188,7 @@ def _legacy(path: str, raw: Bytes) -> WeightFile:
             sums = stored(raw, name, Spec(DTYPES["F32"], (values,)), begin)
             entries[name] = _Entry(sums, None, max(calls, 1))
             file.seek(begin + 4 * values)
-    files = (SourceFile(Path(path), raw.size, len(entries), {}),)
+    place = located(raw.url)
+    files = (SourceFile(place, raw.size, len(entries), {}),)
     tensors = tuple(entry.sums for entry in entries.values())
-    return WeightFile(path, Source(Path(path), files, tensors, {}, (), Path(path).stem, (), (raw,)), entries)
+    return WeightFile(path, Source(place, files, tensors, {}, (), place.stem, (), (raw,)), entries)

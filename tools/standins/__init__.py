@@ -1,0 +1,1 @@
+"""Servers of this machine that stand in for those of others, in tests and in attacks."""
