@@ -39,7 +39,7 @@ def two():
     """A cluster of two processors."""
     import ray
 
-    ray.init(num_cpus=2, log_to_driver=False, logging_level="ERROR", include_dashboard=False)
+    ray.init(address="local", num_cpus=2, log_to_driver=False, logging_level="ERROR", include_dashboard=False)
     yield
     ray.shutdown()
 

@@ -138,7 +138,7 @@ def _consumed(root: Path, dice: random.Random, count: int, until: float, tally: 
         clear(place)
         shutil.copytree(kept, source)
         tally.add("trials")
-        deaths = 0
+        deaths, told_so = 0, False
         while True:
             shards = sorted(source.glob("*.safetensors"))
             begun = len(shards) < len(list(kept.glob("*.safetensors")))
@@ -146,8 +146,11 @@ def _consumed(root: Path, dice: random.Random, count: int, until: float, tally: 
                 tally.add("WRONG", f"shards are gone, and nothing holds them, after {deaths} kills")
                 break
             at = dice.randint(1, dice.choice(_RANGES)) if deaths < 40 else 1 << 30
-            told = [*(go_on if begun else words), "--consume-source"]
+            told = [*(go_on if begun or told_so else words), "--consume-source"]
             outcome = command(told, install=noting(place, at))
+            if not told_so and "go on with it: " in outcome.text:
+                told_so = True  # killed when a shard was noted, and before it went
+                continue
             if outcome.signal != signal.SIGKILL:
                 break
             deaths += 1

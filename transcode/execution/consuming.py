@@ -286,7 +286,7 @@ def refuse_interrupted(destination: Path, folder: bool) -> None:
     with suppress(OSError), Directory(path) as hidden:
         if holds_consumed(hidden):
             raise PlanError(
-                "a run to it was interrupted that had deleted some of its source",
+                "a run to it was interrupted that has deleted some of its source, or is about to",
                 file=destination,
                 hint=f"go on with it: {called('go_on_consuming', path / CONSUMING)}",
             )
