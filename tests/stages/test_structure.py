@@ -268,12 +268,16 @@ def test_behind_the_prefix_of_an_all_in_one_file(flux: Path, tmp_path: Path, sch
     found = load_file(convert(tmp_path / "prefixed.safetensors", "diffusers", "found"))
     assert found.keys() == expected.keys()
     assert all(found[name].equal(expected[name]) for name in found)
-    # Nothing of the prefix is asked of what stands beside it, which no rule knows.
+    # Where another model stands beside it, each keeps its prefix; of one that no family is of, names stay.
     save_file(prefixed | {"first_stage_model.x.weight": torch.ones(2, 2)}, tmp_path / "more.safetensors")
-    with pytest.raises(TranscodeError, match=r"knows first_stage_model\.x\.weight"):
-        (tc.open(tmp_path / "more.safetensors") | Convert("diffusers")).plan(
-            tc.write(tmp_path / "x.safetensors")
-        )
+    plan = (tc.open(tmp_path / "more.safetensors") | Convert("diffusers")).plan(
+        tc.write(tmp_path / "x.safetensors")
+    )
+    names = {tensor.name for tensor in plan.tensors}
+    assert "first_stage_model.x.weight" in names
+    assert "model.diffusion_model.transformer_blocks.0.attn.to_q.weight" in names
+    assert all(name.startswith(("model.diffusion_model.", "first_stage_model.")) for name in names)
+    assert any("vae is of no known family" in str(note) for note in plan.log.notes)
     plan = (
         tc.open(tmp_path / "more.safetensors") | tc.keep("model.diffusion_model") | Convert("diffusers")
     ).plan(tc.write(tmp_path / "x.safetensors"))

@@ -40,6 +40,8 @@ def each_component(
         own = [tensor for tensor in tensors if held.of(tensor.name) is component]
         family = None if component.name == OTHER else catalog.detect([tensor.name for tensor in own])
         if family is None:
+            if component.name != OTHER:
+                planning.note(f"convert: {component.folder} is of no known family, its names stay")
             yield from own
             continue
         wanted = before.get(component.prefix) or meant(to, family)
