@@ -171,13 +171,8 @@ def nibble_scales(values: Any, size: int, stored: int, divisors: Any, work: Any,
             lost = numbers32(bounds, g * AT_ONCE)
             reached[g] = np.float32(first_bit(within(lost, least(lost))))
         for g in range(groups):
-<<<<<<< HEAD
-            start, k = (head + g) * size, g * AT_ONCE + int(reached[g])
-            errors[g] = misfit(values, start, start + size, _ONE / tried[k]) * squares[k]
-=======
             start, place = (head + g) * size, g * AT_ONCE + np.int64(reached[g])
             errors[g] = misfit(values, start, start + size, _ONE / tried[place]) * squares[place]
->>>>>>> kernels
         for g in range(groups):
             peak, start, at = peaks[g], (head + g) * size, g * AT_ONCE
             if peak < _SEARCHED:
