@@ -222,7 +222,7 @@ def told(options: dict[str, Any]) -> str:
     return ":" + ",".join(f"{key}={value}" for key, value in options.items()) if options else ""
 
 
-NARROW = ("torchao", "quanto")
+NARROW = ("torchao", "quanto", "sdnq")
 """Conventions that are tried on one source, in one layout, and repacked for neutral and from it alone: names
 and bytes of theirs depend on no more.
 """

@@ -30,13 +30,20 @@ def completed(monkeypatch):
     return ask
 
 
+MS = [
+    "mxfp8", "mxfp6", "mxfp4", "mostly_q2_k", "mostly_iq2_xxs", "mostly_iq2_xs", "mostly_iq2_s", "mostly_iq3_xxs",
+    "mostly_iq3_s",
+]  # fmt: skip
+"""Schemes and mixes."""
+
+
 @pytest.mark.parametrize(
     ("line", "wanted"),
     [
         ("transcode qu", ["quantize"]),
         ("transcode run --drop-", ["--drop-global-scale", "--drop-cache"]),
-        ("transcode run a b --scheme m", ["mxfp8", "mxfp6", "mxfp4"]),
-        ("transcode run a b --scheme=m", ["mxfp8", "mxfp6", "mxfp4"]),
+        ("transcode run a b --scheme m", MS),
+        ("transcode run a b --scheme=m", MS),
         ("transcode run a b -s int8:gr", ["granularity=", "group_size="]),
         ("transcode run a b -s int8:granularity=t", ["tensor"]),
         ("transcode run a b -s int8:granularity=group,group_size=12", ["128"]),

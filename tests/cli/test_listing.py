@@ -95,7 +95,7 @@ def test_who_takes_a_scheme_and_on_what_terms(name, cli):
 
 @pytest.mark.parametrize("name", schemes.SCHEMES)
 def test_the_example_runs(name, cli, save, tmp_path):
-    source = save({"blocks.0.ffn.weight": torch.randn(128, 256)})
+    source = save({"blocks.0.ffn.weight": torch.randn(256, 256)})
     command = cli("schemes", name, "--json").json["example"]
     assert command in cli("schemes", name).out
     words = [{"SRC": str(source), "DST": str(tmp_path / "o")}.get(w, w) for w in shlex.split(command)[1:]]

@@ -123,7 +123,7 @@ def test_who_loads_each_output(convention, scheme, llama, tmp_path, wan):
             n: v.shape for shard in sorted(wan.glob("*.safetensors")) for n, v in load_file(shard).items()
         }
         save_file(
-            {n: torch.randn(*([128] * len(s) if len(s) == 2 else s)).bfloat16() for n, s in shapes.items()},
+            {n: torch.randn(*([256] * len(s) if len(s) == 2 else s)).bfloat16() for n, s in shapes.items()},
             source,
         )
     out = tmp_path / ("out.safetensors" if diffusion else "out")
@@ -263,6 +263,7 @@ SERVERS = [
     ("gptq", "int4", {}, "yy", "yy"), ("gptq", "int4", {"symmetric": False}, "nn", "nn"),
     ("gptq_v2", "int4", {}, "yy", "yy"), ("gptq_v2", "int4", {"symmetric": False}, "nn", "nn"),
     ("awq", "int4", {}, "yy", "yy"), ("awq", "int4", {"symmetric": False}, "yy", "yy"),
+    ("quark", "fp8", {}, "y?", "y?"), ("quark", "mxfp4", {}, "y?", "??"),
 ]  # fmt: skip
 
 

@@ -62,7 +62,9 @@ def left(tmp_path: Path) -> list[str]:
     return sorted(path.name for path in tmp_path.iterdir() if path.name.startswith("."))
 
 
-ALIKE = {"q3_k", "q5_k", "q6_k", "q5_0", "q5_1", "q8_0", "q4_1", "iq4_nl"}
+ALIKE = {
+    "q3_k", "q5_k", "q6_k", "q5_0", "q5_1", "q8_0", "q4_1", "iq4_nl", "iq2_xxs", "iq2_xs", "iq2_s", "iq3_xxs",
+}  # fmt: skip
 """Written by the code of their kin, which are tried."""
 
 

@@ -209,8 +209,8 @@ class TestReading:
         source = open_place(place)
         assert contents(source) == expected(sample)
         _verify(source)
-        beside = "config.json is left out: only local files are taken along"
-        assert (beside in source.notes) == (sample.kind != "DeepCompressor")
+        beside = [path.name for path in source.side_files]
+        assert beside == (["config.json"] if sample.kind != "DeepCompressor" else [])
         local = open_source(saved(tmp_path / "in", {**sample.files(), "config.json": b"{}"}))
         for name, made in (("there", source), ("here", local)):
             Flow(made) | tc.write(tmp_path / f"{name}.safetensors")

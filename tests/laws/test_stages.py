@@ -25,6 +25,7 @@ from transcode.core.planning import Planning
 from transcode.core.tensor import LazyTensor
 from transcode.recipe import Recipe, SourceOptions, dump, parse
 from transcode.stages.opening import Opening, Settling
+from transcode.stages.reference import Heading
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def kinds() -> Iterator[type[Transform]]:
         for _, kind in inspect.getmembers(importlib.import_module(module.name), inspect.isclass):
             ours = kind.__module__ == module.name and issubclass(kind, Transform)
             # What a flow puts in by itself stands in no recipe.
-            if ours and kind.kind and kind not in (Opening, Settling):
+            if ours and kind.kind and kind not in (Opening, Settling, Heading):
                 yield kind
 
 

@@ -180,7 +180,7 @@ class Counted(Context):
 
 
 ENCODINGS = [
-    *map(tc.quantize, SCHEMES),
+    *(tc.quantize(name, importance="sinq" if make(name).needs_weights else None) for name in SCHEMES),
     *(tc.quantize(name, optimize="mse") for name in ("int4", "mxfp4", "nvfp4")),
     tc.quantize("int4", symmetric=False),
     tc.quantize("int8", granularity="group", group_size=32),

@@ -182,7 +182,7 @@ NEWER = {
         {"in_channels": 4, "out_channels": 4, "num_attention_heads": 2, "attention_head_dim": 32,
          "cross_attention_dim": 64, "audio_in_channels": 6, "audio_out_channels": 6,
          "audio_num_attention_heads": 2, "audio_attention_head_dim": 16, "audio_cross_attention_dim": 32,
-         "num_layers": 2, "caption_channels": 24},
+         "num_layers": 3, "caption_channels": 24},  # of two, files for ComfyUI keep both in full
         "convert_ltx2_transformer_to_diffusers", _ltx2,
     ),
     "qwen-image 2.1": Tiny(

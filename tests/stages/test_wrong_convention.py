@@ -14,7 +14,7 @@ from transcode.consumers.record import KEY
 from transcode.errors import PlanError
 from transcode.schemes import SCHEMES
 
-ROWS, COLUMNS = 128, 256
+ROWS, COLUMNS = 256, 256
 """Where rows and swizzled tiles have scales of one shape: nothing but what a source says tells them apart."""
 
 OPTIONS = {

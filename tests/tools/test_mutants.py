@@ -22,7 +22,7 @@ def test_the_list_is_not_stale(mutant: mutants.Mutant) -> None:
 
 
 def test_the_list_covers_the_house() -> None:
-    parts = Counter(mutant.file.split("/")[1] for mutant in mutants.load())
+    parts = Counter(mutant.file.split("/")[1] for mutant in mutants.load() if mutant.file.count("/") > 1)
     assert parts.keys() >= {"numerics", "core", "catalog", "execution", "stages"}
     assert min(parts.values()) >= 3
     assert parts.total() >= 78

@@ -42,7 +42,8 @@ def example(name: str) -> str:
     """A command that makes it, for the default convention if that takes it."""
     takers = catalog.takers(name)
     flag = "" if DEFAULT in takers or not takers else f" --convention {takers[0]}"
-    return f"transcode run SRC DST --scheme {name}{flag}"
+    more = " --importance sinq" if schemes.make(name).needs_weights else ""
+    return f"transcode run SRC DST --scheme {name}{flag}{more}"
 
 
 def show_all() -> None:

@@ -122,5 +122,6 @@ def as_call(name: str, one: Any, *, hidden: Iterable[str] = ()) -> str:
         else:
             text = repr(value)
         text = printable(unsigned(text), _CELL)
-        arguments.append(text if default is MISSING and not arguments else f"{field.name}={text}")
+        leads = default is MISSING or field.name == getattr(one, "alone", "")
+        arguments.append(text if leads and not arguments else f"{field.name}={text}")
     return printable(f"{name}({', '.join(arguments)})", _LINE)

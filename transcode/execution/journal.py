@@ -314,7 +314,7 @@ def _tables(lines: list[bytes]) -> Iterator[tuple[dict[str, object], int]]:
 
 def _spans(table: dict[str, object]) -> list[Span] | None:
     """The ranges of a line; None if it is none."""
-    done = table.get("done", {})
+    done = table.get("done", {} if "consumed" in table else None)
     if not isinstance(done, dict):
         return None
     spans: list[Span] = []

@@ -235,7 +235,7 @@ def nibbles_work(size: int, divisors: int, scratch: Scratch) -> NDArray[np.float
 @lane
 def weighted32(sizes: Any, limits: Any, count: Any, weights: Any, column: Any, inverses: Any, at: Any) -> Any:
     """Weighted squared errors of a group under 32 scales, in units of each squared; see
-    :func:`.nibble_search.misfits32`.
+    :func:`.nibbles.misfit`.
     """
     inverse = numbers32(inverses, at)
     sums = inverse * _ZERO
