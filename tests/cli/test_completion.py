@@ -31,8 +31,8 @@ def completed(monkeypatch):
 
 
 MS = [
-    "mxfp8", "mxfp6", "mxfp4", "mostly_q2_k", "mostly_iq2_xxs", "mostly_iq2_xs", "mostly_iq2_s", "mostly_iq3_xxs",
-    "mostly_iq3_s",
+    "mxfp8", "mxfp6", "mxfp4", "mostly_q2_k", "mostly_iq2_xxs", "mostly_iq2_xs", "mostly_iq2_s",
+    "mostly_iq3_xxs", "mostly_iq3_s",
 ]  # fmt: skip
 """Schemes and mixes."""
 

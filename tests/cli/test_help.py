@@ -70,7 +70,7 @@ def test_help_fits_the_terminal(words, columns, told):
 def test_a_long_example_goes_on_behind_a_backslash_and_is_the_same_command(told):
     joined = " ".join(" ".join(told(80, "run")).replace(" \\ ", " ").split())
     examples = [line.strip() for line in root.get_command(None, "run").epilog.splitlines()[2:]]
-    assert len(examples) > 5
+    assert len(examples) >= 5
     assert all(" ".join(line.split()) in joined for line in examples)
     shown = "\n".join(told(80, "run"))
     assert "--override 'blocks.0=bf16' \\\n        --exclude 'blocks.39.ffn'" in shown

@@ -23,7 +23,6 @@ Examples:
   transcode run model.safetensors out.safetensors --scheme int8
   transcode run Wan2.1-I2V-14B out --scheme fp8 --layout by_block
   transcode run SRC DST --scheme int8 --override 'blocks.0=bf16' --exclude 'blocks.39.ffn'
-  transcode run shards/ one.safetensors              (re-shard: no scheme)
   transcode run model-fp8 model-nvfp4 --scheme nvfp4 --convention modelopt
   transcode run Wan2.1-T2V-14B out --lora style.safetensors:0.8 --scheme int8
 """
