@@ -143,7 +143,7 @@ def test_every_dtype(case, source, device):
 @everywhere
 @every
 def test_every_bf16_as_the_peak_of_a_block(case, device):
-    step = 1 if device != "cpu" else 13  # a machine without a GPU is slow at this: a share of all peaks
+    step = 1 if device != "cpu" else 41  # a machine without a GPU is slow at this: a share of all peaks
     compare(case, peaks_and_values(128)[::step], device)
 
 
@@ -207,7 +207,7 @@ def test_values_that_are_not_finite_are_refused(case, bad, device):
 
 
 @everywhere
-@pytest.mark.parametrize("case", LAWS, ids=identify)
+@pytest.mark.parametrize("case", LAWS[::2], ids=identify)
 def test_bands_change_nothing(case, device, monkeypatch):
     monkeypatch.setattr(worker, "_STAGE", 1 << 10)
     scheme = make(case[0], **case[1])
