@@ -351,9 +351,7 @@ def test_options_are_json_that_makes_the_scheme_again(scheme: Any) -> None:
 
 @each
 def test_values_that_come_back(scheme: Any) -> None:
-    """By a pickle and by JSON: equal, of the same class, and, as a scheme is its options, with the same bytes;
-    which is tried of the default ones.
-    """
+    """By a pickle and by JSON: equal and of the same class; the default ones with the same bytes, too."""
     for back in (
         pickle.loads(pickle.dumps(scheme)),
         json_values.load(json.loads(json.dumps(json_values.dump(scheme)))),
