@@ -50,6 +50,9 @@ def test_where_it_redirects_is_asked_for_anew_when_it_ends(hub, tmp_path, monkey
     from transcode.io.remote import ahead
 
     monkeypatch.setattr(ahead, "CHUNK", 30_000)
+    monkeypatch.setattr(
+        ahead, "AT_ONCE", 1
+    )  # or several would spend each new redirection before one has used it
     hub.lasts = 2
     tc.open("hf://org/name/sub") | tc.write(tmp_path / "x.safetensors")
     assert sum("/resolve/" in one for one in hub.asked) >= 3
