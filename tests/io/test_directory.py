@@ -75,12 +75,13 @@ def test_moving_replaces_in_one_step(folder, tmp_path):
     assert folder.names() == []
 
 
-def test_bytes_on_disk_of_two_levels(folder, tmp_path):
+def test_bytes_on_disk_of_all_levels(folder, tmp_path):
     write(folder, "a", os.urandom(10000))
     folder.mkdir("inner")
     (tmp_path / "d" / "inner" / "b").write_bytes(os.urandom(70000))
     (tmp_path / "d" / "inner" / "deeper").mkdir()
-    paths = [tmp_path / "d" / "a", tmp_path / "d" / "inner" / "b", tmp_path / "d" / "inner" / "deeper"]
+    (tmp_path / "d" / "inner" / "deeper" / "c").write_bytes(os.urandom(9000))
+    paths = [tmp_path / "d" / one for one in ("a", "inner/b", "inner/deeper/c")]
     os.sync()  # file systems allocate late: until then the number of blocks is a guess
     assert folder.nbytes() == sum(path.stat().st_blocks * 512 for path in paths)
 
