@@ -15,9 +15,6 @@ __all__ = ["join"]
 _IDLE = ("measure", "resume", "part", "cluster", "device", "device_memory", "reserve_disk")
 """What does nothing where nothing is left to be computed."""
 
-_IDLE = ("measure", "resume", "part", "cluster", "device", "device_memory", "reserve_disk")
-"""What does nothing where nothing is left to be computed."""
-
 
 @command(epilog="\b\nExample:\n  transcode join Wan2.1-T2V-14B-int8\n")
 @click.argument("dst", metavar="DST", type=click.Path())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from ..containers.source import open_source
 from ..core.performance import Performance
@@ -13,8 +14,10 @@ from ..plan.plan import Plan
 from ..voice import called
 from . import attest, checksums
 from .pace import Pace
-from .sending import Sending
 from .staging import Staging
+
+if TYPE_CHECKING:
+    from .sending import Sending
 
 __all__ = ["Following", "following", "names", "refuse_stale"]
 
@@ -90,7 +93,7 @@ def following(
     plan: Plan, staging: Staging | Sending, performance: Performance, pace: Pace
 ) -> Iterator[Following | None]:
     """Hash what is written while it is, where that is asked for."""
-    if not names(plan, performance) or isinstance(staging, Sending):
+    if not names(plan, performance) or not isinstance(staging, Staging):
         yield None
         return
     follower = Following(plan, staging, performance, pace)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..core.paths import Url, real
 from ..core.performance import Performance
@@ -20,10 +21,12 @@ from .destination import check_destination
 from .execute import Progress, Report
 from .pace import Pace
 from .parting import GO_ON, part
-from .sending import Sending, check_sending
 from .shares import Shares
 from .staging import Staging, refuse_other
 from .working import remaining, verify, watching, work
+
+if TYPE_CHECKING:
+    from .sending import Sending
 
 __all__ = ["carry_out", "check", "consume", "join"]
 
@@ -44,6 +47,8 @@ def check(
     gone = frozenset() if consumption is None else consumed(plan)
     verify([one for number, one in enumerate(plan.inputs) if number not in gone])
     if isinstance(plan.destination, Url):
+        from .sending import check_sending  # most destinations are here
+
         check_sending(plan, performance, force=force)
         return
     if performance.cluster is not None:
@@ -144,16 +149,18 @@ def _whole(
         if on_progress is not None:
             on_progress(Progress(done, done, stage, 0.0))
 
-    staging: Staging | Sending = (
-        Sending(plan)
-        if isinstance(plan.destination, Url)
-        else Staging(
+    staging: Staging | Sending
+    if isinstance(plan.destination, Url):
+        from .sending import Sending
+
+        staging = Sending(plan)
+    else:
+        staging = Staging(
             plan,
             drop_cache=performance.drop_cache,
             resume=performance.resume,
             consuming=consumption is not None,
         )
-    )
     pace = Pace(performance.max_read_rate)
     watched = watching(plan, performance, on_progress)
     try:

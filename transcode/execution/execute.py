@@ -12,7 +12,6 @@ from contextvars import copy_context
 from ..core.context import Abandoned, Context, Run
 from ..core.quality import Loss
 from ..errors import TranscodeError
-from ..io.remote.ahead import Expected
 from ..plan.plan import Plan
 from . import journal
 from .jobs import Jobs, Writer
@@ -72,7 +71,7 @@ def execute(
     began = time.monotonic()
     run = Run()
     jobs = Jobs(plan, writer, tile_bytes, run, ledger or journal.Ledger(), order)
-    ahead = Expected(jobs.ranges())
+    ahead = jobs.ahead()
     lock = threading.Lock()
     finished = threading.Event()
     stop = threading.Event()
@@ -115,7 +114,8 @@ def execute(
             on_progress(Progress(state["done"], jobs.total, stage, time.monotonic() - began))
 
     try:
-        ahead.begin()
+        if ahead is not None:
+            ahead.begin()
         started = _start(threads)
         with lock:
             state["alive"] -= workers - started
@@ -126,7 +126,8 @@ def execute(
     finally:
         # Reached with an interrupt too: no thread may touch the output after this.
         stop.set()
-        ahead.end()
+        if ahead is not None:
+            ahead.end()
         if not finished.is_set():
             for observation in list(jobs.observations):
                 observation.cancel()

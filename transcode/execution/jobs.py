@@ -13,9 +13,7 @@ from ..core.context import Context, Observation, Run, Statistic
 from ..core.performance import MIN_TILE
 from ..core.tensor import LazyTensor
 from ..errors import PlanError
-from ..io.remote.ahead import Range
 from ..plan.plan import Plan
-from ..plan.transfer import ranges
 from ..voice import called
 from . import journal
 from .moves import Move, cut, moves
@@ -23,6 +21,8 @@ from .moves import Move, cut, moves
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from ..io.remote.ahead import Expected
 
 __all__ = ["Job", "Jobs", "Writer"]
 
@@ -93,14 +93,19 @@ class Jobs:
                 return partial(self._move, move)
             return next(self._jobs, None)
 
-    def ranges(self) -> Iterator[Range]:
-        """What is still to be read of files that lie elsewhere."""
-        if all(one.path is not None for one in self._plan.inputs):
-            return iter(())
-        return ranges(
-            self._plan.tensors[number]
-            for number in self._order
-            if not self._plan.tensors[number].spec.nbytes or self._spans(number)
+    def ahead(self) -> Expected | None:
+        """What is still to be read of files that lie elsewhere; None where all are here."""
+        if not self._plan.elsewhere:
+            return None
+        from ..io.remote.ahead import Expected  # most sources are here
+        from ..plan.transfer import ranges
+
+        return Expected(
+            ranges(
+                self._plan.tensors[number]
+                for number in self._order
+                if not self._plan.tensors[number].spec.nbytes or self._spans(number)
+            )
         )
 
     def _recall(self) -> None:

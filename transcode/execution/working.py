@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from ..core.performance import Performance
 from ..core.source import Input
@@ -18,8 +19,10 @@ from .execute import execute
 from .journal import Ledger
 from .pace import Pace
 from .report import Progress, Report
-from .sending import Sending
 from .staged import Staged
+
+if TYPE_CHECKING:
+    from .sending import Sending
 
 __all__ = ["remaining", "verify", "watching", "work"]
 

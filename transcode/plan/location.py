@@ -15,7 +15,6 @@ from ..errors import PlanError
 from ..io import hub
 from ..io.links import same
 from ..io.names import refused
-from ..io.remote import target
 from ..io.urls import refuse_output, remote_url
 
 __all__ = ["destination", "refuse_destination", "refuse_name"]
@@ -51,6 +50,8 @@ def refuse_destination(path: str | PathLike[str], source: Source | None = None) 
     if source is not None:
         _refuse_source(text, source)
     if (url := remote_url(path)) is not None:
+        from ..io.remote import target  # most destinations are here
+
         target.refuse(url)
         path = text = unsigned(url)
     refuse_output(

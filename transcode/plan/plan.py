@@ -20,7 +20,6 @@ from ..core.tensor import LazyTensor
 from ..core.text import change, count, size
 from ..core.value import pack, unpack
 from .fates import Fate, fates
-from .transfer import transfer
 
 __all__ = ["Log", "Plan"]
 
@@ -125,7 +124,11 @@ class Plan(Shown):
     @property
     def bytes_fetched(self) -> int:
         """Bytes of tensors that come over a network, as often as they are read; headers are not counted."""
-        return transfer(self.tensors) if self.elsewhere else 0
+        if not self.elsewhere:
+            return 0
+        from .transfer import transfer  # most sources are here
+
+        return transfer(self.tensors)
 
     @property
     def bytes_out(self) -> int:
