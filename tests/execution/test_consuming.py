@@ -269,3 +269,11 @@ def test_a_lora_beside_the_shards_stays(tmp_path):
     plan = (flow | tc.lora(lora)).plan(tc.write(out, layout="chunked", max_tensors=4))
     consume(plan)
     assert weights(source) == ["lora.safetensors"]
+
+
+def test_a_plan_that_is_only_saved_deletes_nothing_and_the_flag_says_so(tmp_path, refused):
+    source = save(tmp_path / "src")
+    told = refused("run", source, tmp_path / "out", "--consume-source", "--plan-out", tmp_path / "plan.json")
+    assert "--consume-source does nothing with --plan-out" in told
+    assert len(weights(source)) == SHARDS
+    assert not (tmp_path / "plan.json").exists()

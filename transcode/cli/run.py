@@ -241,7 +241,11 @@ def carry_out(recipe: Any, values: dict[str, Any]) -> None:
         refuse_interrupted(Path(recipe.sink.dst), recipe.sink.folder)
     flow = recipe.flow()
     write = recipe.write()
-    if values.get("consume_source") and values.get("plan_out") is None:
+    if values.get("consume_source") and values.get("plan_out") is not None:
+        raise click.UsageError(
+            "--consume-source does nothing with --plan-out, which runs nothing; give it to run --plan"
+        )
+    if values.get("consume_source"):
         with progress(quiet=values["quiet"]) as update:
             plan = write.with_progress(insisting(update)).plan(flow)
         consuming.carry_out(plan, write.performance, {**values, "force": write.force})
