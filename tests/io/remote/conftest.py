@@ -56,3 +56,12 @@ def bucket(monkeypatch):
         stand_in = Bucket()
         stand_in.on(site)
         yield stand_in
+
+
+@pytest.fixture
+def source(tmp_path):
+    """A small model in a folder here."""
+    (tmp_path / "src").mkdir()
+    for name, data in model().items():
+        (tmp_path / "src" / name).write_bytes(data)
+    return tmp_path / "src"

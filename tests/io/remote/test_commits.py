@@ -8,16 +8,6 @@ import transcode as tc
 from transcode.errors import PlanError, TranscodeError
 from transcode.execution import sending
 
-from .models import model
-
-
-@pytest.fixture
-def source(tmp_path):
-    (tmp_path / "src").mkdir()
-    for name, data in model().items():
-        (tmp_path / "src" / name).write_bytes(data)
-    return tmp_path / "src"
-
 
 def local(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}

@@ -7,8 +7,6 @@ import pytest
 import transcode as tc
 from transcode.errors import PlanError, TranscodeError
 
-from .models import model
-
 obstore = pytest.importorskip("obstore")
 
 
@@ -19,14 +17,6 @@ def store(monkeypatch):
 
     monkeypatch.setattr(streams, "_PART", 50_000)
     return buckets.connected(parse("memory://b"))
-
-
-@pytest.fixture
-def source(tmp_path):
-    (tmp_path / "src").mkdir()
-    for name, data in model().items():
-        (tmp_path / "src" / name).write_bytes(data)
-    return tmp_path / "src"
 
 
 def objects(store):
