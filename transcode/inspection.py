@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from .consumers.inspection import Logical, Quantized, missing_scales
 from .containers.source import open_source
 from .core import arguments
 from .core.patterns import Patterns
+from .core.records import dataclass
 from .core.shown import Overview, Shown, Table
 from .core.spec import Spec, tallied
 from .core.text import count, size

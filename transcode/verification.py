@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from os import PathLike, fspath
 from pathlib import Path
 from random import Random
@@ -20,6 +20,7 @@ from .containers.source import open_source
 from .core.context import Context
 from .core.extent import Extent
 from .core.performance import Performance
+from .core.records import dataclass
 from .core.shown import Overview, Shown
 from .core.small_json import parse_object
 from .core.source import Source

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from pathlib import Path
 
 from ..core.nearest import guess
+from ..core.records import dataclass
 from ..errors import PlanError
 from ..voice import called
 from . import strict

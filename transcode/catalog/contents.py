@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 
 from ..core.patterns import Pattern
+from ..core.records import dataclass
 from . import strict
 from .folders import find
 from .indexes import any_indexes, tells_indexes

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import cached_property
 
 from ..codecs import View
 from ..core.codec import Codec
 from ..core.dtypes import BLOCKS, FLOATS
 from ..core.patterns import Pattern
+from ..core.records import dataclass
 from ..errors import RecipeError
 from ..voice import called
 from .limits import Limit, Partly, holds, plain

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from ..core.event import Reason
 from ..core.nearest import guess
+from ..core.records import dataclass
 from ..errors import RecipeError
 from ..voice import called
 from .derive import Derivation

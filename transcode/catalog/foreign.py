@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from ..core.dtypes import FLOATS
+from ..core.records import dataclass
 from . import strict
 from .folders import find
 from .proven import proven

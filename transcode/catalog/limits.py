@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
+from ..core.records import dataclass
 from . import strict
 
 __all__ = ["Limit", "Partly", "experts_of", "holds", "limit", "partly"]

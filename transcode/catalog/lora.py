@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 
 from ..core.patterns import compile_regex
+from ..core.records import dataclass
 from . import strict
 from .folders import find
 from .proven import proven

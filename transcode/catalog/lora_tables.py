@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
+from ..core.records import dataclass
 from ..errors import RecipeError
 from . import strict
 from .families import family

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from math import prod
 from pathlib import Path
 
+from ..core.records import dataclass
 from . import strict
 from .folders import find
 from .ggml_names import LlamaName, llama_names

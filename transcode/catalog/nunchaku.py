@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+from ..core.records import dataclass
 from ..errors import RecipeError
 from . import strict
 from .folders import find, listing

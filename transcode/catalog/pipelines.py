@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
+from ..core.records import dataclass
 from . import strict
 from .folders import find
 from .proven import proven

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 
 from ..core.event import Reason
 from ..core.patterns import Pattern, glob_regex
+from ..core.records import dataclass
 from ..errors import RecipeError
 from .indexes import any_index, tells_indexes
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+from ..core.records import dataclass
 from ..errors import RecipeError
 from . import strict
 from .folders import find, listing

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property, lru_cache
 
 from ..core.patterns import glob_regex, whole_glob
+from ..core.records import dataclass
 from ..errors import RecipeError
 
 __all__ = ["Signature", "fold"]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import NamedTuple
 
+from ..core.records import dataclass
 from ..errors import RecipeError
 from .rule import MEMBER, NUMBER, Rule
 

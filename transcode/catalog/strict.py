@@ -15,13 +15,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ..core import small_json
 from ..core.nearest import guess
+from ..core.records import dataclass
 from ..errors import RecipeError
 
 if TYPE_CHECKING:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..core.option import options_of
+from ..core.records import dataclass
 from ..plan.options import OutputOptions
 from .options import apply, flags_of
 

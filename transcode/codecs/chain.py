@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from itertools import pairwise
 from math import lcm, prod
@@ -11,6 +11,7 @@ from math import lcm, prod
 from ..core.codec import Codec
 from ..core.dtypes import DTYPES, DType
 from ..core.expr import Piece
+from ..core.records import dataclass
 from ..core.scratch import Scratch
 from ..core.spec import Spec
 from ..core.types import Array

@@ -5,12 +5,12 @@ Source: ``Layer.pack`` and ``_get_perms`` of ``marlin/__init__.py`` in IST-DASLa
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 from typing import ClassVar
 
 from ..core.dtypes import DTYPES
 from ..core.expr import Piece
+from ..core.records import dataclass
 from ..core.scratch import Scratch
 from ..core.spec import Spec
 from ..core.types import Array

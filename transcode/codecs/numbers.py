@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 from ..core.dtypes import DTYPES
 from ..core.expr import Piece
+from ..core.records import dataclass
 from ..core.scratch import Scratch
 from ..core.spec import Spec
 from ..core.types import Array

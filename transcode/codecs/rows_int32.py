@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from ..core.dtypes import DTYPES
 from ..core.expr import Piece
+from ..core.records import dataclass
 from ..core.scratch import Scratch
 from ..core.spec import Spec
 from ..core.types import Array

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from math import prod
 from typing import ClassVar
 
 from ..core.codec import Constraint
 from ..core.dtypes import DTYPES
+from ..core.records import dataclass
 from ..core.spec import Spec
 from ..core.types import Array
 from ..errors import PlanError

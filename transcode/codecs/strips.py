@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from ..core.codec import Constraint
 from ..core.dtypes import DTYPES
 from ..core.expr import Piece
+from ..core.records import dataclass
 from ..core.scratch import Scratch
 from ..core.spec import Spec
 from ..core.types import Array

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import ClassVar
 
 from ..core.codec import Constraint
+from ..core.records import dataclass
 from ..core.spec import Spec
 from ..core.types import Array
 from ..errors import PlanError

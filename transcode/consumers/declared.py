@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
+from ..core.records import dataclass
 from . import record, torchao
 from .config.stated import CONFIG, read_json
 from .config.table import options

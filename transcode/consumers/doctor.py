@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 
 from .. import catalog
 from ..catalog.programs import Gguf, Program, Way, program, programs
+from ..core.records import dataclass
 from ..core.text import count
 from .examined import Examined, examine
 from .inspection import missing_scales

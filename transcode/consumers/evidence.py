@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from .. import catalog
 from ..catalog.foreign import foreign
+from ..core.records import dataclass
 from ..core.small_json import object_or_none
 from . import record, torchao
 from .config.stated import CONFIG, KEY, KEYS, Json, read_json, statements

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from ..containers.foreign import Gguf, gguf
 from ..containers.source import open_source
 from ..core.paths import located
 from ..core.planning import Planning
+from ..core.records import dataclass
 from ..core.small_json import read_object
 from ..core.tensor import LazyTensor
 from ..errors import FormatError, PlanError, unsigned

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property, lru_cache
 from math import prod
 
@@ -12,6 +12,7 @@ from ..catalog import GROUP_INDEX, SHAPE, ZERO_POINT, Convention, PartRule, Sche
 from ..catalog.template import StoredNames, Template
 from ..codecs import chain
 from ..core.dtypes import CODED, DTYPES, DType
+from ..core.records import dataclass
 from ..core.scheme import ROTATIONS, Hints, Scheme, parts_of
 from ..core.small_json import object_or_none
 from ..core.spec import Part, Spec

@@ -6,11 +6,11 @@ kernel zeros to count in.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..catalog import GROUP_INDEX, SHAPE, WORKSPACE, ZERO_POINT
 from ..core.dtypes import DTYPES
+from ..core.records import dataclass
 from ..core.scheme import Encoding
 from ..core.spec import Part, Spec
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from .. import catalog
@@ -17,6 +16,7 @@ from ..containers.checkpoint import Source
 from ..containers.stored import Stored
 from ..core import small_json
 from ..core.dtypes import FLOATS
+from ..core.records import dataclass
 from ..core.spec import tallied
 from ..core.tensor import LazyTensor
 from ..core.text import count

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from .. import catalog
@@ -16,6 +15,7 @@ from ..core import small_json
 from ..core.flow import Flow
 from ..core.output import PlannedFile, SideFile
 from ..core.planning import Planning
+from ..core.records import dataclass
 from ..core.tensor import LazyTensor
 from ..errors import PlanError
 from .config import dtype, table

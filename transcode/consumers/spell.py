@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import lcm
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from ..core.expr import Expr, Piece
 from ..core.extent import Extent
 from ..core.output import Stored
 from ..core.planning import Planning
+from ..core.records import dataclass
 from ..core.scratch import Scratch
 from ..core.spec import Part
 from ..core.tensor import LazyTensor

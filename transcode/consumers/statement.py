@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from ..catalog.programs import IGNORED, Method, Statements
+from ..core.records import dataclass
 from .config.stated import CONFIG, Json, holders
 from .config.table import DIALECTS
 from .examined import Examined

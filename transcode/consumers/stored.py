@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .. import catalog
 from ..core.dtypes import CODED
 from ..core.planning import Planning
+from ..core.records import dataclass
 from ..core.spec import Spec, tallied
 from ..core.tensor import LazyTensor
 

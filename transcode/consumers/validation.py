@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Literal
 
 from ..catalog.profiles import Key, Profile
 from ..core import small_json
+from ..core.records import dataclass
 from ..core.spec import Spec
 from ..errors import FormatError
 from .config.svdquant import quantization_config

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+from ..core.records import dataclass
 from ..core.tensor import LazyTensor
 from ..io.bytes import Bytes
 

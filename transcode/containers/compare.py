@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import field
 from difflib import SequenceMatcher
 from itertools import zip_longest
 from os import PathLike, fspath
@@ -16,6 +16,7 @@ from typing import BinaryIO
 from ..core import small_json
 from ..core.paths import located, unsigned
 from ..core.prefix import common_prefix
+from ..core.records import dataclass
 from ..core.shown import Overview, Shown
 from ..core.spec import Spec
 from ..core.text import count, printable

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from ..core import small_json
 from ..core.paths import located
+from ..core.records import dataclass
 from ..core.types import JsonObject
 from ..errors import FormatError
 from ..io.folder import File

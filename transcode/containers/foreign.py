@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import struct
-from dataclasses import dataclass
 from pathlib import Path
+
+from ..core.records import dataclass
 
 __all__ = ["SUFFIXES", "Gguf", "foreign", "gguf"]
 

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 
+from ..core.records import dataclass
 from ..errors import FormatError
 from ..io.folder import File, Folder
 

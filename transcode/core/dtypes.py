@@ -6,11 +6,11 @@ ggml (``ggml-common.h``; ``GGML_QUANT_SIZES`` of the ``gguf`` package).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from ..errors import RecipeError
 from .nearest import guess
+from .records import dataclass
 
 if TYPE_CHECKING:
     import numpy as np

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 from ..voice import spoken
+from .records import dataclass
 from .text import printable
 from .value import Value
 

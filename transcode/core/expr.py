@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from .context import Context
 from .extent import Extent
+from .records import dataclass
 from .spec import Spec
 from .types import Array
 from .value import Value, contents

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
 
+from .records import dataclass
 from .scratch import Scratch
 from .types import Array
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import ItemsView, Iterable, Iterator, KeysView, Sequence, ValuesView
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import field, is_dataclass
 from typing import Any, ClassVar, Protocol, TypeVar, overload
 
 from ..errors import PlanError
@@ -11,6 +11,7 @@ from ..voice import called
 from .nearest import nearest
 from .option import Declared
 from .planning import Planning
+from .records import dataclass
 from .shown import Overview, Shown, Table, as_call
 from .source import Source, Whose
 from .tensor import LazyTensor

@@ -15,12 +15,13 @@ Schema of recipes (``recipe/schema.py``) and the reference (``cli/reference.py``
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, field, fields
 from typing import Any, ClassVar
 
 from ..errors import RecipeError
 from .kinds import Kind
 from .nearest import guess
+from .records import dataclass
 
 __all__ = [
     "GROUPS",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .records import dataclass
 from .shown import Overview, Shown
 from .spec import Spec
 from .text import count, size

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 from ..errors import RecipeError
+from .records import dataclass
 from .repeats import Weight, weigh
 
 __all__ = ["Pattern", "Patterns", "check_length", "compile_regex", "glob_regex", "whole_glob"]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import re
 import sys
-from dataclasses import dataclass
 
 from ..errors import RecipeError
 from . import kinds
 from .option import OUTPUT, SAME, SPEED, Declared, option
+from .records import dataclass
 from .size import parse_size
 
 __all__ = ["MIN_TILE", "Performance", "parse_size"]

@@ -6,7 +6,6 @@ One expression for rows that are permuted by a formula, for parts whose rows alt
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from math import lcm, prod
 
 from ..errors import PlanError
@@ -14,6 +13,7 @@ from .context import Context
 from .event import Event
 from .expr import Expr, Piece
 from .extent import Extent
+from .records import dataclass
 from .rows import read_rows
 from .spec import Spec
 from .tensor import LazyTensor, plain

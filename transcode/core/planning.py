@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ from ..errors import PlanError
 from ..voice import called
 from .event import Event, Remark
 from .nearest import nearest
+from .records import dataclass
 from .source import Source, Whose
 from .spec import Spec
 from .tensor import LazyTensor

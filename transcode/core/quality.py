@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass
 from math import fsum, log10
 from operator import itemgetter
 from typing import Generic, TypeVar
+
+from .records import dataclass
 
 __all__ = ["Loss", "Quality", "Tally", "total"]
 

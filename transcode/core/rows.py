@@ -7,7 +7,6 @@ of files as they lie there, so is the whole.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import accumulate
 from math import lcm
 from typing import NamedTuple
@@ -17,6 +16,7 @@ from .context import Context
 from .event import Event
 from .expr import Expr, Piece
 from .extent import Extent
+from .records import dataclass
 from .spec import Part, Spec
 from .tensor import LazyTensor, plain
 from .types import Array

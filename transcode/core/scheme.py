@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, runtime_checkable
 
 from .constraint import Constraint
 from .dtypes import DType
+from .records import dataclass
 from .scratch import Scratch
 from .spec import Part, Spec
 from .types import Array

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from .records import dataclass
 from .tensor import LazyTensor
 
 __all__ = ["Input", "Source", "SourceFile", "Whose"]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cached_property
 from math import gcd, lcm, prod
 
 from .dtypes import DType
+from .records import dataclass
 from .value import Value
 
 __all__ = ["Part", "Spec", "tallied"]

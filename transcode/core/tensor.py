@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from .context import Context, Statistic
 from .dtypes import DType
 from .event import Event
 from .expr import Expr, Piece
+from .records import dataclass
 from .shown import Overview, Shown, Table
 from .spec import Part, Spec
 from .text import printable, size

@@ -15,12 +15,13 @@ import threading
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..core.output import Place
+from ..core.records import dataclass
 from ..errors import FormatError, TranscodeError
 from ..plan.plan import Plan
 from .journal import Ranges

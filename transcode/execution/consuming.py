@@ -12,13 +12,14 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..core.paths import Url
 from ..core.performance import Performance
 from ..core.quality import Loss
+from ..core.records import dataclass
 from ..core.source import Input
 from ..core.text import count, size
 from ..errors import FormatError, PlanError, TranscodeError

@@ -17,9 +17,10 @@ import zlib
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from ..core.quality import Loss
+from ..core.records import dataclass
 from ..core.small_json import parse_object
 from ..errors import FormatError, PlanError
 from ..io import system

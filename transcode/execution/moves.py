@@ -7,9 +7,10 @@ tiles among which it lies: asking for it out of turn would make a cold disk seek
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ..core.extent import Copyable, Extent
+from ..core.records import dataclass
 from ..plan.plan import Plan
 
 __all__ = ["LEAST", "Move", "cut", "moves"]

@@ -21,10 +21,10 @@ import os
 import re
 import secrets
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+from ..core.records import dataclass
 from ..core.small_json import parse_object
 from ..errors import FormatError, PlanError, TranscodeError
 from ..io import system

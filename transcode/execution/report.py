@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from ..core.quality import Loss, total
+from ..core.records import dataclass
 from ..core.shown import Overview, Shown
 from ..core.text import count, size
 from ..plan.plan import Plan

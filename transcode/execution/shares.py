@@ -9,10 +9,11 @@ others that do, are not cut: whoever encodes them is who looks. All follows from
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from ..core.context import Statistic
+from ..core.records import dataclass
 from ..plan.plan import Plan
 from . import journal
 from .journal import Key, Ranges

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ..core.flow import Flow
+from ..core.records import dataclass
 from ..core.shown import as_call
 from ..plan.plan import Plan
 from ..plan.request import Request

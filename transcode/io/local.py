@@ -22,12 +22,12 @@ import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from ..core.records import dataclass
 from ..core.scratch import Scratch
 from ..core.spec import Spec
 from ..core.types import Array

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any, overload
@@ -14,6 +13,7 @@ from ..consumers.validation import Finding
 from ..consumers.validation import validate as check
 from ..containers.compare import Change, View, compare_data, compare_metadata, compare_tensors, look
 from ..core import arguments
+from ..core.records import dataclass
 from ..core.shown import Overview, Shown, Table
 from ..core.text import count
 from ..core.typed import whole

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any, TypedDict, Unpack, get_args
@@ -15,6 +14,7 @@ from ..containers.edit.edit import Edited
 from ..containers.edit.forms import asked
 from ..containers.safetensors.splice import stringify
 from ..core import arguments
+from ..core.records import dataclass
 from ..core.shown import Overview, Shown, Table
 from ..core.text import count
 from ..errors import PlanError, RecipeError, TranscodeError

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..core.dtypes import FLOATS, DType
+from ..core.records import dataclass
 from .errors import Overflow
 from .minifloat import FORMATS, PLAIN, FloatFormat
 from .rows import as_bits, as_float64

@@ -11,8 +11,10 @@ told so, and loads the object file with the compiler's library instead.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import NamedTuple
+
+from ..core.records import dataclass
 
 __all__ = ["Image", "Unlinkable", "link"]
 

@@ -6,11 +6,12 @@ Facts have the names of ``ml_dtypes.finfo`` (``nexp``, ``nmant``, ``max``, ``sma
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ..core.records import dataclass
 
 __all__ = ["FORMATS", "PLAIN", "FloatFormat", "Minifloat", "to_e8m0"]
 

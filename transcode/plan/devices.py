@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ..core.context import Context
 from ..core.performance import MIN_TILE, Performance
+from ..core.records import dataclass
 from ..core.tensor import LazyTensor
 from ..errors import PlanError, TranscodeError
 from ..numerics import backend

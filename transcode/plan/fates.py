@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from ..core.event import Event, deed
+from ..core.records import dataclass
 from ..core.spec import Spec
 from ..core.tensor import LazyTensor
 from ..core.value import plentiful

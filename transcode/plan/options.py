@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from ..core import kinds
 from ..core.option import OUTPUT, SAME, SOURCES, Declared, again, option
+from ..core.records import dataclass
 
 __all__ = ["LAYOUTS", "OutputOptions", "SourceOptions", "TargetOptions"]
 

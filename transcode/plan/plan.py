@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 from .. import __version__
 from ..core.event import Event, Remark
 from ..core.output import PlannedFile, SideFile
+from ..core.records import dataclass
 from ..core.shown import Overview, Shown, Table
 from ..core.source import Input
 from ..core.spec import Spec, tallied

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any, Self
 
 from .. import catalog
 from ..consumers import record
 from ..containers import table as containers
 from ..core.performance import Performance
+from ..core.records import dataclass
 from ..errors import RecipeError
 from .options import OutputOptions
 

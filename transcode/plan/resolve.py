@@ -7,7 +7,7 @@ in headers and beside the weights. Nothing is written, and no byte of a tensor i
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from ..core.losses import losses
 from ..core.output import PlannedFile, SideFile, Unit
 from ..core.paths import real
 from ..core.planning import Planning
+from ..core.records import dataclass
 from ..core.scheme import Encoding
 from ..core.tensor import LazyTensor
 from ..core.text import count

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 from .. import catalog, schemes
@@ -11,6 +11,7 @@ from ..containers.source import open_source
 from ..core import arguments
 from ..core.flow import Chain, Flow, Transform
 from ..core.performance import Performance
+from ..core.records import dataclass
 from ..core.source import Whose
 from ..errors import RecipeError
 from ..execution.write import Write

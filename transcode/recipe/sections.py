@@ -5,11 +5,11 @@ These have no field of their own: what they say becomes stages and options when 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from ..core import kinds
 from ..core.option import Declared, option
+from ..core.records import dataclass
 
 __all__ = [
     "ALIASES",

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from .. import catalog
 from ..catalog import strict
 from ..core.flow import Transform
 from ..core.option import options_of
+from ..core.records import dataclass
 from ..errors import RecipeError
 from ..plan.options import TargetOptions
 from ..stages.cast import Cast

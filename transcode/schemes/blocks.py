@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from ..core.records import dataclass
 from ..core.spec import Spec
 
 __all__ = ["Blocks"]

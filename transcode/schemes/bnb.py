@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Hashable, Iterator, Mapping
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
 from math import gcd
@@ -15,6 +14,7 @@ import numpy as np
 from ..core.constraint import Constraint
 from ..core.dtypes import DTYPES, DType
 from ..core.expr import Piece
+from ..core.records import dataclass
 from ..core.scheme import Hints
 from ..core.scratch import Scratch
 from ..core.spec import Part, Spec

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
 from ..core.constraint import Constraint
 from ..core.dtypes import DTYPES, DType
+from ..core.records import dataclass
 from ..core.scheme import Hints
 from ..core.spec import Spec
 from ..errors import RecipeError

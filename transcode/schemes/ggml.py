@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
+from ..core.records import dataclass
 from .ggml_blocks import Blocks, Encoded
 
 __all__ = [

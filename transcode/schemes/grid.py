@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
 import numpy as np
 
 from ..core.dtypes import DType
+from ..core.records import dataclass
 from ..core.types import Array
 from .blocks import Blocks
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from typing import Any, ClassVar
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from ..core.constraint import Constraint
 from ..core.dtypes import DTYPES, DType
+from ..core.records import dataclass
 from ..core.scheme import Hints
 from ..core.spec import Spec
 from ..errors import RecipeError

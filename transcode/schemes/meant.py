@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from ..core.dtypes import dtype
+from ..core.records import dataclass
 from ..voice import called
 
 __all__ = ["Meant", "meant"]

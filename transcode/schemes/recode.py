@@ -16,7 +16,6 @@ nvfp4 in one form to nvfp4 in another codes and block scales go along as they ar
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from math import floor, gcd, log2
 
@@ -24,6 +23,7 @@ import numpy as np
 
 from ..core.dtypes import BLOCKS
 from ..core.expr import Piece
+from ..core.records import dataclass
 from ..core.scheme import Scheme
 from ..core.scratch import Scratch
 from ..core.spec import Spec

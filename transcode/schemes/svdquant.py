@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from ..core.dtypes import DTYPES, DType
+from ..core.records import dataclass
 from ..core.spec import Part, Spec
 from .base import Array
 

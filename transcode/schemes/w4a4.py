@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import lcm
 from typing import Any, ClassVar
 
@@ -12,6 +12,7 @@ import numpy as np
 from ..core.constraint import Constraint
 from ..core.dtypes import DTYPES, DType
 from ..core.expr import Piece
+from ..core.records import dataclass
 from ..core.scheme import Hints
 from ..core.scratch import Scratch
 from ..core.spec import Part, Spec

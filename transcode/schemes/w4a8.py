@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Hashable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from math import lcm
 from typing import Any, ClassVar, Self
@@ -14,6 +14,7 @@ import numpy as np
 from ..core.constraint import Constraint
 from ..core.dtypes import DTYPES, DType
 from ..core.expr import Piece
+from ..core.records import dataclass
 from ..core.scheme import Hints
 from ..core.scratch import Scratch
 from ..core.spec import Part, Spec

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from math import prod
 
 from ..catalog.rule import Rule, lengths_of
 from ..core.event import Event
 from ..core.permuted import permuted, reshaped
+from ..core.records import dataclass
 from ..core.rows import Run, rows_of
 from ..core.tensor import LazyTensor
 from ..errors import PlanError

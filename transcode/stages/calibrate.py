@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from ..core.event import Event
 from ..core.expr import Expr, Piece
 from ..core.flow import Transform
 from ..core.planning import Planning
+from ..core.records import dataclass
 from ..core.spec import Part, Spec
 from ..core.tensor import LazyTensor
 from ..errors import FormatError, PlanError

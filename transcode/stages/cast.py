@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from math import lcm
 from typing import Any, ClassVar
 
@@ -20,6 +19,7 @@ from ..core.expr import Expr, Piece
 from ..core.flow import Transform
 from ..core.patterns import Patterns
 from ..core.planning import Planning
+from ..core.records import dataclass
 from ..core.scratch import Scratch
 from ..core.spec import Spec
 from ..core.tensor import LazyTensor, plain

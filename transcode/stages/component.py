@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 from ..catalog.components import component_table
 from ..consumers.components import layers_below
@@ -11,6 +10,7 @@ from ..consumers.evidence import LAYERS
 from ..core.event import Event
 from ..core.flow import Transform
 from ..core.planning import Planning
+from ..core.records import dataclass
 from ..core.tensor import LazyTensor
 from ..errors import RecipeError
 from .options import ComponentOptions

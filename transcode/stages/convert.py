@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 from .. import catalog
@@ -18,6 +17,7 @@ from ..core import small_json
 from ..core.event import Event
 from ..core.flow import Transform
 from ..core.planning import Planning
+from ..core.records import dataclass
 from ..core.tensor import LazyTensor
 from ..errors import PlanError
 from ..voice import called

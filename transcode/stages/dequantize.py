@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -27,6 +26,7 @@ from ..core.expr import Expr, Piece
 from ..core.flow import Transform
 from ..core.patterns import Patterns
 from ..core.planning import Planning
+from ..core.records import dataclass
 from ..core.scheme import Scheme, parts_of
 from ..core.scratch import Scratch
 from ..core.spec import Part, Spec

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from .. import catalog
@@ -18,6 +17,7 @@ from ..consumers.stored import stored_quantized
 from ..core.event import Event
 from ..core.flow import Transform
 from ..core.planning import Planning
+from ..core.records import dataclass
 from ..core.scheme import parts_of
 from ..core.tensor import LazyTensor
 from ..voice import called

@@ -6,11 +6,11 @@ stage itself is the class of the same name without ``Options``, in the module th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ..core import kinds
 from ..core.option import HOW, SAME, SOURCES, WHICH, Declared, Option, option
+from ..core.records import dataclass
 from ..errors import RecipeError
 from ..voice import called
 from .lora.files import FILES, LoraFile

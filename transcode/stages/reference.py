@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import ClassVar
 
 from ..consumers import record
 from ..containers.source import open_source
 from ..core.flow import Transform
 from ..core.planning import Planning
+from ..core.records import dataclass
 from ..core.tensor import LazyTensor
 from ..core.text import count
 from ..core.typed import Typed

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 from ..core.event import Event
 from ..core.flow import Transform
 from ..core.patterns import check_length
 from ..core.planning import Planning
+from ..core.records import dataclass
 from ..core.repeats import Weight, weigh
 from ..core.tensor import LazyTensor
 from ..errors import RecipeError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, is_dataclass, replace
+from dataclasses import is_dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from ..core.event import Event
 from ..core.expr import Expr, Piece
 from ..core.extent import Extent
 from ..core.planning import Planning
+from ..core.records import dataclass
 from ..core.scheme import Scheme
 from ..core.spec import Part, Spec
 from ..core.tensor import LazyTensor

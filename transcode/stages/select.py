@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 from ..core.event import Event
 from ..core.flow import Transform
 from ..core.patterns import Patterns
 from ..core.planning import Planning
+from ..core.records import dataclass
 from ..core.tensor import LazyTensor
 from .options import DropOptions, KeepOptions
 

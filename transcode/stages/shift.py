@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,6 +10,7 @@ from ..core.context import Context
 from ..core.dtypes import DTYPES
 from ..core.event import Event
 from ..core.expr import Expr, Piece
+from ..core.records import dataclass
 from ..core.spec import Spec
 from ..core.tensor import LazyTensor, plain
 from ..errors import PlanError

@@ -7,7 +7,7 @@ parts that are stored in blocks of rows are taken out of their layout and put in
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import lcm
 from typing import NamedTuple
 
@@ -20,6 +20,7 @@ from ..core.context import Context
 from ..core.dtypes import DTYPES
 from ..core.event import Event
 from ..core.expr import Constant, Expr, Piece
+from ..core.records import dataclass
 from ..core.rows import Run, rows_of
 from ..core.spec import Part, Spec
 from ..core.tensor import LazyTensor, plain

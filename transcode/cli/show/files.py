@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from ...core.output import PlannedFile
+from ...core.records import dataclass
 
 __all__ = ["Files", "folded"]
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, ClassVar
 
 from ...core.planning import Planning
+from ...core.records import dataclass
 from ...core.tensor import LazyTensor
 from ...errors import PlanError
 from .layers import Layers

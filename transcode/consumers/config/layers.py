@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from ... import catalog
 from ...core.dtypes import FLOATS
 from ...core.planning import Planning
+from ...core.records import dataclass
 from ...core.tensor import LazyTensor
 from ...errors import PlanError
 from .stated import KEY

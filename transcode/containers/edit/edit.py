@@ -21,13 +21,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from dataclasses import replace as replace_fields
 from os import PathLike
 from pathlib import Path
 from typing import Literal
 
 from ...core.prefix import common_prefix
+from ...core.records import dataclass
 from ...core.shown import Overview, Shown
 from ...core.text import count, size
 from ...errors import FormatError, PlanError, TranscodeError

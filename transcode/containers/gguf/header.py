@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
 from math import prod
 from os import SEEK_END, PathLike
 from typing import IO, Any, NoReturn
 
+from ...core.records import dataclass
 from ...core.spec import Spec
 from ...core.typed import Typed, whole
 from ...errors import FormatError

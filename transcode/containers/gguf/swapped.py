@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ...core.context import Context
 from ...core.expr import Expr, Piece
+from ...core.records import dataclass
 
 __all__ = ["Swapped"]
 

@@ -11,13 +11,13 @@ import os
 import re
 import struct
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from itertools import compress, islice
 from operator import attrgetter, eq
 from os import PathLike
 from typing import IO, TYPE_CHECKING, Protocol
 
 from ...core.dtypes import DTYPES, DType
+from ...core.records import dataclass
 from ...core.spec import Spec
 from ...core.value import interned, plentiful
 from ...errors import FormatError, PlanError

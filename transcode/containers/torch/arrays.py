@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 from math import prod
 from typing import TYPE_CHECKING
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING
 from ...core.context import Context
 from ...core.dtypes import DTYPES, DType
 from ...core.expr import Expr, Piece
+from ...core.records import dataclass
 from ...core.spec import Spec
 from ...core.tensor import LazyTensor, plain
 from .placeholder import Placeholder

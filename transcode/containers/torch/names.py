@@ -7,10 +7,11 @@ more than build plain values.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from ...core.dtypes import DTYPES, DType
+from ...core.records import dataclass
 from .arrays import ARRAY_NAMES
 from .placeholder import Atom, Placeholder
 from .roots import Bytes, Leaf

@@ -18,12 +18,12 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from os import PathLike
 from pathlib import PurePosixPath
 from typing import IO, Any
 
 from ...core.event import Event
+from ...core.records import dataclass
 from ...core.spec import Spec
 from ...core.tensor import LazyTensor
 from ...errors import FormatError

@@ -5,9 +5,9 @@ from __future__ import annotations
 import io
 import os
 import threading
-from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
+from ...core.records import dataclass
 from ...core.scratch import Scratch
 from ...core.spec import Spec
 from ...core.types import Array

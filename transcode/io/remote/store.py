@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from ...core.records import dataclass
 from ...errors import FormatError
 
 __all__ = ["HEAD", "Changed", "Facts", "Fault", "Listing", "Store", "missing"]

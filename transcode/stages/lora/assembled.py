@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from ...core.context import Context
 from ...core.event import Event
 from ...core.expr import Expr, Piece
+from ...core.records import dataclass
 from ...core.spec import Spec
 from ...core.tensor import LazyTensor, plain
 

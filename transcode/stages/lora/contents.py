@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from ...containers.checkpoint import Source
+from ...core.records import dataclass
 from .delta import Added, LowRank
 from .places import Tokens, Whole
 from .stacked import Stacked

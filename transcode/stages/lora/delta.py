@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from ...core.context import Context
 from ...core.dtypes import dtype
+from ...core.records import dataclass
 from ...core.spec import Spec
 from ...core.tensor import LazyTensor
 from ...errors import DataError

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from ...core.records import dataclass
 from ...core.tensor import LazyTensor
 from ...errors import PlanError
 from .delta import Delta, LowRank, Mix

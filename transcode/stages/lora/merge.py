@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from math import lcm, prod
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from ...core.context import Context, Statistic
 from ...core.dtypes import DType, dtype
 from ...core.expr import Expr, Piece
+from ...core.records import dataclass
 from ...core.spec import Spec
 from ...core.tensor import LazyTensor
 from ...errors import DataError

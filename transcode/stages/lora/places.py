@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import NamedTuple, TypeGuard
@@ -12,6 +11,7 @@ from typing import NamedTuple, TypeGuard
 import numpy as np
 
 from ...core.context import Context
+from ...core.records import dataclass
 from ...core.spec import Spec
 from ...core.tensor import LazyTensor
 from .delta import Delta, Difference, F32Array, LowRank, Mix, OneForOne, Step, bare

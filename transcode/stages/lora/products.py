@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
 import numpy as np
 
 from ...core.context import Context
+from ...core.records import dataclass
 from ...core.spec import Spec
 from ...core.tensor import LazyTensor
 from .delta import F32Array, LowRank, Step, bare, load, load_all

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...core.context import Context
+from ...core.records import dataclass
 from ...core.spec import Spec
 from ...core.tensor import LazyTensor
 from ...errors import DataError

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from ...catalog.lora import LoraNames, Regex
+from ...core.records import dataclass
 from ...core.tensor import LazyTensor
 from ...errors import PlanError
 

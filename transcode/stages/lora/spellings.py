@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 
 from ...catalog.lora_tables import Table
 from ...catalog.rule import Rule
 from ...catalog.spelling import fill
+from ...core.records import dataclass
 
 __all__ = ["Home", "Move", "Place", "Stored", "speaks", "spelled"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from ...core.context import Context
 from ...core.expr import Expr, Piece
+from ...core.records import dataclass
 from ...core.spec import Spec
 from ...core.tensor import LazyTensor, plain
 from .delta import LowRank, Step

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...catalog.lora import lora_names
 from ...core.event import Event
 from ...core.flow import Transform
 from ...core.planning import Planning
+from ...core.records import dataclass
 from ...core.spec import Spec
 from ...core.tensor import LazyTensor
 from ...core.value import interned

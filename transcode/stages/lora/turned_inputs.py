@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import isqrt, prod
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...core.context import Context
+from ...core.records import dataclass
 from ...core.spec import Spec
 from ...core.tensor import LazyTensor
 from .delta import F32Array, Step, load_all

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import cache
 
 from ...catalog.rule import Rule
+from ...core.records import dataclass
 
 __all__ = ["STYLES", "Module", "Style", "dotted", "words_of"]
 

@@ -8,7 +8,6 @@ of one channel side by side. ``1 + scale`` is folded into the biases of the scal
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from math import lcm
 from typing import Any
 
@@ -19,6 +18,7 @@ from ...core.context import Context
 from ...core.dtypes import DType
 from ...core.event import Event
 from ...core.expr import Expr, Piece
+from ...core.records import dataclass
 from ...core.spec import Part, Spec
 from ...core.tensor import LazyTensor
 from ...errors import PlanError

@@ -7,7 +7,7 @@ their orders are in :mod:`~transcode.numerics.nunchaku_layouts`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from ...core.context import Context
 from ...core.dtypes import DTYPES, DType
 from ...core.event import Event
 from ...core.expr import Expr, Piece
+from ...core.records import dataclass
 from ...core.spec import Part, Spec
 from ...core.tensor import LazyTensor
 from ...errors import DataError, PlanError

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from ...catalog.nunchaku import Layer
 from ...containers.deepcompressor.names import BRANCH, SCALE, SMOOTH
 from ...core.event import Event
+from ...core.records import dataclass
 from ...core.tensor import LazyTensor
 from ...errors import PlanError
 from ...schemes.svdquant import W4A16, SvdqFp4, SvdqInt4

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -14,6 +13,7 @@ from ...core.context import Context
 from ...core.dtypes import DType
 from ...core.event import Event
 from ...core.expr import Expr, Piece
+from ...core.records import dataclass
 from ...core.spec import Spec
 from ...core.tensor import LazyTensor, plain
 from ...errors import DataError, PlanError

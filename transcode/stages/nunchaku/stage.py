@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 from ...catalog.nunchaku import modules
@@ -11,6 +10,7 @@ from ...containers.deepcompressor.names import BRANCH, SCALE, SMOOTH
 from ...core.event import Event
 from ...core.flow import Transform
 from ...core.planning import Planning
+from ...core.records import dataclass
 from ...core.tensor import LazyTensor
 from ...errors import PlanError
 from ...schemes.svdquant import SvdqFp4, SvdqInt4

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, is_dataclass, replace
+from dataclasses import is_dataclass, replace
 from typing import ClassVar
 
 from ... import catalog
@@ -14,6 +14,7 @@ from ...core.dtypes import DType
 from ...core.event import Reason
 from ...core.flow import Transform
 from ...core.planning import Planning
+from ...core.records import dataclass
 from ...core.scheme import Scheme
 from ...core.source import Source, Whose
 from ...core.tensor import LazyTensor

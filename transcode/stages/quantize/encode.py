@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import lru_cache, reduce
 from math import lcm
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ from ...core.context import Context, Statistic
 from ...core.dtypes import DTYPES
 from ...core.event import Event
 from ...core.expr import Expr, Piece
+from ...core.records import dataclass
 from ...core.scheme import Scheme, Stats
 from ...core.spec import Part, Spec
 from ...core.tensor import LazyTensor

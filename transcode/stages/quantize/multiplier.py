@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
 from ...codecs import chain
+from ...core.records import dataclass
 from ..dequantize import Decoding, StoredPart
 
 __all__ = ["Multiplier", "multiplier"]

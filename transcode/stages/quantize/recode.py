@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, is_dataclass, replace
+from dataclasses import is_dataclass, replace
 from math import lcm
 from typing import Any
 
@@ -18,6 +18,7 @@ from ...core.dtypes import DType
 from ...core.event import Event
 from ...core.expr import Expr, Piece
 from ...core.planning import Planning
+from ...core.records import dataclass
 from ...core.scheme import Scheme
 from ...core.spec import Spec
 from ...core.tensor import LazyTensor

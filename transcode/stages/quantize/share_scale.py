@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 
 from ... import catalog
 from ...consumers.fit import Decision
 from ...core.dtypes import DType
 from ...core.planning import Planning
+from ...core.records import dataclass
 from ...core.scheme import Scheme, parts_of
 from ...core.tensor import LazyTensor
 from ...errors import PlanError

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ... import catalog
@@ -14,6 +14,7 @@ from ...core.event import Event, Reason
 from ...core.flow import Transform
 from ...core.patterns import Patterns
 from ...core.planning import Planning
+from ...core.records import dataclass
 from ...core.scheme import Scheme
 from ...core.tensor import LazyTensor
 from ...errors import PlanError, RecipeError

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ....core.context import Context, Statistic
+from ....core.records import dataclass
 from ....core.spec import Spec
 from ....core.tensor import LazyTensor
 from ....core.value import Value

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +18,7 @@ from ....containers.source import open_source
 from ....containers.stored import stored
 from ....core.dtypes import DTYPES, FLOATS
 from ....core.paths import located
+from ....core.records import dataclass
 from ....core.spec import Spec
 from ....core.tensor import LazyTensor
 from ....errors import FormatError
