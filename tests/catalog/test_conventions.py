@@ -14,18 +14,13 @@ from transcode import catalog
 from transcode.catalog import PartRule
 from transcode.catalog.conventions import load_convention
 from transcode.catalog.template import Template
-from transcode.codecs import (
-    Nibbles,
-    Offset,
-    Reciprocal,
-    Reshape,
-    RowsInt32,
-    Split,
-    Squeeze,
-    Swizzle,
-    Transposed,
-    View,
-)
+from transcode.codecs.nibbles import Nibbles
+from transcode.codecs.numbers import Reciprocal
+from transcode.codecs.offset import Offset
+from transcode.codecs.rows_int32 import RowsInt32
+from transcode.codecs.shapes import Reshape, Split, Squeeze, View
+from transcode.codecs.swizzle import Swizzle
+from transcode.codecs.transposed import Transposed
 from transcode.core.dtypes import DTYPES
 from transcode.errors import PlanError, RecipeError
 

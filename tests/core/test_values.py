@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from transcode.codecs import Swizzle
+from transcode.codecs.swizzle import Swizzle
 from transcode.core import values
 from transcode.core.dtypes import DTYPES
 from transcode.core.event import Event, Remark

@@ -18,20 +18,15 @@ import numpy as np
 import pytest
 import torch
 
-from transcode.codecs import (
-    CODECS,
-    LessOne,
-    Marlin,
-    MarlinScales,
-    Nibbles,
-    Powers,
-    Reciprocal,
-    RowsInt32,
-    Swizzle,
-    View,
-    chain,
-    from_config,
-)
+from transcode.codecs import chain
+from transcode.codecs.less_one import LessOne
+from transcode.codecs.marlin import Marlin, MarlinScales
+from transcode.codecs.nibbles import Nibbles
+from transcode.codecs.numbers import Powers, Reciprocal
+from transcode.codecs.rows_int32 import RowsInt32
+from transcode.codecs.shapes import View
+from transcode.codecs.swizzle import Swizzle
+from transcode.codecs.table import CODECS, from_config
 from transcode.core.dtypes import DTYPES
 from transcode.core.expr import Piece
 from transcode.core.scratch import Scratch

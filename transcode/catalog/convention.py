@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import field, replace
 from functools import cached_property
 
-from ..codecs import View
+from ..codecs.shapes import View
 from ..core.codec import Codec
 from ..core.dtypes import BLOCKS, FLOATS
 from ..core.patterns import Pattern

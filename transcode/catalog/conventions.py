@@ -17,7 +17,6 @@ from .convention import CONFIGS, IMPLIED, LISTINGS, Convention, Files, Marker, P
 from .families import spellings
 from .folders import find, listing
 from .limits import limit, partly
-from .parts import part_rules, template
 from .proven import proven
 
 __all__ = ["convention", "conventions", "every_convention", "is_marker", "load_convention"]
@@ -76,6 +75,8 @@ def load_convention(path: Path) -> Convention:
     Raises:
         RecipeError: a mistake in it, with its line.
     """
+    from .parts import part_rules, template  # all codecs: most starts find the files parsed
+
     top = strict.catalog_file(path, "convention")
     title = top.need("title").string()
     shared = top.get("parts", part_rules, _NO_PARTS)
@@ -123,6 +124,8 @@ def _schemes(node: strict.Node, shared: dict[str, PartRule]) -> dict[str, Scheme
 
 
 def _scheme(name: str, node: strict.Node, shared: dict[str, PartRule]) -> SchemeRule:
+    from .parts import part_rules
+
     top = node.mapping()
     parts = {**shared, **top.get("parts", part_rules, _NO_PARTS)}
     stored = top.get("stores", strict.Node.strings, list(parts))
@@ -209,6 +212,8 @@ def _shape(node: strict.Node) -> tuple[int, ...]:
 
 
 def _marker(node: strict.Node) -> Marker:
+    from .parts import template
+
     top = node.mapping()
     name = template(top.need("name"))
     when = top.get("when", _plain, _NO_OPTIONS)

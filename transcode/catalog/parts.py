@@ -4,20 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..codecs import (
-    CODECS,
-    Nibbles,
-    Offset,
-    Reciprocal,
-    Reshape,
-    RowsInt32,
-    Split,
-    Squeeze,
-    Swizzle,
-    View,
-    chain,
-    from_config,
-)
+from ..codecs import chain
+from ..codecs.nibbles import Nibbles
+from ..codecs.numbers import Reciprocal
+from ..codecs.offset import Offset
+from ..codecs.rows_int32 import RowsInt32
+from ..codecs.shapes import Reshape, Split, Squeeze, View
+from ..codecs.swizzle import Swizzle
+from ..codecs.table import CODECS, from_config
 from ..core.codec import Codec
 from ..core.dtypes import DTYPES
 from ..errors import PlanError

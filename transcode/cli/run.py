@@ -231,8 +231,7 @@ def _steps(values: dict[str, Any]) -> list[Any]:
 
 def carry_out(recipe: Any, values: dict[str, Any]) -> None:
     """Plan or run a recipe, and tell of it as the report options ask."""
-    from ..execution.consuming import refuse_interrupted
-    from . import consuming
+    from ..execution.staging import refuse_interrupted
     from .interrupt import insisting
     from .progress import progress
     from .show import show_done, show_planned
@@ -248,6 +247,8 @@ def carry_out(recipe: Any, values: dict[str, Any]) -> None:
     if values.get("consume_source"):
         with progress(quiet=values["quiet"]) as update:
             plan = write.with_progress(insisting(update)).plan(flow)
+        from . import consuming
+
         consuming.carry_out(plan, write.performance, {**values, "force": write.force})
         return
     plan_out = values.get("plan_out")

@@ -18,7 +18,7 @@ from ..core.planning import Planning
 from ..core.records import dataclass
 from ..core.tensor import LazyTensor
 from ..errors import PlanError
-from .config import dtype, table
+from .config import dtype
 from .config.dialect import Statement
 from .config.stated import CONFIG, KEY, Json, malformed, read_json, statements, without_statements
 
@@ -116,6 +116,10 @@ def _state_quantization(folder: _Folder) -> None:
     if config is None and CONFIG in folder.files:
         planning.warn(f"{CONFIG} is no JSON object: it goes along as it is")
     method = None if convention is None else convention.config
+    if config is None and method is None and not planning.decoded:
+        return
+    from .config import table  # all dialects: most sources do without
+
     statement = None if method is None else table.state(folder.tensors, method, planning)
     if statement is not None and convention is not None:
         _replace_statement(folder, config, statement, convention)
@@ -134,6 +138,8 @@ def _replace_statement(
     folder: _Folder, config: Json | None, statement: Statement, convention: catalog.Convention
 ) -> None:
     """Say how the output is quantized, instead of how the source was."""
+    from .config import table
+
     planning = folder.planning
     if config is None:
         if CONFIG not in folder.files:
@@ -169,6 +175,8 @@ def _with_dtype(config: Json, wanted: str, planning: Planning) -> Json:
 
 def _list_decoded(folder: _Folder, config: Json | None) -> None:
     """Name the decoded layers as those that are not quantized."""
+    from .config import table
+
     planning = folder.planning
     decoded = [tensor.name for tensor in folder.tensors if tensor.source in planning.decoded]
     coded = [tensor.name for tensor in folder.tensors if tensor.source in planning.coded]
@@ -182,6 +190,8 @@ def _list_decoded(folder: _Folder, config: Json | None) -> None:
 
 def _remove_statement(folder: _Folder, config: Json | None) -> None:
     """Say nothing of how tensors are quantized: none is any longer as the source said."""
+    from .config import table
+
     for name in table.BESIDE:
         folder.files.pop(name, None)
     if config is not None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..catalog import Convention
 from ..catalog.convention import Marker
-from ..codecs import Swizzle
+from ..codecs.swizzle import Swizzle
 from ..core.small_json import object_or_none
 from ..core.tensor import LazyTensor
 from . import torchao

@@ -14,18 +14,16 @@ from ..errors import Interrupted, PlanError, TranscodeError
 from ..numerics.notice import compiling
 from ..plan.plan import Plan
 from ..voice import called
-from . import cluster, joining, parts
 from .beside import following, names, refuse_stale
-from .consuming import Consumption, consumed
 from .destination import check_destination
 from .execute import Progress, Report
 from .pace import Pace
-from .parting import GO_ON, part
 from .shares import Shares
-from .staging import Staging, refuse_other
+from .staging import GO_ON, Staging, refuse_other
 from .working import remaining, verify, watching, work
 
 if TYPE_CHECKING:
+    from .consuming import Consumption
     from .sending import Sending
 
 __all__ = ["carry_out", "check", "consume", "join"]
@@ -44,21 +42,25 @@ def check(
         FormatError: an input is not what it was when the plan was made.
         PlanError: see :func:`.execution.destination.check_destination`.
     """
-    gone = frozenset() if consumption is None else consumed(plan)
+    gone = frozenset() if consumption is None else consumption.gone()
     verify([one for number, one in enumerate(plan.inputs) if number not in gone])
     if isinstance(plan.destination, Url):
         from .sending import check_sending  # most destinations are here
 
         check_sending(plan, performance, force=force)
         return
-    if performance.cluster is not None:
-        cluster.refuse_missing()
-        parts.refuse_strange(plan)
-    elif performance.share is not None:
-        parts.refuse_strange(plan, performance.share[1])
+    held = 0
+    if performance.cluster is not None or performance.share is not None:
+        from . import parts  # most runs are one
+
+        if performance.cluster is not None:
+            from . import cluster
+
+            cluster.refuse_missing()
+        parts.refuse_strange(plan, None if performance.share is None else performance.share[1])
+        held = parts.held(plan)
     elif performance.resume:
         refuse_other(plan)
-    held = parts.held(plan) if performance.share or performance.cluster else 0
     needed = None if consumption is None else consumption.room()
     _check_destination(plan, performance, force=force, held=held, needed=needed)
 
@@ -88,12 +90,16 @@ def carry_out(
         TranscodeError: see its leaves; nothing appears under the destination's name.
     """
     if performance.cluster is not None:
+        from . import cluster
+
         began = time.monotonic()
         cluster.work_out(plan, performance, on_progress)
         report = _joined(plan, replace(performance, cluster=None), on_progress)
         return replace(report, seconds=time.monotonic() - began)
     if performance.share is None:
         return _whole(plan, performance, on_progress)
+    from .parting import part
+
     report, is_last = part(plan, performance, *performance.share, on_progress)
     return replace(_joined(plan, performance, on_progress), part=report.part) if is_last else report
 
@@ -110,6 +116,8 @@ def join(
     Raises:
         TranscodeError: there are none, or some are missing; or as :func:`check` and :func:`carry_out`.
     """
+    from . import joining, parts
+
     plan = joining.load(destination)
     verify(plan.inputs)
     _check_destination(plan, performance, force=force, held=parts.held(plan))
@@ -117,6 +125,8 @@ def join(
 
 
 def _joined(plan: Plan, performance: Performance, on_progress: Callable[[Progress], None] | None) -> Report:
+    from . import joining, parts
+
     joining.assemble(plan)
     report = _whole(plan, replace(performance, part=None, resume=True), on_progress)
     parts.remove(plan)

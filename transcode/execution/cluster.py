@@ -19,9 +19,10 @@ from ..core.performance import Performance
 from ..errors import Interrupted, PlanError, TranscodeError
 from ..plan.plan import Plan
 from . import parts
-from .parting import GO_ON, part
+from .parting import part
 from .report import Progress
 from .shares import Shares, nbytes
+from .staging import GO_ON
 
 __all__ = ["refuse_missing", "work_out"]
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,10 +34,10 @@ from .moves import moves
 from .pace import Pace
 from .report import Progress, Report
 from .shares import Shares, nbytes
-from .staging import Staging, hidden_folder, hidden_of, holds_consumed
+from .staging import Staging, hidden_folder
 from .working import verify, work
 
-__all__ = ["Consumption", "consumed", "refuse_interrupted"]
+__all__ = ["Consumption", "consumed"]
 
 
 @dataclass(frozen=True)
@@ -77,6 +76,10 @@ class Consumption:
             f"{count(len(self.shards), 'weight file')} of {self.plan.source} ({size(freed)}) will be DELETED,"
             " one by one, as soon as what becomes of them is on the disk"
         )
+
+    def gone(self) -> frozenset[int]:
+        """The inputs that an interrupted run has deleted already, by their numbers."""
+        return consumed(self.plan)
 
     def room(self) -> int:
         """The bytes of disk that it takes at most beyond those that it has freed by then."""
@@ -275,19 +278,3 @@ def consumed(plan: Plan) -> frozenset[int]:
     with hidden:
         known = journal.read(hidden)
     return frozenset() if known is None or known[0] != plan.digest else frozenset(known[1].consumed)
-
-
-def refuse_interrupted(destination: Path, folder: bool) -> None:
-    """Refuse to plan anew where a run was interrupted that has deleted some of its source.
-
-    Raises:
-        PlanError: with how to go on.
-    """
-    path = hidden_of(destination, folder)
-    with suppress(OSError), Directory(path) as hidden:
-        if holds_consumed(hidden):
-            raise PlanError(
-                "a run to it was interrupted that has deleted some of its source, or is about to",
-                file=destination,
-                hint=f"go on with it: {called('go_on_consuming', path / CONSUMING)}",
-            )

@@ -14,11 +14,10 @@ from .pace import Pace
 from .parts import Part
 from .report import PartDone, Progress, Report
 from .shares import nbytes
+from .staging import GO_ON
 from .working import verify, watching, work
 
-__all__ = ["GO_ON", "part"]
-
-GO_ON = "what is done is kept: the same command goes on there"
+__all__ = ["part"]
 
 
 def part(

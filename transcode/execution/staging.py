@@ -20,6 +20,7 @@ from . import journal
 from .staged import Staged, file_names, inner_folders, lay
 
 __all__ = [
+    "GO_ON",
     "Staging",
     "hidden_folder",
     "hidden_of",
@@ -27,9 +28,13 @@ __all__ = [
     "is_left",
     "leftover",
     "locked",
+    "refuse_interrupted",
     "refuse_other",
     "targets",
 ]
+
+
+GO_ON = "what is done is kept: the same command goes on there"
 
 
 def targets(plan: Plan) -> list[Path]:
@@ -83,6 +88,22 @@ def is_left(plan: Plan) -> bool:
         known = journal.resumable(hidden, plan.digest)
         return known is not None and hidden.stat(FILES) is not None
     return False
+
+
+def refuse_interrupted(destination: Path, folder: bool) -> None:
+    """Refuse to plan anew where a run was interrupted that has deleted some of its source.
+
+    Raises:
+        PlanError: with how to go on.
+    """
+    path = hidden_of(destination, folder)
+    with suppress(OSError), Directory(path) as hidden:
+        if holds_consumed(hidden):
+            raise PlanError(
+                "a run to it was interrupted that has deleted some of its source, or is about to",
+                file=destination,
+                hint=f"go on with it: {called('go_on_consuming', path / CONSUMING)}",
+            )
 
 
 def refuse_other(plan: Plan) -> None:

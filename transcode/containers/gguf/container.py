@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ...errors import FormatError
 from ..container import Adopted, Contents, Heading, MetadataLimits, Split, Writable
-from ..edit import undo
 from .limits import MAGIC, MAX_HEADER, MOST_KEYS, ORIG_SHAPE
 
 if TYPE_CHECKING:  # commands that look at metadata alone do without
@@ -42,6 +41,8 @@ class Gguf(Writable):
 
     def settle(self, file: File) -> None:
         if file.path is not None:
+            from ..edit import undo  # most sources are not of this format
+
             undo.repair(file.path)
 
     def heading(self, file: Bytes, *, lenient: bool = False) -> Heading:
@@ -87,7 +88,11 @@ def _header(file: Bytes) -> header.Header:
         with file.open() as reader:
             return header.read(reader, file.url)
 
-    return read() if file.path is None else undo.steadily(file.path, read)
+    if file.path is None:
+        return read()
+    from ..edit import undo
+
+    return undo.steadily(file.path, read)
 
 
 def _swapped(tensor: LazyTensor, file: Bytes) -> LazyTensor:
