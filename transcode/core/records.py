@@ -96,7 +96,7 @@ def _compiled(body: Iterable[str], arguments: str, names: dict[str, Any]) -> Any
 
 def _init(cls: type, frozen: bool) -> Any:
     """Fields in their order, those by keyword only behind; defaults, factories, ``__post_init__``."""
-    names: dict[str, Any] = {"_missing": MISSING, "_set": object.__setattr__}
+    names: dict[str, Any] = {"_missing": _FACTORY, "_set": object.__setattr__}
     positional, keywords = ["_self"], list[str]()
     body: list[str] = []
     for one in fields(cls):
@@ -110,6 +110,8 @@ def _init(cls: type, frozen: bool) -> Any:
             names[f"_default_{one.name}"] = one.default
             default = f"=_default_{one.name}"
             if not one.init:
+                if not isinstance(getattr(cls, one.name), MemberDescriptorType):
+                    continue  # the class has it
                 value = f"_default_{one.name}"
         elif not one.init:
             continue
@@ -129,6 +131,16 @@ def _init(cls: type, frozen: bool) -> Any:
     method = _compiled(body or ["pass"], arguments, names)
     method.__annotations__ = {one.name: one.type for one in fields(cls) if one.init} | {"return": None}
     return method
+
+
+class _Factory:
+    """Stands where the value of an argument is made anew for each object."""
+
+    def __repr__(self) -> str:
+        return "<factory>"
+
+
+_FACTORY = _Factory()
 
 
 def _repr(cls: type) -> Any:
