@@ -31,6 +31,18 @@ settings.load_profile("untimed")
 gc.disable()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all", action="store_true", help="whole products, where a cover of them is run else")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is marked ``whole``, but with ``--all``."""
+    left = [] if config.getoption("--all") else [item for item in items if item.get_closest_marker("whole")]
+    if left:
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if item not in set(left)]
+
+
 def pytest_collection_finish() -> None:
     gc.freeze()
     gc.enable()
