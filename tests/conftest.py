@@ -2,25 +2,51 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
+import io
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-import torch
 from hypothesis import settings
-from safetensors.torch import save_file
 
 from transcode.cli import main
+
+if TYPE_CHECKING:  # half a second and more, that many tests can do without
+    import torch
 
 # No test is timed: on a machine that others use too, a slow example is no fault of the code.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+# What is collected lives until the end: nothing of it is looked through again for what could be freed.
+gc.disable()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all", action="store_true", help="whole products, where a cover of them is run else")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is marked ``whole``, but with ``--all``."""
+    left = [] if config.getoption("--all") else [item for item in items if item.get_closest_marker("whole")]
+    if left:
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if item not in set(left)]
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
+
 
 ROOT = Path(__file__).parents[1]
 WAN = ROOT / "fixtures" / "wan_tiny"
@@ -56,16 +82,21 @@ def wan() -> Path:
 
 @pytest.fixture
 def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
-    """Call the command line in this process. Whatever goes wrong, nobody may see a traceback."""
+    """Call the command line in this process. Whatever goes wrong, nobody may see a traceback.
 
-    def call(*args: object, code: int = 0) -> Result:
+    It must end with ``code``, if that is not None.
+    """
+
+    def call(*args: object, code: int | None = 0) -> Result:
         capsys.readouterr()
         with pytest.raises(SystemExit) as exited:
             main([str(arg) for arg in args])
         out, err = capsys.readouterr()
+        ended = exited.value.code
         assert "Traceback" not in err, err
-        assert exited.value.code == code, f"exit code {exited.value.code}\n{out}\n{err}"
-        return Result(code, out, err)
+        assert isinstance(ended, int), ended
+        assert code is None or ended == code, f"exit code {ended}\n{out}\n{err}"
+        return Result(ended, out, err)
 
     return call
 
@@ -82,6 +113,29 @@ def refused(cli: Cli) -> Callable[..., str]:
         assert len(lines) == 1, result.err
         assert lines[-1].startswith("transcode: error: "), result.err
         return lines[-1]
+
+    return call
+
+
+@pytest.fixture
+def piped(cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Result]:
+    """Call ``transcode a | transcode b`` in ``tmp_path`` and in this process, one stage after the other.
+
+    A process takes half a second to start; what real pipes are like, :func:`shell` tells.
+    """
+    monkeypatch.chdir(tmp_path)
+
+    def call(line: str, code: int = 0, given: bytes = b"") -> Result:
+        codes, said = [], ""
+        for stage in line.split(" | "):
+            program, *args = shlex.split(stage)
+            assert program == "transcode"
+            monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(given), encoding="utf-8"))
+            done = cli(*args, code=None)
+            codes, said, given = [*codes, done.code], said + done.err, done.out.encode()
+        failed = [one for one in codes if one]
+        assert (failed or [0])[-1] == code, f"exit codes {codes}\n{said}"  # as bash's pipefail has it
+        return Result(code, given.decode(), said)
 
     return call
 
@@ -118,6 +172,8 @@ def save(tmp_path: Path) -> Callable[..., Path]:
         name: str = "model.safetensors",
         metadata: Mapping[str, str] | None = None,
     ) -> Path:
+        from safetensors.torch import save_file
+
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file({key: value.contiguous() for key, value in tensors.items()}, path, metadata)

@@ -6,8 +6,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -98,24 +96,25 @@ output: {path: OUT, copy_metadata: false, metadata: {author: me}}
 }  # fmt: skip
 
 
-def carry_out(kind: str, text: str, src: Path, out: Path, shell) -> None:
+def carry_out(kind: str, text: str, src: Path, out: Path, piped, shell) -> None:
+    """Pipes of many options as real ones, all else in this process."""
     text = text.replace("SRC", str(src)).replace("OUT", str(out))
     if kind in ("run", "pipe"):
-        shell(" ".join(line.strip() for line in text.splitlines()))
+        (shell if kind == "pipe" else piped)(" ".join(line.strip() for line in text.splitlines()))
     elif kind == "python":
-        subprocess.run([sys.executable, "-c", f"import transcode as tc\n{text}"], check=True)
+        eval(text, {"tc": tc})
     else:
         recipe = out.with_name(f"{out.name}.yaml")
         recipe.write_text(text)
-        shell(f"transcode run --config {recipe}")
+        piped(f"transcode run --config {recipe}")
 
 
 @pytest.mark.parametrize("ways", [PLAIN, FULL, LONG], ids=["plain", "full", "long"])
-def test_every_way_writes_the_same_bytes(ways, wan, tmp_path, shell, digests):
+def test_every_way_writes_the_same_bytes(ways, wan, tmp_path, piped, shell, digests):
     made = {}
     for kind, text in ways.items():
         out = tmp_path / kind
-        carry_out(kind, text, wan, out, shell)
+        carry_out(kind, text, wan, out, piped, shell)
         made[kind] = digests(out)
     first = made["run"]
     assert len(first) >= 2
@@ -123,12 +122,12 @@ def test_every_way_writes_the_same_bytes(ways, wan, tmp_path, shell, digests):
         assert found == first, kind
 
 
-def test_what_flows_in_a_pipe_can_be_saved_and_run_later(wan, tmp_path, shell, digests):
+def test_what_flows_in_a_pipe_can_be_saved_and_run_later(wan, tmp_path, piped, shell, digests):
     shell(f"transcode open {wan} | transcode drop '*.bias' | transcode quantize fp8 > half.yaml")
-    shell("transcode run --config half.yaml a.safetensors")
+    piped("transcode run --config half.yaml a.safetensors")
     shell("cat half.yaml | transcode write b.safetensors --save whole.yaml -q")
-    shell(f"transcode run --config whole.yaml {wan} c.safetensors")
-    shell(f"transcode run --config half.yaml {wan} d.safetensors")
+    piped(f"transcode run --config whole.yaml {wan} c.safetensors")
+    piped(f"transcode run --config half.yaml {wan} d.safetensors")
     found = [digests(tmp_path / f"{name}.safetensors") for name in "abcd"]
     assert found.count(found[0]) == 4
 
@@ -201,7 +200,7 @@ def test_a_recorded_recipe_makes_the_same_file_again(line, wan, tmp_path, cli, d
     assert digests(tmp_path / again) == digests(tmp_path / out)
 
 
-def test_a_target_counts_wherever_the_destination_is_named(wan, tmp_path, shell, cli, digests):
+def test_a_target_counts_wherever_the_destination_is_named(wan, tmp_path, piped, cli, digests):
     """The flags of the command that ends a recipe change it, nothing else does."""
     (tmp_path / "open.yaml").write_text(
         f"source: {{path: {wan}}}\nsteps: [quantize: fp8]\ntarget: {{layout: by_block, convention: comfyui}}\n"
@@ -213,20 +212,18 @@ def test_a_target_counts_wherever_the_destination_is_named(wan, tmp_path, shell,
     (tmp_path / "whole.yaml").write_text(whole)
     flags = "--scheme fp8 --layout by_block --convention comfyui"
     for recipe, more in (("open", ""), ("whole", "--no-copy-metadata")):
-        done = shell(
-            f"transcode run {wan} a {flags} {more} -q && transcode run --config {recipe}.yaml {wan} b -q"
-            f" && transcode write c -q < {recipe}.yaml && transcode drop nothing < {recipe}.yaml"
-            " | transcode write d -q --allow-unmatched"
-        )
-        assert done.code == 0, done.err
+        text = (tmp_path / f"{recipe}.yaml").read_bytes()
+        piped(f"transcode run {wan} a {flags} {more} -q")
+        piped(f"transcode run --config {recipe}.yaml {wan} b -q")
+        piped("transcode write c -q", given=text)
+        piped("transcode drop nothing | transcode write d -q --allow-unmatched", given=text)
         made = [digests(tmp_path / name) for name in "abc"]
         assert made[0] == made[1] == made[2]
         assert set(digests(tmp_path / "d")) == set(made[0])
         for name in "abcd":
             shutil.rmtree(tmp_path / name)
     assert not (tmp_path / "elsewhere").exists()
-    done = shell("transcode run --config open.yaml one.safetensors --layout single_file -q")
-    assert done.code == 0, done.err
+    piped("transcode run --config open.yaml one.safetensors --layout single_file -q")
 
 
 HEAD = "source: {path: x}\n"

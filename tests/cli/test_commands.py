@@ -85,13 +85,13 @@ WAN, LORA = "WAN", "LORA"
         (["rename", "blocks", "layers", WAN, "out"], [WAN, "out", "--rename", "blocks", "layers"]),
     ],
 )  # fmt: skip
-def test_a_stage_outside_of_a_pipe_says_what_to_type(typed, line, wan, shell):
+def test_a_stage_outside_of_a_pipe_says_what_to_type(typed, line, wan, piped):
     """And what it says to type is what was meant, and runs."""
     here = {WAN: str(wan)}
-    message = shell(f"transcode {shlex.join(here.get(w, w) for w in typed)} </dev/null", code=2).err
+    message = piped(f"transcode {shlex.join(here.get(w, w) for w in typed)}", code=2).err
     typed_line = message.rpartition("type: ")[2].strip()
     assert shlex.split(typed_line) == ["transcode", "run", *(here.get(word, word) for word in line)]
-    shell(f"{typed_line} --dry-run")
+    piped(f"{typed_line} --dry-run")
 
 
 def test_a_lora_outside_of_a_pipe(tmp_path, shell):

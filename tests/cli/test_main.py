@@ -110,12 +110,13 @@ def test_debug_shows_where(shell, wan, tmp_path):
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
-def test_closed_standard_streams(closed, shell, wan, tmp_path):
+def test_closed_standard_streams(closed, shell, cli, wan, tmp_path):
     shell(f"transcode run {wan} o.safetensors -s int8 {closed}")
     load_file(tmp_path / "o.safetensors")  # nothing that was printed went into it
-    assert "--force" in shell(f"transcode run {wan} o.safetensors <&-", code=2).err
+    if closed == "<&-":
+        assert "--force" in shell(f"transcode run {wan} o.safetensors <&-", code=2).err
     shell(f"transcode meta set o.safetensors a=@- {closed}")
-    assert shell("transcode meta get o.safetensors a --raw").out == ""
+    assert cli("meta", "get", tmp_path / "o.safetensors", "a", "--raw").out == ""
 
 
 def test_a_fault_of_our_own_is_one_line_that_says_so(cli, wan, monkeypatch):

@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import transcode as tc
+from tests.cover import ring
 from transcode.containers.safetensors.container import Safetensors
 from transcode.errors import FormatError, PlanError, TranscodeError
 from transcode.execution import staging
@@ -119,9 +120,15 @@ def tree(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-@pytest.mark.parametrize("name", ["out.safetensors", "deep/down/out", "there"])
+@pytest.mark.parametrize(
+    ("number", "name"),
+    ring(
+        [signal.SIGINT, signal.SIGTERM, signal.SIGHUP],
+        ["out.safetensors", "deep/down/out", "there"],
+    ),
+)
 def test_an_interrupted_run_leaves_nothing(number, name, big, slow, tmp_path):
+    """Each signal and each kind of destination once; all pairs with ``--all``."""
     (tmp_path / "there").mkdir()
     before = tree(tmp_path)
     child = slow(big, tmp_path / name, "--scheme", "int8", after="--slow")

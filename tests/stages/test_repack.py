@@ -63,15 +63,15 @@ def taking(scheme):
 
 
 @pytest.mark.parametrize(("scheme", "options"), SCHEMES, ids=lambda value: str(value))
-def test_as_if_quantized_for_it(scheme, options, maker, tmp_path):
+def test_as_if_quantized_for_it(scheme, options, maker, tmp_path, pytestconfig):
     """What is read of it is what was read before; where both take the same options, the bytes are those that
     quantizing for the other gives."""
     repacked = 0
     refused: list[str] = []
     first: dict[Any, dict[str, torch.Tensor]] = {}
     names = taking(scheme)
-    # Each convention as a source and as a target: three times by default options, once by others.
-    times = 3
+    # Each convention as a source and as a target once; by default options three times with --all.
+    times = 3 if pytestconfig.getoption("--all") else 1
     if options != golden.VARIANTS[scheme][0]:
         names = [name for name in names if quantized(maker, scheme, options, name) is not None]
         times = 1

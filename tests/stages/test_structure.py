@@ -13,6 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import transcode as tc
+from tests.cover import ring
 from transcode import catalog
 from transcode.errors import TranscodeError
 from transcode.stages.convert import Convert
@@ -127,11 +128,12 @@ def test_rows_of_quantized_tensors_move_as_they_are_stored(flux: Path, scheme: s
     assert all(plain["a"][name].equal(plain["b"][name]) for name in plain["a"])
 
 
-@pytest.mark.parametrize(("scheme", "convention"), [QUANTIZED[1], QUANTIZED[2], QUANTIZED[4]])
-@pytest.mark.parametrize("tiny", ONE_EACH, indirect=True)
-def test_quantized_models_convert_as_plain_ones_do(
-    scheme: str, convention: str, saved: Path, tiny: Tiny
-) -> None:
+@pytest.mark.parametrize(
+    ("tiny", "spelled"), ring(ONE_EACH, ["fp8 lightx2v", "nvfp4 comfyui", "int8 comfyui"]), indirect=["tiny"]
+)
+def test_quantized_models_convert_as_plain_ones_do(spelled: str, saved: Path, tiny: Tiny) -> None:
+    """Each model in one of three spellings, and each of these for every third model; all with ``--all``."""
+    scheme, convention = spelled.split()
     if tiny.family == "sdxl" and scheme != "int8":
         pytest.skip("of 1,700 tensors; SD1 has the same rules")
     original = convert(saved, tiny.original, "original")

@@ -8,13 +8,15 @@ of numba's runtime is needed to call it, nor may a kernel allocate.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
 import numba
 import numpy as np
 from llvmlite import ir
-from numba.core import compiler, types
+from numba.core import codegen, compiler, types
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic, typeof_impl
@@ -27,7 +29,7 @@ from .jit import ArrayKind, Instruction, Kernel, Kind, Lane
 from .kernel_cache import Kept
 from .machine import ENTRY
 
-__all__ = ["compiled", "resolved"]
+__all__ = ["callable_lane", "compiled", "resolved"]
 
 _WORD = ir.IntType(64)
 
@@ -40,7 +42,7 @@ def compiled(kernel: Kernel, kinds: tuple[Kind, ...]) -> Kept:
     """
     if numba.config.DISABLE_JIT:
         raise TranscodeError("kernels cannot be compiled: NUMBA_DISABLE_JIT is set", hint="unset it")
-    with global_compiler_lock:
+    with global_compiler_lock, _no_machine_code():
         typing, target = cpu_target.typing_context, cpu_target.target_context
         typing.refresh()
         target.refresh()
@@ -61,13 +63,69 @@ def compiled(kernel: Kernel, kinds: tuple[Kind, ...]) -> Kept:
 
 @cache
 def resolved(value: Instruction | Lane | Kernel) -> Any:
-    """What numba knows of something that kernels call."""
+    """What numba knows of something that kernels call. Python cannot call it: see :func:`callable_lane`."""
     if isinstance(value, Instruction):
         known = intrinsic(value.function)
         cpu_target.typing_context.refresh()  # it may be met while a kernel is compiled already
         cpu_target.target_context.refresh()
         return known
-    return numba.njit(nogil=True, error_model="numpy", forceinline=isinstance(value, Lane))(value.function)
+    alone = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    inlined = isinstance(value, Lane)
+    return numba.njit(nogil=True, error_model="numpy", forceinline=inlined, **alone)(value.function)
+
+
+@cache
+def callable_lane(value: Lane) -> Any:
+    """A lane as a function that Python can call."""
+    return numba.njit(nogil=True, error_model="numpy")(value.function)
+
+
+class _Library(codegen.JITCodeLibrary):  # type: ignore[misc]
+    """LLVM's code of a function, optimized, for others to take in."""
+
+    def _optimize_functions(self, module: Any) -> None:
+        """As numba does, but for functions that are only declared: nothing can be done for those."""
+        module.data_layout = self._codegen._data_layout
+        for function in module.functions:
+            if not function.is_declaration:
+                passes, builder = self._codegen._function_pass_manager()
+                passes.run(function, builder)
+
+    def _finalize_specific(self) -> None:
+        pass
+
+    def get_pointer_to_function(self, name: str) -> int:
+        return 0
+
+
+class _Codegen(codegen.JITCPUCodegen):  # type: ignore[misc]
+    """numba's code generator without its last step: of a kernel and each of its lanes it would make machine
+    code that nobody runs, as :func:`machine_code` makes that of all together.
+    """
+
+    _library_class = _Library
+
+    def _add_module(self, module: Any) -> None:
+        pass
+
+    def set_env(self, env_name: str, env: Any) -> None:
+        pass
+
+
+@cache
+def _codegen() -> _Codegen:
+    return _Codegen("transcode.kernels")
+
+
+@contextmanager
+def _no_machine_code() -> Iterator[None]:
+    """What is compiled in this block, under numba's lock, is compiled to LLVM's code only."""
+    target = cpu_target.target_context
+    usual, target._internal_codegen = target._internal_codegen, _codegen()
+    try:
+        yield
+    finally:
+        target._internal_codegen = usual
 
 
 @typeof_impl.register(Instruction)  # type: ignore[untyped-decorator]

@@ -56,7 +56,7 @@ class Lane:
         update_wrapper(self, function)
 
     def __call__(self, *arguments: Any) -> Any:
-        return compiler.resolved(self)(*arguments)
+        return compiler.callable_lane(self)(*arguments)
 
 
 class _Entry(NamedTuple):

@@ -72,7 +72,7 @@ def decode(name: str, blocks: NDArray[np.uint8], out: NDArray[np.float32]) -> No
         from .grids import grid
 
         more = (grid(way.book),)
-    kernel(blocks.reshape(-1, dtype.bits // 8), *more, out.reshape(-1, dtype.elements))
+    kernel(_read_only(blocks.reshape(-1, dtype.bits // 8)), *more, out.reshape(-1, dtype.elements))
 
 
 class _Made(NamedTuple):
@@ -130,7 +130,8 @@ def encode(
         -1; or the number of the first block that holds what is not finite, or needs a scale beyond F16.
     """
     way, dtype = ENCODED[name], BLOCKS[name]
-    lines, out = values.reshape(-1, dtype.elements), blocks.reshape(-1, dtype.bits // 8)
+    lines, out = _read_only(values.reshape(-1, dtype.elements)), blocks.reshape(-1, dtype.bits // 8)
+    weights = None if weights is None else _read_only(weights.reshape(-1))
     if way.needs == "book":
         return _of_book(name, lines, out, scratch, weights, _sigmas(name, values, scratch, weights))
     more: tuple[Any, ...] = ()
@@ -150,6 +151,15 @@ def encode(
     return int(kernel(lines, out, weights.reshape(-1, dtype.elements), sigmas, *more))
 
 
+def _read_only(array: NDArray[Any]) -> NDArray[Any]:
+    """What kernels only read, as such: those that they may write to, as rows that were made float32, would
+    have them compiled once more, to the same code.
+    """
+    view = array.view()
+    view.setflags(write=False)
+    return view
+
+
 def _sigmas(
     name: str, values: NDArray[np.float32], scratch: Scratch, weights: NDArray[np.float32] | None
 ) -> NDArray[np.float32]:
@@ -157,7 +167,7 @@ def _sigmas(
     from .encode_weighted import spread
 
     span, times = SPREAD[name]
-    spans = values.reshape(-1, span or values.shape[-1])
+    spans = _read_only(values.reshape(-1, span or values.shape[-1]))
     sigmas = scratch.take((len(spans),), np.float32)
     if times and len(spans) and weights is not None:
         spread(spans, np.float32(times), sigmas)
@@ -176,7 +186,7 @@ def _of_book(
     scales = scratch.take((count, groups), np.float32)
     numbers = scratch.take((count, 256 // width), np.int16)
     signs = scratch.take((count, 32), np.uint8)
-    whole = np.empty((0, 256), np.float32) if weights is None else weights.reshape(-1, 256)
+    whole = _read_only(np.empty((0, 256), np.float32)) if weights is None else weights.reshape(-1, 256)
     search: Any = book_search.search_eights if width == 8 else book_search.search_fours
     bad = int(
         search(
