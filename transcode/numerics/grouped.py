@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 
 from ..core.scratch import Scratch
 from .hadamard import turn
+from .across import LANES, across16, spread16, total16
 from .jit import kernel, lane
-from .lanes import INTEGER, above, at_least, at_most, bits, rne, widen
+from .lanes import INTEGER, above, at_least, at_most, bits, rne, size_of, widen
 from .micro import nv_scale, nv_value
 from .peaks import peak_between
-from .vectors import columns16, pack4, pack8, total
+from .vectors import columns16, get16, pack8, put16, total
 
 __all__ = ["BINS", "grouped4", "grouped6", "histogram", "work4"]
 
@@ -38,39 +39,88 @@ _REACH = np.float32(127)
 _LEVELS6 = np.float32(31)
 _TINY = np.float32(2.0**-126)
 _TURNS = 3
-_CODES = np.int64(126)
-_SCALES = 127
+_CODES6 = np.int64(126)
+_CODES = np.float32(126)
+_SIXTEEN = np.float32(16)
+_BELOW_TINY = np.nextafter(_TINY, _ZERO)
+"""Above it is what is at least :data:`_TINY`, and no NaN."""
+
+_ROWS = 82
+"""What :func:`grouped4` keeps for each lane: two tables of levels and of what lies between, and sums."""
 
 
-def work4(groups: int, scratch: Scratch) -> NDArray[np.float32]:
-    """What :func:`grouped4` needs for itself, for so many groups of a row."""
-    return scratch.take((groups + 32 * _SCALES,), np.float32)
+def work4(groups: int, size: int, scratch: Scratch) -> NDArray[np.float32]:
+    """What :func:`grouped4` needs for itself, for so many groups of a row, each of ``size`` values."""
+    return scratch.take((groups + LANES * (size + _ROWS + 1),), np.float32)
 
 
 @lane
-def nearest(x: Any, levels: Any, middles: Any, first: Any) -> Any:
-    """The level of a rising table of 16, from ``first`` on, that is nearest to each value; halfway the lower
-    one.
-    """
-    level = above(x, middles[first], levels[first + 1], levels[first])
-    for k in range(1, 15):
-        level = above(x, middles[first + k], levels[first + k + 1], level)
+def nearest(x: Any, levels: Any, middles: Any) -> Any:
+    """The level that is nearest to each value, of a rising table of 16 for each lane; halfway the lower one."""
+    level = get16(levels, 0)
+    for k in range(15):
+        level = above(x, get16(middles, LANES * k), get16(levels, LANES * k + LANES), level)
     return level
+
+
+@lane
+def number_of(x: Any, middles: Any) -> Any:
+    """How many levels there are below that one."""
+    number = above(x, get16(middles, 0), _ONE, _ZERO)
+    for k in range(1, 15):
+        number = above(x, get16(middles, LANES * k), np.float32(k + 1), number)
+    return number
+
+
+@lane
+def refitted(lines: Any, size: Any, scale: Any, levels: Any, middles: Any, sums: Any) -> Any:
+    """Scales of least squares for the levels that are nearest under the scales of 16 groups; 0 for none."""
+    inverse = _ONE / scale
+    products = scale - scale
+    squares = products
+    for block in range(0, LANES * size, LANES * LANES):
+        for k in range(8):
+            at = block + 2 * LANES * k
+            even, odd = get16(lines, at) * inverse, get16(lines, at + LANES) * inverse
+            low, high = nearest(even, levels, middles), nearest(odd, levels, middles)
+            put16(sums, LANES * k, even * low + odd * high)
+            put16(sums, LANES * (8 + k), low * low + high * high)
+        products = products + total16(sums, 0)
+        squares = squares + total16(sums, 8 * LANES)
+    return above(products, _ZERO, scale * (products / squares), _ZERO)
+
+
+@lane
+def to_integers(levels: Any, scale: Any, integers: Any, middles: Any) -> Any:
+    """What the levels of a table decode to under the scales of 16 groups, and what lies halfway between."""
+    below = scale
+    for k in range(16):
+        integer = at_most(at_least(rne(scale * levels[k]), -_REACH), _REACH)
+        put16(integers, LANES * k, integer)
+        if k:
+            put16(middles, LANES * (k - 1), (below + integer) * _HALF)
+        below = integer
+
+
+@lane
+def lost(lines: Any, size: Any, integers: Any, middles: Any, sums: Any) -> Any:
+    """Squared errors of 16 groups."""
+    error = get16(lines, 0)
+    error = error - error
+    for block in range(0, LANES * size, LANES * LANES):
+        for k in range(8):
+            at = block + 2 * LANES * k
+            even, odd = get16(lines, at), get16(lines, at + LANES)
+            low, high = even - nearest(even, integers, middles), odd - nearest(odd, integers, middles)
+            put16(sums, LANES * k, low * low + high * high)
+        error = error + total16(sums, 0)
+    return error
 
 
 @lane
 def nearest6(x: Any) -> Any:
     """The same for the integers from -31 to 31; halfway the even one."""
     return rne(at_most(at_least(x, -_LEVELS6), _LEVELS6))
-
-
-@lane
-def to_integers(levels: Any, scale: Any, integers: Any, middles: Any) -> Any:
-    """What the levels of a table decode to under the scale of a group, and what lies halfway between."""
-    for k in range(16):
-        integers[k] = min(max(rne(levels[k] * scale), -_REACH), _REACH)
-    for k in range(15):
-        middles[k] = (integers[k] + integers[k + 1]) * _HALF
 
 
 @lane
@@ -124,8 +174,11 @@ def histogram(rows: Any, size: int, unit: Any, line: Any, bits_of_line: Any, gro
                 return False
             if peak >= _TINY:
                 inverse = half / peak
+                for j in range(at, at + group, 16):  # in vectors; counting alone is one by one
+                    share = get16(turned, j) * inverse + half
+                    put16(turned, j, at_most(at_least(share, _ZERO), last))
                 for j in range(at, at + group):
-                    counts[np.int64(min(max(turned[j] * inverse + half, _ZERO), last))] += 1
+                    counts[_U(turned[j])] += 1
     return True
 
 
@@ -149,73 +202,77 @@ def grouped4(
     Returns:
         Whether all turned values were finite; otherwise the outputs are incomplete.
     """
-    # A hundred and some scales are all there are: what levels decode to under each is computed once.
-    integers, between = work[: 16 * _SCALES], work[16 * _SCALES : 32 * _SCALES]
-    group_scales = work[32 * _SCALES :]
-    for k in range(_SCALES):
-        at = 16 * k
-        to_integers(levels, nv_value(_U(k)), integers[at : at + 16], between[at : at + 16])
+    count = scales.shape[1]
+    last = (count - 1) * group
+    lines = work[: LANES * group]
+    room = work[LANES * group : LANES * (group + _ROWS)]
+    group_scales = work[LANES * (group + _ROWS) :]
+    plain, between = room[: 16 * LANES], room[16 * LANES : 31 * LANES]
+    integers, limits = room[31 * LANES : 47 * LANES], room[47 * LANES : 62 * LANES]
+    sums, peaks = room[62 * LANES : 78 * LANES], room[78 * LANES : 79 * LANES]
+    firsts, tried, chosen = room[79 * LANES : 80 * LANES], room[80 * LANES : 81 * LANES], room[81 * LANES :]
+    spread16(levels, get16(levels, 0), plain)
+    spread16(middles, get16(levels, 0), between)
     for i in range(rows.shape[0]):
         turn(rows[i], size, unit, line[0])
-        turned, words = line[0], bits_of_line[0]
+        turned, words, row = line[0], bits_of_line[0], codes[i]
         reach = _ZERO
-        for number in range(group_scales.shape[0]):
-            at = number * group
-            peak = widen(peak_between(words, at, at + group))
-            if not peak < _INF:
-                return False
-            scale = peak / most
-            if not scale >= _TINY:
-                group_scales[number] = _ZERO
-                continue
+        for begin in range(0, count, LANES):
+            first = begin * group
+            for g in range(LANES):
+                at = min(first + g * group, last)
+                peak = widen(peak_between(words, at, at + group))
+                if not peak < _INF:
+                    return False
+                peaks[g] = peak
+            for j in range(0, group, LANES):
+                across16(words, first + j, group, last + j, lines, LANES * j)
+            most_of = get16(peaks, 0)
+            scale = most_of / most
+            some = scale
             for _ in range(_TURNS - 1):
-                inverse = _ONE / scale
-                products, squares = _ZERO, _ZERO
-                for j in range(at, at + group, 16):
-                    even, odd = columns16(words, j)
-                    low = nearest(even * inverse, levels, middles, 0)
-                    high = nearest(odd * inverse, levels, middles, 0)
-                    products += total((even * inverse) * low + (odd * inverse) * high)
-                    squares += total(low * low + high * high)
-                scale = scale * (products / squares) if products > _ZERO else _ZERO
-            group_scales[number] = scale
-            if scale >= _TINY:
-                for sign in (-_ONE, _ONE):
-                    level = levels[0]
-                    for k in range(15):
-                        level = levels[k + 1] if sign * peak / scale > middles[k] else level
-                    reach = max(reach, abs(level) * scale)
+                scale = refitted(lines, group, scale, plain, between, sums)
+            scale = above(some, _BELOW_TINY, scale, _ZERO)
+            put16(group_scales, begin, scale)
+            for sign in (-_ONE, _ONE):
+                level = size_of(nearest(most_of * sign / scale, plain, between))
+                put16(peaks, 0, above(scale, _BELOW_TINY, level * scale, _ZERO))
+                for g in range(LANES):
+                    reach = max(reach, peaks[g])
         row_scale = max(reach / _REACH, _TINY) if reach > _ZERO else _ONE
         row_scales[i] = row_scale
         for j in range(turned.shape[0]):
             turned[j] = turned[j] / row_scale
-        for number in range(group_scales.shape[0]):
-            at = number * group
-            first = np.int64(nv_scale(group_scales[number] / row_scale))
-            chosen = first
-            least_error = _INF
+        for begin in range(0, count, LANES):
+            first = begin * group
+            for j in range(0, group, LANES):
+                across16(words, first + j, group, last + j, lines, LANES * j)
+            for g in range(LANES):
+                code = np.float32(nv_scale(group_scales[begin + g] / row_scale))
+                firsts[g], chosen[g] = code, code
+            least_error = get16(lines, 0)
+            least_error = least_error - least_error + _INF
             for move in (0, -1, 1):
-                code = min(max(first + np.int64(move), np.int64(0)), _CODES)
-                error = _ZERO
-                for j in range(at, at + group, 16):
-                    even, odd = columns16(words, j)
-                    low = even - nearest(even, integers, between, 16 * code)
-                    high = odd - nearest(odd, integers, between, 16 * code)
-                    error += total(low * low + high * high)
-                better = error < least_error
-                least_error = error if better else least_error
-                chosen = code if better else chosen  # no branch: which is better cannot be predicted
-            scales[i, number] = np.uint8(chosen)
-            begin = 16 * chosen
-            row = codes[i]
-            for j in range(at, at + group, 16):
-                even, odd = columns16(words, j)
-                low = above(even, between[begin], _ONE, _ZERO)
-                high = above(odd, between[begin], _ONE, _ZERO)
-                for k in range(1, 15):
-                    low = above(even, between[begin + k], np.float32(k + 1), low)
-                    high = above(odd, between[begin + k], np.float32(k + 1), high)
-                pack4(row, j // 2, bits(low + INTEGER), bits(high + INTEGER))
+                for g in range(LANES):
+                    tried[g] = min(max(firsts[g] + np.float32(move), _ZERO), _CODES)
+                for g in range(LANES):
+                    peaks[g] = nv_value(_U(tried[g]))
+                to_integers(levels, get16(peaks, 0), integers, limits)
+                error = lost(lines, group, integers, limits, sums)
+                put16(chosen, 0, above(least_error, error, get16(tried, 0), get16(chosen, 0)))
+                least_error = above(least_error, error, error, least_error)
+            for g in range(LANES):
+                peaks[g] = nv_value(_U(chosen[g]))
+            to_integers(levels, get16(peaks, 0), integers, limits)
+            for j in range(0, LANES * group, 2 * LANES):
+                low = number_of(get16(lines, j), limits)
+                high = number_of(get16(lines, j + LANES), limits)
+                put16(lines, j // 2, low + high * _SIXTEEN)
+            for g in range(min(LANES, count - begin)):
+                scales[i, begin + g] = np.uint8(chosen[g])
+                at = (begin + g) * group // 2
+                for j in range(group // 2):
+                    row[at + j] = np.uint8(lines[LANES * j + g])
     return True
 
 
@@ -271,7 +328,7 @@ def grouped6(
             chosen = first
             least_error = _INF
             for move in (0, -1, 1):
-                code = min(max(first + np.int64(move), np.int64(0)), _CODES)
+                code = min(max(first + np.int64(move), np.int64(0)), _CODES6)
                 scale = nv_value(_U(code))
                 inverse = _ONE / scale if code > 0 else _ZERO
                 error = _ZERO

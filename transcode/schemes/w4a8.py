@@ -245,7 +245,7 @@ class W4A8(_Grouped):
         from ..numerics.hadamard import unit_of
 
         line, words = line_of(bits.shape[1])
-        work = work4(scales.shape[1], scratch)
+        work = work4(scales.shape[1], self.group_size, scratch)
         middles = (levels[1:] + levels[:-1]) * np.float32(0.5)
         most = np.float32(7 if self.codebook == "uniform" else 1)
         return bool(

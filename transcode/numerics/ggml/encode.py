@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from ..jit import kernel, lane
-from ..lanes import at_most, bits, larger, real, size_of
+from ..lanes import above, at_most, bits, larger, real, size_of
 from ..peaks import greatest
 from ..vectors import first_bit, get16, pack4, within
-from .lanes import away, cut, first_peak, fits, peak_of, power, put_half, ue4m3
+from .lanes import away, cut, first_peak, fits, largest, peak_of, power, put_half, smallest, ue4m3
 
 __all__ = ["mxfp4", "nvfp4", "q1_0", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "tq1_0", "tq2_0"]
 
@@ -41,28 +41,29 @@ def lesser(code: Any, largest: Any) -> Any:
 
 
 @lane
-def lowest(row: Any, count: Any) -> Any:
-    """The smallest of finite values; of zeros of both signs the first."""
-    low = row[0]
-    for j in range(1, count):
-        low = row[j] if row[j] < low else low
-    return low
+def peak32(row: Any) -> Any:
+    """Largest magnitude of 32 values; infinity or NaN where one of them is."""
+    return real(greatest(larger(bits(size_of(get16(row, 0))), bits(get16(row, 16)))))
 
 
 @lane
-def highest(row: Any, count: Any) -> Any:
-    """The largest of finite values."""
-    high = row[0]
-    for j in range(1, count):
-        high = row[j] if row[j] > high else high
-    return high
+def ends(row: Any) -> Any:
+    """The smallest and the largest of 32 finite values; of zeros of both signs the first."""
+    first, second = get16(row, 0), get16(row, 16)
+    low, high = smallest(above(first, second, second, first)), largest(above(second, first, second, first))
+    if low == _ZERO or high == _ZERO:  # which zero it is shows in what is stored
+        low, high = row[0], row[0]
+        for j in range(1, 32):
+            low = row[j] if row[j] < low else low
+            high = row[j] if row[j] > high else high
+    return low, high
 
 
 @kernel
 def q8_0(values: Any, blocks: Any) -> int:
     for i in range(values.shape[0]):
         row, block = values[i], blocks[i]
-        peak = peak_of(row, 0, 32)
+        peak = peak32(row)
         d = peak / _F(127)
         if not (peak < _INF and fits(d)):
             return i
@@ -81,11 +82,11 @@ def q4_0(values: Any, blocks: Any) -> int:
         row, block = values[i], blocks[i]
         low, high = get16(row, 0), get16(row, 16)
         sizes, others = size_of(low), size_of(high)
-        peak = real(greatest(larger(bits(sizes), bits(others))))
+        peak = peak32(row)
         if not peak < _INF:
             return i
-        largest = np.uint32(within(peak - sizes, _NONE) | np.uint32(within(peak - others, _NONE) << _HALVES))
-        d = (row[first_bit(largest)] if peak > _ZERO else _ZERO) / _F(-8)
+        at = np.uint32(within(peak - sizes, _NONE) | np.uint32(within(peak - others, _NONE) << _HALVES))
+        d = (row[first_bit(at)] if peak > _ZERO else _ZERO) / _F(-8)
         if not fits(d):
             return i
         put_half(block, 0, d)
@@ -101,19 +102,21 @@ def q4_0(values: Any, blocks: Any) -> int:
 def q4_1(values: Any, blocks: Any) -> int:
     for i in range(values.shape[0]):
         row, block = values[i], blocks[i]
-        peak = peak_of(row, 0, 32)
+        peak = peak32(row)
         if not peak < _INF:
             return i
-        least = lowest(row, 32)
-        d = (highest(row, 32) - least) / _F(15)
+        least, most = ends(row)
+        d = (most - least) / _F(15)
         if not (fits(d) and fits(least)):
             return i
         put_half(block, 0, d)
         put_half(block, 2, least)
         factor = inverse(d)
-        for j in range(16):
-            low, high = _I((row[j] - least) * factor + _F(0.5)), _I((row[j + 16] - least) * factor + _F(0.5))
-            block[4 + j] = _U8(lesser(low, _I(15)) | _I(lesser(high, _I(15)) << _I(4)))
+        if factor == _INF:  # so small that F16 has no scale but 0
+            factor = _ZERO
+        low = at_most((get16(row, 0) - least) * factor + _F(0.5), _F(15))
+        high = at_most((get16(row, 16) - least) * factor + _F(0.5), _F(15))
+        pack4(block, 4, cut(low), cut(high))
     return -1
 
 
@@ -128,7 +131,7 @@ def put_fifth(block: Any, at: Any, high: Any) -> Any:
 def q5_0(values: Any, blocks: Any) -> int:
     for i in range(values.shape[0]):
         row, block = values[i], blocks[i]
-        peak = peak_of(row, 0, 32)
+        peak = peak32(row)
         if not peak < _INF:
             return i
         d = first_peak(row, 0, 32, peak) / _F(-16)
@@ -150,11 +153,11 @@ def q5_0(values: Any, blocks: Any) -> int:
 def q5_1(values: Any, blocks: Any) -> int:
     for i in range(values.shape[0]):
         row, block = values[i], blocks[i]
-        peak = peak_of(row, 0, 32)
+        peak = peak32(row)
         if not peak < _INF:
             return i
-        least = lowest(row, 32)
-        d = (highest(row, 32) - least) / _F(31)
+        least, most = ends(row)
+        d = (most - least) / _F(31)
         if not (fits(d) and fits(least)):
             return i
         put_half(block, 0, d)
@@ -256,7 +259,7 @@ def mxfp4(values: Any, blocks: Any, nearly: Any) -> int:
     """
     for i in range(values.shape[0]):
         row, block = values[i], blocks[i]
-        peak = peak_of(row, 0, 32)
+        peak = peak32(row)
         if not peak < _INF:
             return i
         code = np.uint8(0)

@@ -9,6 +9,7 @@ import numpy as np
 from ..deferred import ir, types, vector_type
 from ..jit import instruction, lane
 from ..lanes import INTEGER, bits, larger, real, widen
+from ..vectors import chosen
 
 __all__ = [
     "MOST",
@@ -19,12 +20,14 @@ __all__ = [
     "fits",
     "float16",
     "half",
+    "largest",
     "min_k",
     "narrow",
     "peak_of",
     "power",
     "put_half",
     "scale_k",
+    "smallest",
     "ue4m3",
     "unfit",
     "whole",
@@ -61,6 +64,26 @@ def cut(context: Any, x: Any) -> Any:
         return builder.fptosi(args[0], ir.VectorType(ir.IntType(32), args[0].type.count))
 
     return vector_type.Vector(types.uint32, x.count)(x), generate
+
+
+def _end(order: str) -> Any:
+    def end(context: Any, x: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            (values,) = args
+            width = values.type.count
+            while width > 1:
+                width //= 2
+                low, high = (chosen(builder, values, range(first, first + width)) for first in (0, width))
+                values = builder.select(builder.fcmp_ordered(order, high, low), high, low)
+            return builder.extract_element(values, ir.Constant(ir.IntType(32), 0))
+
+        return types.float32(x), generate
+
+    return instruction(end)
+
+
+smallest, largest = _end("<"), _end(">")
+"""That of the lanes of a vector of float32, none of which is NaN."""
 
 
 @lane

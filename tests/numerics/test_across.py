@@ -1,0 +1,65 @@
+"""Sixteen groups side by side."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from transcode.numerics.across import across16, spread16, total16
+from transcode.numerics.jit import kernel
+from transcode.numerics.vectors import get16, put16, total
+
+WIDTH = 48
+
+
+@kernel
+def turned(values, start, stride, last, out):
+    across16(values, start, stride, last, out, 16)
+
+
+@kernel
+def totals(rows, out, alone):
+    put16(out, 0, total16(rows, 16))
+    for g in range(16):
+        for k in range(8):
+            alone[k] = rows[16 + 16 * k + g]
+            alone[k + 8] = np.float32(0)
+        alone[16 + g] = total(get16(alone, 0))
+
+
+@kernel
+def spread(numbers, rows):
+    spread16(numbers, get16(rows, 0), rows)
+
+
+@pytest.mark.parametrize("groups", [1, 5, 16, 19])
+@pytest.mark.parametrize("dtype", [np.uint16, np.int16, np.uint32])
+def test_row_j_holds_value_j_of_each_group_and_the_last_stands_for_those_behind_it(dtype, groups):
+    random = np.random.default_rng(groups)
+    exact = random.integers(-100, 100, (groups, WIDTH)).astype(np.float32)
+    values = exact.view(np.uint32) if dtype == np.uint32 else (exact.view(np.uint32) >> 16).astype(np.uint16)
+    if dtype == np.int16:
+        values = exact.astype(np.float16).view(np.int16)
+    out = np.full(16 + 256 + 16, 7, np.float32)
+    turned(values.reshape(-1), 16, WIDTH, (groups - 1) * WIDTH + 16, out)
+    expected = exact[np.minimum(np.arange(16), groups - 1), 16:32].T
+    np.testing.assert_array_equal(out[16:272].reshape(16, 16), expected)
+    assert (out[:16] == 7).all() and (out[272:] == 7).all()  # and nothing beside it
+
+
+def test_sums_are_those_of_lanes_added_in_halves():
+    rows = (np.random.default_rng(0).standard_normal((9, 16)) ** 3).astype(np.float32)
+    out, alone = np.empty(16, np.float32), np.empty(32, np.float32)
+    totals(rows.reshape(-1), out, alone)
+    part = rows[1:]
+    while len(part) > 1:
+        part = part[: len(part) // 2] + part[len(part) // 2 :]
+    np.testing.assert_array_equal(out, part[0])
+    np.testing.assert_array_equal(out, alone[16:])
+    assert (out != rows[1:].sum(axis=0, dtype=np.float32)).any()  # another order tells
+
+
+def test_numbers_are_the_same_in_all_lanes():
+    rows = np.ones(48, np.float32)
+    spread(np.array([2.5, -3], np.float32), rows)
+    np.testing.assert_array_equal(rows.reshape(3, 16), np.array([[2.5], [-3], [1]]).repeat(16, axis=1))
