@@ -130,14 +130,20 @@ class Nvfp4(Base):
         yield Piece("global_scale", 0, divisor)
 
     def decode(self, parts: Mapping[str, Array], spec: Spec, start: int, stop: int, out: Array) -> None:
-        """See :meth:`.core.scheme.Scheme.decode`: ``code * scale``, which is exact, over the global scale."""
+        """See :meth:`.core.scheme.Scheme.decode`: ``code * scale``, which is exact, over the global scale.
+
+        Of a stack that was put together there may be one to each matrix.
+        """
         from ..numerics.decode import by_table
 
         codes = unpacked(parts["codes"], stop - start, 4)
         stored = np.asarray(parts["scale"]).view(np.uint8).reshape(spec.rows, -1)[start:stop]
         scales = FORMATS["e4m3fn"].values()[stored]
         by_table(codes, FORMATS["e2m1"].values(), 1, _BLOCK, scales, np.zeros_like(scales), out)
-        np.divide(out, np.asarray(parts["global_scale"], np.float32).reshape(()), out=out)
+        divisors = np.asarray(parts["global_scale"], np.float32).reshape(-1, 1)
+        if len(divisors) > 1:
+            divisors = divisors[np.arange(start, stop) // spec.shape[-2]]
+        np.divide(out, divisors, out=out)
 
 
 def _global(peak: np.float32, kept: str) -> tuple[np.float32, Array]:

@@ -88,7 +88,7 @@ class Convert(ConvertOptions, Transform):
         if held.several and self.model is None and self.source is None:
             yield from each_component(tensors, held, self.to, planning, _converted)
             return
-        family = self._family([tensor.name for tensor in tensors])
+        family = self._family(_logical(tensors))
         if family.spelling == self.to:
             planning.warn(f"convert: the names are spelled as {self.to} already, none changes")
             yield from tensors
@@ -109,7 +109,7 @@ class Convert(ConvertOptions, Transform):
         if not stored.tensors:
             return frozenset()
         try:
-            family = self._family([tensor.name for tensor in tensors])
+            family = self._family(_logical(tensors))
         except PlanError:
             return frozenset()  # said where they are converted
         direction, size = family.direction(self.to, facts_of(planning)), len(family.prefix)
@@ -142,6 +142,14 @@ class Convert(ConvertOptions, Transform):
             family = found
         family.spelled(self.to)
         return family
+
+
+def _logical(tensors: Sequence[LazyTensor]) -> list[str]:
+    """Names of tensors by which a family is known: of quantized ones their own, whatever their codes are
+    called (``weight_packed``).
+    """
+    codes = stored_quantized(tensors).tensors
+    return [codes.get(tensor.name, tensor.name) for tensor in tensors]
 
 
 def _converted(
@@ -254,7 +262,10 @@ def _open(item: Item, planning: Planning) -> None:
     opened = None if planning.opened is None else planning.opened.still(item.tensor)
     if opened is not None:
         opened.anew = True
-        planning.note("convert: quantized tensors whose rows are put together anew are decoded on the way")
+        planning.note(
+            "convert: quantized tensors whose rows are put together anew are decoded on the way, but where"
+            " the rows of their codes and scales can become those of the scheme that is asked for"
+        )
 
 
 def _rename_layers(names: Mapping[str, Sequence[str]], planning: Planning) -> None:

@@ -159,6 +159,7 @@ class Settling(Transform):
         if opened is None:
             yield from tensors
             return
+        from ..consumers.config.table import keeps_cache
         from .dequantize import forget
         from .repack import inexact, model_dtype, regrouped, say_inexact, say_inputs, undecoded
 
@@ -173,12 +174,13 @@ class Settling(Transform):
         counts: Counter[str] = Counter()
         waiting = dict(opened.tensors)
         all_anew = all(quantized.anew for quantized in opened.tensors.values())
+        cached = all_anew and keeps_cache(None if target is None else target.config, planning)
         left: list[str] = []
         rounded: set[str] = set()
         for tensor in tensors:
             quantized = waiting.pop(tensor.source, None)
             if quantized is None:
-                if not (tensor.source in opened.cache and all_anew):
+                if cached or not (tensor.source in opened.cache and all_anew):
                     yield tensor
                 else:
                     planning.drop(tensor, Event("drop", "a scale of the cache of keys and values"))

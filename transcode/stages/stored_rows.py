@@ -22,13 +22,25 @@ from ..core.event import Event
 from ..core.expr import Constant, Expr, Piece
 from ..core.records import dataclass
 from ..core.rows import Run, rows_of
+from ..core.scheme import parts_of
 from ..core.spec import Part, Spec
 from ..core.tensor import LazyTensor, plain
 from ..errors import PlanError
 from ..voice import called
-from .dequantize import StoredPart, stored_parts
+from .dequantize import Decoding, StoredPart, stored_parts
 
-__all__ = ["OTHERWISE", "WEIGHT", "Item", "Recoded", "Taken", "alike", "put"]
+__all__ = [
+    "OTHERWISE",
+    "WEIGHT",
+    "Item",
+    "Recoded",
+    "StoredRows",
+    "Taken",
+    "alike",
+    "part_of_rows",
+    "put",
+    "rows_to_one",
+]
 
 WEIGHT = ".weight"
 OTHERWISE = f"decode it first ({called('dequantize')}), or have it encoded anew: name the scheme"
@@ -122,8 +134,8 @@ def _put_stored(
         runs = []
         for one in taken:
             assert one.item.parts is not None
-            runs.append(_Rows(one.item.parts[part.role], one.begin, one.rows, one.item.shape[0]))
-        yield _part(rule.name.spell(name), name, part, runs, reading, did)
+            runs.append(StoredRows(one.item.parts[part.role], one.begin, one.rows, one.item.shape[0]))
+        yield part_of_rows(rule.name.spell(name), name, part, runs, reading, did)
     if SHAPE in reading.stored:
         said = Spec(DTYPES["I64"], (len(shape),))
         value = Constant(said, np.array(shape, "<i8").tobytes())
@@ -132,7 +144,7 @@ def _put_stored(
     yield from _beside(name, taken)
 
 
-class _Rows(NamedTuple):
+class StoredRows(NamedTuple):
     """Rows ``begin`` to ``begin + rows`` of one part of a quantized tensor that has ``total`` of them."""
 
     stored: StoredPart
@@ -141,8 +153,8 @@ class _Rows(NamedTuple):
     total: int
 
 
-def _part(
-    label: str, name: str, part: Part, runs: Sequence[_Rows], reading: Reading, did: Event
+def part_of_rows(
+    label: str, name: str, part: Part, runs: Sequence[StoredRows], reading: Reading | Decoding, did: Event
 ) -> LazyTensor:
     """One part of rows of quantized tensors, as it is stored."""
     first = runs[0].stored
@@ -175,7 +187,7 @@ def _part(
     return made.evolve(grain=max(spec.rows, 1), did=did)
 
 
-def _edges(runs: Sequence[_Rows]) -> list[int]:
+def _edges(runs: Sequence[StoredRows]) -> list[int]:
     """Where runs begin and end, in their tensors and in the result; but for the ends of tensors.
 
     There a block may have fewer rows. It has not where another run follows, as that begins at a whole one.
@@ -229,17 +241,20 @@ def _movable(reading: Reading) -> None:
         )
 
 
-def _unit(part: Part, rows: int, reading: Reading) -> int | None:
-    """How many rows of the tensor a row of a part is of; None for a part that is one for all of them.
+def rows_to_one(reading: Reading | Decoding, role: str) -> int | None:
+    """How many rows of a tensor a row of a part is of; None for a part that is one for all of them.
 
     Not by its own shape: that of a tensor of one block is one row too.
     """
     tall = Spec(reading.spec.dtype, (_TALL, reading.spec.shape[-1]))
-    spec = next(one.spec for one in reading.scheme.parts(tall) if one.role == part.role)
-    if spec.numel == 1:
-        return None
-    unit = -(-_TALL // spec.shape[0])
-    if part.spec.shape and -(-rows // unit) == part.spec.shape[0]:
+    spec = next(one.spec for one in parts_of(reading.scheme, tall) if one.role == role)
+    return None if spec.numel == 1 else -(-_TALL // spec.shape[0])
+
+
+def _unit(part: Part, rows: int, reading: Reading | Decoding) -> int | None:
+    """As :func:`rows_to_one`. Raises PlanError where the part is none of so many rows."""
+    unit = rows_to_one(reading, part.role)
+    if unit is None or (part.spec.shape and -(-rows // unit) == part.spec.shape[0]):
         return unit
     raise PlanError(
         f"its {part.role} {part.spec} are none of {rows} rows, so they cannot be moved with them",

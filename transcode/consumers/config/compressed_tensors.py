@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from ... import catalog
 from ...core.planning import Planning
+from .cache import CACHE
 from .dialect import Dialect, Statement, Unsayable, calibrated, e4m3_only
 from .layers import Layers
 from .stated import KEY, Json
@@ -28,6 +30,7 @@ class CompressedTensors(Dialect):
     unquantized = "ignore"
     by_prefix = False
     covering = True
+    caches = True
 
     def state(self, layers: Layers, planning: Planning) -> Statement:
         """See :meth:`.dialect.Dialect.state`."""
@@ -59,10 +62,14 @@ class CompressedTensors(Dialect):
                 "quantization_status": "compressed",
                 "config_groups": groups,
                 "ignore": list(layers.kept),
-                "kv_cache_scheme": None,
+                CACHE: None,
                 "global_compression_ratio": None,
             }
         )
+
+    def with_cache(self, statement: Statement) -> Statement:
+        """See :meth:`.dialect.Dialect.with_cache`."""
+        return replace(statement, config={**statement.config, CACHE: _args(8, "float", "tensor")})
 
     def options(self, statement: Json) -> Iterator[Mapping[str, Any]]:
         """See :meth:`.dialect.Dialect.options`: those of each group."""

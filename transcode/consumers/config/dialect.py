@@ -63,6 +63,7 @@ class Dialect:
         telling: keys that no other dialect has, which tell it where ``quant_method`` is missing.
         beside: files that say the same.
         covering: whether :meth:`covers` can tell.
+        caches: whether it can say that the cache of keys and values is FP8, see :meth:`with_cache`.
     """
 
     method: ClassVar[str]
@@ -73,6 +74,7 @@ class Dialect:
     telling: ClassVar[tuple[str, ...]] = ()
     beside: ClassVar[tuple[SideStatement, ...]] = ()
     covering: ClassVar[bool] = False
+    caches: ClassVar[bool] = False
 
     def state(self, layers: Layers, planning: Planning) -> Statement:
         """What is written for a model, of whose layers at least one is quantized.
@@ -81,6 +83,10 @@ class Dialect:
             Unsayable: it has no words for one of them.
         """
         raise Unsayable(f"quant_method {self.method} is only read")
+
+    def with_cache(self, statement: Statement) -> Statement:
+        """A statement that says, too, that the cache of keys and values is FP8, by scales of the file."""
+        raise NotImplementedError(f"{self.method} says nothing of it")
 
     def options(self, statement: Json) -> Iterator[Mapping[str, Any]]:
         """Options of weights in a statement, as :meth:`.consumers.declared.Declared.add` takes them."""

@@ -6,11 +6,13 @@ Source: ``modelopt/torch/export/convert_hf_config.py`` of NVIDIA/Model-Optimizer
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ... import __version__
 from ...core.planning import Planning
 from ...core.tensor import LazyTensor
+from .cache import CACHE
 from .compressed_tensors import weights_of_groups
 from .dialect import Dialect, SideStatement, Statement, Unsayable, calibrated, e4m3_only
 from .layers import Layers
@@ -29,6 +31,7 @@ class ModelOpt(Dialect):
     schemes = ("fp8", "mxfp8", "nvfp4")
     unquantized = "ignore"
     telling = ("quant_algo",)
+    caches = True
     beside = (SideStatement("hf_quant_config.json", "quantization", "exclude_modules"),)
 
     def state(self, layers: Layers, planning: Planning) -> Statement:
@@ -56,12 +59,20 @@ class ModelOpt(Dialect):
             "quant_algo": stated["quant_algo"],
             "config_groups": groups,
             "ignore": kept,
-            "kv_cache_scheme": None,
+            CACHE: None,
             "producer": producer,
         }
         config |= {key: stated[key] for key in (_LAYERS, "group_size") if key in stated}
         (side,) = self.beside
         return Statement(config, {side.file: {"producer": producer, side.key: stated}})
+
+    def with_cache(self, statement: Statement) -> Statement:
+        """See :meth:`.dialect.Dialect.with_cache`."""
+        (side,) = self.beside
+        beside = statement.files[side.file]
+        said = {**beside, side.key: {**beside[side.key], "kv_cache_quant_algo": "FP8"}}
+        config = {**statement.config, CACHE: {"dynamic": False, "num_bits": 8, "type": "float"}}
+        return replace(statement, config=config, files={**statement.files, side.file: said})
 
     def options(self, statement: Json) -> Iterator[Mapping[str, Any]]:
         """See :meth:`.dialect.Dialect.options`: its groups are in the words of compressed-tensors."""

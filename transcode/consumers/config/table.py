@@ -16,6 +16,7 @@ from ...errors import PlanError
 from .awq import Awq
 from .bfl import Bfl
 from .bitsandbytes import BitsAndBytes
+from .cache import fp8_cache, holds_cache
 from .compressed_tensors import CompressedTensors
 from .dialect import Dialect, SideStatement, Statement, Unsayable
 from .fp8 import Fp8
@@ -35,6 +36,7 @@ __all__ = [
     "BESIDE",
     "DIALECTS",
     "beyond_codes",
+    "keeps_cache",
     "leave_out",
     "leave_out_beside",
     "options",
@@ -102,12 +104,20 @@ def state(tensors: Sequence[LazyTensor], method: str, planning: Planning) -> Sta
     layers = layers_of(tensors)
     if not layers.quantized:
         return None
+    dialect = DIALECTS[method]
     try:
-        return DIALECTS[method].state(layers, planning)
+        said = dialect.state(layers, planning)
+        return dialect.with_cache(said) if keeps_cache(method, planning) and holds_cache(tensors) else said
     except Unsayable as error:
         raise PlanError(
             f"{KEY} has no words for it: {error}", hint="choose another scheme or convention, or exclude it"
         ) from None
+
+
+def keeps_cache(method: str | None, planning: Planning) -> bool:
+    """Whether a dialect can say of the cache of keys and values what the source says."""
+    dialect = None if method is None else DIALECTS.get(method)
+    return dialect is not None and dialect.caches and fp8_cache(planning)
 
 
 def options(config: Json) -> Iterator[Mapping[str, Any]]:

@@ -29,7 +29,7 @@ from ...schemes.grid import EXACT, NOTHING
 from ...schemes.recode import Recode, recoding
 from ...voice import called
 from ..dequantize import Decoding
-from ..repack import undecoded
+from ..rows_of_codes import coded_rows
 from .multiplier import multiplier
 from .share_scale import sharing_scales
 
@@ -182,7 +182,7 @@ def recoded(
     for number, (tensor, action, _) in enumerate(decided):
         if action is None or isinstance(action, DType):
             continue
-        decoding = undecoded(tensor) if opened.still(tensor) else None
+        decoding = coded_rows(tensor) if tensor.plain and tensor.source in opened.tensors else None
         if decoding is None or decoding.keep or decoding.asides.order is not None:
             continue
         if decoding.out.shape != decoding.spec.shape:
