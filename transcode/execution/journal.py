@@ -15,7 +15,7 @@ import os
 import threading
 import zlib
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -176,12 +176,13 @@ class Ledger:
         return [span for low, high in asked for span in done.missing(low, high)]
 
     def note(
-        self, key: Key, begin: int, end: int, lost: Iterable[Lost] = (), counted: Iterable[Counted] = ()
+        self, key: Key, begin: int, end: int, lost: Sequence[Lost] = (), counted: Sequence[Counted] = ()
     ) -> None:
         """A range is done: all that it becomes has been written, and this was found of it."""
         with self._lock:
             self._fresh.append((key, begin, end))
-            self._found.add(key, lost, counted)
+            if lost or counted:
+                self._found.add(key, lost, counted)
 
     def take(self) -> tuple[list[Span], Findings]:
         """What was noted since the last time, joined; and what was found of it."""
