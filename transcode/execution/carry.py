@@ -153,7 +153,7 @@ def _whole(
     if isinstance(plan.destination, Url):
         from .sending import Sending
 
-        staging = Sending(plan)
+        staging = Sending(plan, hashed=performance.checksums)
     else:
         staging = Staging(
             plan,
@@ -181,6 +181,8 @@ def _whole(
             if digests is not None:
                 tell("checksums", report.bytes_read)
                 report = replace(report, checksums=digests.place(performance))
+            elif not isinstance(staging, Staging):
+                report = replace(report, checksums=staging.digests())
             tell("sync", report.bytes_read)
             verify(remaining(plan, staging.ledger))
             staging.commit()
