@@ -30,6 +30,9 @@ class Kept:
     def existing(self):
         return set(self.objects)
 
+    def unfinished(self):
+        return 0
+
     def begin(self, name, size):
         return _Object(self, name, size)
 

@@ -173,6 +173,8 @@ def _whole(
                 tell("resume", 0)
             elif staging.cleared:
                 tell("anew", 0)
+            elif not isinstance(staging, Staging) and staging.unfinished:
+                tell("unfinished", 0)
             if consumption is None:
                 report = work(plan, staging, performance, pace, watched)
             else:

@@ -130,6 +130,7 @@ class Sending:
         committed: whether all is in place, or on its way there.
         kept, cleared: nothing is kept for another run, nor was there anything of one.
         ledger: what is done of the plan: nothing.
+        unfinished: objects there that another run began to send and did not end.
     """
 
     kept = False
@@ -142,6 +143,7 @@ class Sending:
         self._target = target(str(plan.destination), plan.folder)
         self.ledger = journal.Ledger()
         self.committed = False
+        self.unfinished = 0
         self._lock = threading.Lock()
         self._parts: list[Portions] = []
         self._data: dict[tuple[int, int], bytearray] = {}
@@ -159,6 +161,7 @@ class Sending:
 
     def __enter__(self) -> Sending:
         self._target.existing()  # a commit goes onto what is there now
+        self.unfinished = self._target.unfinished()
         for number, file in enumerate(self._plan.files):
             ordered = self._target.ordered or self._flowing is not None
             self._parts.append(Portions(file, self._target.part(file.size), ordered))
