@@ -38,6 +38,7 @@ ELSEWHERE = {
     "schemes/packed": "schemes/test_int4.py",
     "schemes/ggml_blocks": "schemes/test_ggml.py",
     "schemes/ggml_nvfp4": "stages/quantize/test_recode_gguf.py",
+    "execution/portions": "execution/test_sending.py",
     "stages/quantize/multiplier": "stages/quantize/test_recode_gguf.py",
     "schemes/text": "laws/test_schemes.py",
     "cli/job": "cli/test_nunchaku.py",

@@ -44,6 +44,7 @@ from attacks import (  # noqa: E402
     several,
     sources,
     together,
+    uploads,
     writelog,
 )  # fmt: skip
 from attacks.engine import BAD, Attack, Tally  # noqa: E402
@@ -101,6 +102,7 @@ def units() -> list[Unit]:
         found.append(Unit(f"power cut: {scenario.name}", writelog.attack(scenario), 20))
     found += [Unit(f"source changes: {name}", attack) for name, attack in sources.ATTACKS.items()]
     found += [Unit(f"elsewhere: {name}", attack, 20) for name, attack in remote.ATTACKS.items()]
+    found += [Unit(f"sent, and ended: {name}", attack, 0.5) for name, attack in uploads.ATTACKS.items()]
     found += [Unit(f"at once: {name}", attack, 0.5) for name, attack in together.ATTACKS.items()]
     found += [Unit(f"hostile: {name}", attack, share) for name, (attack, share) in corpora.ATTACKS.items()]
     found += [Unit(f"fuzz: {name}", whole, 20) for name, whole in fuzz.ATTACKS.items()]

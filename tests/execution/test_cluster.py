@@ -169,6 +169,47 @@ def test_without_ray_its_install_line_is_told(source, tmp_path, monkeypatch, ref
     monkeypatch.undo()
 
 
+class Client:
+    """Ray, as far as it connects: what comes of each attempt."""
+
+    def __init__(self, *comes):
+        self.comes, self.asked = list(comes), []
+
+    def init(self, address, **how):
+        self.asked.append(address)
+        if (what := self.comes.pop(0)) is not None:
+            if callable(what):
+                what()
+            else:
+                raise what
+
+
+LOST, OTHER = ConnectionError("Initialization failure from server:\nTraceback"), ConnectionError("timeout")
+
+
+@pytest.mark.parametrize(
+    ("comes", "attempts", "error"),
+    [((None,), 1, None), ((LOST, LOST, None), 3, None), ((LOST,) * 3, 3, LOST), ((OTHER,), 1, OTHER)],
+)
+def test_a_process_that_dies_before_it_serves_is_asked_for_again(comes, attempts, error):
+    client = Client(*comes)
+    try:
+        cluster._connect(client, "ray://h:1")
+    except ConnectionError as raised:
+        assert raised is error
+    else:
+        assert error is None
+    assert client.asked == ["ray://h:1"] * attempts
+
+
+def test_who_does_not_come_back_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(cluster, "_PATIENCE", 0.05)
+    ended = threading.Event()
+    with pytest.raises(ConnectionError, match=r"no answer in 0 s, see ray_client_server.err"):
+        cluster._connect(Client(ended.wait), "ray://h:1")
+    ended.set()
+
+
 @needs_ray
 def test_a_cluster_that_is_not_there(source, tmp_path):
     if importlib.util.find_spec("grpc") is None:

@@ -61,9 +61,9 @@ def test_what_is_written_is_read(tmp_path_factory, table):
 def test_a_line_that_is_cut_or_wrong_ends_it(tmp_path):
     with Directory(tmp_path) as hidden:
         fd = journal.begin(hidden, "plan")
-        journal.extend(fd, [("t0", 0, 10)], {})
+        journal.extend(fd, [("t0", 0, 10)], journal.Findings())
         middle = os.fstat(fd).st_size
-        journal.extend(fd, [("t0", 10, 20), ("t1", 5, 6)], {})
+        journal.extend(fd, [("t0", 10, 20), ("t1", 5, 6)], journal.Findings())
         os.close(fd)
         whole = (tmp_path / JOURNAL).read_bytes()
         for size in range(middle, len(whole)):
@@ -76,7 +76,7 @@ def test_a_line_that_is_cut_or_wrong_ends_it(tmp_path):
             known, end = journal.resumable(hidden, "plan")
             assert (known.missing("t0", 0, 20), end) == ([(10, 20)], middle)
         fd = journal.reopen(hidden, middle)
-        journal.extend(fd, [("t0", 12, 20)], {})
+        journal.extend(fd, [("t0", 12, 20)], journal.Findings())
         os.close(fd)
         known, _ = journal.resumable(hidden, "plan")
         assert known.missing("t0", 0, 20) == [(10, 12)]
@@ -145,6 +145,6 @@ def test_losses_are_read_to_the_last_bit(tmp_path_factory, lost):
         journal.extend(fd, *ledger.take())
         os.close(fd)
         known, _ = journal.resumable(hidden, "plan")
-        assert known.losses.get("t3", []) == lost
+        assert known.findings.losses.get("t3", []) == lost
         assert known.is_begun("t3")
         assert not known.is_begun("t4")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from hashlib import sha256
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import transcode as tc
 from transcode.core.performance import Performance
 from transcode.errors import PlanError, TranscodeError
 from transcode.execution import sending
-from transcode.execution.sending import order, waiting
+from transcode.execution.portions import order, waiting
 
 
 class Kept:
@@ -28,6 +29,9 @@ class Kept:
 
     def existing(self):
         return set(self.objects)
+
+    def unfinished(self):
+        return 0
 
     def begin(self, name, size):
         return _Object(self, name, size)
@@ -154,11 +158,34 @@ def test_nothing_is_placed_of_a_run_that_fails(source, target):
     assert (kept.objects, kept.placed, kept.dropped) == ({}, [], ["x.safetensors"])
 
 
-@pytest.mark.parametrize("name", ["resume", "checksums", "attest"])
+@pytest.mark.parametrize("name", ["resume", "attest"])
 def test_what_is_for_files_of_this_machine_is_refused(name, source, target):
     target(10_000, False)
     with pytest.raises(PlanError, match=f"{name}=True is for files of this machine; leave it out"):
         tc.open(source) | tc.write("memory://b/x.safetensors", **{name: True})
+
+
+@pytest.mark.parametrize("how", [(10_000, False), (10_000, True), (0, False)])
+@pytest.mark.parametrize("kind", ["int8", "blocks"])
+def test_checksums_are_those_of_a_local_run(kind, how, source, target, tmp_path):
+    change, end = FLOWS[kind]
+    more = {"checksums": True} if end else {"max_shard_size": 100_000, "checksums": True}
+    here = (change(tc.open(source)) | tc.write(f"{tmp_path}/l/{end}", **more)).checksums
+    kept = target(*how)
+    report = change(tc.open(source)) | tc.write(f"memory://b/m/{end}", workers=3, tile=20_000, **more)
+    assert report.checksums == here
+    assert kept.objects == {path.name: path.read_bytes() for path in (tmp_path / "l").iterdir()}
+    for name, digest in report.checksums.files.items():
+        assert sha256(kept.objects[name]).hexdigest() == digest
+
+
+def test_checksums_of_what_was_there_are_not_left(source, target):
+    kept = target(10_000, False)
+    kept.objects = {"x.safetensors.sha256": b"old"}
+    with pytest.raises(PlanError, match=r"memory://b/x.safetensors.sha256: tells of what was written here"):
+        tc.open(source) | tc.write("memory://b/x.safetensors")
+    with pytest.raises(PlanError, match="exists already"):
+        tc.open(source) | tc.write("memory://b/x.safetensors", checksums=True)
 
 
 def test_what_is_refused_before_anything_is_sent(source, target, monkeypatch):

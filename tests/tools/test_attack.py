@@ -66,6 +66,7 @@ def test_nothing_that_must_not_be_seen_is_seen(tmp_path: Path) -> None:
         "power cut",
         "source changes: cut, ",
         "at once",
+        "sent, and ended: ",
         "hostile",
         "fuzz",
     )

@@ -6,15 +6,19 @@ import json
 
 import bench_journal
 
+from transcode.execution import journal, working
 
-def test_it_compares_with_a_run_that_notes_nothing(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(
-        "sys.argv", ["bench", "--json", "--rounds", "1", "--size", "33MB", "--folder", str(tmp_path)]
-    )
-    monkeypatch.setattr("transcode.execution.working._INTERVAL", 3.0)  # is put back
+
+def test_what_is_done_for_the_journal_is_counted(tmp_path, capsys, monkeypatch):
+    words = ["bench", "--json", "--rounds", "1", "--size", "67MB", "--folder", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", words)
+    before = working._INTERVAL, journal.extend
     bench_journal.main()
     table = json.loads(capsys.readouterr().out)
     assert table.keys() == {"journal", "often", "none"}
-    assert all(row["cpu"] > 0 and row["clock"] > 0 for row in table.values())
-    assert table["none"]["share_cpu"] == 0
+    assert all(row["cpu"] > row["noting"] > 0 for row in table.values())
+    head = len(journal._line({"format": journal._HEAD, "plan": 64 * "0"}))
+    assert all(row["bytes"] >= head for row in table.values())
+    assert all(0 < row["share"] <= row["share_synced"] < 1 for row in table.values())
+    assert (working._INTERVAL, journal.extend) == before
     assert not list(tmp_path.iterdir())

@@ -133,7 +133,7 @@ def real_calls(root: Path, what: str, mode: str, tally: Tally) -> None:
     import json
 
     repo = Path(__file__).parents[2]
-    program = "storage/committing.py" if what == "commit" else "containers/safetensors/killing.py"
+    program = "io/committing.py" if what == "commit" else "containers/safetensors/killing.py"
     args = [mode] if what == "commit" else [what, mode]
     done = subprocess.run(
         [sys.executable, str(repo / "tests" / program), str(root), *args],

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 
 from .engine import (
@@ -124,7 +125,9 @@ def _again_and_again(dst: str, options: tuple[str, ...]) -> Attack:
 
 
 def _at_system_calls(root: Path, dice: random.Random, count: int, until: float, tally: Tally) -> None:
-    """Killed at the entry of every system call of any of its threads, and resumed."""
+    """Killed at the entry of every system call of any of its threads, and resumed: once from each state of
+    the files in which that leaves them, as all that a run finds are files.
+    """
     if not ptrace_works():
         tally.notes.append("ptrace is not allowed here: not run")
         return
@@ -151,12 +154,19 @@ def _at_system_calls(root: Path, dice: random.Random, count: int, until: float, 
     while low + 16 < calls:  # about where they end; it differs a little from run to run
         middle = (low + calls) // 2
         low, calls = (middle, calls) if killed(middle) else (low, middle)
+    judged: set[str] = set()
     for number in spread(calls, count, dice.randrange(calls)):
         if time.monotonic() > until:
+            tally.notes.append(f"of {calls} calls, then the time was over")
             break
         tally.add("trials")
         stopped = killed(number)
         tally.add("kills", "") if stopped else tally.add("ended before")
+        left = _state(trial.place)
+        if left in judged:  # most calls change no file
+            tally.add("left what another did")
+            continue
+        judged.add(left)
         trial.check_between(f"killed at system call {number}")
         trial.check_end(command(trial.args), f"killed at system call {number}", stopped=True)
 
@@ -239,6 +249,16 @@ def noting(place: Path, number: int) -> Callable[[], None]:
         Injection(place, number, dying(signal.SIGKILL)).install()
 
     return install
+
+
+def _state(place: Path) -> str:
+    """A digest of all that lies in a folder: names, modes, bytes; not the times."""
+    digest = sha256()
+    for path in sorted(place.rglob("*")):
+        content = b"" if path.is_dir() else path.read_bytes()
+        digest.update(f"{path.relative_to(place)}\0{path.lstat().st_mode}\0{len(content)}\0".encode())
+        digest.update(content)
+    return digest.hexdigest()
 
 
 def clear(place: Path) -> None:

@@ -47,6 +47,8 @@ class Bucket:
     def _answer(self, handler: BaseHTTPRequestHandler, path: str) -> bool:
         query = parse_qs(handler.path.partition("?")[2], keep_blank_values=True)
         key = self.key(path)
+        if handler.command == "GET" and "uploads" in query:
+            return self._unfinished(handler, query["prefix"][0])
         if handler.command in ("GET", "HEAD"):
             return self._list(handler, query) if "list-type" in query else False
         body = _body(handler)
@@ -93,6 +95,15 @@ class Bucket:
         ]
         items += [f"<CommonPrefixes><Prefix>{one}</Prefix></CommonPrefixes>" for one in sorted(folders)]
         return _send(handler, 200, "ListBucketResult", f"<IsTruncated>false</IsTruncated>{''.join(items)}")
+
+    def _unfinished(self, handler: BaseHTTPRequestHandler, prefix: str) -> bool:
+        items = [
+            f"<Upload><Key>{key}</Key><UploadId>{number}</UploadId></Upload>"
+            for key, number in self.uploads
+            if key.startswith(prefix)
+        ]
+        text = f"<Bucket>{self.name}</Bucket><IsTruncated>false</IsTruncated>{''.join(items)}"
+        return _send(handler, 200, "ListMultipartUploadsResult", text)
 
     def _tag(self, key: str) -> str:
         return self.site.tag(f"/{self.name}/{key}").replace('"', "&quot;")

@@ -163,7 +163,7 @@ def _whole(
     if isinstance(plan.destination, Url):
         from .sending import Sending
 
-        staging = Sending(plan)
+        staging = Sending(plan, hashed=performance.checksums)
     else:
         staging = Staging(
             plan,
@@ -183,6 +183,8 @@ def _whole(
                 tell("resume", 0)
             elif staging.cleared:
                 tell("anew", 0)
+            elif not isinstance(staging, Staging) and staging.unfinished:
+                tell("unfinished", 0)
             if consumption is None:
                 report = work(plan, staging, performance, pace, watched)
             else:
@@ -191,6 +193,8 @@ def _whole(
             if digests is not None:
                 tell("checksums", report.bytes_read)
                 report = replace(report, checksums=digests.place(performance))
+            elif not isinstance(staging, Staging):
+                report = replace(report, checksums=staging.digests())
             tell("sync", report.bytes_read)
             verify(remaining(plan, staging.ledger))
             staging.commit()

@@ -8,6 +8,7 @@ journal, so another one goes on there; when all parts have their mark, they are 
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -35,6 +36,11 @@ _THREADS = 4
 """Threads of a process where nobody says: more processes would each hold the plan."""
 _OVERHEAD = 400 * 10**6
 """Bytes of a process beside its tiles: the interpreter, numpy, the plan."""
+_PATIENCE = 90.0
+"""Seconds for Ray's client to be served; it gives up by itself after 30, if it gives up."""
+_CONNECTS = 3
+_LOST = "Initialization failure from server"
+"""What Ray's client says where the process that was started for it has died."""
 _ATTEMPTS = 5
 """Processes that may be lost at one part, before it is taken for the part's fault."""
 
@@ -82,9 +88,8 @@ def _connected(ray: Any, cluster: str) -> Iterator[int]:
     """Be connected with a cluster, and know how many processors it has."""
     ours = not ray.is_initialized()
     if ours:
-        address = cluster if cluster.startswith("ray://") else None
         try:
-            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+            _connect(ray, cluster if cluster.startswith("ray://") else None)
         except ImportError:
             raise PlanError(
                 f"cluster: for {cluster} Ray needs its client", hint="pip install 'tensor-transcode[ray]'"
@@ -92,13 +97,50 @@ def _connected(ray: Any, cluster: str) -> Iterator[int]:
         except (ConnectionError, RuntimeError, ValueError) as error:
             line = str(error).partition("\n")[0]
             raise PlanError(
-                f"cluster: {cluster} cannot be reached: {line}", hint="is it running? ray status"
+                f"cluster: {cluster} cannot be reached: {line.rstrip(':')}",
+                hint="is it running? ray status; does it want a token? RAY_AUTH_MODE=token",
             ) from None
     try:
         yield int(ray.cluster_resources().get("CPU", 1))
     finally:
         if ours:
             ray.shutdown()
+
+
+def _connect(ray: Any, address: str | None) -> None:
+    """Connect this process with a cluster; None for the one of this machine.
+
+    The server of Ray's client starts a process for each client, by a fork beside the threads of gRPC. Now and
+    then that process dies of it (Ray 2.60: by SIGSEGV), and another attempt gets another one.
+
+    Raises:
+        ConnectionError: also where Ray's client does not come back.
+    """
+    if address is None:  # what it starts ends with the thread that did
+        _attempt(ray, address)
+        return
+    for left in reversed(range(_CONNECTS)):
+        errors: list[BaseException] = []
+        thread = threading.Thread(target=_noting, args=(errors, ray, address), name="ray", daemon=True)
+        thread.start()
+        thread.join(_PATIENCE)
+        if thread.is_alive():
+            raise ConnectionError(f"no answer in {_PATIENCE:.0f} s, see ray_client_server.err of its head")
+        if not errors:
+            return
+        if left == 0 or not str(errors[0]).startswith(_LOST):
+            raise errors[0]
+
+
+def _attempt(ray: Any, address: str | None) -> None:
+    ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+
+
+def _noting(errors: list[BaseException], ray: Any, address: str) -> None:
+    try:
+        _attempt(ray, address)
+    except BaseException as error:
+        errors.append(error)
 
 
 class _Driver:

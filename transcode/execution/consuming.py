@@ -107,8 +107,9 @@ class Consumption:
         """
         ledger, whole = staging.ledger, Shares(self.plan).whole()
         self._keep_plan()
-        total, before, losses = nbytes(whole), 0, dict[str, tuple[str, Loss]]()
-        resumed = 0
+        total, before, resumed = nbytes(whole), 0, 0
+        losses: dict[str, tuple[str, Loss]] = {}
+        recoded: dict[str, tuple[int, int]] = {}
         report = Report(self.plan, 0.0, self.plan.bytes_read, self.plan.file_bytes)
         for step in self.steps:
             ledger.share = step.share
@@ -119,11 +120,12 @@ class Consumption:
 
             done = work(self.plan, staging, performance, pace, tell)
             losses |= done.losses()
+            recoded |= done.recoded
             resumed += done.resumed
             before += nbytes(step.share)
             self._delete(step, staging)
         ledger.share = None
-        return replace(report, measured=losses, resumed=resumed)
+        return replace(report, measured=losses, recoded=recoded, resumed=resumed)
 
     def _delete(self, step: _Step, staging: Staging) -> None:
         """Delete shards, once all that was made of them is durable and they are still what they were."""

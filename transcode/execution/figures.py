@@ -10,6 +10,8 @@ __all__ = ["ONCE", "figures", "title"]
 ONCE = {
     "compile": "compiling kernels (first time on this machine)",
     "resume": "going on where an interrupted run stopped",
+    "unfinished": "uploads that did not end lie there, unseen and paid for: aws s3api list-multipart-uploads"
+    " names them, abort-multipart-upload drops one",
     "anew": "what a killed run of this plan had done is done anew: it was not asked to resume",
 }
 """What is said in a line of its own, once, of stages that are no part of the work."""

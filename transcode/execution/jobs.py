@@ -109,22 +109,25 @@ class Jobs:
         )
 
     def _recall(self) -> None:
-        """Take over what an earlier run measured of what it did.
+        """Take over what an earlier run found of what it did.
 
         Raises:
             PlanError: it did some, and measured nothing.
         """
         for number, tensor in enumerate(self._plan.tensors):
+            key, known = journal.values(number), self._ledger.findings
+            if tensor.recoded is not None:
+                for row, blocks in known.counts.get(key, ()):
+                    self._run.tally(tensor.recoded).add(row, blocks)
             if tensor.measured is None:
                 continue
-            key = journal.values(number)
-            if self._ledger.is_begun(key) and key not in self._ledger.losses:
+            if self._ledger.is_begun(key) and key not in known.losses:
                 raise PlanError(
                     "what the interrupted run did was not measured",
                     file=self._plan.destination,
                     hint=f"leave {called('measure')} out, or {called('resume')} to start anew",
                 )
-            for row, loss in self._ledger.losses.get(key, ()):
+            for row, loss in known.losses.get(key, ()):
                 self._run.loss(tensor.measured).add(row, loss)
 
     def _values(self, *, whole: bool) -> int:
@@ -231,9 +234,10 @@ class Jobs:
                     raw = piece.data.reshape(-1).view("u1")
                     self._writer.write(file, base + piece.offset, raw)
                 begin, end = tensor.spec.row_offset(start), tensor.spec.row_offset(stop)
-                measured = tensor.measured
+                measured, recoded = tensor.measured, tensor.recoded
                 lost = () if measured is None else self._run.loss(measured).within(start, stop)
-                self._ledger.note(key, begin, end, lost)
+                counted = () if recoded is None else self._run.tally(recoded).within(start, stop)
+                self._ledger.note(key, begin, end, lost, counted)
                 return end - begin
 
             yield job

@@ -29,6 +29,7 @@ from ..io.directory import Directory
 from ..voice import called
 
 __all__ = [
+    "Findings",
     "Key",
     "Ledger",
     "Ranges",
@@ -55,6 +56,9 @@ Span = tuple[Key, int, int]
 Lost = tuple[int, Loss]
 """What was lost of a tile, by its first row."""
 
+Counted = tuple[int, tuple[int, int]]
+"""How many blocks of a tile kept every value, and how many there are, by its first row."""
+
 
 def values(tensor: int) -> Key:
     """The logical values of a tensor of the plan, by its number: row-major, as they were before encoding."""
@@ -64,6 +68,30 @@ def values(tensor: int) -> Key:
 def moved(file: int) -> Key:
     """The bytes of a file of the plan, by its number, that the system copies."""
     return f"f{file}"
+
+
+@dataclass
+class Findings:
+    """What tiles tell of their tensors beside their bytes: it goes into the report.
+
+    Attributes:
+        losses: where they were measured.
+        counts: where codes became those of another scheme.
+    """
+
+    losses: dict[Key, list[Lost]] = field(default_factory=dict)
+    counts: dict[Key, list[Counted]] = field(default_factory=dict)
+
+    def add(self, key: Key, losses: Iterable[Lost], counts: Iterable[Counted]) -> None:
+        """Add those of some tiles of a tensor."""
+        for table, fresh in ((self.losses, list(losses)), (self.counts, list(counts))):
+            if fresh:
+                table.setdefault(key, []).extend(fresh)  # type: ignore[arg-type]
+
+    def take_over(self, other: Findings) -> None:
+        """Add all of others."""
+        for key in other.losses.keys() | other.counts.keys():
+            self.add(key, other.losses.get(key, ()), other.counts.get(key, ()))
 
 
 class Ranges:
@@ -119,7 +147,7 @@ class Ledger:
 
     Attributes:
         noted: whether the journal tells of anything.
-        losses: what was lost of what is done, where an earlier run measured it.
+        findings: what an earlier run found of what is done.
         share: what is asked for; None where that is all of the plan.
         consumed: inputs, by their numbers in the plan, that are deleted or to be: all that was made of them
             is there.
@@ -128,8 +156,8 @@ class Ledger:
     noted: bool = False
     share: Share | None = None
     consumed: set[int] = field(default_factory=set)
-    losses: dict[Key, list[Lost]] = field(default_factory=dict)
-    _lost: dict[Key, list[Lost]] = field(default_factory=dict)
+    findings: Findings = field(default_factory=Findings)
+    _found: Findings = field(default_factory=Findings)
     _done: dict[Key, Ranges] = field(default_factory=dict)
     _fresh: list[Span] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -148,19 +176,21 @@ class Ledger:
             return asked
         return [span for low, high in asked for span in done.missing(low, high)]
 
-    def note(self, key: Key, begin: int, end: int, lost: Iterable[Lost] = ()) -> None:
-        """A range is done: all that it becomes has been written, and this was lost of it."""
+    def note(
+        self, key: Key, begin: int, end: int, lost: Sequence[Lost] = (), counted: Sequence[Counted] = ()
+    ) -> None:
+        """A range is done: all that it becomes has been written, and this was found of it."""
         with self._lock:
             self._fresh.append((key, begin, end))
-            if lost := list(lost):
-                self._lost.setdefault(key, []).extend(lost)
+            if lost or counted:
+                self._found.add(key, lost, counted)
 
-    def take(self) -> tuple[list[Span], dict[Key, list[Lost]]]:
-        """What was noted since the last time, joined; and what was lost of it."""
+    def take(self) -> tuple[list[Span], Findings]:
+        """What was noted since the last time, joined; and what was found of it."""
         with self._lock:
             fresh, self._fresh = self._fresh, []
-            lost, self._lost = self._lost, {}
-        return list(_joined(fresh)), lost
+            found, self._found = self._found, Findings()
+        return list(_joined(fresh)), found
 
     def is_begun(self, key: Key) -> bool:
         """Whether an earlier run did some of it."""
@@ -183,8 +213,7 @@ class Ledger:
     def take_over(self, other: Ledger) -> None:
         """What another journal of the same plan knows."""
         self.believe(other.done)
-        for key, of in other.losses.items():
-            self.losses.setdefault(key, []).extend(of)
+        self.findings.take_over(other.findings)
 
     def believe(self, spans: Iterable[Span]) -> None:
         """What an earlier run did."""
@@ -226,18 +255,20 @@ def reopen(hidden: Directory, end: int) -> int:
     return fd
 
 
-def extend(fd: int, spans: Iterable[Span], lost: Mapping[Key, Sequence[Lost]]) -> None:
-    """Add what is on the disk by now, and what was lost of it; durable on return."""
+def extend(fd: int, spans: Iterable[Span], found: Findings) -> None:
+    """Add what is on the disk by now, and what was found of it; durable on return."""
     table: dict[Key, list[list[int]]] = {}
     for key, low, high in spans:
         table.setdefault(key, []).append([low, high])
     if table:
         line: dict[str, object] = {"done": table}
-        if lost:
+        if found.losses:
             line["lost"] = {
                 key: [[row, one.signal, one.noise, one.plain, one.largest] for row, one in of]
-                for key, of in lost.items()
+                for key, of in found.losses.items()
             }
+        if found.counts:
+            line["kept"] = {key: [[row, *blocks] for row, blocks in of] for key, of in found.counts.items()}
         system.write_at(fd, memoryview(_line(line)), os.fstat(fd).st_size)
         system.sync(fd)
 
@@ -283,13 +314,12 @@ def read(hidden: Directory, name: str = JOURNAL) -> tuple[str, Ledger, int] | No
     head, end = tables[0]
     ledger = Ledger()
     for table, stop in tables[1:]:
-        spans, lost, consumed = _spans(table), _losses(table), table.get("consumed", [])
-        if spans is None or lost is None or not isinstance(consumed, list):
+        spans, found, consumed = _spans(table), _findings(table), table.get("consumed", [])
+        if spans is None or found is None or not isinstance(consumed, list):
             break
         ledger.believe(spans)
         ledger.consumed.update(number for number in consumed if isinstance(number, int))
-        for key, of in lost.items():
-            ledger.losses.setdefault(key, []).extend(of)
+        ledger.findings.take_over(found)
         end = stop
     return str(head.get("plan")), ledger, end
 
@@ -329,17 +359,26 @@ def _spans(table: dict[str, object]) -> list[Span] | None:
     return spans
 
 
-def _losses(table: dict[str, object]) -> dict[Key, list[Lost]] | None:
-    """What was lost, of a line; None if it is not told rightly."""
-    stated = table.get("lost", {})
-    if not isinstance(stated, dict):
-        return None
-    losses: dict[Key, list[Lost]] = {}
-    for key, tiles in stated.items():
-        for one in tiles if isinstance(tiles, list) else [None]:
-            match one:
-                case [int(row), float(signal), float(noise), (float() | None) as plain, float(largest)]:
-                    losses.setdefault(key, []).append((row, Loss(signal, noise, plain, largest)))
-                case _:
-                    return None
-    return losses
+def _findings(table: dict[str, object]) -> Findings | None:
+    """What was found, of a line; None if it is not told rightly."""
+    found = Findings()
+    for kind in ("lost", "kept"):
+        stated = table.get(kind, {})
+        if not isinstance(stated, dict):
+            return None
+        for key, tiles in stated.items():
+            for one in tiles if isinstance(tiles, list) else [None]:
+                match kind, one:
+                    case "lost", [
+                        int(row),
+                        float(signal),
+                        float(noise),
+                        (float() | None) as plain,
+                        float(most),
+                    ]:
+                        found.add(key, [(row, Loss(signal, noise, plain, most))], ())
+                    case "kept", [int(row), int(exact), int(blocks)] if 0 <= exact <= blocks:
+                        found.add(key, (), [(row, (exact, blocks))])
+                    case _:
+                        return None
+    return found

@@ -319,7 +319,7 @@ def _reserve(staged: Directory, plan: Plan) -> None:
 def write_journal(hidden: Directory, digest: str, name: str, ledger: journal.Ledger) -> None:
     fd = journal.begin(hidden, digest, name)
     try:
-        journal.extend(fd, ledger.done, ledger.losses)
+        journal.extend(fd, ledger.done, ledger.findings)
         system.sync(fd)
     finally:
         os.close(fd)

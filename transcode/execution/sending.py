@@ -9,63 +9,36 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from ..containers import table
-from ..core.output import PlannedFile
 from ..core.paths import Url
 from ..core.performance import Performance
 from ..core.text import size as text
 from ..errors import PlanError, TranscodeError
 from ..io import system
-from ..io.remote.target import Target, Upload, target
+from ..io.remote.target import Upload, target
 from ..plan.plan import Plan
 from ..voice import called
-from . import journal
+from . import checksums, journal
+from .flowing import Flowing
 from .moves import Move
+from .portions import Portions, order, waiting
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["MOST", "Sending", "check_sending", "order", "waiting"]
+__all__ = ["MOST", "Sending", "check_sending"]
 
 MOST = 1 << 30
 """Bytes of parts that may be in memory at a time."""
 
 _AT_ONCE = 4
 """Parts that are sent at a time."""
-
-
-def order(plan: Plan) -> list[int]:
-    """The numbers of a plan's tensors as they lie in its files: each by the largest of its parts."""
-    largest: dict[int, tuple[int, int, int]] = {}
-    for number, file in enumerate(plan.files):
-        for place in file.places:
-            nbytes = place.end - place.begin
-            if place.tensor not in largest or nbytes > largest[place.tensor][0]:
-                largest[place.tensor] = nbytes, number, place.begin
-    return sorted(range(len(plan.tensors)), key=lambda tensor: largest.get(tensor, (0, 0, 0))[1:])
-
-
-def waiting(plan: Plan, place: Target) -> int:
-    """The most bytes of parts that are in memory at a time, between two tensors."""
-    parts = [_Parts(file, place.part(file.size), place.ordered) for file in plan.files]
-    pieces: dict[int, list[tuple[int, int, int]]] = {}
-    for number, file in enumerate(plan.files):
-        for one in file.places:
-            begin = len(file.header) + one.begin
-            pieces.setdefault(one.tensor, []).append((number, begin, begin + one.end - one.begin))
-    held = most = 0
-    for tensor in order(plan):
-        for number, begin, end in pieces.get(tensor, ()):
-            before = parts[number].held
-            parts[number].fill(begin, end)
-            held += parts[number].held - before
-        most = max(most, held)
-    return most * place.copies
 
 
 def check_sending(plan: Plan, performance: Performance, *, force: bool) -> None:
@@ -77,7 +50,6 @@ def check_sending(plan: Plan, performance: Performance, *, force: bool) -> None:
     """
     asked = {
         "resume": performance.resume,
-        "checksums": performance.checksums,
         "attest": performance.attest,
         "part": performance.part is not None,
         "cluster": performance.cluster is not None,
@@ -98,6 +70,15 @@ def check_sending(plan: Plan, performance: Performance, *, force: bool) -> None:
     where = target(url, plan.folder)
     there = where.existing()
     names = _names(plan)
+    sums = checksums.beside(plan)
+    if performance.checksums:
+        names.append(sums)
+    elif sums in there:
+        raise PlanError(
+            f"tells of what was written here before, and would be false of {plan.destination.name}",
+            file=f"{above}/{sums}",
+            hint=f"remove it, or write it anew with {called('checksums')}",
+        )
     existing = [name for name in names if name in there]
     if existing and not force:
         more = f" (and {len(existing) - 1} more)" if len(existing) > 1 else ""
@@ -113,10 +94,18 @@ def check_sending(plan: Plan, performance: Performance, *, force: bool) -> None:
         raise PlanError(
             f"holds other weights ({shown})", file=url, hint="remove them or choose another folder"
         )
-    if (most := waiting(plan, where)) > MOST:
+    if (most := waiting(plan, where, performance.checksums)) > MOST:
+        because = (
+            "there files are sent in one piece"
+            if where.copies > 1
+            else (
+                "there bytes are sent in their order"
+                if where.ordered
+                else "checksums take bytes in their order"
+            )
+        )
         raise PlanError(
-            f"would take {text(most)} of memory, more than the {text(MOST)} that parts may: there"
-            f" {'files are sent in one piece' if where.copies > 1 else 'bytes are sent in their order'}",
+            f"would take {text(most)} of memory, more than the {text(MOST)} that parts may: {because}",
             file=url,
             hint=f"write smaller files: {called('max_shard_size', '200MB')}; or write to a local path, and"
             " upload what appears there",
@@ -129,92 +118,34 @@ def _names(plan: Plan) -> list[str]:
     return [file.name for file in plan.files] + [side.name for side in plan.side_files]
 
 
-class _Parts:
-    """The parts of one file, and how much of each is there.
-
-    Attributes:
-        held: bytes of the parts that something is there of and that are not to be sent yet.
-    """
-
-    def __init__(self, file: PlannedFile, nbytes: int, ordered: bool) -> None:
-        self.nbytes = nbytes
-        self.size = file.size
-        self._ordered = ordered
-        self.held = 0
-        self._left = [self.length(number) for number in range(max(-(-file.size // nbytes), 1))]
-        self._begun: set[int] = set()
-        self._next = 0
-        known = [(0, len(file.header)), (file.size - len(file.tail), file.size)]
-        for begin, end in [*known, *_gaps(file)]:
-            self._take(begin, end)
-        self._whole = {number for number, left in enumerate(self._left) if not left}
-
-    def _take(self, begin: int, end: int) -> list[int]:
-        """Count a range; returns the parts that it is in."""
-        numbers = []
-        while begin < end:
-            number = begin // self.nbytes
-            stop = min(end, (number + 1) * self.nbytes)
-            self._left[number] -= stop - begin
-            numbers.append(number)
-            begin = stop
-        return numbers
-
-    def fill(self, begin: int, end: int) -> list[int]:
-        """Note that a range is there; returns the parts that are to be sent now, in order."""
-        for number in self._take(begin, end):
-            if number not in self._begun:
-                self._begun.add(number)
-                self.held += self.length(number)
-            if not self._left[number]:
-                self._whole.add(number)
-        ready = [] if self._ordered else sorted(self._whole)
-        while self._ordered and self._next in self._whole:
-            ready.append(self._next)
-            self._next += 1
-        self._whole.difference_update(ready)
-        self.held -= sum(self.length(number) for number in self._begun.intersection(ready))
-        return ready
-
-    def length(self, number: int) -> int:
-        """Bytes of a part."""
-        return min(self.nbytes, self.size - number * self.nbytes)
-
-
-def _gaps(file: PlannedFile) -> list[tuple[int, int]]:
-    """What a format leaves between parts: zeros that nobody writes."""
-    gaps = []
-    at = len(file.header)
-    for place in file.places:
-        begin = len(file.header) + place.begin
-        if begin > at:
-            gaps.append((at, begin))
-        at = max(at, len(file.header) + place.end)
-    end = file.size - len(file.tail)
-    return [*gaps, (at, end)] if end > at else gaps
-
-
 class Sending:
     """The files of a plan while they are being sent; a context manager, as :class:`.staging.Staging` is.
 
     Leaving the context without :meth:`commit` drops what was sent.
 
+    Args:
+        hashed: whether digests are made of all that is sent.
+
     Attributes:
         committed: whether all is in place, or on its way there.
         kept, cleared: nothing is kept for another run, nor was there anything of one.
         ledger: what is done of the plan: nothing.
+        unfinished: objects there that another run began to send and did not end.
     """
 
     kept = False
     cleared = False
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, *, hashed: bool = False) -> None:
         self._plan = plan
+        self._flowing = [Flowing(file) for file in plan.files] if hashed else None
+        self._sums: bytes | None = None
         self._target = target(str(plan.destination), plan.folder)
         self.ledger = journal.Ledger()
         self.committed = False
+        self.unfinished = 0
         self._lock = threading.Lock()
-        self._parts: list[_Parts] = []
+        self._parts: list[Portions] = []
         self._data: dict[tuple[int, int], bytearray] = {}
         self._uploads: dict[int, Upload] = {}
         self._turns: dict[int, threading.Lock] = {}
@@ -230,8 +161,10 @@ class Sending:
 
     def __enter__(self) -> Sending:
         self._target.existing()  # a commit goes onto what is there now
+        self.unfinished = self._target.unfinished()
         for number, file in enumerate(self._plan.files):
-            self._parts.append(_Parts(file, self._target.part(file.size), self._target.ordered))
+            ordered = self._target.ordered or self._flowing is not None
+            self._parts.append(Portions(file, self._target.part(file.size), ordered))
             self._turns[number] = threading.Lock()
         return self
 
@@ -300,6 +233,8 @@ class Sending:
             name = self._plan.files[file].name if self._plan.folder else self._plan.destination.name
             self._uploads[file] = self._target.begin(name, self._plan.files[file].size)
         upload = self._uploads[file]
+        if self._flowing is not None:
+            self._flowing[file].take(data)
         if self._target.ordered:
             upload.send(number, data)
             return
@@ -320,6 +255,25 @@ class Sending:
         if self._error is not None:
             raise self._error
 
+    def digests(self) -> checksums.Digests | None:
+        """All is written: the digests of it, if they were asked for, which are to be placed too.
+
+        Raises:
+            TranscodeError: something could not be sent.
+        """
+        for number in range(len(self._plan.files)):
+            self._advance(number, 0, 0)  # what no tensor is in
+        if self._flowing is None:
+            return None
+        files = {file.name: one for file, one in zip(self._plan.files, self._flowing, strict=True)}
+        sides = {side.name: sha256(_content(side.content)).hexdigest() for side in self._plan.side_files}
+        digests = checksums.Digests(
+            {**{name: one.file for name, one in files.items()}, **sides},
+            {name: one.tensors for name, one in files.items()},
+        )
+        self._sums = checksums.text(digests).encode()
+        return digests
+
     def commit(self) -> None:
         """Have all files appear: the weights first, then what lies beside them, the index last.
 
@@ -336,6 +290,8 @@ class Sending:
         with system.undisturbed():
             for _, upload in sorted(self._uploads.items()):
                 upload.place()
+            if self._sums is not None:
+                self._target.put(checksums.beside(self._plan), self._sums)
             for side, content in zip(self._plan.side_files, contents, strict=True):
                 self._target.put(side.name, content)
             self._target.commit()

@@ -76,6 +76,21 @@ def test_what_exists_is_replaced_if_that_is_asked_for(bucket, source):
     assert len(bucket.objects["x.safetensors"]) > 10_000_000
 
 
+def test_what_a_killed_run_left_is_told(bucket, tmp_path, capsys):
+    from transcode.cli import main
+
+    for name, data in model().items():
+        (tmp_path / name).write_bytes(data)
+    words = ["run", str(tmp_path), "s3://bucket/m/", "--force"]
+    for key, told in ((None, False), ("other/x.safetensors", False), ("m/x.safetensors", True)):
+        bucket.uploads = {} if key is None else {(key, "left"): {1: b""}}
+        with pytest.raises(SystemExit) as end:
+            main(words)
+        assert end.value.code in (None, 0)
+        assert ("uploads that did not end lie there" in capsys.readouterr().err) is told
+        assert len(bucket.uploads) == (key is not None)  # it may be at work
+
+
 def test_parts_are_no_more_than_a_store_takes(bucket):
     from transcode.io.remote.address import parse
     from transcode.io.remote.multipart import Multipart

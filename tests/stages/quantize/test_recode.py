@@ -8,7 +8,10 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import transcode as tc
+from transcode.core.performance import Performance
 from transcode.errors import DataError, PlanError
+from transcode.execution.carry import consume
+from transcode.execution.consuming import Consumption
 
 NAMES = [f"model.layers.{block}.self_attn.{part}_proj.weight" for block in (0, 1) for part in "qkvo"]
 NORM = "model.layers.0.input_layernorm.weight"
@@ -79,6 +82,21 @@ def test_no_value_changes(scheme, options, source, tmp_path):
     for workers, tile in ((2, 70_000), (3, 1 << 20)):
         flow | tc.write(out, convention="neutral", workers=workers, tile=tile, force=True, lossless=True)
         assert out.read_bytes() == first
+
+
+def test_blocks_are_counted_of_all_who_did_them(source, tmp_path):
+    """In parts, and while the source goes: as many as the tensors have blocks of 16."""
+    wanted = dict.fromkeys(NAMES, (256 * 128 // 16, 256 * 128 // 16))
+    flow = tc.open(source) | tc.quantize("nvfp4")
+    for number in (2, 1, 3):
+        report = flow | tc.write(
+            tmp_path / "o.safetensors", convention="neutral", part=f"{number}/3", workers=1, tile=16 << 10
+        )
+    assert report.recoded == wanted
+    tc.open(source) | tc.write(tmp_path / "several", max_tensors=8)
+    several = tc.open(tmp_path / "several") | tc.quantize("nvfp4")
+    plan = tc.write(tmp_path / "p.safetensors", convention="neutral").plan(several)
+    assert consume(Consumption(plan, Performance()), Performance(workers=1)).recoded == wanted
 
 
 def test_joined_layers_have_one_scale(source, tmp_path):

@@ -57,6 +57,14 @@ class Multipart:
                 names |= {item["Key"][len(start) :] for item in page.get("Contents", ())}
         return names
 
+    def unfinished(self) -> int:
+        """See :class:`.target.Target`. Who may write may not always list that: then none."""
+        start = f"{self._prefix.key.rstrip('/')}/".lstrip("/")
+        with suppress(TranscodeError), _told(str(self._prefix)):
+            answer = self._client.list_multipart_uploads(Bucket=self._prefix.authority, Prefix=start)
+            return len(answer.get("Uploads", ()))
+        return 0
+
     def begin(self, name: str, size: int) -> _Object:
         """See :class:`.target.Target`."""
         return _Object(self._client, self._prefix.below(name), size)

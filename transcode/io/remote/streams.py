@@ -48,6 +48,10 @@ class Streams:
             raise FormatError(f"cannot be listed: {words(error)}", file=str(self._prefix)) from None
         return {item["path"].rpartition("/")[2] for item in listed["objects"]}
 
+    def unfinished(self) -> int:
+        """See :class:`.target.Target`: obstore lists no parts."""
+        return 0
+
     def begin(self, name: str, size: int) -> _Object:
         """See :class:`.target.Target`."""
         return _Object(self._store, self._prefix.below(name), self.part(size))

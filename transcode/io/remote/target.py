@@ -62,6 +62,11 @@ class Target(Protocol):
             TranscodeError: they cannot be listed.
         """
 
+    def unfinished(self) -> int:
+        """How many objects under the prefix somebody began to send and neither placed nor dropped, as far as
+        the place tells; of who was killed, or of who is at it.
+        """
+
     def begin(self, name: str, size: int) -> Upload:
         """Begin an object of so many bytes."""
 
