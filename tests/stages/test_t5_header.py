@@ -108,6 +108,7 @@ import json, sys, xllamacpp as x
 p = x.CommonParams()
 p.model.path, p.n_ctx, p.n_parallel, p.warmup, p.fit_params = sys.argv[1], 64, 1, False, False
 p.cpuparams.n_threads, p.embedding, p.pooling_type, p.embd_normalize = 1, True, x.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN, -1
+p.attention_type = x.llama_attention_type.LLAMA_ATTENTION_TYPE_NON_CAUSAL
 r = x.Server(p).handle_embeddings({"input": json.loads(sys.argv[2]), "embd_normalize": -1})
 r = json.loads(r) if isinstance(r, (str, bytes)) else r
 print("ANSWER", json.dumps(r), flush=True)
