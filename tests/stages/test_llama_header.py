@@ -39,6 +39,8 @@ EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 
 LLAMA3 = {"rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0,
           "high_freq_factor": 4.0, "original_max_position_embeddings": 32}  # fmt: skip
 YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 16}
+SECTIONS = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 6, 6]}
+SIGHT = {"depth": 1, "hidden_size": 16, "intermediate_size": 24, "num_heads": 2, "out_hidden_size": 64}
 GEMMA = {"head_dim": 32, "query_pre_attn_scalar": 32, "sliding_window": 4}
 LATENT = {
     "kv_lora_rank": 32, "qk_rope_head_dim": 16, "qk_nope_head_dim": 32, "v_head_dim": 32, "n_group": 1,
@@ -64,6 +66,15 @@ FURTHER: dict[str, tuple[dict[str, Any], str]] = {
     "Glm4Moe": ({"head_dim": 32, "n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 1,
                  "moe_intermediate_size": 64, "first_k_dense_replace": 1, "use_qk_norm": True,
                  "topk_group": 1}, "502be014b8b480e9"),
+    "MiniMaxM2": ({"num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 32, "rotary_dim": 16},
+                  "5359c97efef49dc3"),
+    "Llama4Text": ({"num_local_experts": 4, "num_experts_per_tok": 1, "head_dim": 32, "moe_layers": None,
+                    "intermediate_size_mlp": 128, "interleave_moe_layer_step": 2, "num_hidden_layers": 4,
+                    "rope_parameters": LLAMA3}, "5298dac5d0c35d46"),
+    "Qwen2_5_VL": ({"rope_parameters": SECTIONS, "vision_config": SIGHT}, "21ea5e3dcd663136"),
+    "Qwen3VL": ({"head_dim": 32, "rope_parameters": SECTIONS | {"mrope_interleaved": True},
+                 "vision_config": SIGHT | {"num_position_embeddings": 16, "deepstack_visual_indexes": [0]}},
+                "e213aafbdbca31d5"),
     "GptOss": ({"num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 32, "sliding_window": 4},
                "fa061e78e59ccf42"),
 }  # fmt: skip
@@ -88,8 +99,11 @@ def folder(kind: str, path: Path) -> Path:
 
     torch.manual_seed(0)
     sizes = SIZES | MODELS[kind] if kind in MODELS else SIZES | SMALL | FURTHER[kind][0]
+    if sees := "vision_config" in sizes:
+        sizes = {"vision_config": sizes.pop("vision_config"), "text_config": sizes}
     config = getattr(transformers, f"{kind.partition(',')[0]}Config")(**sizes)
-    model = transformers.AutoModelForCausalLM.from_config(config)
+    auto = transformers.AutoModelForImageTextToText if sees else transformers.AutoModelForCausalLM
+    model = auto.from_config(config)
     with torch.no_grad():
         for name, value in (*model.named_parameters(), *model.named_buffers()):
             if kind in FURTHER and "rotary" not in name:  # the same on any machine
@@ -172,16 +186,29 @@ def test_further_models(kind: str, tmp_path: Path) -> None:
         found.update(
             f"{name} {list(array.shape)}".encode() + np.ascontiguousarray(array, np.float32).tobytes()
         )
+    if find_spec("xllamacpp") is not None:
+        assert apart(path, out) < 0.05
+    if find_spec("gguf") is not None:
+        assert made.keys() <= named(str(tc.open(out).metadata["general.architecture"]))
     assert found.hexdigest()[:16] == FURTHER[kind][1]
     back = tmp_path / "back.safetensors"
-    tc.open(out) | Convert("transformers") | tc.write(back)
-    first, again = ({one.name: one.numpy() for one in tc.open(file)} for file in (path, back))
+    tc.open(out) | Convert("multimodal" if kind == "Qwen3VL" else "transformers") | tc.write(back)
+    first, again = (
+        {one.name: one.numpy() for one in tc.open(file) if "visual" not in one.name} for file in (path, back)
+    )
     assert first.keys() == again.keys()
     # One is added to norms in float32, and taken off again.
     most = 2.0**-24 if "Gemma" in kind else 0.0
     assert all(np.abs(first[name] - again[name]).max() <= most for name in first)
-    if find_spec("xllamacpp") is not None:
-        assert apart(path, out) < 0.05
+
+
+def named(architecture: str) -> set[str]:
+    """Names that the package gguf lists for a model of eight blocks."""
+    import gguf
+
+    kinds = {text: kind for kind, text in gguf.MODEL_ARCH_NAMES.items()}
+    stems = (gguf.TENSOR_NAMES[one] for one in gguf.MODEL_TENSORS[kinds[architecture]])
+    return {f"{stem.format(bid=i)}.{what}" for stem in stems for i in range(8) for what in ("weight", "bias")}
 
 
 def test_what_the_header_says(model: tuple[str, Path, Path]) -> None:
@@ -245,7 +272,7 @@ def test_llama_cpp_answers_as_transformers(
 
 def apart(path: Path, out: Path) -> float:
     """The most by which llama.cpp's log-probabilities differ from transformers'."""
-    from transformers import AutoModelForCausalLM
+    import transformers
 
     run = subprocess.run(
         [sys.executable, "-c", RUN, str(out), json.dumps(IDS)],
@@ -254,8 +281,10 @@ def apart(path: Path, out: Path) -> float:
     answer = [line for line in run.stdout.splitlines() if line.startswith("ANSWER ")]
     assert answer, run.stderr[-800:]
     theirs = {one["id"]: one["logprob"] for one in json.loads(answer[0].removeprefix("ANSWER "))}
+    sees = "vision_config" in json.loads((path / "config.json").read_text())
+    auto = transformers.AutoModelForImageTextToText if sees else transformers.AutoModelForCausalLM
     with torch.no_grad():
-        ours = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)(torch.tensor([IDS]))
+        ours = auto.from_pretrained(path, dtype=torch.float32)(torch.tensor([IDS]))
     logs = ours.logits[0, -1].log_softmax(-1)
     assert len(theirs) == 270
     return max(abs(float(logs[number]) - value) for number, value in theirs.items())
@@ -308,6 +337,10 @@ WRONG: list[tuple[dict[str, object], str]] = [
     ({"model_type": "deepseek_v2"}, "no q_lora_rank, and num_hidden_layers: 2"),
     ({"model_type": "glm4_moe", "norm_topk_prob": 1.5}, "norm_topk_prob: 1.5, which is not true or false"),
     ({"model_type": "glm4_moe", "partial_rotary_factor": 3}, "between 0 and 1"),
+    ({"model_type": "llama4", "attention_chunk_size": 4096}, "runs llama4 with 8192 only"),
+    ({"model_type": "llama4", "use_qk_norm": False, "intermediate_size_mlp": 8, "num_experts": 16,
+      "interleave_moe_layer_step": 1}, "use_qk_norm: False, but llama.cpp norms q and k"),
+    ({"model_type": "qwen2_5_vl", "rope_parameters": {"mrope_section": [4, 6]}}, r"mrope_section: \[4, 6\]"),
 ]
 
 

@@ -24,6 +24,18 @@ __all__ = ["convention", "conventions", "every_convention", "is_marker", "load_c
 _LAYOUTS = ("single_file", "by_block", "chunked")
 
 
+def _known_by(node: strict.Node) -> dict[str, dict[tuple[str, str], str]]:
+    """Key of metadata -> family and spelling -> its value."""
+    return {
+        key: {
+            (family, spelling): value.string()
+            for family, by in models.mapping().items()
+            for spelling, value in by.mapping().items()
+        }
+        for key, models in node.mapping().items()
+    }
+
+
 def conventions() -> list[str]:
     """Names of all conventions, sorted; parses nothing."""
     return list(listing("conventions"))
@@ -94,6 +106,7 @@ def load_convention(path: Path) -> Convention:
         files,
         metadata,
         config,
+        known_by=top.get("known_by", _known_by, {}),
         listing=top.get("listing", lambda child: child.choice(LISTINGS), None),
         dims=top.get("dims", lambda child: tuple(one.integer(2) for one in child.sequence()), ()),
         joins=top.get("joins", strict.Node.boolean, False),

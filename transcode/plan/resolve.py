@@ -300,6 +300,7 @@ def merge_metadata(draft: Draft) -> None:
     still = bool(planning.coded) or not planning.decoded
     kept = {key: value for key, value in {**carried, **planning.replaced}.items() if value is not None}
     metadata = {
+        **_known_by(draft),
         **torchao.without(kept),
         **_listing(draft),
         **draft.convention.metadata,
@@ -315,6 +316,17 @@ def merge_metadata(draft: Draft) -> None:
         planning.note(text)
     for text in adopted.warnings:
         planning.warn(text)
+
+
+def _known_by(draft: Draft) -> dict[str, str]:
+    """By which keys who reads such files knows the model, where it is of a family that they have a word for."""
+    own = containers.writer(draft.cut[0][0]).convention
+    known_by = (draft.convention if own is None else catalog.convention(own)).known_by
+    family = catalog.detect([tensor.name for tensor in draft.tensors]) if known_by else None
+    if family is None:
+        return {}
+    model = (family.name, family.spelling)
+    return {key: values[model] for key, values in known_by.items() if model in values}
 
 
 def _listing(draft: Draft) -> dict[str, str]:

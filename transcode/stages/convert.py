@@ -28,6 +28,7 @@ from .lora.written import STYLES
 from .options import ConvertOptions
 from .stored_rows import Item
 from .structure import Structure
+from .t5_header import SPIECE
 
 __all__ = ["Convert"]
 
@@ -94,7 +95,10 @@ class Convert(ConvertOptions, Transform):
             yield from tensors
             return
         converted = _converted(tensors, family, self.to, planning)
-        yield from for_llama(converted, planning) if self.to == GGUF else converted
+        if self.to == GGUF:
+            spiece = next((one for one in tensors if one.name == family.prefix + SPIECE), None)
+            converted = for_llama(converted, planning, spiece)
+        yield from converted
 
     @property
     def moves_parts(self) -> bool:
@@ -130,7 +134,7 @@ class Convert(ConvertOptions, Transform):
                     if self.to == GGUF
                     else f"name it with {called('model')}; `transcode families` lists them",
                 )
-            family = found
+            family = found = self._general(found, names)
         if self.source is not None and (found is None or found.spelling != self.source):
             family = family.spelled(self.source)
         elif found is None:
@@ -142,6 +146,13 @@ class Convert(ConvertOptions, Transform):
             family = found
         family.spelled(self.to)
         return family
+
+    def _general(self, found: catalog.Family, names: list[str]) -> catalog.Family:
+        """A special case of another family, or that one where only it knows the other spelling."""
+        if self.to in found.spellings:
+            return found
+        others = (catalog.family(name).fit(names) for name in found.refines)
+        return next((one for one in others if one is not None and self.to in one.spellings), found)
 
 
 def _logical(tensors: Sequence[LazyTensor]) -> list[str]:

@@ -50,6 +50,13 @@ ARCHITECTURES = {
     "deepseek_v3": "deepseek2",
     "glm4_moe": "glm4moe",
     "gpt_oss": "gpt-oss",
+    "kimi_k2": "deepseek2",
+    "llama4": "llama4",
+    "llama4_text": "llama4",
+    "minimax_m2": "minimax-m2",
+    "qwen2_vl": "qwen2vl",
+    "qwen2_5_vl": "qwen2vl",
+    "qwen3_vl": "qwen3vl",
 }
 """``model_type`` of config.json -> llama.cpp's name of the architecture (``convert_hf_to_gguf.py``)."""
 

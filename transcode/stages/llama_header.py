@@ -19,6 +19,7 @@ from .cast import cast_tensor
 from .facts import ARCHITECTURES, facts_of
 from .llama_positions import OF_POSITIONS, positions, rope_factors
 from .reference import ARCHITECTURE
+from .t5_header import is_t5, t5_header
 from .vocabulary import vocabulary
 
 __all__ = ["GGUF", "for_llama", "header"]
@@ -68,7 +69,13 @@ _WINDOWED = ("gemma2", "gemma3", "gpt-oss", "phi3")
 _SIGMOID, _SOFTMAX = "2", "1"
 """``llama_expert_gating_func_type``."""
 
-_GATINGS = {"deepseek_v3": _SIGMOID, "deepseek_v2": _SOFTMAX, "glm4_moe": _SIGMOID}
+_GATINGS = {
+    "deepseek_v3": _SIGMOID,
+    "deepseek_v2": _SOFTMAX,
+    "glm4_moe": _SIGMOID,
+    "kimi_k2": _SIGMOID,
+    "minimax_m2": _SIGMOID,
+}
 """How experts are chosen, by ``model_type``, where llama.cpp asks."""
 
 _GELU = "gelu_pytorch_tanh"
@@ -84,31 +91,53 @@ _ONLY: dict[str, dict[str, tuple[object, ...]]] = {
     "deepseek2": {"topk_method": ("greedy", "noaux_tc"), "n_group": (1, None), "hidden_act": ("silu",)},
     "glm4moe": {"n_group": (1, None)},
     "gpt-oss": {"swiglu_alpha": (1.702,), "swiglu_limit": (7.0,)},
+    "llama4": {
+        "hidden_act": ("silu",),
+        "attention_chunk_size": (8192,),
+        "no_rope_layer_interval": (4,),
+        "floor_scale": (8192,),
+        "attn_scale": (0.1,),
+        "attn_temperature_tuning": (True, 4),
+        "attention_bias": (False,),
+    },
+    "minimax-m2": {"hidden_act": ("silu",), "scoring_func": ("sigmoid",), "use_qk_norm": (True,)},
+    "qwen2vl": {"hidden_act": ("silu",), "use_sliding_window": (False,)},
+    "qwen3vl": {"hidden_act": ("silu",), "attention_bias": (False,)},
 }
 """What llama.cpp does not ask but takes for granted: key of config.json -> what it may be, if it is there."""
 
 _LITE = (27, 26)
 """Layers of DeepSeek's models whose queries llama.cpp takes to have no lower rank."""
 
+_UNNORMED = 128
+"""Experts of the one Llama 4, Maverick, whose q and k llama.cpp does not norm."""
+
 _BIGGEST = {"gemma2": 46, "gemma3": 62}
 """Layers of the 27B, of which llama.cpp takes hidden_size / heads for the scale of queries."""
 
 
-def for_llama(tensors: Iterable[LazyTensor], planning: Planning) -> Iterator[LazyTensor]:
+def for_llama(
+    tensors: Iterable[LazyTensor], planning: Planning, spiece: LazyTensor | None = None
+) -> Iterator[LazyTensor]:
     """Tensors under llama.cpp's names as it reads them, and the header that belongs to them, unless it is
     to be that of another file.
 
     What has one dimension, and routers, are float32: its kernels take no other.
 
+    Args:
+        tensors: under those names.
+        planning: takes the header.
+        spiece: the tensor that holds a tokenizer's file, where there is one.
+
     Raises:
-        PlanError: see :func:`header`.
+        PlanError: see :func:`header`, and for T5 :func:`.t5_header.t5_header`.
     """
     if planning.convention != GGUF:
         yield from tensors
         return
-    names = set()
+    names = {}
     for tensor in tensors:
-        names.add(tensor.name)
+        names[tensor.name] = tensor
         small = tensor.ndim == 1 or tensor.name.endswith((*_ROUTERS, _BIAS))
         if small and tensor.plain:
             planning.settled.add(tensor.name)
@@ -119,11 +148,15 @@ def for_llama(tensors: Iterable[LazyTensor], planning: Planning) -> Iterator[Laz
     if ARCHITECTURE in planning.metadata:
         return
     facts = facts_of(planning)
+    if is_t5(names):
+        if planning.reference is None:
+            planning.replaced |= t5_header(names, facts, spiece, planning)
+        return
     if planning.reference is None:
         planning.replaced |= header(facts, planning.side_files)
     factors = rope_factors(facts)
     if factors is not None and factors.name not in names:
-        names.add(factors.name)
+        names[factors.name] = factors
         planning.settled.add(factors.name)
         yield factors
     if planning.reference is not None:
@@ -191,18 +224,28 @@ def _special(name: str, model: str, facts: Mapping[str, object]) -> dict[str, st
         said[f"{name}.attention.key_length"] = values.make("uint32", str(rope + rest))
         said[f"{name}.attention.value_length"] = values.make("uint32", str(value))
         said[f"{name}.rope.dimension_count"] = values.make("uint32", str(rope))
-    if name == "gpt-oss":
+    if name in ("gpt-oss", "llama4", "minimax-m2"):
         said[f"{name}.expert_feed_forward_length"] = _number(facts, "intermediate_size", "uint32")
+    if name == "llama4":
+        said[f"{name}.feed_forward_length"] = _number(facts, "intermediate_size_mlp", "uint32")
+        said[f"{name}.interleave_moe_layer_step"] = _number(facts, "interleave_moe_layer_step", "uint32")
+        if facts.get("use_qk_norm", True) is (facts.get("num_local_experts") == _UNNORMED):
+            raise PlanError(
+                f"config.json says use_qk_norm: {facts.get('use_qk_norm', True)}, but llama.cpp norms q and k of"
+                f" llama4 with any number of experts but {_UNNORMED}",
+                hint="no GGUF file of it would be right",
+            )
     if name == "phi3":
         window = facts.get("sliding_window") or 0
         said[f"{name}.attention.sliding_window"] = values.make("uint32", str(window))
-    if name in ("llama", "phi3", "glm4moe"):
+    if name in ("llama", "llama4", "phi3", "glm4moe", "minimax-m2"):
         size = facts.get("head_dim")
         if size is None:
             size = _whole(facts, "hidden_size") // _whole(facts, "num_attention_heads")
         elif not isinstance(size, int) or isinstance(size, bool):
             raise _wrong(facts, "head_dim", "a whole number")
-        part = _part(facts)
+        turned = facts.get("rotary_dim")
+        part = _part(facts) if turned is None else _whole(facts, "rotary_dim") / size
         said[f"{name}.rope.dimension_count"] = values.make("uint32", str(int(size * part)))
     return said
 

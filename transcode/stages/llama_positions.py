@@ -15,6 +15,7 @@ from ..core.dtypes import DTYPES
 from ..core.expr import Constant
 from ..core.spec import Spec
 from ..core.tensor import LazyTensor, plain
+from ..core.typed import Typed
 from ..errors import PlanError
 
 __all__ = ["OF_POSITIONS", "ROPE_FREQS", "positions", "rope_factors"]
@@ -26,6 +27,9 @@ OF_POSITIONS = (ROPE_FREQS, "rope_factors_long.weight", "rope_factors_short.weig
 """Tensors that no model has, and that follow from what it is told of positions."""
 
 _BETAS = (("beta_fast", "yarn_beta_fast"), ("beta_slow", "yarn_beta_slow"))
+_SEEING = ("qwen2vl", "qwen3vl")
+"""Architectures whose angles are of time, height and width, in sections."""
+
 _NESTED = ("full_attention", "sliding_attention")
 
 
@@ -48,8 +52,10 @@ def positions(name: str, facts: Mapping[str, object]) -> dict[str, str | None]:
         local = _rope(facts, _NESTED[1]).get("rope_theta", facts.get("rope_local_base_freq", 10000.0))
         if _positive(local, "rope_local_base_freq") != 10000.0:
             raise PlanError(f"config.json says rope_local_base_freq: {local}, llama.cpp takes 10000 for it")
+    if name in _SEEING:
+        said[f"{name}.rope.dimension_sections"] = _sections(rope)
     kind = _kind(rope)
-    if kind in ("default", "llama3"):
+    if kind in ("default", "llama3") or (kind == "mrope" and name in _SEEING):
         return said
     if kind not in ("linear", "yarn"):
         raise PlanError(
@@ -82,6 +88,21 @@ def positions(name: str, facts: Mapping[str, object]) -> dict[str, str | None]:
         multiplier = 0.1 * _positive(both, "mscale_all_dim")
         said[f"{name}.rope.scaling.yarn_log_multiplier"] = values.make("float32", repr(multiplier))
     return said
+
+
+def _sections(rope: Mapping[str, object]) -> Typed:
+    """How many angles are of time, of height and of width; llama.cpp reads a fourth number."""
+    sections = rope.get("mrope_section")
+    if (
+        not isinstance(sections, list)
+        or len(sections) != 3
+        or not all(isinstance(one, int) and not isinstance(one, bool) and one > 0 for one in sections)
+    ):
+        raise PlanError(
+            f"config.json says mrope_section: {sections!r}, which is not three whole numbers",
+            hint="llama.cpp loads no model that sees without them",
+        )
+    return values.make("array of int32", str([*sections, 0]))
 
 
 def rope_factors(facts: Mapping[str, object]) -> LazyTensor | None:

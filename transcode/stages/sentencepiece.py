@@ -1,8 +1,9 @@
-"""Pieces of a SentencePiece model, as far as a vocabulary needs them.
+"""A SentencePiece model, as far as a vocabulary needs it.
 
 The file is a protocol buffer, ``ModelProto`` of ``sentencepiece_model.proto``: field 1, repeated, is a piece,
 whose field 1 is its text, 2 its score, float32, and 3 its type; field 2 is how it was trained, whose field 3
-says of what kind it is.
+says of what kind it is; field 3 is how text is normed before it is cut: its field 2 is a table of what stands
+for what, 3 whether a blank goes before a text and 4 whether blanks in excess go, both true unless said.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from typing import NamedTuple
 
 from ..errors import FormatError
 
-__all__ = ["BPE", "Piece", "read_pieces"]
+__all__ = ["BPE", "UNIGRAM", "Model", "Piece", "parse_model", "read_model"]
 
-BPE = 2
-"""Of ``TrainerSpec.ModelType``; 1 is unigram, which is what a file without the field is."""
+UNIGRAM, BPE = 1, 2
+"""Of ``TrainerSpec.ModelType``; a file without the field is unigram."""
 
 _MOST = 64 << 20  # bytes; the largest published one has 5 MB
 
@@ -30,26 +31,54 @@ class Piece(NamedTuple):
     kind: int = 1
 
 
-def read_pieces(path: Path) -> tuple[list[Piece], int]:
-    """All pieces, in the order of their numbers, and of what kind the model is.
+class Model(NamedTuple):
+    """All pieces in the order of their numbers, of what kind the model is, and how text is normed before."""
+
+    pieces: list[Piece]
+    kind: int = UNIGRAM
+    prefix: bool = True
+    trims: bool = True
+    table: bytes = b""
+
+
+def read_model(path: Path) -> Model:
+    """What a file holds.
 
     Raises:
         FormatError: it is no such file.
     """
     if path.stat().st_size > _MOST:
         raise FormatError("is too large for a SentencePiece model", file=path)
-    pieces, kind = [], 1
+    return parse_model(path.read_bytes(), path)
+
+
+def parse_model(raw: bytes, path: Path) -> Model:
+    """What the bytes of a file are.
+
+    Raises:
+        FormatError: none of such a file.
+    """
+    model = Model([])
     try:
-        for field, value in _fields(path.read_bytes()):
+        for field, value in _fields(raw):
             if field == 1 and isinstance(value, bytes):
-                pieces.append(_piece(value))
+                model.pieces.append(_piece(value))
             elif field == 2 and isinstance(value, bytes):
-                kind = next((one for key, one in _fields(value) if key == 3 and isinstance(one, int)), 1)
+                kind = next((one for key, one in _fields(value) if key == 3 and isinstance(one, int)), UNIGRAM)
+                model = model._replace(kind=kind)
+            elif field == 3 and isinstance(value, bytes):
+                said = dict(_fields(value))
+                table = said.get(2, b"")
+                model = model._replace(
+                    prefix=bool(said.get(3, True)),
+                    trims=bool(said.get(4, True)),
+                    table=table if isinstance(table, bytes) else b"",
+                )
     except (ValueError, IndexError, struct.error):
         raise FormatError("is no SentencePiece model", file=path) from None
-    if not pieces:
+    if not model.pieces:
         raise FormatError("is a SentencePiece model without pieces", file=path)
-    return pieces, kind
+    return model
 
 
 def _piece(raw: bytes) -> Piece:

@@ -13,9 +13,9 @@ from ..containers.gguf import values
 from ..core import small_json
 from ..core.typed import Typed
 from ..errors import PlanError
-from .sentencepiece import BPE, Piece, read_pieces
+from .sentencepiece import BPE, UNIGRAM, Model, Piece, read_model
 
-__all__ = ["vocabulary"]
+__all__ = ["of_unigram", "vocabulary"]
 
 _NORMAL, _CONTROL, _USER_DEFINED, _UNUSED = 1, 3, 4, 5
 """``llama_token_type``."""
@@ -77,7 +77,7 @@ def _of_pieces(
     file: Path, stated: Mapping[str, object], config: Mapping[str, object], total: int
 ) -> tuple[dict[str, str | None], dict[int, str]]:
     """Of a SentencePiece model and the tokens that were added to it."""
-    pieces, kind = read_pieces(file)
+    pieces, kind, *_ = read_model(file)
     if kind != BPE:
         raise PlanError(
             "is no SentencePiece model of byte pairs", file=file, hint="others are not known here"
@@ -109,6 +109,42 @@ def _of_pieces(
         "tokenizer.ggml.token_type": _numbers([one.kind for one in filled]),
     }
     return written, {number: one.text for number, one in known.items()}
+
+
+def of_unigram(model: Model, total: int, file: Path) -> dict[str, str | None]:
+    """Metadata of a SentencePiece model of whole pieces, as T5 has it.
+
+    Args:
+        model: it.
+        total: how many tokens the model knows; those without a text are filled up.
+        file: where it is from.
+
+    Raises:
+        PlanError: it is of another kind, or has more pieces.
+    """
+    if model.kind != UNIGRAM:
+        raise PlanError("is no SentencePiece model of whole pieces (unigram), as T5 has", file=file)
+    if len(model.pieces) > total:
+        raise PlanError(f"has {len(model.pieces)} tokens, the model only {total}", file=file)
+    pieces = [one._replace(kind=_NORMAL) if one.kind == _USER_DEFINED else one for one in model.pieces]
+    pieces += [Piece(f"[PAD{number}]", _FILLED, _UNUSED) for number in range(len(pieces), total)]
+    written: dict[str, str | None] = {
+        "tokenizer.ggml.model": values.make("string", "t5"),
+        "tokenizer.ggml.pre": values.make("string", "default"),
+        "tokenizer.ggml.tokens": _texts([one.text for one in pieces]),
+        "tokenizer.ggml.scores": _scores([one.score for one in pieces]),
+        "tokenizer.ggml.token_type": _numbers([one.kind for one in pieces]),
+        "tokenizer.ggml.add_space_prefix": values.make("bool", str(model.prefix)),
+        "tokenizer.ggml.remove_extra_whitespaces": values.make("bool", str(model.trims)),
+    }
+    if model.table:
+        table = values.array(values.KINDS["uint8"], len(model.table), memoryview(model.table), False)
+        written["tokenizer.ggml.precompiled_charsmap"] = table
+    numbers = {one.text: number for number, one in enumerate(pieces)}
+    for kind, text in (("eos", "</s>"), ("padding", "<pad>"), ("unknown", "<unk>")):
+        if text in numbers:
+            written[f"tokenizer.ggml.{kind}_token_id"] = values.make("uint32", str(numbers[text]))
+    return written
 
 
 def _of_pairs(
