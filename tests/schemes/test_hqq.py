@@ -99,7 +99,7 @@ UNPACKED = {
 def test_a_layer_that_is_written_stands_as_hqq_saves_it(
     kind: str, bits: int, group: int, dtype: torch.dtype, tmp_path: Path
 ) -> None:
-    """All that stands beside a layer is what hqq itself saved of one of that kind; the codes say the values."""
+    """All that stands beside a layer is what hqq itself saved of one of that kind; codes say the values."""
     torch.manual_seed(1)
     weight = torch.randn(48, 128, dtype=torch.float64).to(dtype)
     save_file({f"blocks.{kind}.weight": weight}, tmp_path / "s.safetensors")
@@ -135,8 +135,10 @@ def test_groups_far_from_zero_are_not_lost(dtype: torch.dtype, tmp_path: Path) -
     torch.manual_seed(2)
     weight = torch.stack([1000 + torch.randn(64) * size for size in (0, 1e-4, 1, 30, 200)]).to(dtype)
     save_file({"a.weight": weight.repeat(8, 1)}, tmp_path / "s.safetensors")
-    tc.open(tmp_path / "s.safetensors") | tc.quantize("hqq") | tc.write(
-        tmp_path / "o.safetensors", convention="hqq"
+    (
+        tc.open(tmp_path / "s.safetensors")
+        | tc.quantize("hqq")
+        | tc.write(tmp_path / "o.safetensors", convention="hqq")
     )
     tc.open(tmp_path / "o.safetensors") | tc.dequantize("F32") | tc.write(tmp_path / "d.safetensors")
     values = load_file(tmp_path / "d.safetensors")["a.weight"][:5]
@@ -147,7 +149,9 @@ def test_groups_far_from_zero_are_not_lost(dtype: torch.dtype, tmp_path: Path) -
 
 def test_config_says_what_transformers_reads(tmp_path: Path) -> None:
     (tmp_path / "s").mkdir()
-    save_file({"a.q.weight": torch.ones(8, 64), "b.weight": torch.ones(8, 8)}, tmp_path / "s" / "m.safetensors")
+    save_file(
+        {"a.q.weight": torch.ones(8, 64), "b.weight": torch.ones(8, 8)}, tmp_path / "s" / "m.safetensors"
+    )
     (tmp_path / "s" / "config.json").write_text('{"model_type": "toy"}')
     flow = tc.open(tmp_path / "s") | tc.quantize("hqq", include=["a.*"])
     flow | tc.write(tmp_path / "o", convention="hqq")

@@ -46,9 +46,7 @@ class Companions:
         """
         name = reading.name
         inputs = self._spelled(name, (one.inputs for one in self._conventions))
-        settings = self._spelled(
-            name, ([kept.name for kept in one.settings] for one in self._conventions)
-        )
+        settings = self._spelled(name, ([kept.name for kept in one.settings] for one in self._conventions))
         marks, unknown = [], []
         dropped = []
         for other in self._near(name):

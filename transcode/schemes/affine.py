@@ -15,7 +15,7 @@ from ..core.expr import Piece
 from ..core.scheme import Hints
 from ..core.scratch import Scratch
 from ..core.spec import Part, Spec
-from .base import SCALE_DTYPES, Array, Base, fitting, narrowed, stored_scale, widened
+from .base import SCALE_DTYPES, SEARCH, Array, Base, fitting, narrowed, stored_scale, widened
 from .scaled import KEPT
 
 __all__ = ["SIZES", "Affine", "fitted"]
@@ -37,6 +37,7 @@ class Affine(Base):
         group_size: columns that share a scale and an offset: a multiple of 8, 32, 64 or 128 for most readers.
         scale_dtype: ``"source"``, ``"F32"``, ``"BF16"`` or ``"F16"``; source means F32 for F16 and F64
             sources.
+        optimize: ``"mse"`` fits from nine scales and offsets of a group, and keeps the best.
     """
 
     name: ClassVar[str] = "affine"
@@ -48,11 +49,13 @@ class Affine(Base):
             "a multiple of 8 columns", SIZES[:2], lambda n: type(n) is int and n > 0 and not n % 8
         ),
         "scale_dtype": SCALE_DTYPES,
+        "optimize": SEARCH,
     }
 
     bits: int = 4
     group_size: int = 64
     scale_dtype: str = "source"
+    optimize: str = "none"
 
     @classmethod
     def variants(cls, options: Mapping[str, Any], hints: Hints) -> Iterator[Affine]:
@@ -68,6 +71,11 @@ class Affine(Base):
     def light(self) -> bool:
         """No: scales are fitted, whatever is chosen."""
         return False
+
+    @property
+    def weighs(self) -> bool:
+        """Yes, in the sums of least squares."""
+        return True
 
     def meaning(self, spec: Spec) -> Hashable:
         """Width and groups."""
@@ -101,7 +109,7 @@ class Affine(Base):
     ) -> Iterator[Piece]:  # fmt: skip
         """See :meth:`.core.scheme.Scheme.encode`."""
         kept = stored_scale(self.scale_dtype, spec.dtype)
-        codes, scales, offsets = fitted(rows, spec, self, kept, scratch)
+        codes, scales, offsets = fitted(rows, spec, self, kept, scratch, weights)
         at = start * (spec.columns // self.group_size) * kept.itemsize
         yield Piece("codes", start * codes.shape[1], codes)
         yield Piece("scale", at, narrowed(scales, kept, scratch))
@@ -127,30 +135,34 @@ class Affine(Base):
 
 
 def fitted(
-    rows: Array, spec: Spec, scheme: Any, kept: DType, scratch: Scratch
+    rows: Array, spec: Spec, scheme: Any, kept: DType, scratch: Scratch, weights: Array | None
 ) -> tuple[Array, NDArray[np.float32], NDArray[np.float32]]:
     """Codes of rows, U8 ``[r, K * bits / 8]``, and the scale and offset of each group, float32 ``[groups]``.
 
     Args:
-        rows, spec, scratch: as :meth:`.core.scheme.Scheme.encode` takes them.
-        scheme: says ``bits`` and ``group_size``.
+        rows, spec, scratch, weights: as :meth:`.core.scheme.Scheme.encode` takes them.
+        scheme: says ``bits``, ``group_size`` and ``optimize``.
         kept: dtype that scales and offsets are stored in, whose values they hold.
 
     Raises:
         NonFinite, Overflow: a value that no code stands for.
     """
-    from ..numerics.affine_widths import affine_widths
+    from ..numerics.affine_widths import SEARCHED, affine_widths
     from ..numerics.lanes import STORED
     from ..numerics.rows import as_bits, reject
+    from ..numerics.weighted import balanced
 
     bits = as_bits(rows, spec.dtype, scratch).reshape(-1)
     codes = scratch.take((len(rows), spec.columns * scheme.bits // 8), np.uint8)
     count = len(bits) // scheme.group_size
     scales, offsets = (scratch.take((count,), np.float32) for _ in range(2))
-    line = scratch.take((scheme.group_size,), np.float32)
+    line = scratch.take((2 * scheme.group_size,), np.float32)
+    heavy = np.ones(1, np.float32) if weights is None else balanced(weights)
+    heavy.setflags(write=False)
+    starts = SEARCHED if scheme.optimize == "mse" else 1
     if not affine_widths(
-        bits, scheme.group_size, scheme.bits, np.float32(0), STORED[kept.name], line, codes.reshape(-1),
-        scales, offsets,
+        bits, scheme.group_size, scheme.bits, np.float32(0), STORED[kept.name], starts, heavy, line,
+        codes.reshape(-1), scales, offsets,
     ):  # fmt: skip
         raise reject(rows, spec.dtype)
     fitting(rows, spec.dtype, scales, kept, (2**scheme.bits - 1) / 2)

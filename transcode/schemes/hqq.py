@@ -16,7 +16,7 @@ from ..core.scratch import Scratch
 from ..core.spec import Part, Spec
 from ..errors import DataError
 from .affine import fitted
-from .base import GROUPS, SCALE_DTYPES, Array, Base, narrowed, stored_scale, widened
+from .base import GROUPS, SCALE_DTYPES, SEARCH, Array, Base, narrowed, stored_scale, widened
 from .scaled import KEPT
 
 __all__ = ["Hqq", "HqqColumns"]
@@ -44,6 +44,7 @@ class Hqq(Base):
             the ends of rows too.
         scale_dtype: ``"source"``, ``"F32"``, ``"BF16"`` or ``"F16"``, that of scales and zero points; source
             means F32 for F16 and F64 sources.
+        optimize: ``"mse"`` fits from nine scales and offsets of a group, and keeps the best.
     """
 
     name: ClassVar[str] = "hqq"
@@ -55,12 +56,14 @@ class Hqq(Base):
             "a multiple of 8 columns", (64, 32), lambda n: type(n) is int and n > 0 and not n % 8
         ),
         "scale_dtype": SCALE_DTYPES,
+        "optimize": SEARCH,
     }
     axis: ClassVar[int] = 1
 
     bits: int = 4
     group_size: int = 64
     scale_dtype: str = "source"
+    optimize: str = "none"
 
     @classmethod
     def variants(cls, options: Mapping[str, Any], hints: Hints) -> Iterator[Self]:
@@ -71,6 +74,11 @@ class Hqq(Base):
             for size in dict.fromkeys((*sorted(hints.groups), *GROUPS, 8)):
                 if cls.options["group_size"].holds(size):
                     yield cls(bits, size, hints.scale)
+
+    @property
+    def weighs(self) -> bool:
+        """Yes, in the sums of least squares."""
+        return True
 
     def meaning(self, spec: Spec) -> Hashable:
         """Width and groups."""
@@ -130,7 +138,7 @@ class Hqq(Base):
     ) -> Iterator[Piece]:  # fmt: skip
         """See :meth:`.core.scheme.Scheme.encode`."""
         kept = stored_scale(self.scale_dtype, spec.dtype)
-        codes, scales, offsets = fitted(rows, spec, self, kept, scratch)
+        codes, scales, offsets = fitted(rows, spec, self, kept, scratch, weights)
         zeros = self._zeros(rows, spec, codes, scales, offsets, kept, scratch)
         yield Piece("codes", start * codes.shape[1], codes)
         at = start * (spec.columns // self.group_size) * kept.itemsize
