@@ -46,6 +46,7 @@ TAKEN = {
     "w4a8": FITTING, "w6a8": FITTING,  # groups of 16 columns
     "nvfp4_awq": FITTING[:2],
     "convrot_w4a4": FITTING[:1], "awq_w4a16": FITTING[:1], "affine": FITTING[:1],  # 64 columns
+    "hqq": FITTING[:1],
 }  # fmt: skip
 """Modules that the schemes of blocks quantize under the conventions of these laws; the others take all."""
 

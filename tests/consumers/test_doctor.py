@@ -16,6 +16,7 @@ from transcode import catalog
 from transcode.catalog.programs import program, programs
 from transcode.consumers.doctor import CONVERT, NO, UNKNOWN, YES, diagnose
 from transcode.errors import FormatError, RecipeError
+from transcode.schemes import SCHEMES
 
 LAYER = "model.layers.0"
 LLAMA = {
@@ -113,7 +114,7 @@ def test_transformers_reads_gguf_of_these():
 
 @pytest.mark.parametrize(
     ("convention", "scheme"),
-    [(one.name, scheme) for one in catalog.every_convention() if not one.unwritten for scheme, rule in one.schemes.items() if not rule.needs and one.name not in ("nunchaku", "gguf")],
+    [(one.name, scheme) for one in catalog.every_convention() if not one.unwritten for scheme, rule in one.schemes.items() if scheme in SCHEMES and not rule.needs and one.name not in ("nunchaku", "gguf")],
 )  # fmt: skip
 def test_who_loads_each_output(convention, scheme, llama, tmp_path, wan):
     diffusion = convention in ("lightx2v", "comfyui", "comfyui_scaled")
@@ -135,7 +136,7 @@ def test_who_loads_each_output(convention, scheme, llama, tmp_path, wan):
           "gptq_v2": {"vllm", "transformers", "sglang"}, "awq": {"vllm", "transformers", "sglang"}, "mlx": set(),
           "bitsandbytes": {"transformers"}, "quark": {"transformers"}, "bfl": set(),
           "torchao": {"transformers"}, "quanto": set(),
-          "sdnq": set()}[convention]  # fmt: skip
+          "sdnq": set(), "hqq": set()}[convention]  # fmt: skip
     if convention == "modelopt" and scheme == "nvfp4":
         by = {"vllm", "sglang"}
     if convention == "quark" and scheme != "int8":

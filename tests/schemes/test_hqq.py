@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -78,9 +79,96 @@ def test_what_is_not_certain_is_refused(
         tc.open(source) | tc.dequantize("F32") | tc.write(tmp_path / "d.safetensors")
 
 
-def test_it_is_not_encoded(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="hqq is decoded, not encoded"):
-        tc.open(FIXTURES / "decoded.safetensors") | tc.quantize("hqq")
+UNPACKED = {
+    8: lambda packed: packed,
+    4: lambda packed: torch.cat([packed >> 4, packed & 15]),
+    3: lambda packed: torch.cat([packed >> 27 - 3 * place & 7 for place in range(10)]),
+    2: lambda packed: torch.cat([packed >> 6 - 2 * place & 3 for place in range(4)]),
+    1: lambda packed: torch.cat([packed >> 7 - place & 1 for place in range(8)]),
+}
+"""``unpack_*`` of ``hqq/core/bitpack.py``, by bits."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "bits", "group", "dtype"),
+    [
+        ("rows8", 8, 64, torch.float32), ("rows4", 4, 64, torch.bfloat16), ("rows3", 3, 32, torch.float16),
+        ("rows2", 2, 16, torch.float16), ("rows1", 1, 8, torch.bfloat16),
+    ],
+)  # fmt: skip
+def test_a_layer_that_is_written_stands_as_hqq_saves_it(
+    kind: str, bits: int, group: int, dtype: torch.dtype, tmp_path: Path
+) -> None:
+    """All that stands beside a layer is what hqq itself saved of one of that kind; codes say the values."""
+    torch.manual_seed(1)
+    weight = torch.randn(48, 128, dtype=torch.float64).to(dtype)
+    save_file({f"blocks.{kind}.weight": weight}, tmp_path / "s.safetensors")
+    kept = "F16" if dtype is torch.float16 else "source"
+    flow = tc.open(tmp_path / "s.safetensors") | tc.quantize(
+        "hqq", bits=bits, group_size=group, scale_dtype=kept
+    )
+    flow | tc.write(tmp_path / "o.safetensors", convention="hqq")
+    made = {name.rpartition(".")[2]: one for name, one in load_file(tmp_path / "o.safetensors").items()}
+    theirs = {
+        name.rpartition(".")[2]: one for name, one in STORED.items() if name.startswith(f"blocks.{kind}.")
+    }
+    del theirs["bias"]
+    assert made.keys() == theirs.keys()
+    for name, one in theirs.items():
+        assert made[name].dtype == one.dtype
+        if name not in ("W_q", "scale", "zero", "shape", "compute_dtype", "round_zero"):
+            assert torch.equal(made[name], one), name
+    assert made["shape"].tolist() == [48, 128]
+    assert bytes(made["compute_dtype"]).decode().strip() == str(dtype)
+    codes = UNPACKED[bits](made["W_q"])[: 48 * 128 // group]
+    values = ((codes.to(dtype) - made["zero"]) * made["scale"]).reshape(48, 128)
+    tc.open(tmp_path / "o.safetensors") | tc.dequantize("F32") | tc.write(tmp_path / "d.safetensors")
+    assert torch.equal(load_file(tmp_path / "d.safetensors")[f"blocks.{kind}.weight"], values.float())
+    gap, span = (values.double() - weight).norm(), weight.double().reshape(-1, group)
+    steps = (span.amax(1) - span.amin(1)) / (2**bits - 1)
+    assert gap < 1.05 * (group * steps.square() / 12).sum().sqrt()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_groups_far_from_zero_are_not_lost(dtype: torch.dtype, tmp_path: Path) -> None:
+    """Their zero point is so large that rounding it moves all values by steps, or by all of the range."""
+    torch.manual_seed(2)
+    weight = torch.stack([1000 + torch.randn(64) * size for size in (0, 1e-4, 1, 30, 200)]).to(dtype)
+    save_file({"a.weight": weight.repeat(8, 1)}, tmp_path / "s.safetensors")
+    (
+        tc.open(tmp_path / "s.safetensors")
+        | tc.quantize("hqq")
+        | tc.write(tmp_path / "o.safetensors", convention="hqq")
+    )
+    tc.open(tmp_path / "o.safetensors") | tc.dequantize("F32") | tc.write(tmp_path / "d.safetensors")
+    values = load_file(tmp_path / "d.safetensors")["a.weight"][:5]
+    step = (weight.float().amax(1) - weight.float().amin(1)) / 15
+    coarse = weight.float().abs().amax(1) * torch.finfo(dtype).eps
+    assert ((values - weight.float()).abs().amax(1) <= 1.5 * step + coarse).all()
+
+
+def test_config_says_what_transformers_reads(tmp_path: Path) -> None:
+    (tmp_path / "s").mkdir()
+    save_file(
+        {"a.q.weight": torch.ones(8, 64), "b.weight": torch.ones(8, 8)}, tmp_path / "s" / "m.safetensors"
+    )
+    (tmp_path / "s" / "config.json").write_text('{"model_type": "toy"}')
+    flow = tc.open(tmp_path / "s") | tc.quantize("hqq", include=["a.*"])
+    flow | tc.write(tmp_path / "o", convention="hqq")
+    said = json.loads((tmp_path / "o" / "config.json").read_text())["quantization_config"]
+    assert said["quant_method"] == "hqq"
+    assert said["skip_modules"] == ["b"]
+    assert said["quant_config"]["weight_quant_params"]["nbits"] == 4
+    assert said["quant_config"]["weight_quant_params"]["group_size"] == 64
+
+
+def test_what_cannot_be_packed_is_refused(tmp_path: Path) -> None:
+    save_file({"a.weight": torch.ones(3, 64)}, tmp_path / "s.safetensors")
+    flow = tc.open(tmp_path / "s.safetensors") | tc.quantize("hqq", include=["a.weight"])
+    with pytest.raises(PlanError, match="3 groups are not a multiple of 2"):
+        flow | tc.write(tmp_path / "o.safetensors", convention="hqq")
+    with pytest.raises(RecipeError, match="hqq_columns is decoded, not encoded"):
+        tc.open(tmp_path / "s.safetensors") | tc.quantize("hqq_columns")
     flow = tc.open(FIXTURES / "decoded.safetensors") | tc.quantize("int8")
     with pytest.raises(RecipeError, match="has no spelling for scheme 'int8'"):
         flow | tc.write(tmp_path / "o.safetensors", convention="hqq")

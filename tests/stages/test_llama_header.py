@@ -338,8 +338,16 @@ WRONG: list[tuple[dict[str, object], str]] = [
     ({"model_type": "glm4_moe", "norm_topk_prob": 1.5}, "norm_topk_prob: 1.5, which is not true or false"),
     ({"model_type": "glm4_moe", "partial_rotary_factor": 3}, "between 0 and 1"),
     ({"model_type": "llama4", "attention_chunk_size": 4096}, "runs llama4 with 8192 only"),
-    ({"model_type": "llama4", "use_qk_norm": False, "intermediate_size_mlp": 8, "num_experts": 16,
-      "interleave_moe_layer_step": 1}, "use_qk_norm: False, but llama.cpp norms q and k"),
+    (
+        {
+            "model_type": "llama4",
+            "use_qk_norm": False,
+            "intermediate_size_mlp": 8,
+            "num_experts": 16,
+            "interleave_moe_layer_step": 1,
+        },
+        "use_qk_norm: False, but llama.cpp norms q and k",
+    ),
     ({"model_type": "qwen2_5_vl", "rope_parameters": {"mrope_section": [4, 6]}}, r"mrope_section: \[4, 6\]"),
 ]
 

@@ -24,6 +24,7 @@ OPTIONS = {
 
 OF_THEIR_OWN = {
     "w4a8", "w6a8", "convrot_w4a4", "awq_w4a16", "nvfp4_awq", "affine", "nf4", "bnb_fp4", "llm_int8",
+    "hqq",
 }  # fmt: skip
 """Schemes of more than codes and scales: their values are proven by their consumer in their own tests."""
 

@@ -15,6 +15,7 @@ from ..core.records import dataclass
 from ..errors import RecipeError
 from ..voice import called
 from .limits import Limit, Partly, holds, plain
+from .setting import Setting
 from .template import StoredNames, Template
 
 __all__ = [
@@ -47,7 +48,7 @@ room that a kernel counts in.
 
 CONFIGS = (
     "compressed-tensors", "modelopt", "fp8", "gptq", "gptq-v2", "awq", "bitsandbytes", "mlx", "quark",
-    "torchao", "quanto", "sdnq",
+    "torchao", "quanto", "sdnq", "hqq",
 )  # fmt: skip
 """Dialects of ``quantization_config``, by their ``quant_method``."""
 
@@ -275,7 +276,7 @@ class Convention:
         methods: further values of ``quant_method`` that mean this convention.
         inputs: templates of what is stored beside a quantized tensor and does not concern its values, such as
             the scales of inputs: dropped when the tensor is decoded.
-        settings: templates of what stands beside a quantized tensor and says only how it was made: likewise.
+        settings: what stands beside a quantized tensor and says only how it was made: likewise.
         cache: last name components of the scales of the key and value cache: dropped when all is decoded.
         unwritten: why nothing can be written so, for conventions that are only read; else None.
     """
@@ -294,7 +295,7 @@ class Convention:
     pads: bool = False
     methods: tuple[str, ...] = ()
     inputs: tuple[Template, ...] = ()
-    settings: tuple[Template, ...] = ()
+    settings: tuple[Setting, ...] = ()
     cache: tuple[str, ...] = ()
     unwritten: str | None = None
 

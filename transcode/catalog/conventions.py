@@ -18,6 +18,7 @@ from .families import spellings
 from .folders import find, listing
 from .limits import limit, partly
 from .proven import proven
+from .setting import Setting
 
 __all__ = ["convention", "conventions", "every_convention", "is_marker", "load_convention"]
 
@@ -113,7 +114,7 @@ def load_convention(path: Path) -> Convention:
         pads=top.get("pads", strict.Node.boolean, False),
         methods=top.get("methods", _strings, ()),
         inputs=top.get("inputs", lambda child: tuple(map(template, child.sequence())), ()),
-        settings=top.get("settings", lambda child: tuple(map(template, child.sequence())), ()),
+        settings=top.get("settings", lambda child: tuple(map(_setting, child.sequence())), ()),
         cache=top.get("cache", _strings, ()),
         unwritten=top.get("unwritten", strict.Node.string, None),
     )
@@ -244,6 +245,24 @@ def _marker(node: strict.Node) -> Marker:
         marker = Marker(name, dtype.name, shape, bytes(prod(shape) * dtype.bits // 8), when, unless=unless)
     top.reject_unknown()
     return marker
+
+
+def _setting(node: strict.Node) -> Setting:
+    if node.kind == "text":
+        return Setting(template(node))
+    top = node.mapping()
+    setting = Setting(
+        template(top.need("name")),
+        value=top.get("value", strict.Node.plain, None),
+        option=top.get("option", strict.Node.string, ""),
+        words=top.get("words", _names, _NO_NAMES),
+    )
+    top.reject_unknown()
+    if (setting.value is None) == (not setting.option) or (setting.words and not setting.option):
+        raise node.error("has a value or an option, one of both; words go with an option")
+    if not isinstance(setting.value, bool | int | str | None):
+        raise node.error(f"{setting.value!r} is neither true nor false, a whole number nor text")
+    return setting
 
 
 def _files(node: strict.Node) -> Files:

@@ -16,7 +16,7 @@ from ..core.types import Array
 from ..errors import PlanError
 from .base import Base
 
-__all__ = ["Strips", "spread"]
+__all__ = ["Strips", "joined", "spread"]
 
 _THREE = 10
 """Codes of three bits in a word of 32."""
@@ -101,7 +101,7 @@ class Strips(Base):
         for place in range(per):
             shift = numbers.dtype.type(self.bits * (per - 1 - place))
             codes[place] = numbers >> shift & numbers.dtype.type(2**self.bits - 1)
-        return _joined(codes.reshape(-1, columns)[:rows], self.bits).reshape(spec.shape)
+        return joined(codes.reshape(-1, columns)[:rows], self.bits).reshape(spec.shape)
 
     def before(self, stored: Spec, spec: Spec) -> Spec | None:
         """None: groups do not tell the rows of the tensor."""
@@ -122,7 +122,7 @@ def spread(stream: Array, bits: int) -> Array:
     return codes.reshape(-1)
 
 
-def _joined(codes: Array, bits: int) -> Array:
+def joined(codes: Array, bits: int) -> Array:
     """The inverse of :func:`spread`."""
     import numpy as np
 

@@ -46,7 +46,7 @@ class Companions:
         """
         name = reading.name
         inputs = self._spelled(name, (one.inputs for one in self._conventions))
-        settings = self._spelled(name, (one.settings for one in self._conventions))
+        settings = self._spelled(name, ([kept.name for kept in one.settings] for one in self._conventions))
         marks, unknown = [], []
         dropped = []
         for other in self._near(name):
@@ -68,7 +68,7 @@ class Companions:
         self._check(reading)
         return dropped, marks
 
-    def _spelled(self, name: str, templates: Iterable[tuple[Template, ...]]) -> set[str]:
+    def _spelled(self, name: str, templates: Iterable[Sequence[Template]]) -> set[str]:
         return {
             one.spell(name)
             for some in templates

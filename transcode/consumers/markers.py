@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 from ..catalog import Convention
-from ..catalog.convention import Marker
+from ..catalog.template import Template
 from ..core.dtypes import DTYPES
 from ..core.event import Event
 from ..core.expr import Constant
@@ -47,16 +48,27 @@ def markers(tensors: Iterable[LazyTensor], convention: Convention) -> list[LazyT
         PlanError: a marker cannot be spelled for a tensor's name.
     """
     by_name: dict[str, LazyTensor] = {}
-    markers_for = Known(lambda scheme: convention.scheme(scheme.name).markers_for(scheme))
+    added_for = Known(lambda scheme: tuple(_added(scheme, convention)))
     for tensor in tensors:
         if tensor.scheme is not None:
-            for marker in markers_for(tensor.scheme):
-                name = marker.name.spell(tensor.name)
-                by_name.setdefault(name, _constant(name, marker, convention.name))
+            for template, constant in added_for(tensor.scheme):
+                name = template.spell(tensor.name)
+                by_name.setdefault(name, plain(name, constant.spec, constant, fate=(_fate(convention.name),)))
     return list(by_name.values())
 
 
-def _constant(name: str, marker: Marker, convention: str) -> LazyTensor:
-    spec = Spec(DTYPES[marker.dtype], marker.shape)
-    added = interned(Event("add", f"a marker of {convention}"))
-    return plain(name, spec, Constant(spec, marker.data), fate=(added,))
+def _added(scheme: Any, convention: Convention) -> Iterator[tuple[Template, Constant]]:
+    """Markers of a tensor in a scheme, and what says how it was made."""
+    for marker in convention.scheme(scheme.name).markers_for(scheme):
+        yield marker.name, _constant(marker.dtype, marker.shape, marker.data)
+    for setting in convention.settings:
+        if (content := setting.of(scheme)) is not None:
+            yield setting.name, _constant(*content)
+
+
+def _constant(dtype: str, shape: tuple[int, ...], data: bytes) -> Constant:
+    return Constant(Spec(DTYPES[dtype], shape), data)
+
+
+def _fate(convention: str) -> Event:
+    return interned(Event("add", f"a marker of {convention}"))

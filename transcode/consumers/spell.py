@@ -124,7 +124,7 @@ class Speller:
         assert tensor.scheme is not None
         scheme = tensor.scheme.name
         _read_by(tensor, convention, self._planning)
-        rules = {part.role: convention.part(part.role, scheme) for part in tensor.parts}
+        rules = {part.role: convention.part(part.role, scheme).bound(tensor.scheme) for part in tensor.parts}
         more = _implied(tensor, convention)
         rules |= {one.part.role: convention.part(one.part.role, scheme) for one in more}
         kept = (*tensor.parts, *(one.part for one in more))

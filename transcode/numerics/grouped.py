@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.scratch import Scratch
-from .hadamard import turn
 from .across import LANES, across16, spread16, total16
+from .hadamard import turn
 from .jit import kernel, lane
 from .lanes import INTEGER, above, at_least, at_most, bits, rne, size_of, widen
 from .micro import nv_scale, nv_value

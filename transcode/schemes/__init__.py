@@ -76,6 +76,7 @@ SCHEMES: Mapping[str, type[Any]] = Table(
         "bnb_fp4": "bnb:BnbFp4",
         "llm_int8": "bnb:LlmInt8",
         "affine": "affine:Affine",
+        "hqq": "hqq:Hqq",
         "q1_0": "ggml:Q1",
         "q4_0": "ggml:Q40",
         "q4_1": "ggml:Q41",
@@ -113,7 +114,7 @@ CALIBRATED: Mapping[str, type[Any]] = Table(
 
 DECODED: Mapping[str, type[Any]] = Table(
     {
-        "hqq": "hqq:Hqq",
+        "hqq_columns": "hqq:HqqColumns",
         "iq1_s": "ggml:Iq1S",
         "iq1_m": "ggml:Iq1M",
     }

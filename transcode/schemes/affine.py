@@ -6,6 +6,7 @@ from collections.abc import Hashable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..core.constraint import Constraint
 from ..core.dtypes import DTYPES, DType
@@ -14,10 +15,10 @@ from ..core.records import dataclass
 from ..core.scheme import Hints
 from ..core.scratch import Scratch
 from ..core.spec import Part, Spec
-from .base import SCALE_DTYPES, Array, Base, fitting, narrowed, stored_scale, widened
+from .base import SCALE_DTYPES, SEARCH, Array, Base, fitting, narrowed, stored_scale, widened
 from .scaled import KEPT
 
-__all__ = ["SIZES", "Affine"]
+__all__ = ["SIZES", "Affine", "fitted"]
 
 SIZES = (32, 64, 128)
 """Columns of a group in use."""
@@ -36,6 +37,7 @@ class Affine(Base):
         group_size: columns that share a scale and an offset: a multiple of 8, 32, 64 or 128 for most readers.
         scale_dtype: ``"source"``, ``"F32"``, ``"BF16"`` or ``"F16"``; source means F32 for F16 and F64
             sources.
+        optimize: ``"mse"`` fits from nine scales and offsets of a group, and keeps the best.
     """
 
     name: ClassVar[str] = "affine"
@@ -44,14 +46,16 @@ class Affine(Base):
     options: ClassVar[Mapping[str, Constraint]] = {
         "bits": Constraint.among(2, 3, 4, 5, 6, 8),
         "group_size": Constraint(
-            "a multiple of 8 columns", SIZES, lambda n: type(n) is int and n > 0 and not n % 8
+            "a multiple of 8 columns", SIZES[:2], lambda n: type(n) is int and n > 0 and not n % 8
         ),
         "scale_dtype": SCALE_DTYPES,
+        "optimize": SEARCH,
     }
 
     bits: int = 4
     group_size: int = 64
     scale_dtype: str = "source"
+    optimize: str = "none"
 
     @classmethod
     def variants(cls, options: Mapping[str, Any], hints: Hints) -> Iterator[Affine]:
@@ -67,6 +71,11 @@ class Affine(Base):
     def light(self) -> bool:
         """No: scales are fitted, whatever is chosen."""
         return False
+
+    @property
+    def weighs(self) -> bool:
+        """Yes, in the sums of least squares."""
+        return True
 
     def meaning(self, spec: Spec) -> Hashable:
         """Width and groups."""
@@ -99,23 +108,8 @@ class Affine(Base):
         weights: Array | None = None,
     ) -> Iterator[Piece]:  # fmt: skip
         """See :meth:`.core.scheme.Scheme.encode`."""
-        from ..numerics.affine_widths import affine_widths
-        from ..numerics.lanes import STORED
-        from ..numerics.rows import as_bits, reject
-
         kept = stored_scale(self.scale_dtype, spec.dtype)
-        bits = as_bits(rows, spec.dtype, scratch).reshape(-1)
-        codes = scratch.take((len(rows), spec.columns * self.bits // 8), np.uint8)
-        count = len(bits) // self.group_size
-        scales, offsets = (scratch.take((count,), np.float32) for _ in range(2))
-        line = scratch.take((self.group_size,), np.float32)
-        if not affine_widths(
-            bits, self.group_size, self.bits, np.float32(0), STORED[kept.name], line, codes.reshape(-1),
-            scales, offsets,
-        ):  # fmt: skip
-            raise reject(rows, spec.dtype)
-        fitting(rows, spec.dtype, scales, kept, (2**self.bits - 1) / 2)
-        fitting(rows, spec.dtype, np.abs(offsets), kept, 1)
+        codes, scales, offsets = fitted(rows, spec, self, kept, scratch, weights)
         at = start * (spec.columns // self.group_size) * kept.itemsize
         yield Piece("codes", start * codes.shape[1], codes)
         yield Piece("scale", at, narrowed(scales, kept, scratch))
@@ -138,3 +132,39 @@ class Affine(Base):
         groups = out.reshape(stop - start, -1, self.group_size)
         groups *= scales
         groups += offsets
+
+
+def fitted(
+    rows: Array, spec: Spec, scheme: Any, kept: DType, scratch: Scratch, weights: Array | None
+) -> tuple[Array, NDArray[np.float32], NDArray[np.float32]]:
+    """Codes of rows, U8 ``[r, K * bits / 8]``, and the scale and offset of each group, float32 ``[groups]``.
+
+    Args:
+        rows, spec, scratch, weights: as :meth:`.core.scheme.Scheme.encode` takes them.
+        scheme: says ``bits``, ``group_size`` and ``optimize``.
+        kept: dtype that scales and offsets are stored in, whose values they hold.
+
+    Raises:
+        NonFinite, Overflow: a value that no code stands for.
+    """
+    from ..numerics.affine_widths import SEARCHED, affine_widths
+    from ..numerics.lanes import STORED
+    from ..numerics.rows import as_bits, reject
+    from ..numerics.weighted import balanced
+
+    bits = as_bits(rows, spec.dtype, scratch).reshape(-1)
+    codes = scratch.take((len(rows), spec.columns * scheme.bits // 8), np.uint8)
+    count = len(bits) // scheme.group_size
+    scales, offsets = (scratch.take((count,), np.float32) for _ in range(2))
+    line = scratch.take((2 * scheme.group_size,), np.float32)
+    heavy = np.ones(1, np.float32) if weights is None else balanced(weights)
+    heavy.setflags(write=False)
+    starts = SEARCHED if scheme.optimize == "mse" else 1
+    if not affine_widths(
+        bits, scheme.group_size, scheme.bits, np.float32(0), STORED[kept.name], starts, heavy, line,
+        codes.reshape(-1), scales, offsets,
+    ):  # fmt: skip
+        raise reject(rows, spec.dtype)
+    fitting(rows, spec.dtype, scales, kept, (2**scheme.bits - 1) / 2)
+    fitting(rows, spec.dtype, np.abs(offsets), kept, 1)
+    return codes, scales, offsets

@@ -8,12 +8,13 @@ scale of a whole tensor becomes one to each matrix of a stack.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import prod
 
 from ..codecs import chain
 from ..core.event import Event
 from ..core.permuted import Permuted, Reshaped, permuted, reshaped
+from ..core.records import dataclass
 from ..core.rows import Rows, Run, rows_of
 from ..core.scheme import Scheme, parts_of
 from ..core.spec import Part, Spec
