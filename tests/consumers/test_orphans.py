@@ -81,6 +81,43 @@ def test_a_scale_of_what_is_no_matrix(refused, folder, tmp_path):
     assert "norm.weight: holds F8_E4M3[64], to which 'norm.weight_scale' belongs" in message
 
 
+@pytest.mark.parametrize(
+    ("convention", "scheme", "gone", "why"),
+    [
+        ("quanto", "int8", "weight._scale", "weight._data: holds I8[64,64], to which no scale belongs"),
+        ("quanto", "int8", "weight._data", "weight._scale: is a scale of '{}weight._data'"),
+        ("gptq", "int4", "scales", "qweight: holds I32[8,64], to which no scale belongs"),
+        ("gptq", "int4", "qweight", "g_idx: is a part of '{}qweight'"),
+        ("awq", "int4", "qzeros", "cannot be decoded"),
+        ("sdnq", "int8", "weight", "scale: is a scale of '{}weight'"),
+        ("sdnq", "affine", "scale", "weight: holds U8[2048], to which no scale belongs"),
+        ("sdnq", "affine", "zero_point", "cannot be decoded"),
+    ],
+)
+def test_a_layer_that_lacks_a_part_beside_whole_ones(
+    convention, scheme, gone, why, cli, refused, folder, tmp_path
+):
+    """The parts that were left went into the output as they were, or were decoded without zero points."""
+    plain = {f"{one}weight": values(64, 64) for one in (LAYER, OTHER)}
+    source, quantized = folder(plain, {"model_type": "llama"}), tmp_path / "q"
+    sized = ["-O", "group_size=64"] if scheme in ("int4", "affine") else []
+    cli("run", source, quantized, "--scheme", scheme, "--convention", convention, *sized)
+    tensors = load_file(quantized / "model.safetensors")
+    del tensors[f"{OTHER}{gone}"]
+    save_file(tensors, quantized / "model.safetensors")  # and no record, which nobody else's files have
+    said = refused("run", quantized, tmp_path / "out", "--dequantize", "f32", "--convention", "plain")
+    assert why.format(OTHER) in said
+    assert OTHER in said
+
+
+def test_norms_beside_sdnq_are_no_scales(cli, folder, tmp_path):
+    norm = "double_blocks.0.img_attn.norm.query_norm.scale"
+    source = folder({f"{LAYER}weight": values(64, 64), norm: values(64)})
+    cli("run", source, tmp_path / "q", "--scheme", "int8", "--convention", "sdnq")
+    cli("run", tmp_path / "q", tmp_path / "out", "--dequantize", "f32", "--convention", "plain")
+    assert load_file(tmp_path / "out" / "model.safetensors").keys() == {f"{LAYER}weight", norm}
+
+
 def test_a_scale_beside_plain_values_is_told(cli, folder, tmp_path):
     plain = {f"{OTHER}weight": values(64, 64), f"{OTHER}weight_scale": values(64, 1)}
     said = cli("run", folder(int8() | plain, config()), tmp_path / "out", "--dequantize", "f32").err

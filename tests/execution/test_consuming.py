@@ -271,9 +271,10 @@ def test_a_lora_beside_the_shards_stays(tmp_path):
     assert weights(source) == ["lora.safetensors"]
 
 
-def test_a_plan_that_is_only_saved_deletes_nothing_and_the_flag_says_so(tmp_path, refused):
+@pytest.mark.parametrize("flags", [["--consume-source"], ["--part", "1/2"], ["--checksums"], ["--nice", 3]])
+def test_a_plan_that_is_only_saved_deletes_nothing_and_the_flag_says_so(flags, tmp_path, refused):
     source = save(tmp_path / "src")
-    told = refused("run", source, tmp_path / "out", "--consume-source", "--plan-out", tmp_path / "plan.json")
-    assert "--consume-source does nothing with --plan-out" in told
+    told = refused("run", source, tmp_path / "out", *flags, "--plan-out", tmp_path / "plan.json")
+    assert f"{flags[0]} does nothing with --plan-out" in told
     assert len(weights(source)) == SHARDS
     assert not (tmp_path / "plan.json").exists()

@@ -275,6 +275,21 @@ def test_what_is_damaged_is_named(damage, source, tmp_path, monkeypatch):
         assert out.read_bytes() == (tmp_path / "right.safetensors").read_bytes()
 
 
+@pytest.mark.parametrize("how", ["cut", "gone"])
+def test_staged_files_that_were_cut_between_two_parts(how, source, tmp_path):
+    """The second part wrote behind what was lost of the first, and the output was joined with a hole."""
+    flow, out = tc.open(source) | only("int8"), tmp_path / "o.safetensors"
+    part(flow, out, 1, 2)
+    staged = shared(out) / "files" / out.name
+    if how == "cut":
+        staged.write_bytes(staged.read_bytes()[:100])
+    else:
+        staged.unlink()
+    with pytest.raises(PlanError, match="was damaged; remove it to start anew"):
+        part(flow, out, 2, 2)
+    assert not out.exists()
+
+
 def test_who_died_while_it_joined_joins_again(source, tmp_path, monkeypatch):
     flow, out = tc.open(source) | only("int8"), tmp_path / "o.safetensors"
     flow | tc.write(tmp_path / "right.safetensors", convention="neutral")

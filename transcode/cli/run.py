@@ -41,6 +41,12 @@ def _declared() -> dict[str, list[tuple[str, str, Option]]]:
 
 
 _DECLARED = _declared()
+_RUNNING = (
+    "drop_cache", "measure", "resume", "checksums", "attest", "max_read_rate", "nice", "part", "cluster",
+    "consume_source",
+)  # fmt: skip
+"""Flags that say nothing of a plan, nor of whether it can be carried out here."""
+
 _HEADS = {
     kind: [
         spelled
@@ -229,6 +235,16 @@ def _steps(values: dict[str, Any]) -> list[Any]:
     return steps
 
 
+def _refuse_with_plan_out() -> None:
+    """Refuse flags that concern how a plan is carried out, which is neither done nor written down."""
+    from . import build
+
+    if idle := build.spelled_flags(click.get_current_context(), _RUNNING):
+        raise click.UsageError(
+            f"{idle[0]} does nothing with --plan-out, which runs nothing; give it to run --plan"
+        )
+
+
 def carry_out(recipe: Any, values: dict[str, Any]) -> None:
     """Plan or run a recipe, and tell of it as the report options ask."""
     from ..execution.staging import refuse_interrupted
@@ -240,10 +256,8 @@ def carry_out(recipe: Any, values: dict[str, Any]) -> None:
         refuse_interrupted(Path(recipe.sink.dst), recipe.sink.folder)
     flow = recipe.flow()
     write = recipe.write()
-    if values.get("consume_source") and values.get("plan_out") is not None:
-        raise click.UsageError(
-            "--consume-source does nothing with --plan-out, which runs nothing; give it to run --plan"
-        )
+    if values.get("plan_out") is not None:
+        _refuse_with_plan_out()
     if values.get("consume_source"):
         with progress(quiet=values["quiet"]) as update:
             plan = write.with_progress(insisting(update)).plan(flow)

@@ -304,7 +304,7 @@ def _sizes(
 
 def _lined(codes: Spec, rows_of: Spec, bits: int) -> Spec | None:
     """Facts of the tensor whose codes are a line, several of them in each number, if they have that width."""
-    rows = rows_of.shape[0] if rows_of.shape else 0
+    rows = rows_of.shape[0] if len(rows_of.shape) > 1 else 0  # one of each row, and of each group
     if bits >= codes.dtype.bits or not rows or codes.numel * codes.dtype.bits % (rows * bits):
         return None
     return Spec(DTYPES["F32"], (rows, codes.numel * codes.dtype.bits // rows // bits))

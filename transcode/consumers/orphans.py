@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from .. import catalog
 from ..catalog import Convention
+from ..catalog.template import Template
 from ..core.dtypes import CODED
 from ..core.planning import Planning
 from ..core.tensor import LazyTensor
@@ -22,6 +23,12 @@ _WEIGHT = ".weight"
 _INTEGERS = ("I8", "U8", "I32", "U32")
 """Dtypes of codes that are no values by themselves, as FP8 can be."""
 
+_WEIGHTS = ("{name}", "{stem}.weight")
+"""How codes are called that have the name of the weight itself."""
+
+_OTHERS = (".scale", ".alpha")
+"""Endings that tensors of one axis have for names of their own: norms, strengths of LoRAs."""
+
 _ELSEWHERE = f"if it is in another shard, point at the whole model; else take this away with {called('drop')}"
 
 
@@ -36,31 +43,36 @@ def refuse_orphans(
         conventions: those that read it.
 
     Raises:
-        PlanError: a matrix of integers that is named like a weight has no scale, or FP8 has none though
-            config.json says that it is quantized; a scale has no codes, or some that are no matrix.
+        PlanError: integers that are named like a weight, or as codes are, have no scale, or FP8 has none
+            though config.json says that it is quantized; a scale or another part has no codes, or some that
+            are no matrix.
     """
     table = {tensor.name: tensor for tensor in tensors if tensor.plain}
+    axes = 1 if any(rule.rows_of for one in conventions for rule in one.schemes.values()) else 2
     for name, tensor in table.items():
         if (
             name.endswith((_WEIGHT, f"{_WEIGHT}_packed"))
             and name not in stored.parts
             and tensor.spec.dtype.name in _INTEGERS
-            and len(tensor.spec.shape) > 1
+            and len(tensor.spec.shape) >= axes
         ):
-            raise PlanError(
-                f"holds {tensor.spec}, to which no scale belongs: it cannot be decoded",
-                tensor=name,
-                hint=_ELSEWHERE,
-            )
+            raise _bare(tensor)
     refuse_bare_fp8(plain_fp8(tensors, stored), planning, table)
     idle = []
-    for name in table:
-        owner = None if name in stored.parts else _owner(name, conventions)
-        if owner is None:
+    templates = _templates(conventions).values()
+    for name, tensor in table.items():
+        part = None if name in stored.parts else _part(tensor, templates)
+        if part is None:
             continue
+        role, owner = part
+        if role == "codes":
+            raise _bare(tensor)
         if owner not in table:
-            raise PlanError(f"is a scale of {owner!r}, which is not there", tensor=name, hint=_ELSEWHERE)
+            what = "a scale" if role == "scale" else "a part"
+            raise PlanError(f"is {what} of {owner!r}, which is not there", tensor=name, hint=_ELSEWHERE)
         spec = table[owner].spec
+        if spec.dtype.name in _INTEGERS and len(spec.shape) >= axes:
+            raise _bare(table[owner])
         if spec.dtype.name in CODED:
             raise PlanError(
                 f"holds {spec}, to which {name!r} belongs: only matrices are decoded",
@@ -75,16 +87,36 @@ def refuse_orphans(
         )
 
 
-def _owner(name: str, conventions: Iterable[Convention]) -> str | None:
-    """The weight that a name is a scale of, as one of the conventions spells it."""
-    for convention in conventions:
-        for rule in convention.schemes.values():
-            for parts in (one for one in rule.readings if "scale" in one):
-                # Not {stem}.scale, which norms have for a name of their own.
-                template = parts["scale"].name
-                owner = template.unspell(name) if "weight" in template.spell(f"x{_WEIGHT}") else None
-                if owner is not None and owner.endswith(_WEIGHT) and template.after != ".scale":
-                    return parts["codes"].name.spell(owner)
+def _bare(tensor: LazyTensor) -> PlanError:
+    return PlanError(
+        f"holds {tensor.spec}, to which no scale belongs: it cannot be decoded",
+        tensor=tensor.name,
+        hint=_ELSEWHERE,
+    )
+
+
+def _templates(conventions: Iterable[Convention]) -> dict[str, tuple[str, Template, Template]]:
+    """How conventions call the parts of a tensor, but codes that are called as the weight itself: text of a
+    template -> role, template, that of the codes.
+    """
+    return {
+        part.name.text: (role, part.name, parts["codes"].name)
+        for convention in conventions
+        for rule in convention.schemes.values()
+        for parts in (one for one in rule.readings if "scale" in one)
+        for role, part in parts.items()
+        if part.name.text not in _WEIGHTS
+    }
+
+
+def _part(tensor: LazyTensor, templates: Iterable[tuple[str, Template, Template]]) -> tuple[str, str] | None:
+    """The role that a tensor has by its name, and the stored name of the codes to which it belongs."""
+    for role, template, codes in templates:
+        owner = template.unspell(tensor.name)
+        if owner is None or not owner.endswith(_WEIGHT):
+            continue
+        if template.after not in _OTHERS or len(tensor.spec.shape) > 1:
+            return role, codes.spell(owner)
     return None
 
 

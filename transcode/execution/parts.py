@@ -175,8 +175,9 @@ class Part(Staged):
         try:
             self._hidden = self._shared()
             self.done = self._number in _done(self._hidden)
-            self._staged = None if self.done else Directory(self._path / FILES, self._hidden)
             if not self.done:
+                self._staged = Directory(self._path / FILES, self._hidden)
+                _refuse_cut(self._staged, self._plan, self._path)
                 ledger = self._known()
                 ledger.share = self.share = Shares(self._plan).part(self._number, self._count)
                 self._keep_in(journal.begin(self._hidden, self._plan.digest, self._own("journal")), ledger)
@@ -305,6 +306,20 @@ def _make(path: Path, plan: Plan, count: int) -> bool:
             raise
         parent.sync()
     return True
+
+
+def _refuse_cut(staged: Directory, plan: Plan, path: Path) -> None:
+    """Refuse staged files that are not as long as they were made: what others have done is gone with their
+    ends, and writing behind them would hide that.
+
+    Raises:
+        PlanError: one is.
+    """
+    for file in plan.files:
+        stat = staged.stat(file.name)
+        if stat is None or stat.st_size != file.size:
+            how = "is gone" if stat is None else f"has {stat.st_size} bytes, not {file.size}"
+            raise PlanError(f"{file.name} {how}: it was damaged", file=path, hint="remove it to start anew")
 
 
 def _reserve(staged: Directory, plan: Plan) -> None:

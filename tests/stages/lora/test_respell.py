@@ -179,6 +179,38 @@ def test_what_cannot_be_said_exactly_is_refused(tensors, to, why, tmp_path):
         list(tc.open(source) | tc.convert(to))
 
 
+Q = "transformer.transformer_blocks.0.attn.to_q"
+
+
+@pytest.mark.parametrize(
+    ("tensors", "why"),
+    [
+        ({f"{Q}.lora_B.bias": rand(N)}, "lora_B.bias: is beside a pair that goes into"),
+        (pair(Q, N, N, rank=0), "are no factors of one product"),
+        ({f"{Q}.lora_A.weight": rand(R + 1, N)}, "are no factors of one product"),
+        ({f"{Q}.alpha": np.ones(2, np.float32)}, "an alpha is one number"),
+        ({f"{Q}.alpha": np.asarray(np.float32("nan"))}, "an alpha is finite"),
+        (pair(Q.replace("to_q", "to_qq"), N, N), "to_qq: is no module of flux that has a name for kohya"),
+    ],
+)
+def test_a_damaged_pair_of_a_joined_module_is_refused(tensors, why, tmp_path):
+    """What a pair was joined of came out without its bias, and with factors of two ranks."""
+    parts = {key: value for part in "qkv" for key, value in pair(f"{Q[:-1]}{part}", N, N).items()}
+    save_file({**parts, **tensors}, tmp_path / "lora.safetensors")
+    with pytest.raises(PlanError, match=why):
+        list(tc.open(tmp_path / "lora.safetensors") | tc.convert("kohya", model="flux"))
+
+
+def test_a_module_that_hides_the_family_is_told(tmp_path):
+    modules = [f"{Q[:-1]}{part}" for part in ("q", "k", "v", "qq")]
+    modules.append("transformer.single_transformer_blocks.0.attn.to_q")
+    save_file({k: v for one in modules for k, v in pair(one, N, N).items()}, tmp_path / "lora.safetensors")
+    plan = (tc.open(tmp_path / "lora.safetensors") | tc.convert("kohya")).plan(tc.write(tmp_path / "o"))
+    said = " ".join(str(one) for one in plan.log.warnings)
+    assert "modules keep their names; " in said
+    assert " has most of them, but not '" in said
+
+
 def test_other_kinds_keep_their_tensors(tmp_path):
     source = tmp_path / "lora.safetensors"
     base = "lora_unet_blocks_0_self_attn_q"

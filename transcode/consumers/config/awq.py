@@ -44,4 +44,5 @@ class Awq(Dialect):
         if (bits := statement.get("bits", statement.get("w_bit"))) is None:
             return
         size = statement.get("group_size", statement.get("q_group_size"))
-        yield {"num_bits": bits, "group_size": size}
+        zeros = statement.get("zero_point")
+        yield {"num_bits": bits, "group_size": size, "symmetric": None if zeros is None else not zeros}

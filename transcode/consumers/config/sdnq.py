@@ -96,8 +96,12 @@ class Sdnq(Dialect):
         for dtype, size in _stated(statement):
             if dtype in _BITS:
                 bits = _BITS[dtype]
-                sized = {"group_size": size or 1 << bits + 2} if len(widths) > 1 and bits < 8 else {}
-                yield {"num_bits": bits, **sized}
+                said: dict[str, Any] = {"num_bits": bits}
+                if len(widths) > 1 and bits < 8:
+                    said["group_size"] = size or 1 << bits + 2
+                if "int" in dtype:
+                    said["symmetric"] = not dtype.startswith("u")
+                yield said
 
     def beyond_codes(self, statement: Json) -> str | None:
         """See :meth:`.dialect.Dialect.beyond_codes`: also dtypes that are packed in other ways."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from ipaddress import ip_address
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 from ...core.paths import unsigned
 from ...errors import FormatError
@@ -81,6 +82,8 @@ def parse(text: str) -> Address:
         )
     if not authority:
         raise FormatError("names no host" if web else "names no bucket", file=unsigned(text))
+    if web and not _is_host(authority):
+        raise FormatError(f"names {authority!r}, which is no host and port", file=unsigned(text))
     if scheme == "http" and not _is_loopback(authority):
         raise FormatError("is not encrypted", file=unsigned(text), hint="write https://")
     address = Address(scheme, authority, match["rest"].lstrip("/"))
@@ -96,6 +99,14 @@ def query_of(address: Address) -> str:
     """The query that came with a URL in this process, with its question mark; empty where none did."""
     query = _QUERIES.get(str(address))
     return f"?{query}" if query else ""
+
+
+def _is_host(authority: str) -> bool:
+    try:
+        parts = urlsplit(f"//{authority}")
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port out of range, half of a bracket
+        return False
 
 
 def _is_loopback(authority: str) -> bool:

@@ -21,7 +21,7 @@ from .contents import Change, Contents, count
 from .delta import Added, Delta, Difference, LowRank, Mix
 from .kinds import Gathered, Product, decompose, gather
 from .places import Tokens, Whole
-from .scaling import Scaling, read_scaling
+from .scaling import Scaling, read_scaling, stated_alpha
 from .sorting import Roles, Sorted, sort_keys
 from .stacked import Stacked
 
@@ -108,7 +108,7 @@ class _Reader:
     ) -> Iterator[Change]:
         """The changes of one module, all but its differences."""
         if alpha is not None:
-            self._scalar(alpha)
+            stated_alpha(self._path, alpha)
         options = self._scaling.options(base)
         results: list[Product | Gathered] = []
         if pair is not None and "dora" not in kinds and options is not None and options.dora:
@@ -246,7 +246,7 @@ class _Reader:
     def _factor_of(self, base: str, rank: int, alpha: LazyTensor | None) -> tuple[float, str]:
         """What the product counts for: alpha / rank; 1 where nothing says alpha. And that in words."""
         if alpha is not None:
-            value = self._scalar(alpha)
+            value = stated_alpha(self._path, alpha)
             # Trainers write the alpha that they used, and take 0 for "as the rank": so does every reader
             # that this one must agree with.
             if value != 0:
@@ -261,14 +261,6 @@ class _Reader:
         warning = f"{self._path.name}: an alpha of 0 counts as absent"
         if warning not in self._warnings:
             self._warnings.append(warning)
-
-    def _scalar(self, tensor: LazyTensor) -> float:
-        if tensor.spec.numel != 1:
-            raise self._error(tensor.name, f"is {tensor.spec}, an alpha is one number", "repair the file")
-        value = float(np.asarray(tensor.numpy()).astype(np.float64).reshape(()))
-        if not math.isfinite(value):
-            raise self._error(tensor.name, f"is {value!r}, an alpha is finite", "repair the file")
-        return value
 
     def _float(self, tensor: LazyTensor) -> LazyTensor:
         if tensor.spec.dtype.name not in _READABLE:

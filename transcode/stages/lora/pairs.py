@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
-
 from ...catalog.lora import LoraNames, lora_names
 from ...containers.source import open_source
 from ...core.dtypes import FLOATS
 from ...core.tensor import LazyTensor
 from ...errors import PlanError
 from ...voice import called
-from .scaling import Scaling, read_scaling
+from .delta import LowRank
+from .scaling import Scaling, read_scaling, stated_alpha
 from .sorting import Roles, Sorted, sort_keys
 from .written import STYLES
 
@@ -62,6 +61,9 @@ class Pairs:
                 raise self.error(
                     tensor.name, f"is {tensor.spec.dtype.name}, a LoRA is of plain floats", "decode it first"
                 )
+        fault = LowRank(self._path, roles["up"], roles["down"], roles.get("mid")).disagree()
+        if fault is not None:
+            raise self.error(self.key(base), fault, "is the file complete?")
         if self.scaling.parameters(base):
             raise self.error(
                 self.key(base), "is of a parameter that PEFT's target_parameters names", "keep PEFT's names"
@@ -69,9 +71,9 @@ class Pairs:
         return roles
 
     def alpha(self, base: str, rank: int) -> float:
-        """alpha of a pair; the rank where nothing says one."""
+        """alpha of a pair; the rank where nothing says one, or 0."""
         own = self.sorted.alphas.get(base)
-        if own is not None and (value := float(np.asarray(own.numpy()).astype(np.float64).reshape(()))) != 0:
+        if own is not None and (value := stated_alpha(self._path, own)) != 0:
             return value
         factor, _ = self.scaling(base, rank)
         value = factor * rank

@@ -128,6 +128,11 @@ class _Respelling:
     def _recognise(self, own: list[Module], model: str | None) -> tuple[Family | None, Direction | None]:
         """The family whose rules know all modules, and the direction to the spelling that is asked for."""
         fitting: list[tuple[Family, Direction | None, tuple[str, ...], object]] = []
+        near: tuple[int, str, str] = (
+            0,
+            "",
+            "",
+        )  # most modules that a family knows, it, and one that it does not
         for key in [model] if model is not None else catalog.families():
             family = catalog.family(key)
             wanted = self._spelling(family)
@@ -137,7 +142,11 @@ class _Respelling:
                     words = words_of(conversion.rules, left=forward)
                     names = tuple(one.named(words) for one in own)
                     hits = [direction.find(f"{name}{_WEIGHT}") for name in names]
-                    if not names or None in hits or wanted not in (spelling, other):
+                    if not names or wanted not in (spelling, other):
+                        continue
+                    if None in hits:
+                        known = len(hits) - hits.count(None)
+                        near = max(near, (known, family.name, own[hits.index(None)].base))
                         continue
                     spellings: tuple[tuple[str, ...], ...] = tuple((name,) for name in names)
                     if wanted != spelling:
@@ -146,9 +155,9 @@ class _Respelling:
                         spellings = tuple(tuple(one.replace(".", "_") for one in some) for some in spellings)
                     fitting.append((family, None if wanted == spelling else direction, names, spellings))
         if len({spellings for _, _, _, spellings in fitting}) > 1:
-            known = ", ".join(dict.fromkeys(family.name for family, _, _, _ in fitting))
+            families = ", ".join(dict.fromkeys(family.name for family, _, _, _ in fitting))
             raise self._file.error(
-                next(iter(self._modules)), f"may be of any of {known}", f"say which with {called('model')}"
+                next(iter(self._modules)), f"may be of any of {families}", f"say which with {called('model')}"
             )
         if fitting:
             family, chosen, names, _ = fitting[0]
@@ -166,7 +175,17 @@ class _Respelling:
                 "is of no known family, so its underscores may be dots or not",
                 f"name the family with {called('model')}",
             )
-        self._planning.note(f"convert a LoRA to {self._to}: of no known family, modules keep their names")
+        if model is not None and near[2]:
+            raise self._file.error(
+                near[2],
+                f"is no module of {model} that has a name for {self._to}",
+                "drop it, or name another family",
+            )
+        unknown = f"convert a LoRA to {self._to}: of no known family, modules keep their names"
+        if 2 * near[0] > len(own):
+            self._planning.warn(f"{unknown}; {near[1]} has most of them, but not {near[2]!r}")
+        else:
+            self._planning.note(unknown)
         return None, None
 
     def _spelling(self, family: Family) -> str | None:
@@ -306,6 +325,13 @@ class _Respelling:
                 f"and other parts of {name!r} differ in dtype, inputs or scale",
                 "one pair cannot hold them: merge it into a model",
             )
+        for one in pairs.values():
+            for role in one.keys() - {"up", "down", "scale"}:
+                raise self._file.error(
+                    one[role].name,
+                    f"is beside a pair that goes into {name!r}, which has no place for it",
+                    "merge it into a model",
+                )
         scaled = ["scale" in one for one in pairs.values()]
         heights = self._heights(
             name,

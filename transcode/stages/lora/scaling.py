@@ -9,10 +9,11 @@ from typing import Any, TypeVar
 
 from ...containers.checkpoint import Source
 from ...core.small_json import parse_object, read
+from ...core.tensor import LazyTensor
 from ...errors import FormatError, PlanError
 from .patterns import Patterns
 
-__all__ = ["Options", "Scaling", "read_scaling"]
+__all__ = ["Options", "Scaling", "read_scaling", "stated_alpha"]
 
 _KINDS = ("LORA", "LOHA", "LOKR", "OFT", "BOFT", "IA3", "TRAINABLE_TOKENS")
 """Values of PEFT's ``peft_type`` that can be merged."""
@@ -285,3 +286,17 @@ class Options:
 
 def _object(path: Path, text: str | bytes) -> dict[str, Any]:
     return parse_object(text, file=path, what="what the options of the LoRA say")
+
+
+def stated_alpha(file: Path, tensor: LazyTensor) -> float:
+    """What a tensor says that an alpha is. Raises PlanError where it is not one finite number."""
+    if tensor.spec.numel != 1:
+        raise PlanError(
+            f"is {tensor.spec}, an alpha is one number", file=file, tensor=tensor.name, hint="repair the file"
+        )
+    value = float(tensor.numpy().reshape(-1).astype("float64")[0])
+    if not math.isfinite(value):
+        raise PlanError(
+            f"is {value!r}, an alpha is finite", file=file, tensor=tensor.name, hint="repair the file"
+        )
+    return value
