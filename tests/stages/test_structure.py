@@ -21,15 +21,20 @@ from transcode.stages.stored_rows import Recoded
 
 pytest.importorskip("diffusers", reason="diffusers is not installed")
 
+from .autoencoders_of_diffusers import AUTOENCODERS
 from .families_of_diffusers import TINY as FIRST
 from .families_of_diffusers import Tiny
 from .more_families_of_diffusers import MORE
 from .newer_families_of_diffusers import NEWER
 
-TINY = FIRST | NEWER | MORE
+TINY = FIRST | NEWER | MORE | AUTOENCODERS
 
 
-ONE_EACH = [*{tiny.family: name for name, tiny in (FIRST | NEWER).items()}.values(), "lumina 2"]
+ONE_EACH = [
+    *{tiny.family: name for name, tiny in (FIRST | NEWER).items()}.values(),
+    "lumina 2",
+    "wan animate 2",
+]
 """One model of each family, of the further ones of those whose rows are moved in a way of their own."""
 
 

@@ -1,0 +1,119 @@
+"""Tiny autoencoders of diffusers' own classes, and models of Wan and LTX-2 beside those of the other modules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from .families_of_diffusers import Tiny
+from .newer_families_of_diffusers import NEWER
+
+_WAN_VAE: dict[str, Any] = {
+    "base_dim": 3, "z_dim": 4, "num_res_blocks": 2, "dim_mult": [1, 2, 4, 4],
+    "temperal_downsample": [False, True, True],
+}  # fmt: skip
+_WAN: dict[str, Any] = {
+    "num_attention_heads": 2, "attention_head_dim": 32, "in_channels": 4, "out_channels": 4, "text_dim": 24,
+    "freq_dim": 16, "ffn_dim": 96, "num_layers": 2,
+}  # fmt: skip
+_LTX: dict[str, Any] = {
+    "latent_channels": 8, "patch_size": 1, "block_out_channels": (4, 8, 16, 16),
+    "decoder_block_out_channels": (4, 8, 16, 16), "layers_per_block": (1,) * 5,
+    "decoder_layers_per_block": (1,) * 5,
+}  # fmt: skip
+_LTX_091: dict[str, Any] = _LTX | {
+    "decoder_block_out_channels": (4, 8, 16), "decoder_layers_per_block": (1,) * 4,
+    "decoder_spatio_temporal_scaling": (True,) * 3, "decoder_inject_noise": (True, True, True, False),
+    "upsample_residual": (True,) * 3, "upsample_factor": (2,) * 3, "timestep_conditioning": True,
+}  # fmt: skip
+_STATISTICS = {"per_channel_statistics.channel": (8,), "per_channel_statistics.mean-of-stds": (8,)}
+_LTX_VAE = "convert_ltx_vae_checkpoint_to_diffusers"
+_WAN_DIT = "convert_wan_transformer_to_diffusers"
+
+
+def _frame(size: int, channels: int = 3) -> dict[str, Any]:
+    torch.manual_seed(1)
+    return {"sample": torch.randn(1, channels, 1, size, size)}
+
+
+def _wan(**more: Any) -> dict[str, Any]:
+    torch.manual_seed(1)
+    return {
+        "hidden_states": torch.randn(1, 4, 1, 4, 4), "timestep": torch.tensor([5]),
+        "encoder_hidden_states": torch.randn(1, 5, 24), **more,
+    }  # fmt: skip
+
+
+AUTOENCODERS = {
+    "wan vae": Tiny("wan_vae", "AutoencoderKLWan", _WAN_VAE, "convert_wan_vae_to_diffusers",
+                    lambda: _frame(16)),
+    "qwen-image vae": Tiny("wan_vae", "AutoencoderKLQwenImage", _WAN_VAE, "convert_wan_vae_to_diffusers",
+                           lambda: _frame(16)),
+    "wan 2.2 vae": Tiny(
+        "wan22_vae", "AutoencoderKLWan",
+        _WAN_VAE | {"base_dim": 4, "decoder_base_dim": 4, "in_channels": 12, "out_channels": 12,
+                    "is_residual": True, "patch_size": 2},
+        "scripts/convert_wan_to_diffusers.py", lambda: _frame(32), recorded="d98f89e2c0277b79",
+    ),
+    "ltx vae 0.9.0": Tiny("ltx_vae_090", "AutoencoderKLLTXVideo", _LTX, _LTX_VAE, prefix="vae.",
+                          besides=_STATISTICS),
+    "ltx vae 0.9.1": Tiny("ltx_vae_091", "AutoencoderKLLTXVideo", _LTX_091, _LTX_VAE, prefix="vae."),
+    "ltx vae 0.9.5": Tiny(
+        "ltx_vae", "AutoencoderKLLTXVideo",
+        _LTX_091 | {"block_out_channels": (1, 2, 4, 8, 16), "down_block_types": ("LTXVideo095DownBlock3D",) * 4,
+                    "spatio_temporal_scaling": (True,) * 4, "decoder_inject_noise": (False,) * 4,
+                    "downsample_type": ("spatial", "temporal", "spatiotemporal", "spatiotemporal")},
+        _LTX_VAE, prefix="vae.", constants={"shape[1] == 2048": "shape[1] == 16"},
+    ),
+    "ltx 2 vae": Tiny(
+        "ltx_vae", "AutoencoderKLLTX2Video",
+        {"latent_channels": 8, "block_out_channels": (2, 4, 8, 16), "decoder_block_out_channels": (4, 8, 16),
+         "layers_per_block": (1,) * 5, "decoder_layers_per_block": (1,) * 4},
+        "convert_ltx2_vae_to_diffusers", prefix="vae.", besides=_STATISTICS,
+    ),
+    "ltx 2 audio vae": Tiny(
+        "ltx2_audio_vae", "AutoencoderKLLTX2Audio",
+        {"base_channels": 4, "num_res_blocks": 1, "latent_channels": 4},
+        "convert_ltx2_audio_vae_to_diffusers", prefix="audio_vae.",
+    ),
+    "dc-ae": Tiny(
+        "dc_ae", "AutoencoderDC",
+        {"in_channels": 3, "latent_channels": 4, "attention_head_dim": 4,
+         **{f"{side}_{key}": value for side in ("encoder", "decoder") for key, value in {
+             "block_types": ("ResBlock", "EfficientViTBlock"), "block_out_channels": (4, 8),
+             "layers_per_block": (1, 1), "qkv_multiscales": ((), (5,))}.items()}},
+        "convert_autoencoder_dc_checkpoint_to_diffusers", lambda: {"sample": torch.ones(1, 3, 16, 16)},
+    ),
+    "cogvideox vae": Tiny(
+        "cogvideox_vae", "AutoencoderKLCogVideoX",
+        {"block_out_channels": (4, 4, 8, 8), "latent_channels": 2, "layers_per_block": 1,
+         "norm_num_groups": 2},
+        "scripts/convert_cogvideox_to_diffusers.py", lambda: _frame(16), recorded="65497579d2d2def8",
+    ),
+    "wan": Tiny("wan_dit", "WanTransformer3DModel", _WAN, _WAN_DIT, _wan, original="lightx2v"),
+    "wan vace": Tiny("wan_dit", "WanVACETransformer3DModel",
+                     _WAN | {"vace_layers": [0], "vace_in_channels": 4}, _WAN_DIT, original="lightx2v"),
+    "chronoedit": Tiny(
+        "wan_dit", "ChronoEditTransformer3DModel", _WAN | {"image_dim": 20, "added_kv_proj_dim": 64}, _WAN_DIT,
+        lambda: _wan(encoder_hidden_states_image=torch.ones(1, 257, 20)), original="lightx2v",
+    ),
+    "skyreels v2": Tiny(
+        "wan_dit", "SkyReelsV2Transformer3DModel", _WAN | {"inject_sample_info": True},
+        "scripts/convert_skyreelsv2_to_diffusers.py", lambda: _wan(fps=torch.tensor([1])), original="lightx2v",
+        recorded="e0d5546f67e4b117",
+    ),
+    "wan animate 2": Tiny(
+        "wan_animate2_dit", "WanAnimate2Transformer3DModel",
+        {"dim": 64, "num_heads": 2, "in_dim": 4, "out_dim": 4, "text_dim": 24, "freq_dim": 16, "ffn_dim": 96,
+         "num_layers": 2},
+        "convert_wan_animate_2_transformer_to_diffusers",
+    ),
+    "ltx 2.5": Tiny(
+        "ltx2", "LTX2VideoTransformer3DModel",
+        {**NEWER["ltx 2"].config, "num_layers": 1, "gated_attn": True, "cross_attn_mod": True,
+         "audio_gated_attn": True, "audio_cross_attn_mod": True, "perturbed_attn": True, "ff_bias": False,
+         "use_keyframes_abs_pos_embedding": True},
+        "scripts/convert_ltx2_to_diffusers.py", recorded="0bb88cdce5654d3b",
+    ),
+}  # fmt: skip
