@@ -248,6 +248,8 @@ def _marker(node: strict.Node) -> Marker:
 
 
 def _setting(node: strict.Node) -> Setting:
+    from .parts import template
+
     if node.kind == "text":
         return Setting(template(node))
     top = node.mapping()
