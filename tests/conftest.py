@@ -35,6 +35,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all", action="store_true", help="whole products, where a cover of them is run else")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--all"):
+        os.environ["TESTS_WHOLE_PRODUCTS"] = "1"
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what is marked ``whole``, but with ``--all``."""
     left = [] if config.getoption("--all") else [item for item in items if item.get_closest_marker("whole")]

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
-__all__ = ["ring"]
+__all__ = ["ring", "whole_products"]
+
+
+def whole_products() -> bool:
+    """Whether ``--all`` was said: ``conftest.py`` puts it here, where functions that are no tests can ask."""
+    return "TESTS_WHOLE_PRODUCTS" in os.environ
 
 
 def ring(first: Sequence[Any], second: Sequence[Any]) -> list[Any]:

@@ -22,6 +22,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import transcode as tc
+from tests.cover import whole_products
 from tests.numerics.test_hadamard import matrix
 from tests.schemes.helpers import decode, encode, spec_of
 from transcode import catalog
@@ -312,9 +313,10 @@ def test_round_trip_loses_what_its_steps_lose(scheme: Any) -> None:
 def test_tiles_and_starts_change_nothing(scheme: Any) -> None:
     whole = encoded(scheme)
     assert sum(part.size for part in whole.values()) > ROWS.size // 8
-    parts = encode(scheme, ROWS, tile=3)  # tiles of one grain: see the next law
-    for role in whole:
-        np.testing.assert_array_equal(parts[role], whole[role])
+    for tile in (1, 3) if whole_products() else (3,):  # of one grain: the next law has them of each scheme
+        parts = encode(scheme, ROWS, tile=tile)
+        for role in whole:
+            np.testing.assert_array_equal(parts[role], whole[role])
     out = decode(scheme, whole, SPEC)
     for start, stop in ((0, 1), (5, 127), (SPEC.rows - 1, SPEC.rows)):
         np.testing.assert_array_equal(decode(scheme, whole, SPEC, start, stop), out[start:stop])
@@ -326,7 +328,7 @@ def test_tiles_of_stacks_change_nothing(name, options, shape):
     scheme = make(name, **options)
     values = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
     whole = encode(scheme, values)
-    for tile in (1, 2):
+    for tile in (1, 2) if whole_products() else (1,) if len(shape) == 2 else (2,):
         parts = encode(scheme, values, tile=tile)
         for role in whole:
             np.testing.assert_array_equal(parts[role], whole[role])
