@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.scratch import Scratch
-from .hadamard import turn
 from .across import LANES, across16, spread16, total16
+from .hadamard import turn
 from .jit import kernel, lane
 from .lanes import INTEGER, above, at_least, at_most, bits, rne, size_of, widen
 from .micro import nv_scale, nv_value
@@ -56,7 +56,7 @@ def work4(groups: int, size: int, scratch: Scratch) -> NDArray[np.float32]:
 
 @lane
 def nearest(x: Any, levels: Any, middles: Any) -> Any:
-    """The level that is nearest to each value, of a rising table of 16 for each lane; halfway the lower one."""
+    """The level nearest to each value, of a rising table of 16 for each lane; halfway the lower one."""
     level = get16(levels, 0)
     for k in range(15):
         level = above(x, get16(middles, LANES * k), get16(levels, LANES * k + LANES), level)
