@@ -62,7 +62,7 @@ def _exchanged(builder: Any, upper: Any, lower: Any, width: int) -> tuple[Any, A
     mask = ir.VectorType(ir.IntType(32), LANES)
     return tuple(
         builder.shuffle_vector(upper, lower, ir.Constant(mask, chosen)) for chosen in (first, second)
-    )  # type: ignore[return-value]
+    )
 
 
 @lane
