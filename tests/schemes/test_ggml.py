@@ -127,6 +127,15 @@ def test_values_are_those_of_the_package(kind):
         assert same(out, values[:count])
 
 
+@pytest.mark.parametrize("first", [-0.0, 0.0])
+def test_of_zeros_of_both_signs_the_first_is_the_least(first):
+    """ggml takes a value for the least so far only where it is less."""
+    row = np.linspace(1, 2, 32, dtype=np.float32)[None]
+    row[0, 3], row[0, 20] = first, -first
+    blocks = encode(make("q4_1"), row)["codes"].reshape(-1)
+    assert blocks[2:4].view(np.uint16)[0] == np.array(first, np.float16).view(np.uint16)
+
+
 def test_signs_of_one_bit():
     blocks = np.zeros((1, 18), np.uint8)
     blocks[0, :2] = np.array([0.75], np.float16).view(np.uint8)

@@ -62,12 +62,12 @@ def _exchanged(builder: Any, upper: Any, lower: Any, width: int) -> tuple[Any, A
     mask = ir.VectorType(ir.IntType(32), LANES)
     return tuple(
         builder.shuffle_vector(upper, lower, ir.Constant(mask, chosen)) for chosen in (first, second)
-    )  # type: ignore[return-value]
+    )
 
 
 @lane
 def total16(rows: Any, at: Any) -> Any:
-    """Sum of eight rows from ``at`` on, in the order of :func:`.vectors.total`: halves are added to halves."""
+    """Sum of eight rows from ``at`` on: halves are added to halves, as :func:`.vectors.total` does."""
     first = get16(rows, at) + get16(rows, at + 64)
     second = get16(rows, at + 16) + get16(rows, at + 80)
     third = get16(rows, at + 32) + get16(rows, at + 96)

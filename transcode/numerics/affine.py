@@ -117,7 +117,7 @@ def affine(
     value for an offset.
 
     Args:
-        values: bits ``[n * size]``, see :func:`.lanes.widen`; size even.
+        values: bits ``[n * size]``, see :func:`.lanes.widen`; size a multiple of 16.
         size: values of a group.
         stored: dtype of scales and offsets, :data:`.lanes.STORED`.
         weights: what the squared error of each column counts, float32 ``[K]``, K a multiple of the size; or

@@ -56,7 +56,7 @@ def work4(groups: int, size: int, scratch: Scratch) -> NDArray[np.float32]:
 
 @lane
 def nearest(x: Any, levels: Any, middles: Any) -> Any:
-    """The level that is nearest to each value, of a rising table of 16 for each lane; halfway the lower one."""
+    """The level nearest to each value, of a rising table of 16 for each lane; halfway the lower one."""
     level = get16(levels, 0)
     for k in range(15):
         level = above(x, get16(middles, LANES * k), get16(levels, LANES * k + LANES), level)

@@ -62,28 +62,29 @@ def try32(
     at: Any,
 ) -> Any:
     """Write the scales ``peak / divisor`` as they will be stored, the first of them as given, their squares
-    over that of the first, and how many times ``peak`` is each; from ``at`` on.
+    over that of the first, and how many times ``peak`` is each; the last two from ``at`` on.
 
     Args:
         units: reciprocals of the divisors.
+        tried: a view of 32: places counted from a number that may be negative, as far as the compiler knows,
+            are scattered one by one (AVX-512).
     """
     if stored == 1:  # one loop for each dtype: with a choice inside they are not vectorised
         for k in range(AT_ONCE):
-            tried[at + k] = store(quotient(peak, divisors[k], units[k]), 1)
+            tried[k] = store(quotient(peak, divisors[k], units[k]), 1)
     elif stored == 2:
         for k in range(AT_ONCE):
-            tried[at + k] = store(quotient(peak, divisors[k], units[k]), 2)
+            tried[k] = store(quotient(peak, divisors[k], units[k]), 2)
     else:
         for k in range(AT_ONCE):
-            tried[at + k] = store(quotient(peak, divisors[k], units[k]), 0)
-    tried[at] = first
+            tried[k] = store(quotient(peak, divisors[k], units[k]), 0)
+    tried[0] = first
+    own, parts = numbers32(tried, 0), numbers32(divisors, 0)
     unit, inverse = _ONE / first, _ONE / peak
-    for k in range(AT_ONCE):
-        squares[at + k] = (tried[at + k] * unit) * (tried[at + k] * unit)
-    for k in range(AT_ONCE):
-        # No division: the scale is but a little off, by the part that this is not one.
-        change = tried[at + k] * (divisors[k] * inverse)
-        shares[at + k] = divisors[k] * (_TWO - change)
+    put32(squares, at, (own * unit) * (own * unit))
+    # No division: the scale is but a little off, by the part that this is not one.
+    change = own * (parts * inverse)
+    put32(shares, at, parts * (_TWO - change))
 
 
 @lane
@@ -155,8 +156,11 @@ def nibble_scales(values: Any, size: int, stored: int, divisors: Any, work: Any,
             peaks[g] = peak
             scales[head + g] = fit(peak, divisors[0], LIMIT, stored)
         for g in range(groups):
-            peak, at = peaks[g], g * AT_ONCE
-            try32(peak, scales[head + g], divisors, units, stored, tried, squares, bounds, at)
+            at = g * AT_ONCE
+            try32(
+                peaks[g], scales[head + g], divisors, units, stored,
+                tried[at : at + AT_ONCE], squares, bounds, at,
+            )  # fmt: skip
         for g in range(groups):
             peak, start, at = peaks[g], (head + g) * size, g * AT_ONCE
             if peak >= _SEARCHED:
