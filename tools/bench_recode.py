@@ -4,8 +4,8 @@
 
 A language model with random weights, FP8 in blocks as DeepSeek stores it, is converted by transcode and by
 tools/baselines/recoders.py, turn by turn, each in a process of its own with one thread. The table has the
-least seconds of the processor (on a machine that others use too, wall time tells little), the peak of resident
-memory, and how many tensors hold the same bytes as transcode's.
+least seconds of the processor (on a machine that others use too, wall time tells little), the peak of the
+resident memory, and how many tensors hold the same bytes as transcode's.
 """
 
 from __future__ import annotations
