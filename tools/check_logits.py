@@ -30,8 +30,10 @@ __all__ = ["ANSWERS", "SIZES", "WAYS", "Way", "compare", "main", "table"]
 ANSWERS = 0.02
 """The largest difference of logits, over the largest of them, that dtypes of loaders explain."""
 
-_COMMON = {"num_hidden_layers": 2, "vocab_size": 96, "hidden_size": 128, "intermediate_size": 256,
-           "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 64, "max_position_embeddings": 64}  # fmt: skip
+_COMMON = {
+    "num_hidden_layers": 2, "vocab_size": 96, "hidden_size": 128, "intermediate_size": 256, "head_dim": 64,
+    "num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 64,
+}  # fmt: skip
 SIZES: dict[str, tuple[str, dict[str, Any]]] = {
     "dense": ("Llama", _COMMON),
     "experts": (
@@ -101,12 +103,12 @@ def model(kind: str, folder: Path) -> Path:
     return path
 
 
-def answer(folder: Path, way: Way) -> tuple[Any, list[int]]:
-    """Logits ``[tokens, vocabulary]`` in float32, and how the text goes on."""
+def answer(folder: Path, way: Way, dtype: str) -> tuple[Any, list[int]]:
+    """Logits ``[tokens, vocabulary]`` of a model that computes in a dtype, and how the text goes on."""
     import torch
     import transformers
 
-    how: dict[str, Any] = {"dtype": torch.float32} if way.scheme == "F32" else {}
+    how: dict[str, Any] = {"dtype": getattr(torch, dtype)}
     if way.package == _CT:
         how["quantization_config"] = transformers.CompressedTensorsConfig(dequantize=True)
     loaded = transformers.AutoModelForCausalLM.from_pretrained(folder, **how).eval()
@@ -124,7 +126,7 @@ def compare(kind: str, source: Way, folder: Path, only: str = "") -> Iterator[tu
     made = folder / "source"
     flow: Any = tc.open(model(kind, folder))
     flow | tc.quantize(source.scheme, **source.options) | tc.write(made, convention=source.convention)
-    before: tuple[Any, list[int]] | None = None
+    before: dict[str, tuple[Any, list[int]]] = {}
     for way in WAYS:
         if way == source or (only and not re.search(only, f"{source.name} -> {way.name}")):
             continue
@@ -141,14 +143,16 @@ def compare(kind: str, source: Way, folder: Path, only: str = "") -> Iterator[tu
             yield way, "loses"
             continue
         try:
-            before = answer(made, source) if before is None else before
-            after = answer(out, way)
+            dtype = "float32" if way.scheme == "F32" else "bfloat16"
+            if dtype not in before:
+                before[dtype] = answer(made, source, dtype)
+            one, other = before[dtype], answer(out, way, dtype)
         except Exception as error:  # whatever a package of somebody else raises is told
             yield way, f"not loaded: {type(error).__name__}: {str(error).splitlines()[0]:.90}"
             continue
-        difference = float((after[0] - before[0]).abs().max() / before[0].abs().max())
+        difference = float((other[0] - one[0]).abs().max() / one[0].abs().max())
         told = "same" if difference == 0 else f"{difference:.0e}"
-        yield way, told if after[1] == before[1] else f"{told}, another text"
+        yield way, told if other[1] == one[1] else f"{told}, another text"
 
 
 def table(rows: Sequence[tuple[str, str, Way, str]]) -> str:

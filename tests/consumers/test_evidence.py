@@ -24,7 +24,7 @@ def said(tmp_path: Path, files: dict[str, object] | None = None, **more: object)
     [
         ({"quant_method": "compressed-tensors"}, {"compressed_tensors"}, ""),
         ({"quant_method": "compressed_tensors"}, {"compressed_tensors"}, ""),
-        ({"quant_method": "FP8"}, {"deepseek"}, ""),
+        ({"quant_method": "FP8"}, {"deepseek", "deepseek_v4"}, ""),
         ({"quant_method": "mxfp8"}, {"deepseek"}, ""),
         ({"quant_method": "mxfp4"}, {"gpt_oss"}, ""),
         ({"quant_algo": "FP8"}, {"modelopt"}, ""),
@@ -75,7 +75,7 @@ def test_the_record_goes_before_config_metadata_and_markers(tmp_path) -> None:
     )
     assert [claim.conventions for claim in found] == [
         {"neutral"},
-        {"deepseek"},
+        {"deepseek", "deepseek_v4"},
         set(),
         {"comfyui"},
         {"comfyui"},

@@ -211,3 +211,17 @@ def test_transformers_loads_it_and_computes_the_same(tmp_path: Path) -> None:
     assert type(mlp.down_proj.weight.data) is ao.Int8Tensor
     with torch.no_grad():
         assert torch.equal(*(one(torch.arange(8)[None]).logits for one in (ours, plain)))
+
+
+def test_experts_are_kept(save, tmp_path):
+    """transformers 5 stacks experts by the names of plain weights: of others it draws them at random."""
+    layer = "model.layers.0"
+    shapes = {f"{layer}.self_attn.{one}_proj": (64, 64) for one in "qkvo"}
+    experts = [f"{layer}.mlp.experts.{expert}" for expert in range(2)]
+    shapes |= {f"{name}.{one}_proj": (64, 64) for name in experts for one in ("gate", "up", "down")}
+    tensors = {f"{name}.weight": torch.ones(shape) for name, shape in shapes.items()}
+    source = save(tensors | {f"{layer}.input_layernorm.weight": torch.ones(64)})
+    plan = (tc.open(source) | tc.quantize("int8")).plan(tc.write(tmp_path / "o", convention="torchao"))
+    assert {one.name for one in plan.tensors if one.scheme is not None} == {
+        f"{layer}.self_attn.{one}_proj.weight" for one in "qkvo"
+    }

@@ -94,6 +94,37 @@ def test_blocks_of_deepseek(model, tmp_path):
     assert "quantization_config" not in config_of(tmp_path / "o")
 
 
+def test_attention_and_experts_of_deepseek_v4(model, tmp_path):
+    """cast_e2m1fn_to_e4m3fn of its convert.py: E2M1 in I8, the low nibble first, under powers of two."""
+    steps = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6])
+    steps = torch.cat((steps, -steps))
+    draw_bytes = torch.Generator().manual_seed(1)
+
+    def powers(*shape):
+        return torch.randint(118, 128, shape, generator=draw_bytes, dtype=torch.uint8)
+
+    attention, expert = "layers.0.attn.wkv", "layers.0.ffn.experts.1.w1"
+    fp8_codes, fp8_scale = draw(256, 256).to(torch.float8_e4m3fn), powers(2, 2)
+    codes = torch.randint(0, 256, (64, 128), generator=draw_bytes, dtype=torch.uint8)
+    scale = powers(64, 8)
+    tensors = {
+        f"{attention}.weight": fp8_codes, f"{attention}.scale": fp8_scale.view(torch.float8_e8m0fnu),
+        f"{expert}.weight": codes.view(torch.int8), f"{expert}.scale": scale.view(torch.float8_e8m0fnu),
+    }  # fmt: skip
+    source = model(tensors, said("fp8", weight_block_size=[128, 128], scale_fmt="ue8m0"))
+    tc.open(source) | tc.dequantize("F32") | tc.write(tmp_path / "o")
+    found = load_file(tmp_path / "o" / "model.safetensors")
+    wide = torch.exp2(fp8_scale.float() - 127).repeat_interleave(128, 0).repeat_interleave(128, 1)
+    assert torch.equal(found[f"{attention}.weight"], fp8_codes.float() * wide)
+    values = steps[torch.stack([codes & 15, codes >> 4], -1).flatten(1).long()]
+    wide = torch.exp2(scale.float() - 127).repeat_interleave(32, 1)
+    assert torch.equal(found[f"{expert}.weight"], values * wide)
+    flow = tc.open(source) | tc.quantize("mxfp4", include=["experts"], exclude=["attn"])
+    flow | tc.write(tmp_path / "n", convention="neutral", lossless=True)
+    kept = load_file(tmp_path / "n" / "model.safetensors")
+    assert torch.equal(kept[f"{expert}.weight"].view(torch.uint8).flatten(), codes.flatten())
+
+
 def test_a_folder_without_any_word_and_any_record(model, tmp_path):
     codes, scale, values = fp8((64, 1))
     flow = tc.open(model({W: codes, f"{W}_scale": scale})) | tc.dequantize("F32")
