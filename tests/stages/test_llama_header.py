@@ -191,6 +191,11 @@ def test_further_models(kind: str, tmp_path: Path) -> None:
     if find_spec("gguf") is not None:
         assert made.keys() <= named(str(tc.open(out).metadata["general.architecture"]))
     assert found.hexdigest()[:16] == FURTHER[kind][1]
+    if kind == "DeepseekV3":  # which is what Kimi K2 is under another name
+        config = (path / "config.json").read_text()
+        (path / "config.json").write_text(config.replace("deepseek_v3", "kimi_k2"))
+        tc.open(path) | Convert("gguf") | tc.write(tmp_path / "kimi.gguf")
+        assert dict(tc.open(tmp_path / "kimi.gguf").metadata) == dict(tc.open(out).metadata)
     back = tmp_path / "back.safetensors"
     tc.open(out) | Convert("multimodal" if kind == "Qwen3VL" else "transformers") | tc.write(back)
     first, again = (
@@ -338,8 +343,16 @@ WRONG: list[tuple[dict[str, object], str]] = [
     ({"model_type": "glm4_moe", "norm_topk_prob": 1.5}, "norm_topk_prob: 1.5, which is not true or false"),
     ({"model_type": "glm4_moe", "partial_rotary_factor": 3}, "between 0 and 1"),
     ({"model_type": "llama4", "attention_chunk_size": 4096}, "runs llama4 with 8192 only"),
-    ({"model_type": "llama4", "use_qk_norm": False, "intermediate_size_mlp": 8, "num_experts": 16,
-      "interleave_moe_layer_step": 1}, "use_qk_norm: False, but llama.cpp norms q and k"),
+    (
+        {
+            "model_type": "llama4",
+            "use_qk_norm": False,
+            "intermediate_size_mlp": 8,
+            "num_experts": 16,
+            "interleave_moe_layer_step": 1,
+        },
+        "use_qk_norm: False, but llama.cpp norms q and k",
+    ),
     ({"model_type": "qwen2_5_vl", "rope_parameters": {"mrope_section": [4, 6]}}, r"mrope_section: \[4, 6\]"),
 ]
 

@@ -33,7 +33,10 @@ def is_t5(names: Mapping[str, object]) -> bool:
 
 
 def t5_header(
-    tensors: Mapping[str, LazyTensor], facts: Mapping[str, object], spiece: LazyTensor | None, planning: Planning
+    tensors: Mapping[str, LazyTensor],
+    facts: Mapping[str, object],
+    spiece: LazyTensor | None,
+    planning: Planning,
 ) -> dict[str, str | None]:
     """Metadata of T5's encoder; without a tokenizer, where none came with it.
 
