@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from transcode import catalog
 from transcode.catalog import PartRule
 from transcode.catalog.conventions import load_convention
+from transcode.catalog.programs import program
 from transcode.catalog.template import Template
 from transcode.codecs.nibbles import Nibbles
 from transcode.codecs.numbers import Reciprocal
@@ -199,6 +200,19 @@ def test_lightx2v_files() -> None:
     assert lightx2v.index_name("chunked", "wan") == lightx2v.index_name("by_block", "wan") == index
     assert lightx2v.index_name("single_file", "wan") is None
     assert lightx2v.files.total_size == "files"
+
+
+def test_who_is_known_by_which_word() -> None:
+    """Families and spellings that there are, in the words that ComfyUI-GGUF's loader takes."""
+    gguf = program("comfyui").gguf
+    assert gguf is not None
+    known = catalog.convention("gguf").known_by["general.architecture"]
+    assert set(known.values()) <= set(gguf.architectures)
+    for family, spelling in known:
+        assert spelling in catalog.family(family).spellings, (family, spelling)
+    assert {known["hidream", "diffusers"], known["cosmos2", "original"], known["sd1", "original"]} == {
+        "hidream", "cosmos", "sd1",
+    }  # fmt: skip
 
 
 def test_plain_files() -> None:

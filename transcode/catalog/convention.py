@@ -266,7 +266,7 @@ class Convention:
         metadata: header metadata of every file.
         config: dialect of the ``quantization_config`` that the consumer looks for in config.json, one of
             :data:`CONFIGS`; None where it needs none.
-        known_by: keys of header metadata by which the consumer knows a model: key -> family and spelling -> value.
+        known_by: keys of metadata by which the consumer knows a model: key -> family and spelling -> value.
         listing: in whose words metadata says of each tensor what it is, one of :data:`LISTINGS`; what it does
             not say so, the consumer does not load. None where it needs none.
         dims: numbers of dimensions that it can take quantized; empty leaves that to the scheme.

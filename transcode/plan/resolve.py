@@ -319,7 +319,7 @@ def merge_metadata(draft: Draft) -> None:
 
 
 def _known_by(draft: Draft) -> dict[str, str]:
-    """By which keys who reads such files knows the model, where it is of a family that they have a word for."""
+    """By which keys readers of such files know the model, where they have a word for its family."""
     own = containers.writer(draft.cut[0][0]).convention
     known_by = (draft.convention if own is None else catalog.convention(own)).known_by
     family = catalog.detect([tensor.name for tensor in draft.tensors]) if known_by else None

@@ -231,8 +231,8 @@ def _special(name: str, model: str, facts: Mapping[str, object]) -> dict[str, st
         said[f"{name}.interleave_moe_layer_step"] = _number(facts, "interleave_moe_layer_step", "uint32")
         if facts.get("use_qk_norm", True) is (facts.get("num_local_experts") == _UNNORMED):
             raise PlanError(
-                f"config.json says use_qk_norm: {facts.get('use_qk_norm', True)}, but llama.cpp norms q and k of"
-                f" llama4 with any number of experts but {_UNNORMED}",
+                f"config.json says use_qk_norm: {facts.get('use_qk_norm', True)}, but llama.cpp norms q and k"
+                f" of llama4 with any number of experts but {_UNNORMED}",
                 hint="no GGUF file of it would be right",
             )
     if name == "phi3":

@@ -64,10 +64,8 @@ def parse_model(raw: bytes, path: Path) -> Model:
             if field == 1 and isinstance(value, bytes):
                 model.pieces.append(_piece(value))
             elif field == 2 and isinstance(value, bytes):
-                kind = next(
-                    (one for key, one in _fields(value) if key == 3 and isinstance(one, int)), UNIGRAM
-                )
-                model = model._replace(kind=kind)
+                kind = dict(_fields(value)).get(3)
+                model = model._replace(kind=kind if isinstance(kind, int) else UNIGRAM)
             elif field == 3 and isinstance(value, bytes):
                 said = dict(_fields(value))
                 table = said.get(2, b"")

@@ -82,8 +82,8 @@ def t5_header(
     model, file = _tokenizer(planning.side_files, spiece)
     if model is None:
         planning.warn(
-            f"GGUF: no vocabulary is written, as there is no {_FILES[0]}: ComfyUI-GGUF needs none of T5, but of"
-            " umT5, and llama.cpp of either"
+            f"GGUF: no vocabulary is written, as there is no {_FILES[0]}: ComfyUI-GGUF needs none of T5, but"
+            " of umT5, and llama.cpp of either"
         )
         return said
     return said | of_unigram(model, vocabulary, file)

@@ -23,6 +23,7 @@ HALF = random.standard_normal((4, 3, 5)).astype(np.float16)
 Q8 = np.concatenate(
     [np.full((12, 1), 0.5, np.float16).view(np.uint8), random.integers(0, 256, (12, 32), np.uint8)], 1
 )
+WAN = ["self_attn.q.weight", "cross_attn.k.weight", "ffn.0.weight", "modulation"]
 METADATA = {
     "general.architecture": ("string", "wan"),
     "wan.blocks": ("uint32", 40),
@@ -133,6 +134,19 @@ def test_safetensors_become_gguf_with_what_is_said_of_them(cli, tmp_path):
         "wan.x": ("bool", "true"), "general.file_type": ("uint32", "0"),
     }  # fmt: skip
     assert next(iter(held)) == "general.architecture"
+
+
+def test_image_models_are_called_as_comfyui_gguf_knows_them(tmp_path):
+    """Wan's own names, and Diffusers', of which ComfyUI-GGUF has no word; what the user says wins."""
+    names = [f"blocks.{i}.{part}" for i in range(2) for part in WAN]
+    save_file(dict.fromkeys(names, WEIGHT), tmp_path / "m.safetensors")
+    tc.open(tmp_path / "m.safetensors") | tc.write(tmp_path / "wan.gguf")
+    assert tc.open(tmp_path / "wan.gguf").metadata["general.architecture"] == "wan"
+    said = {"general.architecture": "mine"}
+    tc.open(tmp_path / "m.safetensors") | tc.write(tmp_path / "mine.gguf", metadata=said)
+    assert tc.open(tmp_path / "mine.gguf").metadata["general.architecture"] == "mine"
+    tc.open(tmp_path / "m.safetensors") | tc.convert("diffusers") | tc.write(tmp_path / "d.gguf")
+    assert "general.architecture" not in tc.open(tmp_path / "d.gguf").metadata
 
 
 @pytest.mark.parametrize(

@@ -203,7 +203,7 @@ def legal(raw: bytes) -> bool:
     return all(a[1] <= b[0] for a, b in pairwise(places)) and (not places or places[-1][1] <= len(raw))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     st.lists(TENSOR, max_size=4), st.dictionaries(st.text(max_size=6), VALUE, max_size=4),
     st.integers(0, 2000), SIZE, st.sampled_from("<>"),
@@ -219,7 +219,7 @@ def test_any_header_is_read_or_refused(tensors, metadata, data, extra, order):
     assert legal(raw + bytes(-len(raw) % 32) + bytes(data))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.integers(0, 699), st.integers(0, 255), st.integers(0, 10_000))
 def test_any_byte_may_be_any_other(at, byte, cut):
     raw = bytearray(gguf(TENSORS, METADATA))
