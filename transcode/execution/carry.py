@@ -15,7 +15,7 @@ from ..numerics.notice import compiling
 from ..plan.plan import Plan
 from ..voice import called
 from . import cluster, joining, parts
-from .beside import following, names, refuse_stale
+from .beside import following, names, refuse_stale, refuse_unread
 from .consuming import Consumption, consumed
 from .destination import check_destination
 from .execute import Progress, Report
@@ -46,6 +46,7 @@ def check(
     """
     gone = frozenset() if consumption is None else consumed(plan)
     verify([one for number, one in enumerate(plan.inputs) if number not in gone])
+    refuse_unread(plan, performance)
     if isinstance(plan.destination, Url):
         from .sending import check_sending  # most destinations are here
 
