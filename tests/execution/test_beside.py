@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from standins.server import serving
 
 import transcode as tc
 from transcode.core.performance import Performance
@@ -37,3 +38,11 @@ def test_what_would_be_false_of_a_new_output_is_not_left(wan, tmp_path, target, 
     assert f"{kind}=True" in str(error.value.hint)
     report = flow | tc.write(tmp_path / target, force=True, **{kind: True})
     assert report.plan.tensors
+
+
+def test_a_statement_lacks_no_source(wan, tmp_path):
+    """Of a source elsewhere no digest is known, and none is stated."""
+    files = {f"/m/{path.name}": path.read_bytes() for path in wan.iterdir() if path.is_file()}
+    weights = next(name for name in files if name.endswith(".safetensors"))
+    with serving(files) as site, pytest.raises(PlanError, match="is not on this machine: attest=True states"):
+        tc.open(site.url + weights) | tc.write(tmp_path / "o.safetensors", attest=True)

@@ -19,7 +19,7 @@ from .staging import Staging
 if TYPE_CHECKING:
     from .sending import Sending
 
-__all__ = ["Following", "following", "names", "refuse_stale"]
+__all__ = ["Following", "following", "names", "refuse_stale", "refuse_unread"]
 
 _MOST_THREADS = 4
 """That hash beside the workers: a thread hashes about as fast as a worker converts."""
@@ -29,6 +29,22 @@ def names(plan: Plan, performance: Performance) -> list[str]:
     """What the files beside are called."""
     asked = ((performance.checksums, checksums.beside(plan)), (performance.attest, attest.beside(plan)))
     return [name for wanted, name in asked if wanted]
+
+
+def refuse_unread(plan: Plan, performance: Performance) -> None:
+    """Refuse a statement of sources whose digests it would lack.
+
+    Raises:
+        PlanError: with what to do.
+    """
+    elsewhere = next((one.url for one in plan.inputs if one.path is None), None)
+    if performance.attest and elsewhere is not None:
+        raise PlanError(
+            f"is not on this machine: {called('attest')} states the digests of sources, and would fetch it"
+            " all once more",
+            file=elsewhere,
+            hint="leave it out, or download the source first",
+        )
 
 
 def refuse_stale(plan: Plan, performance: Performance) -> None:

@@ -14,7 +14,7 @@ from ..errors import Interrupted, PlanError, TranscodeError
 from ..numerics.notice import compiling
 from ..plan.plan import Plan
 from ..voice import called
-from .beside import following, names, refuse_stale
+from .beside import following, names, refuse_stale, refuse_unread
 from .destination import check_destination
 from .execute import Progress, Report
 from .pace import Pace
@@ -44,6 +44,7 @@ def check(
     """
     gone = frozenset() if consumption is None else consumption.gone()
     verify([one for number, one in enumerate(plan.inputs) if number not in gone])
+    refuse_unread(plan, performance)
     if isinstance(plan.destination, Url):
         from .sending import check_sending  # most destinations are here
 

@@ -189,8 +189,8 @@ class Ledger:
         """What was noted since the last time, joined; and what was found of it."""
         with self._lock:
             fresh, self._fresh = self._fresh, []
-            found, self._found = self._found, Findings()
-        return list(_joined(fresh)), found
+            findings, self._found = self._found, Findings()
+        return list(_joined(fresh)), findings
 
     def is_begun(self, key: Key) -> bool:
         """Whether an earlier run did some of it."""
@@ -255,20 +255,22 @@ def reopen(hidden: Directory, end: int) -> int:
     return fd
 
 
-def extend(fd: int, spans: Iterable[Span], found: Findings) -> None:
+def extend(fd: int, spans: Iterable[Span], findings: Findings) -> None:
     """Add what is on the disk by now, and what was found of it; durable on return."""
     table: dict[Key, list[list[int]]] = {}
     for key, low, high in spans:
         table.setdefault(key, []).append([low, high])
     if table:
         line: dict[str, object] = {"done": table}
-        if found.losses:
+        if findings.losses:
             line["lost"] = {
                 key: [[row, one.signal, one.noise, one.plain, one.largest] for row, one in of]
-                for key, of in found.losses.items()
+                for key, of in findings.losses.items()
             }
-        if found.counts:
-            line["kept"] = {key: [[row, *blocks] for row, blocks in of] for key, of in found.counts.items()}
+        if findings.counts:
+            line["kept"] = {
+                key: [[row, *blocks] for row, blocks in of] for key, of in findings.counts.items()
+            }
         system.write_at(fd, memoryview(_line(line)), os.fstat(fd).st_size)
         system.sync(fd)
 
@@ -314,12 +316,12 @@ def read(hidden: Directory, name: str = JOURNAL) -> tuple[str, Ledger, int] | No
     head, end = tables[0]
     ledger = Ledger()
     for table, stop in tables[1:]:
-        spans, found, consumed = _spans(table), _findings(table), table.get("consumed", [])
-        if spans is None or found is None or not isinstance(consumed, list):
+        spans, findings, consumed = _spans(table), _findings(table), table.get("consumed", [])
+        if spans is None or findings is None or not isinstance(consumed, list):
             break
         ledger.believe(spans)
         ledger.consumed.update(number for number in consumed if isinstance(number, int))
-        ledger.findings.take_over(found)
+        ledger.findings.take_over(findings)
         end = stop
     return str(head.get("plan")), ledger, end
 
@@ -361,7 +363,7 @@ def _spans(table: dict[str, object]) -> list[Span] | None:
 
 def _findings(table: dict[str, object]) -> Findings | None:
     """What was found, of a line; None if it is not told rightly."""
-    found = Findings()
+    findings = Findings()
     for kind in ("lost", "kept"):
         stated = table.get(kind, {})
         if not isinstance(stated, dict):
@@ -376,9 +378,9 @@ def _findings(table: dict[str, object]) -> Findings | None:
                         (float() | None) as plain,
                         float(most),
                     ]:
-                        found.add(key, [(row, Loss(signal, noise, plain, most))], ())
+                        findings.add(key, [(row, Loss(signal, noise, plain, most))], ())
                     case "kept", [int(row), int(exact), int(blocks)] if 0 <= exact <= blocks:
-                        found.add(key, (), [(row, (exact, blocks))])
+                        findings.add(key, (), [(row, (exact, blocks))])
                     case _:
                         return None
-    return found
+    return findings

@@ -49,11 +49,11 @@ class Keeping:
         Returns:
             Whether anything is noted, now or before.
         """
-        spans, found = self.ledger.take()
+        spans, findings = self.ledger.take()
         if spans and self._failed is None:
             try:
                 self._sync()
-                journal.extend(self._fd, spans, found)
+                journal.extend(self._fd, spans, findings)
                 self.ledger.noted = True
             except OSError as error:
                 self._failed = error  # the system tells once that bytes are lost: no later sync would

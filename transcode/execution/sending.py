@@ -150,7 +150,7 @@ class Sending:
         self._uploads: dict[int, Upload] = {}
         self._turns: dict[int, threading.Lock] = {}
         self._pool = ThreadPoolExecutor(_AT_ONCE, "send")
-        self._room = threading.Semaphore(2 * _AT_ONCE)
+        self._room = threading.Semaphore(_AT_ONCE + 1)
         self._sent: list[Future[None]] = []
         self._error: BaseException | None = None
 

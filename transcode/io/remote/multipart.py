@@ -16,7 +16,7 @@ from .address import Address
 
 __all__ = ["Multipart"]
 
-_PART = 16 << 20
+_PART = 8 << 20
 _MOST_PARTS = 9000
 """S3 takes 10,000 (Amazon S3 User Guide, "multipart upload limits"), each but the last of 5 MiB at least."""
 
