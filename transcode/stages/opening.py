@@ -26,17 +26,17 @@ from .options import DequantizeOptions
 if TYPE_CHECKING:
     from .convert import Convert
 
-__all__ = ["Opening", "Settling", "arranged"]
+__all__ = ["Opening", "Settling", "arranged", "computed"]
 
 
-def arranged(steps: tuple[Transform, ...], on_nonfinite: str) -> tuple[Transform, ...]:
+def arranged(steps: tuple[Transform, ...], on_nonfinite: str, to: str | None = None) -> tuple[Transform, ...]:
     """Stages, with quantized tensors opened before the first that may look at values, and settled behind the
     last that encodes.
 
     What is dropped first need not be understood, and what is to be decoded is decoded.
 
     Args:
-        on_nonfinite: see :class:`.dequantize.Dequantize`.
+        on_nonfinite, to: see :class:`Opening`.
     """
     if any(isinstance(step, Opening) for step in steps):
         return steps
@@ -45,10 +45,10 @@ def arranged(steps: tuple[Transform, ...], on_nonfinite: str) -> tuple[Transform
     between: list[Transform] = []
     for step in steps[start:stop]:
         if getattr(step, "moves_parts", False):
-            between += [Opening(on_nonfinite, cast("Convert", step)), step, Opening(on_nonfinite)]
+            between += [Opening(on_nonfinite, cast("Convert", step), to), step, Opening(on_nonfinite, to=to)]
         else:
             between.append(step)
-    first = () if isinstance(between[0], Opening) else (Opening(on_nonfinite),)
+    first = () if isinstance(between[0], Opening) else (Opening(on_nonfinite, to=to),)
     return (*steps[:start], *first, *between, Settling(), *steps[stop:])
 
 
@@ -75,12 +75,14 @@ class Opening(Transform):
         on_nonfinite: see :class:`.dequantize.Dequantize`.
         before: the conversion that comes next: what it moves by its stored parts waits for the opening
             behind it.
+        to: another dtype instead.
     """
 
     kind: ClassVar[str] = "open"
 
     on_nonfinite: str = "error"
     before: Convert | None = None
+    to: str | None = None
 
     def apply(self, tensors: Iterable[LazyTensor], planning: Planning) -> Iterator[LazyTensor]:
         """Join the stored parts of each tensor; what stands beside them waits for what becomes of it.
@@ -112,7 +114,8 @@ class Opening(Transform):
         waiting = Event("drop")
         going = leaving(table, conventions, readings, companions, waiting, everywhere=True)
         keep = self.on_nonfinite == "keep"
-        made = decoded(readings, companions, table, _computed(planning), keep, conventions[0].name)
+        to = self.to or computed(planning)
+        made = decoded(readings, companions, table, to, keep, conventions[0].name)
         say_stored(conventions, readings, planning)
         known: dict[str, Quantized] = {}
         held: set[str] = set()
@@ -240,7 +243,7 @@ def _beside(tensor: LazyTensor, before: str, name: str) -> LazyTensor:
 _TORCH = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
 
-def _computed(planning: Planning) -> str:
+def computed(planning: Planning) -> str:
     """The dtype that config.json says a model is loaded in; BF16 where it says none."""
     for path in planning.side_files:
         if path.name != CONFIG:

@@ -10,19 +10,21 @@ from ... import catalog
 from ...consumers.fit import Decision, misfit
 from ...consumers.recognise import decipher
 from ...consumers.stored import stored_quantized
-from ...core.dtypes import DType
+from ...core.dtypes import DTYPES, DType
 from ...core.event import Reason
 from ...core.flow import Transform
 from ...core.planning import Planning
 from ...core.records import dataclass
 from ...core.scheme import Scheme
 from ...core.source import Source, Whose
+from ...core.spec import Spec
 from ...core.tensor import LazyTensor
 from ...core.text import count
+from ...core.value import interned
 from ...errors import PlanError, RecipeError
 from ...schemes.dither import can_dither, key_of
 from ...voice import called
-from ..opening import arranged
+from ..opening import arranged, computed
 from ..options import RequantizeOptions
 from ..repack import taken, undecoded
 from .choice import Choice
@@ -55,8 +57,11 @@ class Requantize(RequantizeOptions, Transform):
             )
 
     def arranged(self, steps: tuple[Transform, ...]) -> tuple[Transform, ...]:
-        """With quantized tensors opened before."""
-        return arranged(steps, "error")
+        """With quantized tensors opened before; in F32 where they are rounded at random, as rounding to the
+        nearest 16 bits between would lose changes that are less than half a step of those.
+        """
+        alone = [step for step in steps if step.encodes] == [self]
+        return arranged(steps, "error", "F32" if alone and self.rounding == "stochastic" else None)
 
     def consumer_of(self, source: Source, whose: Whose) -> str | None:
         """Whose file the source is."""
@@ -127,6 +132,7 @@ class Requantize(RequantizeOptions, Transform):
             if refusal is not None:
                 raise PlanError(f"cannot become {action.name} again: {refusal}", tensor=tensor.name)
         looks = needed_looks(decided, sharing, planning)
+        kind = DTYPES[computed(planning)]  # that of the model, in whatever it was opened
         for number, (tensor, action, why) in enumerate(decided):
             if action is None or isinstance(action, DType):
                 yield tensor
@@ -134,11 +140,12 @@ class Requantize(RequantizeOptions, Transform):
             came = opened.still(tensor)
             if came is not None:
                 came.anew = True
-            yield encode_tensor(
+            made = encode_tensor(
                 tensor, action, str(why), looks.get(number, ()),
                 measured=planning.number() if planning.measure else None,
                 key=key_of(self.seed, tensor.name) if self.rounding == "stochastic" else None,
             )  # fmt: skip
+            yield made.evolve(spec=interned(Spec(kind, made.spec.shape)))
 
     def _scheme(
         self, tensor: LazyTensor, planning: Planning, consumer: catalog.Convention | None
