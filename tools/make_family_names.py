@@ -713,7 +713,7 @@ def published_decoders(model: Callable[..., Model]) -> Iterable[tuple[str, Model
 
 STRANGERS = {
     "diffusers": [
-        "AutoencoderKLWan", "CogView3PlusTransformer2DModel",
+        "CogView3PlusTransformer2DModel",
         "CogView4Transformer2DModel", "OvisImageTransformer2DModel", "AllegroTransformer3DModel",
     ],
     "transformers": ["BertModel", "GPT2LMHeadModel", "SiglipModel", "SiglipTextModel", "ViTModel",

@@ -9,9 +9,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
-from make_family_names import Model, Shapes, by_part, linears, shapes_of
+from make_family_names import Model, Shapes, by_part, linear, linears, shapes_of, under
+
+LTX_VAE = "convert_ltx_vae_checkpoint_to_diffusers"
 
 
 def undone(module: Any, family: str, spelling: str, converter: str, besides: Shapes | None = None) -> Shapes:
@@ -37,22 +40,111 @@ def undone(module: Any, family: str, spelling: str, converter: str, besides: Sha
         hit = direction.find(name)
         assert hit is not None, name
         (original,) = hit.others
+        # Six modulations of a block are a row in the file, layers of a VAE convolutions of one pixel.
+        if family == "krea2" and original.endswith(".mod.lin"):
+            shape = [math.prod(shape)]
+        elif family in ("autoencoder_kl", "dc_ae") and len(shape) == 2:
+            shape = [*shape, 1, 1]
         if len(hit.rule.right) > 1 and original in tensors:
             tensors[original][0] += shape[0]
             assert tensors[original][1:] == shape[1:], name
         else:
-            # Six modulations of a block are a row in the file, layers of a VAE convolutions of one pixel.
-            flat = family == "krea2" and original.endswith(".mod.lin")
-            pixel = [1, 1] if family == "autoencoder_kl" and len(shape) == 2 else []
-            tensors[original] = [math.prod(shape)] if flat else [*shape, *pixel]
+            tensors[original] = [*shape]
     if converter.endswith(".py"):
         return tensors
     empty = {name: torch.empty(shape, device="meta") for name, shape in tensors.items()}
-    if converter == "convert_ldm_unet_checkpoint":  # which takes nothing else
-        empty = {f"model.diffusion_model.{name}": tensor for name, tensor in empty.items()}
+    # What takes nothing else.
+    prefixes = {"convert_ldm_unet_checkpoint": "model.diffusion_model.", LTX_VAE: "vae."}
+    empty = {f"{prefixes.get(converter, '')}{name}": tensor for name, tensor in empty.items()}
     made = getattr(single_file_utils, converter)(empty, config=dict(module.config))
     assert {name: list(tensor.shape) for name, tensor in made.items()} == shapes, converter
     return tensors
+
+
+STATISTICS: Shapes = {
+    f"per_channel_statistics.{name}": [128]
+    for name in ("channel", "mean-of-stds", "mean-of-stds_over_std-of-means")
+}
+
+
+def _autoencoders(diffusers: Any) -> Iterable[tuple[str, str, str, Any, str]]:
+    """File, family, model, module and the function (or script) of diffusers that makes its names."""
+    wan = "convert_wan_vae_to_diffusers"
+    yield "wan_2.1_vae", "wan_vae", "Wan2.1_VAE", diffusers.AutoencoderKLWan(), wan
+    wan22 = diffusers.AutoencoderKLWan(
+        base_dim=160, z_dim=48, is_residual=True, in_channels=12, out_channels=12, decoder_base_dim=256,
+        scale_factor_temporal=4, scale_factor_spatial=16, patch_size=2,
+    )  # fmt: skip
+    yield "wan_2.2_vae", "wan22_vae", "Wan2.2_VAE", wan22, "scripts/convert_wan_to_diffusers.py"
+    first = diffusers.AutoencoderKLLTXVideo()
+    yield "ltx_vae_0.9.0", "ltx_vae_090", "LTX-Video 0.9.0", first, LTX_VAE
+    second = diffusers.AutoencoderKLLTXVideo(
+        decoder_block_out_channels=(256, 512, 1024), decoder_layers_per_block=(5, 6, 7, 8),
+        decoder_spatio_temporal_scaling=(True,) * 3, decoder_inject_noise=(True, True, True, False),
+        upsample_residual=(True,) * 3, upsample_factor=(2,) * 3, timestep_conditioning=True,
+    )  # fmt: skip
+    yield "ltx_vae_0.9.1", "ltx_vae_091", "LTX-Video 0.9.1", second, LTX_VAE
+    third = diffusers.AutoencoderKLLTXVideo(
+        block_out_channels=(128, 256, 512, 1024, 2048), layers_per_block=(4, 6, 6, 2, 2),
+        down_block_types=("LTXVideo095DownBlock3D",) * 4, spatio_temporal_scaling=(True,) * 4,
+        downsample_type=("spatial", "temporal", "spatiotemporal", "spatiotemporal"),
+        decoder_block_out_channels=(256, 512, 1024), decoder_layers_per_block=(5,) * 4,
+        decoder_spatio_temporal_scaling=(True,) * 3, decoder_inject_noise=(False,) * 4,
+        upsample_residual=(True,) * 3, upsample_factor=(2,) * 3, timestep_conditioning=True,
+    )  # fmt: skip
+    yield "ltx_vae_0.9.5", "ltx_vae", "LTX-Video 0.9.5", third, LTX_VAE
+    yield (
+        "ltx_2_audio_vae",
+        "ltx2_audio_vae",
+        "LTX-2",
+        diffusers.AutoencoderKLLTX2Audio(),
+        "convert_ltx2_audio_vae_to_diffusers",
+    )
+    sana = diffusers.AutoencoderDC(
+        latent_channels=32, downsample_block_type="conv", upsample_block_type="interpolate",
+        encoder_layers_per_block=(2, 2, 2, 3, 3, 3), decoder_layers_per_block=(3,) * 6,
+        **{f"{side}_{key}": value for side in ("encoder", "decoder") for key, value in {
+            "block_types": ("ResBlock",) * 3 + ("EfficientViTBlock",) * 3,
+            "block_out_channels": (128, 256, 512, 512, 1024, 1024),
+            "qkv_multiscales": ((), (), (), (5,), (5,), (5,))}.items()},
+    )  # fmt: skip
+    yield (
+        "dc_ae_sana",
+        "dc_ae",
+        "dc-ae-f32c32-sana-1.0",
+        sana,
+        "convert_autoencoder_dc_checkpoint_to_diffusers",
+    )
+    cogvideox = diffusers.AutoencoderKLCogVideoX()
+    yield (
+        "cogvideox_vae",
+        "cogvideox_vae",
+        "CogVideoX",
+        cogvideox,
+        "scripts/convert_cogvideox_to_diffusers.py",
+    )
+
+
+def _radiance(chroma: Model) -> Model:
+    """Chroma1-Radiance, after comfy/ldm/chroma_radiance and comfy/model_detection.py of ComfyUI."""
+    tensors = {
+        name: shape
+        for name, shape in chroma.tensors.items()
+        if not name.startswith(("img_in.", "final_layer."))
+    }
+    tensors |= {"img_in_patch.weight": [3072, 3, 16, 16], "img_in_patch.bias": [3072]}
+    tensors |= under("nerf_image_embedder.embedder.0", linear(64, 3 + 8**2))
+    for block in range(4):
+        tensors |= under(f"nerf_blocks.{block}.param_generator", linear(3 * 64**2 * 4, 3072))
+        tensors[f"nerf_blocks.{block}.norm.scale"] = [64]
+    tensors |= {
+        "nerf_final_layer_conv.norm.scale": [64],
+        "nerf_final_layer_conv.conv.weight": [3, 64, 3, 3],
+        "nerf_final_layer_conv.conv.bias": [3],
+    }
+    return replace(
+        chroma, model="Chroma1-Radiance", source="ComfyUI: comfy/ldm/chroma_radiance", tensors=tensors
+    )
 
 
 def instantiated() -> Iterable[tuple[str, Model]]:
@@ -89,8 +181,11 @@ def instantiated() -> Iterable[tuple[str, Model]]:
         )  # fmt: skip
         yield from both("flux.2_klein_4b", "flux2", "FLUX.2-klein-4B", klein, flux2, both_streams, streams)
         chroma = "convert_chroma_transformer_checkpoint_to_diffusers"
-        yield from both("chroma", "chroma", "Chroma1-HD", diffusers.ChromaTransformer2DModel(), chroma,
-                        both_streams, streams)  # fmt: skip
+        whole = diffusers.ChromaTransformer2DModel()
+        for stem, model in both("chroma", "chroma", "Chroma1-HD", whole, chroma, both_streams, streams):
+            yield stem, model
+            if stem == "chroma":
+                yield "chroma_radiance", _radiance(model)
         attention = ["attn1", "attn2", "audio_attn1", "audio_attn2", "audio_to_video_attn",
                      "video_to_audio_attn"]  # fmt: skip
         yield from both("ltx_2", "ltx2", "LTX-2", diffusers.LTX2VideoTransformer3DModel(),
@@ -142,6 +237,14 @@ def instantiated() -> Iterable[tuple[str, Model]]:
         yield from both(
             "sdxl_vae", "autoencoder_kl", "sdxl-vae", vae, "convert_ldm_vae_checkpoint", "(?!)", []
         )
+        for stem, family, title, autoencoder, function in _autoencoders(diffusers):
+            besides = STATISTICS if family.startswith("ltx_vae") else {}
+            yield from both(stem, family, title, autoencoder, function, "(?!)", [], besides=besides)
+        yield from both("wan_animate_2", "wan_animate2_dit", "Wan-Animate-2",
+                        diffusers.WanAnimate2Transformer3DModel(),
+                        "convert_wan_animate_2_transformer_to_diffusers", r"^blocks\.", [],
+                        more=lambda name: bool(re.search(r"\.(self_attn|cross_attn|ffn)\.", name))
+                        and ".norm" not in name)  # fmt: skip
         yield from both("krea_2", "krea2", "Krea-2", diffusers.Krea2Transformer2DModel(),
                         "convert_krea2_transformer_checkpoint_to_diffusers", r"^transformer_blocks\.",
                         ["attn", "mlp"])  # fmt: skip

@@ -1,4 +1,4 @@
-"""Tiny autoencoders of diffusers' own classes, and models of Wan and LTX-2 beside those of the other modules."""
+"""Tiny autoencoders of diffusers' own classes, and further models of Wan and LTX-2."""
 
 from __future__ import annotations
 
@@ -61,7 +61,8 @@ AUTOENCODERS = {
     "ltx vae 0.9.1": Tiny("ltx_vae_091", "AutoencoderKLLTXVideo", _LTX_091, _LTX_VAE, prefix="vae."),
     "ltx vae 0.9.5": Tiny(
         "ltx_vae", "AutoencoderKLLTXVideo",
-        _LTX_091 | {"block_out_channels": (1, 2, 4, 8, 16), "down_block_types": ("LTXVideo095DownBlock3D",) * 4,
+        _LTX_091 | {"block_out_channels": (1, 2, 4, 8, 16),
+                    "down_block_types": ("LTXVideo095DownBlock3D",) * 4,
                     "spatio_temporal_scaling": (True,) * 4, "decoder_inject_noise": (False,) * 4,
                     "downsample_type": ("spatial", "temporal", "spatiotemporal", "spatiotemporal")},
         _LTX_VAE, prefix="vae.", constants={"shape[1] == 2048": "shape[1] == 16"},
@@ -79,7 +80,8 @@ AUTOENCODERS = {
     ),
     "dc-ae": Tiny(
         "dc_ae", "AutoencoderDC",
-        {"in_channels": 3, "latent_channels": 4, "attention_head_dim": 4,
+        {"in_channels": 3, "latent_channels": 4, "attention_head_dim": 4, "downsample_block_type": "conv",
+         "upsample_block_type": "interpolate",
          **{f"{side}_{key}": value for side in ("encoder", "decoder") for key, value in {
              "block_types": ("ResBlock", "EfficientViTBlock"), "block_out_channels": (4, 8),
              "layers_per_block": (1, 1), "qkv_multiscales": ((), (5,))}.items()}},
@@ -95,12 +97,12 @@ AUTOENCODERS = {
     "wan vace": Tiny("wan_dit", "WanVACETransformer3DModel",
                      _WAN | {"vace_layers": [0], "vace_in_channels": 4}, _WAN_DIT, original="lightx2v"),
     "chronoedit": Tiny(
-        "wan_dit", "ChronoEditTransformer3DModel", _WAN | {"image_dim": 20, "added_kv_proj_dim": 64}, _WAN_DIT,
-        lambda: _wan(encoder_hidden_states_image=torch.ones(1, 257, 20)), original="lightx2v",
+        "wan_dit", "ChronoEditTransformer3DModel", _WAN | {"image_dim": 20, "added_kv_proj_dim": 64},
+        _WAN_DIT, lambda: _wan(encoder_hidden_states_image=torch.ones(1, 257, 20)), original="lightx2v",
     ),
     "skyreels v2": Tiny(
         "wan_dit", "SkyReelsV2Transformer3DModel", _WAN | {"inject_sample_info": True},
-        "scripts/convert_skyreelsv2_to_diffusers.py", lambda: _wan(fps=torch.tensor([1])), original="lightx2v",
+        "scripts/convert_skyreelsv2_to_diffusers.py", lambda: _wan(fps=[1]), original="lightx2v",
         recorded="e0d5546f67e4b117",
     ),
     "wan animate 2": Tiny(
@@ -114,6 +116,8 @@ AUTOENCODERS = {
         {**NEWER["ltx 2"].config, "num_layers": 1, "gated_attn": True, "cross_attn_mod": True,
          "audio_gated_attn": True, "audio_cross_attn_mod": True, "perturbed_attn": True, "ff_bias": False,
          "use_keyframes_abs_pos_embedding": True},
-        "scripts/convert_ltx2_to_diffusers.py", recorded="0bb88cdce5654d3b",
+        "scripts/convert_ltx2_to_diffusers.py",
+        lambda: NEWER["ltx 2"].inputs() | {"sigma": torch.tensor([0.5])},
+        recorded="0bb88cdce5654d3b",
     ),
 }  # fmt: skip
