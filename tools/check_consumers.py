@@ -127,10 +127,10 @@ def mlx(mode: str, bits: int, group: int) -> Decoder:
     def through(stored: Stored, file: Path) -> torch.Tensor:
         mx = import_module("mlx.core")
         loaded = mx.load(str(file))
-        biases = loaded.get(f"{STEM}.biases")
-        values = mx.dequantize(
-            loaded[NAME], loaded[f"{STEM}.scales"], biases, group_size=group, bits=bits, mode=mode
-        )
+        scales, biases = loaded[f"{STEM}.scales"], loaded.get(f"{STEM}.biases")
+        if biases is not None:  # in BF16 it would round the product, and the sum
+            scales, biases = scales.astype(mx.float32), biases.astype(mx.float32)
+        values = mx.dequantize(loaded[NAME], scales, biases, group_size=group, bits=bits, mode=mode)
         return torch.tensor(values.astype(mx.float32).tolist())
 
     return through

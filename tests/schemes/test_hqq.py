@@ -157,7 +157,7 @@ def test_config_says_what_transformers_reads(tmp_path: Path) -> None:
     flow | tc.write(tmp_path / "o", convention="hqq")
     said = json.loads((tmp_path / "o" / "config.json").read_text())["quantization_config"]
     assert said["quant_method"] == "hqq"
-    assert said["skip_modules"] == ["b"]
+    assert "b" in said["skip_modules"]
     assert said["quant_config"]["weight_quant_params"]["nbits"] == 4
     assert said["quant_config"]["weight_quant_params"]["group_size"] == 64
 

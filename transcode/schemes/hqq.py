@@ -157,7 +157,7 @@ class Hqq(Base):
 
         rounded, top = _ROUNDED[kept.name], np.float32(2**self.bits - 1)
         with np.errstate(over="ignore", invalid="ignore"):
-            zeros = rounded(-offsets / scales)
+            zeros: Array = rounded(-offsets / scales)
             moved = np.abs(zeros * scales + offsets) / scales
         if (rough := ~(moved <= _FINE)).any():
             values = as_float32(rows, spec.dtype, scratch).reshape(len(scales), -1)[rough]
