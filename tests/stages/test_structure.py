@@ -31,8 +31,8 @@ TINY = FIRST | NEWER | MORE | AUTOENCODERS
 
 ONE_EACH = [*{tiny.family: name for name, tiny in (FIRST | NEWER).items()}.values(), "lumina 2"]
 ONE_EACH = [*(name for name in ONE_EACH if name != "sdxl"), "wan animate 2"]
-"""One model of each family, of the further ones of those whose rows are moved in a way of their own. SDXL has 1,700
-tensors and the rules of SD1."""
+"""One model of each family, of the further ones of those whose rows are moved in a way of their own.
+SDXL has 1,700 tensors and the rules of SD1."""
 
 
 @pytest.fixture(params=list(TINY))
