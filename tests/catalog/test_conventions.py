@@ -131,6 +131,7 @@ def test_who_looks_for_a_quantization_config() -> None:
         "quanto": "quanto",
         "quark": "quark",
         "sdnq": "sdnq",
+        "hqq": "hqq",
         "torchao": "torchao",
     }
 
