@@ -88,7 +88,7 @@ def test_the_default_convention_lacks_it(refused, cli, wan, tmp_path):
         (["--convention", "comfy"], r"did you mean comfyui( or comfyui_scaled)?\?"),
         (["--convention", "vllm"], "for vLLM pass --convention compressed_tensors"),
         (["-s", "int8", "--model", "wan_dti"], r"did you mean wan_dit\?"),
-        (["-s", "int8", "--model", "wan"], "did you mean wan_animate_dit or wan_clip or wan_dit or wan_t5"),
+        (["-s", "int8", "--model", "wan"], "did you mean wan_t5 or wan_dit or wan_vae or wan_clip"),
         (["--cast", "bf15"], r"did you mean BF16\?"),
         (["--cast", "float31"], r"did you mean float32\?"),
         (["--cast", "fp8"], "fp8 is a scheme.*--scheme fp8"),

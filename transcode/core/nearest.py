@@ -66,5 +66,5 @@ def guess(word: str, known: Iterable[str]) -> str:
     """The same in brackets, for the end of a list of what there is: `` (did you mean a?)``."""
     known = list(known)
     begun = [other for other in known if len(word) >= _LEAST_BEGINNING and other.startswith(word)]
-    close = begun[:_MOST_BEGUN] if len(begun) > 1 else alike(word, known, 1)
+    close = sorted(begun, key=len)[:_MOST_BEGUN] if len(begun) > 1 else alike(word, known, 1)
     return f" (did you mean {' or '.join(close)}?)" if close else ""

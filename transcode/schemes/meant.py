@@ -58,7 +58,7 @@ _NAMES: tuple[tuple[str, Meant], ...] = (
     (r"auto_?-?round", _calibrated("AutoRound")),
     (r"smooth_?quant", _calibrated("SmoothQuant", "int8")),
     (
-        r"(aqlm|quip.*|vptq|exl[23]|hqq|higgs|spqr|sinq)",
+        r"(aqlm|quip.*|vptq|exl[23]|higgs|spqr|sinq)",
         Meant("a format of its own library", "use that", _FOUR_BITS),
     ),
     (
