@@ -13,7 +13,8 @@ GUIDE = Path(__file__).parents[2] / "docs" / "guide"
 
 
 def stored(name: str) -> dict[str, list[str]]:
-    lines = [line for line in (GUIDE / name).read_text("utf-8").splitlines() if line.startswith("| ")]
+    page = (GUIDE / name).read_text("utf-8").partition("<!-- matrix -->")[2].partition("<!-- end")[0]
+    lines = [line for line in page.splitlines() if line.startswith("| ")]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     return {row[0]: row[1:] for row in rows}
 
