@@ -24,7 +24,9 @@ import platform
 import re
 import shlex
 import shutil
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -130,15 +132,26 @@ def _command(source: Path, out: Path, scheme: str) -> list[str]:
 
 
 def _growth(setting: Setting) -> Sequence[Row]:
-    import bench_growth
-
-    return bench_growth.run(list(bench_growth.CASES), (1000, 10_000, 100_000), 1000, min(setting.rounds, 2))
+    return apart("bench_growth.py", "--rounds", str(min(setting.rounds, 2)))
 
 
 def _moe(setting: Setting) -> Sequence[Row]:
-    import bench_moe
+    return apart("bench_moe.py", "--work", str(setting.work))
 
-    return bench_moe.run(list(bench_moe.CASES), setting.work, bench_moe.LAYERS, bench_moe.SHARDS, 1)
+
+def apart(script: str, *arguments: str) -> Sequence[Row]:
+    """The rows of a benchmark that is run as a process of its own: the most memory of what it starts begins
+    with that of who starts it, and this one has compiled kernels.
+
+    Raises:
+        subprocess.CalledProcessError: it failed.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "rows.json"
+        command = [sys.executable, str(ROOT / "tools" / script), *arguments, "--json", str(out)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        rows: Sequence[Row] = json.loads(out.read_text("utf-8"))["rows"]
+    return rows
 
 
 def _peers(setting: Setting) -> Sequence[Row]:
