@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import platform
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -110,3 +113,55 @@ def test_where_there_are_no_locks_nobody_is_kept_out(code, taken, tmp_path, monk
 def test_free_space_is_that_of_the_file_system(tmp_path):
     facts = os.statvfs(tmp_path)
     assert abs(system.free_space(tmp_path) - facts.f_bavail * facts.f_frsize) < 1 << 30
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
+def test_a_pipe_is_no_file(tmp_path, refused):
+    """Nobody writes into it: what opened it would wait for ever."""
+    pipe = tmp_path / "a.safetensors"
+    os.mkfifo(pipe)
+    for arguments in (
+        ["inspect", pipe],
+        ["run", pipe, tmp_path / "o"],
+        ["meta", "get", pipe],
+        ["meta", "set", pipe, "a=b"],
+        ["meta", "diff", pipe, pipe],
+    ):
+        assert "is a pipe, a socket or a device, not a file" in refused(*arguments)
+    assert "no weights found" in refused("inspect", tmp_path)
+    with pytest.raises(IsADirectoryError):
+        system.open_file(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        system.open_file(tmp_path / "none")
+    (tmp_path / "file").write_bytes(b"abc")
+    with system.open_file(tmp_path / "file", buffered=False) as file:
+        assert file.read() == b"abc"
+
+
+HOLES = """
+import sys
+from transcode.io import system
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096
+
+if sys.argv[1] == "told":
+    assert system.give_back_freed()
+del (large := [bytearray(16 << 20)])[:]  # one that is freed: blocks up to its size are no longer mapped
+held, before = [], resident()
+for _ in range(64):
+    held += [bytearray(b"x") * (1 << 20), bytes(1000)]
+del held[::4]  # every other large block
+print((resident() - before) >> 20)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is another")
+def test_freed_blocks_are_given_back():
+    def left(how: str) -> int:
+        run = subprocess.run([sys.executable, "-c", HOLES, how], capture_output=True, text=True, check=True)
+        return int(run.stdout)
+
+    assert left("told") < 40
+    assert left("not told") > 56

@@ -25,6 +25,7 @@ from ..errors import FormatError
 from ..io import hub
 from ..io.folder import File
 from ..io.named import local, locate
+from ..io.system import open_file
 from ..voice import called, spoken
 from . import table
 from .container import Heading
@@ -350,7 +351,7 @@ def compare_data(a: View, b: View, progress: Callable[[int, int], None]) -> list
 
         def file(path: Path) -> BinaryIO:
             if path not in files:
-                files[path] = stack.enter_context(open(path, "rb", buffering=0))
+                files[path] = stack.enter_context(open_file(path, buffered=False))
             return files[path]
 
         for name in sorted(names):

@@ -7,6 +7,7 @@ import struct
 from pathlib import Path
 
 from ..core.records import dataclass
+from ..io.system import open_file
 
 __all__ = ["SUFFIXES", "Gguf", "foreign", "gguf"]
 
@@ -73,7 +74,7 @@ def gguf(path: Path) -> Gguf | None:
             if not weights or not all(name.endswith(".gguf") for name in weights):
                 return None
             path = path / weights[0]
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             head = file.read(_GGUF_HEAD)
     except OSError:
         return None

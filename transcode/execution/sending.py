@@ -137,6 +137,7 @@ class Sending:
     cleared = False
 
     def __init__(self, plan: Plan, *, hashed: bool = False) -> None:
+        system.give_back_freed()  # parts are as large as what it would keep
         self._plan = plan
         self._flowing = [Flowing(file) for file in plan.files] if hashed else None
         self._sums: bytes | None = None

@@ -54,6 +54,9 @@ AHEAD = 32 << 20
 MAX_OPEN = 64
 """Files kept open at once in the process; the least recently used is closed and opened again when needed."""
 
+_FLAGS = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_BINARY", "O_CLOEXEC", "O_NONBLOCK"))
+"""Opening a pipe that took the name of a file would wait for whoever writes into it."""
+
 _PAGE = mmap.PAGESIZE
 _DONTNEED = getattr(mmap, "MADV_DONTNEED", None)
 _MOST = 1 << 30  # bytes of one read: macOS and Windows refuse 2 GiB
@@ -320,7 +323,7 @@ class MappedFile:
 
     def open(self) -> IO[bytes]:
         """A reader of its own at the first byte, of whatever has the name now."""
-        return open(self.path, "rb")
+        return system.open_file(self.path)
 
     def close(self) -> None:
         """Close the file. Views of it stay valid; a later read opens it again."""
@@ -398,7 +401,7 @@ class MappedFile:
 
     def _reopen(self) -> _Open:
         try:
-            fd = os.open(self.path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
+            fd = os.open(self.path, _FLAGS)
         except OSError as error:
             raise FormatError(f"cannot be read: {error.strerror}", file=self.path) from None
         mapped: _Map | None = None

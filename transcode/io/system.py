@@ -7,11 +7,14 @@ import errno
 import mmap
 import os
 import signal
+import stat
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from os import PathLike
 from pathlib import Path
+from typing import BinaryIO
 
 from ..errors import PlanError
 
@@ -207,6 +210,43 @@ def replace(new: str, path: str, fd: int) -> None:
         now = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
         os.dup2(now, fd)
         os.close(now)
+
+
+def give_back_freed() -> bool:
+    """Have the C library return large blocks to the system once they are freed, for the rest of the process.
+
+    Where one was freed, glibc puts later ones of up to its size (32 MiB at most) among small blocks, in an
+    arena for each thread. There they leave holes: memory grows with what passed by, not with what is held.
+
+    Returns:
+        Whether there is such a thing.
+    """
+    tune = _libc_function("mallopt", ctypes.c_int, ctypes.c_int)
+    return tune is not None and tune(_MMAP_THRESHOLD, 1 << 17) == 1
+
+
+_MMAP_THRESHOLD = -3
+"""``M_MMAP_THRESHOLD`` of glibc's malloc.h: blocks from that size on are mapped; once set it stays."""
+
+
+def open_file(path: str | PathLike[str], *, buffered: bool = True) -> BinaryIO:
+    """A file to be read. What is no file is refused: opening a pipe would wait for whoever writes into it.
+
+    Raises:
+        OSError: it cannot be read, or is a folder, a pipe, a socket or a device.
+    """
+    return open(path, "rb", buffering=-1 if buffered else 0, opener=_open_file)
+
+
+def _open_file(path: str, flags: int) -> int:
+    fd = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    mode = os.fstat(fd).st_mode
+    if stat.S_ISREG(mode):
+        return fd
+    os.close(fd)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    raise OSError(errno.EINVAL, "is a pipe, a socket or a device, not a file", path)
 
 
 def free_space(folder: Path) -> int:

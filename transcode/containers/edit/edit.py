@@ -36,7 +36,7 @@ from ...io import insert_range
 from ...io.links import shared
 from ...io.lock import locked
 from ...io.named import local
-from ...io.system import replace, sync, sync_folder, write_at
+from ...io.system import open_file, replace, sync, sync_folder, write_at
 from ...voice import called
 from . import undo
 from .form import Facts, Form
@@ -278,7 +278,7 @@ def _kept(source: str) -> tuple[Facts, bytes]:
         record = undo.load_backup(source)
     except FormatError:
         head = undo.look(source, lenient=True)
-        with open(source, "rb") as file:
+        with open_file(source) as file:
             raw = file.read(head.data_start)
         return head, form_of(raw).bare(raw)
     return record.header(source), record.form.bare(record.head)

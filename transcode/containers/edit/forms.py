@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from functools import cache
 from os import PathLike
 
+from ...io.system import open_file
 from .form import Form
 
 __all__ = ["asked", "form_of", "recorded"]
@@ -23,7 +24,7 @@ def recorded(record: bytes) -> Form | None:
 
 def asked(path: str | PathLike[str]) -> Mapping[str, str]:
     """Metadata that loaders of a file ask for where there is any. Raises OSError."""
-    with open(path, "rb") as file:
+    with open_file(path) as file:
         return form_of(file.read(8)).asks
 
 

@@ -35,7 +35,7 @@ from ...core.prefix import common_prefix
 from ...errors import FormatError, TranscodeError
 from ...io import commit, insert_range
 from ...io.lock import Busy, locked
-from ...io.system import sync, sync_folder, write_at
+from ...io.system import open_file, sync, sync_folder, write_at
 from .form import Facts, Form
 from .forms import form_of, recorded
 
@@ -376,7 +376,7 @@ def look(path: str | PathLike[str], *, lenient: bool = False) -> Facts:
         FormatError: it is not valid.
         OSError: it cannot be read.
     """
-    with open(path, "rb", buffering=0) as file:
+    with open_file(path, buffered=False) as file:
         head = file.read(8)
         return form_of(head).look(file, path, lenient=lenient)
 

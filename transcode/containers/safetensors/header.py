@@ -22,6 +22,7 @@ from ...core.spec import Spec
 from ...core.value import interned, plentiful
 from ...errors import FormatError, PlanError
 from ...io.insert_range import PAGE
+from ...io.system import open_file
 from ...voice import called
 from ..foreign import foreign
 from . import headertext
@@ -102,7 +103,7 @@ def read(path: str | PathLike[str], *, lenient: bool = False) -> Header:
         FormatError: the file is not a valid safetensors file.
         OSError: it cannot be read.
     """
-    with open(path, "rb", buffering=0) as file:
+    with open_file(path, buffered=False) as file:
         return read_open(file, path, lenient=lenient)
 
 
