@@ -125,9 +125,10 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             for at in range(0, len(body), 1 << 16):
                 piece = body[at : at + (1 << 16)]
+                seen.sent += len(piece)  # before: who reads the last piece may ask for the sum at once
                 self.wfile.write(piece)
-                seen.sent += len(piece)
         except OSError:
+            seen.sent -= len(piece)
             self.close_connection = True
         if fault in ("cut", "empty"):
             self.close_connection = True

@@ -7,7 +7,6 @@ way wherever a folder lies.
 from __future__ import annotations
 
 import os
-import stat
 from os import PathLike
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Protocol
@@ -140,17 +139,6 @@ class File:
         return self.folder.open(self.name, mmap=mmap, drop_cache=drop_cache)
 
 
-def _is_folder(path: Path) -> bool | None:
-    """Whether a folder or a file is there; None if it is a pipe or the like. A link that leads nowhere is a
-    file, which cannot be read.
-    """
-    try:
-        mode = path.stat().st_mode
-    except OSError:
-        return False
-    return stat.S_ISDIR(mode) if stat.S_ISDIR(mode) or stat.S_ISREG(mode) else None
-
-
 class LocalFolder(Folder):
     """A folder of the local file system."""
 
@@ -176,7 +164,7 @@ class LocalFolder(Folder):
     def _visible(self, *, folders: bool) -> list[Path]:
         try:
             names = [path for path in self.path.iterdir() if not path.name.startswith(".")]
-            return sorted(path for path in names if _is_folder(path) is folders)
+            return sorted(path for path in names if path.is_dir() == folders)
         except OSError as error:
             raise FormatError(f"cannot be read: {error.strerror}", file=self.url) from None
 
