@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -25,6 +22,7 @@ from transcode.stages.llama_header import header
 from transcode.stages.vocabulary import vocabulary
 
 from .families_of_diffusers import told
+from .llama_cpp import answer
 
 pytest.importorskip("transformers", reason="transformers is not installed")
 
@@ -279,13 +277,7 @@ def apart(path: Path, out: Path) -> float:
     """The most by which llama.cpp's log-probabilities differ from transformers'."""
     import transformers
 
-    run = subprocess.run(
-        [sys.executable, "-c", RUN, str(out), json.dumps(IDS)],
-        capture_output=True, text=True, env=os.environ, check=False,
-    )  # fmt: skip
-    answer = [line for line in run.stdout.splitlines() if line.startswith("ANSWER ")]
-    assert answer, run.stderr[-800:]
-    theirs = {one["id"]: one["logprob"] for one in json.loads(answer[0].removeprefix("ANSWER "))}
+    theirs = {one["id"]: one["logprob"] for one in answer(RUN, out, IDS)}
     sees = "vision_config" in json.loads((path / "config.json").read_text())
     auto = transformers.AutoModelForImageTextToText if sees else transformers.AutoModelForCausalLM
     with torch.no_grad():

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -20,6 +16,7 @@ from transcode.errors import TranscodeError
 from transcode.stages.convert import Convert
 
 from .families_of_diffusers import told
+from .llama_cpp import answer
 from .test_sentencepiece import UNIGRAM, Piece, field, model
 
 transformers = pytest.importorskip("transformers")
@@ -119,13 +116,7 @@ print("ANSWER", json.dumps(r), flush=True)
 def test_llama_cpp_embeds_as_transformers(tmp_path: Path) -> None:
     path, out = folder(tmp_path / "hf"), tmp_path / "t5.gguf"
     tc.open(path) | Convert("gguf") | tc.write(out)
-    run = subprocess.run(
-        [sys.executable, "-c", RUN, str(out), json.dumps(IDS)],
-        capture_output=True, text=True, env=os.environ, check=False,
-    )  # fmt: skip
-    answer = [line for line in run.stdout.splitlines() if line.startswith("ANSWER ")]
-    assert answer, run.stderr[-1500:]
-    theirs = json.loads(answer[0].removeprefix("ANSWER "))["data"][0]["embedding"]
+    theirs = answer(RUN, out, IDS)["data"][0]["embedding"]
     encoder = transformers.T5EncoderModel.from_pretrained(path)
     with torch.no_grad():
         ours = encoder(torch.tensor([IDS])).last_hidden_state[0].mean(0)

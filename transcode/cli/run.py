@@ -256,7 +256,8 @@ def carry_out(recipe: Any, values: dict[str, Any]) -> None:
         refuse_interrupted(Path(recipe.sink.dst), recipe.sink.folder)
     flow = recipe.flow()
     write = recipe.write()
-    if values.get("plan_out") is not None:
+    plan_out = values.get("plan_out")
+    if plan_out is not None:
         _refuse_with_plan_out()
     if values.get("consume_source"):
         with progress(quiet=values["quiet"]) as update:
@@ -265,7 +266,6 @@ def carry_out(recipe: Any, values: dict[str, Any]) -> None:
 
         consuming.carry_out(plan, write.performance, {**values, "force": write.force})
         return
-    plan_out = values.get("plan_out")
     if values["dry_run"] or plan_out is not None:
         with progress(quiet=values["quiet"]) as update:
             sink = write.with_progress(insisting(update))

@@ -42,7 +42,11 @@ def check(
         FormatError: an input is not what it was when the plan was made.
         PlanError: see :func:`.execution.destination.check_destination`.
     """
-    gone = frozenset() if consumption is None else consumption.gone()
+    gone: frozenset[int] = frozenset()
+    if consumption is not None:
+        from .consuming import consumed
+
+        gone = consumed(plan)
     verify([one for number, one in enumerate(plan.inputs) if number not in gone])
     refuse_unread(plan, performance)
     if isinstance(plan.destination, Url):

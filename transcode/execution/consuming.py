@@ -77,10 +77,6 @@ class Consumption:
             " one by one, as soon as what becomes of them is on the disk"
         )
 
-    def gone(self) -> frozenset[int]:
-        """The inputs that an interrupted run has deleted already, by their numbers."""
-        return consumed(self.plan)
-
     def room(self) -> int:
         """The bytes of disk that it takes at most beyond those that it has freed by then."""
         most = held = 0
