@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import platform
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -165,3 +167,26 @@ def test_freed_blocks_are_given_back():
 
     assert left("told") < 40
     assert left("not told") > 56
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts the pages of Linux")
+@pytest.mark.parametrize("way", ["system", "python"])
+def test_pages_that_are_let_go_do_not_count_and_come_back(way, tmp_path, monkeypatch):
+    if way == "python":
+        monkeypatch.setattr(system, "_madvise", None)
+    page = mmap.PAGESIZE
+    (tmp_path / "a").write_bytes(bytes(range(256)) * (page // 256 * 7 + 1))
+    with open(tmp_path / "a", "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+
+        def resident() -> int:
+            lines = Path("/proc/self/smaps").read_text().split(str(tmp_path / "a"))[1].splitlines()
+            return int(next(line.split()[1] for line in lines if line.startswith("Rss:")))
+
+        assert sum(mapped[::page]) == 0
+        assert resident() == 8 * page // 1024
+        system.let_go(mapped, 2 * page, 4 * page)
+        kept = resident()
+        system.let_go(mapped, 6 * page, len(mapped))
+        assert (kept, resident()) == (6 * page // 1024, 4 * page // 1024)
+        assert mapped[2 * page + 5] == 5
+        assert mapped[-1] == 255

@@ -58,7 +58,6 @@ _FLAGS = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_BINARY", "O_CLOE
 """Opening a pipe that took the name of a file would wait for whoever writes into it."""
 
 _PAGE = mmap.PAGESIZE
-_DONTNEED = getattr(mmap, "MADV_DONTNEED", None)
 _MOST = 1 << 30  # bytes of one read: macOS and Windows refuse 2 GiB
 _CAN_ADVISE = hasattr(os, "posix_fadvise")
 
@@ -101,10 +100,10 @@ class _Open:
         """Let go of the pages of a range."""
         begin -= begin % _PAGE
         end += -end % _PAGE
-        if self.map is not None and _DONTNEED is not None:
-            self.map.madvise(_DONTNEED, begin, min(end, len(self.map)) - begin)
+        if self.map is not None:
+            system.let_go(self.map, begin, min(end, len(self.map)))
         if self.drop_cache and _CAN_ADVISE:
-            os.posix_fadvise(self.fd, begin, end - begin, os.POSIX_FADV_DONTNEED)
+            system.drop_cache(self.fd, begin, end - begin)
 
     def follow(self, begin: int, end: int) -> int:
         """Note where a reader is; returns where read-ahead should start, up to ``high``, or -1.
@@ -219,7 +218,7 @@ class _Pool:
                 open.release(item.begin, item.end)
         self._pending = [item for item in self._pending if item.open is not open]
         if open.drop_cache and _CAN_ADVISE:
-            os.posix_fadvise(open.fd, 0, 0, os.POSIX_FADV_DONTNEED)
+            system.drop_cache(open.fd, 0, 0)
 
 
 def _merged(ranges: list[_Range]) -> Iterable[_Range]:

@@ -24,6 +24,7 @@ __all__ = [
     "copy_range",
     "drop_cache",
     "free_space",
+    "let_go",
     "populate",
     "replace",
     "reserve",
@@ -69,6 +70,7 @@ _sync_file_range = _libc_function(
 
 _madvise = _libc_function("madvise", ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 _POPULATE_READ = 22  # linux/mman.h, since 5.14
+_DONTNEED = getattr(mmap, "MADV_DONTNEED", None)
 _PAGE = mmap.PAGESIZE
 _FICLONE = 0x40049409  # linux/fs.h
 
@@ -94,6 +96,25 @@ def populate(address: int, size: int) -> bool:
         if code not in (errno.EINTR, errno.EAGAIN):
             raise OSError(code, os.strerror(code))
     return True
+
+
+def let_go(map: mmap.mmap, begin: int, end: int) -> None:
+    """Have pages of a map not count as this process's any more, where the system can do that.
+
+    Args:
+        begin, end: bytes of the map; ``begin`` at a page's first.
+
+    Looked at again, they come back from the page cache. Not by Python's own ``mmap.madvise`` where that can
+    be helped: it holds the GIL, and other workers wait while the kernel tells all processors.
+    """
+    if _DONTNEED is None:
+        return
+    if _madvise is None:
+        map.madvise(_DONTNEED, begin, end - begin)
+        return
+    import numpy as np  # here, for commands that look at facts alone
+
+    _madvise(np.frombuffer(map, np.uint8, end - begin, begin).ctypes.data, end - begin, _DONTNEED)
 
 
 def reserve(fd: int, size: int, path: Path) -> None:
