@@ -42,23 +42,31 @@ def compiled(kernel: Kernel, kinds: tuple[Kind, ...]) -> Kept:
     """
     if numba.config.DISABLE_JIT:
         raise TranscodeError("kernels cannot be compiled: NUMBA_DISABLE_JIT is set", hint="unset it")
-    with global_compiler_lock, _no_machine_code():
-        typing, target = cpu_target.typing_context, cpu_target.target_context
-        typing.refresh()
-        target.refresh()
-        flags = compiler.Flags()
-        flags.no_cpython_wrapper = True
-        flags.no_cfunc_wrapper = True
-        flags.error_model = "numpy"
-        flags.nrt = False
-        arguments = tuple(_type(kind) for kind in kinds)
-        result = compiler.compile_extra(typing, target, kernel.function, arguments, None, flags, {})
-        library = target.codegen().create_library(ENTRY)
-        library.add_ir_module(_entry(target, library, result))
-        library.add_linking_library(result.library)
-        library.finalize()
-        _, processor, features = target.codegen().magic_tuple()
-        return machine_code(library.get_llvm_str(), processor, features), str(result.signature.return_type)
+    with global_compiler_lock:
+        try:
+            with _no_machine_code():
+                return _compile(kernel, kinds)
+        except Exception:  # another numba may have other insides, and the shortcut is all that needs these
+            return _compile(kernel, kinds)
+
+
+def _compile(kernel: Kernel, kinds: tuple[Kind, ...]) -> Kept:
+    typing, target = cpu_target.typing_context, cpu_target.target_context
+    typing.refresh()
+    target.refresh()
+    flags = compiler.Flags()
+    flags.no_cpython_wrapper = True
+    flags.no_cfunc_wrapper = True
+    flags.error_model = "numpy"
+    flags.nrt = False
+    arguments = tuple(_type(kind) for kind in kinds)
+    result = compiler.compile_extra(typing, target, kernel.function, arguments, None, flags, {})
+    library = target.codegen().create_library(ENTRY)
+    library.add_ir_module(_entry(target, library, result))
+    library.add_linking_library(result.library)
+    library.finalize()
+    _, processor, features = target.codegen().magic_tuple()
+    return machine_code(library.get_llvm_str(), processor, features), str(result.signature.return_type)
 
 
 @cache
