@@ -13,6 +13,8 @@ ONCE = {
     "unfinished": "uploads that did not end lie there, unseen and paid for: aws s3api list-multipart-uploads"
     " names them, abort-multipart-upload drops one",
     "anew": "what a killed run of this plan had done is done anew: it was not asked to resume",
+    "parts": "parts of the same destination that were never joined lie beside it, as .DST.transcode-parts, or"
+    " in it, as .transcode-parts: this run has no use for them; if nobody else has, remove them",
 }
 """What is said in a line of its own, once, of stages that are no part of the work."""
 
