@@ -11,6 +11,7 @@ __all__ = [
     "DataError",
     "FormatError",
     "Interrupted",
+    "NoWeights",
     "PlanError",
     "RecipeError",
     "TranscodeError",
@@ -80,6 +81,10 @@ class TranscodeError(Exception):
 
 class FormatError(TranscodeError):
     """A file does not hold what its format demands: a bad header, a truncated file, a wrong index."""
+
+
+class NoWeights(FormatError):
+    """There is a folder, and no checkpoint in it."""
 
 
 class RecipeError(TranscodeError):

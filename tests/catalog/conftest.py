@@ -1,4 +1,4 @@
-"""Golden names of published models; see fixtures/families/README.md."""
+"""Golden names of published models, see fixtures/families/README.md; and a user's own files."""
 
 from __future__ import annotations
 
@@ -75,3 +75,29 @@ def own_formats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "conventions").mkdir()
     monkeypatch.setenv("TRANSCODE_FORMATS", str(folder))
     return folder
+
+
+_CONVENTION = """\
+convention: mine
+title: my runtime
+parts:
+  codes: "{stem}.qweight"
+  scale: {name: "{stem}.scales", shape: [1]}
+schemes:
+  int8:
+    options: {granularity: channel}
+    reads: {granularity: [channel, tensor]}
+    markers:
+      - {name: "{stem}.kind", json: {format: int8, sign: true}}
+      - {name: scaled, dtype: F8_E4M3, zeros: [2]}
+    rows: 16
+files:
+  chunk: "{stem}.{j}.safetensors"
+metadata: {made: "1"}
+"""
+
+
+@pytest.fixture(scope="session")
+def own_convention() -> str:
+    """The file of a user's own convention, ``mine.yaml``."""
+    return _CONVENTION

@@ -75,7 +75,7 @@ def test_the_readmes_convention(examples: Path) -> None:
 def test_the_readme_names_every_key() -> None:
     """What the loaders ask for is what the README explains."""
     source = Path(catalog.__file__ or "").parent
-    loaders = (source / "families.py").read_text() + (source / "conventions.py").read_text()
+    loaders = (source / "families.py").read_text() + (source / "convention_file.py").read_text()
     keys = set(re.findall(r'top\.(?:need|get|find)\("(\w+)"', loaders))
     assert len(keys) > 30
     missing = {key for key in keys if not re.search(rf"(?<!\w){key}(?!\w)", README)}

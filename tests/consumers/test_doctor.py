@@ -15,7 +15,7 @@ import transcode as tc
 from transcode import catalog
 from transcode.catalog.programs import program, programs
 from transcode.consumers.doctor import CONVERT, NO, UNKNOWN, YES, diagnose
-from transcode.errors import FormatError, RecipeError
+from transcode.errors import FormatError, NoWeights, RecipeError
 from transcode.schemes import SCHEMES
 
 LAYER = "model.layers.0"
@@ -424,6 +424,12 @@ def test_what_hurts(tmp_path, wan, save):
     assert "which it does not load" in " ".join(diagnose(hqq).of("comfyui").why)
     with pytest.raises(FormatError, match="no such file"):
         diagnose(tmp_path / "nothing")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "above" / "one").mkdir(parents=True)
+    shutil.copy(lora, tmp_path / "above" / "one")
+    for name, said in (("empty", "no weights found"), ("above", "holds weights in one/")):
+        with pytest.raises(NoWeights, match=said):
+            diagnose(tmp_path / name)
 
 
 def test_the_command(cli, refused, wan, llama, monkeypatch):

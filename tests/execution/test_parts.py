@@ -326,3 +326,8 @@ def test_on_the_command_line(source, tmp_path, cli, refused):
     out.unlink()
     cli("run", source, out, *words, "--part", "1/2")
     assert "1 of 2 parts is not done: 2; run the same command with --part 2/2" in refused("join", out)
+    said = cli("run", source, out, *words).err
+    assert "never joined lie beside it, as .DST.transcode-parts" in said
+    assert shared(out).exists()
+    shutil.rmtree(shared(out))
+    assert "transcode-parts" not in cli("run", source, out, *words, "-f").err

@@ -62,6 +62,19 @@ def test_misspelled_gguf(suffix, wan, tmp_path, refused):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_files_of_another_format_than_the_convention_is_for(wan, tmp_path, refused, cli):
+    """Codes that no reader of GGUF knows, and files that say they are for one and are none."""
+    told = refused("run", wan, tmp_path / "x.safetensors", "--convention", "gguf")
+    assert told.endswith(
+        "programs that read GGUF; name a file that ends in .gguf, or leave --convention gguf out"
+    )
+    for convention in ("lightx2v", "comfyui", "neutral"):
+        assert "would be GGUF" in refused("run", wan, tmp_path / "x.gguf", "--convention", convention)
+    assert list(tmp_path.iterdir()) == []
+    for number, convention in enumerate(("plain", "diffusers", "gguf")):
+        cli("run", wan, tmp_path / f"{number}.gguf", "--convention", convention)
+
+
 def test_what_is_a_folder_may_be_called_anything(wan, tmp_path, cli):
     (tmp_path / "x.onnx").mkdir()
     cli("run", wan, tmp_path / "x.onnx", "--layout", "by_block")

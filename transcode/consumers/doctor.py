@@ -80,6 +80,7 @@ def diagnose(path: str | PathLike[str]) -> Diagnosis:
 
     Raises:
         FormatError: there is nothing at that path.
+        NoWeights: there is no checkpoint.
         RecipeError: a mistake in a file of the catalog.
     """
     facts = examine(path)

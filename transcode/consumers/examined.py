@@ -19,7 +19,7 @@ from ..core.planning import Planning
 from ..core.records import dataclass
 from ..core.small_json import read_object
 from ..core.tensor import LazyTensor
-from ..errors import FormatError, PlanError, unsigned
+from ..errors import FormatError, NoWeights, PlanError, unsigned
 from .config.stated import CONFIG, Json
 from .evidence import claims
 from .group import Reading
@@ -148,6 +148,7 @@ def examine(path: str | os.PathLike[str]) -> Examined:
 
     Raises:
         FormatError: there is nothing at that path.
+        NoWeights: there is no checkpoint.
     """
     where = located(unsigned(os.fspath(path)))
     header = gguf(where)
@@ -160,6 +161,8 @@ def examine(path: str | os.PathLike[str]) -> Examined:
     try:
         with open_source(path) as source:
             return _facts(where, source)
+    except NoWeights:
+        raise
     except FormatError as error:
         if not where.exists():
             raise

@@ -12,7 +12,7 @@ from ..core import small_json
 from ..core.paths import located
 from ..core.records import dataclass
 from ..core.types import JsonObject
-from ..errors import FormatError
+from ..errors import FormatError, NoWeights
 from ..io.folder import File
 from ..io.names import refused
 from . import foreign, modelsets, table
@@ -139,7 +139,7 @@ def _folder(folder: Folder) -> WeightFiles:
                     chosen = replace(chosen, notes=(*chosen.notes, note))
             return chosen
     if below:
-        raise FormatError(
+        raise NoWeights(
             f"holds weights in {', '.join(below)}", file=folder.url, hint="point SRC at one of them"
         )
     other = [p for p in files if p.suffix in WEIGHTS]
@@ -148,7 +148,7 @@ def _folder(folder: Folder) -> WeightFiles:
             f"holds {modelsets.names_of(other)}, which transcode does not read", file=folder.url,
             hint=f"it reads {table.listed(table.FILES, 'and')}",
         )  # fmt: skip
-    raise FormatError(f"no weights found: no {table.listed(table.FILES, 'or')} file in it", file=folder.url)
+    raise NoWeights(f"no weights found: no {table.listed(table.FILES, 'or')} file in it", file=folder.url)
 
 
 def _check_whole(folder: Folder, files: list[File]) -> None:

@@ -31,9 +31,11 @@ class Run:
     Attributes:
         factors: small matrices of adapters.
         scales: small parts of tensors that are decoded.
+        rehearses: whether all that counts is which values are refused: nothing is searched or measured.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, rehearses: bool = False) -> None:
+        self.rehearses = rehearses
         self.factors = MatrixCache()
         self.scales = MatrixCache(0, _DECODED)
         self._lock = threading.Lock()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -102,11 +103,21 @@ def carry_out(
         report = _joined(plan, replace(performance, cluster=None), on_progress)
         return replace(report, seconds=time.monotonic() - began)
     if performance.share is None:
+        _tell_of_parts(plan, on_progress)
         return _whole(plan, performance, on_progress)
     from .parting import part
 
     report, is_last = part(plan, performance, *performance.share, on_progress)
     return replace(_joined(plan, performance, on_progress), part=report.part) if is_last else report
+
+
+def _tell_of_parts(plan: Plan, on_progress: Callable[[Progress], None] | None) -> None:
+    """Say that parts of the destination lie there, which nothing here uses or takes away."""
+    from . import parts  # of which most runs know nothing
+
+    is_here = not isinstance(plan.destination, Url)
+    if on_progress is not None and is_here and os.path.lexists(parts.place(plan.destination)):
+        on_progress(Progress(0, 0, "parts", 0.0))
 
 
 def join(

@@ -32,6 +32,7 @@ from ..voice import called
 from . import journal
 from .moves import moves
 from .pace import Pace
+from .rehearsal import Rehearsal
 from .report import Progress, Report
 from .shares import Shares, nbytes
 from .staging import Staging, hidden_folder
@@ -103,6 +104,8 @@ class Consumption:
         """
         ledger, whole = staging.ledger, Shares(self.plan).whole()
         self._keep_plan()
+        if not ledger.consumed:
+            self._rehearse(performance, pace, on_progress)
         total, before, resumed = nbytes(whole), 0, 0
         losses: dict[str, tuple[str, Loss]] = {}
         recoded: dict[str, tuple[int, int]] = {}
@@ -122,6 +125,23 @@ class Consumption:
             self._delete(step, staging)
         ledger.share = None
         return replace(report, measured=losses, recoded=recoded, resumed=resumed)
+
+    def _rehearse(
+        self, performance: Performance, pace: Pace, on_progress: Callable[[Progress], None] | None
+    ) -> None:
+        """Convert everything once, and keep nothing of it.
+
+        Raises:
+            DataError: a value cannot be converted.
+        """
+
+        def tell(now: Progress) -> None:
+            if on_progress is not None:
+                on_progress(replace(now, stage="rehearse"))
+
+        rehearsal = Rehearsal(self.plan)
+        if rehearsal.order:
+            work(self.plan, rehearsal, performance, pace, tell)
 
     def _delete(self, step: _Step, staging: Staging) -> None:
         """Delete shards, once all that was made of them is durable and they are still what they were."""

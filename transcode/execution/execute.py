@@ -51,6 +51,7 @@ def execute(
     pace: Pace | None = None,
     nice: int | None = None,
     order: Sequence[int] | None = None,
+    rehearses: bool = False,
 ) -> Report:
     """Read, convert and write all tensors of a plan.
 
@@ -67,9 +68,10 @@ def execute(
         pace: how fast the source may be read.
         nice: niceness of the workers.
         order: numbers of the tensors, in the order in which they are dealt with; else that of the plan.
+        rehearses: see :class:`.core.context.Run`.
     """
     began = time.monotonic()
-    run = Run()
+    run = Run(rehearses=rehearses)
     jobs = Jobs(plan, writer, tile_bytes, run, ledger or journal.Ledger(), order)
     ahead = jobs.ahead()
     lock = threading.Lock()

@@ -135,6 +135,7 @@ class Sending:
 
     kept = False
     cleared = False
+    rehearses = False
 
     def __init__(self, plan: Plan, *, hashed: bool = False) -> None:
         system.give_back_freed()  # parts are as large as what it would keep

@@ -77,6 +77,8 @@ class Staged:
         written: bytes that were written.
     """
 
+    rehearses = False
+
     def __init__(self, plan: Plan, path: Path, *, drop_cache: bool = False) -> None:
         self._plan = plan
         self._path = path

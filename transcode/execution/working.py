@@ -22,6 +22,7 @@ from .report import Progress, Report
 from .staged import Staged
 
 if TYPE_CHECKING:
+    from .rehearsal import Rehearsal
     from .sending import Sending
 
 __all__ = ["remaining", "verify", "watching", "work"]
@@ -32,7 +33,7 @@ _INTERVAL = 3.0
 
 def work(
     plan: Plan,
-    staged: Staged | Sending,
+    staged: Staged | Sending | Rehearsal,
     performance: Performance,
     pace: Pace,
     on_progress: Callable[[Progress], None] | None = None,
@@ -59,6 +60,7 @@ def work(
                 pace=pace,
                 nice=performance.nice,
                 order=staged.order,
+                rehearses=staged.rehearses,
             )
     except TranscodeError as error:
         # Of a source that changes under way anything may come, a failed write of its map too.
@@ -94,7 +96,7 @@ def watching(
 
 
 @contextmanager
-def _keeping(staged: Staged | Sending) -> Iterator[None]:
+def _keeping(staged: Staged | Sending | Rehearsal) -> Iterator[None]:
     """Have what is done noted now and then, as long as a run goes on."""
     ended = threading.Event()
 

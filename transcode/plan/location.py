@@ -7,6 +7,7 @@ from difflib import SequenceMatcher
 from os import PathLike
 from pathlib import Path
 
+from ..catalog.convention import Convention
 from ..containers import table
 from ..containers.discover import WEIGHTS
 from ..core.paths import Url, unsigned
@@ -16,8 +17,9 @@ from ..io import hub
 from ..io.links import same
 from ..io.names import refused
 from ..io.urls import refuse_output, remote_url
+from ..voice import called
 
-__all__ = ["destination", "refuse_destination", "refuse_name"]
+__all__ = ["destination", "refuse_destination", "refuse_format", "refuse_name"]
 
 _SUFFIXES = tuple(kind.suffixes[0] for kind in table.WRITABLE)
 _ALIKE = 0.85
@@ -72,6 +74,23 @@ def refuse_destination(path: str | PathLike[str], source: Source | None = None) 
     folder = f"write {text}/ if a folder of that name is meant"
     file = Path(text).with_name(f"{stem}{suffix}")
     raise PlanError(what, file=text, hint=f"name {file} for one file, {folder}")
+
+
+def refuse_format(path: str | PathLike[str], convention: Convention) -> None:
+    """Refuse a file of another format than the programs of a convention read: it would hold what they look
+    for, and none would open it. Conventions that quantize nothing are of all formats.
+
+    Raises:
+        PlanError: it is of another.
+    """
+    asked, own = table.written(Path(os.fspath(path)).name), table.writer(convention.single_file("x"))
+    if asked is not None and asked is not own and convention.schemes:
+        idle = called("convention", convention.name)
+        raise PlanError(
+            f"would be {asked.name}, and {convention.name} is for programs that read {own.name}",
+            file=path,
+            hint=f"name a file that ends in {own.suffixes[0]}, or leave {idle} out",
+        )
 
 
 def destination(path: str) -> Path:

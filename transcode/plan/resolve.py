@@ -38,7 +38,7 @@ from ..schemes.base import GROUPS
 from ..voice import called
 from . import devices
 from . import layout as cutting
-from .location import destination, refuse_destination, refuse_name
+from .location import destination, refuse_destination, refuse_format, refuse_name
 from .plan import Log, Plan
 from .request import Request, bears_name
 
@@ -61,6 +61,8 @@ def resolve(request: Request, flow: Flow, on_scan: Callable[[str, float], None] 
     """
     refuse_destination(request.dst, flow.source)
     convention = catalog.convention(request.convention or _default_convention(request, flow))
+    if request.convention is not None:
+        refuse_format(request.dst, convention)
     planning = Planning(
         convention=convention.name,
         allow_unmatched=request.allow_unmatched,

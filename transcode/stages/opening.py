@@ -201,7 +201,7 @@ class Settling(Transform):
                         kind="decoded",
                     )
                 continue
-            made = regrouped(tensor, opened.conventions, target, kind, _OTHERWISE)
+            made = regrouped(tensor, opened.conventions, target, kind, _otherwise(tensor))
             yield made
             how = "kept as stored" if target is None else f"repacked for {target.name}"
             kept = made.fate[-1].kind == "keep"
@@ -223,10 +223,14 @@ class Settling(Transform):
         say_inputs(left, source, planning)
 
 
-_OTHERWISE = (
-    f"it is not among those that are encoded: take it in ({called('include')}), or decode it"
-    f" ({called('decode_some')})"
-)
+def _otherwise(tensor: LazyTensor) -> str:
+    """What to do where a tensor that is not encoded cannot stay as it is."""
+    why = next((event.text for event in reversed(tensor.fate) if event.kind == "keep"), None)
+    because = "" if why is None else f" ({why})"
+    return (
+        f"it is not among those that are encoded{because}: take it in ({called('include')}) where it can be,"
+        f" or decode it ({called('decode_some')})"
+    )
 
 
 def _drop(tensors: Iterable[LazyTensor], why: str, planning: Planning) -> None:

@@ -176,7 +176,7 @@ def test_what_gguf_cannot_hold_is_refused(cli, tmp_path):
     words = "run", tmp_path / "m.safetensors", tmp_path / "m.gguf", "--scheme", "int8"
     assert "convention gguf has no spelling for scheme 'int8'" in cli(*words, code=2).err
     said = cli(*words, "--convention", "neutral", code=2).err
-    assert "have no place in GGUF, whose blocks hold their scales" in said
+    assert "would be GGUF, and neutral is for programs that read safetensors" in said
 
 
 def test_split_files(cli, tmp_path):

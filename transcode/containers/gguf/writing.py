@@ -161,6 +161,11 @@ def _of_split(split: Split, metadata: Mapping[str, str]) -> Iterator[tuple[str, 
         yield ALIGNMENT, alignment
 
 
+_OTHERWISE = (
+    f"cast it ({called('cast', 'bf16')}), or decode it where it is quantized ({called('dequantize', 'bf16')})"
+)
+
+
 def _check_part(part: Stored, file: str | PathLike[str] | None) -> None:
     name, dtype = part.name, part.spec.dtype
 
@@ -175,7 +180,7 @@ def _check_part(part: Stored, file: str | PathLike[str] | None) -> None:
             f"choose a scheme of GGUF: {called('scheme', 'q8_0')}",
         )
     if dtype.name not in NUMBERS:
-        raise wrong(f"its dtype {dtype} is none that GGUF has", "cast it")
+        raise wrong(f"its dtype {dtype} is none that GGUF has", _OTHERWISE)
     if dtype.elements > 1 and (part.spec.shape[-1] if part.spec.shape else 1) % dtype.elements:
         raise wrong(
             f"its rows of {part.spec.shape[-1] if part.spec.shape else 1} elements are no whole number of"
