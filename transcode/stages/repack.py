@@ -33,7 +33,8 @@ from ..schemes import SCHEMES
 from ..schemes.base import widened
 from ..voice import called
 from .cast import Casting, cast_values
-from .dequantize import NO_ASIDES, Asides, Decoding, StoredPart, asides_of, forget, leaving, stored_parts
+from .dequantize import Decoding, forget, leaving
+from .stored_parts import NO_ASIDES, Asides, StoredPart, asides_of, stored_parts
 
 __all__ = [
     "Grouping",

@@ -21,13 +21,12 @@ from ..core.spec import Part, Spec
 from ..core.tensor import LazyTensor
 from ..errors import PlanError
 from .cast import Casting
-from .dequantize import NO_ASIDES, Decoding, StoredPart
+from .dequantize import Decoding
+from .stored_parts import NO_ASIDES, SCALES_OF_ALL, StoredPart
 from .stored_rows import StoredRows, part_of_rows, rows_to_one
 
 __all__ = ["coded_rows"]
 
-_EACH = ("global_scale", "tensor_scale")
-"""Roles of scales of whole tensors that a scheme decodes with one to each matrix of a stack, too."""
 _DID = Event("convert", "rows of its codes")
 
 
@@ -256,7 +255,7 @@ def _whole(name: str, role: str, scales: Sequence[_Scale]) -> StoredPart:
     first = scales[0].stored
     if all(one.stored is first for one in scales) and len(scales) == first.part.spec.numel:
         return first
-    if role not in _EACH and len(scales) > 1:
+    if role not in SCALES_OF_ALL and len(scales) > 1:
         if first.part.spec.numel > 1 or any(_number(one) != _number(scales[0]) for one in scales[1:]):
             raise _Apart
         return first

@@ -27,7 +27,8 @@ from ..core.spec import Part, Spec
 from ..core.tensor import LazyTensor, plain
 from ..errors import PlanError
 from ..voice import called
-from .dequantize import Decoding, StoredPart, stored_parts
+from .dequantize import Decoding
+from .stored_parts import StoredPart, stored_parts
 
 __all__ = [
     "OTHERWISE",
