@@ -35,7 +35,7 @@ from ..schemes.base import Base
 from ..voice import called
 from .cast import cast_values, float_dtype
 from .options import DequantizeOptions
-from .stored_parts import NO_ASIDES, Asides, StoredPart, asides_of, stored_parts
+from .stored_parts import NO_ASIDES, Asides, StoredPart, asides_of, stored_parts, transposed
 
 __all__ = [
     "Decoding",
@@ -236,10 +236,11 @@ def _decode(
     asides = asides_of(reading, companions, table)
     value = Decoding(name, codes, tuple(parts.values()), scheme, spec, out_spec, keep, asides, strict)
     made = plain(name, out_spec, value, source=codes.tensor.source, fate=codes.tensor.fate)
-    return made.evolve(
+    made = made.evolve(
         grain=scheme.grain(spec) if codes.apart else spec.rows,
         did=Event("dequantize", f"as {convention} stores it", f"{scheme.name} -> {target.name}"),
     )
+    return transposed(made) if reading.turned else made
 
 
 @plentiful

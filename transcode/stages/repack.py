@@ -34,7 +34,7 @@ from ..schemes.base import widened
 from ..voice import called
 from .cast import Casting, cast_values
 from .dequantize import Decoding, forget, leaving
-from .stored_parts import NO_ASIDES, Asides, StoredPart, asides_of, stored_parts
+from .stored_parts import NO_ASIDES, TURNED, Asides, StoredPart, asides_of, stored_parts
 
 __all__ = [
     "Grouping",
@@ -317,6 +317,8 @@ def _refusal(
 ) -> str | None:
     """Why the parts of a tensor are not those that the target has; None if they are."""
     rule = target.schemes.get(held.scheme.name)
+    if held.parts["codes"].rule.turned:
+        return f"it is {TURNED}"
     if rule is None:
         return f"it takes {', '.join(target.schemes)}"
     if {part.role for part in parts} != held.parts.keys():

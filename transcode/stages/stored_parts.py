@@ -11,18 +11,32 @@ from numpy.typing import NDArray
 from .. import catalog
 from ..codecs import chain
 from ..consumers.companions import Companions
-from ..consumers.group import Reading
+from ..consumers.group import Reading, one_to_each
 from ..consumers.implied import implied
 from ..consumers.spell import canonical
 from ..core.context import Context
+from ..core.permuted import permuted
 from ..core.records import dataclass
 from ..core.scheme import parts_of
-from ..core.spec import Part
+from ..core.spec import Part, Spec
 from ..core.tensor import LazyTensor
 from ..errors import DataError
 from ..voice import called
 
-__all__ = ["NO_ASIDES", "SCALES_OF_ALL", "Asides", "StoredPart", "asides_of", "stored_parts"]
+__all__ = [
+    "NO_ASIDES",
+    "SCALES_OF_ALL",
+    "TURNED",
+    "Asides",
+    "StoredPart",
+    "asides_of",
+    "stored_parts",
+    "transposed",
+]
+
+TURNED = (
+    f"a stack of matrices that lie transposed ({called('to', 'listed')} takes them apart, with their scales)"
+)
 
 SCALES_OF_ALL = ("global_scale", "tensor_scale")
 """Roles of scales of whole tensors: what is divided by, and what is multiplied by."""
@@ -85,10 +99,22 @@ def _check_scale(stored: LazyTensor, numbers: NDArray[Any]) -> None:
 
 def stored_parts(reading: Reading, table: Mapping[str, LazyTensor]) -> dict[str, StoredPart]:
     """The parts of a tensor as they are stored, by role, in the order of the scheme."""
-    return {
-        part.role: StoredPart(table[reading.stored[part.role]], reading.rules[part.role], part)
-        for part in parts_of(reading.scheme, reading.spec)
-    }
+    return {part.role: _stored(part, reading, table) for part in parts_of(reading.scheme, reading.spec)}
+
+
+def _stored(part: Part, reading: Reading, table: Mapping[str, LazyTensor]) -> StoredPart:
+    tensor, rule = table[reading.stored[part.role]], reading.rules[part.role]
+    if rule.turned:
+        tensor = transposed(tensor)
+    if reading.turned and tensor.spec.numel > 1 and one_to_each(part.role, reading.scheme, reading.spec):
+        part = Part(part.role, Spec(part.spec.dtype, tensor.spec.shape))
+    return StoredPart(tensor, rule, part)
+
+
+def transposed(stack: LazyTensor) -> LazyTensor:
+    """A plain stack of matrices, each transposed."""
+    shape = stack.spec.shape
+    return permuted(stack, shape, (0, 2, 1), (shape[0], shape[2], shape[1]))
 
 
 @dataclass(frozen=True, slots=True)
