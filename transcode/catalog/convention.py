@@ -64,10 +64,12 @@ class PartRule:
     Attributes:
         name: template of its stored name.
         codecs: what its bytes go through, in order; none where they are stored as the scheme has them.
+        turned: of a stack of matrices, each of which lies transposed: a view puts them back.
     """
 
     name: Template
     codecs: tuple[Codec, ...] = ()
+    turned: bool = False
 
     @property
     def dtype(self) -> str | None:
@@ -212,6 +214,11 @@ class SchemeRule:
     def readings(self) -> tuple[Mapping[str, PartRule], ...]:
         """All ways in which parts are found, the one that is written first."""
         return (self.parts, *self.also)
+
+    @property
+    def stacks(self) -> Mapping[str, PartRule] | None:
+        """How a stack of matrices is stored that the consumer has transposed; None where it has none."""
+        return next((parts for parts in self.also if parts["codes"].turned), None)
 
     @property
     def marked(self) -> bool:

@@ -99,7 +99,8 @@ class Family:
         """The family in the spelling, and with the prefix, that these names have; None when none fits.
 
         Of several spellings the one that leaves the least to a prefix is meant:
-        ``language_model.model.layers`` is a spelling of its own, not ``model.layers`` behind a prefix.
+        ``language_model.model.layers`` is a spelling of its own, not ``model.layers`` behind a prefix; of
+        such the one that asks for the most.
         """
         return self.fit_folded(fold(names), shapes)
 
@@ -113,7 +114,7 @@ class Family:
             if spelling.signature is not None
             and (prefix := spelling.signature.fit_folded(names, shapes)) is not None
         ]
-        return min(fitting, key=lambda one: len(one.prefix), default=None)
+        return min(fitting, key=_least, default=None)
 
     def block_of(self, name: str) -> int | None:
         """Number of the block that a tensor belongs to, None outside blocks."""
@@ -215,3 +216,8 @@ class Family:
         size = len(self.prefix)
         within = {name[size:]: shape for name, shape in shapes.items() if name.startswith(self.prefix)}
         return derive(within, source_config)
+
+
+def _least(fitted: Family) -> tuple[int, int]:
+    signature = fitted.spellings[fitted.spelling].signature
+    return len(fitted.prefix), 0 if signature is None else -len(signature.all)

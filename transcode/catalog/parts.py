@@ -39,6 +39,7 @@ def _rule(node: strict.Node) -> PartRule:
     name = template(top.need("name"))
     listed = top.find("codecs")
     short = _spelled(top)
+    turned = top.get("turned", strict.Node.boolean, False)
     top.reject_unknown()
     if listed is not None and short:
         keys = ", ".join(key for key in _SPELLINGS if key in top)
@@ -48,7 +49,7 @@ def _rule(node: strict.Node) -> PartRule:
         chain.combined(codecs)
     except PlanError as error:
         raise node.error(error.what, "no part can be stored so") from None
-    return PartRule(name, codecs)
+    return PartRule(name, codecs, turned)
 
 
 _Codecs = Callable[[strict.Node], list[Codec]]

@@ -20,7 +20,7 @@ from ..errors import PlanError
 from .declared import Declared
 from .spell import stored_part
 
-__all__ = ["Coded", "Names", "Reading", "coded", "readings"]
+__all__ = ["Coded", "Names", "Reading", "coded", "one_to_each", "readings", "turned_back"]
 
 _MOST = 1 << 16
 """Bytes of what states a shape, at most."""
@@ -55,6 +55,11 @@ class Reading:
     def codes(self) -> str:
         """Stored name of the codes."""
         return self.stored["codes"]
+
+    @property
+    def turned(self) -> bool:
+        """Whether it is a stack of matrices that are stored transposed; its values are, too."""
+        return self.rules["codes"].turned
 
     @cached_property
     def meaning(self) -> Hashable:
@@ -190,6 +195,10 @@ def readings(names: Names, convention: Convention, declared: Declared) -> dict[s
         }
         spelled.setdefault(name, set()).update(stored.values())
         specs = {role: names.specs[text] for role, text in stored.items()}
+        if turned := [role for role in specs if parts[role].turned]:
+            if any(len(specs[role].shape) != 3 for role in turned):
+                continue
+            specs |= {role: turned_back(specs[role]) for role in turned}
         shape = None
         if rule.shaped in stored:
             shape = names.stated_shape(stored[rule.shaped])
@@ -197,7 +206,7 @@ def readings(names: Names, convention: Convention, declared: Declared) -> dict[s
         if key not in known_fits:
             known_fits[key] = _fits(specs, name, rule, parts, declared, shape)
         for scheme, spec in known_fits[key]:
-            if convention.dims and len(spec.shape) not in convention.dims:
+            if convention.dims and len(spec.shape) not in convention.dims and not turned:
                 continue
             made = {part.role for part in parts_of(scheme, spec)}
             implied = tuple(role for role in rule.implies if role in stored and role not in made)
@@ -278,13 +287,28 @@ def _fits(
         except PlanError:  # no layout for stacks
             continue
         fit = min(
-            _likeness(stored[role], specs[role], own[role], wanted[role], _bytes_of(wanted[role]))
+            1
+            if rules["codes"].turned
+            and one_to_each(role, scheme, spec)
+            and specs[role].shape == spec.shape[:1]
+            else _likeness(stored[role], specs[role], own[role], wanted[role], _bytes_of(wanted[role]))
             for role in wanted
         )
         if fit:
             close.append((fit, (scheme, spec)))
     best = max((fit for fit, _ in close), default=0)
     return [one for fit, one in close if fit == best]
+
+
+def turned_back(spec: Spec) -> Spec:
+    """Facts of a stack whose matrices are transposed."""
+    return Spec(spec.dtype, (spec.shape[0], spec.shape[2], spec.shape[1]))
+
+
+def one_to_each(role: str, scheme: Scheme, spec: Spec) -> bool:
+    """Whether of a part that is one number for a tensor there may be one to each matrix of a stack."""
+    part = next((one for one in parts_of(scheme, spec) if one.role == role), None)
+    return part is not None and part.spec.numel == 1 and part.spec.dtype.name == "F32" and role != "codes"
 
 
 def _sizes(

@@ -13,7 +13,7 @@ from ..errors import PlanError
 from ..voice import called
 from . import torchao
 from .config.stated import CONFIG, malformed, read_json
-from .config.table import beyond_codes
+from .config.table import beyond_codes, denied
 from .declared import Declared, declared
 from .evidence import Claim, claims
 from .group import Names, Reading, readings
@@ -102,7 +102,9 @@ def decipher(
             read[name] = by_codes
     if not read:
         raise _unread(unread, allowed, stored, names)
-    return _best(read)
+    best = _best(read)
+    _say_denied(best[1].values(), planning)
+    return best
 
 
 def _refuse_undecodable(statements: Sequence[Claim], planning: Planning) -> None:
@@ -126,6 +128,21 @@ def _refuse_undecodable(statements: Sequence[Claim], planning: Planning) -> None
             raise PlanError(
                 f"{CONFIG} says {beyond}: transcode does not decode it",
                 hint=_BY_ITS_OWN,
+            )
+
+
+def _say_denied(read: Iterable[Reading], planning: Planning) -> None:
+    """Warn of tensors that config.json says to be something else than what dtypes and shapes make them."""
+    configs = [config for path in planning.side_files if path.name == CONFIG and (config := read_json(path))]
+    if not configs:
+        return
+    by_scheme = {reading.scheme: reading for reading in reversed([*read])}
+    for scheme, reading in by_scheme.items():
+        said = next(filter(None, (denied(config, scheme) for config in configs)), None)
+        if said is not None:
+            planning.warn(
+                f"{CONFIG} says {said}, but codes and scales of {reading.name} are those of {scheme.name}, as"
+                " which they are read"
             )
 
 

@@ -131,6 +131,9 @@ def permuted(
     """
     if not tensor.plain:
         raise PlanError("is quantized, so its elements cannot be moved", tensor=tensor.name)
+    if (before := _once(tensor, lengths, order)) is not None:
+        inner, *grid = before
+        return permuted(inner.evolve(name=tensor.name, fate=tensor.fate), *grid, shape, did=did)
     spec = Spec(tensor.spec.dtype, tuple(shape))
     if prod(lengths) != tensor.spec.numel or spec.numel != tensor.spec.numel:
         raise PlanError(
@@ -157,6 +160,39 @@ def permuted(
     value = Permuted(spec, tensor, lengths, order, block)
     moved = plain(tensor.name, spec, value, source=tensor.source, fate=tensor.fate, needs=tensor.needs)
     return moved.evolve(did=did, grain=max(block // spec.columns, 1), cost=tensor.cost)
+
+
+def _once(
+    tensor: LazyTensor, lengths: Sequence[int], order: Sequence[int]
+) -> tuple[LazyTensor, list[int], list[int]] | None:
+    """What was permuted already, and the grid and the order that do both at once; None where nothing was, or
+    axes of the one reach over several of the other.
+    """
+    value = tensor.value
+    while isinstance(value, Reshaped):
+        value = value.tensor.value
+    if not isinstance(value, Permuted):
+        return None
+    # The axes between the two, cut so that both have them whole: the length of each, and whose it is.
+    inner, outer = [*value.order], [axis for axis in range(len(lengths)) if lengths[axis] > 1]
+    fine: list[tuple[int, int, int]] = []
+    rest_in = rest_out = 1
+    while inner or outer:
+        rest_in = rest_in if rest_in > 1 else value.lengths[inner[0]]
+        rest_out = rest_out if rest_out > 1 else lengths[outer[0]]
+        small, large = min(rest_in, rest_out), max(rest_in, rest_out)
+        if large % small:
+            return None
+        fine.append((small, inner[0], outer[0]))
+        rest_in, rest_out = rest_in // small, rest_out // small
+        if rest_in == 1:
+            inner.pop(0)
+        if rest_out == 1:
+            outer.pop(0)
+    first = sorted(range(len(fine)), key=lambda number: fine[number][1])  # stable: as the tensor has them
+    place = {number: at for at, number in enumerate(first)}
+    then = [number for axis in order for number in range(len(fine)) if fine[number][2] == axis]
+    return value.tensor, [fine[number][0] for number in first], [place[number] for number in then]
 
 
 def reshaped(tensor: LazyTensor, shape: Sequence[int], *, did: Event | None = None) -> LazyTensor:

@@ -19,6 +19,7 @@ class Quantized:
         marks: its markers.
         scheme: that its codes are of.
         anew: its codes are given up: what it holds is encoded anew, or stays plain.
+        turned: it is a stack of matrices that are stored transposed, which none but its own names hold.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Quantized:
     inputs: tuple[LazyTensor, ...] = ()
     marks: tuple[LazyTensor, ...] = ()
     anew: bool = False
+    turned: bool = False
 
 
 @dataclass(frozen=True)

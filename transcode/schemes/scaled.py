@@ -176,6 +176,8 @@ class Scaled(Base):
 
         kept = stored_scale(self.scale_dtype, spec.dtype)
         blocks = self.blocks(spec)
+        if self.observes and np.size(parts["scale"]) > 1:  # one to each matrix of a stack
+            blocks = Blocks(Spec(spec.dtype, (spec.rows, spec.columns)), spec.shape[-2], spec.columns)
         scales = widened(np.asarray(parts["scale"]), kept).reshape(-1, blocks.across)
         zeros = (
             np.asarray(parts["zero_point"]).reshape(scales.shape) if self.zeroed else np.zeros_like(scales)

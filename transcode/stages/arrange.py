@@ -13,9 +13,8 @@ from ..core.rows import Run, rows_of
 from ..core.tensor import LazyTensor
 from ..errors import PlanError
 from .shift import shifted
-from .stored_rows import OTHERWISE
 
-__all__ = ["Arrangement", "arrangement", "rows_in_order"]
+__all__ = ["Arrangement", "arrangement"]
 
 Shape = tuple[int, ...]
 
@@ -37,6 +36,22 @@ class Arrangement:
     shapes: tuple[Shape, ...]
     lengths: Shape
     order: tuple[int, ...]
+
+    @property
+    def rows_alone(self) -> bool:
+        """Whether whole rows of one matrix are all that moves."""
+        rule = self.rule
+        elements = rule.grid is not None and rule.grid.elements
+        return not (rule.add or rule.stacks or any(rule.shapes) or elements)
+
+    def rows_in_order(self) -> list[int]:
+        """Which of the right side's rows each row of the left one is, where :attr:`rows_alone`."""
+        import numpy as np
+
+        lengths = self.lengths[:-1]
+        grid = np.arange(prod(lengths)).reshape(lengths)
+        rows: list[int] = grid.transpose(self.order[:-1]).reshape(-1).tolist()
+        return rows
 
     @staticmethod
     def right_shape(rule: Rule, shape: Shape, facts: Mapping[str, object], name: str) -> Shape:
@@ -140,25 +155,6 @@ def arrangement(
         (depth, *lengths),
         (0, *(1 + axis for axis in order)),
     )
-
-
-def rows_in_order(whole: Arrangement, name: str) -> list[int]:
-    """Which of the right side's rows each row of the left one is, where whole rows are all that moves.
-
-    Raises:
-        PlanError: more than rows moves.
-    """
-    import numpy as np
-
-    rule = whole.rule
-    if rule.add or rule.stacks or any(rule.shapes) or (rule.grid is not None and rule.grid.elements):
-        raise PlanError(
-            f"is quantized, and a {rule.kind} is of more than its rows", tensor=name, hint=OTHERWISE
-        )
-    lengths = whole.lengths[:-1]
-    grid = np.arange(prod(lengths)).reshape(lengths)
-    rows: list[int] = grid.transpose(whole.order[:-1]).reshape(-1).tolist()
-    return rows
 
 
 def _flat(shape: Shape) -> Shape:

@@ -262,7 +262,7 @@ def _items(
             continue
         beside = [table[one] for ones in companions.of(reading) for one in ones]
         items[name] = Item.stored(
-            reading.name[size:], reading, companions.shape(reading), tuple(beside), table
+            reading.name[size:], reading, companions.shape(reading), tuple(beside), table, conventions[0].name
         )
         absorbed |= {*reading.stored.values(), *(one.name for one in beside)} - {name}
     return items, absorbed

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .. import catalog
-from ..codecs import chain
 from ..consumers.companions import Companions
 from ..consumers.evidence import LAYERS
 from ..consumers.group import Reading
-from ..consumers.implied import implied
 from ..consumers.orphans import refuse_orphans
 from ..consumers.recognise import decipher
-from ..consumers.spell import canonical
 from ..consumers.stored import plain_fp8, stored_quantized
 from ..core import small_json
 from ..core.context import Context
@@ -27,9 +24,9 @@ from ..core.flow import Transform
 from ..core.patterns import Patterns
 from ..core.planning import Planning
 from ..core.records import dataclass
-from ..core.scheme import Scheme, parts_of
+from ..core.scheme import Scheme
 from ..core.scratch import Scratch
-from ..core.spec import Part, Spec
+from ..core.spec import Spec
 from ..core.tensor import LazyTensor, plain
 from ..core.value import interned, plentiful
 from ..errors import DataError, PlanError
@@ -38,19 +35,15 @@ from ..schemes.base import Base
 from ..voice import called
 from .cast import cast_values, float_dtype
 from .options import DequantizeOptions
+from .stored_parts import NO_ASIDES, Asides, StoredPart, asides_of, stored_parts, transposed
 
 __all__ = [
-    "NO_ASIDES",
-    "Asides",
     "Decoding",
     "Dequantize",
-    "StoredPart",
-    "asides_of",
     "decoded",
     "forget",
     "leaving",
     "say_stored",
-    "stored_parts",
 ]
 
 _F32 = "F32"
@@ -243,93 +236,11 @@ def _decode(
     asides = asides_of(reading, companions, table)
     value = Decoding(name, codes, tuple(parts.values()), scheme, spec, out_spec, keep, asides, strict)
     made = plain(name, out_spec, value, source=codes.tensor.source, fate=codes.tensor.fate)
-    return made.evolve(
+    made = made.evolve(
         grain=scheme.grain(spec) if codes.apart else spec.rows,
         did=Event("dequantize", f"as {convention} stores it", f"{scheme.name} -> {target.name}"),
     )
-
-
-class StoredPart(NamedTuple):
-    """A part as it is stored: its tensor, its rule, and the part as the scheme makes it."""
-
-    tensor: LazyTensor
-    rule: catalog.PartRule
-    part: Part
-
-    @property
-    def apart(self) -> bool:
-        """Whether each of its rows is stored by itself."""
-        return chain.apart(self.rule.codecs, self.part.spec)
-
-    def rows(self, start: int, stop: int, context: Context) -> NDArray[Any]:
-        """Some of its rows as the scheme makes them, 2-D."""
-        count = self.part.spec.rows
-        # Where bytes of a row are stored as two axes, a row of the part is several stored ones.
-        per = self.tensor.spec.rows // max(count, 1)
-        wanted = (start * per, stop * per) if self.apart else (0, self.tensor.spec.rows)
-        (piece,) = self.tensor.read(*wanted, context)
-        if self.part.spec.dtype.elements > 1:
-            return piece.data  # of whole blocks, which may reach over rows
-        # Not by the stored columns: bytes hold two of F4.
-        stored = piece.data.reshape(stop - start, -1) if self.apart else piece.data
-        rows = canonical(stored, self.part.role, self.rule, self.part)
-        return rows if self.apart else rows.reshape(count, -1)[start:stop]
-
-    def whole(self) -> NDArray[Any]:
-        """All of it as the scheme makes it."""
-        return canonical(_carried(self.tensor), self.part.role, self.rule, self.part)
-
-
-def stored_parts(reading: Reading, table: Mapping[str, LazyTensor]) -> dict[str, StoredPart]:
-    """The parts of a tensor as they are stored, by role, in the order of the scheme."""
-    return {
-        part.role: StoredPart(table[reading.stored[part.role]], reading.rules[part.role], part)
-        for part in parts_of(reading.scheme, reading.spec)
-    }
-
-
-@dataclass(frozen=True, slots=True)
-class Asides:
-    """What is stored of a tensor beside the parts of its scheme, and what it is held to.
-
-    Attributes:
-        zeros: zero points of codes that have none: all must be 0.
-        order: the group of each column, where columns are in another order than their groups.
-    """
-
-    zeros: StoredPart | None = None
-    order: StoredPart | None = None
-
-    def check(self, name: str) -> None:
-        """Raise DataError where there are zero points after all."""
-        if self.zeros is not None and (numbers := self.zeros.whole()).any():
-            bad = numbers.reshape(-1)[int(np.argmax(numbers != 0))]
-            raise DataError(
-                f"is stated to have no zero points, and {self.zeros.tensor.name!r} holds one of {bad}",
-                tensor=name,
-                hint='let config.json say "sym": false',
-            )
-
-    def columns(self) -> NDArray[np.intp] | None:
-        """Where each column stands, sorted by groups; None where that is its own place."""
-        return None if self.order is None else np.argsort(self.order.whole().reshape(-1), kind="stable")
-
-
-NO_ASIDES = Asides()
-
-
-def asides_of(reading: Reading, companions: Companions, table: Mapping[str, LazyTensor]) -> Asides:
-    """Those of a tensor. Raises PlanError for an order that is none."""
-    held = {
-        role: StoredPart(
-            table[reading.stored[role]],
-            reading.rules[role],
-            implied(role, reading.scheme, reading.spec, reading.spec.shape).part,
-        )
-        for role in reading.implied
-    }
-    order = held.get(catalog.GROUP_INDEX) if companions.order(reading) else None
-    return Asides(held.get(catalog.ZERO_POINT), order)
+    return transposed(made) if reading.turned else made
 
 
 @plentiful
@@ -416,7 +327,7 @@ class Decoding(Expr):
         self.asides.check(self.name)
         columns = self.asides.columns()
         order = {} if columns is None else {_ORDER: columns}
-        return {**{one.part.role: one.whole() for one in self.others}, **order}
+        return {**{one.part.role: one.whole(keep=self.keep) for one in self.others}, **order}
 
 
 def _check_finite(values: NDArray[Any], name: str, start: int) -> None:
@@ -459,9 +370,3 @@ def _kept(values: NDArray[Any], target: DType, scratch: Scratch, name: str, star
 
 _LARGEST = {"BF16": float(np.uint32(0x7F7F8000).view(np.float32)), "F16": 65520.0, "F8_E5M2": 61440.0}
 """Least magnitude that rounds to infinity."""
-
-
-def _carried(tensor: LazyTensor) -> NDArray[Any]:
-    """All of a small part, in its carrier dtype."""
-    spec = tensor.spec
-    return tensor.numpy().view(spec.dtype.carrier).reshape(spec.shape)

@@ -128,7 +128,9 @@ class Opening(Transform):
             more = (name for role, name in reading.stored.items() if role not in own)
             inputs += [name for name in more if name not in inputs]
             scales, own_marks = (tuple(map(table.__getitem__, one)) for one in (inputs, marks))
-            known[table[codes].source] = Quantized(reading.name, reading.scheme, scales, own_marks)
+            known[table[codes].source] = Quantized(
+                reading.name, reading.scheme, scales, own_marks, turned=reading.turned
+            )
             held |= {*inputs, *marks}
         cache = frozenset(table[name].source for name in companions.cache())
         if (earlier := planning.opened) is not None:
@@ -163,8 +165,10 @@ class Settling(Transform):
             yield from tensors
             return
         from ..consumers.config.table import keeps_cache
+        from ..errors import PlanError
         from .dequantize import forget
         from .repack import inexact, model_dtype, regrouped, say_inexact, say_inputs, undecoded
+        from .stored_parts import TURNED
 
         source = opened.conventions[0]
         target = None if planning.convention is None else catalog.convention(planning.convention)
@@ -189,6 +193,12 @@ class Settling(Transform):
                     planning.drop(tensor, Event("drop", "a scale of the cache of keys and values"))
                 continue
             _drop(quantized.marks, f"a marker of {source}", planning)
+            if quantized.turned and not quantized.anew:
+                raise PlanError(
+                    f"cannot stay as it is beside what is encoded, as it is {TURNED}",
+                    tensor=tensor.name,
+                    hint=f"do that first, or decode it ({called('decode_some')})",
+                )
             if quantized.anew or undecoded(tensor) is None:
                 _drop(quantized.inputs, "a scale of its inputs, which are quantized no longer", planning)
                 yield tensor

@@ -33,7 +33,8 @@ from ..schemes import SCHEMES
 from ..schemes.base import widened
 from ..voice import called
 from .cast import Casting, cast_values
-from .dequantize import NO_ASIDES, Asides, Decoding, StoredPart, asides_of, forget, leaving, stored_parts
+from .dequantize import Decoding, forget, leaving
+from .stored_parts import NO_ASIDES, TURNED, Asides, StoredPart, asides_of, stored_parts
 
 __all__ = [
     "Grouping",
@@ -316,6 +317,8 @@ def _refusal(
 ) -> str | None:
     """Why the parts of a tensor are not those that the target has; None if they are."""
     rule = target.schemes.get(held.scheme.name)
+    if held.parts["codes"].rule.turned:
+        return f"it is {TURNED}"
     if rule is None:
         return f"it takes {', '.join(target.schemes)}"
     if {part.role for part in parts} != held.parts.keys():

@@ -12,6 +12,7 @@ from dataclasses import replace
 from math import prod
 
 from ..codecs import chain
+from ..consumers.group import one_to_each
 from ..core.event import Event
 from ..core.permuted import Permuted, Reshaped, permuted, reshaped
 from ..core.records import dataclass
@@ -21,13 +22,12 @@ from ..core.spec import Part, Spec
 from ..core.tensor import LazyTensor
 from ..errors import PlanError
 from .cast import Casting
-from .dequantize import NO_ASIDES, Decoding, StoredPart
+from .dequantize import Decoding
+from .stored_parts import NO_ASIDES, StoredPart
 from .stored_rows import StoredRows, part_of_rows, rows_to_one
 
 __all__ = ["coded_rows"]
 
-_EACH = ("global_scale", "tensor_scale")
-"""Roles of scales of whole tensors that a scheme decodes with one to each matrix of a stack, too."""
 _DID = Event("convert", "rows of its codes")
 
 
@@ -243,7 +243,7 @@ def _decoding(tensor: LazyTensor, held: _Held) -> Decoding:
         raise _Apart
     parts = dict(held.parts)
     for role, scales in held.scales.items():
-        parts[role] = _whole(tensor.name, role, list(_each(scales, matrix)))
+        parts[role] = _whole(tensor.name, role, held, list(_each(scales, matrix)))
     roles = [part.role for part in parts_of(scheme, spec)]
     others = tuple(parts[role] for role in roles if role != "codes")
     return Decoding(
@@ -251,12 +251,12 @@ def _decoding(tensor: LazyTensor, held: _Held) -> Decoding:
     )
 
 
-def _whole(name: str, role: str, scales: Sequence[_Scale]) -> StoredPart:
+def _whole(name: str, role: str, held: _Held, scales: Sequence[_Scale]) -> StoredPart:
     """A part that is one for each matrix; as it was stored, where there is but one."""
     first = scales[0].stored
     if all(one.stored is first for one in scales) and len(scales) == first.part.spec.numel:
         return first
-    if role not in _EACH and len(scales) > 1:
+    if not one_to_each(role, held.like.scheme, held.like.spec) and len(scales) > 1:
         if first.part.spec.numel > 1 or any(_number(one) != _number(scales[0]) for one in scales[1:]):
             raise _Apart
         return first

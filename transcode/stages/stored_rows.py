@@ -15,7 +15,7 @@ import numpy as np
 
 from ..catalog import SHAPE
 from ..codecs import chain
-from ..consumers.group import Reading
+from ..consumers.group import Reading, turned_back
 from ..core.context import Context
 from ..core.dtypes import DTYPES
 from ..core.event import Event
@@ -27,7 +27,8 @@ from ..core.spec import Part, Spec
 from ..core.tensor import LazyTensor, plain
 from ..errors import PlanError
 from ..voice import called
-from .dequantize import Decoding, StoredPart, stored_parts
+from .dequantize import Decoding
+from .stored_parts import StoredPart, stored_parts
 
 __all__ = [
     "OTHERWISE",
@@ -57,6 +58,7 @@ class Item:
         reading: how its parts are read, where it is quantized and is moved as it is stored.
         parts: those, by role.
         beside: what stands beside it and concerns all of it: scales of inputs, markers.
+        stored_as: name of the convention that reads it.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Item:
     reading: Reading | None = None
     parts: Mapping[str, StoredPart] | None = None
     beside: tuple[LazyTensor, ...] = ()
+    stored_as: str | None = None
 
     @classmethod
     def stored(
@@ -74,13 +77,16 @@ class Item:
         shape: tuple[int, ...],
         beside: tuple[LazyTensor, ...],
         table: Mapping[str, LazyTensor],
+        stored_as: str,
     ) -> Item:
         """A tensor as it is stored quantized."""
         parts = stored_parts(reading, table)
         known = {one.tensor.name for one in parts.values()}
         more = (one for role, one in reading.stored.items() if role != SHAPE and one not in known)
         others = {one.name: one for one in (*map(table.__getitem__, more), *beside)}
-        return cls(name, table[reading.codes], shape, reading, parts, tuple(others.values()))
+        if reading.turned:
+            shape = turned_back(Spec(reading.spec.dtype, shape)).shape  # as its values lie
+        return cls(name, table[reading.codes], shape, reading, parts, tuple(others.values()), stored_as)
 
     @property
     def whole(self) -> bool:

@@ -10,7 +10,8 @@ from ..core.event import Event
 from ..core.planning import Planning
 from ..core.tensor import LazyTensor
 from ..errors import PlanError
-from .arrange import Arrangement, arrangement, rows_in_order
+from .arrange import Arrangement, arrangement
+from .restacked import put_values, values_of
 from .stored_rows import OTHERWISE, WEIGHT, Item, Taken, alike, put
 
 __all__ = ["Structure"]
@@ -143,10 +144,11 @@ class Structure:
         parts = [item.shape for item in items[: len(hit.rule.right)]]
         whole = arrangement(hit.rule, parts, len(items) // len(parts), self._facts, first.tensor.name)
         did = Event("convert", f"{hit.rule.kind} of {_few(items)}")
-        if first.reading is not None:
+        if first.reading is not None and whole.rows_alone:
             yield from self._by_rows(hit, items, whole, did)
-        else:
-            yield whole.joined(name, [item.tensor for item in items], did)
+            return
+        joined = whole.joined(name, [values_of(item) for item in items], did)
+        yield from (joined,) if first.reading is None else put_values(name, joined, items, did)
 
     def _apart(self, hit: Hit, item: Item) -> Iterator[LazyTensor]:
         """The right tensors of a left one that is more than their rows one after the other."""
@@ -170,16 +172,17 @@ class Structure:
             )
         did = Event("convert", f"{rule.kind} apart: {item.name}")
         names = [_named(name, member) for member in range(depth) for name in hit.others]
-        if item.reading is not None:
+        if item.reading is not None and whole.rows_alone:
             yield from self._rows_apart(names, item, whole, did)
-        else:
-            yield from whole.parts(names, item.tensor, did)
+            return
+        for made in whole.parts(names, values_of(item), did):
+            yield from (made,) if item.reading is None else put_values(made.name, made, [item], did)
 
     def _by_rows(
         self, hit: Hit, items: Sequence[Item], whole: Arrangement, did: Event
     ) -> Iterator[LazyTensor]:
         """As :meth:`_arranged`, of tensors that are quantized: whole rows move."""
-        order = rows_in_order(whole, items[0].tensor.name)
+        order = whole.rows_in_order()
         owners = [(item, row) for item in items for row in range(item.shape[0])]
         taken: list[Taken] = []
         for row in order:
@@ -195,7 +198,7 @@ class Structure:
         self, names: Sequence[str], item: Item, whole: Arrangement, did: Event
     ) -> Iterator[LazyTensor]:
         """As :meth:`_apart`, of a tensor that is quantized: whole rows move."""
-        order = rows_in_order(whole, item.tensor.name)
+        order = whole.rows_in_order()
         back = [0] * len(order)
         for row, of in enumerate(order):
             back[of] = row

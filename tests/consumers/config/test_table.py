@@ -69,6 +69,28 @@ def test_it_says_its_schemes_and_refuses_the_others(method: str, scheme: str) ->
             table.state(tensors, method, Planning())
 
 
+@pytest.mark.parametrize(
+    ("method", "scheme", "statement", "words"),
+    [
+        ("quanto", "int8", {"weights_dtype": "float8"}, "weights_dtype 'float8'"),
+        ("quanto", "fp8", {"weights": "int8"}, "weights 'int8'"),
+        ("sdnq", "int8", {"weights_dtype": "uint4", "group_size": 64}, "weights_dtype 'uint4'"),
+        ("quark", "mxfp4", {"global_quant_config": {"weight": {"dtype": "int8"}}}, "dtype 'int8'"),
+        ("modelopt", "nvfp4", {"quant_algo": "FP8"}, "quant_algo 'FP8'"),
+        ("compressed-tensors", "int8", {"config_groups": {"g": {"weights": {"num_bits": 4}}}}, "num_bits 4"),
+    ],
+)
+def test_what_a_config_denies_and_nothing_that_is_written(method, scheme, statement, words) -> None:
+    said = table.denied({KEY: {"quant_method": method, **statement}}, schemes.make(scheme))
+    assert said is not None
+    assert words in said
+    for one in WRITTEN[method].schemes:
+        tensor = quantized(one, **options_of(method, one))
+        written = table.state([tensor], method, Planning())
+        assert written is not None
+        assert table.denied({KEY: written.config}, tensor.scheme) is None, one
+
+
 def test_fp8_has_scales_of_one_kind_for_all_layers() -> None:
     kinds = [
         quantized("fp8", module, granularity="block", scale_dtype=kept)

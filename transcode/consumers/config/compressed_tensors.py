@@ -127,11 +127,28 @@ class CompressedTensors(Dialect):
             else f"format {form!r}"
         )
 
+    def denies(self, statement: Json, scheme: Any) -> str | None:
+        """See :meth:`.dialect.Dialect.denies`: by number and kind of bits in all groups."""
+        try:
+            meant = _group(scheme, calibrated=False)["weights"]
+        except Unsayable:
+            return None
+        stated = [
+            tuple(_DEFAULTS[key] if weights.get(key) is None else weights[key] for key in _NUMBERS)
+            for group in _groups(statement)
+            if isinstance(weights := group.get("weights"), dict)
+        ]
+        if not stated or (meant["num_bits"], meant["type"]) in stated:
+            return None
+        return "num_bits {} and type {!r:.20}".format(*stated[0])
+
 
 _LINEAR = "Linear"
 
 _DEFAULTS: Json = {"num_bits": 8, "type": "int", "symmetric": True}
 """Of ``QuantizationArgs``."""
+
+_NUMBERS = ("num_bits", "type")
 
 _SAME_CODES = {
     "int-quantized": ("naive-quantized",),

@@ -114,6 +114,10 @@ class Dialect:
 
     def contradicts(self, statement: Json, module: str, scheme: Any) -> str | None:
         """What a statement says of a layer that is not so in this scheme, in words; None where nothing."""
+        return self.denies(statement, scheme)
+
+    def denies(self, statement: Json, scheme: Any) -> str | None:
+        """What a statement says by which no layer can be in this scheme, in words; None where one can."""
         return None
 
     def leave_out(self, statement: Json, decoded: Sequence[str], coded: Sequence[str]) -> None:

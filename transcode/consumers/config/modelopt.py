@@ -74,6 +74,14 @@ class ModelOpt(Dialect):
         config = {**statement.config, CACHE: {"dynamic": False, "num_bits": 8, "type": "float"}}
         return replace(statement, config=config, files={**statement.files, side.file: said})
 
+    def denies(self, statement: Json, scheme: Any) -> str | None:
+        """See :meth:`.dialect.Dialect.denies`: by its algorithm, where there is but one."""
+        stated = statement.get("quant_algo")
+        if not isinstance(stated, str) or stated == "MIXED_PRECISION" or scheme.name not in self.schemes:
+            return None
+        same = scheme.name in stated.lower() and (scheme.name != "fp8" or "FP8" in stated.split("_")[:1])
+        return None if same else f"quant_algo {stated!r:.40}"
+
     def options(self, statement: Json) -> Iterator[Mapping[str, Any]]:
         """See :meth:`.dialect.Dialect.options`: its groups are in the words of compressed-tensors."""
         return weights_of_groups(statement)

@@ -43,6 +43,12 @@ class Quanto(Dialect):
         named = {module: {"weights": called, "activations": "none"} for module in kinds}
         return Statement(said, files={_MAP: named})
 
+    def denies(self, statement: Json, scheme: Any) -> str | None:
+        """See :meth:`.dialect.Dialect.denies`: Diffusers says ``weights_dtype``, transformers ``weights``."""
+        key = "weights_dtype" if "weights_dtype" in statement else "weights"
+        stated = statement.get(key)
+        return None if stated is None or stated in _TYPES.get(scheme.name, ()) else f"{key} {stated!r:.40}"
+
     def leave_out_beside(
         self, side: SideStatement, content: Json, decoded: Sequence[str], coded: Sequence[str]
     ) -> None:

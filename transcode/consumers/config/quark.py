@@ -18,6 +18,7 @@ from .stated import Json
 __all__ = ["Quark"]
 
 _GLOBAL, _LAYERS, _ALGORITHMS = "global_quant_config", "layer_quant_config", "algo_config"
+_KINDS = "layer_type_quant_config"
 _TURNING = ("rotation", "quarot")
 """Algorithms after which inputs may have to be turned, too."""
 
@@ -43,7 +44,7 @@ class Quark(Dialect):
                 "quant_method": self.method,
                 _GLOBAL: _layer(*most),
                 _LAYERS: others,
-                "layer_type_quant_config": {},
+                _KINDS: {},
                 "kv_cache_quant_config": {},
                 "kv_cache_post_rope": False,
                 "softmax_quant_spec": None,
@@ -63,12 +64,16 @@ class Quark(Dialect):
 
     def options(self, statement: Json) -> Iterator[Mapping[str, Any]]:
         """See :meth:`.dialect.Dialect.options`: those of all layers, and of each that is named."""
-        layers = statement.get(_LAYERS)
-        for one in (statement.get(_GLOBAL), *(layers.values() if isinstance(layers, dict) else ())):
-            weight = one.get("weight") if isinstance(one, dict) else None
-            if isinstance(weight, dict) and weight.get("dtype") in _BITS:
+        for weight in _weights(statement):
+            if weight.get("dtype") in _BITS:
                 bits, size = _BITS[weight["dtype"]], weight.get("group_size")
                 yield {"num_bits": bits, "group_size": size, "symmetric": weight.get("symmetric")}
+
+    def denies(self, statement: Json, scheme: Any) -> str | None:
+        """See :meth:`.dialect.Dialect.denies`."""
+        stated = dict.fromkeys(str(one["dtype"]) for one in _weights(statement) if "dtype" in one)
+        fits = not stated or stated.keys() & _called(scheme)
+        return None if fits else f"dtype {' and '.join(stated)!r:.60}"
 
     def beyond_codes(self, statement: Json) -> str | None:
         """See :meth:`.dialect.Dialect.beyond_codes`: turned weights."""
@@ -84,6 +89,26 @@ class Quark(Dialect):
         if isinstance(layers := statement.get(_LAYERS), dict):
             for name in decoded:
                 layers.pop(name.removesuffix(".weight"), None)
+
+
+def _weights(statement: Json) -> Iterator[Json]:
+    """What is said of weights: of all layers, of each kind of them, and of each that is named."""
+    groups = [statement.get(key) for key in (_LAYERS, _KINDS)]
+    named = (one for group in groups if isinstance(group, dict) for one in group.values())
+    for one in (statement.get(_GLOBAL), *named):
+        weight = one.get("weight") if isinstance(one, dict) else None
+        if isinstance(weight, dict):
+            yield weight
+
+
+def _called(scheme: Any) -> set[str]:
+    """Quark's names of such codes."""
+    match scheme.name:
+        case "fp8":
+            return {"fp8_e4m3" if scheme.format == "e4m3fn" else "fp8_e5m2"}
+        case "mxfp4":
+            return {"fp4", "mx", "mxfp4"}
+    return {scheme.name, f"u{scheme.name}"}
 
 
 def _kind(module: str, scheme: Any) -> tuple[str, str, bool]:

@@ -124,6 +124,12 @@ class Sdnq(Dialect):
                 return f"{_GROUP} {size}, one scale to a tensor"
         return None
 
+    def denies(self, statement: Json, scheme: Any) -> str | None:
+        """See :meth:`.dialect.Dialect.denies`."""
+        stated = dict.fromkeys(dtype for dtype, _ in _stated(statement))
+        fits = not stated or stated.keys() & _called(scheme)
+        return None if fits else f"{_DTYPE} {' and '.join(stated)!r:.60}"
+
     def _list(self, statement: Json, key: str, decoded: Sequence[str], coded: Sequence[str]) -> None:
         super()._list(statement, key, decoded, coded)
         if isinstance(layers := statement.get(_LAYERS), dict):
@@ -160,6 +166,16 @@ def _least(key: str, dtype: str) -> str:
     if own is None or int(own[0]) >= bits:
         return dtype
     return f"{'uint' if said[1] == 'uint' or bits <= 4 else 'int'}{bits}"
+
+
+def _called(scheme: Any) -> set[str]:
+    """SDNQ's names of such codes, however many columns share a scale."""
+    match scheme.name:
+        case "fp8":
+            return {_FLOATS[scheme.format], "fp8"} if scheme.format == "e4m3fn" else {_FLOATS[scheme.format]}
+        case "affine":
+            return {f"uint{scheme.bits}"}
+    return {scheme.name if getattr(scheme, "symmetric", True) else f"u{scheme.name}"}
 
 
 def _kind(module: str, scheme: Any) -> tuple[str, int]:

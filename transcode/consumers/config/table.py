@@ -36,6 +36,7 @@ __all__ = [
     "BESIDE",
     "DIALECTS",
     "beyond_codes",
+    "denied",
     "keeps_cache",
     "leave_out",
     "leave_out_beside",
@@ -131,6 +132,15 @@ def beyond_codes(config: Json) -> str | None:
     """What a config.json says of values beyond codes and scales, in words; None if nothing."""
     said = (one.beyond_codes(statement) for statement, dialects in _read_by(config) for one in dialects)
     return next((words for words in said if words is not None), None)
+
+
+def denied(config: Json, scheme: Any) -> str | None:
+    """What a config.json says by which nothing can be in a scheme, in words; None where something can."""
+    said: list[str | None] = []
+    for holder, key in statements(config):
+        dialect = _dialect(speaker(holder[key], key))
+        said.append(None if dialect is None else dialect.denies(holder[key], scheme))
+    return said[0] if said and all(said) else None
 
 
 def leave_out(config: Json, decoded: Sequence[str], coded: Sequence[str]) -> Json:

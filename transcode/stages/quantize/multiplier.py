@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from ...codecs import chain
 from ...core.records import dataclass
-from ..dequantize import Decoding, StoredPart
+from ..dequantize import Decoding
+from ..stored_parts import StoredPart
 
 __all__ = ["Multiplier", "multiplier"]
 

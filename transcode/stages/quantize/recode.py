@@ -19,7 +19,7 @@ from ...core.event import Event
 from ...core.expr import Expr, Piece
 from ...core.planning import Planning
 from ...core.records import dataclass
-from ...core.scheme import Scheme
+from ...core.scheme import Scheme, parts_of
 from ...core.spec import Spec
 from ...core.tensor import LazyTensor
 from ...core.value import interned
@@ -185,7 +185,7 @@ def recoded(
         decoding = coded_rows(tensor) if tensor.plain and tensor.source in opened.tensors else None
         if decoding is None or decoding.keep or decoding.asides.order is not None:
             continue
-        if decoding.out.shape != decoding.spec.shape:
+        if decoding.out.shape != decoding.spec.shape or _to_each(decoding):
             continue
         fixed = given.get(action, {})
         for scheme in _forms(action, fixed):
@@ -214,6 +214,14 @@ def recoded(
         )
     _say(made, ways, planning)
     return made
+
+
+def _to_each(decoding: Decoding) -> bool:
+    """Whether there is a scale to each matrix of a stack where the scheme has one to a tensor, as which
+    :mod:`.schemes.recode` would take the first for that of all.
+    """
+    made = parts_of(decoding.scheme, decoding.spec)
+    return any(one.part.role == "scale" and one.part not in made for one in decoding.others)
 
 
 def _one_scale(ways: Sequence[tuple[Decoding, Recode]]) -> bool:
