@@ -279,6 +279,16 @@ class StoredPart(NamedTuple):
         """All of it as the scheme makes it."""
         return canonical(_carried(self.tensor), self.part.role, self.rule, self.part)
 
+    @property
+    def inverted(self) -> bool:
+        """Whether one over each number is what is stored, so that the number itself was rounded."""
+        return any(not codec.exact for codec in self.rule.codecs)
+
+    def numbers(self) -> NDArray[np.float32]:
+        """All of it as it is stored, but in order, float32: one over each number, if inverted."""
+        exact = tuple(codec for codec in self.rule.codecs if codec.exact)
+        return np.asarray(chain.decode(_carried(self.tensor), exact, self.part.spec), np.float32)
+
 
 def stored_parts(reading: Reading, table: Mapping[str, LazyTensor]) -> dict[str, StoredPart]:
     """The parts of a tensor as they are stored, by role, in the order of the scheme."""
@@ -416,7 +426,9 @@ class Decoding(Expr):
         self.asides.check(self.name)
         columns = self.asides.columns()
         order = {} if columns is None else {_ORDER: columns}
-        return {**{one.part.role: one.whole() for one in self.others}, **order}
+        held = {one.part.role: one.whole() for one in self.others}
+        stored = {f"one_over_{one.part.role}": one.numbers() for one in self.others if one.inverted}
+        return {**held, **stored, **order}
 
 
 def _check_finite(values: NDArray[Any], name: str, start: int) -> None:
