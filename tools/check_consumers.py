@@ -71,7 +71,15 @@ def torchao(stored: Stored, file: Path) -> torch.Tensor:
     support = import_module("torchao.prototype.safetensors.safetensors_support")
     with safe_open(file, "pt") as opened:
         built, _ = support.unflatten_tensor_state_dict(dict(stored), opened.metadata())
-    values: torch.Tensor = built[NAME].dequantize()
+    weight = built[NAME]
+    values: torch.Tensor
+    if type(weight).__name__ != "Int4Tensor":
+        values = weight.dequantize()
+        return values
+    codes = torch.stack([weight.qdata << 4 >> 4, weight.qdata >> 4], -1).flatten(-2)
+    gptq = import_module("torchao.prototype.gptq.api")
+    scale, zero = weight.scale.float(), weight.zero_point.float()
+    values = gptq._int4_row_dequantize_zp(codes, scale, zero, weight.block_size[-1])
     return values
 
 
@@ -156,6 +164,7 @@ CASES = (
     Case("torchao", "mxfp8", torchao),
     Case("torchao", "mxfp4", torchao),
     Case("torchao", "nvfp4", torchao),
+    Case("torchao", "awq_w4a16", torchao),
     *(Case("hqq", "hqq", hqq, {"bits": bits}) for bits in (8, 4, 3, 2, 1)),
     Case("quanto", "int8", quanto("qint8")),
     Case("quanto", "fp8", quanto("qfloat8_e4m3fn")),

@@ -86,6 +86,27 @@ def test_it_is_decoded_as_torchao_does_and_written_back_to_the_bit(kind: str, tm
     assert torch.equal(built[NAME].dequantize(), weight.dequantize())
 
 
+@pytest.mark.parametrize("group", [32, 128])
+def test_its_int4_is_decoded_as_it_does_and_written_back_to_the_bit(group: int, tmp_path: Path) -> None:
+    """Its encoder is a library of CUDA's; its decoder is that of its GPTQ."""
+    api = pytest.importorskip("torchao.prototype.gptq.api")
+    torch.manual_seed(0)
+    codes = torch.randint(-8, 8, (80, 256), dtype=torch.int8)
+    scale, zero = torch.rand(256 // group, 80).bfloat16(), torch.randn(256 // group, 80).bfloat16()
+    packed = codes[:, ::2] & 15 | codes[:, 1::2] << 4
+    weight = ao.Int4Tensor(packed, scale, zero, [1, group], torch.Size((80, 256)))
+    source, back = tmp_path / "s.safetensors", tmp_path / "b.safetensors"
+    save(source, *support.flatten_tensor_state_dict({NAME: weight}))
+    theirs = api._int4_row_dequantize_zp(codes, scale.float(), zero.float(), group)
+    assert torch.equal(decoded(source, tmp_path / "d.safetensors", "F32"), theirs)
+    tc.open(source) | tc.write(tmp_path / "n.safetensors", convention="neutral")
+    tc.open(tmp_path / "n.safetensors") | tc.write(back, convention="torchao")
+    built, left = support.unflatten_tensor_state_dict(load_file(back), said(back))
+    assert (stated(back), left) == (stated(source), {})
+    for part in ("qdata", "scale", "zero_point"):
+        assert torch.equal(getattr(built[NAME], part), getattr(weight, part))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_codes_of_few_bits_in_whole_bytes_are_integers_with_zero_points(
     dtype: torch.dtype, tmp_path: Path

@@ -4,7 +4,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
+import transcode as tc
 from transcode.core.dtypes import DTYPES
 from transcode.core.scratch import Scratch
 from transcode.core.spec import Spec
@@ -119,11 +121,33 @@ def test_decoding_and_encoding_again():
     parts = encode(scheme, values)
     out = decode(scheme, parts, spec_of(values))
     codes = unpack4(parts["codes"]).view(E2M1).astype(F)
-    want = codes * np.repeat(parts["scale"].view(E4M3).astype(F), 16, -1) / parts["global_scale"]
+    want = codes * np.repeat(parts["scale"].view(E4M3).astype(F) / parts["global_scale"], 16, -1)
     np.testing.assert_array_equal(out, want)
     again = encode(scheme, out)
     np.testing.assert_array_equal(again["scale"], parts["scale"])
     np.testing.assert_array_equal(again["codes"], parts["codes"])
+
+
+@pytest.mark.parametrize("convention", ["comfyui", "compressed_tensors"])
+def test_their_own_decoders_give_the_same_bits(convention, tmp_path):
+    """In float32, where they multiply by a scale of the tensor, and where they divide by it."""
+    torch.manual_seed(6)
+    source, made = tmp_path / "s.safetensors", tmp_path / "m.safetensors"
+    save_file({"a.weight": torch.randn(128, 256) * torch.logspace(-2, 1, 128)[:, None]}, source)
+    tc.open(source) | tc.quantize("nvfp4", include=["a"]) | tc.write(made, convention=convention)
+    stored = load_file(made)
+    if convention == "comfyui":
+        eager = pytest.importorskip("comfy_kitchen.backends.eager.quantization")
+        parts = (stored[f"a.weight{end}"] for end in ("", "_scale_2", "_scale"))
+        theirs = eager.dequantize_nvfp4(*parts, output_type=torch.float32)
+    else:
+        forward = pytest.importorskip("compressed_tensors.quantization.lifecycle.forward")
+        codes = unpack4(stored["a.weight_packed"].numpy()).view(E2M1).astype(F)
+        scales, shared = stored["a.weight_scale"].float(), stored["a.weight_global_scale"]
+        how = forward.QuantizationArgs(num_bits=4, type="float", strategy="tensor_group", group_size=16)
+        theirs = forward.dequantize(torch.from_numpy(codes), scales, args=how, global_scale=shared)
+    ours = (tc.open(made) | tc.dequantize("F32"))["a.weight"].torch()
+    assert torch.equal(ours.view(torch.int32), theirs.view(torch.int32))
 
 
 def test_zeros():

@@ -119,8 +119,11 @@ def reference(convention, scheme, options, folder) -> torch.Tensor:
         values = values - parts["zero_point"].float().repeat_interleave(
             COLUMNS // parts["zero_point"].shape[1], 1
         )
-    values = values * scale
-    return values / parts["global_scale"] if "global_scale" in parts else values
+    if "global_scale" in parts:
+        codecs = catalog.convention(convention).scheme(scheme).parts["global_scale"].codecs
+        inverted = any(not codec.exact for codec in codecs)
+        scale = scale * (1 / parts["global_scale"]) if inverted else scale / parts["global_scale"]
+    return values * scale
 
 
 @pytest.mark.parametrize(("convention", "scheme", "options"), MADE, ids=lambda value: str(value))

@@ -21,24 +21,28 @@ __all__ = ["below", "contradiction", "groups", "listed", "listing", "symmetric",
 
 _NAMES = "tensor_names"
 _PLAIN = "Tensor"
-_INTEGERS, _UNPACKED, _FLOATS, _MX, _NV = (
-    "Int8Tensor", "IntxUnpackedToInt8Tensor", "Float8Tensor", "MXTensor", "NVFP4Tensor",
+_INTEGERS, _UNPACKED, _FLOATS, _MX, _NV, _NIBBLES = (
+    "Int8Tensor", "IntxUnpackedToInt8Tensor", "Float8Tensor", "MXTensor", "NVFP4Tensor", "Int4Tensor",
 )  # fmt: skip
 _CLASSES = {
     "int8": (_INTEGERS, _UNPACKED), "fp8": (_FLOATS,), "mxfp8": (_MX,), "mxfp4": (_MX,), "nvfp4": (_NV,),
+    "awq_w4a16": (_NIBBLES,),
 }  # fmt: skip
 """Scheme -> classes that hold it."""
 
 _SILENT = {
     "dtype", "orig_dtype", "kernel_preference", "act_quant_kwargs", "reduce_range", "mm_config",
-    "use_triton_kernel", "activation_quantization", "target_dtype",
+    "use_triton_kernel", "activation_quantization", "target_dtype", "activation_dtype",
 }  # fmt: skip
 """Attributes that concern no values: inputs and kernels, the dtype computed in, the range of codes."""
 
 _ELEMENTS = {"e4m3fn": "float8_e4m3fn", "e5m2": "float8_e5m2", None: "float4_e2m1fn_x2"}
 """Format of a scheme of blocks of 32 -> what an MXTensor calls its elements; mxfp4 has no other format."""
 
-_ROLES = {"codes": "qdata", "scale": "scale", "zero_point": "zero_point", "global_scale": "per_tensor_scale"}
+_ROLES = {
+    "codes": "qdata", "scale": "scale", "zero_point": "zero_point", "offset": "zero_point",
+    "global_scale": "per_tensor_scale",
+}  # fmt: skip
 
 
 def listed(metadata: Mapping[str, str]) -> dict[str, Json]:
@@ -165,6 +169,8 @@ def _values(scheme: Any, spec: Spec, *, tiled: bool) -> Json:
         case "int8" | "fp8":
             blocks = scheme.blocks(spec)
             return {"block_size": [min(blocks.height, spec.rows), min(blocks.width, spec.columns)]}
+        case "awq_w4a16":
+            return {"block_size": [1, scheme.group_size], "shape": list(spec.shape)}
         case "nvfp4":
             return {"block_size": 16, "is_swizzled_scales": tiled}
     elements = _of("torch.dtype", _ELEMENTS[getattr(scheme, "format", None)])
@@ -186,6 +192,8 @@ def _said(tensor: LazyTensor) -> Json:
                 "target_dtype": _of("torch.dtype", "int8"),
                 "activation_quantization": None,
             }
+        case "awq_w4a16":
+            data |= {"activation_dtype": _of("torch.dtype", "bfloat16")}
         case "fp8":
             data |= {"dtype": dtype, "act_quant_kwargs": None, "mm_config": None}
             data |= {"kernel_preference": _of("KernelPreference", "AUTO")}

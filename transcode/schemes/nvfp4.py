@@ -22,6 +22,7 @@ from .packed import code_bytes, unpacked
 __all__ = ["Nvfp4"]
 
 _BLOCK = 16
+_MULTIPLIER = "one_over_global_scale"
 _REACH = np.float32(FORMATS["e2m1"].max * FORMATS["e4m3fn"].max)
 """6 * 448: the largest code under the largest block scale."""
 
@@ -37,7 +38,7 @@ class Nvfp4(Base):
 
     Everything in float32 from the source, with true divisions: the shortcuts of GPU kernels (a product with
     1/6, approximate reciprocals, a global scale in BF16) are not followed. What is stored as the global scale
-    is the divisor ``2688 / amax``, so ``value = code * scale / global_scale``. A scale that was rounded to
+    is the divisor ``2688 / amax``, so ``value = code * (scale / global_scale)``. A scale that was rounded to
     zero is 2**-9, the smallest of E4M3, if that keeps any of its block. A block of zeros has scale 0 and
     codes 0; a tensor of zeros has global scale 1. ``amax`` is that of the tensor, or the largest of those
     that share it.
@@ -130,20 +131,26 @@ class Nvfp4(Base):
         yield Piece("global_scale", 0, divisor)
 
     def decode(self, parts: Mapping[str, Array], spec: Spec, start: int, stop: int, out: Array) -> None:
-        """See :meth:`.core.scheme.Scheme.decode`: ``code * scale``, which is exact, over the global scale.
+        """See :meth:`.core.scheme.Scheme.decode`: ``code * (scale / global_scale)``, each step rounded to
+        float32, in the order of those who load it (``dequantize_nvfp4`` of comfy_kitchen, ``dequantize`` of
+        compressed-tensors and torchao).
 
-        Of a stack that was put together there may be one to each matrix.
+        Where one over the global scale is what is stored, the block scale is multiplied by that. Of a stack
+        that was put together there may be one to each matrix.
         """
         from ..numerics.decode import by_table
 
         codes = unpacked(parts["codes"], stop - start, 4)
         stored = np.asarray(parts["scale"]).view(np.uint8).reshape(spec.rows, -1)[start:stop]
         scales = FORMATS["e4m3fn"].values()[stored]
+        role, scaled = ("global_scale", np.divide)
+        if _MULTIPLIER in parts:
+            role, scaled = _MULTIPLIER, np.multiply
+        shared = np.asarray(parts[role], np.float32).reshape(-1, 1)
+        if len(shared) > 1:
+            shared = shared[np.arange(start, stop) // spec.shape[-2]]
+        scaled(scales, shared, out=scales)
         by_table(codes, FORMATS["e2m1"].values(), 1, _BLOCK, scales, np.zeros_like(scales), out)
-        divisors = np.asarray(parts["global_scale"], np.float32).reshape(-1, 1)
-        if len(divisors) > 1:
-            divisors = divisors[np.arange(start, stop) // spec.shape[-2]]
-        np.divide(out, divisors, out=out)
 
 
 def _global(peak: np.float32, kept: str) -> tuple[np.float32, Array]:

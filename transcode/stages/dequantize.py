@@ -327,7 +327,9 @@ class Decoding(Expr):
         self.asides.check(self.name)
         columns = self.asides.columns()
         order = {} if columns is None else {_ORDER: columns}
-        return {**{one.part.role: one.whole(keep=self.keep) for one in self.others}, **order}
+        held = {one.part.role: one.whole(keep=self.keep) for one in self.others}
+        stored = {f"one_over_{one.part.role}": one.numbers() for one in self.others if one.inverted}
+        return {**held, **stored, **order}
 
 
 def _check_finite(values: NDArray[Any], name: str, start: int) -> None:

@@ -83,6 +83,16 @@ class StoredPart(NamedTuple):
             _check_scale(self.tensor, numbers)
         return numbers
 
+    @property
+    def inverted(self) -> bool:
+        """Whether one over each number is what is stored, so that the number itself was rounded."""
+        return any(not codec.exact for codec in self.rule.codecs)
+
+    def numbers(self) -> NDArray[np.float32]:
+        """All of it as it is stored, but in order, float32: one over each number, if inverted."""
+        exact = tuple(codec for codec in self.rule.codecs if codec.exact)
+        return np.asarray(chain.decode(_carried(self.tensor), exact, self.part.spec), np.float32)
+
 
 def _check_scale(stored: LazyTensor, numbers: NDArray[Any]) -> None:
     with np.errstate(invalid="ignore"):

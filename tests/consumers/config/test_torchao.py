@@ -37,6 +37,7 @@ KINDS: list[tuple[str, dict[str, Any], Any]] = [
     ("mxfp8", {}, mx.MXDynamicActivationMXWeightConfig()),
     ("mxfp4", {}, mx.MXDynamicActivationMXWeightConfig(activation_dtype=FP4, weight_dtype=FP4)),
     ("nvfp4", {}, mx.NVFP4WeightOnlyConfig()),
+    ("awq_w4a16", {"group_size": 32}, ao.Int4WeightOnlyConfig(group_size=32)),
 ]  # fmt: skip
 
 

@@ -20,7 +20,7 @@ class TorchAo(Dialect):
     """One configuration of torchao for all layers but those that are named, or one for each layer."""
 
     method = "torchao"
-    schemes: ClassVar[tuple[str, ...]] = ("int8", "fp8", "mxfp8", "mxfp4", "nvfp4")
+    schemes: ClassVar[tuple[str, ...]] = ("int8", "fp8", "mxfp8", "mxfp4", "nvfp4", "awq_w4a16")
     unquantized = "modules_to_not_convert"
     telling: ClassVar[tuple[str, ...]] = ("quant_type",)
 
@@ -77,6 +77,12 @@ def _kind(module: str, scheme: Any) -> Json:
             return _config(
                 "Float8WeightOnlyConfig", 2, weight_dtype=dtype, granularity=_sharing(scheme),
                 set_inductor_config=True,
+            )  # fmt: skip
+        case "awq_w4a16":
+            return _config(
+                "Int4WeightOnlyConfig", 2, group_size=scheme.group_size, set_inductor_config=True,
+                int4_packing_format=_of("Int4PackingFormat", "PLAIN"), int4_tile_packed_ntile=8,
+                int4_choose_qparams_algorithm=_of("Int4ChooseQParamsAlgorithm", "TINYGEMM"),
             )  # fmt: skip
         case "mxfp8":
             e4m3_only(scheme, TorchAo.method)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ...codecs import chain
 from ...core.records import dataclass
 from ..dequantize import Decoding
 from ..stored_parts import StoredPart
@@ -35,10 +34,7 @@ class Multiplier:
         return bool((np.abs(np.frexp(self._numbers())[0]) == 0.5).all())
 
     def _numbers(self) -> NDArray[np.float32]:
-        part, codecs = self.stored.part, self.stored.rule.codecs
-        raw = self.stored.tensor.numpy().view(np.float32)
-        exact = tuple(codec for codec in codecs if codec.exact)
-        return np.asarray(chain.decode(raw, exact, part.spec), np.float32).reshape(-1)
+        return self.stored.numbers().reshape(-1)
 
 
 def multiplier(decoding: Decoding) -> Multiplier | None:
@@ -47,5 +43,5 @@ def multiplier(decoding: Decoding) -> Multiplier | None:
         if one.part.role == "tensor_scale":
             return Multiplier(one, True)
         if one.part.role == "global_scale":  # what is divided by, unless a codec stores its reciprocal
-            return Multiplier(one, any(not codec.exact for codec in one.rule.codecs))
+            return Multiplier(one, one.inverted)
     return None
