@@ -58,6 +58,13 @@ CASES: dict[str, Case] = {
     "nvfp4 mse": ("nvfp4", {"optimize": "mse"}),
     "int4": ("int4", {}),
     "int4 mse": ("int4", {"optimize": "mse"}),
+    "int8 rotated": ("int8", {"rotate": 256}),
+    "w4a8 frozen": ("w4a8", {"codebook": "frozen"}),
+    "w6a8": ("w6a8", {}),
+    "awq_w4a16": ("awq_w4a16", {}),
+    "affine": ("affine", {}),
+    "affine mse": ("affine", {"optimize": "mse"}),
+    "hqq mse": ("hqq", {"optimize": "mse"}),
 }
 MIB = 1 << 20
 

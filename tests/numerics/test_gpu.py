@@ -58,6 +58,8 @@ CASES = [
     ),
     *(("int4", {"symmetric": False, "group_size": size}) for size in (64, 128)),
     *(("int4", {"optimize": "mse", "group_size": size, "scale_dtype": "F16"}) for size in (32, 128)),
+    ("affine", {"bits": 2, "group_size": 32, "optimize": "mse"}),
+    ("hqq", {"optimize": "mse"}),
 ]
 
 
@@ -221,6 +223,22 @@ def test_bands_change_nothing(case, device, monkeypatch):
         found = encode(scheme, values)
     for role in expected:
         np.testing.assert_array_equal(found[role], expected[role])
+
+
+@everywhere
+@pytest.mark.parametrize(
+    "case",
+    [("awq_w4a16", {}), ("affine", {"bits": 3, "optimize": "mse"}), ("hqq", {"bits": 2})],
+    ids=identify,
+)
+def test_weights_of_columns(case, device, monkeypatch):
+    monkeypatch.setattr(worker, "_STAGE", 1 << 14)  # several bands, each with all columns
+    weights = np.random.default_rng(7).gamma(1, 1, 640).astype(np.float32)
+    weights[::9] = 0
+    for source in ("BF16", "F32"):
+        values = hard(SOURCES[source], (40, 640))
+        compare(case, np.where(np.abs(values.astype(np.float64)) < 1e37, values, 0 * values), device,
+                weights=weights, tile=17)  # fmt: skip
 
 
 @everywhere

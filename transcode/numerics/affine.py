@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..core.scratch import Scratch
 from .across import across16
+from .backend import dispatched
 from .jit import kernel, lane
 from .lanes import above, at_least, at_most, fma, quotient, rne, store
 from .vectors import get16, put16, total
@@ -106,6 +107,7 @@ def fit_line(
     put16(sums, 64, sum_products)
 
 
+@dispatched
 @kernel
 def affine(
     values: Any, size: int, stored: int, weights: Any, work: Any, codes: Any, scales: Any, offsets: Any

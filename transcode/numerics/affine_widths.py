@@ -7,23 +7,17 @@ from typing import Any
 import numpy as np
 
 from .affine import stored_offset
+from .backend import dispatched
 from .jit import kernel, lane
 from .lanes import rne, store, widen
+from .starts import PHASES, ROUNDS, SHARES, TINY
 
-__all__ = ["SEARCHED", "affine_widths"]
+__all__ = ["affine_widths"]
 
 _ZERO = np.float32(0)
 _ONE, _TWO = np.float32(1), np.float32(2)
 _INF = np.float32(np.inf)
-_TINY = np.float32(2.0**-100)
-_ROUNDS, _MORE_ROUNDS = 4, 6
-_STARTS = tuple(
-    (np.float32(share), np.float32(phase)) for share in (1, 1.08, 0.92) for phase in (0, 1 / 3, 2 / 3)
-)
-"""Where a search begins: shares of the range, each with the first level moved by that part of a step."""
-SEARCHED = len(_STARTS)
-"""How often it begins."""
-_SHARES, _PHASES = (np.array(one, np.float32) for one in zip(*_STARTS, strict=True))
+_ROUNDS, _MORE_ROUNDS = ROUNDS
 
 
 @lane
@@ -32,6 +26,7 @@ def near(x: Any, scale: Any, offset: Any, top: Any, middle: Any) -> Any:
     return min(max(rne(min(max((x - offset) / scale, -top), top)), -middle), top - middle)
 
 
+@dispatched
 @kernel
 def affine_widths(
     values: Any, size: int, width: int, middle: Any, stored: int, starts: int, weights: Any, line: Any,
@@ -50,7 +45,7 @@ def affine_widths(
         width: bits of a code, up to 8.
         middle: float32, the code that stands for the offset.
         stored: dtype of scales and offsets, :data:`.lanes.STORED`.
-        starts: 1, or :data:`SEARCHED`.
+        starts: 1, or :data:`.starts.SEARCHED`.
         weights: what the squared error of each column counts, float32 ``[K]``, K a multiple of the size; or
             ``[1]`` for one weight for all.
         line: float32 ``[2 * size]``, overwritten.
@@ -77,11 +72,11 @@ def affine_widths(
             high = x if x > high else high
         widest = high / top - low / top
         best_scale, best_offset, least = _ONE, stored_offset(low, stored), _INF
-        unit = _ONE / max(widest, _TINY)
-        for start in range(starts if widest >= _TINY else 1):
-            scale = widest * _SHARES[start]
-            offset = (low + (widest - scale) * top / _TWO) + (middle + _PHASES[start]) * scale
-            for _ in range(rounds if widest >= _TINY else 1):
+        unit = _ONE / max(widest, TINY)
+        for start in range(starts if widest >= TINY else 1):
+            scale = widest * SHARES[start]
+            offset = (low + (widest - scale) * top / _TWO) + (middle + PHASES[start]) * scale
+            for _ in range(rounds if widest >= TINY else 1):
                 own, shift = store(scale, stored), stored_offset(offset, stored)
                 error, sums, squares, total, products = _ZERO, _ZERO, _ZERO, _ZERO, _ZERO
                 for j in range(size):

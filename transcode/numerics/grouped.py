@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ..core.scratch import Scratch
 from .across import LANES, across16, spread16, total16
+from .backend import dispatched
 from .hadamard import turn
 from .jit import kernel, lane
 from .lanes import INTEGER, above, at_least, at_most, bits, rne, size_of, widen
@@ -182,6 +183,7 @@ def histogram(rows: Any, size: int, unit: Any, line: Any, bits_of_line: Any, gro
     return True
 
 
+@dispatched
 @kernel
 def grouped4(
     rows: Any, size: int, unit: Any, line: Any, bits_of_line: Any, group: int, most: Any,
@@ -276,6 +278,7 @@ def grouped4(
     return True
 
 
+@dispatched
 @kernel
 def grouped6(
     rows: Any, size: int, unit: Any, line: Any, bits_of_line: Any, group: int,

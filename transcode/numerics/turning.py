@@ -34,7 +34,10 @@ def _butterfly(builder: Any, four: Sequence[Any]) -> list[Any]:
 
 
 def _within(builder: Any, vector: Any, stride: int) -> Any:
-    """A stage inside of one vector: the same sums, each lane fetching the partners that it needs."""
+    """A stage inside of one vector: the same sums, in each lane of its own value and one that it fetches.
+
+    Lanes are taken as a, d, c, b: so each of them has a part in the sum that belongs there.
+    """
     lanes = range(vector.type.count)
     digits = [lane // stride % 4 for lane in lanes]
 
@@ -44,9 +47,9 @@ def _within(builder: Any, vector: Any, stride: int) -> Any:
         )
 
     signs = ir.Constant(vector.type, [-1.0 if d % 2 else 1.0 for d in digits])
-    # a + b, a - b, c + d, c - d; then the first and third of these with the others, likewise.
-    halves = fused(builder, fetched(vector, (1, 1, 3, 3)), signs, fetched(vector, (0, 0, 2, 2)))
-    return fused(builder, fetched(halves, (3, 3, 1, 1)), signs, fetched(halves, (0, 0, 2, 2)))
+    turned = fetched(vector, (0, 3, 2, 1))
+    halves = fused(builder, turned, signs, fetched(vector, (1, 2, 3, 0)))  # a + b, c - d, c + d, a - b
+    return fused(builder, halves, signs, fetched(halves, (1, 0, 3, 2)))  # p + n, p - n, q + m, q - m
 
 
 def _spin(count: int) -> Callable[..., Any]:

@@ -147,9 +147,10 @@ def fitted(
     Raises:
         NonFinite, Overflow: a value that no code stands for.
     """
-    from ..numerics.affine_widths import SEARCHED, affine_widths
+    from ..numerics.affine_widths import affine_widths
     from ..numerics.lanes import STORED
     from ..numerics.rows import as_bits, reject
+    from ..numerics.starts import SEARCHED
     from ..numerics.weighted import balanced
 
     bits = as_bits(rows, spec.dtype, scratch).reshape(-1)

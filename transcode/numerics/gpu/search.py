@@ -13,7 +13,7 @@ import torch
 
 from .arithmetic import bits, real
 
-__all__ = ["pick_float", "pick_integer", "search_cost"]
+__all__ = ["halved", "pick_float", "pick_integer", "search_cost"]
 
 
 def search_cost(device: torch.device) -> int:
@@ -48,7 +48,7 @@ def pick_float(
     def error(number: int) -> torch.Tensor:
         size = (values * multipliers[number][:, None]).abs_()
         gap = size - _step(size.clamp_max(largest), normal_bits, mantissa_shift)
-        return _halves(gap.mul_(gap)) * weights[number]
+        return halved(gap.mul_(gap)) * weights[number]
 
     return _first_least(error, multipliers.shape[0])
 
@@ -79,7 +79,7 @@ def pick_integer(
         sums = terms[:, 0]
         for k in range(1, terms.shape[1]):
             sums = sums + terms[:, k]
-        return _halves(sums) * weights[number]
+        return halved(sums) * weights[number]
 
     return _first_least(error, multipliers.shape[0])
 
@@ -102,10 +102,11 @@ def _step(size: torch.Tensor, normal_bits: int, mantissa_shift: int) -> torch.Te
     return (size + magic) - magic
 
 
-def _halves(terms: torch.Tensor) -> torch.Tensor:
-    while (width := terms.shape[1]) > 1:
-        terms = terms[:, : width // 2] + terms[:, width // 2 :]
-    return terms[:, 0]
+def halved(terms: torch.Tensor) -> torch.Tensor:
+    """Sum over the last dimension, of a power of two: halves are added to halves."""
+    while (width := terms.shape[-1]) > 1:
+        terms = terms[..., : width // 2] + terms[..., width // 2 :]
+    return terms[..., 0]
 
 
 @cache

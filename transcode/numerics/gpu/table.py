@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from .affine import affine, affine_widths
 from .floats import scaled
+from .grouped import grouped4, grouped6
 from .hadamard import rotated_symmetric, rotated_with_zero
 from .integer import integers, symmetric, with_zero
 from .micro import mx, nv
@@ -20,6 +22,10 @@ KERNELS: Mapping[str, Callable[..., Any]] = {
     "rotated_with_zero": rotated_with_zero,
     "integers": integers,
     "scaled": scaled,
+    "affine": affine,
+    "affine_widths": affine_widths,
+    "grouped4": grouped4,
+    "grouped6": grouped6,
     "mx": mx,
     "nv": nv,
 }
