@@ -215,6 +215,23 @@ def instantiated() -> Iterable[tuple[str, Model]]:
         yield from both("cosmos_predict2", "cosmos2", "Cosmos-Predict2, 16 heads", cosmos,
                         "convert_cosmos_transformer_checkpoint_to_diffusers", r"^transformer_blocks\.",
                         ["self_attn", "cross_attn", "mlp"], never=r"\.norm\d\.")  # fmt: skip
+        cosmos = diffusers.CosmosTransformer3DModel(
+            max_size=(128, 240, 240), rope_scale=(2.0, 1.0, 1.0), extra_pos_embed_type="learnable"
+        )
+        yield from both("cosmos_1.0", "cosmos1", "Cosmos-1.0-Diffusion-7B-Text2World", cosmos,
+                        "scripts/convert_cosmos_to_diffusers.py", r"^transformer_blocks\.", [],
+                        never=r"\.norm\d\.", besides={"logvar.1.weight": [1, 128]},
+                        more=lambda name: bool(
+                            re.search(r"\.block\.(attn\.to_[a-z]+\.0|layer\d)\.", name)
+                        ))  # fmt: skip
+        cosmos = diffusers.CosmosTransformer3DModel(
+            in_channels=17, num_attention_heads=16, max_size=(128, 240, 240), extra_pos_embed_type=None,
+            use_crossattn_projection=True, crossattn_proj_in_channels=100352,
+            img_context_dim_in=1152, img_context_dim_out=2048, img_context_num_tokens=256,
+        )  # fmt: skip
+        yield from both("cosmos_transfer2.5", "cosmos2", "Cosmos-Transfer2.5-2B, its base", cosmos,
+                        "convert_cosmos_transformer_checkpoint_to_diffusers", r"^transformer_blocks\.",
+                        ["self_attn", "cross_attn", "mlp"], never=r"\.norm\d\.")  # fmt: skip
         unet, inside = "convert_ldm_unet_checkpoint", r"\.transformer_blocks\.\d+\.(attn1|attn2|ff)\."
         inner = re.compile(inside).search
         yield from both("sd_1.5", "sd1", "stable-diffusion-v1-5",

@@ -35,6 +35,19 @@ def _cogvideox() -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _cosmos(**more: Any) -> dict[str, Any]:
+    torch.manual_seed(1)
+    return {
+        "hidden_states": torch.randn(1, 4, 2, 4, 4), "encoder_hidden_states": torch.randn(1, 5, 24),
+        "timestep": torch.tensor([0.5]), **more,
+    }  # fmt: skip
+
+
+_COSMOS: dict[str, Any] = {
+    "in_channels": 4, "out_channels": 4, "num_attention_heads": 2, "attention_head_dim": 32, "num_layers": 1,
+    "text_embed_dim": 24, "adaln_lora_dim": 16, "max_size": (4, 8, 8), "concat_padding_mask": False,
+}  # fmt: skip
+
 _IMAGE: dict[str, Any] = {
     "in_channels": 4, "out_channels": 4, "num_attention_heads": 2, "attention_head_dim": 32, "num_layers": 1,
     "num_single_layers": 1, "num_refiner_layers": 2, "text_embed_dim": 24, "text_embed_2_dim": 20,
@@ -42,6 +55,20 @@ _IMAGE: dict[str, Any] = {
 }  # fmt: skip
 
 MORE = {
+    "cosmos 1": Tiny(
+        "cosmos1", "CosmosTransformer3DModel",
+        _COSMOS | {"extra_pos_embed_type": "learnable", "num_layers": 2},
+        "scripts/convert_cosmos_to_diffusers.py", lambda: _cosmos(fps=24), recorded="1a92d1fae3513ea9",
+    ),
+    "cosmos 2.5": Tiny(
+        "cosmos2", "CosmosTransformer3DModel",
+        _COSMOS | {"extra_pos_embed_type": None, "use_crossattn_projection": True,
+                   "crossattn_proj_in_channels": 20, "encoder_hidden_states_channels": 24,
+                   "img_context_dim_in": 12, "img_context_num_tokens": 3, "img_context_dim_out": 64},
+        "convert_cosmos_transformer_checkpoint_to_diffusers",
+        lambda: _cosmos(encoder_hidden_states=(torch.ones(1, 5, 20), torch.ones(1, 3, 12))), prefix="net.",
+        besides={"pos_embedder.seq": (8,), "blocks.0.self_attn.q_norm._extra_state": (1,)},
+    ),
     "mochi": Tiny(
         "mochi", "MochiTransformer3DModel",
         {"num_attention_heads": 1, "attention_head_dim": 8, "num_layers": 48, "pooled_projection_dim": 4,
