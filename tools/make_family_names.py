@@ -794,9 +794,12 @@ def main() -> None:
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "fixtures/families")
     folder.mkdir(parents=True, exist_ok=True)
     import language_names
+    import published_names
     import single_file_names
 
-    for make in (described, instantiated, single_file_names.instantiated, language_names.instantiated):
+    makers = (described, published_names.described, instantiated, single_file_names.instantiated,
+              language_names.instantiated)  # fmt: skip
+    for make in makers:
         for stem, model in make():
             missing = model.quantized - model.tensors.keys()
             assert not missing, missing

@@ -24,8 +24,9 @@ def undone(module: Any, family: str, spelling: str, converter: str, besides: Sha
         module: of diffusers, on the meta device.
         family: whose table undoes the conversion.
         spelling: of the file.
-        converter: function of ``diffusers.loaders.single_file_utils``; or a script of diffusers, which it
-            does not install, so that ``tests/stages/more_families_of_diffusers.py`` holds what that makes.
+        converter: function of ``diffusers.loaders.single_file_utils``; or where the names are said else: a
+            script of diffusers, which it does not install, or a file of ComfyUI. The tests of
+            ``tests/stages/test_structure.py`` hold what those make.
         besides: what the file has and the module has not.
     """
     import torch
@@ -115,6 +116,17 @@ def _autoencoders(diffusers: Any) -> Iterable[tuple[str, str, str, Any, str]]:
         sana,
         "convert_autoencoder_dc_checkpoint_to_diffusers",
     )
+    mochi = diffusers.AutoencoderKLMochi()
+    yield "mochi_vae", "mochi_vae", "mochi-1-preview", mochi, "scripts/convert_mochi_to_diffusers.py"
+    newer = diffusers.AutoencoderKLHunyuanVideo15()
+    script = "scripts/convert_hunyuan_video1_5_to_diffusers.py"
+    yield "hunyuanvideo_1.5_vae", "hunyuan15_vae", "HunyuanVideo-1.5", newer, script
+    image = diffusers.AutoencoderKLHunyuanImage(
+        in_channels=3, out_channels=3, latent_channels=64, layers_per_block=2, sample_size=384,
+        block_out_channels=(128, 256, 512, 512, 1024, 1024), spatial_compression_ratio=32,
+    )  # fmt: skip
+    script = "scripts/convert_hunyuan_image_to_diffusers.py"
+    yield "hunyuanimage_2.1_vae", "hunyuan_image_vae", "HunyuanImage-2.1", image, script
     cogvideox = diffusers.AutoencoderKLCogVideoX()
     yield (
         "cogvideox_vae",
@@ -215,6 +227,23 @@ def instantiated() -> Iterable[tuple[str, Model]]:
         yield from both("cosmos_predict2", "cosmos2", "Cosmos-Predict2, 16 heads", cosmos,
                         "convert_cosmos_transformer_checkpoint_to_diffusers", r"^transformer_blocks\.",
                         ["self_attn", "cross_attn", "mlp"], never=r"\.norm\d\.")  # fmt: skip
+        cosmos = diffusers.CosmosTransformer3DModel(
+            max_size=(128, 240, 240), rope_scale=(2.0, 1.0, 1.0), extra_pos_embed_type="learnable"
+        )
+        yield from both("cosmos_1.0", "cosmos1", "Cosmos-1.0-Diffusion-7B-Text2World", cosmos,
+                        "scripts/convert_cosmos_to_diffusers.py", r"^transformer_blocks\.", [],
+                        never=r"\.norm\d\.", besides={"logvar.1.weight": [1, 128]},
+                        more=lambda name: bool(
+                            re.search(r"\.block\.(attn\.to_[a-z]+\.0|layer\d)\.", name)
+                        ))  # fmt: skip
+        cosmos = diffusers.CosmosTransformer3DModel(
+            in_channels=17, num_attention_heads=16, max_size=(128, 240, 240), extra_pos_embed_type=None,
+            use_crossattn_projection=True, crossattn_proj_in_channels=100352,
+            img_context_dim_in=1152, img_context_dim_out=2048, img_context_num_tokens=256,
+        )  # fmt: skip
+        yield from both("cosmos_transfer2.5", "cosmos2", "Cosmos-Transfer2.5-2B, its base", cosmos,
+                        "convert_cosmos_transformer_checkpoint_to_diffusers", r"^transformer_blocks\.",
+                        ["self_attn", "cross_attn", "mlp"], never=r"\.norm\d\.")  # fmt: skip
         unet, inside = "convert_ldm_unet_checkpoint", r"\.transformer_blocks\.\d+\.(attn1|attn2|ff)\."
         inner = re.compile(inside).search
         yield from both("sd_1.5", "sd1", "stable-diffusion-v1-5",
@@ -230,6 +259,13 @@ def instantiated() -> Iterable[tuple[str, Model]]:
         )  # fmt: skip
         yield from both("sdxl_base_1.0", "sdxl", "stable-diffusion-xl-base-1.0", xl, unet, inside, [],
                         more=lambda name: bool(inner(name)))  # fmt: skip
+        control = diffusers.ControlNetModel(cross_attention_dim=768)
+        yield from both("control_v11_sd15", "sd1_controlnet", "control_v11p_sd15_canny", control,
+                        "convert_controlnet_checkpoint", inside, [],
+                        more=lambda name: bool(inner(name)))  # fmt: skip
+        yield from both("ideogram_4", "ideogram4", "Ideogram-4", diffusers.Ideogram4Transformer2DModel(),
+                        "comfy/ldm/ideogram4/model.py", r"^layers\.", ["attention", "feed_forward"],
+                        never=r"\.adaln_modulation$")  # fmt: skip
         vae = diffusers.AutoencoderKL(
             block_out_channels=(128, 256, 512, 512), layers_per_block=2,
             down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
@@ -307,8 +343,8 @@ def instantiated() -> Iterable[tuple[str, Model]]:
                 both_streams, r"\.norm[^.]*\.linear$"),
             "bria_3.2": ("longcat_image", "BRIA-3.2", diffusers.BriaTransformer2DModel(), both_streams,
                 r"\.norm[^.]*\.linear$"),
-            "ideogram_4": ("ideogram4", "Ideogram-4", diffusers.Ideogram4Transformer2DModel(),
-                r"^layers\.", r"\.adaln_modulation$"),
+            "hunyuanvideo_1.0_vae": ("hunyuan_video_vae", "HunyuanVideo",
+                diffusers.AutoencoderKLHunyuanVideo(), "(?!)", "(?!)"),
         }  # fmt: skip
         for stem, (family, name, module, within, never) in alone.items():
             kind = type(module).__name__

@@ -273,7 +273,10 @@ def test_joins_that_are_no_bijection_are_refused(rules: list[Rule], said: str) -
 
 
 def test_what_only_one_spelling_has() -> None:
-    table = Conversion([], (("norm_final",), ()))
+    table = Conversion([], (("norm_final", "blocks.{i}.norm.state"), ()))
+    assert Direction(table, True).lacks("blocks.3.norm.state")
+    assert not Direction(table, True).lacks("blocks.3.norm.weight")
+    assert not Direction(table, True).lacks("blocks.x.norm.state")
     assert Direction(table, True).lacks("norm_final.weight")
     assert not Direction(table, True).lacks("norm_finally.weight")
     assert not Direction(table, False).lacks("norm_final.weight")

@@ -28,8 +28,9 @@ class Tiny:
         constants: sizes of the published model that the function holds as literals -> those of this one.
         besides: what original files have and diffusers does without.
         prefix: without which the function takes nothing.
-        recorded: where diffusers converts by a script that it does not install: the digest of the file of
-            which the script makes the model, see :func:`digest`.
+        recorded: where diffusers converts by a script that it does not install, or only ComfyUI has such a
+            spelling: the digest of the file of which the script makes the model, or with which the class of
+            ComfyUI computes the same; see :func:`digest`.
     """
 
     family: str

@@ -35,6 +35,36 @@ def _cogvideox() -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _cosmos(**more: Any) -> dict[str, Any]:
+    torch.manual_seed(1)
+    return {
+        "hidden_states": torch.randn(1, 4, 2, 4, 4), "encoder_hidden_states": torch.randn(1, 5, 24),
+        "timestep": torch.tensor([0.5]), **more,
+    }  # fmt: skip
+
+
+def _ideogram() -> dict[str, Any]:
+    torch.manual_seed(1)
+    return {
+        "hidden_states": torch.randn(1, 6, 8), "encoder_hidden_states": torch.randn(1, 6, 24),
+        "timestep": torch.tensor([0.5]), "position_ids": torch.arange(18).reshape(1, 6, 3),
+        "segment_ids": torch.ones(1, 6, dtype=torch.long), "indicator": torch.tensor([[3, 3, 2, 2, 2, 2]]),
+    }  # fmt: skip
+
+
+def _controlnet() -> dict[str, Any]:
+    torch.manual_seed(1)
+    return {
+        "sample": torch.randn(1, 4, 16, 16), "timestep": torch.tensor(5),
+        "encoder_hidden_states": torch.randn(1, 5, 24), "controlnet_cond": torch.randn(1, 3, 128, 128),
+    }  # fmt: skip
+
+
+_COSMOS: dict[str, Any] = {
+    "in_channels": 4, "out_channels": 4, "num_attention_heads": 2, "attention_head_dim": 32, "num_layers": 1,
+    "text_embed_dim": 24, "adaln_lora_dim": 16, "max_size": (4, 8, 8), "concat_padding_mask": False,
+}  # fmt: skip
+
 _IMAGE: dict[str, Any] = {
     "in_channels": 4, "out_channels": 4, "num_attention_heads": 2, "attention_head_dim": 32, "num_layers": 1,
     "num_single_layers": 1, "num_refiner_layers": 2, "text_embed_dim": 24, "text_embed_2_dim": 20,
@@ -42,6 +72,32 @@ _IMAGE: dict[str, Any] = {
 }  # fmt: skip
 
 MORE = {
+    "ideogram 4": Tiny(
+        "ideogram4", "Ideogram4Transformer2DModel",
+        {"in_channels": 8, "num_layers": 2, "attention_head_dim": 32, "num_attention_heads": 2,
+         "intermediate_size": 96, "adaln_dim": 16, "llm_features_dim": 24, "mrope_section": (8, 4, 4)},
+        "comfy/ldm/ideogram4/model.py of ComfyUI", _ideogram, recorded="bfd8ccf21af23350",
+    ),
+    "sd 1.5 controlnet": Tiny(
+        "sd1_controlnet", "ControlNetModel",
+        {"block_out_channels": (32, 32, 64, 64), "cross_attention_dim": 24, "attention_head_dim": 2,
+         "layers_per_block": 2, "conditioning_embedding_out_channels": (4, 4, 8, 8)},
+        "convert_controlnet_checkpoint", _controlnet, prefix="control_model.",
+    ),
+    "cosmos 1": Tiny(
+        "cosmos1", "CosmosTransformer3DModel",
+        _COSMOS | {"extra_pos_embed_type": "learnable", "num_layers": 2},
+        "scripts/convert_cosmos_to_diffusers.py", lambda: _cosmos(fps=24), recorded="1a92d1fae3513ea9",
+    ),
+    "cosmos 2.5": Tiny(
+        "cosmos2", "CosmosTransformer3DModel",
+        _COSMOS | {"extra_pos_embed_type": None, "use_crossattn_projection": True,
+                   "crossattn_proj_in_channels": 20, "encoder_hidden_states_channels": 24,
+                   "img_context_dim_in": 12, "img_context_num_tokens": 3, "img_context_dim_out": 64},
+        "convert_cosmos_transformer_checkpoint_to_diffusers",
+        lambda: _cosmos(encoder_hidden_states=(torch.ones(1, 5, 20), torch.ones(1, 3, 12))), prefix="net.",
+        besides={"pos_embedder.seq": (8,), "blocks.0.self_attn.q_norm._extra_state": (1,)},
+    ),
     "mochi": Tiny(
         "mochi", "MochiTransformer3DModel",
         {"num_attention_heads": 1, "attention_head_dim": 8, "num_layers": 48, "pooled_projection_dim": 4,

@@ -70,6 +70,7 @@ class Conversion:
     Args:
         rules: the table.
         only: runs of names that one spelling has and the other not, first and second: they are left out.
+            ``{i}`` in them stands for a number.
         holds: key of config.json -> the values for which the rules hold; for all models without one.
 
     Raises:
@@ -135,17 +136,29 @@ class Direction:
 
     def lacks(self, name: str) -> bool:
         """Whether the other spelling has no such tensor, as the family says."""
-        runs = self.conversion.only[0 if self.forward else 1]
-        return any(name == run or name.startswith(f"{run}.") for run in runs)
+        return _among(name, self.conversion.only[0 if self.forward else 1])
 
     def one_sided(self, name: str) -> bool:
         """Whether only one of the two spellings has such a tensor, whichever it is."""
-        return any(name == run or name.startswith(f"{run}.") for runs in self.conversion.only for run in runs)
+        return any(_among(name, runs) for runs in self.conversion.only)
 
     def rename(self, name: str) -> str | None:
         """The name in the other spelling; None when no rule knows it, or it is not row for row one tensor."""
         hit = self.find(name)
         return hit.others[0] if hit is not None and hit.rule.renames else None
+
+
+def _among(name: str, runs: Iterable[str]) -> bool:
+    """Whether a name begins with one of some runs, ``{i}`` of which stands for a number."""
+    words = name.split(".")
+    return any(
+        len(run) <= len(words)
+        and all(
+            word == other or (other == NUMBER and word.isdecimal())
+            for word, other in zip(words, run, strict=False)
+        )
+        for run in (text.split(".") for text in runs)
+    )
 
 
 def _plant(root: _Step, run: str, rule: Rule, part: int) -> None:

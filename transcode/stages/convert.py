@@ -187,11 +187,12 @@ def _converted(
         hit = None if item is None else direction.find(item.name)
         if tensor.name in absorbed:
             continue
-        if item is None or hit is None or not structure.whole(hit):
+        lacks = item is not None and direction.lacks(item.name)
+        if item is None or hit is None or lacks or not structure.whole(hit):
             if within and item is not None and direction.one_sided(item.name):
                 yield tensor
                 continue
-            if item is not None and direction.lacks(item.name):
+            if lacks:
                 left.append(tensor.name)
                 planning.drop(tensor, Event("drop", f"{to} has no such tensor"))
                 continue
