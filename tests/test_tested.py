@@ -24,6 +24,7 @@ ELSEWHERE = {
     "containers/gguf/values": "containers/gguf/test_header.py",
     "core/typed": "containers/gguf/test_gguf.py",
     "numerics/ggml/*": "schemes/test_ggml.py",
+    "stages/leaves": "stages/quantize/test_importance_structure.py",
     "stages/opening": "stages/test_quantized_sources.py",
     # what several share is tested where it is used: a class without its heirs computes nothing
     "core/codec": "laws/test_codecs.py",
