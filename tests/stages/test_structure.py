@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,60 @@ def test_quantized_models_convert_as_plain_ones_do(spelled: str, saved: Path, ti
     tc.open(there) | tc.dequantize("f32") | tc.write(saved.parent / "last.safetensors")
     expected = convert(saved.parent / "plain.safetensors", "diffusers", "expected")
     assert body(saved.parent / "last.safetensors") == body(expected)
+    a_lora_merges_alike_before_and_after(original)
+
+
+def a_lora_merges_alike_before_and_after(original: Path) -> None:
+    """A LoRA of one layer for each kind of rule, in the names of its authors: into these, or Diffusers'."""
+    shapes = {name: tensor.spec.shape for name, tensor in tc.open(original).items()}
+    family = catalog.detect(list(shapes))
+    assert family is not None
+    direction, layers, lora = family.direction("diffusers", {}), {}, {}
+    for name, shape in shapes.items():
+        hit = direction.find(name.removeprefix(family.prefix))
+        if hit is not None and len(shape) == 2 and name.endswith(".weight"):
+            rule = hit.rule
+            layers.setdefault((rule.kind, len(rule.right), rule.rows, rule.ratio, rule.renames), (name, hit))
+    for name, _ in layers.values():
+        (rows, columns), module = shapes[name], name.removesuffix(".weight")
+        lora[f"{module}.lora_up.weight"] = torch.randn(rows, 4) * 0.1
+        lora[f"{module}.lora_down.weight"] = torch.randn(4, columns)
+        lora[f"{module}.alpha"] = torch.tensor(2.0)
+    save_file(lora, original.parent / "lora.safetensors")
+    merge, convert = tc.lora(original.parent / "lora.safetensors"), Convert("diffusers")
+    before, after = (tc.open(original) | merge | convert), (tc.open(original) | convert | merge)
+    pairs = zip(before.items(), (tc.open(original) | convert).items(), strict=True)
+    changed = {
+        n: one.numpy() for (n, one), (_, was) in pairs if one.numpy().tobytes() != was.numpy().tobytes()
+    }
+    assert changed.keys() >= {other for _, hit in layers.values() for other in hit.others}
+    assert all(after[name].numpy().tobytes() == one.tobytes() for name, one in changed.items())
+
+
+@pytest.fixture(scope="module")
+def sdxl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """SDXL as diffusers and as its authors spell it, of each run of blocks the first."""
+    folder = tmp_path_factory.mktemp("sdxl")
+    state = {n: t.to(torch.bfloat16).contiguous() for n, t in TINY["sdxl"].model().state_dict().items()}
+    few = {n: t for n, t in state.items() if not re.search(r"transformer_blocks\.[1-8]|up_blocks\.1", n)}
+    save_file(few, folder / "class.safetensors")
+    tc.open(folder / "class.safetensors") | tc.write(folder / "diffusers.safetensors")
+    convert(folder / "diffusers.safetensors", "original", "original")
+    return folder
+
+
+@pytest.mark.parametrize("spelled", ["fp8 lightx2v", "nvfp4 comfyui", "int8 comfyui"])
+def test_quantized_sdxl_converts_as_a_plain_one_does(spelled: str, sdxl: Path) -> None:
+    scheme, convention = spelled.split()
+    first = quantized(sdxl / "original.safetensors", scheme, convention)
+    assert any(
+        tensor.dtype in (torch.int8, torch.uint8, torch.float8_e4m3fn) for tensor in load_file(first).values()
+    )
+    there = convert(first, "diffusers", "there", force=True)
+    assert body(there) == body(
+        quantized(sdxl / "original.safetensors", scheme, convention, Convert("diffusers"))
+    )
+    assert body(there) == body(quantized(sdxl / "diffusers.safetensors", scheme, convention))
 
 
 def test_global_scales_that_differ_are_not_joined(flux: Path) -> None:
@@ -333,13 +388,10 @@ def test_whole_tiles_and_blocks_move_as_rows(wide: Path, scheme: str, convention
     assert body(wide.parent / "a.safetensors") == body(expected)
 
 
-def test_of_an_all_in_one_file_only_the_unet_is_quantized_and_it_converts_alone(tmp_path: Path) -> None:
-    tiny = TINY["sdxl"]
-    state = {
-        name: tensor.to(torch.bfloat16).contiguous() for name, tensor in tiny.model().state_dict().items()
-    }
-    save_file(state, tmp_path / "diffusers.safetensors")
-    unet = load_file(convert(tmp_path / "diffusers.safetensors", "original", "original"))
+def test_of_an_all_in_one_file_only_the_unet_is_quantized_and_it_converts_alone(
+    sdxl: Path, tmp_path: Path
+) -> None:
+    state, unet = load_file(sdxl / "diffusers.safetensors"), load_file(sdxl / "original.safetensors")
     others = {
         "conditioner.embedders.0.transformer.text_model.encoder.layers.0.self_attn.q_proj.weight": (64, 64),
         "conditioner.embedders.1.model.transformer.resblocks.0.attn.in_proj_weight": (96, 32),

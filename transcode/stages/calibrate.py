@@ -20,6 +20,7 @@ from ..core.tensor import LazyTensor
 from ..errors import FormatError, PlanError
 from ..io import hub
 from ..io.named import local
+from .leaves import leaves
 from .options import CalibrateOptions
 
 __all__ = ["Calibrate", "Calibrating"]
@@ -50,25 +51,26 @@ class Calibrate(CalibrateOptions, Transform):
         wanted = [t for t in tensors if any(part.role == "global_scale" for part in t.parts)]
         if not wanted:
             raise PlanError("calibrate: no tensor has a global scale", hint="quantize to nvfp4 before it")
-        keys = {tensor.name: _key(tensor.name, peaks) for tensor in wanted}
-        missing = [name for name, key in keys.items() if key is None]
+        keys = {tensor.name: _keys(tensor, peaks) for tensor in wanted}
+        missing = [name for name, of in keys.items() if not of]
         if missing:
             shown = ", ".join(missing[:10]) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
             raise PlanError(
                 f"lacks {shown}", file=self.path, hint="calibrate again, or exclude these tensors"
             )
-        idle = len(peaks.keys() - set(keys.values()))
+        idle = len(peaks.keys() - {key for of in keys.values() for key in of})
         if idle:
             planning.note(
                 f"calibrate: {idle} of {len(peaks)} entries belong to tensors that are not quantized"
             )
         consumer = None if planning.convention is None else catalog.convention(planning.convention)
         for tensor in tensors:
-            key = keys.get(tensor.name)
-            if key is None:
+            of = keys.get(tensor.name)
+            if of is None:
                 yield tensor
             else:
-                yield self._calibrated(tensor, peaks[key], with_alpha=_takes_alpha(tensor, consumer))
+                peak = max(map(peaks.__getitem__, of))
+                yield self._calibrated(tensor, peak, with_alpha=_takes_alpha(tensor, consumer))
 
     def _calibrated(self, tensor: LazyTensor, peak: np.float32, *, with_alpha: bool) -> LazyTensor:
         if not with_alpha and not self.keep_global_scale:
@@ -155,6 +157,16 @@ def _number(value: object) -> np.float32 | None:
     if isinstance(value, LazyTensor) and value.spec.numel == 1:
         return np.float32(value.numpy().astype(np.float32).reshape(())[()])
     return np.float32(value) if isinstance(value, int | float) else None
+
+
+def _keys(tensor: LazyTensor, peaks: Mapping[str, np.float32]) -> tuple[str, ...]:
+    """The entries for a tensor: by its name, or those of all that it is made of, whose inputs are its own."""
+    named = _key(tensor.name, peaks)
+    if named is not None:
+        return (named,)
+    keys = [_key(leaf.source, peaks) for leaf in leaves(tensor)]
+    known = tuple(key for key in keys if key is not None)
+    return known if len(known) == len(keys) else ()
 
 
 def _key(name: str, peaks: Mapping[str, np.float32]) -> str | None:

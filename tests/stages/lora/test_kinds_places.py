@@ -88,16 +88,95 @@ def test_products_of_the_joined_one_change_its_parts(merge, kind, options):
         torch.testing.assert_close(got[name].double(), wanted, rtol=1e-5, atol=1e-5)
 
 
+def dora(rows, seed):
+    """Of outputs; what it makes of a weight (``lycoris/functional/general.py``), in float64."""
+    t, _ = lora(rows, seed)
+    t["dora_scale"] = rand(rows, 1, seed=seed + 2)
+    return t, lambda w: _dora(w, t)
+
+
+def _dora(w, t, strength=0.5):
+    v = w + t["lora_up.weight"].double() @ t["lora_down.weight"].double()
+    v = t["dora_scale"].double() * v / (v.norm(dim=1, keepdim=True) + torch.finfo(torch.float32).eps)
+    return w + strength * (v - w)
+
+
+def ia3(rows, seed):
+    """Of outputs (``lycoris/modules/ia3.py``)."""
+    values = rand(rows, seed=seed)
+    t = {"on_input": torch.tensor(False), "weight": values}
+    return t, lambda w: w * (1 + 0.5 * values.double())[:, None]
+
+
+def ia3_of_inputs(rows, seed):
+    values = rand(D, seed=seed)
+    t = {"on_input": torch.tensor(True), "weight": values}
+    return t, lambda w: w * (1 + 0.5 * values.double())
+
+
+def glora(rows, seed):
+    """As ``lycoris/modules/glora.py`` has it: what it adds to a row is of that row."""
+    shapes = {"a1.weight": (D, 2), "a2.weight": (2, D), "b1.weight": (rows, 2), "b2.weight": (2, D)}
+    t = {key: rand(*shape, seed=seed + n) for n, (key, shape) in enumerate(shapes.items())}
+    a1, a2, b1, b2 = (t[key].double() for key in shapes)
+    return t, lambda w: w + 0.5 * (w @ a1 @ a2 + b1 @ b2)
+
+
+BY_ROWS = [dora, ia3, ia3_of_inputs, glora]
+
+
+@pytest.mark.parametrize("kind", BY_ROWS)
+def test_what_changes_each_row_by_itself_does_so_wherever_rows_lie(merge, kind):
+    tensors, adapter, wanted = flux(parts=False), {}, []
+    name = "double_blocks.0.img_attn.qkv.weight"
+    for number, part in enumerate(PARTS[1:], 1):
+        t, made = kind(D, 100 * number)
+        adapter |= {f"transformer.transformer_blocks.0.attn.{part}.{key}": one for key, one in t.items()}
+        wanted.append(made(tensors[name][number * D : (number + 1) * D].double()))
+    got = merge(tensors, adapter, workers=3, tile=320)[name]
+    assert got[:D].equal(tensors[name][:D])
+    torch.testing.assert_close(got[D:].double(), torch.cat(wanted), rtol=1e-5, atol=1e-5)
+
+    tensors = flux(parts=True)
+    t, made = kind(3 * D, 7)
+    parts = [f"transformer_blocks.0.attn.{part}.weight" for part in PARTS]
+    adapter = {f"lora_unet_double_blocks_0_img_attn_qkv.{key}": one for key, one in t.items()}
+    got = merge(tensors, adapter)
+    wanted = made(torch.cat([tensors[part] for part in parts]).double())
+    torch.testing.assert_close(
+        torch.cat([got[part] for part in parts]).double(), wanted, rtol=1e-5, atol=1e-5
+    )
+
+
+def test_peft_s_turned_inputs_are_the_same_for_rows_that_lie_elsewhere(tmp_path):
+    """What it makes of a joined layer, which is held to PEFT elsewhere, in a model that keeps its parts."""
+    base = "base_model.model.double_blocks.0.img_attn.qkv"
+    (adapter := tmp_path / "adapter").mkdir()
+    save_file({f"{base}.oft_R.weight": rand(4, 6, seed=3)}, adapter / "adapter_model.safetensors")
+    said = {
+        "peft_type": "OFT",
+        "r": 4,
+        "oft_block_size": 4,
+        "target_modules": ["qkv"],
+        "use_cayley_neumann": False,
+    }
+    (adapter / "adapter_config.json").write_text(json.dumps(said))
+    parts = [f"transformer_blocks.0.attn.{part}.weight" for part in PARTS]
+    apart, whole = flux(parts=True), flux(parts=False)
+    whole["double_blocks.0.img_attn.qkv.weight"] = torch.cat([apart[part] for part in parts])
+    made = []
+    for model in (apart, whole):
+        save_file(model, tmp_path / "model.safetensors")
+        flow = tc.open(tmp_path / "model.safetensors") | tc.lora(adapter, 0.5)
+        made.append({name: tensor.torch().clone() for name, tensor in flow.items()})
+    joined = made[1]["double_blocks.0.img_attn.qkv.weight"]
+    assert torch.cat([made[0][part] for part in parts]).equal(joined)
+    assert not joined.equal(whole["double_blocks.0.img_attn.qkv.weight"])
+
+
 OTHERS = {
-    "DoRA": lambda rows: lora(rows, 1)[0] | {"dora_scale": torch.ones(rows, 1)},
+    "DoRA": lambda rows: lora(rows, 1)[0] | {"dora_scale": torch.ones(1, D)},
     "OFT": lambda rows: {"oft_blocks": rand(4, rows // 4, rows // 4, seed=1)},
-    "IA3": lambda rows: {"on_input": torch.tensor(False), "weight": rand(rows, seed=1)},
-    "GLoRA": lambda rows: {
-        "a1.weight": rand(D, 2, seed=1),
-        "a2.weight": rand(2, D, seed=2),
-        "b1.weight": rand(rows, 2, seed=3),
-        "b2.weight": rand(2, D, seed=4),
-    },
 }
 
 
@@ -107,7 +186,7 @@ def test_what_cannot_be_split_over_rows_is_refused_by_name(merge, kind, parts):
     base = "double_blocks.0.img_attn.qkv" if parts else "transformer_blocks.0.attn.to_k"
     adapter = {f"{base}.{key}": one for key, one in OTHERS[kind](3 * D if parts else D).items()}
     with pytest.raises(
-        PlanError, match=f"is of {kind}, which cannot be split over rows: .*; take a LoRA, or"
+        PlanError, match=f"is of {kind}, which makes rows of all others, .* split over rows: .*; take a LoRA"
     ):
         merge(flux(parts), adapter)
 

@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
+
 from ...catalog.lora import LoraNames, lora_names
+from ...catalog.spelling import Hit
 from ...containers.source import open_source
-from ...core.dtypes import FLOATS
-from ...core.tensor import LazyTensor
+from ...core.dtypes import FLOATS, dtype
+from ...core.event import Event
+from ...core.expr import Constant
+from ...core.spec import Spec
+from ...core.tensor import LazyTensor, plain
 from ...errors import PlanError
 from ...voice import called
 from .delta import LowRank
@@ -16,7 +22,7 @@ from .scaling import Scaling, read_scaling, stated_alpha
 from .sorting import Roles, Sorted, sort_keys
 from .written import STYLES
 
-__all__ = ["Pairs"]
+__all__ = ["Pairs", "renamed"]
 
 
 class Pairs:
@@ -85,6 +91,41 @@ class Pairs:
             )
         return value
 
+    def number(self, name: str, value: float, key: str, rank: int) -> LazyTensor:
+        """An alpha. Raises PlanError where F32 does not hold what it makes of the rank."""
+        stored = np.float32(value)
+        if np.float32(float(stored) / rank) != np.float32(value / rank):
+            raise self.error(
+                key, f"has an alpha of {value!r}, which F32 does not hold", "merge it into a model"
+            )
+        spec = Spec(dtype("F32"), ())
+        return plain(name, spec, Constant(spec, stored.tobytes())).evolve(
+            did=Event("add", "alpha, as the options say it")
+        )
+
+    def counts(self, hit: Hit, key: str, rows: int, columns: int | None) -> list[int]:
+        """Rows of each part of a joined module. Raises PlanError where it is none of such parts."""
+        counts = hit.rule.counts(rows, columns)
+        if counts is None:
+            raise self.error(
+                key, f"has {rows} rows, not those of {', '.join(hit.others)}", "is it for this family?"
+            )
+        return counts
+
+    def stated(self, alpha: LazyTensor) -> float:
+        """What an alpha says. Raises PlanError where it is not one finite number."""
+        return stated_alpha(self._path, alpha)
+
+    def scale(self, base: str, rows: int) -> None:
+        """Refuse magnitudes of inputs, where rows move: all rows together decide what these count."""
+        scale = self.sorted.kinds.get(base, {}).get("dora", {}).get("scale")
+        if scale is not None and (scale.spec.numel != rows or scale.spec.shape[0] != rows):
+            raise self.error(
+                scale.name,
+                "has magnitudes of inputs, of which all rows decide, so that none can be put elsewhere",
+                f"merge it into a model: {called('lora')}",
+            )
+
     def matrix(self, tensor: LazyTensor) -> LazyTensor:
         if len(tensor.spec.shape) != 2:
             raise self.error(
@@ -99,3 +140,10 @@ class Pairs:
 
     def error(self, key: str, what: str, hint: str) -> PlanError:
         return PlanError(what, file=self._path, tensor=key, hint=hint)
+
+
+def renamed(tensor: LazyTensor, name: str) -> LazyTensor:
+    """A tensor under another name."""
+    if tensor.name == name:
+        return tensor
+    return tensor.evolve(name=name, did=Event("rename", f"{tensor.name} -> {name}"))

@@ -16,7 +16,9 @@ from ...core.spec import Spec
 from ...core.tensor import LazyTensor
 from .delta import Delta, Difference, F32Array, LowRank, Mix, OneForOne, Step, bare
 from .products import Hadamard, Kronecker
+from .rows import Decomposed, Generalized, Scaled
 from .spellings import Move
+from .turned_inputs import InputBlocks, InputButterflies
 
 __all__ = ["Moved", "Placed", "Tokens", "Whole", "adds", "by_rows"]
 
@@ -98,8 +100,8 @@ class Placed:
                     source = move.source + low - move.target
                     skip = (source - begin) % padded(1)
                     some = work[: padded(skip + high - low)]
-                    some[:skip] = 0
-                    some[skip + high - low :] = 0
+                    some[:skip] = 1  # thrown away; zeros would have no direction
+                    some[skip + high - low :] = 1
                     some[skip : skip + high - low] = out[low - row : high - row]
                     inner(source - skip, some)
                     out[low - row : high - row] = some[skip : skip + high - low]
@@ -156,9 +158,17 @@ def adds(delta: Delta | Mix) -> bool:
     return isinstance(delta, LowRank | Difference | Hadamard | Kronecker)
 
 
-def by_rows(delta: Delta | Mix) -> TypeGuard[Delta]:
-    """Whether rows of a change stand for themselves, so that they can lie elsewhere."""
-    return adds(delta) or isinstance(delta, Whole)
+def by_rows(delta: Delta | Mix, spec: Spec) -> TypeGuard[Delta]:
+    """Whether rows of a change stand for themselves, so that they can lie elsewhere: not where each is made
+    of several, nor where columns of all of them together decide.
+
+    Args:
+        delta: it.
+        spec: of the tensor that it is for, where its rows lie together.
+    """
+    if isinstance(delta, Decomposed):
+        return delta.observed(spec) is None
+    return adds(delta) or isinstance(delta, Whole | Scaled | Generalized | InputBlocks | InputButterflies)
 
 
 def _overlapping(moves: Sequence[Move], first: int, last: int) -> Sequence[Move]:

@@ -135,10 +135,11 @@ class _Placing:
             if (why := delta.refuses(spec)) is not None:
                 self._misfits.setdefault(change.key, f"{why} of {wanted}")
                 return False
-            if place.moves and not by_rows(delta):
+            if place.moves and not by_rows(delta, spec):
                 raise self._error(
                     change.key,
-                    f"is of {delta.described()}, which cannot be split over rows: {tensor.name!r}",
+                    f"is of {delta.described()}, which makes rows of all others, so it cannot be split over"
+                    f" rows: {tensor.name!r}",
                     "take a LoRA, or a model, in the other spelling",
                 )  # fmt: skip
         return True
@@ -172,11 +173,12 @@ class _Placing:
         """The change of each tensor that holds rows of what is meant."""
         for place in home:
             self._take(change, place)
-            added, description = change.added, change.description
-            if place.moves and by_rows(change.added.delta):
+            added, description, delta = change.added, change.description, change.added.delta
+            if place.moves:
+                assert not isinstance(delta, Mix), delta  # see _fits
                 shape = self._table[place.name].spec.shape
                 moves = tuple(sorted(place.moves, key=lambda move: move.target))
-                added = Added(Placed((Moved(change.added.delta, moves),), shape), change.added.scale)
+                added = Added(Placed((Moved(delta, moves),), shape), change.added.scale)
                 if len(home) == 1 and len(moves) == 1:
                     description = (
                         f"{description}, rows {moves[0].target} to {moves[0].target + moves[0].count - 1}"

@@ -7,12 +7,13 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import lru_cache
 
+from ...catalog.family import Family
 from ...catalog.lora_tables import Table
 from ...catalog.rule import Rule
 from ...catalog.spelling import fill
 from ...core.records import dataclass
 
-__all__ = ["Home", "Move", "Place", "Stored", "speaks", "spelled"]
+__all__ = ["Home", "Move", "Place", "Stored", "of_family", "speaks", "spelled"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,21 @@ def spelled(tables: Iterable[Table], names: Mapping[str, Stored]) -> Iterator[tu
         if speaks(table, there, names):
             for rule in by_rows:
                 yield from _from_parts(rule, names)
+
+
+def of_family(family: Family, names: Mapping[str, Stored]) -> Iterator[tuple[str, Home]]:
+    """As :func:`spelled`, by the rules that convert models of a family whose rows lie otherwise elsewhere.
+
+    Args:
+        family: that of the tensors, in their spelling.
+        names: its tensors by their names, without what stands before them.
+    """
+    for (left, right), conversion in family.conversions.items():
+        rules = [rule for rule in conversion.rules if rule.by_rows and not rule.renames]
+        for rule in rules if left == family.spelling else ():
+            yield from _from_joined(rule, names)
+        for rule in rules if right == family.spelling else ():
+            yield from _from_parts(rule, names)
 
 
 def speaks(table: Table, spelling: str, names: Collection[str], dot: str = ".") -> bool:

@@ -12,7 +12,7 @@ from ...catalog.lora import LoraNames
 from ...catalog.lora_tables import lora_tables
 from ...core.nearest import nearest
 from ...errors import PlanError, RecipeError
-from .spellings import Home, Place, Stored, speaks, spelled
+from .spellings import Home, Place, Stored, of_family, speaks, spelled
 from .unet import other_names
 
 __all__ = ["KEYS", "Homes"]
@@ -225,13 +225,15 @@ def _flatten(module: str) -> str:
 
 
 def _others(group: Mapping[str, Stored]) -> Iterator[tuple[str, Home]]:
-    """The names that tensors have in other spellings, but for those of the model's family."""
+    """The names that tensors have in other spellings, but for those that just rename them in their family."""
     rename = other_names(group.keys())
     if rename is not None:
         for name, stored in group.items():
             if (form := rename(name)) is not None:
                 yield form, (Place(stored.name),)
     yield from spelled(lora_tables(), group)
+    if (family := catalog.detect(list(group))) is not None:
+        yield from of_family(family, group)
 
 
 def _converter(names: list[str]) -> Callable[[str], list[str]] | None:

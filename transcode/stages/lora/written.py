@@ -23,6 +23,8 @@ class Style:
         alphas: alpha is a tensor of its own; else options say it.
         text: before modules of text encoders, ``{n}`` for the number; None where there is no room for them.
         kinds: adapters of LyCORIS' kinds and differences are read, too.
+        unread: but for these kinds, and differences of parameters that are called so.
+        beside: a difference of a weight counts beside an adapter of it; else one alone does.
     """
 
     prefix: str
@@ -33,10 +35,12 @@ class Style:
     alphas: bool
     text: str | None
     kinds: bool
+    unread: frozenset[str] = frozenset()
+    beside: bool = True
 
 
 STYLES: Mapping[str, Style] = {
-    # comfy/lora.py, model_lora_keys_unet and model_lora_keys_clip; comfy/weight_adapter/lora.py
+    # comfy/lora.py, load_lora, model_lora_keys_unet and model_lora_keys_clip; comfy/weight_adapter/
     "comfyui": Style(
         "diffusion_model.",
         "diffusion_model.",
@@ -46,6 +50,8 @@ STYLES: Mapping[str, Style] = {
         True,
         "lora_te{n}_",
         True,
+        frozenset(("ia3", "modulation")),
+        False,
     ),
     # sd-scripts networks/lora.py, musubi-tuner networks/lora.py
     "kohya": Style(

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from ....catalog.norms import norms
 from ....consumers.fit import Decision
 from ....core import small_json
-from ....core.context import Context
 from ....core.dtypes import DType
 from ....core.planning import Planning
 from ....core.scheme import Scheme
@@ -19,7 +17,8 @@ from ....errors import FormatError, PlanError, RecipeError
 from ....voice import called
 from .columns import Columns, Gain, spread
 from .file import WeightFile, open_weights
-from .names import Entries
+from .follow import Mean
+from .weighing import Weighing
 
 __all__ = ["OWN", "assign"]
 
@@ -62,9 +61,7 @@ def assign(importance: str, decided: Sequence[Decision], planning: Planning) -> 
         given = {tensor.name: spread(tensor) for tensor in tensors}
         planning.note("importance: each column counts one over its variance")
     else:
-        given = _of_file(
-            open_weights(importance), tensors, [tensor.name for tensor, _, _ in decided], planning
-        )
+        given = _of_file(open_weights(importance), tensors, [tensor for tensor, _, _ in decided], planning)
     return {number: given[tensor.name] for number, tensor, _ in searched if tensor.name in given}
 
 
@@ -82,48 +79,34 @@ def _refuse_idle(importance: str, schemes: Sequence[Scheme], planning: Planning)
 
 
 def _of_file(
-    file: WeightFile, tensors: Sequence[LazyTensor], names: Sequence[str], planning: Planning
+    file: WeightFile, tensors: Sequence[LazyTensor], model: Sequence[LazyTensor], planning: Planning
 ) -> Mapping[str, Columns]:
     planning.inputs.append(file.source)
-    entries = Entries(file.entries, names)
+    weighing = Weighing(file, tensors, model)
     given: dict[str, Columns] = {}
-    used = set()
     lost = []
     for tensor in tensors:
-        found = entries.find(tensor)
-        if found is None:
-            lost.append(tensor.name)
-            continue
-        width = (tensor.unpadded or tensor.spec.shape)[-1]
-        columns = file.columns(found.name, width, found.row)
-        _check(columns.weights(Context()), tensor, file, found.name)
-        used.add(found.name)
-        given[tensor.name] = columns
+        columns = weighing.columns(tensor)
+        if isinstance(columns, str):
+            lost.append(columns)
+        else:
+            given[tensor.name] = columns
     if lost:
         _say_lost(
             f"importance: {Path(file.path).name} weighs no columns of {_few(lost)}, of {len(tensors)}",
             planning, given,
         )  # fmt: skip
-    idle = len(file.entries) - len(used)
+    if means := [name for name, columns in given.items() if isinstance(columns, Mean) and columns.differ]:
+        planning.warn(
+            f"importance: {Path(file.path).name} weighs columns otherwise for some rows than for others of"
+            f" {_few(means)}, as they are put together of several: each column counts the mean over its rows"
+        )
+    idle = len(file.entries) - len(weighing.used)
     planning.note(
         f"importance: {count(len(given), 'tensor')} weighed by {Path(file.path).name}"
         + (f"; {idle} of its {len(file.entries)} entries are of others" if idle else "")
     )
     return given
-
-
-def _check(weights: Any, tensor: LazyTensor, file: WeightFile, name: str) -> None:
-    """Refuse weights of other shapes than the tensor's."""
-    shape = tensor.spec.shape if tensor.unpadded is None else tensor.unpadded
-    matrices = 1
-    for size in shape[:-2]:
-        matrices *= size
-    if weights.shape[1] != shape[-1] or len(weights) not in (1, matrices):
-        raise FormatError(
-            f"weighs {' x '.join(map(str, weights.shape))} columns, where {tensor.name} is"
-            f" {list(shape)}",
-            file=file.path, tensor=name, hint="it is of another model",
-        )  # fmt: skip
 
 
 def _gains(

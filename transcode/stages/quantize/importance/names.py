@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 from .... import catalog
 from ....catalog.ggml_names import llama_names
-from ....core.tensor import LazyTensor
 
 __all__ = ["Entries", "Found"]
 
@@ -34,10 +33,16 @@ class Entries:
         self._family = catalog.detect(tensors)
         other = catalog.detect([f"{_bare(name)}.weight" for name in names])
         self._other = other if self._family and other and other.name == self._family.name else None
+        self._found: dict[tuple[str, ...], Found | None] = {}
 
-    def find(self, tensor: LazyTensor) -> Found | None:
-        """The entry for a tensor, or None."""
-        for name in dict.fromkeys((tensor.name, tensor.source)):
+    def find(self, *names: str) -> Found | None:
+        """The entry for a tensor that is called so, or None; the first of its names that has one counts."""
+        if names not in self._found:
+            self._found[names] = self._find(names)
+        return self._found[names]
+
+    def _find(self, names: Collection[str]) -> Found | None:
+        for name in dict.fromkeys(names):
             for spelt in self._spelt(name):
                 if (entry := self._names.get(_bare(spelt))) is not None:
                     return Found(entry)
