@@ -36,7 +36,11 @@ ONE_EACH = [*(name for name in ONE_EACH if name != "sdxl"), "wan animate 2"]
 SDXL has 1,700 tensors and the rules of SD1."""
 
 
-@pytest.fixture(params=list(TINY))
+SECONDS = {"sd 2.1", "flux schnell", "flux2 klein", "qwen-image vae"}
+"""Of tables that another model is converted by, too, and whose own names are among that one's."""
+
+
+@pytest.fixture(params=[pytest.param(n, marks=[pytest.mark.whole] if n in SECONDS else []) for n in TINY])
 def tiny(request: pytest.FixtureRequest) -> Tiny:
     return TINY[request.param]
 
