@@ -266,6 +266,9 @@ def instantiated() -> Iterable[tuple[str, Model]]:
         yield from both("ideogram_4", "ideogram4", "Ideogram-4", diffusers.Ideogram4Transformer2DModel(),
                         "comfy/ldm/ideogram4/model.py", r"^layers\.", ["attention", "feed_forward"],
                         never=r"\.adaln_modulation$")  # fmt: skip
+        yield from both("longcat_image", "longcat_image", "LongCat-Image",
+                        diffusers.LongCatImageTransformer2DModel(), "comfy/ldm/flux/model.py", both_streams,
+                        streams, never=r"\.norm[^.]*\.linear$")  # fmt: skip
         vae = diffusers.AutoencoderKL(
             block_out_channels=(128, 256, 512, 512), layers_per_block=2,
             down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
@@ -339,8 +342,6 @@ def instantiated() -> Iterable[tuple[str, Model]]:
             "kandinsky_5_lite": ("kandinsky5", "Kandinsky-5.0-T2V-Lite",
                 diffusers.Kandinsky5Transformer3DModel(),
                 r"^(text|visual)_transformer_blocks\.", r"_modulation\."),
-            "longcat_image": ("longcat_image", "LongCat-Image", diffusers.LongCatImageTransformer2DModel(),
-                both_streams, r"\.norm[^.]*\.linear$"),
             "bria_3.2": ("longcat_image", "BRIA-3.2", diffusers.BriaTransformer2DModel(), both_streams,
                 r"\.norm[^.]*\.linear$"),
             "hunyuanvideo_1.0_vae": ("hunyuan_video_vae", "HunyuanVideo",

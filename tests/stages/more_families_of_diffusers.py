@@ -60,6 +60,15 @@ def _controlnet() -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _longcat() -> dict[str, Any]:
+    torch.manual_seed(1)
+    return {
+        "hidden_states": torch.randn(1, 6, 16), "encoder_hidden_states": torch.randn(1, 4, 24),
+        "timestep": torch.tensor([0.5]), "img_ids": torch.arange(18).reshape(6, 3),
+        "txt_ids": torch.zeros(4, 3),
+    }  # fmt: skip
+
+
 _COSMOS: dict[str, Any] = {
     "in_channels": 4, "out_channels": 4, "num_attention_heads": 2, "attention_head_dim": 32, "num_layers": 1,
     "text_embed_dim": 24, "adaln_lora_dim": 16, "max_size": (4, 8, 8), "concat_padding_mask": False,
@@ -77,6 +86,12 @@ MORE = {
         {"in_channels": 8, "num_layers": 2, "attention_head_dim": 32, "num_attention_heads": 2,
          "intermediate_size": 96, "adaln_dim": 16, "llm_features_dim": 24, "mrope_section": (8, 4, 4)},
         "comfy/ldm/ideogram4/model.py of ComfyUI", _ideogram, recorded="bfd8ccf21af23350",
+    ),
+    "longcat image": Tiny(
+        "longcat_image", "LongCatImageTransformer2DModel",
+        {"in_channels": 16, "num_layers": 1, "num_single_layers": 1, "attention_head_dim": 32,
+         "num_attention_heads": 2, "joint_attention_dim": 24, "axes_dims_rope": (8, 12, 12)},
+        "comfy/ldm/flux/model.py of ComfyUI", _longcat, recorded="30a0065ce96dda70",
     ),
     "sd 1.5 controlnet": Tiny(
         "sd1_controlnet", "ControlNetModel",
