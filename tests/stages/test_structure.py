@@ -204,6 +204,20 @@ def test_what_only_the_original_has_is_left_out(tmp_path: Path) -> None:
     assert any("has no norm_final.weight: left out" in str(warning) for warning in plan.log.warnings)
 
 
+def test_a_state_beside_weights_is_left_out(tmp_path: Path) -> None:
+    """As norms of TransformerEngine have one in Cosmos 2.5; the rule of the norm would carry it over."""
+    tiny = TINY["cosmos 2.5"]
+    state = {n: t.contiguous() for n, t in tiny.model().state_dict().items()}
+    save_file(state, tmp_path / "d.safetensors")
+    tensors = load_file(convert(tmp_path / "d.safetensors", "original", "o"))
+    more = tensors | {"blocks.0.self_attn.q_norm._extra_state": torch.ones(3)}
+    save_file(more, tmp_path / "more.safetensors")
+    plan = (tc.open(tmp_path / "more.safetensors") | Convert("diffusers")).plan(
+        tc.write(tmp_path / "x.safetensors")
+    )
+    assert {tensor.name for tensor in plan.tensors} == state.keys()
+
+
 def test_a_lora_of_joined_rows_merges_alike_before_and_after(flux: Path, tmp_path: Path) -> None:
     torch.manual_seed(3)
     shapes = {name: tensor.shape for name, tensor in load_file(flux).items()}
