@@ -261,7 +261,7 @@ def instantiated() -> Iterable[tuple[str, Model]]:
                         more=lambda name: bool(inner(name)))  # fmt: skip
         cascade = "convert_stable_cascade_unet_single_file_to_diffusers"
         within = r"\.(attention\.to_.*|channelwise\.\d|kv_mapper\.1)$"
-        layered = re.compile(r"\.(attention\.attn\.out_proj|channelwise\.\d|kv_mapper\.1)\.weight$")
+        matrices = re.compile(r"\.(attention\.attn\.out_proj|channelwise\.\d|kv_mapper\.1)\.weight$")
         stages = {
             "c": ("stage_c", diffusers.StableCascadeUNet(
                 patch_size=1, clip_text_in_channels=1280, clip_text_pooled_in_channels=1280,
@@ -284,7 +284,7 @@ def instantiated() -> Iterable[tuple[str, Model]]:
         for letter, (name, unet_of) in stages.items():
             yield from both(f"stable_cascade_{name}", f"stable_cascade_{letter}", f"Stable Cascade, {name}",
                             unet_of, cascade, within, [],
-                            more=lambda one: bool(layered.search(one)))  # fmt: skip
+                            more=lambda one: bool(matrices.search(one)))  # fmt: skip
         control = diffusers.ControlNetModel(cross_attention_dim=768)
         yield from both("control_v11_sd15", "sd1_controlnet", "control_v11p_sd15_canny", control,
                         "convert_controlnet_checkpoint", inside, [],
