@@ -259,6 +259,32 @@ def instantiated() -> Iterable[tuple[str, Model]]:
         )  # fmt: skip
         yield from both("sdxl_base_1.0", "sdxl", "stable-diffusion-xl-base-1.0", xl, unet, inside, [],
                         more=lambda name: bool(inner(name)))  # fmt: skip
+        cascade = "convert_stable_cascade_unet_single_file_to_diffusers"
+        within = r"\.(attention\.to_.*|channelwise\.\d|kv_mapper\.1)$"
+        matrices = re.compile(r"\.(attention\.attn\.out_proj|channelwise\.\d|kv_mapper\.1)\.weight$")
+        stages = {
+            "c": ("stage_c", diffusers.StableCascadeUNet(
+                patch_size=1, clip_text_in_channels=1280, clip_text_pooled_in_channels=1280,
+                clip_image_in_channels=768)),
+            "b": ("stage_b", diffusers.StableCascadeUNet(
+                in_channels=4, out_channels=4, patch_size=2, conditioning_dim=1280,
+                block_out_channels=(320, 640, 1280, 1280), num_attention_heads=(0, 0, 20, 20),
+                down_num_layers_per_block=(2, 6, 28, 6), up_num_layers_per_block=(6, 28, 6, 2),
+                down_blocks_repeat_mappers=(1, 1, 1, 1), up_blocks_repeat_mappers=(3, 3, 2, 2),
+                block_types_per_layer=(
+                    ("SDCascadeResBlock", "SDCascadeTimestepBlock"),
+                    ("SDCascadeResBlock", "SDCascadeTimestepBlock"),
+                    ("SDCascadeResBlock", "SDCascadeTimestepBlock", "SDCascadeAttnBlock"),
+                    ("SDCascadeResBlock", "SDCascadeTimestepBlock", "SDCascadeAttnBlock"),
+                ),
+                dropout=(0, 0, 0.1, 0.1), self_attn=True, timestep_conditioning_type=("sca",),
+                clip_text_pooled_in_channels=1280, clip_seq=4, effnet_in_channels=16,
+                pixel_mapper_in_channels=3)),
+        }  # fmt: skip
+        for letter, (name, unet_of) in stages.items():
+            yield from both(f"stable_cascade_{name}", f"stable_cascade_{letter}", f"Stable Cascade, {name}",
+                            unet_of, cascade, within, [],
+                            more=lambda one: bool(matrices.search(one)))  # fmt: skip
         control = diffusers.ControlNetModel(cross_attention_dim=768)
         yield from both("control_v11_sd15", "sd1_controlnet", "control_v11p_sd15_canny", control,
                         "convert_controlnet_checkpoint", inside, [],
@@ -266,6 +292,9 @@ def instantiated() -> Iterable[tuple[str, Model]]:
         yield from both("ideogram_4", "ideogram4", "Ideogram-4", diffusers.Ideogram4Transformer2DModel(),
                         "comfy/ldm/ideogram4/model.py", r"^layers\.", ["attention", "feed_forward"],
                         never=r"\.adaln_modulation$")  # fmt: skip
+        yield from both("longcat_image", "longcat_image", "LongCat-Image",
+                        diffusers.LongCatImageTransformer2DModel(), "comfy/ldm/flux/model.py", both_streams,
+                        streams, never=r"\.norm[^.]*\.linear$")  # fmt: skip
         vae = diffusers.AutoencoderKL(
             block_out_channels=(128, 256, 512, 512), layers_per_block=2,
             down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
@@ -339,8 +368,6 @@ def instantiated() -> Iterable[tuple[str, Model]]:
             "kandinsky_5_lite": ("kandinsky5", "Kandinsky-5.0-T2V-Lite",
                 diffusers.Kandinsky5Transformer3DModel(),
                 r"^(text|visual)_transformer_blocks\.", r"_modulation\."),
-            "longcat_image": ("longcat_image", "LongCat-Image", diffusers.LongCatImageTransformer2DModel(),
-                both_streams, r"\.norm[^.]*\.linear$"),
             "bria_3.2": ("longcat_image", "BRIA-3.2", diffusers.BriaTransformer2DModel(), both_streams,
                 r"\.norm[^.]*\.linear$"),
             "hunyuanvideo_1.0_vae": ("hunyuan_video_vae", "HunyuanVideo",

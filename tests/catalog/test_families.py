@@ -47,11 +47,12 @@ def test_recognised(golden: Golden) -> None:
     assert (found.name, found.spelling, found.prefix) == (golden.family, golden.spelling, "")
 
 
-@pytest.mark.parametrize("prefix", ["model.diffusion_model.", "diffusion_model.", "transformer.", "module."])
-def test_recognised_behind_a_prefix(golden: Golden, prefix: str) -> None:
-    found = catalog.detect([f"{prefix}{name}" for name in fold(golden.shapes)])
-    assert found is not None
-    assert (found.name, found.spelling, found.prefix) == (golden.family, golden.spelling, prefix)
+def test_recognised_behind_a_prefix(golden: Golden) -> None:
+    kinds = fold(golden.shapes)
+    for prefix in ("model.diffusion_model.", "diffusion_model.", "transformer.", "module."):
+        found = catalog.detect([f"{prefix}{name}" for name in kinds])
+        assert found is not None, prefix
+        assert (found.name, found.spelling, found.prefix) == (golden.family, golden.spelling, prefix)
 
 
 def test_recognised_among_other_models(golden: Golden) -> None:

@@ -60,6 +60,29 @@ def _controlnet() -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _longcat() -> dict[str, Any]:
+    torch.manual_seed(1)
+    return {
+        "hidden_states": torch.randn(1, 6, 16), "encoder_hidden_states": torch.randn(1, 4, 24),
+        "timestep": torch.tensor([0.5]), "img_ids": torch.arange(18).reshape(6, 3),
+        "txt_ids": torch.zeros(4, 3),
+    }  # fmt: skip
+
+
+def _cascade(**more: Any) -> dict[str, Any]:
+    torch.manual_seed(1)
+    return {
+        "sample": torch.randn(1, 4, 8, 8), "timestep_ratio": torch.tensor([0.5]),
+        "clip_text_pooled": torch.randn(1, 1, 20), **more,
+    }  # fmt: skip
+
+
+_CASCADE: dict[str, Any] = {
+    "in_channels": 4, "out_channels": 4, "conditioning_dim": 64, "block_out_channels": (32, 64),
+    "num_attention_heads": (1, 2), "down_num_layers_per_block": (1, 1), "up_num_layers_per_block": (1, 1),
+    "clip_text_pooled_in_channels": 20,
+}  # fmt: skip
+
 _COSMOS: dict[str, Any] = {
     "in_channels": 4, "out_channels": 4, "num_attention_heads": 2, "attention_head_dim": 32, "num_layers": 1,
     "text_embed_dim": 24, "adaln_lora_dim": 16, "max_size": (4, 8, 8), "concat_padding_mask": False,
@@ -77,6 +100,26 @@ MORE = {
         {"in_channels": 8, "num_layers": 2, "attention_head_dim": 32, "num_attention_heads": 2,
          "intermediate_size": 96, "adaln_dim": 16, "llm_features_dim": 24, "mrope_section": (8, 4, 4)},
         "comfy/ldm/ideogram4/model.py of ComfyUI", _ideogram, recorded="bfd8ccf21af23350",
+    ),
+    "longcat image": Tiny(
+        "longcat_image", "LongCatImageTransformer2DModel",
+        {"in_channels": 16, "num_layers": 1, "num_single_layers": 1, "attention_head_dim": 32,
+         "num_attention_heads": 2, "joint_attention_dim": 24, "axes_dims_rope": (8, 12, 12)},
+        "comfy/ldm/flux/model.py of ComfyUI", _longcat, recorded="30a0065ce96dda70",
+    ),
+    "stable cascade c": Tiny(
+        "stable_cascade_c", "StableCascadeUNet",
+        _CASCADE | {"clip_text_in_channels": 20, "clip_image_in_channels": 12},
+        "convert_stable_cascade_unet_single_file_to_diffusers",
+        lambda: _cascade(clip_text=torch.ones(1, 5, 20), clip_img=torch.ones(1, 1, 12)),
+    ),
+    "stable cascade b": Tiny(
+        "stable_cascade_b", "StableCascadeUNet",
+        _CASCADE | {"effnet_in_channels": 4, "pixel_mapper_in_channels": 3, "patch_size": 2,
+                    "timestep_conditioning_type": ("sca",), "down_blocks_repeat_mappers": (1, 2),
+                    "up_blocks_repeat_mappers": (2, 1)},
+        "convert_stable_cascade_unet_single_file_to_diffusers",
+        lambda: _cascade(effnet=torch.ones(1, 4, 4, 4)),
     ),
     "sd 1.5 controlnet": Tiny(
         "sd1_controlnet", "ControlNetModel",

@@ -37,7 +37,11 @@ ONE_EACH = [*(name for name in ONE_EACH if name != "sdxl"), "wan animate 2"]
 SDXL has 1,700 tensors and the rules of SD1."""
 
 
-@pytest.fixture(params=list(TINY))
+SECONDS = {"sd 2.1", "flux schnell", "flux2 klein", "qwen-image vae"}
+"""Of tables that another model is converted by, too, and whose own names are among that one's."""
+
+
+@pytest.fixture(params=[pytest.param(n, marks=[pytest.mark.whole] if n in SECONDS else []) for n in TINY])
 def tiny(request: pytest.FixtureRequest) -> Tiny:
     return TINY[request.param]
 
@@ -253,6 +257,20 @@ def test_what_only_the_original_has_is_left_out(tmp_path: Path) -> None:
     )
     assert {tensor.name for tensor in plan.tensors} == state.keys()
     assert any("has no norm_final.weight: left out" in str(warning) for warning in plan.log.warnings)
+
+
+def test_a_state_beside_weights_is_left_out(tmp_path: Path) -> None:
+    """As norms of TransformerEngine have one in Cosmos 2.5; the rule of the norm would carry it over."""
+    tiny = TINY["cosmos 2.5"]
+    state = {n: t.contiguous() for n, t in tiny.model().state_dict().items()}
+    save_file(state, tmp_path / "d.safetensors")
+    tensors = load_file(convert(tmp_path / "d.safetensors", "original", "o"))
+    more = tensors | {"blocks.0.self_attn.q_norm._extra_state": torch.ones(3)}
+    save_file(more, tmp_path / "more.safetensors")
+    plan = (tc.open(tmp_path / "more.safetensors") | Convert("diffusers")).plan(
+        tc.write(tmp_path / "x.safetensors")
+    )
+    assert {tensor.name for tensor in plan.tensors} == state.keys()
 
 
 def test_a_lora_of_joined_rows_merges_alike_before_and_after(flux: Path, tmp_path: Path) -> None:
