@@ -106,7 +106,7 @@ def _stored(part: Part, reading: Reading, table: Mapping[str, LazyTensor]) -> St
     tensor, rule = table[reading.stored[part.role]], reading.rules[part.role]
     if rule.turned:
         tensor = transposed(tensor)
-    if reading.turned and tensor.spec.numel > 1 and one_to_each(part.role, reading.scheme, reading.spec):
+    if tensor.spec.numel > 1 and one_to_each(part.role, reading.scheme, reading.spec):
         part = Part(part.role, Spec(part.spec.dtype, tensor.spec.shape))
     return StoredPart(tensor, rule, part)
 

@@ -220,8 +220,8 @@ def _to_each(decoding: Decoding) -> bool:
     """Whether there is a scale to each matrix of a stack where the scheme has one to a tensor, as which
     :mod:`.schemes.recode` would take the first for that of all.
     """
-    made = parts_of(decoding.scheme, decoding.spec)
-    return any(one.part.role == "scale" and one.part not in made for one in decoding.others)
+    made = {part.role: part.spec.numel for part in parts_of(decoding.scheme, decoding.spec)}
+    return any(one.part.role == "scale" and one.part.spec.numel != made["scale"] for one in decoding.others)
 
 
 def _one_scale(ways: Sequence[tuple[Decoding, Recode]]) -> bool:
