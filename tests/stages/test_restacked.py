@@ -1,6 +1,6 @@
 """Experts in one tensor, one by one, gate and up together or apart: by codes and scales, there and back.
 
-Stacks of ModelOpt are made by the formulas of its export (``unified_export_hf.py`` of ``modelopt/torch/export``).
+Stacks of ModelOpt are made by the formulas of its export (``modelopt/torch/export/unified_export_hf.py``).
 """
 
 from __future__ import annotations

@@ -220,7 +220,8 @@ def refuse_losses(draft: Draft) -> None:
             tensor=name,
             hint=f"leave {called('lossless')} out, or exclude what is encoded anew",
         )
-    draft.planning.note(f"lossless: no value of {count(len(draft.tensors), 'tensor')} changes")
+    shown = count(len(draft.tensors), "tensor")
+    draft.planning.note(f"lossless: no value of {shown} changes; where only values tell, the run does")
 
 
 def say_shared(draft: Draft) -> None:

@@ -159,6 +159,41 @@ def test_lossless_refuses_while_planning(source, tmp_path):
     assert not list(tmp_path.glob("o.safetensors.*"))
 
 
+@pytest.mark.parametrize(
+    ("scheme", "between"),
+    [
+        ("mxfp4", tc.dequantize("BF16")),
+        ("mxfp4", tc.quantize("nvfp4")),
+        ("mxfp4", tc.quantize("mxfp8")),
+        ("fp8", tc.dequantize("F32")),
+        ("int4", tc.quantize("int8", granularity="group", group_size=32)),
+        ("nvfp4", tc.dequantize("F32")),
+    ],
+    ids=str,
+)
+def test_lossless_back_from_what_is_wider(scheme, between, tmp_path):
+    """Encoded, decoded again and compared as it is written; a single value that is none of it is an error."""
+    rng = np.random.default_rng(1)
+    plain = (rng.standard_normal((64, 128)) * 2.0 ** rng.integers(-3, 4, (64, 1))).astype(ml_dtypes.bfloat16)
+    save_file({NAMES[0]: plain}, tmp_path / "plain.safetensors")
+    paths = [tmp_path / f"{name}.safetensors" for name in ("narrow", "wide", "back")]
+    again = tc.quantize(scheme, group_size=32) if scheme == "int4" else tc.quantize(scheme)
+    tc.open(tmp_path / "plain.safetensors") | again | tc.write(paths[0], convention="neutral")
+    tc.open(paths[0]) | between | tc.write(paths[1], convention="neutral", lossless=True)
+    tc.open(paths[1]) | again | tc.write(paths[2], convention="neutral", lossless=True)
+    before, after = values(paths[0]), values(paths[2])
+    assert np.array_equal(before[NAMES[0]], after[NAMES[0]])
+    if str(between).startswith("dequantize"):
+        dtype = ml_dtypes.bfloat16 if "BF16" in str(between) else np.float32
+        wide = before[NAMES[0]].astype(dtype)
+        wide[50, 3] = wide[50, 3] * dtype(1.01) + dtype(0.01)
+        save_file({NAMES[0]: wide}, paths[1])
+        flow = tc.open(paths[1]) | again
+        with pytest.raises((DataError, PlanError), match=f"would lose: .*{scheme}"):
+            flow | tc.write(tmp_path / "no.safetensors", convention="neutral", lossless=True, tile=2048)
+        assert not (tmp_path / "no.safetensors").exists()
+
+
 def test_a_decoded_value_that_the_dtype_lacks_is_an_error(source, tmp_path):
     changed(source, f"{NAMES[2]}_scale", 0, 60)  # below the least of F16
     flow = tc.open(source) | tc.dequantize("F16")

@@ -14,7 +14,7 @@ from ... import catalog
 from ...consumers.fit import Decision, misfit
 from ...core import text
 from ...core.context import Context, Statistic
-from ...core.dtypes import DType
+from ...core.dtypes import DTYPES, DType
 from ...core.event import Event
 from ...core.expr import Expr, Piece
 from ...core.planning import Planning
@@ -33,7 +33,7 @@ from ..rows_of_codes import coded_rows
 from .multiplier import multiplier
 from .share_scale import sharing_scales
 
-__all__ = ["Recoding", "Top", "recoded"]
+__all__ = ["Recoding", "Top", "in_full", "recoded"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +214,15 @@ def recoded(
         )
     _say(made, ways, planning)
     return made
+
+
+def in_full(tensor: LazyTensor) -> LazyTensor:
+    """A tensor that was opened in fewer bits, as F32, which holds all that its codes stand for."""
+    value = tensor.value
+    if not isinstance(value, Decoding) or value.out.dtype.name == "F32":
+        return tensor
+    spec = interned(Spec(DTYPES["F32"], value.out.shape))
+    return tensor.evolve(spec=spec, value=replace(value, out=spec, strict=True))
 
 
 def _to_each(decoding: Decoding) -> bool:
