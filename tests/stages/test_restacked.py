@@ -161,7 +161,7 @@ def test_rows_of_gpt_oss_that_alternate_are_listed_with_their_scales(tmp_path: P
         f"{experts}gate_up_proj_bias": torch.randn(EXPERTS, 2 * INNER).bfloat16(),
         f"{experts}down_proj_blocks": down, f"{experts}down_proj_scales": down_scales,
         f"{experts}down_proj_bias": torch.randn(EXPERTS, HIDDEN).bfloat16(),
-        f"{QWEN}mlp.router.weight": torch.randn(EXPERTS, HIDDEN).bfloat16(), 
+        f"{QWEN}mlp.router.weight": torch.randn(EXPERTS, HIDDEN).bfloat16(),
         f"{QWEN}self_attn.sinks": torch.ones(2).bfloat16(),
     }  # fmt: skip
     source = model(

@@ -124,6 +124,8 @@ def test_what_is_out_of_range_is_counted_or_refused(source, tmp_path):
     exact, blocks = report.recoded[NAMES[0]]
     assert (exact, blocks) == (256 * 8 - 2, 256 * 8)
     assert "of 16,384 blocks of 8 tensors" in report.kept_blocks
+    assert report.changed_blocks == [f"  {NAMES[0]}: 2 of 2,048 blocks rounded anew"]
+    assert report.changed_blocks[0] in str(report)
     with pytest.raises(DataError, match=r"would lose: scales at row 1 are too small"):
         flow | tc.write(tmp_path / "p.safetensors", convention="neutral", lossless=True)
     assert not (tmp_path / "p.safetensors").exists()
