@@ -19,8 +19,8 @@ __all__ = ["show_report"]
 _WORST = 10
 _SOON = 1.0
 _LITTLE = 100_000_000
-_CHANGED = 8
 """Seconds and bytes; of less the time is that of beginning and ending, and no speed."""
+_CHANGED = 8
 
 
 def show_report(report: Report, *, verbose: bool) -> None:
