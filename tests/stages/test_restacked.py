@@ -85,7 +85,7 @@ def test_stacks_of_modelopt(kind: str, each: bool, tmp_path: Path) -> None:
     assert all(torch.equal(decoded[name], one) for name, one in values.items())
     assert not [name for name in decoded if "scale" in name]
 
-    listed = converted(source, "listed", tmp_path / "l")
+    listed = converted(source, "listed_llava", tmp_path / "l")
     assert len([name for name in listed if name.endswith(".input_scale")]) == 3 * EXPERTS
     tc.open(tmp_path / "l") | tc.dequantize("F32") | tc.write(tmp_path / "ld")
     apart = load_file(tmp_path / "ld" / "model.safetensors")

@@ -34,9 +34,9 @@ __all__ = [
     "transposed",
 ]
 
-TURNED = (
-    f"a stack of matrices that lie transposed ({called('to', 'listed')} takes them apart, with their scales)"
-)
+_LISTED = f"{called('to', 'listed')} or listed_llava takes them apart, with their scales"
+TURNED = f"a stack of matrices that lie transposed ({_LISTED})"
+"""What most programs have no place for."""
 
 SCALES_OF_ALL = ("global_scale", "tensor_scale")
 """Roles of scales of whole tensors: what is divided by, and what is multiplied by."""
