@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from make_family_names import Model, Shapes, linears, shapes_of
+from make_family_names import Model, Shapes, linears, shapes_of, with_experts_listed
 
 LAYERS = [
     "[qkvo]_proj", "q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj", "wk", "wq_b", "gate_proj", "up_proj",
@@ -184,6 +184,8 @@ def decoders() -> Iterable[tuple[str, Model]]:
             }
         counts = f"{name}, 4 layers" + (" of 8 experts" if "expert" in "".join(tensors) else "")
         source = f"transformers: {type(module).__name__}"
-        yield model(stem, spelling, counts, f"{source}, as it saves them", tensors)
+        yield (made := model(stem, spelling, counts, f"{source}, as it saves them", tensors))
+        if stem == "llama_4":
+            yield f"{stem}_listed", with_experts_listed(made[1], "listed_llava")
         if stem in ("gemma_3", "mistral_3"):
             yield model(f"{stem}_multimodal", "multimodal", counts, source, shapes_of(module))

@@ -643,7 +643,7 @@ def instantiated() -> Iterable[tuple[str, Model]]:
         stacked = {
             name for name, shape in shapes_of(module).items() if ".experts." in name and len(shape) == 3
         }
-        made = model("decoder_llm", "transformers", "Qwen3-MoE, 2 layers of 8 experts, stacked", module,
+        made = model("decoder_llm", "stacked", "Qwen3-MoE, 2 layers of 8 experts, stacked", module,
                      r"^model\.layers\.", r"mlp\.gate$")  # fmt: skip
         yield "qwen3_moe_stacked", replace(made, quantized=made.quantized | stacked)
         # As published, each expert has three matrices of its own.
@@ -708,7 +708,30 @@ def published_decoders(model: Callable[..., Model]) -> Iterable[tuple[str, Model
             tensors = {
                 key.replace(".mlp.gate.", ".block_sparse_moe.gate."): one for key, one in tensors.items()
             }
-        yield stem, replace(made, tensors=tensors, quantized=quantized & tensors.keys())
+        made = replace(made, tensors=tensors, quantized=quantized & tensors.keys())
+        yield stem, made
+        if stem == "gpt_oss":
+            yield f"{stem}_listed", with_experts_listed(made, "listed")
+
+
+def with_experts_listed(made: Model, spelling: str) -> Model:
+    """A model whose experts are stacks, transposed, gate and up together, with each of them apart."""
+    tensors: dict[str, list[int]] = {}
+    quantized = set(made.quantized)
+    for key, shape in made.tensors.items():
+        stack = re.fullmatch(r"(.*\.experts)\.(gate_up|down)_proj(_bias)?", key)
+        if stack is None:
+            tensors[key] = shape
+            continue
+        parts = ("gate", "up") if stack[2] == "gate_up" else ("down",)
+        own = [shape[-1] // len(parts), *([] if stack[3] else [shape[1]])]
+        for expert in range(shape[0]):
+            for part in parts:
+                one = f"{stack[1]}.{expert}.{part}_proj.{'bias' if stack[3] else 'weight'}"
+                tensors[one] = own
+                quantized |= set() if stack[3] else {one}
+    name = f"{made.model}, listed"
+    return replace(made, spelling=spelling, model=name, tensors=tensors, quantized=quantized & tensors.keys())
 
 
 STRANGERS = {

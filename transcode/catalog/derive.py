@@ -40,11 +40,11 @@ class Derivation:
     """How each key of a configuration follows from what is known.
 
     Args:
-        values: key -> what computes it.
+        values: key -> what computes it; None where that of the source holds as it is.
     """
 
-    def __init__(self, values: Mapping[str, Value]) -> None:
-        self.values = dict(values)
+    def __init__(self, values: Mapping[str, Value] | None) -> None:
+        self.values = None if values is None else dict(values)
 
     def __call__(
         self, shapes: Shapes, source_config: Mapping[str, object] | None = None
@@ -55,6 +55,8 @@ class Derivation:
             shapes: shape of every tensor.
             source_config: the configuration of the source, where there is one.
         """
+        if self.values is None:
+            return dict(source_config) if source_config else None
         known = Known(shapes, source_config or {})
         try:
             config = {key: value(known) for key, value in self.values.items()}
@@ -64,7 +66,7 @@ class Derivation:
 
 
 def derivation(node: strict.Node) -> Derivation:
-    """Read the rules of a configuration.
+    """Read the rules of a configuration; ``given`` alone is that of the source.
 
     A value is a constant (a scalar or a list), or one of these; ``over: VALUE`` divides it, exactly:
 
@@ -79,6 +81,9 @@ def derivation(node: strict.Node) -> Derivation:
 
     ``absent: drop`` leaves the key out where it would be null.
     """
+    if node.kind == "text":
+        node.choice(["given"])
+        return Derivation(None)
     return Derivation({key: _value(child) for key, child in node.mapping().items()})
 
 

@@ -288,9 +288,7 @@ def _fits(
             continue
         fit = min(
             1
-            if rules["codes"].turned
-            and one_to_each(role, scheme, spec)
-            and specs[role].shape == spec.shape[:1]
+            if specs[role].shape == spec.shape[:-2] != () and one_to_each(role, scheme, spec)
             else _likeness(stored[role], specs[role], own[role], wanted[role], _bytes_of(wanted[role]))
             for role in wanted
         )

@@ -96,7 +96,7 @@ def _derive_config(folder: _Folder) -> None:
     if folder.planning.beside or not any(step.respells for step in folder.flow.steps):
         return
     source = folder.json(CONFIG)
-    folder.files.pop(CONFIG, None)
+    own = folder.files.pop(CONFIG, None)
     family = catalog.detect([tensor.name for tensor in folder.tensors])
     shapes = {tensor.name: tensor.spec.shape for tensor in folder.tensors}
     derived = None if family is None else family.config(shapes, source)
@@ -104,6 +104,8 @@ def _derive_config(folder: _Folder) -> None:
         folder.planning.warn(
             f"no {CONFIG} is written: that of the source is another program's, and none can be derived"
         )
+    elif own is not None and derived == source:
+        folder.files[CONFIG] = own
     else:
         text = json.dumps(derived, indent=2, sort_keys=True)
         folder.files[CONFIG] = SideFile(CONFIG, f"{text}\n".encode())

@@ -132,8 +132,8 @@ def permuted(
     if not tensor.plain:
         raise PlanError("is quantized, so its elements cannot be moved", tensor=tensor.name)
     if (before := _once(tensor, lengths, order)) is not None:
-        inner, *grid = before
-        return permuted(inner.evolve(name=tensor.name, fate=tensor.fate), *grid, shape, did=did)
+        inner, lengths, order = before
+        return permuted(inner.evolve(name=tensor.name, fate=tensor.fate), lengths, order, shape, did=did)
     spec = Spec(tensor.spec.dtype, tuple(shape))
     if prod(lengths) != tensor.spec.numel or spec.numel != tensor.spec.numel:
         raise PlanError(

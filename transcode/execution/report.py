@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import field
+from itertools import islice
 from typing import Any
 
 from ..core.quality import Loss, total
@@ -84,7 +85,7 @@ class Report(Shown):
             lost = "exact" if loss.decibels is None else f"{loss.decibels:.2f} dB"
             lines.append(f"{scheme}: SQNR {lost} of {count(number, 'tensor')}")
         if self.recoded:
-            lines.append(self.kept_blocks)
+            lines += [self.kept_blocks, *islice(self.changed_blocks, 8)]
         head = f"Report {self.plan.source} -> {self.plan.destination}, in {self.seconds:.1f} s{rate}"
         return Overview(head, lines, plan.tables)
 
@@ -93,6 +94,13 @@ class Report(Shown):
         """How many blocks kept every value where codes became those of another scheme."""
         exact, blocks = (sum(one) for one in zip(*self.recoded.values(), strict=True))
         return f"lossless: {exact:,} of {blocks:,} blocks of {count(len(self.recoded), 'tensor')}"
+
+    @property
+    def changed_blocks(self) -> list[str]:
+        """Of which tensors some blocks did not: how many, those with most of them first."""
+        changed = {name: (blocks - exact, blocks) for name, (exact, blocks) in self.recoded.items()}
+        ranked = sorted((one for one in changed.items() if one[1][0]), key=lambda one: -one[1][0])
+        return [f"  {name}: {few:,} of {blocks:,} blocks rounded anew" for name, (few, blocks) in ranked]
 
     def losses(self) -> dict[str, tuple[str, Loss]]:
         """Scheme and loss of every tensor that was measured, by its name."""

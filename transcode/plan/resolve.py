@@ -6,6 +6,7 @@ in headers and beside the weights. Nothing is written, and no byte of a tensor i
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import field
 from itertools import islice
@@ -22,6 +23,7 @@ from ..consumers.pipelines import model_index
 from ..consumers.spell import Speller
 from ..consumers.stored import stored_quantized
 from ..containers import table as containers
+from ..core.dtypes import CODED
 from ..core.flow import Flow
 from ..core.losses import losses
 from ..core.output import PlannedFile, SideFile, Unit
@@ -29,6 +31,7 @@ from ..core.paths import real
 from ..core.planning import Planning
 from ..core.records import dataclass
 from ..core.scheme import Encoding
+from ..core.spec import tallied
 from ..core.tensor import LazyTensor
 from ..core.text import count
 from ..core.uncollected import uncollected
@@ -222,7 +225,24 @@ def refuse_losses(draft: Draft) -> None:
             tensor=name,
             hint=f"leave {called('lossless')} out, or exclude what is encoded anew",
         )
-    draft.planning.note(f"lossless: no value of {count(len(draft.tensors), 'tensor')} changes")
+    shown = count(len(draft.tensors), "tensor")
+    draft.planning.note(f"lossless: no value of {shown} changes; where only values tell, the run does")
+
+
+def say_coded(draft: Draft) -> None:
+    """That codes stay as they are where no stage asked how they are stored."""
+    if draft.planning.asked:
+        return
+    kinds: Counter[str] = Counter()
+    for spec, times in tallied(tensor.spec for tensor in draft.tensors if tensor.scheme is None):
+        if spec.dtype.name in CODED and len(spec.shape) > 1:
+            kinds[spec.dtype.name] += times
+    if kinds:
+        draft.planning.note(
+            f"as they are stored: {count(kinds.total(), 'tensor')} of {', '.join(kinds)};"
+            f" {called('dequantize', 'bf16')} decodes what is quantized, {called('cast', 'bf16')} takes FP8"
+            " without scales"
+        )
 
 
 def say_shared(draft: Draft) -> None:
@@ -405,6 +425,7 @@ STEPS: tuple[Callable[[Draft], None], ...] = (
     say_idle,
     spell_parts,
     refuse_losses,
+    say_coded,
     say_shared,
     say_place,
     cut_files,

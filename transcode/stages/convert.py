@@ -247,7 +247,9 @@ def _items(
     moving = {name for name in within if (hit := direction.find(name)) and not hit.rule.renames}
     stored = stored_quantized(tensors)
     codes = {*stored.tensors, *stored.foreign}
-    if planning.opened is not None or not codes & {family.prefix + name for name in moving}:
+    rows = (direction.find(name[size:]) for name in stored.tensors.values())
+    meant = any(hit is not None and not hit.rule.renames for hit in rows)
+    if planning.opened is not None or not (meant or codes & {family.prefix + name for name in moving}):
         return items, set()
     table = {tensor.name: tensor for tensor in tensors}
     conventions, readings = decipher(tensors, planning)

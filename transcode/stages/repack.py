@@ -319,6 +319,10 @@ def _refusal(
     rule = target.schemes.get(held.scheme.name)
     if held.parts["codes"].rule.turned:
         return f"it is {TURNED}"
+    if any(
+        part.role in held.parts and held.parts[part.role].part.spec.numel != part.spec.numel for part in parts
+    ):
+        return "it is a stack with a scale to each matrix"
     if rule is None:
         return f"it takes {', '.join(target.schemes)}"
     if {part.role for part in parts} != held.parts.keys():

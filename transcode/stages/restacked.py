@@ -64,8 +64,8 @@ def put_values(name: str, made: LazyTensor, items: Sequence[Item], did: Event) -
     decoding = coded_rows(transposed(made) if turned else made)
     if decoding is None:
         raise PlanError(
-            f"cannot be put together of {first.reading.scheme.name} as it is stored: blocks, or bytes of"
-            " codes, do not end where it is",
+            f"cannot be put together of {first.reading.scheme.name} as it is stored: more than whole rows"
+            " move, blocks do not end where it is, or scales of whole tensors differ that become one",
             tensor=name,
             hint=OTHERWISE,
         )

@@ -34,9 +34,9 @@ __all__ = [
     "transposed",
 ]
 
-TURNED = (
-    f"a stack of matrices that lie transposed ({called('to', 'listed')} takes them apart, with their scales)"
-)
+_LISTED = f"{called('to', 'listed')} or listed_llava takes them apart, with their scales"
+TURNED = f"a stack of matrices that lie transposed ({_LISTED})"
+"""What most programs have no place for."""
 
 SCALES_OF_ALL = ("global_scale", "tensor_scale")
 """Roles of scales of whole tensors: what is divided by, and what is multiplied by."""
@@ -116,7 +116,7 @@ def _stored(part: Part, reading: Reading, table: Mapping[str, LazyTensor]) -> St
     tensor, rule = table[reading.stored[part.role]], reading.rules[part.role]
     if rule.turned:
         tensor = transposed(tensor)
-    if reading.turned and tensor.spec.numel > 1 and one_to_each(part.role, reading.scheme, reading.spec):
+    if tensor.spec.numel > 1 and one_to_each(part.role, reading.scheme, reading.spec):
         part = Part(part.role, Spec(part.spec.dtype, tensor.spec.shape))
     return StoredPart(tensor, rule, part)
 

@@ -44,13 +44,18 @@ def lora(path, modules, size=0.02):
 
 
 CASES = [
-    ("int8", "lightx2v"), ("fp8", "deepseek"), ("fp8", "compressed_tensors"), ("int4", "compressed_tensors"),
-    ("mxfp4", "compressed_tensors"), ("mxfp8", "modelopt"), ("nvfp4", "comfyui"), ("nvfp4", "modelopt"),
+    ("int8", "lightx2v", "stochastic"), ("fp8", "deepseek", "nearest"),
+    ("fp8", "compressed_tensors", "stochastic"),
+    ("int4", "compressed_tensors", "stochastic"), ("mxfp4", "compressed_tensors", "nearest"),
+    ("mxfp8", "modelopt", "stochastic"), ("nvfp4", "comfyui", "stochastic"), ("nvfp4", "modelopt", "nearest"),
+    ("int4", "gptq", "stochastic"), ("int4", "awq", "nearest"), ("mxfp4", "mlx", "stochastic"),
+    ("affine", "mlx", "nearest"), ("nf4", "bitsandbytes", "nearest"), ("int8", "torchao", "stochastic"),
+    ("int8", "quark", "stochastic"), ("int4", "sdnq", "stochastic"), ("fp8", "quanto", "stochastic"),
+    ("hqq", "hqq", "nearest"), ("w4a8", "comfyui", "nearest"),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("rounding", ["nearest", "stochastic"])
-@pytest.mark.parametrize(("scheme", "convention"), CASES)
+@pytest.mark.parametrize(("scheme", "convention", "rounding"), CASES)
 def test_only_what_was_changed_changes(scheme, convention, rounding, plain, tmp_path):
     tc.open(plain) | tc.quantize(scheme) | tc.write(tmp_path / "q", convention=convention)
     adapter = lora(tmp_path / "l.safetensors", [CHANGED.removesuffix(".weight")])

@@ -124,12 +124,26 @@ def test_what_is_out_of_range_is_counted_or_refused(source, tmp_path):
     exact, blocks = report.recoded[NAMES[0]]
     assert (exact, blocks) == (256 * 8 - 2, 256 * 8)
     assert "of 16,384 blocks of 8 tensors" in report.kept_blocks
+    assert report.changed_blocks == [f"  {NAMES[0]}: 2 of 2,048 blocks rounded anew"]
+    assert report.changed_blocks[0] in str(report)
     with pytest.raises(DataError, match=r"would lose: scales at row 1 are too small"):
         flow | tc.write(tmp_path / "p.safetensors", convention="neutral", lossless=True)
     assert not (tmp_path / "p.safetensors").exists()
 
 
 @pytest.mark.parametrize("scheme", ["nvfp4", "mxfp8"])
+def test_what_stays_as_nobody_asked_is_said(source, tmp_path):
+    notes = [note.text for note in tc.write(tmp_path / "o.safetensors").plan(tc.open(source)).log.notes]
+    assert any(
+        "as they are stored: 8 tensors of U8" in text or "8 tensors of F4" in text for text in notes
+    ), notes
+    asked = tc.open(source) | tc.dequantize("BF16")
+    assert not any(
+        "as they are stored" in note.text
+        for note in tc.write(tmp_path / "o.safetensors").plan(asked).log.notes
+    )
+
+
 def test_a_scale_that_is_nan_stops_the_run(scheme, source, tmp_path):
     changed(source, f"{NAMES[1]}_scale", 7, 255)
     with pytest.raises(DataError, match="a scale is NaN"):
@@ -157,6 +171,41 @@ def test_lossless_refuses_while_planning(source, tmp_path):
         (tc.open(source) | tc.quantize("int4", group_size=32)).plan(write)
     tc.open(source) | tc.quantize("mxfp8") | write
     assert not list(tmp_path.glob("o.safetensors.*"))
+
+
+@pytest.mark.parametrize(
+    ("scheme", "between"),
+    [
+        ("mxfp4", tc.dequantize("BF16")),
+        ("mxfp4", tc.quantize("nvfp4")),
+        ("mxfp4", tc.quantize("mxfp8")),
+        ("fp8", tc.dequantize("F32")),
+        ("int4", tc.quantize("int8", granularity="group", group_size=32)),
+        ("nvfp4", tc.dequantize("F32")),
+    ],
+    ids=str,
+)
+def test_lossless_back_from_what_is_wider(scheme, between, tmp_path):
+    """Encoded, decoded again and compared as it is written; a single value that is none of it is an error."""
+    rng = np.random.default_rng(1)
+    plain = (rng.standard_normal((64, 128)) * 2.0 ** rng.integers(-3, 4, (64, 1))).astype(ml_dtypes.bfloat16)
+    save_file({NAMES[0]: plain}, tmp_path / "plain.safetensors")
+    paths = [tmp_path / f"{name}.safetensors" for name in ("narrow", "wide", "back")]
+    again = tc.quantize(scheme, group_size=32) if scheme == "int4" else tc.quantize(scheme)
+    tc.open(tmp_path / "plain.safetensors") | again | tc.write(paths[0], convention="neutral")
+    tc.open(paths[0]) | between | tc.write(paths[1], convention="neutral", lossless=True)
+    tc.open(paths[1]) | again | tc.write(paths[2], convention="neutral", lossless=True)
+    before, after = values(paths[0]), values(paths[2])
+    assert np.array_equal(before[NAMES[0]], after[NAMES[0]])
+    if str(between).startswith("dequantize"):
+        dtype = ml_dtypes.bfloat16 if "BF16" in str(between) else np.float32
+        wide = before[NAMES[0]].astype(dtype)
+        wide[50, 3] = wide[50, 3] * dtype(1.01) + dtype(0.01)
+        save_file({NAMES[0]: wide}, paths[1])
+        flow = tc.open(paths[1]) | again
+        with pytest.raises((DataError, PlanError), match=f"would lose: .*{scheme}"):
+            flow | tc.write(tmp_path / "no.safetensors", convention="neutral", lossless=True, tile=2048)
+        assert not (tmp_path / "no.safetensors").exists()
 
 
 def test_a_decoded_value_that_the_dtype_lacks_is_an_error(source, tmp_path):

@@ -20,6 +20,7 @@ _WORST = 10
 _SOON = 1.0
 _LITTLE = 100_000_000
 """Seconds and bytes; of less the time is that of beginning and ending, and no speed."""
+_CHANGED = 8
 
 
 def show_report(report: Report, *, verbose: bool) -> None:
@@ -38,6 +39,11 @@ def show_report(report: Report, *, verbose: bool) -> None:
         _show_losses(losses, verbose=verbose)
     if report.recoded:
         echo(report.kept_blocks)
+        changed = report.changed_blocks
+        for line in changed if verbose else changed[:_CHANGED]:
+            echo(line)
+        if not verbose and len(changed) > _CHANGED:
+            echo(f"  and some of {len(changed) - _CHANGED} other tensors (-v lists them)")
     if not verbose:
         echo(f"total  {plan.totals}", bold=True)
     convention = plan.summary.get("convention")

@@ -13,6 +13,7 @@ from ...core.context import Context, Statistic
 from ...core.dtypes import DTYPES
 from ...core.event import Event
 from ...core.expr import Expr, Piece
+from ...core.quality import Loss
 from ...core.records import dataclass
 from ...core.scheme import Scheme, Stats
 from ...core.spec import Part, Spec
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 __all__ = ["Encoding", "Peak", "encode_tensor", "first_nonfinite"]
 
 _SCAN_TILE = 8 << 20
+_FIRST = 1 << 22
+"""Values that are looked at while planning, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,7 @@ class Encoding(Expr):
         measured: the number under which losses are noted, or None.
         key: of the random numbers by which codes are rounded; None for the nearest.
         columns: what each column weighs, or None.
+        strict: what was encoded is decoded again, and a value that changed is an error.
     """
 
     tensor: LazyTensor
@@ -81,19 +85,33 @@ class Encoding(Expr):
     measured: int | None
     key: int | None = None
     columns: Columns | None = None
+    strict: bool = False
 
     def room(self) -> float:
         """That of the values, and their parts, which no scheme makes larger than bfloat16 is; where more is
         computed than codes, float32 besides.
         """
-        if self.measured is not None:
+        if self.measured is not None or self.strict:
             return 4
         parts = _parts(self.scheme, self.tensor.spec) if self.key is None else _MORE
         return self.tensor.value.room() + parts
 
     def loses(self) -> str | None:
-        """See :meth:`.core.expr.Expr.loses`."""
-        return f"it is encoded as {self.scheme.name}"
+        """See :meth:`.core.expr.Expr.loses`: of what is looked at again as it is encoded, whether the first
+        rows lose. One peak of all values is not known then, so under such the run tells.
+        """
+        said = f"it is encoded as {self.scheme.name}"
+        if not self.strict or self.key is not None:
+            return said
+        stop = min(_grain(self.tensor, self.scheme), self.tensor.spec.rows)
+        if self.peaks or self.columns is not None or stop * self.tensor.spec.columns > _FIRST:
+            return None
+        try:
+            for _ in self.read(0, stop, Context()):
+                pass
+        except DataError:
+            return said
+        return None
 
     def read(self, start: int, stop: int, context: Context) -> Iterator[Piece]:
         """See :meth:`.core.expr.Expr.read`."""
@@ -115,6 +133,9 @@ class Encoding(Expr):
                 pieces = iter(made := list(pieces))
                 loss = measure(scheme, rows, spec, start, stats, made)
                 context.run.loss(self.measured).add(start, loss)
+            if self.strict:
+                pieces = iter(made := list(pieces))
+                self._unchanged(measure(scheme, rows, spec, start, stats, made), start, stop)
             yield from pieces
         except NonFinite as error:
             raise _blame(tensor, error, start) from None
@@ -130,9 +151,21 @@ class Encoding(Expr):
 
     def _simple(self) -> Encoding:
         """What refuses the same values, and takes less time."""
+        if self.strict:
+            return self
         if (scheme := self.scheme.without_search) is None:
             return Encoding(self.tensor, self.scheme, self.peaks, None, None, self.columns)
         return Encoding(self.tensor, scheme, self.peaks, None)
+
+    def _unchanged(self, loss: Loss, start: int, stop: int) -> None:
+        """Raise DataError where a value is not what it was."""
+        if loss.noise:
+            raise DataError(
+                f"would lose: rows {start} to {stop - 1} are none of {self.scheme.name}"
+                f" ({loss.decibels or 0:.1f} dB)",
+                tensor=self.tensor.name,
+                hint=f"leave {called('lossless')} out, exclude the tensor, or choose a wider scheme",
+            )
 
     def _pieces(self, rows: Array, start: int, stats: Stats | None, context: Context) -> Iterator[Piece]:
         """Of some rows; those of one matrix at a time where each matrix of a stack has weights of its own."""
@@ -182,6 +215,7 @@ def encode_tensor(
     measured: int | None = None,
     key: int | None = None,
     columns: Columns | None = None,
+    strict: bool = False,
 ) -> LazyTensor:
     """The tensor as the scheme's parts.
 
@@ -192,12 +226,13 @@ def encode_tensor(
         measured: decode what was encoded, and note what is lost under this number.
         key: round at random by it, see :mod:`.schemes.dither`; to the nearest without it.
         columns: what the squared error of each column counts.
+        strict: a value that changes is an error.
     """
     did, parts, grain = _facts(scheme, tensor.spec, why)
     return tensor.evolve(
         fate=(*tensor.fate, did),
         parts=parts,
-        value=Encoding(tensor, scheme, tuple(needs), measured, key, columns),
+        value=Encoding(tensor, scheme, tuple(needs), measured, key, columns, strict),
         grain=lcm(tensor.grain, grain),
         scheme=scheme,
         needs=(*tensor.needs, *needs, *(() if columns is None else columns.needs)),

@@ -14,7 +14,7 @@ from ... import catalog
 from ...consumers.fit import Decision, misfit
 from ...core import text
 from ...core.context import Context, Statistic
-from ...core.dtypes import DType
+from ...core.dtypes import DTYPES, DType
 from ...core.event import Event
 from ...core.expr import Expr, Piece
 from ...core.planning import Planning
@@ -33,7 +33,7 @@ from ..rows_of_codes import coded_rows
 from .multiplier import multiplier
 from .share_scale import sharing_scales
 
-__all__ = ["Recoding", "Top", "recoded"]
+__all__ = ["Recoding", "Top", "in_full", "recoded"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,12 +216,21 @@ def recoded(
     return made
 
 
+def in_full(tensor: LazyTensor) -> LazyTensor:
+    """A tensor that was opened in fewer bits, as F32, which holds all that its codes stand for."""
+    value = tensor.value
+    if not isinstance(value, Decoding) or value.out.dtype.name == "F32":
+        return tensor
+    spec = interned(Spec(DTYPES["F32"], value.out.shape))
+    return tensor.evolve(spec=spec, value=replace(value, out=spec, strict=True))
+
+
 def _to_each(decoding: Decoding) -> bool:
     """Whether there is a scale to each matrix of a stack where the scheme has one to a tensor, as which
     :mod:`.schemes.recode` would take the first for that of all.
     """
-    made = parts_of(decoding.scheme, decoding.spec)
-    return any(one.part.role == "scale" and one.part not in made for one in decoding.others)
+    made = {part.role: part.spec.numel for part in parts_of(decoding.scheme, decoding.spec)}
+    return any(one.part.role == "scale" and one.part.spec.numel != made["scale"] for one in decoding.others)
 
 
 def _one_scale(ways: Sequence[tuple[Decoding, Recode]]) -> bool:

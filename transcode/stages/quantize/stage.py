@@ -123,9 +123,17 @@ class Quantize(QuantizeOptions, Transform):
         ]
         anew: dict[int, LazyTensor] = {}
         if planning.opened is not None:
-            from .recode import recoded  # most sources hold nothing quantized, and load nothing that reads it
+            from .recode import (
+                in_full,
+                recoded,
+            )  # most sources hold nothing quantized, and load nothing that reads it
 
             anew = recoded(decided, given, consumer, planning, sharing.key, choice.is_followed)
+            if planning.lossless:
+                decided = [
+                    one if number in anew or one[1] is None else (in_full(one[0]), *one[1:])
+                    for number, one in enumerate(decided)
+                ]
         rest = [one if number not in anew else (one[0], None, one[2]) for number, one in enumerate(decided)]
         note_again(rest, planning)
         if planning.opened is not None and not stays and default is not None:
@@ -165,6 +173,7 @@ class Quantize(QuantizeOptions, Transform):
                 yield encode_tensor(
                     tensor, action, str(why), looks,
                     measured=planning.number() if planning.measure else None, columns=columns.get(number),
+                    strict=planning.lossless,
                 )  # fmt: skip
             elif (
                 self.keep_dtype is not None
