@@ -49,6 +49,17 @@ def test_conventions_that_mean_the_same_are_all_named(tmp_path) -> None:
     assert asked.name == "lightx2v"
 
 
+def test_what_one_convention_reads_in_several_ways_is_not_anothers(tmp_path) -> None:
+    """Scales of mxfp4 have one shape in rows and in LightX2V's tiles, where mxfp8 has it as well."""
+    mx = tensors(**{"a.weight": ("U8", (128, 64)), "a.weight_scale": ("F8_E8M0", (128, 4))})
+    with pytest.raises(PlanError, match="as quark or lightx2v stores it, which decode to different values"):
+        decipher(mx, planning(tmp_path))
+    (named,), read = decipher(mx, planning(tmp_path), convention="lightx2v", scheme="mxfp4")
+    assert (named.name, read["a.weight"].scheme.name) == ("lightx2v", "mxfp4")
+    (said,), _ = decipher(mx, planning(tmp_path, {"quantization_config": {"quant_method": "quark"}}))
+    assert said.name == "quark"
+
+
 REFUSED = [
     ({"quantization_config": {"quant_method": "aqlm"}}, {}, "'aqlm', which is .*does not decode"),
     ({"quantization_config": ["fp8"]}, {}, r"quantization_config is \['fp8'\], not a JSON object"),

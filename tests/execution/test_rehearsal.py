@@ -14,7 +14,7 @@ from transcode.errors import DataError
 from transcode.execution import carry, working
 from transcode.execution.consuming import Consumption
 from transcode.execution.pace import Pace
-from transcode.execution.rehearsal import Rehearsal
+from transcode.execution.rehearsal import Rehearsal, is_stored
 from transcode.execution.working import work
 from transcode.schemes.int4 import Int4
 
@@ -71,7 +71,7 @@ def test_nothing_is_searched_or_measured(tmp_path, monkeypatch):
 def test_what_only_moves_is_not_read(tmp_path):
     source = save(tmp_path / "src", float("nan"), 1)
     plan = tc.open(source).plan(tc.write(tmp_path / "out", convention="neutral"))
-    assert all(tensor.is_stored for tensor in plan.tensors)
+    assert all(map(is_stored, plan.tensors))
     assert Rehearsal(plan).order == []
 
 

@@ -102,7 +102,9 @@ def decipher(
             read[name] = by_codes
     if not read:
         raise _unread(unread, allowed, stored, names)
-    best = _best(read)
+    # What may be one of several schemes of a convention is not certain, either.
+    several = [name for name, one in unread.items() if one.undecided and name != _LAST]
+    best = _best(read, several)
     _say_denied(best[1].values(), planning)
     return best
 
@@ -146,17 +148,25 @@ def _say_denied(read: Iterable[Reading], planning: Planning) -> None:
             )
 
 
-def _best(read: Mapping[str, dict[str, Reading]]) -> tuple[list[Convention], dict[str, Reading]]:
-    """The conventions that read a source, all of which must mean the same, and what they read."""
+def _best(
+    read: Mapping[str, dict[str, Reading]], several: Sequence[str]
+) -> tuple[list[Convention], dict[str, Reading]]:
+    """The conventions that read a source, all of which must mean the same, and what they read.
+
+    Args:
+        read: convention -> how it reads the codes.
+        several: the conventions that read them in several ways, one of which may be meant.
+    """
     meanings = {name: frozenset(one.meaning for one in by.values()) for name, by in read.items()}
     best, *rest = sorted(read, key=_guessed)
-    if any(meanings[name] != meanings[best] for name in rest):
+    if several or any(meanings[name] != meanings[best] for name in rest):
         differing = (codes for codes in read[best] if len({read[name][codes].meaning for name in read}) > 1)
         raise PlanError(
-            f"may be quantized as {_either([best, *rest])} stores it, which decode to different values",
+            f"may be quantized as {_either([best, *rest, *several])} stores it, which decode to different"
+            " values",
             tensor=read[best][next(differing, next(iter(read[best])))].name,
             hint="say whose file it is:"
-            f" {_either(called('from_convention', name) for name in (best, *rest))}",
+            f" {_either(called('from_convention', name) for name in (best, *rest, *several))}",
         )
     return [catalog.convention(name) for name in (best, *rest)], read[best]
 

@@ -95,11 +95,6 @@ class LazyTensor(Shown, Value):
         return self.scheme is None
 
     @property
-    def is_stored(self) -> bool:
-        """Whether all parts are bytes of files as they lie there."""
-        return self.value.extents().keys() >= {part.role for part in self.parts}
-
-    @property
     def nbytes(self) -> int:
         """Bytes of all parts."""
         if len(self.parts) == 1:  # nearly all of those that are read

@@ -9,11 +9,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.tensor import LazyTensor
 from ..plan.plan import Plan
 from . import journal
 from .moves import Move
 
-__all__ = ["Rehearsal"]
+__all__ = ["Rehearsal", "is_stored"]
 
 
 class Rehearsal:
@@ -28,7 +29,7 @@ class Rehearsal:
     rehearses = True
 
     def __init__(self, plan: Plan) -> None:
-        self.order = [number for number, tensor in enumerate(plan.tensors) if not tensor.is_stored]
+        self.order = [number for number, tensor in enumerate(plan.tensors) if not is_stored(tensor)]
         self.ledger = journal.Ledger()
 
     def keep(self) -> bool:
@@ -41,3 +42,8 @@ class Rehearsal:
 
     def write(self, file: int, offset: int, data: NDArray[np.uint8]) -> None:
         """Nothing."""
+
+
+def is_stored(tensor: LazyTensor) -> bool:
+    """Whether all parts of a tensor are bytes of files as they lie there."""
+    return tensor.value.extents().keys() >= {part.role for part in tensor.parts}
