@@ -8,7 +8,7 @@ from dataclasses import field
 from functools import cached_property, lru_cache
 from math import prod
 
-from ..catalog import GROUP_INDEX, SHAPE, ZERO_POINT, Convention, PartRule, SchemeRule
+from ..catalog import GROUP_INDEX, MODEL, SHAPE, ZERO_POINT, Convention, PartRule, SchemeRule
 from ..catalog.template import StoredNames, Template
 from ..codecs import chain
 from ..core.dtypes import CODED, DTYPES, DType
@@ -191,7 +191,10 @@ def readings(names: Names, convention: Convention, declared: Declared) -> dict[s
         spelled.setdefault(name, set()).update(stored.values())
         specs = {role: names.specs[text] for role, text in stored.items()}
         shape = None
-        if rule.shaped in stored:
+        if rule.shaped == MODEL and len(specs["codes"].shape) == 2:  # rows are groups
+            count = specs["scale"].numel * specs["codes"].columns
+            shape = declared.lengths.of(name, names.specs, count)
+        elif rule.shaped in stored:
             shape = names.stated_shape(stored[rule.shaped])
         key = rule.scheme, id(parts), tuple(specs.items()), shape
         if key not in known_fits:
