@@ -27,7 +27,7 @@ _MOST = 1 << 16
 
 _INTEGERS = {"I32": "i", "I64": "q"}
 
-_BESIDES = {"input_global_scale", "alpha", SHAPE}
+_BESIDES = {"input_global_scale", "input_scale", "alpha", SHAPE}
 """Parts that are not the scheme's: those that concern the inputs of a layer, and the shape."""
 
 
