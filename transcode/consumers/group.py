@@ -190,7 +190,7 @@ def readings(names: Names, convention: Convention, declared: Declared) -> dict[s
         }
         spelled.setdefault(name, set()).update(stored.values())
         specs = {role: names.specs[text] for role, text in stored.items()}
-        shape = None
+        shape: tuple[int, ...] | None = None
         if rule.shaped == MODEL and len(specs["codes"].shape) == 2:  # rows are groups
             count = specs["scale"].numel * specs["codes"].columns
             shape = declared.lengths.of(name, names.specs, count)
