@@ -121,6 +121,7 @@ ELSEWHERE = {
     "stages/table": "stages/test_options.py",
     "stages/lora/files": "stages/lora/test_lora.py",
     "schemes/meant": "test_meant.py",
+    "schemes/rounding": "schemes/test_hqq.py",
     "meta/*": "meta/test_meta.py",
     # what is seen on a terminal
     "consumers/judged": "consumers/test_doctor.py",

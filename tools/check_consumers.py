@@ -109,6 +109,20 @@ def quanto(qtype: str) -> Decoder:
     return through
 
 
+def quanto_bits(qtype: str) -> Decoder:
+    """The same of codes of few bits."""
+
+    def through(stored: Stored, file: Path) -> torch.Tensor:
+        own = getattr(import_module("optimum.quanto"), qtype)
+        made = import_module("optimum.quanto.tensor.weights.qbits").WeightQBitsTensor.load_from_state_dict(
+            dict(stored), f"{NAME}.", own, 0, 128, torch.Size(SHAPE), (SHAPE[1], 1), []
+        )
+        values: torch.Tensor = made.dequantize()
+        return values
+
+    return through
+
+
 def bitsandbytes(kind: str) -> Decoder:
     """A state of bitsandbytes, and its 4-bit decoder on the CPU."""
 
@@ -168,6 +182,8 @@ CASES = (
     *(Case("hqq", "hqq", hqq, {"bits": bits}) for bits in (8, 4, 3, 2, 1)),
     Case("quanto", "int8", quanto("qint8")),
     Case("quanto", "fp8", quanto("qfloat8_e4m3fn")),
+    Case("quanto", "qbits", quanto_bits("qint4")),
+    Case("quanto", "qbits", quanto_bits("qint2"), {"bits": 2}),
     Case("bitsandbytes", "nf4", bitsandbytes("nf4")),
     Case("bitsandbytes", "nf4", bitsandbytes("nf4"), {"double_quant": True}),
     Case("bitsandbytes", "bnb_fp4", bitsandbytes("fp4")),
@@ -184,7 +200,7 @@ def checked(case: Case, folder: Path) -> tuple[str, float]:
     weight = torch.randn(SHAPE).to(torch.bfloat16)
     source, made, back = folder / "source", folder / "made", folder / "back.safetensors"
     source.mkdir()
-    save_file({NAME: weight}, source / "model.safetensors")
+    save_file({NAME: weight, f"{STEM}.bias": weight[:, 0].clone()}, source / "model.safetensors")
     (source / "config.json").write_text('{"model_type": "toy"}')  # by which some tell the width of codes
     flow = tc.open(source) | tc.quantize(case.scheme, include=[NAME], **case.options)
     flow | tc.write(made, convention=case.convention)

@@ -13,19 +13,21 @@ import tempfile
 from pathlib import Path
 
 import torch
-from optimum.quanto import QuantizedModelForCausalLM, qfloat8, qint8
+from optimum.quanto import QuantizedModelForCausalLM, qfloat8, qint2, qint4, qint8
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 LAYER = "model.layers.0.mlp.up_proj"
 MAP = "quanto_qmap.json"
-KINDS = {"int8": qint8, "float8": qfloat8}
+KINDS = {"int8": qint8, "float8": qfloat8, "int4": qint4, "int2": qint2}
 
 
 def make(kind: str, folder: Path) -> None:
     """Quantize a model of one layer, and keep one matrix of it with what quanto says of it."""
     torch.manual_seed(0)
     sizes = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 1, "vocab_size": 32}
+    if KINDS[kind].bits < 8:  # two groups to a row, and a bias, which tells how many rows there are
+        sizes |= {"hidden_size": 192, "intermediate_size": 25, "mlp_bias": True}
     model = LlamaForCausalLM(LlamaConfig(**sizes, num_attention_heads=2, num_key_value_heads=2)).bfloat16()
     with tempfile.TemporaryDirectory() as saved:
         QuantizedModelForCausalLM.quantize(model, weights=KINDS[kind], exclude="lm_head").save_pretrained(

@@ -166,15 +166,19 @@ def exponent(codec: Any, raw: Bytes, part: Spec) -> Bytes:
 
 
 def in_strips(codec: Any, raw: Bytes, part: Spec) -> Bytes:
-    """``BitPack`` of hqq, on the matrix of groups that its quantizer makes of a tensor."""
+    """``BitPack`` of hqq, on the matrix of groups that its quantizer makes of a tensor; ``pack_weights`` of
+    quanto where the first run is lowest.
+    """
     bits = codec.bits
     stream = np.unpackbits(raw, bitorder="little").reshape(-1, bits)
     codes = torch.from_numpy(stream.astype(np.int64) @ 2 ** np.arange(bits))
-    groups = codes.reshape((-1, codec.group) if codec.axis else (codec.group, -1))
+    size = codec.group or part.shape[-1] * 8 // bits
+    groups = codes.reshape((-1, size) if codec.axis else (size, -1))
     per = 10 if bits == 3 else 8 // bits
     step = -(-len(groups) // per)
     padded = torch.nn.functional.pad(groups, (0, 0, 0, step * per - len(groups)))
-    packed = sum(padded[n * step : (n + 1) * step] << bits * (per - 1 - n) for n in range(per))
+    places = range(per) if codec.first == "low" else reversed(range(per))
+    packed = sum(padded[n * step : (n + 1) * step] << bits * place for n, place in enumerate(places))
     return packed.numpy().astype(np.int32 if bits == 3 else np.uint8).reshape(-1).view(np.uint8)
 
 
@@ -227,7 +231,8 @@ def wanted_shape(codec: Any, part: Spec) -> tuple[str, tuple[int, ...]]:
             return "F8_E8M0", shape
         case "strips":
             count, per = math.prod(shape) * 8 // codec.bits, 10 if codec.bits == 3 else 8 // codec.bits
-            rows = count // codec.group if codec.axis else codec.group
+            size = codec.group or shape[-1] * 8 // codec.bits
+            rows = count // size if codec.axis else size
             return "I32" if codec.bits == 3 else "U8", (-(-rows // per), count // rows)
     return name, shape
 

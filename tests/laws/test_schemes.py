@@ -26,6 +26,7 @@ from tests.cover import whole_products
 from tests.numerics.test_hadamard import matrix
 from tests.schemes.helpers import decode, encode, spec_of
 from transcode import catalog
+from transcode.codecs.strips import shared
 from transcode.consumers.declared import Declared
 from transcode.consumers.group import Names, Reading, readings
 from transcode.core import values as json_values
@@ -170,6 +171,7 @@ CASES = [
     ("affine", {"bits": 3, "group_size": 32, "scale_dtype": "BF16"}),
     ("affine", {"bits": 8, "group_size": 128}),
     ("hqq", {"bits": 3, "scale_dtype": "F16"}),
+    ("qbits", {"scale_dtype": "F32"}),
     *((name, {}) for name in SCHEMES if block(name) is not None),
 ]
 
@@ -228,6 +230,8 @@ def noise(values, scheme):
     width = {"mxfp8": 32, "mxfp6": 32, "mxfp4": 32, "nvfp4": 16, "nvfp4_awq": 16}.get(scheme.name, columns)
     if scheme.name in ("int4", "awq_w4a16", "affine", "hqq") or granularity == "group":
         width = scheme.group_size
+    if scheme.name == "qbits":
+        width = shared(columns)
     blocks = values.reshape(rows, -1, width)
     if granularity == "block" and scheme.block[0] == 1:
         blocks = values.reshape(rows, -1, scheme.block[1])
@@ -240,7 +244,7 @@ def noise(values, scheme):
         steps = (blocks.max(-1, keepdims=True) - blocks.min(-1, keepdims=True)) / 15
     elif scheme.name == "llm_int8":
         steps = peak / 127
-    elif scheme.name in ("affine", "hqq"):
+    elif scheme.name in ("affine", "hqq", "qbits"):
         steps = (blocks.max(-1, keepdims=True) - blocks.min(-1, keepdims=True)) / (2**scheme.bits - 1)
     elif scheme.name in ("int8", "int4"):
         most = 127 if scheme.name == "int8" else 7
@@ -296,7 +300,7 @@ def check_noise(scheme: Any, out: np.ndarray, values: np.ndarray) -> None:
     # Formats of 8 bits leave little to choose. Those of 4 may do better than the plain scale: by a search, by
     # block scales that are not powers of two, or by a code that the symmetric range has to spare.
     least = 0.95 if scheme.name in ("int8", "fp8", "mxfp8") and not scheme.weighs else 0.7
-    if scheme.name in ("affine", "hqq") and scheme.bits <= 2:
+    if scheme.name in ("affine", "hqq", "qbits") and scheme.bits <= 2:
         least = 0.3 * scheme.bits  # four levels, or two, of which the outer ones are not the ends of a group
     if isinstance(scheme, Blocks):  # scales are rounded, and most are searched
         assert 0.7 * wanted < found < 1.2 * wanted

@@ -159,3 +159,24 @@ def test_the_record_tells_the_name_of_the_file_only(tmp_path):
     assert stage.config() == {"path": str(tmp_path / "deep" / "calib.pt"), "keep_global_scale": False}
     assert stage.recorded() == {"path": "calib.pt", "keep_global_scale": False}
     assert tc.calibrate("calib.pt").config() == {"path": "calib.pt"}
+
+
+def test_fp8_with_one_scale_gets_the_scale_of_its_inputs(save, tmp_path):
+    """LightX2V's fp8-pertensor: ``x / input_scale`` is what codes of inputs are made of."""
+    file, peaks = save(weights()), calibration(tmp_path, PEAKS)
+    flow = tc.open(file) | tc.quantize("fp8", granularity="tensor", targets=["ffn"])
+    out, bare = tmp_path / "o.safetensors", tmp_path / "b.safetensors"
+    flow | tc.calibrate(peaks) | tc.write(out, convention="lightx2v")
+    flow | tc.write(bare, convention="lightx2v")
+    stored, plain = load_file(out), load_file(bare)
+    scales = {f"{name.removesuffix('.weight')}.input_scale": peak for name, peak in PEAKS.items()}
+    assert stored.keys() - plain.keys() == scales.keys()
+    for name, peak in scales.items():
+        assert (stored[name].dtype, stored[name].shape) == (torch.float32, ())
+        assert stored[name].numpy() == np.float32(peak) / np.float32(448)
+    for name in plain:
+        assert torch.equal(stored[name].float(), plain[name].float())
+    tc.open(out) | tc.dequantize("F32") | tc.write(tmp_path / "d.safetensors")
+    assert load_file(tmp_path / "d.safetensors").keys() == weights().keys()
+    with pytest.raises(PlanError, match="no tensor has a global scale"):
+        flow | tc.calibrate(peaks) | tc.write(out, convention="comfyui")

@@ -24,7 +24,7 @@ OPTIONS = {
 
 OF_THEIR_OWN = {
     "w4a8", "w6a8", "convrot_w4a4", "awq_w4a16", "nvfp4_awq", "affine", "nf4", "bnb_fp4", "llm_int8",
-    "hqq",
+    "hqq", "qbits",
 }  # fmt: skip
 """Schemes of more than codes and scales: their values are proven by their consumer in their own tests."""
 
@@ -63,7 +63,10 @@ def matrix() -> torch.Tensor:
 
 def make(convention, scheme, options, save, tmp_path, record):
     """A folder as another program would leave it: the parts, and config.json where the consumer wants one."""
-    save({"layers.0.up_proj.weight": matrix(), "norm.weight": torch.ones(COLUMNS)}, "src/model.safetensors")
+    tensors = {"layers.0.up_proj.weight": matrix(), "norm.weight": torch.ones(COLUMNS)}
+    if scheme == "qbits":  # whose rows no part tells
+        tensors["layers.0.up_proj.bias"] = torch.ones(ROWS)
+    save(tensors, "src/model.safetensors")
     (tmp_path / "src" / "config.json").write_text('{"model_type": "toy"}')
     flow = tc.open(tmp_path / "src") | tc.quantize(scheme, include=["up_proj"], **options)
     flow | tc.write(tmp_path / "q", convention=convention)

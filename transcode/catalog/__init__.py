@@ -1,6 +1,6 @@
 """Knowledge as data: families, conventions and how they are loaded from ``formats/``."""
 
-from .convention import GROUP_INDEX, SHAPE, WORKSPACE, ZERO_POINT, Convention, PartRule, SchemeRule
+from .convention import GROUP_INDEX, MODEL, SHAPE, WORKSPACE, ZERO_POINT, Convention, PartRule, SchemeRule
 from .conventions import convention, conventions, every_convention, is_marker
 from .families import check_spelling, detect, families, family, generic_family, spellings
 from .family import Family, Spelling
@@ -11,6 +11,7 @@ from .takers import DEFAULT, check_scheme, takers
 __all__ = [
     "DEFAULT",
     "GROUP_INDEX",
+    "MODEL",
     "SHAPE",
     "WORKSPACE",
     "ZERO_POINT",

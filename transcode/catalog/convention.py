@@ -37,6 +37,9 @@ __all__ = [
 
 VALUES = "values"
 
+MODEL = "model"
+"""What states the shape of a tensor where no part does: its bias, or the class that config.json names."""
+
 SHAPE = "shape"
 """Role of a part that no scheme makes: the shape of the tensor, for consumers whose codes do not tell it."""
 
@@ -163,7 +166,8 @@ class SchemeRule:
         metadata: what that of a file must say.
         needs: roles of parts without which the consumer loads nothing: those of a calibration.
         implies: roles that the consumer asks for where the scheme makes no such part, of :data:`IMPLIED`.
-        shaped: role of the part that states the shape of the tensor, where that of the codes does not.
+        shaped: role of the part that states the shape of the tensor, where that of the codes does not;
+            :data:`MODEL` where no part does.
         rows_of: role of the part that has the rows of the tensor, where codes are a line of all of them.
         computes: dtype that the consumer decodes to, whatever that of the model is, so that the model must
             have it too; None where it decodes to the model's.

@@ -15,7 +15,18 @@ from ..core.nearest import guess
 from ..core.patterns import Pattern
 from ..schemes import CALIBRATED, DECODED, SCHEMES
 from . import strict
-from .convention import CONFIGS, IMPLIED, LISTINGS, Convention, Files, Marker, PartRule, Said, SchemeRule
+from .convention import (
+    CONFIGS,
+    IMPLIED,
+    LISTINGS,
+    MODEL,
+    Convention,
+    Files,
+    Marker,
+    PartRule,
+    Said,
+    SchemeRule,
+)
 from .limits import limit, partly
 from .parts import part_rules, template
 from .setting import Setting
@@ -107,7 +118,7 @@ def _scheme(name: str, node: strict.Node, shared: dict[str, PartRule]) -> Scheme
             raise top.need("needs").error(f"part {role!r} has no spelling", f"known: {', '.join(stored)}")
     telling = {key: top.get(key, strict.Node.string, "") for key in ("shaped", "rows_of")}
     for key, role in telling.items():
-        if role and role not in stored:
+        if role and role not in stored and (key, role) != ("shaped", MODEL):
             raise top.need(key).error(f"part {role!r} has no spelling", f"known: {', '.join(stored)}")
     rule = SchemeRule(
         scheme=name,

@@ -11,6 +11,7 @@ from ..core.records import dataclass
 from . import record, torchao
 from .config.stated import CONFIG, read_json
 from .config.table import options
+from .lengths import Lengths
 
 __all__ = ["Declared", "declared"]
 
@@ -30,6 +31,7 @@ class Declared:
         kinds: bits of a code and columns of a group, where both are said together.
         symmetric: whether codes have no zero point, of each group of layers.
         ordered: columns may be in another order than their groups.
+        lengths: shapes that no parts tell.
     """
 
     schemes: list[str] = field(default_factory=list)
@@ -40,6 +42,7 @@ class Declared:
     kinds: set[tuple[int, int]] = field(default_factory=set)
     symmetric: set[bool] = field(default_factory=set)
     ordered: bool = False
+    lengths: Lengths = field(default_factory=Lengths)
 
     @property
     def words(self) -> str:
@@ -75,8 +78,9 @@ def declared(metadata: Mapping[str, str], side_files: Sequence[Path]) -> Declare
         facts.add(chosen, scheme)
     facts.symmetric |= torchao.symmetric(metadata)
     facts.groups |= torchao.groups(metadata)
-    for path in side_files:
-        if path.name == CONFIG:
-            for stated in options(read_json(path) or {}):
-                facts.add(stated)
+    configs = [read_json(path) or {} for path in side_files if path.name == CONFIG]
+    for config in configs:
+        for stated in options(config):
+            facts.add(stated)
+    facts.lengths = Lengths(configs)
     return facts

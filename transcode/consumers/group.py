@@ -8,7 +8,7 @@ from dataclasses import field
 from functools import cached_property, lru_cache
 from math import prod
 
-from ..catalog import GROUP_INDEX, SHAPE, ZERO_POINT, Convention, PartRule, SchemeRule
+from ..catalog import GROUP_INDEX, MODEL, SHAPE, ZERO_POINT, Convention, PartRule, SchemeRule
 from ..catalog.template import StoredNames, Template
 from ..codecs import chain
 from ..core.dtypes import CODED, DTYPES, DType
@@ -27,7 +27,7 @@ _MOST = 1 << 16
 
 _INTEGERS = {"I32": "i", "I64": "q"}
 
-_BESIDES = {"input_global_scale", "alpha", SHAPE}
+_BESIDES = {"input_global_scale", "input_scale", "alpha", SHAPE}
 """Parts that are not the scheme's: those that concern the inputs of a layer, and the shape."""
 
 
@@ -199,8 +199,11 @@ def readings(names: Names, convention: Convention, declared: Declared) -> dict[s
             if any(len(specs[role].shape) != 3 for role in turned):
                 continue
             specs |= {role: turned_back(specs[role]) for role in turned}
-        shape = None
-        if rule.shaped in stored:
+        shape: tuple[int, ...] | None = None
+        if rule.shaped == MODEL and len(specs["codes"].shape) == 2:  # rows are groups
+            count = specs["scale"].numel * specs["codes"].columns
+            shape = declared.lengths.of(name, names.specs, count)
+        elif rule.shaped in stored:
             shape = names.stated_shape(stored[rule.shaped])
         key = rule.scheme, id(parts), tuple(specs.items()), shape
         if key not in known_fits:

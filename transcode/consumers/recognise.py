@@ -245,6 +245,9 @@ def _read_as(
         possible = possible_by_codes.get(codes, [])
         if not possible:
             why = f"{_facts(codes, name, names)}: {convention.name} stores no scheme so{facts.words}"
+            if any(rule.shaped == catalog.MODEL for rule in convention.schemes.values()):
+                why += "; how many rows a matrix has is told by a bias, or by a class of config.json that is"
+                why += " known here"
             return _Unread(name, why)
         possible, unfit = markers.fitting(possible, convention)
         if unfit is not None:

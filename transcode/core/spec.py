@@ -83,7 +83,7 @@ class Part(Value):
 
     Roles in use: ``values`` (a plain tensor), ``codes``, ``scale``, ``zero_point``, ``global_scale`` (what
     values are divided by) or ``tensor_scale`` (what they are multiplied by), and for calibrated formats
-    ``input_global_scale`` and ``alpha``.
+    ``input_global_scale``, ``input_scale`` (what inputs are divided by) and ``alpha``.
     """
 
     role: str

@@ -77,6 +77,7 @@ SCHEMES: Mapping[str, type[Any]] = Table(
         "llm_int8": "bnb:LlmInt8",
         "affine": "affine:Affine",
         "hqq": "hqq:Hqq",
+        "qbits": "qbits:QBits",
         "q1_0": "ggml:Q1",
         "q4_0": "ggml:Q40",
         "q4_1": "ggml:Q41",

@@ -17,6 +17,7 @@ from ..core.spec import Part, Spec
 from ..errors import DataError
 from .affine import fitted
 from .base import GROUPS, SCALE_DTYPES, SEARCH, Array, Base, narrowed, stored_scale, widened
+from .rounding import ROUNDED
 from .scaled import KEPT
 
 __all__ = ["Hqq", "HqqColumns"]
@@ -155,7 +156,7 @@ class Hqq(Base):
         from ..codecs.strips import joined
         from ..numerics.rows import as_float32
 
-        rounded, top = _ROUNDED[kept.name], np.float32(2**self.bits - 1)
+        rounded, top = ROUNDED[kept.name], np.float32(2**self.bits - 1)
         with np.errstate(over="ignore", invalid="ignore"):
             zeros: Array = rounded(-offsets / scales)
             moved = np.abs(zeros * scales + offsets) / scales
@@ -179,7 +180,7 @@ class Hqq(Base):
         named = bytes(np.asarray(parts["compute_dtype"])).decode("ascii", "replace").strip()
         if named not in _NAMES:
             raise DataError(f"says that it computes in {named!r}", hint=f"known: {', '.join(_NAMES)}")
-        rounded = _ROUNDED[_promoted(_NAMES[named], kept.name)]
+        rounded = ROUNDED[_promoted(_NAMES[named], kept.name)]
         scales, zeros = (
             widened(np.asarray(parts[role]), kept).reshape(-1) for role in ("scale", "zero_point")
         )
@@ -211,19 +212,3 @@ def _named(dtype: DType) -> Array:
 def _promoted(one: str, other: str) -> str:
     """The dtype that torch computes two floats in."""
     return one if one == other else "F32"
-
-
-def _bf16(values: Array) -> Array:
-    """To the nearest BF16, ties to even."""
-    bits = values.view(np.uint32)
-    bits += np.uint32(0x7FFF) + (bits >> np.uint32(16) & np.uint32(1))
-    bits &= np.uint32(0xFFFF0000)
-    return values
-
-
-def _f16(values: Array) -> Array:
-    with np.errstate(over="ignore"):
-        return values.astype(np.float16).astype(np.float32)
-
-
-_ROUNDED = {"F32": lambda values: values, "F16": _f16, "BF16": _bf16}

@@ -143,13 +143,14 @@ class Nvfp4(Base):
         codes = unpacked(parts["codes"], stop - start, 4)
         stored = np.asarray(parts["scale"]).view(np.uint8).reshape(spec.rows, -1)[start:stop]
         scales = FORMATS["e4m3fn"].values()[stored]
-        role, scaled = ("global_scale", np.divide)
-        if _MULTIPLIER in parts:
-            role, scaled = _MULTIPLIER, np.multiply
-        shared = np.asarray(parts[role], np.float32).reshape(-1, 1)
+        given = _MULTIPLIER in parts
+        shared = np.asarray(parts[_MULTIPLIER if given else "global_scale"], np.float32).reshape(-1, 1)
         if len(shared) > 1:
             shared = shared[np.arange(start, stop) // spec.shape[-2]]
-        scaled(scales, shared, out=scales)
+        if given:
+            scales *= shared
+        else:
+            scales /= shared
         by_table(codes, FORMATS["e2m1"].values(), 1, _BLOCK, scales, np.zeros_like(scales), out)
 
 

@@ -23,32 +23,41 @@ from ..io.named import local
 from .leaves import leaves
 from .options import CalibrateOptions
 
-__all__ = ["Calibrate", "Calibrating"]
+__all__ = ["Calibrate", "Calibrating", "Measured"]
 
 _REACH = np.float32(2688)
 """6 * 448: the largest nvfp4 code under the largest block scale, of inputs as of weights."""
+
+_FP8 = np.float32(448)
+"""The largest E4M3 code."""
+
+_INPUTS = "input_scale"
+"""Role of the scale of inputs in fp8, by which they are divided."""
 
 _SCALAR = Spec(DTYPES["F32"], ())
 
 
 @dataclass(frozen=True)
 class Calibrate(CalibrateOptions, Transform):
-    """Add ``input_global_scale`` and ``alpha`` to tensors with a global scale (nvfp4).
+    """Add ``input_global_scale`` and ``alpha`` to tensors with a global scale (nvfp4), and ``input_scale`` to
+    those in fp8 with one scale, where the consumer takes it.
 
     ``input_global_scale = 2688 / absmax`` and ``alpha = 1 / (input_global_scale * global_scale)``, in float32
     (LightX2V, ``tools/convert/add_scale_to_models.py``). Consumers that compute ``alpha`` themselves are not
-    given it.
+    given it. ``input_scale = absmax / 448`` (its ``common/ops/mm/mm_weight.py``).
     """
 
     def apply(self, tensors: Iterable[LazyTensor], planning: Planning) -> Iterator[LazyTensor]:
         """Read the calibration, a few kilobytes, and add parts.
 
         Raises:
-            PlanError: a tensor with a global scale is not in the calibration.
+            PlanError: a tensor that needs it is not in the calibration.
         """
         peaks = _read(self.path)
         tensors = list(tensors)
-        wanted = [t for t in tensors if any(part.role == "global_scale" for part in t.parts)]
+        consumer = None if planning.convention is None else catalog.convention(planning.convention)
+        globally = {t.name for t in tensors if any(part.role == "global_scale" for part in t.parts)}
+        wanted = [t for t in tensors if t.name in globally or _takes_inputs(t, consumer)]
         if not wanted:
             raise PlanError("calibrate: no tensor has a global scale", hint="quantize to nvfp4 before it")
         keys = {tensor.name: _keys(tensor, peaks) for tensor in wanted}
@@ -63,11 +72,12 @@ class Calibrate(CalibrateOptions, Transform):
             planning.note(
                 f"calibrate: {idle} of {len(peaks)} entries belong to tensors that are not quantized"
             )
-        consumer = None if planning.convention is None else catalog.convention(planning.convention)
         for tensor in tensors:
             of = keys.get(tensor.name)
             if of is None:
                 yield tensor
+            elif tensor.name not in globally:
+                yield _measured(tensor, peaks[key])
             else:
                 peak = max(map(peaks.__getitem__, of))
                 yield self._calibrated(tensor, peak, with_alpha=_takes_alpha(tensor, consumer))
@@ -127,6 +137,41 @@ class Calibrating(Expr):
                 yield Piece("input_global_scale", 0, given)
             if start == 0 and self.with_alpha:
                 yield Piece("alpha", 0, np.float32(1) / (given * piece.data.reshape(1)))
+
+
+@dataclass(frozen=True, slots=True)
+class Measured(Expr):
+    """A tensor, and beside it the scale of its inputs.
+
+    Attributes:
+        of: what yields the tensor.
+        given: the scale of the inputs.
+    """
+
+    of: Expr
+    given: np.float32
+
+    def read(self, start: int, stop: int, context: Context) -> Iterator[Piece]:
+        """See :meth:`.core.expr.Expr.read`."""
+        yield from self.of.read(start, stop, context)
+        if start == 0:
+            yield Piece(_INPUTS, 0, np.array([self.given], np.float32))
+
+
+def _measured(tensor: LazyTensor, peak: np.float32) -> LazyTensor:
+    return tensor.evolve(
+        parts=(*tensor.parts, Part(_INPUTS, _SCALAR)),
+        value=Measured(tensor.value, np.float32(peak / _FP8)),
+        did=Event("calibrate", f"inputs up to {peak:g}"),
+    )
+
+
+def _takes_inputs(tensor: LazyTensor, consumer: catalog.Convention | None) -> bool:
+    """Whether the consumer has a place for the scale of the inputs of a tensor with one scale."""
+    if consumer is None or tensor.scheme is None or getattr(tensor.scheme, "granularity", "") != "tensor":
+        return False
+    rule = consumer.schemes.get(tensor.scheme.name)
+    return rule is not None and _INPUTS in rule.parts
 
 
 def _takes_alpha(tensor: LazyTensor, consumer: catalog.Convention | None) -> bool:

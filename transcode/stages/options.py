@@ -355,7 +355,8 @@ class CalibrateOptions(Declared):
         group=HOW, head=True, needs=("--scheme",),
         about="A PyTorch file ``{\"absmax\": {name of a weight: largest magnitude of its inputs}}``. Names"
         " are"
-        " looked up as they are and without ``model.``.",
+        " looked up as they are and without ``model.``. fp8 with one scale to the tensor gets ``input_scale``"
+        " by it, for LightX2V.",
     )  # fmt: skip
     keep_global_scale: bool = option(
         kinds.FLAG, "Leave the weights' own global scale out.", default=True, flag="--drop-global-scale",

@@ -18,7 +18,11 @@ from transcode.errors import PlanError
 FIXTURES = Path(__file__).parents[3] / "fixtures" / "quanto"
 LAYER = "model.layers.0.mlp.up_proj"
 NAME = f"{LAYER}.weight"
-KINDS = {"int8": ("int8", "qint8"), "float8": ("fp8", "qfloat8_e4m3fn")}
+KINDS = {
+    "int8": ("int8", {}, "qint8"), "float8": ("fp8", {}, "qfloat8_e4m3fn"),
+    "int4": ("qbits", {}, "qint4"), "int2": ("qbits", {"bits": 2}, "qint2"),
+}  # fmt: skip
+"""What Diffusers calls them -> as a scheme, and as quanto."""
 MAP = "quanto_qmap.json"
 
 
@@ -35,7 +39,8 @@ def test_what_quanto_saved_is_decoded_and_written_back(kind: str, tmp_path: Path
     source, out = FIXTURES / kind, tmp_path / "d"
     tc.open(source) | tc.dequantize("BF16") | tc.write(out)
     assert tensors(out)[NAME].equal(load_file(FIXTURES / f"{kind}.safetensors")["weight"])
-    assert tensors(out).keys() == {NAME, "lm_head.weight"}  # scales of inputs go with the codes
+    # Scales of inputs go with the codes.
+    assert tensors(out).keys() - {f"{LAYER}.bias"} == {NAME, "lm_head.weight"}
     assert not (out / MAP).exists()
     tc.open(source) | tc.write(tmp_path / "n", convention="neutral")
     assert not (tmp_path / "n" / MAP).exists()
@@ -50,12 +55,14 @@ def test_what_quanto_saved_is_decoded_and_written_back(kind: str, tmp_path: Path
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_is_said_to_diffusers_and_to_quanto_itself(kind: str, tmp_path: Path) -> None:
-    scheme, called = KINDS[kind]
+    scheme, options, called = KINDS[kind]
     names = [f"model.layers.{n}.mlp.up_proj" for n in range(3)]
     (tmp_path / "m").mkdir()
-    save_file({f"{name}.weight": torch.randn(32, 64) for name in names}, tmp_path / "m" / "model.safetensors")
+    layers = {f"{name}.weight": torch.randn(32, 64) for name in names}
+    biases = {f"{name}.bias": torch.randn(32) for name in names}
+    save_file(layers | biases, tmp_path / "m" / "model.safetensors")
     (tmp_path / "m" / "config.json").write_text('{"model_type": "toy"}')
-    flow = tc.open(tmp_path / "m") | tc.quantize(scheme, exclude=["layers.2"])
+    flow = tc.open(tmp_path / "m") | tc.quantize(scheme, exclude=["layers.2"], **options)
     flow | tc.write(tmp_path / "q", convention="quanto")
     assert said(tmp_path / "q")["quantization_config"] == {
         "quant_method": "quanto",

@@ -17,15 +17,18 @@ from .stated import Json
 __all__ = ["Quanto"]
 
 _MAP = "quanto_qmap.json"
-_TYPES = {"int8": ("int8", "qint8"), "fp8": ("float8", "qfloat8_e4m3fn")}
-"""Scheme -> what Diffusers and what quanto calls it."""
+_TYPES = {
+    "int8": ("int8", "qint8"), "fp8": ("float8", "qfloat8_e4m3fn"),
+    "qbits4": ("int4", "qint4"), "qbits2": ("int2", "qint2"),
+}  # fmt: skip
+"""Scheme, with its bits -> what Diffusers and what quanto calls it."""
 
 
 class Quanto(Dialect):
     """One type for all layers but those that are named; the map names each layer that is quantized."""
 
     method = "quanto"
-    schemes: ClassVar[tuple[str, ...]] = ("int8", "fp8")
+    schemes: ClassVar[tuple[str, ...]] = ("int8", "fp8", "qbits")
     unquantized = "modules_to_not_convert"
     by_prefix = False
     telling: ClassVar[tuple[str, ...]] = ("weights_dtype",)
@@ -58,8 +61,8 @@ class Quanto(Dialect):
 
 
 def _type(module: str, scheme: Any) -> tuple[str, str]:
-    if scheme.name not in _TYPES:
-        raise Unsayable(f"quant_method quanto knows {', '.join(_TYPES)}, {module} is {scheme.name}")
+    if scheme.name not in Quanto.schemes:
+        raise Unsayable(f"quant_method quanto knows {', '.join(Quanto.schemes)}, {module} is {scheme.name}")
     if scheme.name == "fp8":
         e4m3_only(scheme, Quanto.method)
-    return _TYPES[scheme.name]
+    return _TYPES[f"qbits{scheme.bits}" if scheme.name == "qbits" else scheme.name]
