@@ -78,10 +78,26 @@ WAYS = (
     Way(_CT, "nvfp4", package=_CT),
     Way("deepseek", "fp8"),
     Way("torchao", "int8", package="torchao"),
+    Way("torchao", "fp8", package="torchao"),
+    Way("torchao", "mxfp8", package="torchao"),
+    Way("torchao", "mxfp4", package="torchao"),
     Way("bitsandbytes", "nf4", package="bitsandbytes"),
+    Way("bitsandbytes", "bnb_fp4", package="bitsandbytes"),
+    Way("bitsandbytes", "llm_int8", package="bitsandbytes"),
+    Way("gptq", "int4", {"group_size": 32}, "gptqmodel"),
+    Way("gptq_v2", "int4", {"group_size": 32}, "gptqmodel"),
+    Way("awq", "int4", {"group_size": 32}, "gptqmodel"),
+    Way("quark", "int8", package="quark"),
+    Way("quark", "fp8", package="quark"),
+    Way("quark", "mxfp4", package="quark"),
+    Way("sdnq", "int8", package="sdnq"),
+    Way("sdnq", "int4", {"group_size": 32}, "sdnq"),
+    Way("quanto", "int8", package="optimum"),
+    Way("hqq", "hqq", package="hqq"),
+    Way("modelopt", "fp8", package="modelopt"),
+    Way("mlx", "mxfp4"),
 )
-"""What transformers loads without a GPU. GPTQ and AWQ want gptqmodel, whose kernels are compiled; quanto's
-layers are not loaded by transformers, and neither are those of mlx, hqq and ModelOpt."""
+"""What transformers has a loader for. Which of them work without a GPU, and need what, is told by a run."""
 
 
 def model(kind: str, folder: Path) -> Path:

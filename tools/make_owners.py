@@ -3,9 +3,9 @@
     python tools/make_owners.py fixtures/owners [NAME ...]
 
 Needs the packages that it asks for (compressed-tensors, nvidia-modelopt, gptqmodel, autoawq, bitsandbytes,
-mlx, comfy-kitchen, transformers), best in an environment of their own. The model has a dense layer and one with
-experts; of each, some matrices are kept. Beside them stand the digests of what the owner's decoder makes of
-them, by which transcode is measured.
+mlx, comfy-kitchen, transformers), best in an environment of their own. The model has a dense layer and one
+with experts; of each, some matrices are kept. Beside them stand the digests of what the owner's decoder makes
+of them, by which transcode is measured.
 """
 
 from __future__ import annotations
