@@ -65,7 +65,11 @@ def layered(name: str, source: Path) -> owners.Model:
         stem = stored.removesuffix("weight")
         tensors |= {f"{stem}{part}": one for part, one in layer.parts.items()}
         decoded[stored] = layer.decoded
-    config = {"model_type": "qwen3_moe", "architectures": ["Qwen3MoeForCausalLM"], "torch_dtype": "bfloat16"}
+    config: dict[str, Any] = {
+        "model_type": "qwen3_moe",
+        "architectures": ["Qwen3MoeForCausalLM"],
+        "torch_dtype": "bfloat16",
+    }
     if say is not None:
         key = "quantization" if name.startswith("mlx") else "quantization_config"
         config[key] = say(list(_KEEP))
