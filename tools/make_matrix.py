@@ -4,12 +4,14 @@
     python tools/make_matrix.py int8 fp8    # print the rows of these schemes
 
 Each cell is a run: the source is made for its convention, converted to the scheme of the column (for
-transcode's own names), and both are decoded to F32 and compared.
+transcode's own names), and both are decoded to F32 and compared. A second table has the sources that the
+owners of formats made (``fixtures/owners``), dense layers and experts.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import shutil
 import tempfile
@@ -19,7 +21,7 @@ from typing import Any
 
 import golden
 
-__all__ = ["COLUMNS", "cells", "main", "page", "rows"]
+__all__ = ["COLUMNS", "MARKS", "OWNERS", "cells", "main", "owned", "page", "rows"]
 
 ROOT = Path(__file__).parents[1]
 COLUMNS: tuple[tuple[str, dict[str, Any]], ...] = (
@@ -30,38 +32,74 @@ COLUMNS: tuple[tuple[str, dict[str, Any]], ...] = (
 """Targets: a dtype to decode to, or a scheme with options."""
 
 PAGES = ("matrix.md", "matrix.zh.md")
-"""In docs/guide: the table stands between two marks."""
+"""In docs/guide."""
 
-_MARKS = "<!-- matrix -->\n", "<!-- end of matrix -->\n"
+MARKS = {name: (f"<!-- {name} -->\n", f"<!-- end of {name} -->\n") for name in ("matrix", "matrix of owners")}
+"""Between which each table stands."""
+
+OWNERS = ROOT / "fixtures" / "owners"
 
 
 def rows(schemes: Sequence[str] = ()) -> list[tuple[str, str]]:
-    """All sources: a scheme, and a convention that it is written for."""
+    """All sources: a scheme, and a convention that it is written for.
+
+    Schemes of one program are left out as transcode's own names store them, which is the same thing again.
+    """
     from transcode import catalog
 
     known = {name: catalog.convention(name) for name in catalog.conventions()}
+    some = [name for one in known.values() if one.unwritten is None for name in one.schemes]
     return [
         (scheme, name)
-        for scheme in golden.VARIANTS
+        for scheme in dict.fromkeys([*golden.VARIANTS, *some])
         for name, one in known.items()
-        if scheme in one.schemes and one.unwritten is None and (not schemes or scheme in schemes)
+        if scheme in one.schemes
+        and one.unwritten is None
+        and (scheme in golden.VARIANTS or name != "neutral")
+        and (not schemes or scheme in schemes)
     ]
 
 
-def cells(scheme: str, convention: str, folder: Path) -> Iterator[str]:
-    """What becomes of a source in each column.
+def owned() -> list[Path]:
+    """The folders that owners of formats made."""
+    return sorted(OWNERS.iterdir())
+
+
+def made(scheme: str, convention: str, folder: Path) -> Path:
+    """The small Llama in that scheme, as that convention stores it.
 
     Raises:
-        TranscodeError: the convention does not take the small Llama in that scheme.
+        TranscodeError: it does not take it.
+    """
+    import transcode as tc
+
+    maker = golden.Maker(folder)
+    source = folder / f"{scheme}-{convention}"
+    target: dict[str, Any] = {"convention": convention}
+    if convention == "gguf":
+        source = source.with_suffix(".gguf")
+        target["metadata"] = {"general.architecture": "llama"}
+    tc.open(maker.path("llama", golden.llama)) | tc.quantize(scheme) | tc.write(source, **target)
+    return source
+
+
+def cells(
+    source: Path, folder: Path, neutral: str | None = None, columns: Sequence[tuple[str, Any]] = COLUMNS
+) -> Iterator[str]:
+    """What becomes of a source in each column.
+
+    Args:
+        folder: for what is made on the way.
+        neutral: the scheme of a source that is stored by transcode's own names already.
+
+    Raises:
+        TranscodeError: it is not decoded.
     """
     import transcode as tc
     from transcode.errors import TranscodeError
 
-    maker = golden.Maker(folder)
-    source = folder / f"{scheme}-{convention}"
-    tc.open(maker.path("llama", golden.llama)) | tc.quantize(scheme) | tc.write(source, convention=convention)
     before = _decoded(source, folder / "before")
-    for name, options in COLUMNS:
+    for name, options in columns:
         out = folder / "out"
         shutil.rmtree(out, ignore_errors=True)
         flow: Any = tc.open(source)
@@ -71,7 +109,7 @@ def cells(scheme: str, convention: str, folder: Path) -> Iterator[str]:
                 flow | step | tc.write(out, convention="plain" if name == "bf16" else "neutral", workers=1)
             )
         except TranscodeError:
-            yield "same" if (name, convention) == (scheme, "neutral") else "refused"  # there is nothing to do
+            yield "same" if name == neutral else "refused"  # there is nothing to do
             continue
         kinds = {event.kind for tensor in report.plan.tensors for event in tensor.fate}
         decibels = _compared(before, _decoded(out, folder / "after") if name != "bf16" else _loaded(out))
@@ -81,14 +119,15 @@ def cells(scheme: str, convention: str, folder: Path) -> Iterator[str]:
             yield "same" if kinds <= {"keep", "repack"} else "exact"
 
 
-def page(text: str, table: Sequence[tuple[tuple[str, str], Sequence[str]]]) -> str:
-    """A page with the table put in."""
+def page(text: str, table: Sequence[tuple[str, Sequence[str]]], which: str = "matrix") -> str:
+    """A page with a table put in."""
     names = [f"{name}{golden.told(options)}".replace("granularity=", "") for name, options in COLUMNS]
     lines = [f"| | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
-    lines += [f"| {scheme}, {whose} | {' | '.join(row)} |" for (scheme, whose), row in table]
-    before, _, rest = text.partition(_MARKS[0])
-    _, _, after = rest.partition(_MARKS[1])
-    return before + _MARKS[0] + "\n" + "\n".join(lines) + "\n\n" + _MARKS[1] + after
+    lines += [f"| {name} | {' | '.join(row)} |" for name, row in table]
+    begin, end = MARKS[which]
+    before, _, rest = text.partition(begin)
+    _, _, after = rest.partition(end)
+    return before + begin + "\n" + "\n".join(lines) + "\n\n" + end + after
 
 
 def _decoded(source: Path, to: Path) -> dict[str, Any]:
@@ -122,22 +161,47 @@ def main() -> None:
     )
     parser.add_argument("schemes", nargs="*", help="print the rows of these schemes only")
     asked = parser.parse_args().schemes
+    tables = {"matrix": _run([(scheme, name, None) for scheme, name in rows(asked)])}
+    if not asked:
+        tables["matrix of owners"] = _run([(path.name, "", path) for path in owned()])
+    for name in () if asked else PAGES:
+        path = ROOT / "docs" / "guide" / name
+        text = path.read_text("utf-8")
+        for which, table in tables.items():
+            text = page(text, table, which)
+        path.write_text(text, "utf-8")
+
+
+def _run(sources: Sequence[tuple[str, str, Path | None]]) -> list[tuple[str, list[str]]]:
+    """Rows of a table; what cannot be made or read has none, or is refused."""
     from transcode.errors import TranscodeError
 
     table = []
-    for scheme, convention in rows(asked):
+    for scheme, convention, path in sources:
         with tempfile.TemporaryDirectory() as folder:
+            name = f"{scheme}, {convention}" if path is None else told(path)
             try:
-                made = list(cells(scheme, convention, Path(folder)))
+                source = made(scheme, convention, Path(folder)) if path is None else bare(path, Path(folder))
+                row = list(cells(source, Path(folder), scheme if convention == "neutral" else None))
             except TranscodeError as error:
-                made = []
-                print(f"{scheme} as {convention}: {error}")
-        if made:
-            table.append(((scheme, convention), made))
-            print(scheme, convention, *made, flush=True)
-    for name in () if asked else PAGES:
-        path = ROOT / "docs" / "guide" / name
-        path.write_text(page(path.read_text("utf-8"), table), "utf-8")
+                print(f"{name}: {error}")
+                row = [] if path is None else ["refused"] * len(COLUMNS)
+        if row:
+            table.append((name, row))
+            print(name, *row, flush=True)
+    return table
+
+
+def told(path: Path) -> str:
+    """What a folder of an owner holds, and by which release it was made."""
+    by: str = json.loads((path / "decoded.json").read_text())["by"]
+    return f"{path.name} {by.split()[1]}"
+
+
+def bare(path: Path, folder: Path) -> Path:
+    """Such a folder without what is told of it."""
+    shutil.copytree(path, folder / "source", ignore=shutil.ignore_patterns("decoded.json"))
+    return folder / "source"
 
 
 if __name__ == "__main__":

@@ -3,9 +3,9 @@
     python tools/make_owners.py fixtures/owners [NAME ...]
 
 Needs the packages that it asks for (compressed-tensors, nvidia-modelopt, gptqmodel, autoawq, bitsandbytes,
-mlx, comfy-kitchen, transformers), best in an environment of their own. The model has a dense layer and one with
-experts; of each, some matrices are kept. Beside them stand the digests of what the owner's decoder makes of
-them, by which transcode is measured.
+mlx, comfy-kitchen, transformers), best in an environment of their own. The model has a dense layer and one
+with experts; of each, some matrices are kept. Beside them stand the digests of what the owner's decoder makes
+of them, by which transcode is measured.
 """
 
 from __future__ import annotations
@@ -65,7 +65,11 @@ def layered(name: str, source: Path) -> owners.Model:
         stem = stored.removesuffix("weight")
         tensors |= {f"{stem}{part}": one for part, one in layer.parts.items()}
         decoded[stored] = layer.decoded
-    config = {"model_type": "qwen3_moe", "architectures": ["Qwen3MoeForCausalLM"], "torch_dtype": "bfloat16"}
+    config: dict[str, Any] = {
+        "model_type": "qwen3_moe",
+        "architectures": ["Qwen3MoeForCausalLM"],
+        "torch_dtype": "bfloat16",
+    }
     if say is not None:
         key = "quantization" if name.startswith("mlx") else "quantization_config"
         config[key] = say(list(_KEEP))

@@ -374,7 +374,8 @@ def gpt_oss(folder: Path) -> Model:
 
     random = torch.Generator().manual_seed(7)
     stem = "model.layers.0.mlp.experts"
-    tensors, decoded = {}, {}
+    tensors: Tensors = {}
+    decoded: Tensors = {}
     for name, rows in (("gate_up_proj", 128), ("down_proj", 64)):
         blocks = torch.randint(0, 256, (2, rows, 2, 16), dtype=torch.uint8, generator=random)
         scales = torch.randint(118, 132, (2, rows, 2), dtype=torch.uint8, generator=random)

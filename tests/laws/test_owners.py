@@ -1,6 +1,6 @@
 """What the owners of formats made is decoded as they decode it, and comes back from other conventions.
 
-``fixtures/owners`` is by the packages themselves (``tools/make_owners.py``): a dense layer and experts in each.
+``fixtures/owners`` is by the packages themselves (``tools/make_owners.py``): a dense layer and experts.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ PAIRS: dict[str, tuple[str, ...]] = {
     "gptqmodel_gptq": (*_INTEGERS, "sdnq"), "gptqmodel_gptq_v2": (*_INTEGERS, "sdnq"),
     "compressed_tensors_w4a16": (*_INTEGERS, "sdnq"), "compressed_tensors_w4a16_asym": _INTEGERS,
     "bitsandbytes_nf4": ("neutral",), "bitsandbytes_nf4_nested": ("neutral",),
-    "bitsandbytes_fp4": ("neutral",), "bitsandbytes_int8": ("neutral",), "comfy_kitchen_mxfp8": _BYTES, "compressed_tensors_mxfp8a16": _BYTES,
+    "bitsandbytes_fp4": ("neutral",), "bitsandbytes_int8": ("neutral",),
+    "comfy_kitchen_mxfp8": _BYTES, "compressed_tensors_mxfp8a16": _BYTES,
     "mlx_mxfp8": _BYTES, "modelopt_mxfp8": _BYTES, "compressed_tensors_mxfp4a16": _FLOATS,
     "mlx_mxfp4": _FLOATS,
     "comfy_kitchen_fp8": ("comfyui_scaled", "lightx2v", "neutral", "quark"),
