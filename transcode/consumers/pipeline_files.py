@@ -84,7 +84,7 @@ def _taken(
         raise PlanError(f"config_from: {path} is no folder with a {INDEX}", hint="name that of a pipeline")
     theirs = read_json(place.at(INDEX))
     files: list[SideFile] = []
-    index = {key: said for key, said in theirs.items() if not isinstance(said, list)}
+    index: dict[str, object] = {k: said for k, said in theirs.items() if not isinstance(said, list)}
     ours = stated(pipeline, derived)
     for name, said in theirs.items():
         if not isinstance(said, list):
