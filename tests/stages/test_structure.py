@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import make_laws
 import pytest
 import torch
 from safetensors import safe_open
@@ -412,3 +414,11 @@ def test_of_an_all_in_one_file_only_the_unet_is_quantized_and_it_converts_alone(
     alone = load_file(tmp_path / "alone.safetensors")
     assert alone.keys() == state.keys()
     assert all(alone[name].equal(state[name]) for name in state)
+
+
+@pytest.mark.parametrize("name", make_laws.PAGES)
+def test_the_list_of_these_laws_in_the_documents_is_theirs(name: str) -> None:
+    text = (Path(make_laws.ROOT) / "docs" / "guide" / name).read_text("utf-8")
+    rows = make_laws.table(sys.modules[__name__])
+    assert make_laws.page(text, rows) == text
+    assert "| sdxl | `sdxl` | ✓ | ✓ | ✓ |" in rows
