@@ -44,6 +44,7 @@ ELSEWHERE = {
     "schemes/text": "laws/test_schemes.py",
     "cli/job": "cli/test_nunchaku.py",
     "consumers/components": "cli/test_split.py",
+    "consumers/pipeline_files": "consumers/test_pipelines.py",
     "stages/lora/assembled": "stages/lora/test_respell.py",
     "stages/lora/finite": "stages/lora/test_others.py",
     "stages/lora/joins": "stages/lora/test_others.py",

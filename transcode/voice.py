@@ -45,6 +45,7 @@ OPTIONS: Mapping[str, Names] = {
     "checksums": Names("--checksums", "checksums=True", "checksums: true"),
     "component": Names("--component {}", "component({})", "component: {}"),
     "config": Names("--config {}", "config={}"),
+    "config_from": Names("--config-from {}", "config_from={}"),
     "config_yaml": Names("--config-yaml {}", "config_yaml={}"),
     "consume_source": Names("--consume-source", "execution.carry.consume"),
     "convention": Names("--convention {}", "convention={}", "convention: {}"),

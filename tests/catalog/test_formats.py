@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
+from typing import Any
 
 import check_formats
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
+import transcode as tc
 from transcode import catalog
 from transcode.catalog.lora_tables import lora_tables
 from transcode.catalog.rule import REST
@@ -131,3 +136,89 @@ def test_right_files_are_not_complained_of(tmp_path: Path) -> None:
     (tmp_path / "families" / "mine.yaml").write_text(GOOD)
     (tmp_path / "README.md").write_text("words")
     assert check_formats.check(tmp_path) == []
+
+
+def _rules(number: int) -> str:
+    """The rules of the README's examples of a conversion that is more than names: joins, and further keys."""
+    found = re.findall(r"```yaml\n((?:conversions:| +- at:).*?)```", README, re.DOTALL)
+    return found[number][found[number].index("      - ") :]
+
+
+def _family(folder: Path, rules: str, left: tuple[str, str], right: tuple[str, str]) -> None:
+    spelled = "".join(
+        f"  {name}:\n    title: {name}\n    detect: {{all: [{mark}]}}\n"
+        f"    blocks: ['{block}']\n    targets: [x]\n"
+        for name, (mark, block) in {"original": left, "diffusers": right}.items()
+    )
+    (folder / "families").mkdir(exist_ok=True)
+    (folder / "families" / "toy_rows.yaml").write_text(
+        f"family: toy_rows\ntitle: Toy\nspellings:\n{spelled}"
+        f"conversions:\n  - between: [original, diffusers]\n    rules:\n{rules}"
+    )
+
+
+def _both_ways(tmp_path: Path, right: dict[str, Any], left: dict[str, Any]) -> None:
+    """That the right tensors become the left ones, and these the right ones again."""
+    (source := tmp_path / "source").mkdir()
+    save_file({name: np.ascontiguousarray(value) for name, value in right.items()}, source / "m.safetensors")
+    (source / "config.json").write_text(json.dumps({"num_attention_heads": 2}))
+    tc.open(source) | tc.convert("original", model="toy_rows") | tc.write(tmp_path / "there")
+    (tmp_path / "there" / "config.json").write_text(json.dumps({"num_attention_heads": 2}))
+    for folder, to, wanted in (("there", None, left), ("there", "diffusers", right)):
+        flow = tc.open(tmp_path / folder)
+        flow = flow if to is None else flow | tc.convert(to, model="toy_rows")
+        held = {name: tensor.numpy() for name, tensor in flow.items()}
+        assert held.keys() == wanted.keys()
+        for name, value in wanted.items():
+            np.testing.assert_array_equal(held[name], value, err_msg=name)
+
+
+def test_joins_of_the_readme_do_what_it_says(own_formats: Path, tmp_path: Path) -> None:
+    own_formats.mkdir(exist_ok=True)
+    _family(own_formats, _rules(0), ("layers.*.attn.qkv.weight", "layers.{i}"),
+            ("transformer_blocks.*.attn.to_q.weight", "transformer_blocks.{i}"))  # fmt: skip
+    draw, n = np.random.default_rng(0), 4
+    rand = lambda *shape: draw.standard_normal(shape).astype(np.float32)  # noqa: E731
+    q, k, v, q2, k2, mlp, last, few, many = (
+        rand(n, n), rand(n, n), rand(n, n), rand(n, n), rand(n, n), rand(9, n), rand(6, n), rand(2 * n, n),
+        rand(6 * n, n),
+    )  # fmt: skip
+    at, to = "layers.0.", "transformer_blocks.0."
+    right = {f"{to}attn.to_q.weight": q, f"{to}attn.to_k.weight": k, f"{to}attn.to_v.weight": v}
+    right |= {f"{to}attn2.to_q.weight": q2, f"{to}attn2.to_k.weight": k2, f"{to}proj_mlp.weight": mlp}
+    right |= {"norm_out.linear.weight": last, f"{to}norm1_context.linear.weight": few}
+    right["transformer_blocks.1.norm1_context.linear.weight"] = many
+    left = {
+        f"{at}attn.qkv.weight": np.concatenate([q, k, v]),
+        f"{at}linear1.weight": np.concatenate([q2, k2, mlp]),
+        "final.modulation.weight": np.concatenate([last[3:], last[:3]]),
+        f"{at}context.modulation.weight": np.concatenate([few[n:], few[:n]]),
+        "layers.1.context.modulation.weight": many,
+    }
+    _both_ways(tmp_path, right, left)
+
+
+def test_further_keys_of_the_readme_do_what_it_says(own_formats: Path, tmp_path: Path) -> None:
+    own_formats.mkdir(exist_ok=True)
+    _family(own_formats, _rules(1), ("blk.*.attn_q.weight", "blk.{i}"),
+            ("model.layers.*.self_attn.q_proj.weight", "model.layers.{i}"))  # fmt: skip
+    draw = np.random.default_rng(0)
+    rand = lambda *shape: draw.standard_normal(shape).astype(np.float32)  # noqa: E731
+    experts = {name: rand(2, 3, 4) for name in ("gate_proj", "up_proj", "w1", "w3")}
+    up, q, w1, w3, patch = rand(6, 4), rand(8, 4), rand(3, 5), rand(3, 5), rand(6, 16, 1, 2, 2)
+    of = "model.layers.0."
+    right = {f"{of}experts.{e}.{n}.weight": one[e] for n, one in experts.items() for e in range(2)}
+    right |= {f"{of}mlp.up_proj.weight": up, f"{of}self_attn.q_proj.weight": q, f"{of}w1.weight": w1}
+    right |= {f"{of}w3.weight": w3, f"{of}patch_embed.proj.weight": patch}
+    right[f"{of}input_layernorm.weight"] = np.full(4, 0.25, np.float32)  # which comes back to the bit
+    rows = np.stack([experts["w1"], experts["w3"]], axis=2)
+    left = {
+        "blk.0.experts.gate_up_proj": np.concatenate([experts["gate_proj"], experts["up_proj"]], axis=1),
+        "blk.0.experts.w13": rows.reshape(2, 6, 4),
+        "blk.0.mlp.c_fc.weight": up.T,
+        "blk.0.attn_q.weight": q.reshape(2, 2, 2, 4).swapaxes(1, 2).reshape(8, 4),
+        "blk.0.w13.weight": np.stack([w1, w3]).transpose(2, 1, 0).reshape(5, 6),
+        "blk.0.patch_embedding.weight": patch.reshape(6, 64),
+        "blk.0.attn_norm.weight": right[f"{of}input_layernorm.weight"] + 1,
+    }
+    _both_ways(tmp_path, right, left)

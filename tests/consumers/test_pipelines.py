@@ -17,6 +17,8 @@ from safetensors.torch import load_file, save_file
 import transcode as tc
 from transcode.catalog.pipelines import pipelines
 from transcode.cli import cli
+from transcode.consumers.components import open_components
+from transcode.errors import PlanError
 from transcode.stages.convert import Convert
 
 diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed")
@@ -120,18 +122,50 @@ def test_there_and_back(models: dict[str, Any], whole: Path, tmp_path: Path) -> 
         assert not [key for key in file.metadata() if key.startswith("component")]
 
 
-def test_diffusers_loads_the_folder(models: dict[str, Any], whole: Path, tmp_path: Path) -> None:
-    run("split", whole, tmp_path / "pipe", "--to", "diffusers")
-    for name, model in models.items():
-        save = model.save_config if name in ("unet", "vae") else model.config.save_pretrained
-        save(tmp_path / "pipe" / name)
-    loaded = diffusers.StableDiffusionXLPipeline.from_pretrained(
-        tmp_path / "pipe", scheduler=diffusers.DDIMScheduler(), tokenizer=None, tokenizer_2=None,
-        torch_dtype=torch.float16,
-    )  # fmt: skip
+def donor(models: dict[str, Any], folder: Path) -> Path:
+    """A folder of the pipeline as it is published, with the weights of another training."""
+    vocabulary = {"<|startoftext|>": 0, "<|endoftext|>": 1, "a</w>": 2}
+    made = transformers.CLIPTokenizer(vocab=vocabulary, merges=[])
+    diffusers.StableDiffusionXLPipeline(
+        **models, tokenizer=made, tokenizer_2=made, scheduler=diffusers.DDIMScheduler(beta_end=0.5)
+    ).save_pretrained(folder)
+    return folder
+
+
+def test_diffusers_loads_the_folder_with_the_files_of_another(
+    models: dict[str, Any], whole: Path, tmp_path: Path
+) -> None:
+    other = donor(models, tmp_path / "published")
+    run("split", whole, tmp_path / "pipe", "--to", "diffusers", "--config-from", other)
+    loaded = diffusers.StableDiffusionXLPipeline.from_pretrained(tmp_path / "pipe", torch_dtype=torch.float16)
+    assert loaded.scheduler.config.beta_end == 0.5
+    assert loaded.tokenizer_2("a").input_ids
     for name, model in models.items():
         held = getattr(loaded, name).state_dict()
         assert all(held[key].equal(one.half()) for key, one in model.state_dict().items())
+    # What has no weights does not come into one file, which is said.
+    source = open_components(str(tmp_path / "pipe"))
+    assert any("scheduler/, tokenizer/, tokenizer_2/ left out" in note for note in source.notes)
+    # Configurations of another pipeline, and folders that are none, are refused.
+    index = json.loads((other / "model_index.json").read_text())
+    index["unet"] = ["diffusers", "UNet1DModel"]
+    (other / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(
+        PlanError, match="has diffusers UNet1DModel as unet, where these tensors are those of"
+    ):
+        run("split", whole, tmp_path / "two", "--to", "diffusers", "--config-from", other, "--debug")
+    with pytest.raises(PlanError, match="is no folder with a model_index"):
+        run("split", whole, tmp_path / "two", "--to", "diffusers", "--config-from", tmp_path, "--debug")
+    with pytest.raises(PlanError, match="are no pipeline of Diffusers that is known, as they are spelled"):
+        run("split", whole, tmp_path / "two", "--config-from", other, "--debug")
+
+
+def test_what_is_lacking_is_said_in_a_line(whole: Path, tmp_path: Path) -> None:
+    flow = tc.open(whole) | Convert("diffusers")
+    plan = flow.plan(tc.write(tmp_path / "pipe", layout="components", copy_metadata=False))
+    (said,) = (str(note) for note in plan.log.notes if "model_index.json" in str(note))
+    assert "to load it, add scheduler/, tokenizer/, tokenizer_2/, " in said
+    assert "unet/config.json" in said
 
 
 def test_a_folder_that_diffusers_saved_becomes_one_file(

@@ -39,10 +39,12 @@ class Pipeline:
     Attributes:
         name: e.g. ``"FluxPipeline"``.
         parts: by subfolder, e.g. ``"text_encoder_2"``.
+        beside: subfolders without weights that it loads, too.
     """
 
     name: str
     parts: Mapping[str, Part]
+    beside: tuple[str, ...] = ()
 
 
 def pipelines() -> Mapping[str, Pipeline]:
@@ -57,11 +59,16 @@ def pipelines() -> Mapping[str, Pipeline]:
 def _table(path: Path) -> dict[str, Pipeline]:
     top = strict.catalog_file(path, "foreign")
     table = {
-        name: Pipeline(name, {folder: _part(one) for folder, one in child.mapping().items()})
-        for name, child in top.need("pipelines").mapping().items()
+        name: _pipeline(name, child.mapping()) for name, child in top.need("pipelines").mapping().items()
     }
     top.reject_unknown()
     return table
+
+
+def _pipeline(name: str, top: strict.Mapping) -> Pipeline:
+    beside = top.get("beside", strict.Node.strings, ())
+    parts = {folder: _part(one) for folder, one in top.items() if folder != "beside"}
+    return Pipeline(name, parts, tuple(beside))
 
 
 def _part(node: strict.Node) -> Part:

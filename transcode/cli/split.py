@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
-from ..core.option import options_of
+from ..core.option import OUTPUT, options_of
 from ..stages.options import ConvertOptions
-from .flags import Command, command, debug_option
+from .flags import Command, command, debug_option, flag
 from .job import carry_out, new_job, placing_options
 from .options import flag_of, performance_options, report_options
 from .usage import what
@@ -19,22 +19,25 @@ __all__ = ["merge", "split"]
 @command(
     epilog="\b\nExamples:\n  transcode split sd_xl_base.safetensors sdxl/\n"
     "  transcode split sd_xl_base.safetensors sdxl/ --to diffusers\n"
+    "  transcode split sd_xl_base.safetensors sdxl/ --to diffusers --config-from sdxl-turbo/\n"
     "  transcode split ltx.safetensors ltx/ --dry-run\n"
 )
 @click.argument("src", metavar="ALLINONE")
 @click.argument("dst", metavar="FOLDER")
 @flag_of("--to", options_of(ConvertOptions)["to"])
+@flag("--config-from", metavar="FOLDER", help="Take configs, scheduler, tokenizers from there.", group=OUTPUT)
 @placing_options
 @performance_options
 @report_options
 @debug_option
-def split(src: str, dst: str, to: str | None, **values: Any) -> None:
+def split(src: str, dst: str, to: str | None, config_from: str | None, **values: Any) -> None:
     """Split ALLINONE into the new FOLDER, each model into a subfolder as Diffusers names it.
 
     Names lose the prefix of their model, which its file notes for `transcode merge`. With --to diffusers each
     model is spelled as Diffusers and Transformers do, and model_index.json says which pipeline it is, where
-    that is known. What belongs to no model goes into other/. To quantize on the way: transcode run ALLINONE
-    FOLDER --layout components --scheme ...
+    that is known; --config-from takes all other files from a folder of such a pipeline. What belongs to no
+    model goes into other/. To quantize on the way: transcode run ALLINONE FOLDER --layout components --scheme
+    ...
     """
     from ..containers.source import open_source
     from ..stages.convert import Convert
@@ -43,7 +46,8 @@ def split(src: str, dst: str, to: str | None, **values: Any) -> None:
         raise click.UsageError(f"FOLDER: {dst!r} is no folder; name one")
     openers = [lambda: open_source(src, drop_cache=values["drop_cache"])]
     steps = () if to is None else (Convert(to),)
-    carry_out(new_job(openers, dst, "components", values, steps=steps, copy_metadata=False), values)
+    more = {"copy_metadata": False, "config_from": config_from}
+    carry_out(new_job(openers, dst, "components", values, steps=steps, **more), values)
 
 
 class _Merge(Command):

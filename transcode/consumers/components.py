@@ -90,9 +90,11 @@ def open_components(path: str, *, mmap: bool = True, drop_cache: bool = False) -
     sources: list[Source] = []
     layers: dict[str, object] = {}
     spelled: dict[str, str] = {}
+    bare: list[str] = []
     pipeline = pipeline_of(place)
     for inner in place.folders():
         if not any(file.suffix in (".safetensors", ".bin", ".pt", ".pth") for file in inner.files()):
+            bare.append(f"{inner.name}/")
             continue
         source = open_place(inner, mmap=mmap, drop_cache=drop_cache)
         said = source.metadata.get(PREFIX)
@@ -122,6 +124,8 @@ def open_components(path: str, *, mmap: bool = True, drop_cache: bool = False) -
     if layers:
         metadata[LAYERS] = small_json.spell({"format_version": "1.0", "layers": layers})
     notes = tuple(note for note in whole.notes if not any(repr(key) in note for key in ours))
+    if bare:
+        notes += (f"{', '.join(bare)} left out: no weights are in there, and one file holds weights alone",)
     return replace(whole, path=Path(path), side_files=(), stem="model", metadata=metadata, notes=notes)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
 
 from .. import catalog
 from ..catalog.components import OTHER
@@ -10,10 +11,9 @@ from ..catalog.pipelines import Pipeline, pipelines
 from ..containers.discover import read_json
 from ..core import small_json
 from ..core.output import SideFile
-from ..core.planning import Planning
 from ..io.folder import Folder
 
-__all__ = ["INDEX", "model_index", "pipeline_of"]
+__all__ = ["INDEX", "as_file", "known_pipeline", "pipeline_of", "stated"]
 
 INDEX = "model_index.json"
 
@@ -32,8 +32,8 @@ def pipeline_of(folder: Folder) -> Pipeline | None:
     return pipelines().get(str(read_json(file).get("_class_name")))
 
 
-def model_index(models: Mapping[str, Iterable[str]], planning: Planning) -> SideFile | None:
-    """The ``model_index.json`` of a folder of models; None where they are no pipeline that is known.
+def known_pipeline(models: Mapping[str, Iterable[str]]) -> Pipeline | None:
+    """The pipeline that a folder of models is; None where it is none that is known.
 
     Args:
         models: names of the tensors in each subfolder, as spelled there.
@@ -50,13 +50,16 @@ def model_index(models: Mapping[str, Iterable[str]], planning: Planning) -> Side
             folder in pipeline.parts and pipeline.parts[folder].family == family
             for folder, family in held.items()
         ):
-            break
-    else:
-        return None
-    parts = {folder: part for folder, part in pipeline.parts.items() if folder in held}
-    stated = {"_class_name": pipeline.name} | {name: [one.library, one.kind] for name, one in parts.items()}
-    planning.note(
-        f"{INDEX}: a {pipeline.name}; it loads with the config.json of each model, the scheduler and the"
-        " tokenizers of the published pipeline beside"
-    )
-    return SideFile(INDEX, f"{small_json.spell(stated, indent=2)}\n".encode())
+            return pipeline
+    return None
+
+
+def stated(pipeline: Pipeline, folders: Collection[str]) -> dict[str, Any]:
+    """What ``model_index.json`` says of a pipeline of which a folder holds some models."""
+    parts = {folder: part for folder, part in pipeline.parts.items() if folder in folders}
+    return {"_class_name": pipeline.name} | {name: [one.library, one.kind] for name, one in parts.items()}
+
+
+def as_file(index: Mapping[str, object]) -> SideFile:
+    """``model_index.json``."""
+    return SideFile(INDEX, f"{small_json.spell(index, indent=2)}\n".encode())

@@ -26,11 +26,14 @@ class Request(OutputOptions):
         remarks: what the reader of a recipe has to say of it: warnings of the plan.
         tolerant: options that do nothing here are warnings, not errors, as configurations of other programs
             say what all of their layouts might need.
+        config_from: a folder of a pipeline of Diffusers, whose configurations, scheduler and tokenizers go
+            into one that is written with the layout ``components``.
     """
 
     performance: Performance = field(default_factory=Performance)
     remarks: tuple[str, ...] = ()
     tolerant: bool = False
+    config_from: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -45,6 +48,11 @@ class Request(OutputOptions):
             raise RecipeError(
                 f"metadata: {record.KEY!r} is the record of how the file was made",
                 hint="use another key",
+            )
+        if self.config_from is not None and self.layout != "components":
+            raise RecipeError(
+                "config_from: only the layout components has models whose configurations could be taken",
+                hint="leave it out",
             )
         if self.folder and self.name is not None and os.sep in self.name:
             raise RecipeError(f"name: {self.name!r} is a path, not a name")

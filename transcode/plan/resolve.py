@@ -19,7 +19,7 @@ from ..catalog.limits import holds
 from ..consumers import record, side_files, torchao
 from ..consumers.components import own_metadata
 from ..consumers.markers import with_markers
-from ..consumers.pipelines import model_index
+from ..consumers.pipeline_files import pipeline_files
 from ..consumers.spell import Speller
 from ..consumers.stored import stored_quantized
 from ..containers import table as containers
@@ -409,11 +409,10 @@ def add_side_files(draft: Draft) -> None:
         draft.side += side_files.index(draft.files, draft.layout, draft.stem, draft.convention)
     if draft.prefixes:
         models = {
-            name.partition("/")[0]: [part.name for unit in units for part in unit.stored]
+            name.partition("/")[0]: [part for unit in units for part in unit.stored]
             for name, units in draft.cut
         }
-        index = model_index(models, draft.planning)
-        draft.side += [] if index is None else [index]
+        draft.side += pipeline_files(models, draft.request.config_from, draft.planning)
 
 
 STEPS: tuple[Callable[[Draft], None], ...] = (

@@ -58,8 +58,8 @@ def heights_of(rule: Rule, known: Mapping[int, int], columns: int | None) -> lis
     times = rule.rows or [one * rows / ratio[part] for one in ratio]
     each = (columns if rule.rows else 1) or 0
     heights = [known.get(one, int(many * each) if many > 0 else 0) for one, many in enumerate(times)]
-    told = columns is not None or not rule.rows
-    if not all(heights) or (told and rule.counts(sum(heights), columns) != heights):
+    countable = columns is not None or not rule.rows
+    if not all(heights) or (countable and rule.counts(sum(heights), columns) != heights):
         raise Unportioned("is for some parts of a joined layer, of which others have unknown rows")
     return heights
 

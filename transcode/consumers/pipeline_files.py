@@ -1,0 +1,135 @@
+"""What stands beside the weights in a folder of a pipeline: of the tensors, or of a folder that has it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+from .. import catalog
+from ..catalog.pipelines import Pipeline
+from ..containers.discover import read_json
+from ..core.output import SideFile, Stored
+from ..core.paths import located
+from ..core.planning import Planning
+from ..errors import PlanError
+from ..io.folder import File, Folder
+from ..io.named import locate
+from ..voice import called
+from .pipelines import INDEX, as_file, known_pipeline, stated
+
+__all__ = ["pipeline_files"]
+
+_CONFIG = "config.json"
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".msgpack", ".h5", ".onnx", ".gguf")
+_INDEXES = ".index.json"
+
+Models = Mapping[str, Sequence[Stored]]
+"""What is stored in each subfolder, as spelled there."""
+
+_PLAIN = ("F32", "F16", "BF16")
+
+
+def pipeline_files(models: Models, config_from: str | None, planning: Planning) -> list[SideFile]:
+    """Small files of a folder of models: the index, and the configuration of each as far as it is known.
+
+    Args:
+        models: what the folder holds.
+        config_from: a folder of such a pipeline, whose other files are taken.
+
+    Raises:
+        PlanError: these are no pipeline that is known, or that folder is of another one.
+    """
+    pipeline = known_pipeline({folder: [one.name for one in some] for folder, some in models.items()})
+    if pipeline is None:
+        if config_from is not None:
+            raise PlanError(
+                "config_from: the models are no pipeline of Diffusers that is known, as they are spelled",
+                hint=f"spell them as Diffusers does: {called('to', 'diffusers')}",
+            )
+        return []
+    derived = {folder: _derived(some) for folder, some in models.items() if folder in pipeline.parts}
+    if config_from is not None:
+        return _taken(pipeline, derived, config_from, planning)
+    lacking = [f"{folder}/" for folder in pipeline.beside]
+    lacking += [f"{folder}/{_CONFIG}" for folder, config in derived.items() if config is None]
+    planning.note(
+        f"{INDEX}: a {pipeline.name}; to load it, add {', '.join(lacking)} of the published pipeline, or take"
+        f" them from a folder that has them: {called('config_from', 'FOLDER')}"
+    )
+    configs = {folder: config for folder, config in derived.items() if config is not None}
+    return [
+        as_file(stated(pipeline, derived)),
+        *(SideFile(f"{folder}/{_CONFIG}", _text(config)) for folder, config in configs.items()),
+    ]
+
+
+def _derived(stored: Sequence[Stored]) -> dict[str, object] | None:
+    """The configuration that belongs to tensors; None where they do not tell it; codes have other shapes."""
+    family = catalog.detect([one.name for one in stored])
+    if family is None or any(one.spec.dtype.name not in _PLAIN for one in stored):
+        return None
+    return family.config({one.name: one.spec.shape for one in stored})
+
+
+def _text(config: Mapping[str, object]) -> bytes:
+    return f"{json.dumps(config, indent=2, sort_keys=True)}\n".encode()
+
+
+def _taken(
+    pipeline: Pipeline, derived: Mapping[str, dict[str, object] | None], path: str, planning: Planning
+) -> list[SideFile]:
+    """The files of another folder of the pipeline, but its weights."""
+    place = locate(path)
+    if isinstance(place, File) or not place.at(INDEX).exists():
+        raise PlanError(f"config_from: {path} is no folder with a {INDEX}", hint="name that of a pipeline")
+    theirs = read_json(place.at(INDEX))
+    files: list[SideFile] = []
+    index: dict[str, object] = {k: said for k, said in theirs.items() if not isinstance(said, list)}
+    ours = stated(pipeline, derived)
+    for name, said in theirs.items():
+        if not isinstance(said, list):
+            continue
+        inner = place.inner(name)
+        small = [] if inner is None else _small(inner)
+        if name in derived:
+            if said != ours[name]:
+                raise PlanError(
+                    f"config_from: {path} has {' '.join(map(str, said))} as {name}, where these tensors are"
+                    f" those of {' '.join(map(str, ours[name]))}",
+                    hint="name a folder of this pipeline",
+                )
+            _check(name, derived[name], inner, path)
+            index[name] = said
+        elif inner is not None and len(small) == len(inner.files()):
+            index[name] = said
+        else:
+            if said != [None, None]:
+                planning.warn(f"{INDEX}: {name} is left out, as its weights are not in the source")
+            index[name], small = [None, None], []
+        files += [SideFile(f"{name}/{file.name}", located(file.url)) for file in small]
+    if absent := [name for name in derived if name not in index]:
+        raise PlanError(
+            f"config_from: {path} has no {', '.join(absent)}", hint="name a folder of this pipeline"
+        )
+    planning.note(f"{INDEX}: a {index.get('_class_name')}, with {len(files)} small files of {path}")
+    return [as_file(index), *files]
+
+
+def _check(name: str, derived: dict[str, object] | None, inner: Folder | None, path: str) -> None:
+    """Refuse the configuration of a model of other sizes."""
+    if inner is None or not inner.exists(_CONFIG):
+        raise PlanError(f"config_from: {path} has no {name}/{_CONFIG}", hint="name a complete folder")
+    said = read_json(inner.at(_CONFIG))
+    for key, value in (derived or {}).items():
+        size = isinstance(value, int) and not isinstance(value, bool)
+        if size and said.get(key) is not None and said[key] != value:  # null stands for another key's value
+            raise PlanError(
+                f"config_from: {path} says {key} = {said[key]} of {name}, its tensors say {value}",
+                hint="name a folder of the same model",
+            )
+
+
+def _small(folder: Folder) -> list[File]:
+    return [
+        file for file in folder.files() if file.suffix not in _WEIGHTS and not file.name.endswith(_INDEXES)
+    ]
