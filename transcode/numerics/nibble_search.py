@@ -193,15 +193,15 @@ def nibble_scales(values: Any, size: int, stored: int, divisors: Any, work: Any,
                 left = _U(left & ~_U(_U(1) << _U(np.int64(reached[g]) - at)))
                 count = listed(left, at, others, count)
         for k in range(count):
-            place = np.int64(others[k])
-            start = (head + place // AT_ONCE) * size
-            losses[k] = misfit(values, start, start + size, _ONE / tried[place]) * squares[place]
+            number = np.int64(others[k])
+            begin = (head + number // AT_ONCE) * size
+            losses[k] = misfit(values, begin, begin + size, _ONE / tried[number]) * squares[number]
         for k in range(count):
-            place, error = others[k], losses[k]
-            g = np.int64(place) // AT_ONCE
-            better = error < errors[g] or (error == errors[g] and place < reached[g])
-            errors[g] = error if better else errors[g]
-            reached[g] = place if better else reached[g]
+            again, error = others[k], losses[k]
+            of = np.int64(again) // AT_ONCE
+            better = error < errors[of] or (error == errors[of] and again < reached[of])
+            errors[of] = error if better else errors[of]
+            reached[of] = again if better else reached[of]
         for g in range(groups):
             peak, start, at = peaks[g], (head + g) * size, g * AT_ONCE
             if peak < _SEARCHED:
