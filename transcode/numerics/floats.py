@@ -5,18 +5,30 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .backend import dispatched
-from .jit import kernel
+from .edges import by_words
+from .jit import kernel, lane
 from .lanes import bits, encode, fit, gentle, larger, quotient, real, shr, size_of, widen
+from .mantissas import AT_ONCE, codes64, first_code, lowest_word, mantissa_edges, words_below
 
-__all__ = ["scaled", "scaled_under"]
+__all__ = ["scaled", "scaled_under", "work"]
 
 _ZERO = np.float32(0)
 _ONE = np.float32(1)
 _INF = np.float32(np.inf)
 _U = np.uint32
 _SIGN = _U(0x80)
+
+
+_WORTH = 1024
+"""So many values pay for finding the edges of :mod:`.mantissas`."""
+
+
+def work(columns: int, width: int) -> NDArray[np.uint64]:
+    """What :func:`scaled_under` needs for itself."""
+    return np.empty(3 * -(-columns // width), np.uint64)
 
 
 @dispatched
@@ -28,17 +40,45 @@ def scaled(
     return bool(
         scaled_under(
             rows, height, width, stored, tensor_scale, False,
-            largest, normal_bits, mantissa_shift, magic, codes, scales,
+            largest, normal_bits, mantissa_shift, magic, work(rows.shape[1], width), codes, scales,
         )
     )  # fmt: skip
+
+
+@lane
+def code_plainly(
+    row: Any,
+    scale: Any,
+    quick: Any,
+    largest: Any,
+    normal_bits: Any,
+    mantissa_shift: Any,
+    magic: Any,
+    out: Any,
+) -> Any:
+    """Write the codes of some values, one by one; ``quick`` is what :func:`.lanes.gentle` says."""
+    inverse = _ONE / scale
+    if quick:
+        for j in range(row.shape[0]):
+            x = widen(row[j])
+            code = encode(size_of(quotient(x, scale, inverse)), normal_bits, mantissa_shift, magic)
+            out[j] = np.uint8(code | _U(shr(bits(x), _U(24)) & _SIGN))
+    else:
+        for j in range(row.shape[0]):
+            x = widen(row[j])
+            size = size_of(x / scale)
+            code = encode(size if size < largest else largest, normal_bits, mantissa_shift, magic)
+            out[j] = np.uint8(code | _U(shr(bits(x), _U(24)) & _SIGN))
 
 
 @kernel
 def scaled_under(
     rows: Any, height: int, width: int, stored: int, tensor_scale: Any, has_scales: bool,
-    largest: Any, normal_bits: Any, mantissa_shift: Any, magic: Any, codes: Any, scales: Any,
+    largest: Any, normal_bits: Any, mantissa_shift: Any, magic: Any, work: Any, codes: Any, scales: Any,
 ) -> bool:  # fmt: skip
     """``scale = amax / largest``, ``code = rne(x / scale)`` saturating, from the scale as it is stored.
+
+    Blocks side by side are gone through row by row, as they lie in memory.
 
     Args:
         rows: bits ``[R, K]``, see :func:`.lanes.widen`.
@@ -48,6 +88,7 @@ def scaled_under(
         has_scales: whether ``scales`` hold the scales already.
         largest: largest finite value of the format.
         normal_bits, mantissa_shift, magic: the format, see :func:`.lanes.encode`.
+        work: see :func:`work`.
         codes: uint8 ``[R, K]``, written.
         scales: float32 ``[cdiv(R, height), cdiv(K, width)]``, written; holds values of the stored dtype.
 
@@ -57,41 +98,57 @@ def scaled_under(
     half_step = _U(_U(1) << _U(mantissa_shift - _U(1)))
     limit = real(_U(bits(largest) + half_step))
     count, columns = rows.shape
-    for head in range(0, count, height):
-        foot = min(head + height, count)
-        for left in range(0, columns, width):
-            right = min(left + width, columns)
-            if has_scales:
-                scale = scales[head // height, left // width]
-            elif tensor_scale > _ZERO:
-                scale = tensor_scale
-            else:
-                peak_bits = rows.dtype.type(0)
-                for i in range(head, foot):
-                    row = rows[i, left:right]
+    firsts, lowests, edges = (
+        work[: scales.shape[1]],
+        work[scales.shape[1] : 2 * scales.shape[1]],
+        work[2 * scales.shape[1] :],
+    )
+    wordy = by_words(rows) and min(height, count) * min(width, columns) >= _WORTH
+    for number in range(scales.shape[0]):
+        head, foot = number * height, min(number * height + height, count)
+        each = scales[number]
+        if tensor_scale > _ZERO and not has_scales:
+            for b in range(each.shape[0]):
+                each[b] = tensor_scale
+        elif not has_scales:
+            for b in range(each.shape[0]):
+                each[b] = _ZERO
+            for i in range(head, foot):
+                for b in range(each.shape[0]):
+                    row = rows[i, b * width : min(b * width + width, columns)]
+                    peak_bits = rows.dtype.type(0)
                     for j in range(row.shape[0]):
                         peak_bits = larger(peak_bits, row[j])
-                peak = widen(peak_bits)
-                if not peak < _INF:
-                    return False
-                scale = fit(peak, largest, limit, stored)
-            scales[head // height, left // width] = scale
-            quick = gentle(scale, stored)
-            inverse = _ONE / scale
-            for i in range(head, foot):
-                row = rows[i, left:right]
-                out = codes[i, left:right]
-                if quick:
-                    for j in range(row.shape[0]):
-                        x = widen(row[j])
-                        code = encode(
-                            size_of(quotient(x, scale, inverse)), normal_bits, mantissa_shift, magic
-                        )
-                        out[j] = np.uint8(code | _U(shr(bits(x), _U(24)) & _SIGN))
-                else:
-                    for j in range(row.shape[0]):
-                        x = widen(row[j])
-                        size = size_of(x / scale)
-                        code = encode(size if size < largest else largest, normal_bits, mantissa_shift, magic)
-                        out[j] = np.uint8(code | _U(shr(bits(x), _U(24)) & _SIGN))
+                    peak = widen(peak_bits)
+                    if not peak < _INF:
+                        return False
+                    each[b] = max(each[b], peak)
+            for b in range(each.shape[0]):
+                each[b] = fit(each[b], largest, limit, stored)
+        if wordy:
+            for b in range(each.shape[0]):
+                scale = each[b]
+                inverse = _ONE / scale
+                if gentle(scale, stored):
+                    first = first_code(scale, inverse, normal_bits, mantissa_shift, magic)
+                    edges[b] = mantissa_edges(scale, inverse, first, normal_bits, mantissa_shift, magic)
+                    firsts[b], lowests[b] = first, lowest_word(scale, normal_bits)
+        for i in range(head, foot):
+            for b in range(each.shape[0]):
+                scale = each[b]
+                left, right = b * width, min(b * width + width, columns)
+                row, out = rows[i, left:right], codes[i, left:right]
+                quick = gentle(scale, stored)
+                if not (wordy and quick):
+                    code_plainly(row, scale, quick, largest, normal_bits, mantissa_shift, magic, out)
+                    continue
+                first, lowest, limits = _U(firsts[b]), _U(lowests[b]), edges[b]
+                for j in range(0, row.shape[0], AT_ONCE):
+                    if j + AT_ONCE > row.shape[0] or words_below(row, j, lowest):
+                        code_plainly(
+                            row[j : j + AT_ONCE], scale, quick, largest, normal_bits, mantissa_shift, magic,
+                            out[j : j + AT_ONCE],
+                        )  # fmt: skip
+                    else:
+                        codes64(row, j, scale, first, limits, mantissa_shift, out)
     return True

@@ -253,8 +253,8 @@ def quotient(context: Any, x: Any, scale: Any, inverse: Any) -> Any:
             q = fused(builder, rest, inverse, q)
         return q
 
-    kind, unit, share = (shaped(types.float32, operand) for operand in (x, scale, inverse))
-    return kind(kind, unit, share), generate
+    kinds = [shaped(types.float32, operand) for operand in (x, scale, inverse)]
+    return shaped(types.float32, x, scale, inverse)(*kinds), generate
 
 
 # Rounding -------------------------------------------------------------------------------------------------
@@ -339,27 +339,52 @@ _F16_NORMAL_BITS, _F16_SHIFT = _F16.normal_bits, _F16.mantissa_shift
 _F16_SUBNORMAL = np.float32(_F16.smallest_subnormal)
 _BF16_SUBNORMAL = np.float32(PLAIN["BF16"].smallest_subnormal)
 _F32_SUBNORMAL = np.float32(PLAIN["F32"].smallest_subnormal)
-_E8M0_BITS = _U(0x00400000)
+_E8M0_BITS = 0x00400000
 """The bits of 2**-127, the smallest number of E8M0."""
+
+
+@instruction
+def _nearest_bf16(context: Any, x: Any) -> Any:
+    """A float32, not negative, rounded to BF16."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        word = builder.bitcast(args[0], words(args[0].type))
+        sixteen = constant(word.type, 16)
+        odd = builder.and_(builder.lshr(word, sixteen), constant(word.type, 1))
+        word = builder.add(builder.add(word, constant(word.type, 0x7FFF)), odd)
+        return builder.bitcast(builder.and_(word, constant(word.type, 0xFFFF0000)), args[0].type)
+
+    return x(x), generate
+
+
+@instruction
+def _power_above(context: Any, x: Any) -> Any:
+    """The power of two at or above a float32 that is not negative, of those of E8M0."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        word = builder.bitcast(args[0], words(args[0].type))
+        least = constant(word.type, _E8M0_BITS)
+        up = builder.and_(builder.add(word, constant(word.type, 0x7FFFFF)), constant(word.type, 0xFF800000))
+        up = builder.select(builder.icmp_unsigned(">", word, least), up, least)
+        return builder.bitcast(up, args[0].type)
+
+    return x(x), generate
 
 
 @lane
 def store(scale: Any, stored: Any) -> Any:
-    """A scale (float32, not negative) as it will be stored: nearest even, never zero, never infinite.
+    """A scale (float32, not negative; or a vector of them) as it will be stored: nearest even, never zero,
+    never infinite.
 
     Where only powers of two are stored (E8M0) it is the next one up, so that nothing saturates.
     """
     if stored == 1:
-        u = bits(scale)
-        scale = real(_U(_U(u + _U(0x7FFF) + _U(_U(u >> _U(16)) & _U(1))) & _U(0xFFFF0000)))
-        return scale if scale > _BF16_SUBNORMAL else _BF16_SUBNORMAL
+        return at_least(_nearest_bf16(scale), _BF16_SUBNORMAL)
     if stored == 2:
-        scale = to_step(scale if scale < _F16_MAX else _F16_MAX, _F16_NORMAL_BITS, _F16_SHIFT)
-        return scale if scale > _F16_SUBNORMAL else _F16_SUBNORMAL
+        return at_least(to_step(at_most(scale, _F16_MAX), _F16_NORMAL_BITS, _F16_SHIFT), _F16_SUBNORMAL)
     if stored == 3:
-        u = bits(scale)
-        return real(_U(_U(u + _U(0x7FFFFF)) & _U(0xFF800000)) if u > _E8M0_BITS else _E8M0_BITS)
-    return scale if scale > _F32_SUBNORMAL else _F32_SUBNORMAL
+        return _power_above(scale)
+    return at_least(scale, _F32_SUBNORMAL)
 
 
 @lane

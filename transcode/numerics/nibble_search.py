@@ -18,7 +18,7 @@ from .lanes import INTEGER, at_most, bits, coarse, fit, fma, quotient, store, wi
 from .nibbles import LIMIT, LOW, SEARCHED, folded, misfit
 from .peaks import peak_between
 from .remainders import NOISE, REACH, VALUES, put_pairs, remainders32
-from .vectors import columns32, first_bit, least, numbers32, put32, within
+from .vectors import columns32, first_bit, last_lane, least, numbers32, put32, with_first, within
 
 __all__ = ["AT_ONCE", "nibble_scales", "work"]
 
@@ -38,6 +38,11 @@ _GROUPS = 16
 _CUT = _U(int(0.8 * VALUES))
 """Smaller values are cut off by scales only that lose much more with the largest ones."""
 
+_ALL_CUT = np.float32(10.7)
+"""Under that divisor and larger ones all those are cut off that are not smaller, and lose the more the larger
+it is; a stored scale may be off, so only of one that is larger by the part _WIDER that is said."""
+_WIDER = np.float32(1 + 2.0**-6)
+
 _MARGIN, _SMALL = np.float32(1 + 2.0**-12), np.float32(2.0**-16)
 """More than the sums of :func:`largest32` and of :func:`.nibbles.misfit`, which rounds shares of up to
 16 to float32, can differ: by a part of the error, and by a little where a group is all but exact.
@@ -46,45 +51,44 @@ _MARGIN, _SMALL = np.float32(1 + 2.0**-12), np.float32(2.0**-16)
 
 def work(size: int, scratch: Scratch) -> NDArray[np.float32]:
     """What :func:`nibble_scales` needs for itself, for groups of ``size``."""
-    return scratch.take((AT_ONCE + size // 2 + _GROUPS * (3 * AT_ONCE + 3),), np.float32)
+    return scratch.take((AT_ONCE + size // 2 + _GROUPS * (5 * AT_ONCE + 4) + 1,), np.float32)
 
 
 @lane
-def try32(
-    peak: Any,
-    first: Any,
-    divisors: Any,
-    units: Any,
-    stored: Any,
-    tried: Any,
-    squares: Any,
-    shares: Any,
-    at: Any,
-) -> Any:
+def try32(peak: Any, first: Any, divisors: Any, units: Any, stored: Any, tried: Any, squares: Any,
+          shares: Any, at: Any) -> Any:  # fmt: skip
     """Write the scales ``peak / divisor`` as they will be stored, the first of them as given, their squares
-    over that of the first, and how many times ``peak`` is each; the last two from ``at`` on.
+    over that of the first, and how many times ``peak`` is each; all from ``at`` on.
 
     Args:
         units: reciprocals of the divisors.
-        tried: a view of 32: places counted from a number that may be negative, as far as the compiler knows,
-            are scattered one by one (AVX-512).
     """
-    if stored == 1:  # one loop for each dtype: with a choice inside they are not vectorised
-        for k in range(AT_ONCE):
-            tried[k] = store(quotient(peak, divisors[k], units[k]), 1)
-    elif stored == 2:
-        for k in range(AT_ONCE):
-            tried[k] = store(quotient(peak, divisors[k], units[k]), 2)
-    else:
-        for k in range(AT_ONCE):
-            tried[k] = store(quotient(peak, divisors[k], units[k]), 0)
-    tried[0] = first
-    own, parts = numbers32(tried, 0), numbers32(divisors, 0)
+    parts = numbers32(divisors, 0)
+    own = with_first(store(quotient(peak, parts, numbers32(units, 0)), stored), first)
     unit, inverse = _ONE / first, _ONE / peak
+    put32(tried, at, own)
     put32(squares, at, (own * unit) * (own * unit))
     # No division: the scale is but a little off, by the part that this is not one.
     change = own * (parts * inverse)
     put32(shares, at, parts * (_TWO - change))
+
+
+@lane
+def listed(mask: Any, base: Any, numbers: Any, count: Any) -> Any:
+    """Append the numbers of the bits of a uint32 that are set, plus ``base``, to ``count`` numbers; returns
+    how many there are then.
+
+    The first two are written always, and counted if they are there: how many there are cannot be predicted.
+    """
+    for _ in range(2):
+        numbers[count] = np.float32(base + first_bit(mask))
+        count += np.int64(mask != _U(0))
+        mask = _U(mask & _U(mask - _U(1)))
+    while mask:
+        numbers[count] = np.float32(base + first_bit(mask))
+        count += 1
+        mask = _U(mask & _U(mask - _U(1)))
+    return count
 
 
 @lane
@@ -103,7 +107,8 @@ def largest32(value: Any, inverse: Any, errors: Any) -> Any:
 
 @lane
 def bounds32(values: Any, start: Any, stop: Any, peak: Any, shares: Any, pairs: Any) -> Any:
-    """What a group loses at least under 32 scales, in units of each squared.
+    """What a group loses at least under 32 scales, in units of each squared; and the part of it that the
+    largest values lose under the last one.
 
     Args:
         shares: how many times ``peak`` is each scale.
@@ -120,7 +125,7 @@ def bounds32(values: Any, start: Any, stop: Any, peak: Any, shares: Any, pairs: 
         while large:
             errors = largest32(values[j + first_bit(large)], inverse, errors)
             large &= large - _W(1)
-    return errors + remainders32(pairs, (stop - start) // 2, shares)
+    return errors + remainders32(pairs, (stop - start) // 2, shares), last_lane(errors)
 
 
 @kernel
@@ -140,9 +145,10 @@ def nibble_scales(values: Any, size: int, stored: int, divisors: Any, work: Any,
     each = work[AT_ONCE + size // 2 :]
     span = _GROUPS * AT_ONCE
     tried, squares, bounds = each[:span], each[span : 2 * span], each[2 * span : 3 * span]
-    peaks = each[3 * span : 3 * span + _GROUPS]
-    errors = each[3 * span + _GROUPS : 3 * span + 2 * _GROUPS]
-    reached = each[3 * span + 2 * _GROUPS : 3 * span + 3 * _GROUPS]
+    others, losses = each[3 * span : 4 * span + 1], each[4 * span + 1 : 5 * span + 1]
+    rest = each[5 * span + 1 :]
+    peaks, errors, reached = rest[:_GROUPS], rest[_GROUPS : 2 * _GROUPS], rest[2 * _GROUPS : 3 * _GROUPS]
+    cuts = rest[3 * _GROUPS :]
     slack = np.sqrt(np.float32(size)) * NOISE
     for k in range(AT_ONCE):
         units[k] = _ONE / divisors[k]
@@ -156,46 +162,56 @@ def nibble_scales(values: Any, size: int, stored: int, divisors: Any, work: Any,
             peaks[g] = peak
             scales[head + g] = fit(peak, divisors[0], LIMIT, stored)
         for g in range(groups):
-            at = g * AT_ONCE
-            try32(
-                peaks[g], scales[head + g], divisors, units, stored,
-                tried[at : at + AT_ONCE], squares, bounds, at,
-            )  # fmt: skip
+            try32(peaks[g], scales[head + g], divisors, units, stored, tried, squares, bounds, g * AT_ONCE)
         for g in range(groups):
             peak, start, at = peaks[g], (head + g) * size, g * AT_ONCE
+            cuts[g] = _ZERO
             if peak >= _SEARCHED:
                 square = numbers32(squares, at)
                 smallest = tried[at + AT_ONCE - 1]
                 if peak < REACH * smallest and not coarse(smallest * _HALF, stored):
-                    lost = bounds32(values, start, start + size, peak, numbers32(bounds, at), pairs)
+                    lost, cut = bounds32(values, start, start + size, peak, numbers32(bounds, at), pairs)
                     put32(bounds, at, lost * square)
+                    if divisors[AT_ONCE - 1] >= _ALL_CUT:
+                        cuts[g] = cut * squares[at + AT_ONCE - 1] * _NEARLY
                 else:  # scales are hard to store: nothing is known
                     put32(bounds, at, square * _ZERO)
         for g in range(groups):
             lost = numbers32(bounds, g * AT_ONCE)
-            reached[g] = np.float32(first_bit(within(lost, least(lost))))
+            reached[g] = np.float32(g * AT_ONCE + first_bit(within(lost, least(lost))))
         for g in range(groups):
-            start, place = (head + g) * size, g * AT_ONCE + np.int64(reached[g])
+            start, place = (head + g) * size, np.int64(reached[g])
             errors[g] = misfit(values, start, start + size, _ONE / tried[place]) * squares[place]
+        # What may be better than that is listed first, then tried, then compared: each step by itself is not
+        # held up by guesses of the processor that come out wrong.
+        count = np.int64(0)
+        for g in range(groups):
+            at = g * AT_ONCE
+            if peaks[g] >= _SEARCHED:
+                bound = np.sqrt(errors[g]) + slack
+                left = within(numbers32(bounds, at), bits(bound * bound * _MARGIN + _SMALL))
+                left = _U(left & ~_U(_U(1) << _U(np.int64(reached[g]) - at)))
+                count = listed(left, at, others, count)
+        for k in range(count):
+            number = np.int64(others[k])
+            begin = (head + number // AT_ONCE) * size
+            losses[k] = misfit(values, begin, begin + size, _ONE / tried[number]) * squares[number]
+        for k in range(count):
+            again, error = others[k], losses[k]
+            of = np.int64(again) // AT_ONCE
+            better = error < errors[of] or (error == errors[of] and again < reached[of])
+            errors[of] = error if better else errors[of]
+            reached[of] = again if better else reached[of]
         for g in range(groups):
             peak, start, at = peaks[g], (head + g) * size, g * AT_ONCE
             if peak < _SEARCHED:
                 continue
-            least_error, chosen = errors[g], np.int64(reached[g])
-            scale = tried[at + chosen]
-            bound = np.sqrt(least_error) + slack
-            left = within(numbers32(bounds, at), bits(bound * bound * _MARGIN + _SMALL))
-            left = _U(left & ~_U(_U(1) << _U(chosen)))
-            while left:
-                k = first_bit(left)
-                left = _U(left & _U(left - _U(1)))
-                error = misfit(values, start, start + size, _ONE / tried[at + k]) * squares[at + k]
-                if error < least_error or (error == least_error and k < chosen):
-                    least_error, chosen, scale = error, k, tried[at + k]
+            least_error, scale = errors[g], tried[np.int64(reached[g])]
             for k in range(AT_ONCE, divisors.shape[0]):
                 lost = max(divisors[0] * _NEARLY - divisors[0] * _MOST / divisors[k], _ZERO)
-                # That is less than the largest value alone loses, unless scales are hard to store.
-                if lost * lost < least_error or coarse(tried[at + AT_ONCE - 1] * _HALF, stored):
+                lost = max(lost * lost, cuts[g] if divisors[k] > divisors[AT_ONCE - 1] * _WIDER else _ZERO)
+                # That is less than the largest values alone lose, unless scales are hard to store.
+                if lost < least_error or coarse(tried[at + AT_ONCE - 1] * _HALF, stored):
                     other, unit = store(peak / divisors[k], stored), _ONE / tried[at]
                     error = misfit(values, start, start + size, _ONE / other)
                     error = error * ((other * unit) * (other * unit))

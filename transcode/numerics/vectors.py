@@ -31,6 +31,7 @@ __all__ = [
     "gathered",
     "get16",
     "halves16",
+    "last_lane",
     "least",
     "load",
     "numbers32",
@@ -47,6 +48,7 @@ __all__ = [
     "values16",
     "values32",
     "widened",
+    "with_first",
     "within",
     "words",
 ]
@@ -211,6 +213,27 @@ def first_lane(context: Any, x: Any) -> Any:
         return builder.extract_element(args[0], ir.Constant(ir.IntType(32), 0))
 
     return types.float32(x), generate
+
+
+@instruction
+def last_lane(context: Any, x: Any) -> Any:
+    """The last lane of a vector of float32."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        last = ir.Constant(ir.IntType(32), args[0].type.count - 1)
+        return builder.extract_element(args[0], last)
+
+    return types.float32(x), generate
+
+
+@instruction
+def with_first(context: Any, x: Any, first: Any) -> Any:
+    """A vector with another first lane."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.insert_element(args[0], args[1], ir.Constant(ir.IntType(32), 0))
+
+    return x(x, x.dtype), generate
 
 
 # Memory ---------------------------------------------------------------------------------------------------

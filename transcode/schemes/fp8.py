@@ -158,19 +158,20 @@ class Fp8(Scaled):
         self, bits: Array, blocks: Blocks, stored: int, codes: Array, scales: Array, weights: Array | None
     ) -> bool:
         from ..numerics.float_scales import SHARES, scale_search
-        from ..numerics.floats import scaled_under
+        from ..numerics.floats import scaled_under, work
         from ..numerics.weighted import balanced
 
         kind, top = self.kind, np.float32(self.reach)
         where = bits, blocks.height, blocks.width, stored
         heavy = balanced(np.ones(bits.shape[1], np.float32) if weights is None else weights)
-        shares, work = np.array(SHARES, np.float32), np.empty(48, np.float32)
-        if not scale_search(*where, top, kind.normal_bits, kind.mantissa_shift, shares, heavy, work, scales):
+        shares, room = np.array(SHARES, np.float32), np.empty(48, np.float32)
+        if not scale_search(*where, top, kind.normal_bits, kind.mantissa_shift, shares, heavy, room, scales):
             return False
         return bool(
             scaled_under(
                 *where, np.float32(0), True,
-                top, kind.normal_bits, kind.mantissa_shift, kind.magic, codes, scales,
+                top, kind.normal_bits, kind.mantissa_shift, kind.magic,
+                work(bits.shape[1], blocks.width), codes, scales,
             )
         )  # fmt: skip
 
