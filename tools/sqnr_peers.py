@@ -105,11 +105,23 @@ def tensors_compressed(**options: Any) -> Encoder:
     return through
 
 
+def tensors_blocks(x: Any) -> Any:
+    """compressed-tensors: E4M3 under a scale for each 128 rows of 128 columns."""
+    from compressed_tensors.quantization import QuantizationArgs
+    from compressed_tensors.quantization.lifecycle.forward import fake_quantize
+    from compressed_tensors.quantization.utils import calculate_qparams
+
+    arguments = QuantizationArgs(num_bits=8, type="float", strategy="block", block_structure=[128, 128])
+    blocks = x.reshape(len(x) // 128, 128, -1, 128)
+    scale, zero = calculate_qparams(blocks.amin((1, 3)), blocks.amax((1, 3)), arguments)
+    return fake_quantize(x, scale, zero, arguments)
+
+
 def torchao_mx(elements: str, mode: str) -> Encoder:
     def through(x: Any) -> Any:
         formats = import_module("torchao.prototype.mx_formats.mx_tensor")
         modes = import_module("torchao.prototype.mx_formats.config").ScaleCalculationMode
-        elem = getattr(import_module("torch"), elements)
+        elem = getattr(import_module("torch"), elements, elements)  # those of 6 bits are words
         return formats.MXTensor.to_mx(x, elem, 32, modes[mode]).dequantize(x.dtype)
 
     return through
@@ -133,11 +145,11 @@ def bnb_int8(x: Any) -> Any:
     return codes.float() * scale[:, None] / 127
 
 
-def hqq(group: int) -> Encoder:
+def hqq(group: int, bits: int = 4) -> Encoder:
     def through(x: Any) -> Any:
         own = import_module("hqq.core.quantize").Quantizer
         kind = import_module("torch").float32
-        made = own.quantize(x, nbits=4, group_size=group, axis=1, device="cpu", compute_dtype=kind)
+        made = own.quantize(x, nbits=bits, group_size=group, axis=1, device="cpu", compute_dtype=kind)
         return own.dequantize(*made)
 
     return through
@@ -236,7 +248,11 @@ _GGML = (
     "iq4_xs",
     "q3_k",
     "q2_k",
+    "iq3_s",
+    "iq3_xxs",
+    "iq2_s",
     "tq2_0",
+    "tq1_0",
 )
 
 LINES: tuple[Line, ...] = (
@@ -266,6 +282,17 @@ LINES: tuple[Line, ...] = (
         ),
     ),
     Line(
+        "fp8", {"format": "e5m2"}, ({}, _MSE),
+        (
+            ("quanto", quanto("qfloat8_e5m2", None)),
+            ("sdnq", sdnq("float8_e5m2", group_size=-1)),
+        ),
+    ),
+    Line(
+        "fp8", {"granularity": "block"}, ({}, _MSE),
+        (("compressed-tensors", tensors_blocks),),
+    ),
+    Line(
         "mxfp8", {}, ({},),
         (
             ("comfy-kitchen", kitchen_mxfp8),
@@ -273,6 +300,14 @@ LINES: tuple[Line, ...] = (
             ("torchao rceil", torchao_mx("float8_e4m3fn", "RCEIL")),
         ),
     ),
+    Line(
+        "mxfp6", {}, ({}, _MSE),
+        (
+            ("torchao floor", torchao_mx("fp6_e2m3", "FLOOR")),
+            ("torchao even", torchao_mx("fp6_e2m3", "EVEN")),
+        ),
+    ),
+    Line("mxfp6", {"format": "e3m2"}, ({}, _MSE), (("torchao even", torchao_mx("fp6_e3m2", "EVEN")),)),
     Line("w6a8", {"rotate": 256}, ({},), (("comfy-kitchen", kitchen_w4a8(6)),)),
     Line("w4a8", {"rotate": 256}, ({},), (("comfy-kitchen", kitchen_w4a8(4)),)),
     Line("convrot_w4a4", {"rotate": 256}, ({}, _MSE), (("comfy-kitchen", kitchen_w4a4),)),
@@ -299,11 +334,19 @@ LINES: tuple[Line, ...] = (
         ),
     ),
     Line("hqq", {}, ({}, _MSE), (("hqq", hqq(64)),)),
+    *(Line("hqq", {"bits": bits}, ({}, _MSE), (("hqq", hqq(64, bits)),)) for bits in (8, 3, 2, 1)),
+    Line("awq_w4a16", {}, ({},), (("hqq", hqq(64)), ("mlx", mlx(4)))),
     Line("affine", {"bits": 8}, ({}, _MSE), (("mlx", mlx(8)),)),
+    Line("affine", {"bits": 6}, ({}, _MSE), (("mlx", mlx(6)),)),
+    Line("affine", {"bits": 5}, ({}, _MSE), (("mlx", mlx(5)),)),
+    Line("affine", {"bits": 3}, ({}, _MSE), (("mlx", mlx(3)),)),
     Line("affine", {"bits": 2}, ({}, _MSE), (("mlx", mlx(2)), ("sdnq uint2", sdnq("uint2", group_size=64)))),
     Line("nf4", {}, ({},), (("bitsandbytes", bnb_four("nf4")),)),
     Line("bnb_fp4", {}, ({},), (("bitsandbytes", bnb_four("fp4")),)),
     *(Line(name, {}, ({},), (("ggml", ggml(name.upper())),)) for name in _GGML),
+    Line("ggml_mxfp4", {}, ({},), (("ggml", ggml("MXFP4")),)),
+    Line("ggml_nvfp4", {}, ({},), (("ggml", ggml("NVFP4")),)),
+    Line("nvfp4_awq", {}, ({}, _MSE)),
 )  # fmt: skip
 
 

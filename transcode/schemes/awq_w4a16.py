@@ -56,6 +56,11 @@ class AwqW4A16(Base):
                 yield cls(size, hints.scale)
 
     @property
+    def search_seconds(self) -> float:
+        """Measured where a line is fitted four times."""
+        return 1.5
+
+    @property
     def light(self) -> bool:
         """No: scales are fitted, whatever is chosen."""
         return False

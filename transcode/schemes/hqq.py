@@ -15,7 +15,7 @@ from ..core.scheme import Hints
 from ..core.scratch import Scratch
 from ..core.spec import Part, Spec
 from ..errors import DataError
-from .affine import fitted
+from .affine import fitted, seconds
 from .base import GROUPS, SCALE_DTYPES, SEARCH, Array, Base, narrowed, stored_scale, widened
 from .rounding import ROUNDED
 from .scaled import KEPT
@@ -84,6 +84,11 @@ class Hqq(Base):
     def meaning(self, spec: Spec) -> Hashable:
         """Width and groups."""
         return self.name, self.bits, self.group_size
+
+    @property
+    def search_seconds(self) -> float:
+        """See :func:`.affine.seconds`."""
+        return seconds(self.optimize)
 
     @property
     def light(self) -> bool:

@@ -53,6 +53,11 @@ class _Grouped(Base):
     rotate: int
 
     @property
+    def search_seconds(self) -> float:
+        """Measured: of 4 bits the nearest levels are looked for, of 6 more of them are tried."""
+        return 3.5 if self.bits == 4 else 8.0
+
+    @property
     def light(self) -> bool:
         """No: scales are fitted, whatever is chosen."""
         return False
