@@ -76,10 +76,11 @@ class Calibrate(CalibrateOptions, Transform):
             of = keys.get(tensor.name)
             if of is None:
                 yield tensor
-            elif tensor.name not in globally:
-                yield _measured(tensor, peaks[key])
+                continue
+            peak = max(map(peaks.__getitem__, of))
+            if tensor.name not in globally:
+                yield _measured(tensor, peak)
             else:
-                peak = max(map(peaks.__getitem__, of))
                 yield self._calibrated(tensor, peak, with_alpha=_takes_alpha(tensor, consumer))
 
     def _calibrated(self, tensor: LazyTensor, peak: np.float32, *, with_alpha: bool) -> LazyTensor:
