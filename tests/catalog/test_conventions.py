@@ -27,7 +27,7 @@ X = "blocks.0.self_attn.q.weight"
 # What LightX2V stores of X.weight, by its tools/convert/converter.py and kernels; zero points are ours alone.
 LIGHTX2V = {
     "int8": {"codes": X, "scale": f"{X}_scale", "zero_point": f"{X}_zero_point"},
-    "fp8": {"codes": X, "scale": f"{X}_scale"},
+    "fp8": {"codes": X, "scale": f"{X}_scale", "input_scale": "blocks.0.self_attn.q.input_scale"},
     "mxfp4": {"codes": X, "scale": f"{X}_scale"},
     "mxfp6": {"codes": X, "scale": f"{X}_scale"},
     "int4": {"codes": X, "scale": f"{X}_scale", "workspace": f"{X}_workspace"},
@@ -235,7 +235,7 @@ def test_parts_without_a_scheme() -> None:
     lightx2v = catalog.convention("lightx2v")
     assert lightx2v.spell("norm.bias", "values") == "norm.bias"
     assert lightx2v.spell(X, "scale") == f"{X}_scale"
-    with pytest.raises(RecipeError, match="has no place for the zero_point of fp8; it stores codes, scale;"):
+    with pytest.raises(RecipeError, match="zero_point of fp8; it stores codes, scale, input_scale;"):
         lightx2v.spell(X, "zero_point", "fp8")
     with pytest.raises(RecipeError, match="no spelling for scheme 'int3'; it knows int8, fp8, "):
         lightx2v.spell(X, "codes", "int3")

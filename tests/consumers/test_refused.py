@@ -44,7 +44,7 @@ PARTLY: list[tuple[str, str, dict[str, Any], str]] = [
     (CT, "int4", {"symmetric": False}, "by vLLM and SGLang, and by transformers with CompressedTensorsConfig(dequantize=True)"),
     (CT, "int4", {"optimize": "signed"}, "vLLM's Marlin with 8-bit inputs was wrong on those below zero"),
     ("gptq", "int4", {"optimize": "signed"}, "optimize=signed is read by kernels that multiply by a scale of either sign"),
-    ("lightx2v", "fp8", {"granularity": "tensor"}, "is read by LightX2V's vllm kernels, not by its others"),
+    ("lightx2v", "fp8", {"granularity": "tensor"}, "is read by LightX2V's vllm kernels, and with a calibration by fp8-pertensor"),
 ]  # fmt: skip
 
 

@@ -23,14 +23,16 @@ QWEN = "model.layers.0."
 
 
 def nvfp4(weights: torch.Tensor, shared: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Codes, block scales and float32 values of ``[.., K]`` under a scale that is multiplied by."""
+    """Codes, block scales and float32 values of ``[.., K]`` under a scale that is multiplied by, as ModelOpt
+    decodes them.
+    """
     blocks = weights.unflatten(-1, (-1, 16))
     scales = (blocks.abs().amax(-1) / (6 * shared)).clamp(2**-9, 448).to(torch.float8_e4m3fn)
     scaled = (blocks / (scales.float() * shared)[..., None]).flatten(-2)
     codes = (scaled.abs()[..., None] - STEPS).abs().argmin(-1) | ((scaled < 0) << 3)
-    values = torch.cat([STEPS, -STEPS])[codes].unflatten(-1, (-1, 16)) * scales.float()[..., None]
+    values = torch.cat([STEPS, -STEPS])[codes].unflatten(-1, (-1, 16)) * (scales.float() * shared)[..., None]
     pairs = codes.to(torch.uint8).unflatten(-1, (-1, 2))
-    return pairs[..., 0] | pairs[..., 1] << 4, scales, values.flatten(-2) / (1 / shared)
+    return pairs[..., 0] | pairs[..., 1] << 4, scales, values.flatten(-2)
 
 
 def turned(stack: torch.Tensor) -> torch.Tensor:

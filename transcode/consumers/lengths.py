@@ -7,6 +7,7 @@ from functools import cached_property
 from itertools import islice
 
 from ..catalog.models import KEYS, Misstated, model, models
+from ..core.records import dataclass
 from ..core.spec import Spec
 from .config.stated import Json
 
@@ -16,15 +17,15 @@ _MOST = 1 << 16
 """Tensors of a class that are looked at: a config may ask for any number of them."""
 
 
+@dataclass(frozen=True)
 class Lengths:
     """How many rows matrices have: as many as the bias of a layer, or what its class makes of config.json.
 
-    Args:
+    Attributes:
         configs: contents of the config.json beside the tensors.
     """
 
-    def __init__(self, configs: Sequence[Json] = ()) -> None:
-        self._configs = configs
+    configs: Sequence[Json] = ()
 
     def of(self, name: str, specs: Mapping[str, Spec], count: int) -> tuple[int, int] | None:
         """The shape of a matrix, None where nothing tells.
@@ -43,7 +44,7 @@ class Lengths:
 
     @cached_property
     def _stated(self) -> Mapping[str, tuple[int, ...]]:
-        return {name: shape for config in self._configs for name, shape in _shapes(config)}
+        return {name: shape for config in self.configs for name, shape in _shapes(config)}
 
 
 def _shapes(config: Json) -> Iterator[tuple[str, tuple[int, ...]]]:

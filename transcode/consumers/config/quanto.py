@@ -50,7 +50,7 @@ class Quanto(Dialect):
         """See :meth:`.dialect.Dialect.denies`: Diffusers says ``weights_dtype``, transformers ``weights``."""
         key = "weights_dtype" if "weights_dtype" in statement else "weights"
         stated = statement.get(key)
-        return None if stated is None or stated in _TYPES.get(scheme.name, ()) else f"{key} {stated!r:.40}"
+        return None if stated is None or stated in _TYPES.get(_kind(scheme), ()) else f"{key} {stated!r:.40}"
 
     def leave_out_beside(
         self, side: SideStatement, content: Json, decoded: Sequence[str], coded: Sequence[str]
@@ -65,4 +65,8 @@ def _type(module: str, scheme: Any) -> tuple[str, str]:
         raise Unsayable(f"quant_method quanto knows {', '.join(Quanto.schemes)}, {module} is {scheme.name}")
     if scheme.name == "fp8":
         e4m3_only(scheme, Quanto.method)
-    return _TYPES[f"qbits{scheme.bits}" if scheme.name == "qbits" else scheme.name]
+    return _TYPES[_kind(scheme)]
+
+
+def _kind(scheme: Any) -> str:
+    return f"qbits{scheme.bits}" if scheme.name == "qbits" else str(scheme.name)
