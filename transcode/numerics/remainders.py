@@ -26,8 +26,8 @@ REACH = np.float32(15.9)
 
 NOISE = np.float32(2.25 * 2.0**-12)
 """More than a remainder can be from the true one: rounding the factors changes the product, which is rounded
-down, by no more than 0.46 and 0.5 of its last place, 2**-12; quotients may be off by a part in 2**18, which
-is 0.25 of it.
+down, by no more than 0.46 and 0.5 of its last place, 2**-12; quotients may be off by a part in 2**16, as the
+reciprocal of a scale that was rounded to BF16 is found in one step, which is 1 of it.
 """
 
 _RUN = 128
