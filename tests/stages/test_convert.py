@@ -46,3 +46,11 @@ def test_what_is_no_spelling(options: dict) -> None:
 def test_a_spelling_that_is_there_already_changes_nothing(wan, tmp_path) -> None:
     plan = (tc.open(wan) | Convert("lightx2v")).plan(tc.write(tmp_path / "o.safetensors"))
     assert any("spelled as lightx2v already" in str(one) for one in plan.log.warnings)
+
+
+def test_a_prefix_that_the_other_spelling_has_not_is_told(wan, tmp_path) -> None:
+    flow = tc.open(wan) | tc.rename({"^": "model.diffusion_model."}) | Convert("diffusers")
+    plan = flow.plan(tc.write(tmp_path / "o.safetensors"))
+    assert any("without the prefix 'model.diffusion_model.'" in note.text for note in plan.log.notes)
+    plain = (tc.open(wan) | Convert("diffusers")).plan(tc.write(tmp_path / "o.safetensors"))
+    assert not any("without the prefix" in note.text for note in plain.log.notes)

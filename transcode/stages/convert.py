@@ -172,7 +172,8 @@ def _converted(
         within: it is one of several in a file: names keep its prefix, and what the other spelling has not
             stays as it is, so that the file comes back whole.
     """
-    planning.note(f"convert {family.name}: {family.spelling} -> {to}")
+    dropped = "" if within or not family.prefix else f", without the prefix {family.prefix!r}"
+    planning.note(f"convert {family.name}: {family.spelling} -> {to}{dropped}")
     facts = facts_of(planning)
     direction = family.direction(to, facts)
     if not direction.conversion.holds_for(facts):
