@@ -71,7 +71,6 @@ ELSEWHERE = {
     "execution/staged": "execution/test_resume.py",
     "execution/jobs": "execution/test_execute.py",
     "execution/report": "execution/test_execute.py",
-    "execution/working": "execution/test_resume.py",
     "execution/parting": "execution/test_parts.py",
     "execution/joining": "execution/test_parts.py",
     "cli/consuming": "execution/test_consuming.py",

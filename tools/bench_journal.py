@@ -2,7 +2,7 @@
 
     python tools/bench_journal.py [--json] [--rounds N] [--size BYTES] [--folder FOLDER]
 
-A conversion as it is (``journal``: noted every three seconds), noted ten times a second (``often``) and only
+A conversion as it is (``journal``: noted every ten seconds), noted ten times a second (``often``) and only
 at its end (``none``), one of each after the other. ``share`` is the time of noting of all time of the
 processor, which does not depend on what else the machine does; medians of all rounds. Syncs before a line
 send to the disk what the end of a run would, only sooner: they are counted apart.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -27,8 +28,13 @@ if TYPE_CHECKING:
 
 __all__ = ["remaining", "verify", "watching", "work"]
 
-_INTERVAL = 3.0
+_INTERVAL = 10.0
 """Seconds between two times that what is done is made durable: what a crash costs a run that resumes."""
+
+_QUICK, _REST, _LONGEST = 0.1, 20, 60.0
+"""A sync that takes longer than these seconds is followed by a rest of so many times that, up to the last:
+while they sync, some disks let nobody read.
+"""
 
 
 def work(
@@ -101,8 +107,11 @@ def _keeping(staged: Staged | Sending | Rehearsal) -> Iterator[None]:
     ended = threading.Event()
 
     def keep() -> None:
-        while not ended.wait(_INTERVAL):
+        pause = _INTERVAL
+        while not ended.wait(pause):
+            began = time.monotonic()
             staged.keep()
+            pause = _pause(time.monotonic() - began)
 
     thread = threading.Thread(target=keep, name="journal", daemon=True)
     thread.start()
@@ -111,6 +120,11 @@ def _keeping(staged: Staged | Sending | Rehearsal) -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
+
+
+def _pause(took: float) -> float:
+    """Seconds until what is done is made durable again, after that took so many."""
+    return _INTERVAL if took < _QUICK else min(max(_INTERVAL, _REST * took), max(_INTERVAL, _LONGEST))
 
 
 def _prepare(plan: Plan, used: devices.Devices) -> None:
