@@ -15,7 +15,7 @@ from ..core.records import dataclass
 from ..core.scheme import Hints
 from ..core.scratch import Scratch
 from ..core.spec import Part, Spec
-from .base import SCALE_DTYPES, SEARCH, Array, Base, fitting, narrowed, stored_scale, widened
+from .base import SCALE_DTYPES, SEARCH, Array, Base, encode_one, fitting, narrowed, stored_scale, widened
 from .scaled import KEPT
 
 __all__ = ["SIZES", "Affine", "fitted", "seconds"]
@@ -104,9 +104,7 @@ class Affine(Base):
 
     def prepare(self, dtype: DType) -> None:
         """Compile what encoding tensors of this dtype needs, by encoding a small one."""
-        spec = Spec(dtype, (1, self.group_size))
-        for _ in self.encode(np.zeros(spec.shape, dtype.carrier), spec, 0, None, Scratch()):
-            pass
+        encode_one(self.encode, dtype, self.group_size)
 
     def encode(
         self, rows: Array, spec: Spec, start: int, stats: Any, scratch: Scratch,

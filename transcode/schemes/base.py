@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from dataclasses import fields, replace
 from typing import Any, ClassVar, Self
 
@@ -24,6 +24,7 @@ __all__ = [
     "SEARCH",
     "Array",
     "Base",
+    "encode_one",
     "fitting",
     "narrowed",
     "stored_scale",
@@ -167,6 +168,13 @@ def stored_scale(option: str, source: DType) -> DType:
     if option == "source":
         return source if source.name in ("BF16", "F32") else DTYPES["F32"]
     return DTYPES[option]
+
+
+def encode_one(encode: Callable[..., Iterator[Any]], dtype: DType, columns: int) -> None:
+    """Encode a row of zeros, which compiles what encoding needs of a scheme that looks at nothing before."""
+    spec = Spec(dtype, (1, columns))
+    for _ in encode(np.zeros(spec.shape, dtype.carrier), spec, 0, None, Scratch()):
+        pass
 
 
 def fitting(rows: Array, source: DType, scales: Array, kept: DType, top: float) -> None:

@@ -20,7 +20,7 @@ from ..core.scratch import Scratch
 from ..core.spec import Part, Spec
 from ..errors import DataError
 from ..numerics.packing import unpack4
-from .base import Array, Base
+from .base import Array, Base, encode_one
 
 __all__ = ["BnbFp4", "LlmInt8", "Nf4", "Tabled"]
 
@@ -301,9 +301,7 @@ class LlmInt8(Base):
 
     def prepare(self, dtype: DType) -> None:
         """Compile what encoding tensors of this dtype needs, by encoding a small one."""
-        spec = Spec(dtype, (1, 16))
-        for _ in self.encode(np.zeros(spec.shape, dtype.carrier), spec, 0, None, Scratch()):
-            pass
+        encode_one(self.encode, dtype, 16)
 
     def encode(
         self,

@@ -18,7 +18,7 @@ from ..core.scratch import Scratch
 from ..core.spec import Part, Spec
 from ..numerics.ggml.table import IQ4_VALUES
 from ..numerics.minifloat import FORMATS
-from .base import Array, Base
+from .base import Array, Base, encode_one
 from .blocks import Blocks as Geometry
 from .grid import Grid, ScaleKind
 
@@ -123,9 +123,7 @@ class Encoded(Blocks):
 
     def prepare(self, dtype: DType) -> None:
         """Compile what encoding tensors of this dtype needs, by encoding a small one."""
-        spec = Spec(dtype, (1, self.dtype.elements))
-        for _ in self.encode(np.zeros(spec.shape, dtype.carrier), spec, 0, None, Scratch()):
-            pass
+        encode_one(self.encode, dtype, self.dtype.elements)
 
     def encode(
         self, rows: Array, spec: Spec, start: int, stats: float | None, scratch: Scratch,

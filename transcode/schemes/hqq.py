@@ -16,7 +16,7 @@ from ..core.scratch import Scratch
 from ..core.spec import Part, Spec
 from ..errors import DataError
 from .affine import fitted, seconds
-from .base import GROUPS, SCALE_DTYPES, SEARCH, Array, Base, narrowed, stored_scale, widened
+from .base import GROUPS, SCALE_DTYPES, SEARCH, Array, Base, encode_one, narrowed, stored_scale, widened
 from .rounding import ROUNDED
 from .scaled import KEPT
 
@@ -134,9 +134,7 @@ class Hqq(Base):
 
     def prepare(self, dtype: DType) -> None:
         """Compile what encoding tensors of this dtype needs, by encoding a small one."""
-        spec = Spec(dtype, (1, self.group_size))
-        for _ in self.encode(np.zeros(spec.shape, dtype.carrier), spec, 0, None, Scratch()):
-            pass
+        encode_one(self.encode, dtype, self.group_size)
 
     def encode(
         self, rows: Array, spec: Spec, start: int, stats: Any, scratch: Scratch,

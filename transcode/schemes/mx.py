@@ -14,7 +14,7 @@ from ..core.records import dataclass
 from ..core.scratch import Scratch
 from ..core.spec import Part, Spec
 from ..numerics.minifloat import FORMATS, Minifloat
-from .base import SEARCH, Array, Base
+from .base import SEARCH, Array, Base, encode_one
 from .blocks import Blocks
 from .grid import Grid
 from .packed import code_bytes, unpacked
@@ -74,9 +74,7 @@ class _Mx(Base):
 
     def prepare(self, dtype: DType) -> None:
         """Compile what encoding tensors of this dtype needs, by encoding a small one."""
-        spec = Spec(dtype, (1, _BLOCK))
-        for _ in self.encode(np.zeros(spec.shape, dtype.carrier), spec, 0, None, Scratch()):
-            pass
+        encode_one(self.encode, dtype, _BLOCK)
 
     def encode(
         self, rows: Array, spec: Spec, start: int, stats: float | None, scratch: Scratch,

@@ -16,7 +16,7 @@ from ..core.scheme import Hints
 from ..core.scratch import Scratch
 from ..core.spec import Part, Spec
 from .affine import Affine, fitted
-from .base import SCALE_DTYPES, SEARCH, Array, Base, narrowed, stored_scale, widened
+from .base import SCALE_DTYPES, SEARCH, Array, Base, encode_one, narrowed, stored_scale, widened
 from .rounding import ROUNDED
 from .scaled import KEPT
 
@@ -91,9 +91,7 @@ class QBits(Base):
 
     def prepare(self, dtype: DType) -> None:
         """Compile what encoding tensors of this dtype needs, by encoding a small one."""
-        spec = Spec(dtype, (1, self.multiple[1]))
-        for _ in self.encode(np.zeros(spec.shape, dtype.carrier), spec, 0, None, Scratch()):
-            pass
+        encode_one(self.encode, dtype, self.multiple[1])
 
     def encode(
         self, rows: Array, spec: Spec, start: int, stats: Any, scratch: Scratch,

@@ -16,7 +16,7 @@ from ..core.records import dataclass
 from ..core.scheme import Hints
 from ..core.scratch import Scratch
 from ..core.spec import Part, Spec
-from .base import SEARCH, Array, Base
+from .base import SEARCH, Array, Base, encode_one
 from .int4 import DIVISORS, VALUES
 from .packed import unpacked
 from .rotated import TURNED, line_of, rejected, smaller, turn_back
@@ -81,9 +81,7 @@ class W4A4(Base):
 
     def prepare(self, dtype: DType) -> None:
         """Compile what encoding tensors of this dtype needs, by encoding a small one."""
-        spec = Spec(dtype, (1, self.multiple[1]))
-        for _ in self.encode(np.zeros(spec.shape, dtype.carrier), spec, 0, None, Scratch()):
-            pass
+        encode_one(self.encode, dtype, self.multiple[1])
 
     def encode(
         self, rows: Array, spec: Spec, start: int, stats: Any, scratch: Scratch,
