@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 from transcode import catalog
 from transcode.catalog import folders, proven, strict
@@ -210,3 +211,33 @@ def test_a_second_process_does_not_import_the_parser(tmp_path):
 def test_one_object_for_one_file(kept):
     assert catalog.family("wan_dit") is catalog.family("wan_dit")
     assert catalog.convention("plain") is catalog.convention("plain")
+
+
+def test_of_the_families_only_the_one_that_fits_is_loaded_again(tmp_path, kept, parsed, forget, monkeypatch):
+    own = tmp_path / "formats"
+    shutil.copytree(ROOT / "formats", own)
+    monkeypatch.setattr(folders, "_SHIPPED", (own,))
+    names = [
+        name for file in (ROOT / "fixtures" / "wan_tiny").glob("*.safetensors") for name in load_file(file)
+    ]
+    first = catalog.detect(names)
+    assert first is not None
+    assert first.name == "wan_dit"
+    unpickled = []
+    load = proven._unpickler()
+    monkeypatch.setattr(proven, "_unpickler", lambda: lambda file: unpickled.append(1) or load(file))
+    del parsed[:]
+    forget()
+    again = catalog.detect(names)
+    assert again is not None
+    assert (again.name, again.spelling) == (first.name, first.spelling)
+    assert (len(unpickled), parsed) == (3, [])  # components, what families are recognised by, and the family
+
+    text = (own / "families" / "wan_dit.yaml").read_text(encoding="utf-8")
+    (own / "families" / "wan_dit.yaml").unlink()
+    (own / "families" / "another_dit.yaml").write_text(text, encoding="utf-8")
+    for _ in range(2):
+        forget()
+        again = catalog.detect(names)
+        assert again is not None
+        assert again.name == "another_dit"

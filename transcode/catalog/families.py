@@ -100,11 +100,13 @@ def detect(names: Collection[str], shapes: Mapping[str, tuple[int, ...]] | None 
         RecipeError: two families fit, neither of which refines the other; or a mistake in a file.
     """
     folded = list(component_table().served(fold(names)))  # not what an all-in-one file holds besides
+    paths = listing("families")
+    known = {folder: proven(_signatures, folder) for folder in {path.parent for path in paths.values()}}
     fitting = {
         name: fitted
-        for name, path in listing("families").items()
-        if not (known := proven(load_family, path)).fallback
-        and (fitted := known.fit_folded(folded, shapes)) is not None
+        for name, path in paths.items()
+        if any(one.fit_folded(folded, shapes) is not None for one in known[path.parent][name])
+        and (fitted := proven(load_family, path).fit_folded(folded, shapes)) is not None
     }
     refined = {other for fitted in fitting.values() for other in fitted.refines}
     left = [name for name in fitting if name not in refined]
@@ -115,6 +117,19 @@ def detect(names: Collection[str], shapes: Mapping[str, tuple[int, ...]] | None 
             f"the tensors fit several families: {', '.join(left)}", hint=f"say which with {called('model')}"
         )
     return fitting[left[0]] if left else None
+
+
+def _signatures(folder: Path) -> dict[str, tuple[Signature, ...]]:
+    """What the spellings of each family of a folder are recognised by; nothing for the fallback.
+
+    Of some sixty families a model is of one: only that one is loaded whole.
+    """
+    found: dict[str, tuple[Signature, ...]] = {}
+    for path in folder.glob("*.yaml"):
+        known = proven(load_family, path)
+        told = () if known.fallback else (one.signature for one in known.spellings.values())
+        found[path.stem] = tuple(one for one in told if one is not None)
+    return found
 
 
 def load_family(path: Path) -> Family:

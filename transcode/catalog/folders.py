@@ -49,8 +49,8 @@ def listing(kind: str) -> dict[str, Path]:
 
 
 def is_shipped(path: Path) -> bool:
-    """Whether a file is one that comes with the package."""
-    return path.parent.parent in _SHIPPED
+    """Whether a file, or a folder of them, is one that comes with the package."""
+    return not {path.parent, path.parent.parent}.isdisjoint(_SHIPPED)
 
 
 def find(kind: str, name: str, elsewhere: Callable[[], str | None] = lambda: None) -> Path:

@@ -1,7 +1,8 @@
 """What files of the catalog say, once they are parsed and proven: held in memory, and on disk between runs.
 
-Both are kept for the file's time and size. On disk only what comes with the package is kept: a user's own
-files are few. What is foreign, damaged or of another state of this code is not used: the file is parsed anew.
+Both are kept for the time and size of the file, or of each file of a folder. On disk only what comes with
+the package is kept: a user's own files are few. What is foreign, damaged or of another state of this code is
+not used: the file is parsed anew.
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import cache, lru_cache
 from hashlib import sha256
 from pathlib import Path
+from stat import S_ISDIR
 from typing import Any, TypeVar, cast
 
 from ..core.user_cache import private_folder, read_sealed, write_sealed
@@ -33,25 +35,25 @@ _BESIDE = {("functools", "partial"), ("builtins", "frozenset"), ("builtins", "se
 
 
 def proven(load: Callable[[Path], T], path: Path) -> T:
-    """What ``load`` makes of a file; always the same object while the file is.
+    """What ``load`` makes of a file, or of the files of a folder; always the same object while these are.
 
     Args:
         load: a function of a module of this package; what it returns can be pickled, and holds nothing that
             depends on other files.
+        path: a file, or a folder, which is as its entries are.
 
     Raises:
         RecipeError: a mistake in the file, as ``load`` says it.
     """
-    facts = path.stat()
-    return cast(T, _held(load, path, facts.st_mtime_ns, facts.st_size))
+    return cast(T, _held(load, path, _facts([path])))
 
 
 @lru_cache(maxsize=1024)
-def _held(load: Callable[[Path], object], path: Path, time: int, size: int) -> object:
+def _held(load: Callable[[Path], object], path: Path, facts: str) -> object:
     folder = _folder() if is_shipped(path) else None
     if folder is None:
         return load(path)
-    made_for = f"{_state()}\n{load.__module__}:{load.__qualname__}\n{path}\n{time} {size}\n".encode()
+    made_for = f"{_state()}\n{load.__module__}:{load.__qualname__}\n{path}\n{facts}\n".encode()
     kept = folder / f"{path.parent.name}-{path.stem}.{load.__name__.strip('_')}"
     try:
         body = read_sealed(kept)
@@ -94,12 +96,21 @@ def _folder() -> Path | None:
 
 @cache
 def _state() -> str:
-    """A digest of Python's version, and of the time and size of every source that makes these objects."""
-    facts = [sys.version]
-    for name in _SOURCES:
-        with os.scandir(_PACKAGE / name) as entries:
+    """What tells Python's version, and every source that makes these objects."""
+    return f"{sys.version} {_facts([_PACKAGE / name for name in _SOURCES])}"
+
+
+def _facts(paths: Iterable[Path]) -> str:
+    """A digest of the time and size of each file, and of each file of a folder."""
+    facts: list[str] = []
+    for path in paths:
+        state = path.stat()
+        if not S_ISDIR(state.st_mode):
+            facts.append(f"{state.st_mtime_ns} {state.st_size}")
+            continue
+        with os.scandir(path) as entries:
             for entry in sorted(entries, key=lambda entry: entry.name):
                 if entry.is_file():
                     state = entry.stat()
-                    facts.append(f"{name}/{entry.name} {state.st_mtime_ns} {state.st_size}")
+                    facts.append(f"{path.name}/{entry.name} {state.st_mtime_ns} {state.st_size}")
     return sha256("\n".join(facts).encode()).hexdigest()

@@ -118,18 +118,21 @@ def _state_quantization(folder: _Folder) -> None:
     if config is None and CONFIG in folder.files:
         planning.warn(f"{CONFIG} is no JSON object: it goes along as it is")
     method = None if convention is None else convention.config
-    if config is None and method is None and not planning.decoded:
-        return
-    from .config import table  # all dialects: most sources do without
+    if method is not None and convention is not None:
+        from .config import table
 
-    statement = None if method is None else table.state(folder.tensors, method, planning)
-    if statement is not None and convention is not None:
-        _replace_statement(folder, config, statement, convention)
-        return
+        statement = table.state(folder.tensors, method, planning)
+        if statement is not None:
+            _replace_statement(folder, config, statement, convention)
+            return
     if config is not None and (fault := malformed(config)) is not None:
         planning.warn(f"{CONFIG}: {fault}: loaders refuse it; it goes along as it is")
+    if not planning.decoded:
+        return
+    from .config import table  # all dialects: most runs do without
+
     stated = config is not None and bool(statements(config))
-    if planning.decoded and (stated or any(name in folder.files for name in table.BESIDE)):
+    if stated or any(name in folder.files for name in table.BESIDE):
         if planning.coded:
             _list_decoded(folder, config)
         else:

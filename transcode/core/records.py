@@ -87,11 +87,9 @@ def _later(cls: type, name: str, make: Callable[..., Any], *given: Any) -> None:
 
 def _compiled(body: Iterable[str], arguments: str, names: dict[str, Any]) -> Any:
     """The function of these lines and arguments, to which ``names`` are what they stand for."""
-    lines = [f"def made({arguments}):", *(f"    {line}" for line in body)]
-    outer = f"def make({', '.join(names)}):\n" + "".join(f"  {line}\n" for line in lines) + "  return made\n"
-    space: dict[str, Any] = {}
-    exec(outer, space)
-    return space["make"](*names.values())
+    space = dict(names)
+    exec("\n    ".join([f"def made({arguments}):", *body]), space)
+    return space["made"]
 
 
 def _init(cls: type, frozen: bool) -> Any:
