@@ -235,7 +235,8 @@ def test_of_the_families_only_the_one_that_fits_is_loaded_again(tmp_path, kept, 
 
     text = (own / "families" / "wan_dit.yaml").read_text(encoding="utf-8")
     (own / "families" / "wan_dit.yaml").unlink()
-    (own / "families" / "another_dit.yaml").write_text(text, encoding="utf-8")
+    renamed = text.replace("family: wan_dit", "family: another_dit")
+    (own / "families" / "another_dit.yaml").write_text(renamed, encoding="utf-8")
     for _ in range(2):
         forget()
         again = catalog.detect(names)
