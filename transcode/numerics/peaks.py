@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce
 from typing import Any
 
 from .deferred import cgutils, ir, types, vector_type
@@ -10,7 +11,7 @@ from .jit import instruction, lane
 from .lanes import larger
 from .vectors import constant, load
 
-__all__ = ["greatest", "peak16", "peak32", "peak_between"]
+__all__ = ["greatest", "peak16", "peak32", "peak_between", "peaks16", "peaks32"]
 
 
 def _sizes(context: Any, builder: Any, signature: Any, args: Any, count: int) -> Any:
@@ -20,12 +21,12 @@ def _sizes(context: Any, builder: Any, signature: Any, args: Any, count: int) ->
 
 def _most(builder: Any, values: Any) -> Any:
     kind = values.type
-    reduce = cgutils.get_or_insert_function(
+    most = cgutils.get_or_insert_function(
         builder.module,
         ir.FunctionType(kind.element, [kind]),
         f"llvm.vector.reduce.umax.v{kind.count}i{kind.element.width}",
     )
-    return builder.call(reduce, [values])
+    return builder.call(most, [values])
 
 
 def _peak(count: int) -> Callable[..., Any]:
@@ -40,6 +41,61 @@ def _peak(count: int) -> Callable[..., Any]:
 
 peak16, peak32 = _peak(16), _peak(32)
 """Largest magnitude, as bits, of 16 or 32 elements of a 1-D array of bits from ``index`` on."""
+
+
+def _peaks(size: int) -> Callable[..., Any]:
+    def peaks(context: Any, row: Any, index: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            row, index = args
+            blocks = []
+            for block in range(16):
+                parts = []
+                for first in range(block * size, block * size + size, 16):
+                    place = builder.add(index, ir.Constant(index.type, first))
+                    parts.append(_sizes(context, builder, signature, (row, place), 16))
+                blocks.append(reduce(lambda low, high: _larger(builder, low, high), parts))
+            width = 1
+            while len(blocks) > 1:
+                blocks = [_merged(builder, *blocks[k : k + 2], width) for k in range(0, len(blocks), 2)]
+                width *= 2
+            return blocks[0]
+
+        return vector_type.Vector(row.dtype, 16)(row, types.intp), generate
+
+    return instruction(peaks)
+
+
+def _larger(builder: Any, low: Any, high: Any) -> Any:
+    return builder.select(builder.icmp_unsigned(">", low, high), low, high)
+
+
+def _merged(builder: Any, low: Any, high: Any, width: int) -> Any:
+    """Two vectors of 16 lanes made one: of either, each run of ``width`` lanes holds the largest of as many
+    blocks so far; of the result, each run of twice as many those of both.
+
+    Half of the runs are set beside the other half; both lie in one piece of 128 bits, where they can.
+    """
+    piece = max(128 // low.type.element.width, 2 * width)
+    halves = [
+        [
+            side + first + lane
+            for begin in range(start, 16, piece)
+            for first in range(begin, begin + piece // 2, width)
+            for side in (0, 16)
+            for lane in range(width)
+        ]
+        for start in (0, piece // 2)
+    ]
+    kind = ir.VectorType(ir.IntType(32), 16)
+    return _larger(
+        builder, *(builder.shuffle_vector(low, high, ir.Constant(kind, lanes)) for lanes in halves)
+    )
+
+
+peaks16, peaks32 = _peaks(16), _peaks(32)
+"""Largest magnitudes, as bits, of 16 blocks of 16 or 32 elements each, which follow each other in a 1-D array
+of bits from ``index`` on. A vector: to reduce one block after the other would take twice as long.
+"""
 
 
 @instruction

@@ -31,6 +31,7 @@ __all__ = [
     "gathered",
     "get16",
     "halves16",
+    "joined",
     "last_lane",
     "least",
     "load",
@@ -91,6 +92,20 @@ def chosen(builder: Any, vector: Any, lanes: Any) -> Any:
     """Some lanes of a vector, in that order."""
     mask = ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), list(lanes))
     return builder.shuffle_vector(vector, ir.Constant(vector.type, ir.Undefined), mask)
+
+
+def joined(builder: Any, parts: list[Any]) -> Any:
+    """The lanes of some vectors, as many as a power of two, one after the other."""
+    while len(parts) > 1:
+        parts = [_side_by_side(builder, *parts[k : k + 2]) for k in range(0, len(parts), 2)]
+    return parts[0]
+
+
+def _side_by_side(builder: Any, low: Any, high: Any) -> Any:
+    lanes = 2 * low.type.count
+    return builder.shuffle_vector(
+        low, high, ir.Constant(ir.VectorType(ir.IntType(32), lanes), list(range(lanes)))
+    )
 
 
 def fused(builder: Any, a: Any, b: Any, c: Any) -> Any:
