@@ -20,7 +20,7 @@ from .jit import kernel, lane
 from .lanes import at_most, bits, encode, larger, quotient, real, shr, size_of, to_step, widen, with_sign
 from .minifloat import FORMATS
 from .nv_search import SCALES, best_scales, nv_error
-from .peaks import peak16, peak32, peaks16, peaks32
+from .peaks import peak32, put_peaks16, put_peaks32
 from .vectors import (
     columns16,
     columns32,
@@ -29,7 +29,6 @@ from .vectors import (
     pack4,
     pack6,
     pack8,
-    put16,
     total,
     values16,
     values32,
@@ -132,37 +131,6 @@ def scale_byte(peak: Any, mode: Any, largest: Any, emax: Any, mantissa_shift: An
 def reciprocal(code: Any) -> Any:
     """``2**(127 - code)`` as float32."""
     return real(_U(_U(_U(254) - code) << _U(23))) if code < _U(254) else real(_HALF_NORMAL)
-
-
-@lane
-def put_peaks16(part: Any, count: Any, peaks: Any) -> Any:
-    """Write the largest magnitude of each of ``count`` blocks of 16; returns whether all are finite."""
-    whole = count & ~15
-    for b in range(0, whole, 16):
-        put16(peaks, b, widen(peaks16(part, b * 16)))
-    for b in range(whole, count):
-        peaks[b] = widen(peak16(part, b * 16))
-    return all_finite(peaks, count)
-
-
-@lane
-def put_peaks32(part: Any, count: Any, peaks: Any) -> Any:
-    """The same of blocks of 32."""
-    whole = count & ~15
-    for b in range(0, whole, 16):
-        put16(peaks, b, widen(peaks32(part, b * 32)))
-    for b in range(whole, count):
-        peaks[b] = widen(peak32(part, b * 32))
-    return all_finite(peaks, count)
-
-
-@lane
-def all_finite(sizes: Any, count: Any) -> Any:
-    """Whether so many magnitudes are finite: as bits, that none is as large as infinity."""
-    highest = _U(0)
-    for b in range(count):
-        highest = max(highest, bits(sizes[b]))
-    return real(highest) < _INF
 
 
 @lane

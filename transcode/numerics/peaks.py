@@ -6,12 +6,27 @@ from collections.abc import Callable
 from functools import reduce
 from typing import Any
 
+import numpy as np
+
 from .deferred import cgutils, ir, types, vector_type
 from .jit import instruction, lane
-from .lanes import larger
-from .vectors import constant, load
+from .lanes import bits, larger, real, widen
+from .vectors import constant, load, put16
 
-__all__ = ["greatest", "peak16", "peak32", "peak_between", "peaks16", "peaks32"]
+__all__ = [
+    "all_finite",
+    "greatest",
+    "peak16",
+    "peak32",
+    "peak_between",
+    "peaks16",
+    "peaks32",
+    "put_peaks16",
+    "put_peaks32",
+]
+
+_U = np.uint32
+_INF = np.float32(np.inf)
 
 
 def _sizes(context: Any, builder: Any, signature: Any, args: Any, count: int) -> Any:
@@ -127,3 +142,34 @@ def peak_between(values: Any, start: Any, stop: Any) -> Any:
     for j in range(start + 16, stop, 16):
         highest = larger(highest, _sizes16(values, j))
     return greatest(highest)
+
+
+@lane
+def put_peaks16(part: Any, count: Any, peaks: Any) -> Any:
+    """Write the largest magnitude of each of ``count`` blocks of 16; returns whether all are finite."""
+    whole = count & ~15
+    for b in range(0, whole, 16):
+        put16(peaks, b, widen(peaks16(part, b * 16)))
+    for b in range(whole, count):
+        peaks[b] = widen(peak16(part, b * 16))
+    return all_finite(peaks, count)
+
+
+@lane
+def put_peaks32(part: Any, count: Any, peaks: Any) -> Any:
+    """The same of blocks of 32."""
+    whole = count & ~15
+    for b in range(0, whole, 16):
+        put16(peaks, b, widen(peaks32(part, b * 32)))
+    for b in range(whole, count):
+        peaks[b] = widen(peak32(part, b * 32))
+    return all_finite(peaks, count)
+
+
+@lane
+def all_finite(sizes: Any, count: Any) -> Any:
+    """Whether so many magnitudes are finite: as bits, that none is as large as infinity."""
+    highest = _U(0)
+    for b in range(count):
+        highest = max(highest, bits(sizes[b]))
+    return real(highest) < _INF
