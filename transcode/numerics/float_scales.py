@@ -75,6 +75,7 @@ def scale_search(
         foot = min(head + height, count)
         for left in range(0, columns, width):
             right = min(left + width, columns)
+            heavy = weights[left:right]
             peak_bits = rows.dtype.type(0)
             for i in range(head, foot):
                 row = rows[i, left:right]
@@ -103,15 +104,16 @@ def scale_search(
                     end = min(begin + _RUN, row.shape[0])
                     if tabled and end - begin == _RUN and not words_below(row, begin, lowest):
                         for j in range(begin, end):
-                            word = _U(row[j])
+                            at = np.uint64(j)  # an index that cannot count from the end
+                            word = _U(row[at])
                             power = real(_U(_U(word & _U(0x7F80)) << _U(16)))
                             gap = get16(gaps, np.int64(word & _U(_MANTISSAS - 1)) * _SCALES) * power
-                            part = fma(gap * weights[left + j], gap, part)
+                            part = fma(gap * heavy[at], gap, part)
                     else:
                         for j in range(begin, end):
                             share = inverse * size_of(widen(row[j]))
                             gap = share - to_step(share, normal_bits, mantissa_shift)
-                            part = fma(gap * weights[left + j], gap, part)
+                            part = fma(gap * heavy[j], gap, part)
                     sums = sums + part
             errors = sums * get16(squares, 0)
             scales[head // height, left // width] = tried[first_bit(within(errors, least(errors)))]
