@@ -110,9 +110,9 @@ def best_scales(
         only = least_code + first_bit(left)
         blocks[b] = np.uint8(only if first > 0 else first)
     for k in range(listed):
-        b, left = np.int64(several[k]), _U(masks[k] & _MOST)
+        at, left = np.int64(several[k]), _U(masks[k] & _MOST)
         first = np.int64(shr(masks[k], _U(_BLOCK)))
-        x = values16(part, b * _BLOCK)
+        x = values16(part, at * _BLOCK)
         least_code = max(first - low, np.int64(1))
         least_error, chosen = _INF, first
         while left:
@@ -122,4 +122,4 @@ def best_scales(
             better = error < least_error or (error == least_error and code == first)
             least_error = error if better else least_error
             chosen = code if better else chosen
-        blocks[b] = np.uint8(chosen)
+        blocks[at] = np.uint8(chosen)

@@ -71,7 +71,7 @@ def _peaks(size: int) -> Callable[..., Any]:
                 blocks.append(reduce(lambda low, high: _larger(builder, low, high), parts))
             width = 1
             while len(blocks) > 1:
-                blocks = [_merged(builder, *blocks[k : k + 2], width) for k in range(0, len(blocks), 2)]
+                blocks = [_merged(builder, blocks[k], blocks[k + 1], width) for k in range(0, len(blocks), 2)]
                 width *= 2
             return blocks[0]
 
