@@ -104,7 +104,6 @@ ELSEWHERE = {
     "numerics/affine": "schemes/test_awq_w4a16.py",
     "numerics/tabled": "schemes/test_bnb.py",
     "numerics/affine_widths": "schemes/test_affine.py",
-    "numerics/float_scales": "schemes/test_fp8.py",
     "numerics/integer_scales": "schemes/test_int8.py",
     "numerics/grouped": "schemes/test_w4a8.py",
     "numerics/turning": "numerics/test_hadamard.py",

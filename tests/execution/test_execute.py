@@ -173,3 +173,30 @@ def test_fewer_threads_than_asked_for(allowed, wan, tmp_path, monkeypatch):
     flow | tc.write(tmp_path / "all.safetensors", workers=8)
     assert len(started) == allowed
     assert (tmp_path / "o.safetensors").read_bytes() == (tmp_path / "all.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(("tile", "tensors_ahead"), [(1 << 20, 17), (256, 2)], ids=["small", "large"])
+def test_looks_are_ahead_of_what_is_encoded_by_a_tensor_or_some_tiles(
+    tile, tensors_ahead, save, tmp_path, monkeypatch
+):
+    """So many workers may be at work without one that waits for another one's look."""
+    seen, begun = {}, {}
+    see, value = Observation.see, Observation.value
+
+    def looking(self, start, stop, scratch):
+        seen.setdefault(self, len(seen))
+        see(self, start, stop, scratch)
+
+    def encoding(self, scratch):
+        begun.setdefault(self, len(seen))
+        return value(self, scratch)
+
+    monkeypatch.setattr(Observation, "see", looking)
+    monkeypatch.setattr(Observation, "value", encoding)
+    source = save({f"{i:02}.weight": torch.ones(64, 64) for i in range(40)})
+    flow = tc.open(source) | tc.quantize("int8", granularity="tensor")
+    plan = flow.plan(tc.write(tmp_path / "o.safetensors"))
+    execute(plan, Recorder(), workers=1, tile_bytes=tile)
+    assert len(seen) == 40
+    for observation, number in seen.items():
+        assert begun[observation] == min(number + tensors_ahead, 40)

@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 __all__ = ["Job", "Jobs", "Writer"]
 
 
+_AHEAD = 16
+"""Looks at other tensors between those at a small one and its encoding: as many as workers may have in hand.
+Not where bytes come from elsewhere, or leave in order: what is looked at is kept until it is encoded.
+"""
+
 Job = Callable[[Context], int]
 """One tile's work; returns the source bytes it dealt with."""
 
@@ -44,9 +49,9 @@ class Writer(Protocol):
 class Jobs:
     """The jobs of a plan in reading order, handed to whichever worker asks next.
 
-    A tensor's observation tiles come one tensor ahead of its encoding, so that a worker rarely waits for
-    the last tile of a look that another one still has in hand. Such a wait cannot deadlock: what is waited
-    for was handed out before, and observing waits for nothing.
+    A tensor's observation tiles come a tensor ahead of its encoding, and of small tensors a number of tiles,
+    so that a worker rarely waits for the last tile of a look that another one still has in hand. Such a wait
+    cannot deadlock: what is waited for was handed out before, and observing waits for nothing.
 
     What only moves is a row of its own beside them, of which one worker at a time takes the next: the system
     copies into a file no faster for several, and they would wait for each other in it.
@@ -74,6 +79,7 @@ class Jobs:
         left = [piece for move in every for piece in self._left(move)]
         self._moves = (step for move in left for step in cut(move))
         self._moving = False
+        self._goes_ahead = order is None and not plan.elsewhere
         self._jobs = self._generate()
         self.observations: list[Observation[Any]] = []
         self._recall()
@@ -182,7 +188,9 @@ class Jobs:
 
     def _generate(self) -> Iterator[Job]:
         seen: set[Statistic[Any]] = set()
-        waiting: deque[tuple[int, LazyTensor]] = deque()
+        waiting: deque[tuple[int, int, LazyTensor]] = deque()
+        looks = 0
+        ahead = _AHEAD if self._goes_ahead else 0
         for number in self._order:
             tensor = self._plan.tensors[number]
             if tensor.spec.nbytes and not self._spans(number):
@@ -190,13 +198,15 @@ class Jobs:
             for statistic in tensor.needs:
                 if statistic not in seen:
                     seen.add(statistic)
-                    yield from self._looks(self._run.observation(statistic))
+                    for job in self._looks(self._run.observation(statistic)):
+                        looks += 1
+                        yield job
             if not self._is_moved(number):
-                waiting.append((number, tensor))
-            if len(waiting) > 1:
-                yield from self._tiles(*waiting.popleft())
+                waiting.append((looks if tensor.needs else -ahead, number, tensor))
+            while len(waiting) > 1 and looks - waiting[0][0] >= ahead:
+                yield from self._tiles(*waiting.popleft()[1:])
         while waiting:
-            yield from self._tiles(*waiting.popleft())
+            yield from self._tiles(*waiting.popleft()[1:])
 
     def _looks(self, observation: Observation[Any]) -> Iterator[Job]:
         spec = observation.statistic.spec

@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from ..core.scratch import Scratch
 from .deferred import arrayobj, ir, types
 from .jit import instruction
-from .vectors import address, chosen, constant, fused
+from .vectors import address, constant, fused, joined, repeated
 
 __all__ = ["EDGES", "HIGHEST", "LOWEST", "by_words", "codes16", "codes32", "codes_pair", "edges16", "room"]
 
 EDGES = 4
-"""Words that are kept for a block."""
+"""Words that are kept for a block, each twice: 32 bits are repeated in all lanes by the load itself."""
 
 LOWEST, HIGHEST = np.float32(2.0**-117), np.float32(2.0**110)
 """Units whose edges are all normal numbers, and are not beyond the largest words."""
@@ -37,9 +37,9 @@ _NEVER = 0x7EFF
 """Two octaves above it is the largest word of 15 bits."""
 
 
-def room(blocks: int, scratch: Scratch) -> NDArray[np.uint16]:
+def room(blocks: int, scratch: Scratch) -> NDArray[np.uint32]:
     """What :func:`edges16` writes to, for so many blocks."""
-    return scratch.take((EDGES * blocks,), np.uint16)
+    return scratch.take((EDGES * blocks,), np.uint32)
 
 
 @instruction
@@ -70,7 +70,6 @@ def edges16(context: Any, units: Any, words: Any, b: Any) -> Any:
         units, words, b = args
         kind = ir.VectorType(ir.FloatType(), 16)
         whole = ir.VectorType(ir.IntType(32), 16)
-        half = ir.VectorType(ir.IntType(16), 16)
         unit = builder.load(address(context, builder, signature.args[0], units, b, kind), align=4)
         some = builder.fcmp_ordered(">", unit, constant(kind, 0.0))
         table, blocks = _table(context, builder, signature.args[1], words)
@@ -82,11 +81,14 @@ def edges16(context: Any, units: Any, words: Any, b: Any) -> Any:
             rest = fused(builder, unit, step, builder.fneg(near))
             up = builder.fcmp_ordered(">", rest, reach) if closed else builder.fcmp_ordered(">=", rest, less)
             word = builder.add(builder.bitcast(near, whole), constant(whole, 0xFFFF))
-            word = builder.lshr(builder.add(word, builder.zext(up, whole)), constant(whole, 16))
-            word = builder.select(some, word, constant(whole, _NEVER))
+            word = builder.add(word, builder.zext(up, whole))
+            word = builder.select(some, word, constant(whole, _NEVER << 16))
+            sixteen = constant(whole, 16)
+            upper = builder.and_(word, constant(whole, 0xFFFF0000))
+            twice = builder.or_(upper, builder.lshr(word, sixteen))
             place = builder.add(b, builder.mul(blocks, ir.Constant(blocks.type, number)))
             start = builder.gep(table, [place])
-            builder.store(builder.trunc(word, half), builder.bitcast(start, half.as_pointer()), align=2)
+            builder.store(twice, builder.bitcast(start, whole.as_pointer()), align=4)
         return context.get_dummy_value()
 
     return types.void(units, words, types.intp), generate
@@ -109,12 +111,14 @@ def _codes(count: int, each: int) -> Callable[..., Any]:
             x = builder.load(address(context, builder, signature.args[0], values, index, kind), align=2)
             size = builder.and_(x, constant(kind, 0x7FFF))
             table, blocks = _table(context, builder, signature.args[2], words)
-            few = ir.VectorType(ir.IntType(16), count // each)
 
             def edge(number: int) -> Any:
                 place = builder.add(b, builder.mul(blocks, ir.Constant(blocks.type, number)))
-                start = builder.bitcast(builder.gep(table, [place]), few.as_pointer())
-                return chosen(builder, builder.load(start, align=2), [lane // each for lane in range(count)])
+                parts = []
+                for block in range(count // each):
+                    at = builder.add(place, ir.Constant(place.type, block))
+                    parts.append(repeated(builder, builder.load(builder.gep(table, [at])), each // 2))
+                return builder.bitcast(joined(builder, parts), kind)
 
             def octaves(edge: Any, count: int) -> Any:
                 return builder.add(edge, constant(kind, count << 7))

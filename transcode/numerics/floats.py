@@ -11,7 +11,7 @@ from .backend import dispatched
 from .edges import by_words
 from .jit import kernel, lane
 from .lanes import bits, encode, fit, gentle, larger, quotient, real, shr, size_of, widen
-from .mantissas import AT_ONCE, codes64, first_code, lowest_word, mantissa_edges, words_below
+from .mantissas import AT_ONCE, codes64, first_code, lowest_word, mantissa_edges, words_below, worth
 
 __all__ = ["scaled", "scaled_under", "work"]
 
@@ -20,10 +20,6 @@ _ONE = np.float32(1)
 _INF = np.float32(np.inf)
 _U = np.uint32
 _SIGN = _U(0x80)
-
-
-_WORTH = 1024
-"""So many values pay for finding the edges of :mod:`.mantissas`."""
 
 
 def work(columns: int, width: int) -> NDArray[np.uint64]:
@@ -103,7 +99,7 @@ def scaled_under(
         work[scales.shape[1] : 2 * scales.shape[1]],
         work[2 * scales.shape[1] :],
     )
-    wordy = by_words(rows) and min(height, count) * min(width, columns) >= _WORTH
+    wordy = by_words(rows) and min(height, count) * min(width, columns) >= worth()
     for number in range(scales.shape[0]):
         head, foot = number * height, min(number * height + height, count)
         each = scales[number]
@@ -131,7 +127,7 @@ def scaled_under(
                 inverse = _ONE / scale
                 if gentle(scale, stored):
                     first = first_code(scale, inverse, normal_bits, mantissa_shift, magic)
-                    edges[b] = mantissa_edges(scale, inverse, first, normal_bits, mantissa_shift, magic)
+                    edges[b] = mantissa_edges(scale, first, normal_bits, mantissa_shift)
                     firsts[b], lowests[b] = first, lowest_word(scale, normal_bits)
         for i in range(head, foot):
             for b in range(each.shape[0]):

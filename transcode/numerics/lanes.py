@@ -56,12 +56,14 @@ _U = np.uint32
 
 @instruction
 def widen(context: Any, value: Any) -> Any:
-    """The float32 that the bits of a BF16 (uint16), F16 (int16) or F32 (uint32) mean; exact."""
+    """The float32 that the bits of a BF16 (uint16), F16 (int16) or F32 (uint32) mean, or those of each lane;
+    exact.
+    """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return widened(builder, args[0], value)
+        return widened(builder, args[0], getattr(value, "dtype", value))
 
-    return types.float32(value), generate
+    return shaped(types.float32, value)(value), generate
 
 
 @instruction

@@ -3,8 +3,8 @@
 Under a scale that stays the same, a value twice as large has the code of the next octave, as long as both are
 normal numbers: how many codes a value is above the first of its octave is a question of its mantissa alone.
 BF16 has 7 bits of it, so they are compared as bytes, of which a register holds four times as many as of
-float32; the exponent counts as many codes as an octave has. Each edge is found by what is right for all
-values: the quotient, rounded to float32 and then to the format.
+float32; the exponent counts as many codes as an octave has. Edges are those of what is right for all values:
+the quotient, rounded to float32 and then to the format.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import numpy as np
 from .deferred import ir, types
 from .jit import instruction, lane
 from .lanes import bits, encode, quotient, real, shr
-from .vectors import address, chosen, constant, repeated
+from .vectors import address, chosen, constant, fused, repeated
 
-__all__ = ["AT_ONCE", "codes64", "first_code", "lowest_word", "mantissa_edges", "words_below"]
+__all__ = ["AT_ONCE", "codes64", "first_code", "lowest_word", "mantissa_edges", "words_below", "worth"]
 
 AT_ONCE = 64
 """Values that are encoded at once."""
@@ -32,57 +32,79 @@ _REGISTERS = (("+avx512bw", 32), ("+avx2", 16))
 several instructions, where putting the lanes in order takes one, once.
 """
 
-_U, _W = np.uint32, np.uint64
-_NEVER = np.int64(127)
+_WORTH, _WORTH_WIDE = 128, 512
+"""So many values pay for finding edges; and where registers have 512 bits, which divide twice as many."""
+
+_U = np.uint32
+_NEVER = 127
 """The largest mantissa: none is beyond it."""
+
+
+@instruction
+def worth(context: Any) -> Any:
+    """How many values pay for finding the edges of their scale, int64."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        wide = "+avx512bw" in context.codegen().magic_tuple()[2].split(",")
+        return ir.Constant(ir.IntType(64), _WORTH_WIDE if wide else _WORTH)
+
+    return types.int64(), generate
 
 
 @lane
 def first_code(scale: Any, inverse: Any, normal_bits: Any, mantissa_shift: Any, magic: Any) -> Any:
     """Code of the power of two at or below a scale, a code of a normal number; uint32."""
-    return _code(_octave(scale), scale, inverse, normal_bits, mantissa_shift, magic)
+    power = real(_U(bits(scale) & _U(0x7F800000)))
+    return _U(encode(quotient(power, scale, inverse), normal_bits, mantissa_shift, magic) & _U(0xFF))
 
 
-@lane
-def _octave(scale: Any) -> Any:
-    """Upper half of the bits of the power of two at or below a scale."""
-    return _U(shr(bits(scale), _U(16)) & _U(0x7F80))
-
-
-@lane
-def _code(word: Any, scale: Any, inverse: Any, normal_bits: Any, mantissa_shift: Any, magic: Any) -> Any:
-    x = real(_U(word << _U(16)))
-    return _U(encode(quotient(x, scale, inverse), normal_bits, mantissa_shift, magic) & _U(0xFF))
-
-
-@lane
-def mantissa_edges(
-    scale: Any, inverse: Any, first: Any, normal_bits: Any, mantissa_shift: Any, magic: Any
-) -> Any:
+@instruction
+def mantissa_edges(context: Any, scale: Any, first: Any, normal_bits: Any, mantissa_shift: Any) -> Any:
     """For each code after ``first`` the largest mantissa that lies below it, eight in the bytes of a uint64.
 
-    An edge is about where the product of the scale and what lies halfway between two codes is; the codes of
-    three words there tell which of them is the last below it.
+    A quotient by the scale, rounded to float32, is larger than what lies halfway between two codes where the
+    value is beyond the product of both by more than half of the halfway point's last place; and not less than
+    it from half a place below on: that is an edge where the code above is even. See :func:`.edges.edges16`.
 
     Args:
-        scale, inverse: one of which :func:`.lanes.gentle` is true, and its reciprocal.
+        scale: one of which :func:`.lanes.gentle` is true.
         first: see :func:`first_code`.
-        normal_bits, mantissa_shift, magic: the format, see :func:`.lanes.encode`.
+        normal_bits, mantissa_shift: the format, see :func:`.lanes.encode`.
     """
-    octave = _octave(scale)
-    step = _U(_U(1) << mantissa_shift)
-    middle = _U(_U(normal_bits - _U(1 << 23)) + _U(_U(first << mantissa_shift) + shr(step, _U(1))))
-    edges = _W(0)
-    for k in range(_EDGES):
-        word = shr(bits(real(middle) * scale), _U(16))
-        below = np.int64(word) - np.int64(octave) - 2
-        for near in range(3):
-            at = _U(_U(word - _U(1)) + _U(near))
-            code = _code(at, scale, inverse, normal_bits, mantissa_shift, magic)
-            below += np.int64(code <= _U(first + _U(k)))
-        edges |= _W(min(below, _NEVER)) << _W(8 * k)
-        middle = _U(middle + step)
-    return edges
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        scale, first, normal_bits, mantissa_shift = (repeated(builder, arg, _EDGES) for arg in args)
+        word, real = ir.VectorType(ir.IntType(32), _EDGES), ir.VectorType(ir.FloatType(), _EDGES)
+        code = builder.add(first, ir.Constant(word, list(range(_EDGES))))
+        half_step = builder.shl(constant(word, 1), builder.sub(mantissa_shift, constant(word, 1)))
+        middle = builder.add(builder.shl(code, mantissa_shift), half_step)
+        middle = builder.add(middle, builder.sub(normal_bits, constant(word, 1 << 23)))
+        power = builder.and_(middle, constant(word, 0x7F800000))
+        half_place = builder.bitcast(builder.sub(power, constant(word, 24 << 23)), real)
+        reach = builder.fmul(scale, half_place)
+        open_edge = builder.icmp_unsigned("==", builder.and_(code, constant(word, 1)), constant(word, 0))
+        off = builder.select(open_edge, reach, builder.fneg(reach))
+        middle = builder.bitcast(middle, real)
+        # Rounded once, an edge lies on a word or between two: that one on a word was rounded to it, the rest
+        # tells.
+        near = fused(builder, scale, middle, off)
+        rest = fused(builder, scale, middle, builder.fneg(near))
+        less = builder.fneg(off)
+        up = builder.or_(
+            builder.fcmp_ordered(">", rest, less),
+            builder.and_(builder.fcmp_ordered("==", rest, less), open_edge),
+        )
+        above = builder.add(builder.bitcast(near, word), constant(word, 0xFFFF))
+        above = builder.lshr(builder.add(above, builder.zext(up, word)), constant(word, 16))
+        octave = builder.and_(
+            builder.lshr(builder.bitcast(scale, word), constant(word, 16)), constant(word, 0x7F80)
+        )
+        below = builder.sub(builder.sub(above, octave), constant(word, 1))
+        never = constant(word, _NEVER)
+        below = builder.select(builder.icmp_signed("<", below, never), below, never)
+        return builder.bitcast(builder.trunc(below, ir.VectorType(ir.IntType(8), _EDGES)), ir.IntType(64))
+
+    return types.uint64(types.float32, types.uint32, types.uint32, types.uint32), generate
 
 
 @lane

@@ -19,21 +19,19 @@ from .edges import HIGHEST, LOWEST, by_words, codes16, codes32, codes_pair, edge
 from .jit import kernel, lane
 from .lanes import at_most, bits, encode, larger, quotient, real, shr, size_of, to_step, widen, with_sign
 from .minifloat import FORMATS
-from .peaks import peak16, peak32
+from .nv_search import SCALES, best_scales, nv_error
+from .peaks import peak32, put_peaks16, put_peaks32
 from .vectors import (
     columns16,
     columns32,
     fetch,
-    first_bit,
     halves16,
-    least,
     pack4,
     pack6,
     pack8,
     total,
     values16,
     values32,
-    within,
 )
 
 __all__ = ["MODES", "MX_BLOCK", "NV_BLOCK", "mx", "mx_search", "nv", "nv_work", "search_work", "work"]
@@ -67,9 +65,6 @@ _WORDS_FROM, _WORDS_TO = (_U(int(np.log2(unit)) + 127) for unit in (LOWEST, HIGH
 """E8M0 codes of units for which :mod:`.edges` has edges."""
 _WORDS_SHARED = np.float32(HIGHEST / _E4M3.max)
 
-_SCALES = 127
-"""Codes of E4M3 that are positive numbers, or zero."""
-
 _CHUNK = 2048
 
 _AT_ONCE = 16
@@ -90,13 +85,14 @@ def search_work(scratch: Scratch) -> tuple[Array, Array]:
     return scratch.take((2 * blocks,), np.float32), scratch.take((2 * blocks,), np.int32)
 
 
-def nv_work(scratch: Scratch) -> tuple[Array, Array, Array, Array]:
-    """The same for :func:`nv`: factors, edges, a table of :mod:`.sweep`, and places in it."""
+def nv_work(scratch: Scratch) -> tuple[Array, Array, Array, Array, Array]:
+    """The same for :func:`nv`: factors, edges, a table of :mod:`.sweep`, places in it, numbers of blocks."""
     return (
-        scratch.take((2 * _SCALES + 2 * _CHUNK // NV_BLOCK,), np.float32),
+        scratch.take((2 * SCALES + 2 * _CHUNK // NV_BLOCK,), np.float32),
         room(_CHUNK // NV_BLOCK, scratch),
         sweep.table(scratch),
         scratch.take((_CHUNK,), np.uint16),
+        scratch.take((2 * _CHUNK // NV_BLOCK,), np.uint32),
     )
 
 
@@ -255,12 +251,7 @@ def mx(
                 factors[b] = reciprocal(code)
                 wordy &= code >= _WORDS_FROM and code <= _WORDS_TO
         else:
-            highest = values.dtype.type(0)
-            for b in range(blocks.shape[0]):
-                peak = peak32(part, b * MX_BLOCK)
-                highest = larger(highest, peak)
-                factors[b] = widen(peak)
-            if not widen(highest) < _INF:
+            if not put_peaks32(part, blocks.shape[0], factors):
                 return False
             for b in range(blocks.shape[0]):
                 peak = factors[b]
@@ -319,53 +310,6 @@ def nv_value(code: Any) -> Any:
 
 
 @lane
-def nv_error(x: Any, code: Any, inverses: Any, squares: Any) -> Any:
-    """Squared error of a block under a scale; a product with the reciprocal will do, as this only judges."""
-    return misfit(x * inverses[code], _E2M1_MAX, _E2M1_NORMAL_BITS, _E2M1_SHIFT) * squares[code]
-
-
-@lane
-def nv_best(
-    part: Any, start: Any, first: Any, low: Any, tries: Any, peak: Any, sweeping: Any, exact: Any,
-    lowest: Any, inverses: Any, squares: Any, table: Any, places: Any,
-) -> Any:  # fmt: skip
-    """Of ``tries`` E4M3 codes, from ``low`` below ``first`` on, that with the least squared error of a block:
-    ``first`` if it is one of several, else the least of them; see :func:`nv`.
-
-    Args:
-        start: place of the block in ``part``.
-        first: code of the plain scale, int64.
-        peak: largest magnitude.
-        sweeping: whether the table of :mod:`.sweep` is filled and ``places`` are those of the values.
-        inverses, squares: of the scales, by code.
-    """
-    least_code = max(first - low, np.int64(1))
-    count = min(first - low + tries, np.int64(_SCALES)) - least_code
-    left = _U(_U(1 << count) - _U(1))
-    if sweeping and sweep.covers(least_code, peak, lowest):
-        bounds = sweep.sums(_U(least_code), count, table, places, start)
-        bound = _U(least(bounds) + sweep.SLACK)
-        if not exact:
-            reached = least_code + first_bit(within(bounds, least(bounds)))
-            error = nv_error(values16(part, start), reached, inverses, squares)
-            bound = sweep.bound(error, _U(least_code))
-        left = _U(left & within(bounds, bound))
-        if _U(left & _U(left - _U(1))) == _U(0):
-            return least_code + first_bit(left)
-    x = values16(part, start)
-    least_error = _INF
-    chosen = first
-    while left:
-        code = least_code + first_bit(left)
-        left = _U(left & _U(left - _U(1)))
-        error = nv_error(x, code, inverses, squares)
-        better = error < least_error or (error == least_error and code == first)
-        least_error = error if better else least_error
-        chosen = code if better else chosen  # no branch: which is better cannot be predicted
-    return chosen
-
-
-@lane
 def nv_code(x: Any, share: Any) -> Any:
     """E2M1 codes of the magnitudes of ``share``, with the signs of ``x``."""
     code = encode(at_most(size_of(share), _E2M1_MAX), _E2M1_NORMAL_BITS, _E2M1_SHIFT, _E2M1_MAGIC)
@@ -381,7 +325,7 @@ def nv_share(x: Any, unit: Any, inverse: Any, gentle: Any) -> Any:
 @kernel
 def nv(
     values: Any, shared: Any, has_scales: bool, low: int, high: int, exact: bool,
-    factors: Any, words: Any, table: Any, places: Any, codes: Any, scales: Any,
+    factors: Any, words: Any, table: Any, places: Any, numbers: Any, codes: Any, scales: Any,
 ) -> bool:  # fmt: skip
     """``scale = rne_e4m3((peak / 6) / shared)``, ``code = rne_e2m1(x / (shared * scale))``; blocks of 16.
 
@@ -396,7 +340,7 @@ def nv(
             the one that maps the peak to 4 instead of 6. Kept is that with the least squared error, the first
             of those if several have it: the plain one, then from the lowest up.
         exact: whether values are BF16, see :func:`.sweep.fill`.
-        factors, words, table, places: see :func:`nv_work`.
+        factors, words, table, places, numbers: see :func:`nv_work`.
         codes: uint8 ``[n / 2]``, written, low nibble first.
         scales: uint8 ``[n / 16]``, written: E4M3.
 
@@ -407,16 +351,16 @@ def nv(
     smallest_kept = shared * _SMALLEST_KEPT
     nowhere = _ZERO if gentle else _INF  # what makes all quotients of a block zero, in either way to divide
     # A hundred and some scales are all there are: their values cost as much as those of a few blocks.
-    inverse_of = factors[:_SCALES]
-    square_of = factors[_SCALES : 2 * _SCALES]
-    units = factors[2 * _SCALES : 2 * _SCALES + _CHUNK // NV_BLOCK]
-    inverses = factors[2 * _SCALES + _CHUNK // NV_BLOCK :]
+    inverse_of = factors[:SCALES]
+    square_of = factors[SCALES : 2 * SCALES]
+    units = factors[2 * SCALES : 2 * SCALES + _CHUNK // NV_BLOCK]
+    inverses = factors[2 * SCALES + _CHUNK // NV_BLOCK :]
     lowest = sweep.lowest_row(shared)
     sweeping = low > 0 and not has_scales and sweep.suits(shared)
     if sweeping:
         sweep.fill(shared, exact, table)
     if low != 0:
-        for k in range(_SCALES):
+        for k in range(SCALES):
             value = nv_value(_U(k))
             inverse_of[k] = _ONE / (shared * value)
             square_of[k] = value * value
@@ -426,12 +370,7 @@ def nv(
         blocks = scales[start // NV_BLOCK : (start + count) // NV_BLOCK]
         packed = codes[start // 2 : (start + count) // 2]
         if not has_scales:
-            highest = values.dtype.type(0)
-            for b in range(blocks.shape[0]):
-                peak = peak16(part, b * NV_BLOCK)
-                highest = larger(highest, peak)
-                units[b] = widen(peak)
-            if not widen(highest) < _INF:
+            if not put_peaks16(part, blocks.shape[0], units):
                 return False
             for b in range(blocks.shape[0]):
                 peak = units[b]
@@ -449,19 +388,11 @@ def nv(
                         x, first, inverse_of, square_of
                     )
                     blocks[b] = np.uint8(other if better and first > 0 else first)
-            if sweeping:
-                for b in range(blocks.shape[0]):
-                    sweep.look_up(part, b * NV_BLOCK, np.int64(blocks[b]) - low, lowest, places)
             if low > 0:
-                for b in range(blocks.shape[0]):
-                    first = np.int64(blocks[b])
-                    if first > 0:
-                        blocks[b] = np.uint8(
-                            nv_best(
-                                part, b * NV_BLOCK, first, low, low + high + 1, units[b], sweeping, exact,
-                                lowest, inverse_of, square_of, table, places,
-                            )
-                        )  # fmt: skip
+                best_scales(
+                    part, blocks, low, high, units, sweeping, exact, lowest, inverse_of, square_of,
+                    table, places, numbers,
+                )  # fmt: skip
         if by_words(values) and gentle and shared <= _WORDS_SHARED:
             for b in range(blocks.shape[0]):
                 units[b] = shared * nv_value(_U(blocks[b]))

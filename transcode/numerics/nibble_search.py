@@ -14,11 +14,22 @@ from numpy.typing import NDArray
 
 from ..core.scratch import Scratch
 from .jit import kernel, lane
-from .lanes import INTEGER, at_most, bits, coarse, fit, fma, quotient, store, widen
+from .lanes import INTEGER, at_most, bits, coarse, fit, fma, quotient, real, store, widen
 from .nibbles import LIMIT, LOW, SEARCHED, folded, misfit
-from .peaks import peak_between
+from .peaks import all_finite, peak_between, put_peaks32
 from .remainders import NOISE, REACH, VALUES, put_pairs, remainders32
-from .vectors import columns32, first_bit, last_lane, least, numbers32, put32, with_first, within
+from .vectors import (
+    columns32,
+    first_bit,
+    get16,
+    last_lane,
+    least,
+    numbers32,
+    put16,
+    put32,
+    with_first,
+    within,
+)
 
 __all__ = ["AT_ONCE", "nibble_scales", "work"]
 
@@ -51,21 +62,22 @@ _MARGIN, _SMALL = np.float32(1 + 2.0**-12), np.float32(2.0**-16)
 
 def work(size: int, scratch: Scratch) -> NDArray[np.float32]:
     """What :func:`nibble_scales` needs for itself, for groups of ``size``."""
-    return scratch.take((AT_ONCE + size // 2 + _GROUPS * (5 * AT_ONCE + 4) + 1,), np.float32)
+    return scratch.take((AT_ONCE + size // 2 + _GROUPS * (5 * AT_ONCE + 5) + 1,), np.float32)
 
 
 @lane
-def try32(peak: Any, first: Any, divisors: Any, units: Any, stored: Any, tried: Any, squares: Any,
-          shares: Any, at: Any) -> Any:  # fmt: skip
+def try32(peak: Any, inverse: Any, first: Any, divisors: Any, units: Any, stored: Any, tried: Any,
+          squares: Any, shares: Any, at: Any) -> Any:  # fmt: skip
     """Write the scales ``peak / divisor`` as they will be stored, the first of them as given, their squares
     over that of the first, and how many times ``peak`` is each; all from ``at`` on.
 
     Args:
+        inverse: reciprocal of ``peak``.
         units: reciprocals of the divisors.
     """
     parts = numbers32(divisors, 0)
     own = with_first(store(quotient(peak, parts, numbers32(units, 0)), stored), first)
-    unit, inverse = _ONE / first, _ONE / peak
+    unit = _ONE / first
     put32(tried, at, own)
     put32(squares, at, (own * unit) * (own * unit))
     # No division: the scale is but a little off, by the part that this is not one.
@@ -106,16 +118,17 @@ def largest32(value: Any, inverse: Any, errors: Any) -> Any:
 
 
 @lane
-def bounds32(values: Any, start: Any, stop: Any, peak: Any, shares: Any, pairs: Any) -> Any:
+def bounds32(values: Any, start: Any, stop: Any, inverse: Any, shares: Any, pairs: Any) -> Any:
     """What a group loses at least under 32 scales, in units of each squared; and the part of it that the
     largest values lose under the last one.
 
     Args:
-        shares: how many times ``peak`` is each scale.
+        inverse: reciprocal of the largest magnitude.
+        shares: how many times that is each scale.
         pairs: float32, half as many as there are values, overwritten.
     """
-    factor, inverse = VALUES / peak, shares * (_ONE / peak)
-    errors = inverse * _ZERO
+    factor, inverses = VALUES * inverse, shares * inverse
+    errors = inverses * _ZERO
     for j in range(start, stop, 64):
         even, odd = columns32(values, j)
         large = _W(put_pairs(even, odd, factor, _CUT, pairs, (j - start) // 2))
@@ -123,9 +136,41 @@ def bounds32(values: Any, start: Any, stop: Any, peak: Any, shares: Any, pairs: 
             even, odd = columns32(values, j + 32)
             large |= _W(put_pairs(even, odd, factor, _CUT, pairs, (j - start) // 2 + 16)) << _W(32)
         while large:
-            errors = largest32(values[j + first_bit(large)], inverse, errors)
+            errors = largest32(values[j + first_bit(large)], inverses, errors)
             large &= large - _W(1)
     return errors + remainders32(pairs, (stop - start) // 2, shares), last_lane(errors)
+
+
+@lane
+def first_scales(
+    values: Any, start: Any, size: Any, stored: Any, divisor: Any, peaks: Any, scales: Any
+) -> Any:
+    """Write the largest magnitude of each group and the scale that is that over a divisor; returns whether
+    all values are finite.
+    """
+    groups = scales.shape[0]
+    if size == 32:
+        put_peaks32(values[start : start + groups * size], groups, peaks)
+    else:
+        for g in range(groups):
+            peaks[g] = widen(peak_between(values, start + g * size, start + g * size + size))
+    if not all_finite(peaks, groups):
+        return False
+    plain = groups == _GROUPS
+    if plain:
+        found = store(get16(peaks, 0) / divisor, stored)
+        put16(scales, 0, found)
+        plain = not coarse(real(least(found)), stored)
+    if not plain:
+        for g in range(groups):
+            scales[g] = fit(peaks[g], divisor, LIMIT, stored)
+    return True
+
+
+@lane
+def squared(x: Any) -> Any:
+    """The square of a number."""
+    return x * x
 
 
 @kernel
@@ -148,21 +193,21 @@ def nibble_scales(values: Any, size: int, stored: int, divisors: Any, work: Any,
     others, losses = each[3 * span : 4 * span + 1], each[4 * span + 1 : 5 * span + 1]
     rest = each[5 * span + 1 :]
     peaks, errors, reached = rest[:_GROUPS], rest[_GROUPS : 2 * _GROUPS], rest[2 * _GROUPS : 3 * _GROUPS]
-    cuts = rest[3 * _GROUPS :]
+    cuts, inverses = rest[3 * _GROUPS : 4 * _GROUPS], rest[4 * _GROUPS :]
     slack = np.sqrt(np.float32(size)) * NOISE
     for k in range(AT_ONCE):
         units[k] = _ONE / divisors[k]
     for head in range(0, scales.shape[0], _GROUPS):
         groups = min(_GROUPS, scales.shape[0] - head)
+        firsts = scales[head : head + groups]
+        if not first_scales(values, head * size, size, stored, divisors[0], peaks, firsts):
+            return False
         for g in range(groups):
-            start = (head + g) * size
-            peak = widen(peak_between(values, start, start + size))
-            if not peak < _INF:
-                return False
-            peaks[g] = peak
-            scales[head + g] = fit(peak, divisors[0], LIMIT, stored)
+            inverses[g] = _ONE / peaks[g]
         for g in range(groups):
-            try32(peaks[g], scales[head + g], divisors, units, stored, tried, squares, bounds, g * AT_ONCE)
+            try32(
+                peaks[g], inverses[g], firsts[g], divisors, units, stored, tried, squares, bounds, g * AT_ONCE
+            )
         for g in range(groups):
             peak, start, at = peaks[g], (head + g) * size, g * AT_ONCE
             cuts[g] = _ZERO
@@ -170,7 +215,9 @@ def nibble_scales(values: Any, size: int, stored: int, divisors: Any, work: Any,
                 square = numbers32(squares, at)
                 smallest = tried[at + AT_ONCE - 1]
                 if peak < REACH * smallest and not coarse(smallest * _HALF, stored):
-                    lost, cut = bounds32(values, start, start + size, peak, numbers32(bounds, at), pairs)
+                    lost, cut = bounds32(
+                        values, start, start + size, inverses[g], numbers32(bounds, at), pairs
+                    )
                     put32(bounds, at, lost * square)
                     if divisors[AT_ONCE - 1] >= _ALL_CUT:
                         cuts[g] = cut * squares[at + AT_ONCE - 1] * _NEARLY
@@ -203,19 +250,19 @@ def nibble_scales(values: Any, size: int, stored: int, divisors: Any, work: Any,
             errors[of] = error if better else errors[of]
             reached[of] = again if better else reached[of]
         for g in range(groups):
-            peak, start, at = peaks[g], (head + g) * size, g * AT_ONCE
-            if peak < _SEARCHED:
-                continue
-            least_error, scale = errors[g], tried[np.int64(reached[g])]
-            for k in range(AT_ONCE, divisors.shape[0]):
-                lost = max(divisors[0] * _NEARLY - divisors[0] * _MOST / divisors[k], _ZERO)
-                lost = max(lost * lost, cuts[g] if divisors[k] > divisors[AT_ONCE - 1] * _WIDER else _ZERO)
+            firsts[g] = tried[np.int64(reached[g])] if peaks[g] >= _SEARCHED else firsts[g]
+        for k in range(AT_ONCE, divisors.shape[0]):
+            lost = max(divisors[0] * _NEARLY - divisors[0] * _MOST / divisors[k], _ZERO)
+            cut = divisors[k] > divisors[AT_ONCE - 1] * _WIDER
+            for g in range(groups):
                 # That is less than the largest values alone lose, unless scales are hard to store.
-                if lost < least_error or coarse(tried[at + AT_ONCE - 1] * _HALF, stored):
-                    other, unit = store(peak / divisors[k], stored), _ONE / tried[at]
-                    error = misfit(values, start, start + size, _ONE / other)
-                    error = error * ((other * unit) * (other * unit))
-                    if error < least_error:
-                        least_error, scale = error, other
-            scales[head + g] = scale
+                hard = coarse(tried[g * AT_ONCE + AT_ONCE - 1] * _HALF, stored)
+                if peaks[g] >= _SEARCHED and (
+                    hard or max(lost * lost, cuts[g] if cut else _ZERO) < errors[g]
+                ):
+                    start, unit = (head + g) * size, _ONE / tried[g * AT_ONCE]
+                    other = store(peaks[g] / divisors[k], stored)
+                    error = misfit(values, start, start + size, _ONE / other) * squared(other * unit)
+                    if error < errors[g]:
+                        errors[g], firsts[g] = error, other
     return True

@@ -3,14 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce
 from typing import Any
+
+import numpy as np
 
 from .deferred import cgutils, ir, types, vector_type
 from .jit import instruction, lane
-from .lanes import larger
-from .vectors import constant, load
+from .lanes import bits, larger, real, widen
+from .vectors import constant, load, put16
 
-__all__ = ["greatest", "peak16", "peak32", "peak_between"]
+__all__ = [
+    "all_finite",
+    "greatest",
+    "peak16",
+    "peak32",
+    "peak_between",
+    "peaks16",
+    "peaks32",
+    "put_peaks16",
+    "put_peaks32",
+]
+
+_U = np.uint32
+_INF = np.float32(np.inf)
 
 
 def _sizes(context: Any, builder: Any, signature: Any, args: Any, count: int) -> Any:
@@ -20,12 +36,12 @@ def _sizes(context: Any, builder: Any, signature: Any, args: Any, count: int) ->
 
 def _most(builder: Any, values: Any) -> Any:
     kind = values.type
-    reduce = cgutils.get_or_insert_function(
+    most = cgutils.get_or_insert_function(
         builder.module,
         ir.FunctionType(kind.element, [kind]),
         f"llvm.vector.reduce.umax.v{kind.count}i{kind.element.width}",
     )
-    return builder.call(reduce, [values])
+    return builder.call(most, [values])
 
 
 def _peak(count: int) -> Callable[..., Any]:
@@ -40,6 +56,61 @@ def _peak(count: int) -> Callable[..., Any]:
 
 peak16, peak32 = _peak(16), _peak(32)
 """Largest magnitude, as bits, of 16 or 32 elements of a 1-D array of bits from ``index`` on."""
+
+
+def _peaks(size: int) -> Callable[..., Any]:
+    def peaks(context: Any, row: Any, index: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            row, index = args
+            blocks = []
+            for block in range(16):
+                parts = []
+                for first in range(block * size, block * size + size, 16):
+                    place = builder.add(index, ir.Constant(index.type, first))
+                    parts.append(_sizes(context, builder, signature, (row, place), 16))
+                blocks.append(reduce(lambda low, high: _larger(builder, low, high), parts))
+            width = 1
+            while len(blocks) > 1:
+                blocks = [_merged(builder, blocks[k], blocks[k + 1], width) for k in range(0, len(blocks), 2)]
+                width *= 2
+            return blocks[0]
+
+        return vector_type.Vector(row.dtype, 16)(row, types.intp), generate
+
+    return instruction(peaks)
+
+
+def _larger(builder: Any, low: Any, high: Any) -> Any:
+    return builder.select(builder.icmp_unsigned(">", low, high), low, high)
+
+
+def _merged(builder: Any, low: Any, high: Any, width: int) -> Any:
+    """Two vectors of 16 lanes made one: of either, each run of ``width`` lanes holds the largest of as many
+    blocks so far; of the result, each run of twice as many those of both.
+
+    Half of the runs are set beside the other half; both lie in one piece of 128 bits, where they can.
+    """
+    piece = max(128 // low.type.element.width, 2 * width)
+    halves = [
+        [
+            side + first + lane
+            for begin in range(start, 16, piece)
+            for first in range(begin, begin + piece // 2, width)
+            for side in (0, 16)
+            for lane in range(width)
+        ]
+        for start in (0, piece // 2)
+    ]
+    kind = ir.VectorType(ir.IntType(32), 16)
+    return _larger(
+        builder, *(builder.shuffle_vector(low, high, ir.Constant(kind, lanes)) for lanes in halves)
+    )
+
+
+peaks16, peaks32 = _peaks(16), _peaks(32)
+"""Largest magnitudes, as bits, of 16 blocks of 16 or 32 elements each, which follow each other in a 1-D array
+of bits from ``index`` on. A vector: to reduce one block after the other would take twice as long.
+"""
 
 
 @instruction
@@ -71,3 +142,34 @@ def peak_between(values: Any, start: Any, stop: Any) -> Any:
     for j in range(start + 16, stop, 16):
         highest = larger(highest, _sizes16(values, j))
     return greatest(highest)
+
+
+@lane
+def put_peaks16(part: Any, count: Any, peaks: Any) -> Any:
+    """Write the largest magnitude of each of ``count`` blocks of 16; returns whether all are finite."""
+    whole = count & ~15
+    for b in range(0, whole, 16):
+        put16(peaks, b, widen(peaks16(part, b * 16)))
+    for b in range(whole, count):
+        peaks[b] = widen(peak16(part, b * 16))
+    return all_finite(peaks, count)
+
+
+@lane
+def put_peaks32(part: Any, count: Any, peaks: Any) -> Any:
+    """The same of blocks of 32."""
+    whole = count & ~15
+    for b in range(0, whole, 16):
+        put16(peaks, b, widen(peaks32(part, b * 32)))
+    for b in range(whole, count):
+        peaks[b] = widen(peak32(part, b * 32))
+    return all_finite(peaks, count)
+
+
+@lane
+def all_finite(sizes: Any, count: Any) -> Any:
+    """Whether so many magnitudes are finite: as bits, that none is as large as infinity."""
+    highest = _U(0)
+    for b in range(count):
+        highest = max(highest, bits(sizes[b]))
+    return real(highest) < _INF

@@ -14,7 +14,7 @@ import numpy as np
 
 from .deferred import cgutils, ir, types, vector_type
 from .jit import instruction, lane
-from .vectors import address, alike, chosen, constant, fused, repeated, words
+from .vectors import address, alike, chosen, constant, fused, joined, repeated, words
 
 __all__ = ["NOISE", "REACH", "VALUES", "as_pairs", "put_pairs", "remainders32"]
 
@@ -131,20 +131,11 @@ def _squares(context: Any, builder: Any, x: Any) -> Any:
             add = cgutils.get_or_insert_function(builder.module, ir.FunctionType(whole, [half, half]), name)
             parts = [chosen(builder, x, range(first, first + width)) for first in range(0, count, width)]
             parts = [builder.call(add, [part, part]) for part in parts]
-            while len(parts) > 1:
-                parts = [_side_by_side(builder, *parts[k : k + 2]) for k in range(0, len(parts), 2)]
-            return parts[0]
+            return joined(builder, parts)
     both = builder.bitcast(x, ir.VectorType(ir.IntType(32), count // 2))
     sixteen = constant(both.type, 16)
     sides = builder.ashr(builder.shl(both, sixteen), sixteen), builder.ashr(both, sixteen)
     return builder.add(*(builder.mul(side, side) for side in sides))
-
-
-def _side_by_side(builder: Any, low: Any, high: Any) -> Any:
-    lanes = 2 * low.type.count
-    return builder.shuffle_vector(
-        low, high, ir.Constant(ir.VectorType(ir.IntType(32), lanes), list(range(lanes)))
-    )
 
 
 @instruction

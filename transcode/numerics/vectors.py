@@ -31,9 +31,11 @@ __all__ = [
     "gathered",
     "get16",
     "halves16",
+    "joined",
     "last_lane",
     "least",
     "load",
+    "numbers16",
     "numbers32",
     "only",
     "pack4",
@@ -91,6 +93,20 @@ def chosen(builder: Any, vector: Any, lanes: Any) -> Any:
     """Some lanes of a vector, in that order."""
     mask = ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), list(lanes))
     return builder.shuffle_vector(vector, ir.Constant(vector.type, ir.Undefined), mask)
+
+
+def joined(builder: Any, parts: list[Any]) -> Any:
+    """The lanes of some vectors, as many as a power of two, one after the other."""
+    while len(parts) > 1:
+        parts = [_side_by_side(builder, *parts[k : k + 2]) for k in range(0, len(parts), 2)]
+    return parts[0]
+
+
+def _side_by_side(builder: Any, low: Any, high: Any) -> Any:
+    lanes = 2 * low.type.count
+    return builder.shuffle_vector(
+        low, high, ir.Constant(ir.VectorType(ir.IntType(32), lanes), list(range(lanes)))
+    )
 
 
 def fused(builder: Any, a: Any, b: Any, c: Any) -> Any:
@@ -295,14 +311,14 @@ def halves16(context: Any, row: Any, index: Any) -> Any:
     return vector_type.Vector(row.dtype, 16)(row, types.intp), generate
 
 
-@instruction
-def numbers32(context: Any, row: Any, index: Any) -> Any:
-    """32 numbers of a 1-D array from ``index`` on."""
+def _numbers(count: int) -> Callable[..., Any]:
+    def numbers(context: Any, row: Any, index: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return load(context, builder, signature, args, count)
 
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return load(context, builder, signature, args, 32)
+        return vector_type.Vector(row.dtype, count)(row, types.intp), generate
 
-    return vector_type.Vector(row.dtype, 32)(row, types.intp), generate
+    return instruction(numbers)
 
 
 @instruction
@@ -433,16 +449,19 @@ def _put(context: Any, out: Any, index: Any, x: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         out, index, x = args
-        builder.store(x, address(context, builder, signature.args[0], out, index, x.type), align=4)
+        place = address(context, builder, signature.args[0], out, index, x.type)
+        builder.store(x, place, align=signature.args[0].dtype.bitwidth // 8)
         return context.get_dummy_value()
 
     return types.void(out, types.intp, x), generate
 
 
+numbers16, numbers32 = _numbers(16), _numbers(32)
+"""16 or 32 numbers of a 1-D array from ``index`` on."""
 values16, values32 = _values(16), _values(32)
 """What 16 or 32 elements of a 1-D array of bits from ``index`` on mean, see :func:`.lanes.widen`."""
 put16, put32 = instruction(_put), instruction(_put)
-"""Write as many float32 to a 1-D array of them from ``index`` on."""
+"""Write as many numbers to a 1-D array of them from ``index`` on."""
 columns16, columns32 = _columns(16), _columns(32)
 """The same as two vectors: the even and the odd columns."""
 pack4, pack6, pack8 = _pack(4), _pack(6), _pack(8)

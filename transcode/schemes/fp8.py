@@ -157,14 +157,14 @@ class Fp8(Scaled):
     def _search(
         self, bits: Array, blocks: Blocks, stored: int, codes: Array, scales: Array, weights: Array | None
     ) -> bool:
-        from ..numerics.float_scales import SHARES, scale_search
+        from ..numerics.float_scales import ROOM, SHARES, scale_search
         from ..numerics.floats import scaled_under, work
         from ..numerics.weighted import balanced
 
         kind, top = self.kind, np.float32(self.reach)
         where = bits, blocks.height, blocks.width, stored
         heavy = balanced(np.ones(bits.shape[1], np.float32) if weights is None else weights)
-        shares, room = np.array(SHARES, np.float32), np.empty(48, np.float32)
+        shares, room = np.array(SHARES, np.float32), np.empty(ROOM, np.float32)
         if not scale_search(*where, top, kind.normal_bits, kind.mantissa_shift, shares, heavy, room, scales):
             return False
         return bool(
