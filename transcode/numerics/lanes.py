@@ -8,14 +8,15 @@ would widen them to 64 bits, which would cost half of the vector.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from .deferred import ir, types
+from .deferred import cgutils, ir, types
 from .jit import instruction, kernel, lane
 from .minifloat import PLAIN
-from .vectors import alike, constant, fused, shaped, widened, words
+from .vectors import alike, constant, floats, fused, shaped, widened, words
 
 __all__ = [
     "INTEGER",
@@ -32,9 +33,11 @@ __all__ = [
     "encode",
     "fit",
     "fitted",
+    "floor",
     "fma",
     "gentle",
     "larger",
+    "nearest_integer",
     "order",
     "quotient",
     "real",
@@ -89,9 +92,9 @@ def real(context: Any, x: Any) -> Any:
     """The float32 of some bits."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.bitcast(args[0], ir.FloatType())
+        return builder.bitcast(args[0], floats(args[0].type))
 
-    return types.float32(types.uint32), generate
+    return shaped(types.float32, x)(shaped(types.uint32, x)), generate
 
 
 @instruction
@@ -114,8 +117,8 @@ def at_most(context: Any, x: Any, limit: Any) -> Any:
         x, limit = alike(builder, args)
         return builder.select(builder.fcmp_ordered("<", x, limit), x, limit)
 
-    kind = shaped(types.float32, x)
-    return kind(kind, types.float32), generate
+    kind = shaped(types.float32, x, limit)
+    return kind(*(shaped(types.float32, side) for side in (x, limit))), generate
 
 
 @instruction
@@ -126,8 +129,8 @@ def at_least(context: Any, x: Any, low: Any) -> Any:
         x, low = alike(builder, args)
         return builder.select(builder.fcmp_ordered(">", x, low), x, low)
 
-    kind = shaped(types.float32, x)
-    return kind(kind, types.float32), generate
+    kind = shaped(types.float32, x, low)
+    return kind(*(shaped(types.float32, side) for side in (x, low))), generate
 
 
 @instruction
@@ -268,6 +271,24 @@ INTEGER_BITS = np.int32(0x4B400000)
 def rne(x: Any) -> Any:
     """``x`` rounded to an integer, nearest even; for magnitudes below 2**22."""
     return (x + INTEGER) - INTEGER
+
+
+def _rounded(name: str) -> Callable[..., Any]:
+    def rounded(context: Any, x: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            kind = args[0].type
+            function = cgutils.get_or_insert_function(
+                builder.module, ir.FunctionType(kind, [kind]), f"llvm.{name}.v{kind.count}f32"
+            )
+            return builder.call(function, args)
+
+        return x(x), generate
+
+    return instruction(rounded)
+
+
+floor, nearest_integer = _rounded("floor"), _rounded("roundeven")
+"""Vectors rounded to integers: down, and to nearest even, where zero may keep a sign that :func:`rne` drops."""
 
 
 def _exponent(builder: Any, size: Any, normal_bits: Any) -> Any:

@@ -27,6 +27,7 @@ __all__ = [
     "fetch",
     "first_bit",
     "first_lane",
+    "floats",
     "fused",
     "gathered",
     "get16",
@@ -67,6 +68,11 @@ def shaped(dtype: Any, *like: Any) -> Any:
 def words(kind: Any) -> Any:
     """LLVM's type of the bits of a float32, or of a vector of them."""
     return _lanes(ir.IntType(32), kind)
+
+
+def floats(kind: Any) -> Any:
+    """LLVM's type of the float32 of some bits, or of a vector of them."""
+    return _lanes(ir.FloatType(), kind)
 
 
 def alike(builder: Any, operands: Any) -> list[Any]:

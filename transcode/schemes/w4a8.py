@@ -306,16 +306,15 @@ class W6A8(_Grouped):
         self, bits: Array, levels: Array, codes: Array, scales: Array, row_scales: Array, scratch: Scratch
     ) -> bool:
         """See :meth:`_Grouped.fill`."""
-        from ..numerics.grouped import grouped6
+        from ..numerics.grouped6 import grouped6, work6
         from ..numerics.hadamard import unit_of
 
         line, words = line_of(bits.shape[1])
-        work = scratch.take((scales.shape[1],), np.float32)
-        plain = scratch.take((bits.shape[1],), np.uint8)
+        work = work6(scales.shape[1], self.group_size, scratch)
         return bool(
             grouped6(
                 bits, self.rotate, unit_of(self.rotate), line, words, self.group_size,
-                work, plain, codes, scales, row_scales,
+                work, codes, scales, row_scales,
             )
         )  # fmt: skip
 

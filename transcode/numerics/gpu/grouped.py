@@ -84,9 +84,9 @@ def grouped4(
 
 def grouped6(
     worker: Worker, rows: Array, size: int, unit: Any, line: Array, words: Array, group: int,
-    work: Array, plain: Array, codes: Array, scales: Array, row_scales: Array,
+    work: Array, codes: Array, scales: Array, row_scales: Array,
 ) -> bool:  # fmt: skip
-    """See :func:`..grouped.grouped6`; ``line``, ``words``, ``work`` and ``plain`` are not looked at."""
+    """See :func:`..grouped6.grouped6`; ``line``, ``words`` and ``work`` are not looked at."""
     divisor, unity, reach_of = worker.number(_LEVELS6), worker.number(1), worker.number(_REACH)
 
     def compute(values: torch.Tensor) -> Any:
@@ -172,7 +172,7 @@ def _integer6(level: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
 
 
 def _levels6(x: torch.Tensor, step: torch.Tensor, inverse: torch.Tensor) -> torch.Tensor:
-    """See :func:`..grouped.level6`."""
+    """See :func:`..grouped6.level6`."""
     level = _nearest6(x * inverse)
     chosen = level
     gap = _integer6(level, step) - x
