@@ -63,9 +63,9 @@ def refitted6(lines: Any, size: Any, scale: Any, sums: Any) -> Any:
             even, odd = get16(lines, at) * inverse, get16(lines, at + LANES) * inverse
             low, high = nearest6(even), nearest6(odd)
             put16(sums, LANES * k, even * low + odd * high)
-            products = products + low * low + high * high  # integers: exact in any order
-        squares = squares + total16(sums, 0)
-    return scale * (squares / products)
+            squares = squares + low * low + high * high  # integers: exact in any order
+        products = products + total16(sums, 0)
+    return scale * (products / squares)
 
 
 @lane

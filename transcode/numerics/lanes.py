@@ -27,6 +27,7 @@ __all__ = [
     "at_most",
     "beyond",
     "bits",
+    "ceil",
     "clamp",
     "coarse",
     "disorder",
@@ -287,8 +288,8 @@ def _rounded(name: str) -> Callable[..., Any]:
     return instruction(rounded)
 
 
-floor, nearest_integer = _rounded("floor"), _rounded("roundeven")
-"""Vectors rounded to integers: down, and to nearest even, where zero may keep a sign that :func:`rne` drops."""
+ceil, floor, nearest_integer = _rounded("ceil"), _rounded("floor"), _rounded("roundeven")
+"""Vectors rounded to integers: up, down, and to nearest even, where zero may keep a sign that :func:`rne` drops."""
 
 
 def _exponent(builder: Any, size: Any, normal_bits: Any) -> Any:

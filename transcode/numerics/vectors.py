@@ -20,6 +20,7 @@ from .jit import instruction
 __all__ = [
     "address",
     "alike",
+    "byte16",
     "chosen",
     "columns16",
     "columns32",
@@ -43,6 +44,7 @@ __all__ = [
     "places16",
     "put16",
     "put32",
+    "put_numbers16",
     "repeated",
     "shaped",
     "total",
@@ -433,6 +435,35 @@ def get16(context: Any, row: Any, index: Any) -> Any:
         return builder.load(address(context, builder, signature.args[0], array, index, vector), align=4)
 
     return vector_type.Vector(types.float32, 16)(row, types.intp), generate
+
+
+@instruction
+def byte16(context: Any, row: Any, index: Any, which: Any) -> Any:
+    """A byte, with a sign, of each of 16 uint32 of a 1-D array from ``index`` on, the lowest being 0: float32."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        row, index, which = args
+        loaded = load(context, builder, signature, (row, index), 16)
+        up = builder.shl(builder.sub(constant(which.type, 3), which), constant(which.type, 3))
+        up = repeated(builder, builder.trunc(up, ir.IntType(32)), 16)
+        number = builder.ashr(builder.shl(loaded, up), constant(loaded.type, 24))
+        return builder.sitofp(number, floats(number.type))
+
+    return vector_type.Vector(types.float32, 16)(row, types.intp, types.intp), generate
+
+
+@instruction
+def put_numbers16(context: Any, out: Any, index: Any, x: Any) -> Any:
+    """Write 16 float32 that are integers to a 1-D array of int32 from ``index`` on."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        out, index, x = args
+        number = builder.fptosi(x, words(x.type))
+        start = address(context, builder, signature.args[0], out, index, number.type)
+        builder.store(number, start, align=4)
+        return context.get_dummy_value()
+
+    return types.void(out, types.intp, x), generate
 
 
 def _put(context: Any, out: Any, index: Any, x: Any) -> Any:

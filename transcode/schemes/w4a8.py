@@ -223,11 +223,11 @@ class W4A8(_Grouped):
         from ..numerics.rows import as_bits
 
         line, words = line_of(rows.shape[1])
-        counts = np.zeros(BINS, np.int64)
-        unit = unit_of(self.rotate)
-        if not histogram(as_bits(rows, dtype), self.rotate, unit, line, words, self.group_size, counts):
+        places, counts = np.empty(rows.shape[1], np.uint32), np.zeros(BINS + 1, np.int64)
+        turning = as_bits(rows, dtype), self.rotate, unit_of(self.rotate), line, words
+        if not histogram(*turning, self.group_size, places, counts):
             raise rejected(rows, dtype, self.rotate)
-        return counts
+        return counts[:BINS]
 
     def merge(self, one: Array, other: Array) -> Array:
         """Both histograms as one."""
@@ -256,7 +256,7 @@ class W4A8(_Grouped):
         return bool(
             grouped4(
                 bits, self.rotate, unit_of(self.rotate), line, words, self.group_size, most,
-                levels, middles, work, codes, scales, row_scales,
+                levels, middles, *work, codes, scales, row_scales,
             )
         )  # fmt: skip
 

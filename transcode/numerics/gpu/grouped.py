@@ -31,7 +31,8 @@ _E4M3 = FORMATS["e4m3fn"]
 
 def grouped4(
     worker: Worker, rows: Array, size: int, unit: Any, line: Array, words: Array, group: int, most: Any,
-    levels: Array, middles: Array, work: Array, codes: Array, scales: Array, row_scales: Array,
+    levels: Array, middles: Array, work: Array, table: Array, places: Array, found: Array,
+    codes: Array, scales: Array, row_scales: Array,
 ) -> bool:  # fmt: skip
     """See :func:`..grouped.grouped4`; ``line``, ``words`` and ``work`` are not looked at."""
     table, between = (
