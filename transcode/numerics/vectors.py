@@ -44,9 +44,11 @@ __all__ = [
     "places16",
     "put16",
     "put32",
+    "put_integers32",
     "put_numbers16",
     "repeated",
     "shaped",
+    "split",
     "total",
     "values16",
     "values32",
@@ -107,6 +109,16 @@ def fused(builder: Any, a: Any, b: Any, c: Any) -> Any:
     name = f"llvm.fma.v{kind.count}f32" if isinstance(kind, ir.VectorType) else "llvm.fma.f32"
     function = ir.FunctionType(kind, [kind] * 3)
     return builder.call(cgutils.get_or_insert_function(builder.module, function, name), [a, b, c])
+
+
+def split(builder: Any, loaded: Any, dtype: Any) -> list[Any]:
+    """The float32 that the even and the odd lanes of a vector of bits mean."""
+    if dtype == types.uint16:  # each is the upper half of a float32: no need to sort them
+        both = builder.bitcast(loaded, ir.VectorType(ir.IntType(32), loaded.type.count // 2))
+        sides = builder.shl(both, constant(both.type, 16)), builder.and_(both, constant(both.type, 0xFFFF0000))
+        return [builder.bitcast(side, floats(both.type)) for side in sides]
+    lanes = ([*range(first, loaded.type.count, 2)] for first in (0, 1))
+    return [widened(builder, chosen(builder, loaded, side), dtype) for side in lanes]
 
 
 def widened(builder: Any, x: Any, dtype: Any) -> Any:
@@ -383,16 +395,7 @@ def gathered(context: Any, table: Any, column: Any, count: Any, places: Any, at:
 def _columns(count: int) -> Callable[..., Any]:
     def columns(context: Any, row: Any, index: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            loaded = load(context, builder, signature, args, count)
-            if row.dtype == types.uint16:  # each is the upper half of a float32: no need to sort them
-                both = builder.bitcast(loaded, ir.VectorType(ir.IntType(32), count // 2))
-                even = builder.shl(both, constant(both.type, 16))
-                odd = builder.and_(both, constant(both.type, 0xFFFF0000))
-                floats = ir.VectorType(ir.FloatType(), count // 2)
-                pair = [builder.bitcast(side, floats) for side in (even, odd)]
-            else:
-                sides = (chosen(builder, loaded, range(first, count, 2)) for first in (0, 1))
-                pair = [widened(builder, side, row.dtype) for side in sides]
+            pair = split(builder, load(context, builder, signature, args, count), row.dtype)
             return context.make_tuple(builder, signature.return_type, pair)
 
         return types.UniTuple(vector_type.Vector(types.float32, count // 2), 2)(row, types.intp), generate
@@ -464,6 +467,30 @@ def put_numbers16(context: Any, out: Any, index: Any, x: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(out, types.intp, x), generate
+
+
+@instruction
+def put_integers32(context: Any, out: Any, index: Any, first: Any, second: Any) -> Any:
+    """Write twice 16 float32 of magnitudes below 2**22, rounded to nearest even and held from -128 to 127, to a
+    1-D array of int8 from ``index`` on.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        out, index, *sides = args
+        numbers = []
+        for side in sides:
+            shifted = builder.fadd(side, constant(side.type, 1.5 * 2**23))
+            number = builder.bitcast(shifted, words(side.type))
+            numbers.append(builder.sub(number, constant(number.type, 0x4B400000)))
+        both = builder.shuffle_vector(*numbers, ir.Constant(ir.VectorType(ir.IntType(32), 32), list(range(32))))
+        for order, limit in ((">", -128), ("<", 127)):  # processors narrow and hold back in one step
+            limit = constant(both.type, limit)
+            both = builder.select(builder.icmp_signed(order, both, limit), both, limit)
+        narrow = builder.trunc(both, ir.VectorType(ir.IntType(8), 32))
+        builder.store(narrow, address(context, builder, signature.args[0], out, index, narrow.type), align=1)
+        return context.get_dummy_value()
+
+    return types.void(out, types.intp, first, second), generate
 
 
 def _put(context: Any, out: Any, index: Any, x: Any) -> Any:
