@@ -16,7 +16,7 @@ from .backend import dispatched
 from .errors import NonFinite
 from .integer import symmetric, with_zero
 from .jit import kernel, lane
-from .lanes import fit, gentle, larger, quotient, widen
+from .lanes import distinct, fit, gentle, larger, quotient, ratio, remainder, widen
 from .nibble_search import AT_ONCE, nibble_scales
 from .nibbles import nibble_codes, nibbles
 from .peaks import peak_between
@@ -119,9 +119,15 @@ def symmetric_row(line: Any, words: Any, stored: Any, tensor_scale: Any, largest
         scale = fit(peak, largest, largest + _HALF, stored)
     scales[0] = scale
     inverse = _ONE / scale
-    for j in range(0, columns, 32):
-        first, second = get16(line, j), get16(line, j + 16)
-        put_integers32(codes, j, quotient(first, scale, inverse), quotient(second, scale, inverse))
+    if distinct(scale):
+        rest = remainder(scale, inverse)
+        for j in range(0, columns, 32):
+            first, second = get16(line, j), get16(line, j + 16)
+            put_integers32(codes, j, ratio(first, inverse, rest), ratio(second, inverse, rest))
+    else:
+        for j in range(0, columns, 32):
+            first, second = get16(line, j), get16(line, j + 16)
+            put_integers32(codes, j, quotient(first, scale, inverse), quotient(second, scale, inverse))
     return gentle(scale, stored)
 
 

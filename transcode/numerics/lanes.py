@@ -31,6 +31,7 @@ __all__ = [
     "clamp",
     "coarse",
     "disorder",
+    "distinct",
     "encode",
     "fit",
     "fitted",
@@ -41,7 +42,9 @@ __all__ = [
     "nearest_integer",
     "order",
     "quotient",
+    "ratio",
     "real",
+    "remainder",
     "rne",
     "shr",
     "signed",
@@ -259,6 +262,32 @@ def quotient(context: Any, x: Any, scale: Any, inverse: Any) -> Any:
 
     kinds = [shaped(types.float32, operand) for operand in (x, scale, inverse)]
     return shaped(types.float32, x, scale, inverse)(*kinds), generate
+
+
+@lane
+def distinct(scale: Any) -> Any:
+    """Whether :func:`ratio` may stand for a quotient that is rounded to an integer of up to 8 bits.
+
+    Both are ``x / scale`` rounded, one of them after an error of at most 2**-46. They differ where the quotient
+    is that near to the middle of two floats, and the integers do where one of these is halfway between two
+    integers: ``h``, of at most 8 significant bits. With the significand S of the scale, of 24 bits, x is then S
+    times ``h * 2**k +- 1/2`` up to 8 parts of 2**49. The first product is a multiple of 2**17, so S is within 8
+    (and, below a power of two, 16) of such a multiple, as x has 24 bits itself; if it is one, x is too far off.
+    """
+    low = _U(bits(scale) & _U(0x1FFFF))
+    return low == _U(0) or (low > _U(64) and low < _U(0x1FFFF - 64))
+
+
+@lane
+def ratio(x: Any, inverse: Any, rest: Any) -> Any:
+    """``x / scale`` where ``inverse`` and ``rest``, :func:`remainder`, are one over it, rounded once."""
+    return fma(x, inverse, x * rest)
+
+
+@lane
+def remainder(scale: Any, inverse: Any) -> Any:
+    """What ``1 / scale`` has beside ``inverse``, which is that rounded; float32."""
+    return fma(-inverse, scale, _ONE) * inverse
 
 
 # Rounding -------------------------------------------------------------------------------------------------
