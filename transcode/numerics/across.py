@@ -12,9 +12,9 @@ from typing import Any
 from .deferred import ir, types
 from .jit import instruction, lane
 from .lanes import bits, larger, size_of
-from .vectors import address, constant, get16, put16, widened
+from .vectors import address, constant, get16, widened
 
-__all__ = ["LANES", "across16", "back_nibbles", "back_uppers", "padded", "peaks16", "spread16", "total16"]
+__all__ = ["LANES", "across16", "back_nibbles", "back_uppers", "padded", "peaks16", "total16"]
 
 LANES = 16
 
@@ -72,7 +72,9 @@ def _back(width: int, lowest: int) -> Callable[..., Any]:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             rows, at, out, place, stride, last = args
             word = ir.VectorType(ir.IntType(32), LANES)
-            first = address(context, builder, signature.args[0], rows, at, ir.VectorType(ir.FloatType(), LANES))
+            first = address(
+                context, builder, signature.args[0], rows, at, ir.VectorType(ir.FloatType(), LANES)
+            )
             packed = []
             for row in range(LANES):
                 loaded = builder.load(builder.gep(first, [ir.Constant(ir.IntType(32), row)]), align=4)
@@ -127,11 +129,3 @@ def total16(rows: Any, at: Any) -> Any:
     third = get16(rows, at + 32) + get16(rows, at + 96)
     fourth = get16(rows, at + 48) + get16(rows, at + 112)
     return (first + third) + (second + fourth)
-
-
-@lane
-def spread16(numbers: Any, like: Any, rows: Any) -> Any:
-    """Write a row of 16 for each number: the same in all lanes."""
-    nothing = like - like
-    for k in range(numbers.shape[0]):
-        put16(rows, LANES * k, nothing + numbers[k])

@@ -27,7 +27,7 @@ from .micro import nv_value
 from .peaks import greatest, peak_between
 from .vectors import byte16, get16, put16, put_numbers16
 
-__all__ = ["BINS", "grouped4", "grouped6", "histogram", "work4"]
+__all__ = ["BINS", "grouped4", "histogram", "work4"]
 
 BINS = 4096
 """Bins of :func:`histogram`, from -1 to 1."""
@@ -112,7 +112,9 @@ def fill_table(levels: Any, integers: Any, table: Any) -> Any:
     for code in range(_CODES + 1):
         before, behind = max(code - 1, 0) * _HALVES, min(code + 1, _CODES) * _HALVES
         for at in range(_HALVES):
-            beside = _U(_U(table[before + at] & _U(255)) << _U(8)) | _U(_U(table[behind + at] & _U(255)) << _U(16))
+            beside = _U(_U(table[before + at] & _U(255)) << _U(8)) | _U(
+                _U(table[behind + at] & _U(255)) << _U(16)
+            )
             table[code * _HALVES + at] |= _U(beside)
 
 

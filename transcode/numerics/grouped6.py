@@ -31,8 +31,8 @@ _REACH = np.float32(127)
 _END = np.float32(31)
 _OFFSET = np.float32(32)
 _BEFORE_REACH = np.float32(126.75)
-"""What is rounded to 127 is above it, what is rounded to 126 below: scales from 1 on have 3 bits of a fraction
-at most, and such from 4 on one.
+"""Products of levels that are rounded to 127 are above it, those rounded to 126 below: scales under which levels
+reach so far, from 4 on, are multiples of a half.
 """
 _TINY = np.float32(2.0**-126)
 _BELOW_TINY = np.nextafter(_TINY, _ZERO)
@@ -120,8 +120,8 @@ def closer6(t: Any, scale: Any, chosen: Any, other: Any) -> Any:
 
 @lane
 def level6(t: Any, scale: Any, inverse: Any, fine: Any) -> Any:
-    """The level whose integer is nearest to each value: that nearest to the value, or the next one on the side
-    of the value; where steps are below one (``fine``) that nearest to the nearest integer, if it is nearer.
+    """The level whose integer is nearest to each value: the nearest one, or the next one on the value's side;
+    where steps are below one (``fine``) that nearest to the nearest integer, if it is nearer.
     """
     level = nearest6(t * inverse)
     beside = above(t, integer6(level, scale), level + _ONE, level - _ONE)

@@ -98,7 +98,9 @@ def rotated_largest(rows: Any, size: int, unit: Any, line: Any, bits: Any) -> An
 
 
 @lane
-def symmetric_row(line: Any, words: Any, stored: Any, tensor_scale: Any, largest: Any, codes: Any, scales: Any) -> Any:
+def symmetric_row(
+    line: Any, words: Any, stored: Any, tensor_scale: Any, largest: Any, codes: Any, scales: Any
+) -> Any:
     """:func:`.integer.symmetric` of a row of a multiple of 32 columns as one block, in vectors.
 
     Args:

@@ -270,12 +270,13 @@ def distinct(scale: Any) -> Any:
 
     Both are ``x / scale`` rounded, one of them after an error of at most 2**-46. They differ where the quotient
     is that near to the middle of two floats, and the integers do where one of these is halfway between two
-    integers: ``h``, of at most 8 significant bits. With the significand S of the scale, of 24 bits, x is then S
-    times ``h * 2**k +- 1/2`` up to 8 parts of 2**49. The first product is a multiple of 2**17, so S is within 8
-    (and, below a power of two, 16) of such a multiple, as x has 24 bits itself; if it is one, x is too far off.
+    integers: it has at most 8 significant bits, and the middle is half a step beside it. With the significand S
+    of the scale, of 24 bits, x is then a multiple of 2**17 and S (or half of it, below a power of two), up to 8
+    parts of 2**49. As x has 24 bits itself, S is within 16 of a multiple of 2**17; if it is one, x is too far
+    off.
     """
     low = _U(bits(scale) & _U(0x1FFFF))
-    return low == _U(0) or (low > _U(64) and low < _U(0x1FFFF - 64))
+    return low == _U(0) or (low > _U(64) and low < _U(0x20000 - 64))
 
 
 @lane
@@ -318,7 +319,7 @@ def _rounded(name: str) -> Callable[..., Any]:
 
 
 ceil, floor, nearest_integer = _rounded("ceil"), _rounded("floor"), _rounded("roundeven")
-"""Vectors rounded to integers: up, down, and to nearest even, where zero may keep a sign that :func:`rne` drops."""
+"""Vectors rounded to integers: up, down, and to nearest even, where zeros keep a sign that :func:`rne` drops."""
 
 
 def _exponent(builder: Any, size: Any, normal_bits: Any) -> Any:

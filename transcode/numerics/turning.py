@@ -83,8 +83,8 @@ on, times ``unit`` (float32), written to the same places of a float32 array, whi
 
 
 def _crossed(builder: Any, both: Any, less: Any, width: int) -> list[Any]:
-    """The second half of a stage of two vectors, of which one has a and c of four runs of lanes, the other b and
-    d: from p, q and m, n.
+    """The second half of a stage of two vectors: one has a and c of fours of runs of lanes, the other b and d.
+    It is made of p, q and m, n.
     """
     crossed = chosen(builder, less, [lane ^ width for lane in range(less.type.count)])  # n, m
     return [builder.fadd(both, crossed), builder.fsub(both, crossed)]
@@ -108,8 +108,8 @@ def _paired(builder: Any, pair: Sequence[Any], runs: Sequence[Sequence[int]]) ->
 def spin64(context: Any, row: Any, index: Any, unit: Any, line: Any) -> Any:
     """The same of 64 values.
 
-    Even and odd columns are read as two vectors, so that the first sums are of whole vectors; for each further
-    stage lanes are dealt anew.
+    Even and odd columns are read as two vectors, so that the first sums are of whole vectors; for each
+    further stage lanes are dealt anew.
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -129,13 +129,18 @@ def spin64(context: Any, row: Any, index: Any, unit: Any, line: Any) -> Any:
             else:  # the product is exact: these have few bits, and float32 has their exponents
                 both, less = fused(builder, even, unit, odd), fused(builder, even, unit, builder.fneg(odd))
             pair = _crossed(builder, both, less, 1)
-            runs = [[k + j for k in range(0, _LANES, 4) for j in (at, at + _LANES, at + 1, at + _LANES + 1)] for at in (0, 2)]
+            runs = [
+                [k + j for k in range(0, _LANES, 4) for j in (at, at + _LANES, at + 1, at + _LANES + 1)]
+                for at in (0, 2)
+            ]
             dealt.append(_stage(builder, *_paired(builder, pair, runs), 4))  # 0-3, 8-11; 4-7, 12-15
         turned = []
         for pair in zip(*dealt, strict=True):
             turned.append(_stage(builder, *_paired(builder, pair, [(0, 16), (8, 24)]), 8))
         for first, pair in zip((0, 16), zip(*turned, strict=True), strict=True):
-            for at, vector in zip((0, 32), _paired(builder, pair, [(0, 16, 4, 20), (8, 24, 12, 28)]), strict=True):
+            for at, vector in zip(
+                (0, 32), _paired(builder, pair, [(0, 16, 4, 20), (8, 24, 12, 28)]), strict=True
+            ):
                 place = builder.add(index, constant(index.type, first + at))
                 start = address(context, builder, signature.args[3], line, place, vector.type)
                 builder.store(vector, start, align=4)

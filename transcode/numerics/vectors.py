@@ -115,7 +115,10 @@ def split(builder: Any, loaded: Any, dtype: Any) -> list[Any]:
     """The float32 that the even and the odd lanes of a vector of bits mean."""
     if dtype == types.uint16:  # each is the upper half of a float32: no need to sort them
         both = builder.bitcast(loaded, ir.VectorType(ir.IntType(32), loaded.type.count // 2))
-        sides = builder.shl(both, constant(both.type, 16)), builder.and_(both, constant(both.type, 0xFFFF0000))
+        sides = (
+            builder.shl(both, constant(both.type, 16)),
+            builder.and_(both, constant(both.type, 0xFFFF0000)),
+        )
         return [builder.bitcast(side, floats(both.type)) for side in sides]
     lanes = ([*range(first, loaded.type.count, 2)] for first in (0, 1))
     return [widened(builder, chosen(builder, loaded, side), dtype) for side in lanes]
@@ -442,7 +445,7 @@ def get16(context: Any, row: Any, index: Any) -> Any:
 
 @instruction
 def byte16(context: Any, row: Any, index: Any, which: Any) -> Any:
-    """A byte, with a sign, of each of 16 uint32 of a 1-D array from ``index`` on, the lowest being 0: float32."""
+    """A byte, with a sign, of each of 16 uint32 of a 1-D array from ``index`` on, as float32; 0 is the lowest."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         row, index, which = args
@@ -471,8 +474,8 @@ def put_numbers16(context: Any, out: Any, index: Any, x: Any) -> Any:
 
 @instruction
 def put_integers32(context: Any, out: Any, index: Any, first: Any, second: Any) -> Any:
-    """Write twice 16 float32 of magnitudes below 2**22, rounded to nearest even and held from -128 to 127, to a
-    1-D array of int8 from ``index`` on.
+    """Write twice 16 float32 of magnitudes below 2**22, rounded to nearest even and held from -128 to 127, to
+    a 1-D array of int8 from ``index`` on.
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -482,7 +485,9 @@ def put_integers32(context: Any, out: Any, index: Any, first: Any, second: Any) 
             shifted = builder.fadd(side, constant(side.type, 1.5 * 2**23))
             number = builder.bitcast(shifted, words(side.type))
             numbers.append(builder.sub(number, constant(number.type, 0x4B400000)))
-        both = builder.shuffle_vector(*numbers, ir.Constant(ir.VectorType(ir.IntType(32), 32), list(range(32))))
+        both = builder.shuffle_vector(
+            *numbers, ir.Constant(ir.VectorType(ir.IntType(32), 32), list(range(32)))
+        )
         for order, limit in ((">", -128), ("<", 127)):  # processors narrow and hold back in one step
             limit = constant(both.type, limit)
             both = builder.select(builder.icmp_signed(order, both, limit), both, limit)

@@ -34,7 +34,7 @@ def grouped4(
     levels: Array, middles: Array, work: Array, table: Array, places: Array, found: Array,
     codes: Array, scales: Array, row_scales: Array,
 ) -> bool:  # fmt: skip
-    """See :func:`..grouped.grouped4`; ``line``, ``words`` and ``work`` are not looked at."""
+    """See :func:`..grouped.grouped4`; what it works with is not looked at."""
     table, between = (
         worker.constant(one.tobytes(), partial(torch.from_numpy, one.copy())) for one in (levels, middles)
     )
