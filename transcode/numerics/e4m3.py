@@ -36,8 +36,8 @@ def _low_byte(context: Any, word: Any) -> Any:
 
 @instruction
 def _exponent_and_mantissa(context: Any, word: Any) -> Any:
-    """The lowest 7 bits of lanes of uint32, where a float32 has the last bits of its exponent and the first of its
-    mantissa.
+    """The lowest 7 bits of lanes of uint32, where a float32 has the last bits of its exponent and the
+    first of its mantissa.
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:

@@ -22,10 +22,11 @@ from .backend import dispatched
 from .e4m3 import e4m3_code
 from .hadamard import turn
 from .jit import kernel, lane
-from .lanes import above, at_least, at_most, ceil, real, rne, size_of, widen
+from .lanes import above, at_least, at_most, real, rne, size_of, widen
 from .micro import nv_value
 from .peaks import greatest, peak_between
-from .vectors import byte16, get16, put16, put_numbers16
+from .vectors import get16, put16
+from .whole import byte16, ceil, put_numbers16
 
 __all__ = ["BINS", "grouped4", "histogram", "work4"]
 

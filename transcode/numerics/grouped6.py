@@ -17,9 +17,10 @@ from .backend import dispatched
 from .e4m3 import CODES, e4m3_code, e4m3_value
 from .hadamard import turn
 from .jit import kernel, lane
-from .lanes import above, at_least, at_most, floor, nearest_integer, real, rne, size_of, widen
+from .lanes import above, at_least, at_most, real, rne, size_of, widen
 from .peaks import greatest
 from .vectors import get16, put16, total
+from .whole import floor, nearest_integer
 
 __all__ = ["grouped6", "work6"]
 
@@ -31,8 +32,8 @@ _REACH = np.float32(127)
 _END = np.float32(31)
 _OFFSET = np.float32(32)
 _BEFORE_REACH = np.float32(126.75)
-"""Products of levels that are rounded to 127 are above it, those rounded to 126 below: scales under which levels
-reach so far, from 4 on, are multiples of a half.
+"""Above it are the products that are rounded to 127, below those rounded to 126: levels reach them under
+scales from 4 on, which are multiples of a half.
 """
 _TINY = np.float32(2.0**-126)
 _BELOW_TINY = np.nextafter(_TINY, _ZERO)

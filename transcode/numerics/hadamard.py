@@ -16,13 +16,15 @@ from .backend import dispatched
 from .errors import NonFinite
 from .integer import symmetric, with_zero
 from .jit import kernel, lane
-from .lanes import distinct, fit, gentle, larger, quotient, ratio, remainder, widen
+from .lanes import fit, gentle, larger, quotient, widen
 from .nibble_search import AT_ONCE, nibble_scales
 from .nibbles import nibble_codes, nibbles
 from .peaks import peak_between
+from .ratio import distinct, ratio, remainder
 from .rows import as_bits, as_float64, reject
 from .turning import mix16, spin4, spin16, spin64
-from .vectors import get16, put_integers32
+from .vectors import get16
+from .whole import put_integers32
 
 __all__ = [
     "reject_turned",

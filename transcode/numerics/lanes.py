@@ -8,12 +8,11 @@ would widen them to 64 bits, which would cost half of the vector.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from .deferred import cgutils, ir, types
+from .deferred import ir, types
 from .jit import instruction, kernel, lane
 from .minifloat import PLAIN
 from .vectors import alike, constant, floats, fused, shaped, widened, words
@@ -27,24 +26,18 @@ __all__ = [
     "at_most",
     "beyond",
     "bits",
-    "ceil",
     "clamp",
     "coarse",
     "disorder",
-    "distinct",
     "encode",
     "fit",
     "fitted",
-    "floor",
     "fma",
     "gentle",
     "larger",
-    "nearest_integer",
     "order",
     "quotient",
-    "ratio",
     "real",
-    "remainder",
     "rne",
     "shr",
     "signed",
@@ -264,33 +257,6 @@ def quotient(context: Any, x: Any, scale: Any, inverse: Any) -> Any:
     return shaped(types.float32, x, scale, inverse)(*kinds), generate
 
 
-@lane
-def distinct(scale: Any) -> Any:
-    """Whether :func:`ratio` may stand for a quotient that is rounded to an integer of up to 8 bits.
-
-    Both are ``x / scale`` rounded, one of them after an error of at most 2**-46. They differ where the quotient
-    is that near to the middle of two floats, and the integers do where one of these is halfway between two
-    integers: it has at most 8 significant bits, and the middle is half a step beside it. With the significand S
-    of the scale, of 24 bits, x is then a multiple of 2**17 and S (or half of it, below a power of two), up to 8
-    parts of 2**49. As x has 24 bits itself, S is within 16 of a multiple of 2**17; if it is one, x is too far
-    off.
-    """
-    low = _U(bits(scale) & _U(0x1FFFF))
-    return low == _U(0) or (low > _U(64) and low < _U(0x20000 - 64))
-
-
-@lane
-def ratio(x: Any, inverse: Any, rest: Any) -> Any:
-    """``x / scale`` where ``inverse`` and ``rest``, :func:`remainder`, are one over it, rounded once."""
-    return fma(x, inverse, x * rest)
-
-
-@lane
-def remainder(scale: Any, inverse: Any) -> Any:
-    """What ``1 / scale`` has beside ``inverse``, which is that rounded; float32."""
-    return fma(-inverse, scale, _ONE) * inverse
-
-
 # Rounding -------------------------------------------------------------------------------------------------
 
 INTEGER = np.float32(1.5 * 2**23)
@@ -302,24 +268,6 @@ INTEGER_BITS = np.int32(0x4B400000)
 def rne(x: Any) -> Any:
     """``x`` rounded to an integer, nearest even; for magnitudes below 2**22."""
     return (x + INTEGER) - INTEGER
-
-
-def _rounded(name: str) -> Callable[..., Any]:
-    def rounded(context: Any, x: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            kind = args[0].type
-            function = cgutils.get_or_insert_function(
-                builder.module, ir.FunctionType(kind, [kind]), f"llvm.{name}.v{kind.count}f32"
-            )
-            return builder.call(function, args)
-
-        return x(x), generate
-
-    return instruction(rounded)
-
-
-ceil, floor, nearest_integer = _rounded("ceil"), _rounded("floor"), _rounded("roundeven")
-"""Vectors rounded to integers: up, down, and to nearest even, where zeros keep a sign that :func:`rne` drops."""
 
 
 def _exponent(builder: Any, size: Any, normal_bits: Any) -> Any:

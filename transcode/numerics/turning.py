@@ -83,8 +83,9 @@ on, times ``unit`` (float32), written to the same places of a float32 array, whi
 
 
 def _crossed(builder: Any, both: Any, less: Any, width: int) -> list[Any]:
-    """The second half of a stage of two vectors: one has a and c of fours of runs of lanes, the other b and d.
-    It is made of p, q and m, n.
+    """The second half of a stage of two vectors, from p, q and m, n.
+
+    Of fours of runs of ``width`` lanes one has a and c, the other b and d.
     """
     crossed = chosen(builder, less, [lane ^ width for lane in range(less.type.count)])  # n, m
     return [builder.fadd(both, crossed), builder.fsub(both, crossed)]

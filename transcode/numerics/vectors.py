@@ -20,7 +20,6 @@ from .jit import instruction
 __all__ = [
     "address",
     "alike",
-    "byte16",
     "chosen",
     "columns16",
     "columns32",
@@ -44,8 +43,6 @@ __all__ = [
     "places16",
     "put16",
     "put32",
-    "put_integers32",
-    "put_numbers16",
     "repeated",
     "shaped",
     "split",
@@ -441,61 +438,6 @@ def get16(context: Any, row: Any, index: Any) -> Any:
         return builder.load(address(context, builder, signature.args[0], array, index, vector), align=4)
 
     return vector_type.Vector(types.float32, 16)(row, types.intp), generate
-
-
-@instruction
-def byte16(context: Any, row: Any, index: Any, which: Any) -> Any:
-    """A byte, with a sign, of each of 16 uint32 of a 1-D array from ``index`` on, as float32; 0 is the lowest."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        row, index, which = args
-        loaded = load(context, builder, signature, (row, index), 16)
-        up = builder.shl(builder.sub(constant(which.type, 3), which), constant(which.type, 3))
-        up = repeated(builder, builder.trunc(up, ir.IntType(32)), 16)
-        number = builder.ashr(builder.shl(loaded, up), constant(loaded.type, 24))
-        return builder.sitofp(number, floats(number.type))
-
-    return vector_type.Vector(types.float32, 16)(row, types.intp, types.intp), generate
-
-
-@instruction
-def put_numbers16(context: Any, out: Any, index: Any, x: Any) -> Any:
-    """Write 16 float32 that are integers to a 1-D array of int32 from ``index`` on."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        out, index, x = args
-        number = builder.fptosi(x, words(x.type))
-        start = address(context, builder, signature.args[0], out, index, number.type)
-        builder.store(number, start, align=4)
-        return context.get_dummy_value()
-
-    return types.void(out, types.intp, x), generate
-
-
-@instruction
-def put_integers32(context: Any, out: Any, index: Any, first: Any, second: Any) -> Any:
-    """Write twice 16 float32 of magnitudes below 2**22, rounded to nearest even and held from -128 to 127, to
-    a 1-D array of int8 from ``index`` on.
-    """
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        out, index, *sides = args
-        numbers = []
-        for side in sides:
-            shifted = builder.fadd(side, constant(side.type, 1.5 * 2**23))
-            number = builder.bitcast(shifted, words(side.type))
-            numbers.append(builder.sub(number, constant(number.type, 0x4B400000)))
-        both = builder.shuffle_vector(
-            *numbers, ir.Constant(ir.VectorType(ir.IntType(32), 32), list(range(32)))
-        )
-        for order, limit in ((">", -128), ("<", 127)):  # processors narrow and hold back in one step
-            limit = constant(both.type, limit)
-            both = builder.select(builder.icmp_signed(order, both, limit), both, limit)
-        narrow = builder.trunc(both, ir.VectorType(ir.IntType(8), 32))
-        builder.store(narrow, address(context, builder, signature.args[0], out, index, narrow.type), align=1)
-        return context.get_dummy_value()
-
-    return types.void(out, types.intp, first, second), generate
 
 
 def _put(context: Any, out: Any, index: Any, x: Any) -> Any:
