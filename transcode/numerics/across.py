@@ -75,7 +75,7 @@ def _back(width: int, lowest: int) -> Callable[..., Any]:
             first = address(
                 context, builder, signature.args[0], rows, at, ir.VectorType(ir.FloatType(), LANES)
             )
-            packed = []
+            packed: list[Any] = []
             for row in range(LANES):
                 loaded = builder.load(builder.gep(first, [ir.Constant(ir.IntType(32), row)]), align=4)
                 field = builder.lshr(builder.fptosi(loaded, word), constant(word, lowest))

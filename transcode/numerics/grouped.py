@@ -50,7 +50,9 @@ _BELOW_TINY = np.nextafter(_TINY, _ZERO)
 """Above it is what is at least :data:`_TINY`, and no NaN."""
 
 
-def work4(groups: int, size: int, scratch: Scratch) -> tuple[NDArray[Any], ...]:
+def work4(
+    groups: int, size: int, scratch: Scratch
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
     """What :func:`grouped4` needs for itself, for so many groups of a row, each of ``size`` values."""
     return (
         scratch.take((padded(groups) * (size + 1) + 17 * LANES,), np.float32),

@@ -91,7 +91,8 @@ def _crossed(builder: Any, both: Any, less: Any, width: int) -> list[Any]:
     return [builder.fadd(both, crossed), builder.fsub(both, crossed)]
 
 
-def _stage(builder: Any, even: Any, odd: Any, width: int) -> list[Any]:
+def _stage(builder: Any, pair: Sequence[Any], width: int) -> list[Any]:
+    even, odd = pair
     return _crossed(builder, builder.fadd(even, odd), builder.fsub(even, odd), width)
 
 
@@ -134,13 +135,13 @@ def spin64(context: Any, row: Any, index: Any, unit: Any, line: Any) -> Any:
                 [k + j for k in range(0, _LANES, 4) for j in (at, at + _LANES, at + 1, at + _LANES + 1)]
                 for at in (0, 2)
             ]
-            dealt.append(_stage(builder, *_paired(builder, pair, runs), 4))  # 0-3, 8-11; 4-7, 12-15
+            dealt.append(_stage(builder, _paired(builder, pair, runs), 4))  # 0-3, 8-11; 4-7, 12-15
         turned = []
-        for pair in zip(*dealt, strict=True):
-            turned.append(_stage(builder, *_paired(builder, pair, [(0, 16), (8, 24)]), 8))
-        for first, pair in zip((0, 16), zip(*turned, strict=True), strict=True):
+        for two in zip(*dealt, strict=True):
+            turned.append(_stage(builder, _paired(builder, two, [(0, 16), (8, 24)]), 8))
+        for first, two in zip((0, 16), zip(*turned, strict=True), strict=True):
             for at, vector in zip(
-                (0, 32), _paired(builder, pair, [(0, 16, 4, 20), (8, 24, 12, 28)]), strict=True
+                (0, 32), _paired(builder, two, [(0, 16, 4, 20), (8, 24, 12, 28)]), strict=True
             ):
                 place = builder.add(index, constant(index.type, first + at))
                 start = address(context, builder, signature.args[3], line, place, vector.type)
