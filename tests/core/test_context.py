@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
-from transcode.core.context import Abandoned, Context, Observation, Statistic
+from transcode.core.context import Abandoned, Context, Observation, Run, Statistic
 from transcode.core.dtypes import dtype
 from transcode.core.spec import Spec
 
@@ -74,6 +74,20 @@ def test_a_direct_reader_looks_for_itself_and_only_once() -> None:
     many = len(calls)
     assert value(seen) == np.abs(VALUES).max()
     assert len(calls) == many
+
+
+def test_what_was_forgotten_is_looked_at_again() -> None:
+    calls: list[tuple[int, int]] = []
+    statistic = observation(calls).statistic
+    run = Run()
+    seen = run.observation(statistic)
+    assert value(seen) == np.abs(VALUES).max()
+    many = len(calls)
+    run.forget(statistic)
+    run.forget(statistic)
+    assert run.observation(statistic) is not seen
+    assert value(seen) == np.abs(VALUES).max()
+    assert len(calls) == 2 * many
 
 
 @pytest.mark.parametrize("order", [1, -1])

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import transcode as tc
-from transcode.core.context import Observation
+from transcode.core.context import Observation, Run
 from transcode.errors import DataError, Interrupted, TranscodeError
 from transcode.execution.execute import execute
 
@@ -47,6 +47,23 @@ def test_every_byte_is_written_exactly_once(workers, tile, options, wan, tmp_pat
             at = end
         assert at == file.size
     assert report.bytes_written == plan.file_bytes
+
+
+@pytest.mark.parametrize("workers", [1, 8])
+def test_what_was_seen_of_a_tensor_is_forgotten_once_it_is_encoded(workers, wan, tmp_path, monkeypatch):
+    """A checkpoint has thousands of tensors, and of each a histogram may be known."""
+    flow = tc.open(wan) | tc.quantize("int8", granularity="tensor")
+    plan = flow.plan(tc.write(tmp_path / "o.safetensors", convention="neutral"))
+    needed = [statistic for tensor in plan.tensors for statistic in tensor.needs]
+    forgotten, looks = [], []
+    forget, schedule = Run.forget, Observation.schedule
+    monkeypatch.setattr(Run, "forget", lambda run, one: (forgotten.append((run, one)), forget(run, one)))
+    monkeypatch.setattr(Observation, "schedule", lambda seen, n: (looks.append(seen), schedule(seen, n)))
+    execute(plan, Recorder(), workers=workers, tile_bytes=1000)
+    assert len(needed) > 5
+    assert {one for _, one in forgotten} == set(needed)
+    assert len(looks) == len(set(needed))  # none was looked at again
+    assert all(seen._seen is None for seen in looks)
 
 
 @pytest.mark.parametrize("workers", [1, 8])

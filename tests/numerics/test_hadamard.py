@@ -8,7 +8,7 @@ import torch
 from transcode.core.dtypes import DTYPES
 from transcode.core.scheme import ROTATIONS
 from transcode.numerics import NonFinite
-from transcode.numerics.hadamard import reject_turned, rotate, rotated_largest, unit_of
+from transcode.numerics.hadamard import reject_turned, rotate, rotated_largest, rotated_symmetric, unit_of
 from transcode.numerics.rows import as_bits
 
 F = np.float32
@@ -94,3 +94,22 @@ def test_values_that_cannot_be_turned_are_named():
     assert (found.row, found.column, found.value) == (1, 75, float(F(-3.1e38)))
     values[2, 5] = np.inf  # what is not finite in the source comes first
     assert (reject_turned(values, DTYPES["F32"], 64).row) == 2
+
+
+@pytest.mark.parametrize("given", [0, 0.03])
+@pytest.mark.parametrize("columns", [48, 64])
+def test_one_scale_is_written_where_there_is_one(columns, given):
+    rows = np.random.default_rng(0).uniform(-1, 1, (3, columns)).astype(F).view(np.uint32)
+    line, codes = np.empty((1, columns), F), np.empty((3, columns), np.int8)
+    guarded = np.full((9, 1), 77, F)
+    count = 1 if given else 3
+    unit, limit = unit_of(16), F(127)
+    rows.setflags(write=False)
+    words = line.view(np.uint32)
+    words.setflags(write=False)
+    assert rotated_symmetric(rows, 16, unit, line, words, columns, 0, F(given), limit, codes, guarded[:count])
+    x = butterflies(rows.view(F), 16)
+    scales = F(given) if given else np.abs(x).max(1, keepdims=True) / limit
+    np.testing.assert_array_equal(guarded[:count], scales)
+    assert (guarded[count:] == 77).all()
+    np.testing.assert_array_equal(codes, np.rint(x / scales))

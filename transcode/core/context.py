@@ -50,6 +50,13 @@ class Run:
                 self._observations[statistic] = Observation(statistic)
             return self._observations[statistic]
 
+    def forget(self, statistic: Statistic[Any]) -> None:
+        """Let go of what a look has found: nobody is going to ask. Who does all the same looks again."""
+        with self._lock:
+            observation = self._observations.pop(statistic, None)
+        if observation is not None:
+            observation.forget()
+
     def loss(self, number: int) -> Quality:
         """Where the losses of a tensor are gathered, which is known by a number."""
         with self._lock:
@@ -168,6 +175,11 @@ class Observation(Generic[S]):
             self._failed = not self._done
             self._pending = None
             self._changed.notify_all()
+
+    def forget(self) -> None:
+        """Be as before the look."""
+        with self._changed:
+            self._seen, self._done, self._pending = None, False, None
 
     def value(self, context: Context) -> S:
         """The statistics of the whole tensor: waits for scheduled tiles, else looks for itself."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -82,6 +82,8 @@ class Jobs:
         self._goes_ahead = order is None and not plan.elsewhere
         self._jobs = self._generate()
         self.observations: list[Observation[Any]] = []
+        self._wanted: Counter[Statistic[Any]] = Counter()
+        self._tiles_left: dict[int, int] = {}
         self._recall()
         asked = sum(
             end - begin
@@ -191,10 +193,12 @@ class Jobs:
         waiting: deque[tuple[int, int, LazyTensor]] = deque()
         looks = 0
         ahead = _AHEAD if self._goes_ahead else 0
-        for number in self._order:
+        left = [number for number in self._order if not self._is_whole(number)]
+        self._wanted.update(
+            one for number in left if not self._is_moved(number) for one in self._plan.tensors[number].needs
+        )
+        for number in left:
             tensor = self._plan.tensors[number]
-            if tensor.spec.nbytes and not self._spans(number):
-                continue
             for statistic in tensor.needs:
                 if statistic not in seen:
                     seen.add(statistic)
@@ -207,6 +211,24 @@ class Jobs:
                 yield from self._tiles(*waiting.popleft()[1:])
         while waiting:
             yield from self._tiles(*waiting.popleft()[1:])
+
+    def _is_whole(self, number: int) -> bool:
+        """Whether an earlier run has made all of a tensor."""
+        return self._plan.tensors[number].spec.nbytes > 0 and not self._spans(number)
+
+    def _made(self, number: int) -> None:
+        """After each tile of a tensor: with the last one, forget what was to be known of whole tensors for it
+        and is for no other.
+        """
+        needs = self._plan.tensors[number].needs
+        with self._lock:
+            self._tiles_left[number] -= 1
+            if self._tiles_left[number]:
+                return
+            self._wanted.subtract(needs)
+            idle = [one for one in needs if not self._wanted[one]]
+        for statistic in idle:
+            self._run.forget(statistic)
 
     def _looks(self, observation: Observation[Any]) -> Iterator[Job]:
         spec = observation.statistic.spec
@@ -227,11 +249,12 @@ class Jobs:
         tensor = tensor.cut(self._tile_bytes)
         untouched = places.keys() <= tensor.value.extents().keys()
         key, spec = journal.values(number), tensor.spec
-        tiles = (
+        tiles = [
             tile
             for begin, end in self._spans(number)
             for tile in tensor.tiles(self._tile_bytes, spec.row_of(begin), spec.row_of(end - 1) + 1)
-        )
+        ]
+        self._tiles_left[number] = len(tiles)
         for start, stop in tiles:
 
             def job(context: Context, start: int = start, stop: int = stop) -> int:
@@ -248,6 +271,7 @@ class Jobs:
                 lost = () if measured is None else self._run.loss(measured).within(start, stop)
                 counted = () if recoded is None else self._run.tally(recoded).within(start, stop)
                 self._ledger.note(key, begin, end, lost, counted)
+                self._made(number)
                 return end - begin
 
             yield job

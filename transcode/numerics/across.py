@@ -6,13 +6,15 @@ that the values of the groups are turned round: row j of a block of memory holds
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from .deferred import ir, types
 from .jit import instruction, lane
-from .vectors import address, get16, put16, widened
+from .lanes import bits, larger, size_of
+from .vectors import address, constant, get16, widened
 
-__all__ = ["LANES", "across16", "spread16", "total16"]
+__all__ = ["LANES", "across16", "back_nibbles", "back_uppers", "padded", "peaks16", "total16"]
 
 LANES = 16
 
@@ -65,6 +67,60 @@ def _exchanged(builder: Any, upper: Any, lower: Any, width: int) -> tuple[Any, A
     )
 
 
+def _back(width: int, lowest: int) -> Callable[..., Any]:
+    def back(context: Any, rows: Any, at: Any, out: Any, start: Any, stride: Any, last: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            rows, at, out, place, stride, last = args
+            word = ir.VectorType(ir.IntType(32), LANES)
+            first = address(
+                context, builder, signature.args[0], rows, at, ir.VectorType(ir.FloatType(), LANES)
+            )
+            packed: list[Any] = []
+            for row in range(LANES):
+                loaded = builder.load(builder.gep(first, [ir.Constant(ir.IntType(32), row)]), align=4)
+                field = builder.lshr(builder.fptosi(loaded, word), constant(word, lowest))
+                field = builder.and_(field, constant(word, (1 << width) - 1))
+                field = builder.shl(field, constant(word, row * width % 32))
+                if row * width % 32:
+                    packed[-1] = builder.or_(packed[-1], field)
+                else:
+                    packed.append(field)
+            for group in range(LANES):
+                held = builder.select(builder.icmp_signed("<", place, last), place, last)
+                for number, words in enumerate(packed):
+                    begin = builder.add(held, constant(held.type, 4 * number))
+                    target = address(context, builder, signature.args[2], out, begin, word.element)
+                    lane = ir.Constant(ir.IntType(32), group)
+                    builder.store(builder.extract_element(words, lane), target, align=1)
+                place = builder.add(place, stride)
+            return context.get_dummy_value()
+
+        return types.void(rows, types.intp, out, types.intp, types.intp, types.intp), generate
+
+    return instruction(back)
+
+
+back_nibbles, back_uppers = _back(4, 0), _back(2, 4)
+"""``back(rows, at, out, start, stride, last)``: the way back of :func:`across16` for codes: of 16 rows of
+codes (integers in float32) from ``at`` on, bits 0 to 3, or bits 4 and 5, are packed, the first lowest, and
+written to a 1-D array of uint8, for the first group from ``start`` on.
+"""
+
+
+def padded(groups: int) -> int:
+    """So many groups, and those beside the last ones."""
+    return -(-groups // LANES) * LANES
+
+
+@lane
+def peaks16(rows: Any, count: Any) -> Any:
+    """Largest magnitudes, as bits, of 16 groups that lie across so many rows from the first on."""
+    highest = bits(size_of(get16(rows, 0)))
+    for j in range(LANES, LANES * count, LANES):
+        highest = larger(highest, bits(get16(rows, j)))
+    return highest
+
+
 @lane
 def total16(rows: Any, at: Any) -> Any:
     """Sum of eight rows from ``at`` on: halves are added to halves, as :func:`.vectors.total` does."""
@@ -73,11 +129,3 @@ def total16(rows: Any, at: Any) -> Any:
     third = get16(rows, at + 32) + get16(rows, at + 96)
     fourth = get16(rows, at + 48) + get16(rows, at + 112)
     return (first + third) + (second + fourth)
-
-
-@lane
-def spread16(numbers: Any, like: Any, rows: Any) -> Any:
-    """Write a row of 16 for each number: the same in all lanes."""
-    nothing = like - like
-    for k in range(numbers.shape[0]):
-        put16(rows, LANES * k, nothing + numbers[k])

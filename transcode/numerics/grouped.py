@@ -17,16 +17,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.scratch import Scratch
-from .across import LANES, across16, spread16, total16
+from .across import LANES, across16, back_nibbles, padded, peaks16, total16
 from .backend import dispatched
+from .e4m3 import e4m3_code
 from .hadamard import turn
 from .jit import kernel, lane
-from .lanes import INTEGER, above, at_least, at_most, bits, rne, size_of, widen
-from .micro import nv_scale, nv_value
-from .peaks import peak_between
-from .vectors import columns16, get16, pack8, put16, total
+from .lanes import above, at_least, at_most, real, rne, size_of, widen
+from .micro import nv_value
+from .peaks import greatest, peak_between
+from .vectors import get16, put16
+from .whole import byte16, ceil, put_numbers16
 
-__all__ = ["BINS", "grouped4", "grouped6", "histogram", "work4"]
+__all__ = ["BINS", "grouped4", "histogram", "work4"]
 
 BINS = 4096
 """Bins of :func:`histogram`, from -1 to 1."""
@@ -39,38 +41,35 @@ _INF = np.float32(np.inf)
 _REACH = np.float32(127)
 _LEVELS6 = np.float32(31)
 _TINY = np.float32(2.0**-126)
-_TURNS = 3
-_CODES6 = np.int64(126)
-_CODES = np.float32(126)
-_SIXTEEN = np.float32(16)
+_FITS = 2
+_CODES = 126
+_HALVES, _MIDDLE = 512, 256
+_LOWEST, _HIGHEST = np.float32(-_MIDDLE), np.float32(_HALVES - _MIDDLE - 1)
+_TWO = np.float32(2)
 _BELOW_TINY = np.nextafter(_TINY, _ZERO)
 """Above it is what is at least :data:`_TINY`, and no NaN."""
 
-_ROWS = 82
-"""What :func:`grouped4` keeps for each lane: two tables of levels and of what lies between, and sums."""
 
-
-def work4(groups: int, size: int, scratch: Scratch) -> NDArray[np.float32]:
+def work4(
+    groups: int, size: int, scratch: Scratch
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
     """What :func:`grouped4` needs for itself, for so many groups of a row, each of ``size`` values."""
-    return scratch.take((groups + LANES * (size + _ROWS + 1),), np.float32)
+    return (
+        scratch.take((padded(groups) * (size + 1) + 17 * LANES,), np.float32),
+        scratch.take(((_CODES + 1) * _HALVES,), np.uint32),
+        scratch.take((LANES * (size + 1),), np.uint32),
+        scratch.take((LANES * size,), np.uint32),
+    )
 
 
 @lane
-def nearest(x: Any, levels: Any, middles: Any) -> Any:
-    """The level nearest to each value, of a rising table of 16 for each lane; halfway the lower one."""
-    level = get16(levels, 0)
-    for k in range(15):
-        level = above(x, get16(middles, LANES * k), get16(levels, LANES * k + LANES), level)
-    return level
-
-
-@lane
-def number_of(x: Any, middles: Any) -> Any:
-    """How many levels there are below that one."""
-    number = above(x, get16(middles, 0), _ONE, _ZERO)
+def nearest(even: Any, odd: Any, levels: Any, middles: Any) -> Any:
+    """The levels nearest to two vectors of values, of a rising table of 16; halfway the lower one."""
+    low, high = above(even, middles[0], levels[1], levels[0]), above(odd, middles[0], levels[1], levels[0])
     for k in range(1, 15):
-        number = above(x, get16(middles, LANES * k), np.float32(k + 1), number)
-    return number
+        low = above(even, middles[k], levels[k + 1], low)
+        high = above(odd, middles[k], levels[k + 1], high)
+    return low, high
 
 
 @lane
@@ -83,7 +82,7 @@ def refitted(lines: Any, size: Any, scale: Any, levels: Any, middles: Any, sums:
         for k in range(8):
             at = block + 2 * LANES * k
             even, odd = get16(lines, at) * inverse, get16(lines, at + LANES) * inverse
-            low, high = nearest(even, levels, middles), nearest(odd, levels, middles)
+            low, high = nearest(even, odd, levels, middles)
             put16(sums, LANES * k, even * low + odd * high)
             put16(sums, LANES * (8 + k), low * low + high * high)
         products = products + total16(sums, 0)
@@ -92,74 +91,63 @@ def refitted(lines: Any, size: Any, scale: Any, levels: Any, middles: Any, sums:
 
 
 @lane
-def to_integers(levels: Any, scale: Any, integers: Any, middles: Any) -> Any:
-    """What the levels of a table decode to under the scales of 16 groups, and what lies halfway between."""
-    below = scale
-    for k in range(16):
-        integer = at_most(at_least(rne(scale * levels[k]), -_REACH), _REACH)
-        put16(integers, LANES * k, integer)
-        if k:
-            put16(middles, LANES * (k - 1), (below + integer) * _HALF)
-        below = integer
+def fill_table(levels: Any, integers: Any, table: Any) -> Any:
+    """Write what values become under each E4M3 scale, by halves: what lies halfway between two integers is a
+    multiple of one.
+
+    Args:
+        levels: see :func:`grouped4`.
+        integers: float32 ``[16]``, overwritten.
+        table: uint32 ``[TABLE]``, written: for each code a row, in which ``2 * value``, rounded up, is at
+            :data:`_MIDDLE`. The lowest byte is the integer of the nearest level under the scale of the
+            code, the next two are those under the scale before it and the one behind it, and the highest the
+            number of the level. Halfway the lower level is the nearest.
+    """
+    for code in range(_CODES + 1):
+        scale = nv_value(_U(code))
+        for k in range(16):
+            integers[k] = min(max(rne(scale * levels[k]), -_REACH), _REACH)
+        start, k = code * _HALVES, 0
+        for at in range(_HALVES):
+            while k < 15 and np.float32(at - _MIDDLE) > integers[k] + integers[k + 1]:
+                k += 1
+            table[start + at] = _U(_U(np.uint8(np.int8(integers[k]))) | _U(_U(k) << _U(24)))
+    for code in range(_CODES + 1):
+        before, behind = max(code - 1, 0) * _HALVES, min(code + 1, _CODES) * _HALVES
+        for at in range(_HALVES):
+            beside = _U(_U(table[before + at] & _U(255)) << _U(8)) | _U(
+                _U(table[behind + at] & _U(255)) << _U(16)
+            )
+            table[code * _HALVES + at] |= _U(beside)
 
 
 @lane
-def lost(lines: Any, size: Any, integers: Any, middles: Any, sums: Any) -> Any:
-    """Squared errors of 16 groups."""
+def lost(lines: Any, size: Any, words: Any, which: Any, sums: Any) -> Any:
+    """Squared errors of 16 groups, of the integers in one byte of the words of :func:`fill_table`."""
     error = get16(lines, 0)
     error = error - error
     for block in range(0, LANES * size, LANES * LANES):
         for k in range(8):
             at = block + 2 * LANES * k
-            even, odd = get16(lines, at), get16(lines, at + LANES)
-            low, high = even - nearest(even, integers, middles), odd - nearest(odd, integers, middles)
+            low = get16(lines, at) - byte16(words, at, which)
+            high = get16(lines, at + LANES) - byte16(words, at + LANES, which)
             put16(sums, LANES * k, low * low + high * high)
         error = error + total16(sums, 0)
     return error
 
 
-@lane
-def nearest6(x: Any) -> Any:
-    """The same for the integers from -31 to 31; halfway the even one."""
-    return rne(at_most(at_least(x, -_LEVELS6), _LEVELS6))
-
-
-@lane
-def closer6(t: Any, scale: Any, inverse: Any, chosen: Any, other: Any) -> Any:
-    """That of two levels from -31 to 31 whose integer is nearer to ``t``; the first in a tie."""
-    other = at_most(at_least(other, -_LEVELS6), _LEVELS6)
-    one, two = integer6(chosen, scale) - t, integer6(other, scale) - t
-    return above(one * one, two * two, other, chosen)
-
-
-@lane
-def integer6(level: Any, scale: Any) -> Any:
-    """What a level decodes to."""
-    return at_most(at_least(rne(level * scale), -_REACH), _REACH)
-
-
-@lane
-def level6(t: Any, scale: Any, inverse: Any) -> Any:
-    """The level from -31 to 31 whose integer is nearest to each value.
-
-    Where steps are below one, that is the level nearest to the integer; else that nearest to the value, or
-    one beside it.
-    """
-    level = nearest6(t * inverse)
-    chosen = closer6(t, scale, inverse, level, level - _ONE)
-    chosen = closer6(t, scale, inverse, chosen, level + _ONE)
-    return closer6(t, scale, inverse, chosen, rne(rne(t) * inverse))
-
-
 @kernel
-def histogram(rows: Any, size: int, unit: Any, line: Any, bits_of_line: Any, group: int, counts: Any) -> bool:
+def histogram(
+    rows: Any, size: int, unit: Any, line: Any, bits_of_line: Any, group: int, places: Any, counts: Any
+) -> bool:
     """Count the turned values of groups, each over the largest magnitude of its group.
 
     Args:
         rows, size, unit, line: see :func:`.hadamard.rotated_largest`.
         bits_of_line: the memory of ``line`` as uint32.
         group: columns of a group, a multiple of 16; groups of zeros do not count.
-        counts: int64 ``[BINS]``, added to.
+        places: uint32 ``[K]``, overwritten.
+        counts: int64 ``[BINS + 1]``, added to; the last one is of what does not count.
 
     Returns:
         Whether all turned values were finite.
@@ -173,13 +161,15 @@ def histogram(rows: Any, size: int, unit: Any, line: Any, bits_of_line: Any, gro
             peak = widen(peak_between(words, at, at + group))
             if not peak < _INF:
                 return False
-            if peak >= _TINY:
-                inverse = half / peak
-                for j in range(at, at + group, 16):  # in vectors; counting alone is one by one
-                    share = get16(turned, j) * inverse + half
-                    put16(turned, j, at_most(at_least(share, _ZERO), last))
-                for j in range(at, at + group):
-                    counts[_U(turned[j])] += 1
+            inverse = half / peak
+            low, high = _ZERO, last
+            if peak < _TINY:
+                inverse, low, high = _ZERO, last + _ONE, last + _ONE
+            for j in range(at, at + group, 16):
+                share = get16(turned, j) * inverse + half
+                put_numbers16(places, j, at_most(at_least(share, low), high))
+        for j in range(turned.shape[0]):
+            counts[places[j]] += 1
     return True
 
 
@@ -187,7 +177,8 @@ def histogram(rows: Any, size: int, unit: Any, line: Any, bits_of_line: Any, gro
 @kernel
 def grouped4(
     rows: Any, size: int, unit: Any, line: Any, bits_of_line: Any, group: int, most: Any,
-    levels: Any, middles: Any, work: Any, codes: Any, scales: Any, row_scales: Any,
+    levels: Any, middles: Any, work: Any, table: Any, places: Any, found: Any,
+    codes: Any, scales: Any, row_scales: Any,
 ) -> bool:  # fmt: skip
     """Codes of 4 bits, two in a byte, the even column in the low nibble.
 
@@ -196,7 +187,7 @@ def grouped4(
         most: what the largest magnitude of a group is divided by for the first scale: the largest level.
         levels: float32 ``[16]``, rising.
         middles: float32 ``[15]``: halfway between.
-        work: see :func:`work4`.
+        work, table, places, found: see :func:`work4`.
         codes: uint8 ``[R, K / 2]``, written: numbers of levels.
         scales: uint8 ``[R, K / group]``, written: E4M3.
         row_scales: float32 ``[R]``, written.
@@ -206,156 +197,68 @@ def grouped4(
     """
     count = scales.shape[1]
     last = (count - 1) * group
-    lines = work[: LANES * group]
-    room = work[LANES * group : LANES * (group + _ROWS)]
-    group_scales = work[LANES * (group + _ROWS) :]
-    plain, between = room[: 16 * LANES], room[16 * LANES : 31 * LANES]
-    integers, limits = room[31 * LANES : 47 * LANES], room[47 * LANES : 62 * LANES]
-    sums, peaks = room[62 * LANES : 78 * LANES], room[78 * LANES : 79 * LANES]
-    firsts, tried, chosen = room[79 * LANES : 80 * LANES], room[80 * LANES : 81 * LANES], room[81 * LANES :]
-    spread16(levels, get16(levels, 0), plain)
-    spread16(middles, get16(levels, 0), between)
+    room = (count + LANES - 1) // LANES * LANES
+    values, group_scales = work[: room * group], work[room * group : room * (group + 1)]
+    sums, numbers = work[room * (group + 1) :][: 8 * LANES * 2], work[room * (group + 1) + 16 * LANES :]
+    fill_table(levels, sums, table)
     for i in range(rows.shape[0]):
         turn(rows[i], size, unit, line[0])
-        turned, words, row = line[0], bits_of_line[0], codes[i]
+        words, row = bits_of_line[0], codes[i]
         reach = _ZERO
         for begin in range(0, count, LANES):
             first = begin * group
-            for g in range(LANES):
-                at = min(first + g * group, last)
-                peak = widen(peak_between(words, at, at + group))
-                if not peak < _INF:
-                    return False
-                peaks[g] = peak
+            lines = values[first : first + LANES * group]
             for j in range(0, group, LANES):
                 across16(words, first + j, group, last + j, lines, LANES * j)
-            most_of = get16(peaks, 0)
-            scale = most_of / most
-            some = scale
-            for _ in range(_TURNS - 1):
-                scale = refitted(lines, group, scale, plain, between, sums)
-            scale = above(some, _BELOW_TINY, scale, _ZERO)
-            put16(group_scales, begin, scale)
-            for sign in (-_ONE, _ONE):
-                level = size_of(nearest(most_of * sign / scale, plain, between))
-                put16(peaks, 0, above(scale, _BELOW_TINY, level * scale, _ZERO))
-                for g in range(LANES):
-                    reach = max(reach, peaks[g])
-        row_scale = max(reach / _REACH, _TINY) if reach > _ZERO else _ONE
-        row_scales[i] = row_scale
-        for j in range(turned.shape[0]):
-            turned[j] = turned[j] / row_scale
-        for begin in range(0, count, LANES):
-            first = begin * group
-            for j in range(0, group, LANES):
-                across16(words, first + j, group, last + j, lines, LANES * j)
-            for g in range(LANES):
-                code = np.float32(nv_scale(group_scales[begin + g] / row_scale))
-                firsts[g], chosen[g] = code, code
-            least_error = get16(lines, 0)
-            least_error = least_error - least_error + _INF
-            for move in (0, -1, 1):
-                for g in range(LANES):
-                    tried[g] = min(max(firsts[g] + np.float32(move), _ZERO), _CODES)
-                for g in range(LANES):
-                    peaks[g] = nv_value(_U(tried[g]))
-                to_integers(levels, get16(peaks, 0), integers, limits)
-                error = lost(lines, group, integers, limits, sums)
-                put16(chosen, 0, above(least_error, error, get16(tried, 0), get16(chosen, 0)))
-                least_error = above(least_error, error, error, least_error)
-            for g in range(LANES):
-                peaks[g] = nv_value(_U(chosen[g]))
-            to_integers(levels, get16(peaks, 0), integers, limits)
-            for j in range(0, LANES * group, 2 * LANES):
-                low = number_of(get16(lines, j), limits)
-                high = number_of(get16(lines, j + LANES), limits)
-                put16(lines, j // 2, low + high * _SIXTEEN)
-            for g in range(min(LANES, count - begin)):
-                scales[i, begin + g] = np.uint8(chosen[g])
-                at = (begin + g) * group // 2
-                for j in range(group // 2):
-                    row[at + j] = np.uint8(lines[LANES * j + g])
-    return True
-
-
-@dispatched
-@kernel
-def grouped6(
-    rows: Any, size: int, unit: Any, line: Any, bits_of_line: Any, group: int,
-    work: Any, plain: Any, codes: Any, scales: Any, row_scales: Any,
-) -> bool:  # fmt: skip
-    """Codes of 6 bits: the levels are the integers from -31 to 31, a code is its level plus 32.
-
-    Args:
-        rows, size, unit, line, bits_of_line, group, scales, row_scales: see :func:`grouped4`.
-        work: float32 ``[K / group]``, overwritten.
-        plain: uint8 ``[K]``, overwritten.
-        codes: uint8 ``[R, K * 3 / 4]``, written: low nibbles as those of :func:`grouped4`, then the upper two
-            bits of four columns in a byte, the first lowest.
-
-    Returns:
-        Whether all turned values were finite; otherwise the outputs are incomplete.
-    """
-    offset = np.float32(32)
-    for i in range(rows.shape[0]):
-        turn(rows[i], size, unit, line[0])
-        turned, words = line[0], bits_of_line[0]
-        reach = _ZERO
-        for number in range(work.shape[0]):
-            at = number * group
-            peak = widen(peak_between(words, at, at + group))
-            if not peak < _INF:
+            peak_bits = peaks16(lines, group)
+            if not widen(greatest(peak_bits)) < _INF:
                 return False
-            scale = peak / _LEVELS6
-            if not scale >= _TINY:
-                work[number] = _ZERO
-                continue
-            for _ in range(_TURNS - 1):
-                inverse = _ONE / scale
-                products, squares = _ZERO, _ZERO
-                for j in range(at, at + group, 16):
-                    even, odd = columns16(words, j)
-                    low, high = nearest6(even * inverse), nearest6(odd * inverse)
-                    products += total((even * inverse) * low + (odd * inverse) * high)
-                    squares += total(low * low + high * high)
-                scale = scale * (products / squares)
-            work[number] = scale
-            reach = max(reach, abs(min(rne(peak / scale), _LEVELS6)) * scale)
+            peak = real(peak_bits)
+            plain = peak / most
+            scale = plain
+            for _ in range(_FITS):
+                scale = refitted(lines, group, scale, levels, middles, sums)
+            scale = above(plain, _BELOW_TINY, scale, _ZERO)
+            put16(group_scales, begin, scale)
+            share = peak / scale
+            lowest, highest = nearest(_ZERO - share, share, levels, middles)
+            top = at_least(size_of(lowest), size_of(highest)) * scale
+            put16(numbers, 0, above(scale, _BELOW_TINY, top, _ZERO))
+            for g in range(LANES):
+                reach = max(reach, numbers[g])
         row_scale = max(reach / _REACH, _TINY) if reach > _ZERO else _ONE
         row_scales[i] = row_scale
-        for j in range(turned.shape[0]):
-            turned[j] = turned[j] / row_scale
-        for number in range(work.shape[0]):
-            at = number * group
-            first = np.int64(nv_scale(work[number] / row_scale))
-            chosen = first
-            least_error = _INF
-            for move in (0, -1, 1):
-                code = min(max(first + np.int64(move), np.int64(0)), _CODES6)
-                scale = nv_value(_U(code))
-                inverse = _ONE / scale if code > 0 else _ZERO
-                error = _ZERO
-                for j in range(at, at + group, 16):
-                    even, odd = columns16(words, j)
-                    low = even - integer6(level6(even, scale, inverse), scale)
-                    high = odd - integer6(level6(odd, scale, inverse), scale)
-                    error += total(low * low + high * high)
-                better = error < least_error
-                least_error = error if better else least_error
-                chosen = code if better else chosen  # no branch: which is better cannot be predicted
-            scales[i, number] = np.uint8(chosen)
-            scale = nv_value(_U(chosen))
-            inverse = _ONE / scale if chosen > 0 else _ZERO
-            for j in range(at, at + group, 16):
-                even, odd = columns16(words, j)
-                low, high = level6(even, scale, inverse) + offset, level6(odd, scale, inverse) + offset
-                pack8(plain, j, bits(low + INTEGER), bits(high + INTEGER))
-        half = plain.shape[0] // 2
-        row = codes[i]
-        for j in range(half):
-            row[j] = (plain[2 * j] & 15) | (plain[2 * j + 1] & 15) << 4
-        for j in range(half // 2):
-            low = plain[4 * j] >> 4 | plain[4 * j + 1] >> 4 << 2
-            high = plain[4 * j + 2] >> 4 | plain[4 * j + 3] >> 4 << 2
-            row[half + j] = low | high << 4
+        for j in range(values.shape[0]):
+            values[j] = values[j] / row_scale
+        for begin in range(0, count, LANES):
+            first = begin * group
+            lines = values[first : first + LANES * group]
+            code = e4m3_code(get16(group_scales, begin) / row_scale)
+            base = code * np.float32(_HALVES) + np.float32(_MIDDLE)
+            for at in range(0, LANES * group, LANES):
+                halves = at_most(at_least(ceil(get16(lines, at) * _TWO), _LOWEST), _HIGHEST)
+                put_numbers16(places, at, base + halves)
+            for k in range(LANES * group):
+                found[k] = table[places[k]]
+            least_error = lost(lines, group, found, 0, sums)
+            before = at_least(code - _ONE, _ZERO)
+            behind = at_most(code + _ONE, np.float32(_CODES))
+            moves = places[LANES * group :]
+            chosen = code
+            error = lost(lines, group, found, 1, sums)
+            chosen = above(least_error, error, before, chosen)
+            least_error = above(least_error, error, error, least_error)
+            error = lost(lines, group, found, 2, sums)
+            chosen = above(least_error, error, behind, chosen)
+            put_numbers16(moves, 0, (chosen - code) * np.float32(_HALVES))
+            for j in range(0, LANES * group, LANES):
+                for g in range(LANES):
+                    found[j + g] = table[_U(places[j + g] + moves[g])]
+            for at in range(0, LANES * group, LANES):
+                put16(lines, at, byte16(found, at, 3))
+            for j in range(0, group, LANES):
+                back_nibbles(lines, LANES * j, row, (first + j) // 2, group // 2, (last + j) // 2)
+            put16(numbers, 0, chosen)
+            for g in range(min(LANES, count - begin)):
+                scales[i, begin + g] = np.uint8(numbers[g])
     return True

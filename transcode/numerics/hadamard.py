@@ -16,11 +16,15 @@ from .backend import dispatched
 from .errors import NonFinite
 from .integer import symmetric, with_zero
 from .jit import kernel, lane
-from .lanes import larger, widen
+from .lanes import fit, gentle, larger, quotient, widen
 from .nibble_search import AT_ONCE, nibble_scales
 from .nibbles import nibble_codes, nibbles
+from .peaks import peak_between
+from .ratio import distinct, ratio, remainder
 from .rows import as_bits, as_float64, reject
-from .turning import mix16, spin4, spin16, spin64, spin256
+from .turning import mix16, spin4, spin16, spin64
+from .vectors import get16
+from .whole import put_integers32
 
 __all__ = [
     "reject_turned",
@@ -32,6 +36,8 @@ __all__ = [
     "unit_of",
 ]
 
+_ZERO, _HALF, _ONE = np.float32(0), np.float32(0.5), np.float32(1)
+_INF = np.float32(np.inf)
 _symmetric, _with_zero = symmetric.__wrapped__, with_zero.__wrapped__  # type: ignore[attr-defined]
 
 
@@ -50,13 +56,10 @@ def turn(row: Any, size: Any, unit: Any, line: Any) -> Any:
     elif size == 16:
         for j in range(0, columns, 16):
             spin16(row, j, unit, line)
-    elif size == 64:
+    else:
         for j in range(0, columns, 64):
             spin64(row, j, unit, line)
-    else:
-        for j in range(0, columns, 256):
-            spin256(row, j, unit, line)
-    stride = 256
+    stride = 64
     while stride < size:
         for left in range(0, columns, 4 * stride):
             for j in range(left, left + stride, 16):
@@ -96,6 +99,42 @@ def rotated_largest(rows: Any, size: int, unit: Any, line: Any, bits: Any) -> An
     return widen(highest)
 
 
+@lane
+def symmetric_row(
+    line: Any, words: Any, stored: Any, tensor_scale: Any, largest: Any, codes: Any, scales: Any
+) -> Any:
+    """:func:`.integer.symmetric` of a row of a multiple of 32 columns as one block, in vectors.
+
+    Args:
+        line, words: float32 ``[K]``, and the same memory as bits.
+        stored, tensor_scale, largest: see :func:`.integer.symmetric`.
+        codes: int8 ``[K]``, written.
+        scales: float32 ``[1]``, written.
+
+    Returns:
+        Whether that could be done: not where a value is not finite, nor where quotients need the divider.
+    """
+    columns = line.shape[0]
+    scale = tensor_scale
+    if not tensor_scale > _ZERO:
+        peak = widen(peak_between(words, 0, columns))
+        if not peak < _INF:
+            return False
+        scale = fit(peak, largest, largest + _HALF, stored)
+    scales[0] = scale
+    inverse = _ONE / scale
+    if distinct(scale):
+        rest = remainder(scale, inverse)
+        for j in range(0, columns, 32):
+            first, second = get16(line, j), get16(line, j + 16)
+            put_integers32(codes, j, ratio(first, inverse, rest), ratio(second, inverse, rest))
+    else:
+        for j in range(0, columns, 32):
+            first, second = get16(line, j), get16(line, j + 16)
+            put_integers32(codes, j, quotient(first, scale, inverse), quotient(second, scale, inverse))
+    return gentle(scale, stored)
+
+
 @dispatched
 @kernel
 def rotated_symmetric(
@@ -111,9 +150,14 @@ def rotated_symmetric(
     Returns:
         Whether all turned values were finite; otherwise the outputs are incomplete.
     """
+    whole = width >= rows.shape[1] and rows.shape[1] % 32 == 0
+    last = scales.shape[0] - 1
     for i in range(rows.shape[0]):
         turn(rows[i], size, unit, line[0])
-        if not _symmetric(bits, 1, width, stored, tensor_scale, largest, codes[i : i + 1], scales[i : i + 1]):
+        own, out = scales[min(i, last) :], codes[i : i + 1]  # one scale for all, where it is given
+        if whole and symmetric_row(line[0], bits[0], stored, tensor_scale, largest, out[0], own[0]):
+            continue
+        if not _symmetric(bits, 1, width, stored, tensor_scale, largest, out, own):
             return False
     return True
 

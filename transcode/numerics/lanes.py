@@ -15,7 +15,7 @@ import numpy as np
 from .deferred import ir, types
 from .jit import instruction, kernel, lane
 from .minifloat import PLAIN
-from .vectors import alike, constant, fused, shaped, widened, words
+from .vectors import alike, constant, floats, fused, shaped, widened, words
 
 __all__ = [
     "INTEGER",
@@ -91,9 +91,9 @@ def real(context: Any, x: Any) -> Any:
     """The float32 of some bits."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.bitcast(args[0], ir.FloatType())
+        return builder.bitcast(args[0], floats(args[0].type))
 
-    return types.float32(types.uint32), generate
+    return shaped(types.float32, x)(shaped(types.uint32, x)), generate
 
 
 @instruction
@@ -116,8 +116,8 @@ def at_most(context: Any, x: Any, limit: Any) -> Any:
         x, limit = alike(builder, args)
         return builder.select(builder.fcmp_ordered("<", x, limit), x, limit)
 
-    kind = shaped(types.float32, x)
-    return kind(kind, types.float32), generate
+    kind = shaped(types.float32, x, limit)
+    return kind(*(shaped(types.float32, side) for side in (x, limit))), generate
 
 
 @instruction
@@ -128,8 +128,8 @@ def at_least(context: Any, x: Any, low: Any) -> Any:
         x, low = alike(builder, args)
         return builder.select(builder.fcmp_ordered(">", x, low), x, low)
 
-    kind = shaped(types.float32, x)
-    return kind(kind, types.float32), generate
+    kind = shaped(types.float32, x, low)
+    return kind(*(shaped(types.float32, side) for side in (x, low))), generate
 
 
 @instruction

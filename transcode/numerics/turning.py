@@ -18,9 +18,9 @@ from typing import Any
 
 from .deferred import ir, types
 from .jit import instruction
-from .vectors import address, chosen, constant, fused, widened
+from .vectors import address, chosen, constant, fused, repeated, split, widened
 
-__all__ = ["mix16", "spin4", "spin16", "spin64", "spin256"]
+__all__ = ["mix16", "spin4", "spin16", "spin64"]
 
 _LANES = 16
 """Values in a vector; stages that reach further take whole vectors apart and together."""
@@ -56,32 +56,15 @@ def _spin(count: int) -> Callable[..., Any]:
     def spin(context: Any, row: Any, index: Any, unit: Any, line: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             row, index, unit, line = args
-            lanes = min(count, _LANES)
-            source = context.get_data_type(signature.args[0].dtype)
-            floats = ir.VectorType(ir.FloatType(), lanes)
-            factor = ir.Constant(floats, ir.Undefined)
-            for lane in range(lanes):
-                factor = builder.insert_element(factor, unit, ir.Constant(ir.IntType(32), lane))
-            vectors = []
-            for first in range(0, count, lanes):
-                place = builder.add(index, constant(index.type, first))
-                start = address(context, builder, signature.args[0], row, place, ir.VectorType(source, lanes))
-                loaded = builder.load(start, align=source.width // 8)
-                vectors.append(builder.fmul(widened(builder, loaded, signature.args[0].dtype), factor))
+            start = address(context, builder, signature.args[0], row, index, _bits(context, signature, count))
+            loaded = builder.load(start, align=signature.args[0].dtype.bitwidth // 8)
+            vector = widened(builder, loaded, signature.args[0].dtype)
+            vector = builder.fmul(vector, repeated(builder, unit, count))
             for stride in (1, 4):
                 if stride < count:
-                    vectors = [_within(builder, vector, stride) for vector in vectors]
-            apart = 1
-            while apart * _LANES < count:
-                for first in range(len(vectors)):
-                    if first // apart % 4 == 0:
-                        four = slice(first, first + 4 * apart, apart)
-                        vectors[four] = _butterfly(builder, vectors[four])
-                apart *= 4
-            for number, vector in enumerate(vectors):
-                place = builder.add(index, constant(index.type, number * lanes))
-                start = address(context, builder, signature.args[3], line, place, floats)
-                builder.store(vector, start, align=4)
+                    vector = _within(builder, vector, stride)
+            target = address(context, builder, signature.args[3], line, index, vector.type)
+            builder.store(vector, target, align=4)
             return context.get_dummy_value()
 
         return types.void(row, types.intp, types.float32, line), generate
@@ -89,11 +72,83 @@ def _spin(count: int) -> Callable[..., Any]:
     return instruction(spin)
 
 
-spin4, spin16, spin64, spin256 = _spin(4), _spin(16), _spin(64), _spin(256)
-"""``spin(row, index, unit, line)``: the first stages of 4, 16, 64 or 256 values of a 1-D array of bits from
-``index`` on, times ``unit`` (float32), written to the same places of a float32 array, which may be the same
-memory.
+def _bits(context: Any, signature: Any, count: int) -> Any:
+    return ir.VectorType(context.get_data_type(signature.args[0].dtype), count)
+
+
+spin4, spin16 = _spin(4), _spin(16)
+"""``spin(row, index, unit, line)``: the first stages of 4 or 16 values of a 1-D array of bits from ``index``
+on, times ``unit`` (float32), written to the same places of a float32 array, which may be the same memory.
 """
+
+
+def _crossed(builder: Any, both: Any, less: Any, width: int) -> list[Any]:
+    """The second half of a stage of two vectors, from p, q and m, n.
+
+    Of fours of runs of ``width`` lanes one has a and c, the other b and d.
+    """
+    crossed = chosen(builder, less, [lane ^ width for lane in range(less.type.count)])  # n, m
+    return [builder.fadd(both, crossed), builder.fsub(both, crossed)]
+
+
+def _stage(builder: Any, pair: Sequence[Any], width: int) -> list[Any]:
+    even, odd = pair
+    return _crossed(builder, builder.fadd(even, odd), builder.fsub(even, odd), width)
+
+
+def _paired(builder: Any, pair: Sequence[Any], runs: Sequence[Sequence[int]]) -> list[Any]:
+    """Two vectors, of runs of lanes of two: those of the second are counted on behind the first's."""
+    mask = ir.VectorType(ir.IntType(32), _LANES)
+    width = _LANES // len(runs[0])
+    return [
+        builder.shuffle_vector(*pair, ir.Constant(mask, [first + k for first in each for k in range(width)]))
+        for each in runs
+    ]
+
+
+@instruction
+def spin64(context: Any, row: Any, index: Any, unit: Any, line: Any) -> Any:
+    """The same of 64 values.
+
+    Even and odd columns are read as two vectors, so that the first sums are of whole vectors; for each
+    further stage lanes are dealt anew.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        row, index, unit, line = args
+        kind, dtype = signature.args[0], signature.args[0].dtype
+        unit = repeated(builder, unit, _LANES)
+        dealt = []
+        for first in (0, 32):
+            place = builder.add(index, constant(index.type, first))
+            start = address(context, builder, kind, row, place, _bits(context, signature, 32))
+            loaded = builder.load(start, align=dtype.bitwidth // 8)
+            even, odd = split(builder, loaded, dtype)
+            odd = builder.fmul(odd, unit)
+            if dtype == types.uint32:
+                even = builder.fmul(even, unit)
+                both, less = builder.fadd(even, odd), builder.fsub(even, odd)
+            else:  # the product is exact: these have few bits, and float32 has their exponents
+                both, less = fused(builder, even, unit, odd), fused(builder, even, unit, builder.fneg(odd))
+            pair = _crossed(builder, both, less, 1)
+            runs = [
+                [k + j for k in range(0, _LANES, 4) for j in (at, at + _LANES, at + 1, at + _LANES + 1)]
+                for at in (0, 2)
+            ]
+            dealt.append(_stage(builder, _paired(builder, pair, runs), 4))  # 0-3, 8-11; 4-7, 12-15
+        turned = []
+        for two in zip(*dealt, strict=True):
+            turned.append(_stage(builder, _paired(builder, two, [(0, 16), (8, 24)]), 8))
+        for first, two in zip((0, 16), zip(*turned, strict=True), strict=True):
+            for at, vector in zip(
+                (0, 32), _paired(builder, two, [(0, 16, 4, 20), (8, 24, 12, 28)]), strict=True
+            ):
+                place = builder.add(index, constant(index.type, first + at))
+                start = address(context, builder, signature.args[3], line, place, vector.type)
+                builder.store(vector, start, align=4)
+        return context.get_dummy_value()
+
+    return types.void(row, types.intp, types.float32, line), generate
 
 
 @instruction

@@ -27,6 +27,7 @@ __all__ = [
     "fetch",
     "first_bit",
     "first_lane",
+    "floats",
     "fused",
     "gathered",
     "get16",
@@ -46,6 +47,7 @@ __all__ = [
     "put32",
     "repeated",
     "shaped",
+    "split",
     "total",
     "values16",
     "values32",
@@ -69,6 +71,11 @@ def shaped(dtype: Any, *like: Any) -> Any:
 def words(kind: Any) -> Any:
     """LLVM's type of the bits of a float32, or of a vector of them."""
     return _lanes(ir.IntType(32), kind)
+
+
+def floats(kind: Any) -> Any:
+    """LLVM's type of the float32 of some bits, or of a vector of them."""
+    return _lanes(ir.FloatType(), kind)
 
 
 def alike(builder: Any, operands: Any) -> list[Any]:
@@ -115,6 +122,19 @@ def fused(builder: Any, a: Any, b: Any, c: Any) -> Any:
     name = f"llvm.fma.v{kind.count}f32" if isinstance(kind, ir.VectorType) else "llvm.fma.f32"
     function = ir.FunctionType(kind, [kind] * 3)
     return builder.call(cgutils.get_or_insert_function(builder.module, function, name), [a, b, c])
+
+
+def split(builder: Any, loaded: Any, dtype: Any) -> list[Any]:
+    """The float32 that the even and the odd lanes of a vector of bits mean."""
+    if dtype == types.uint16:  # each is the upper half of a float32: no need to sort them
+        both = builder.bitcast(loaded, ir.VectorType(ir.IntType(32), loaded.type.count // 2))
+        sides = (
+            builder.shl(both, constant(both.type, 16)),
+            builder.and_(both, constant(both.type, 0xFFFF0000)),
+        )
+        return [builder.bitcast(side, floats(both.type)) for side in sides]
+    lanes = ([*range(first, loaded.type.count, 2)] for first in (0, 1))
+    return [widened(builder, chosen(builder, loaded, side), dtype) for side in lanes]
 
 
 def widened(builder: Any, x: Any, dtype: Any) -> Any:
@@ -391,16 +411,7 @@ def gathered(context: Any, table: Any, column: Any, count: Any, places: Any, at:
 def _columns(count: int) -> Callable[..., Any]:
     def columns(context: Any, row: Any, index: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            loaded = load(context, builder, signature, args, count)
-            if row.dtype == types.uint16:  # each is the upper half of a float32: no need to sort them
-                both = builder.bitcast(loaded, ir.VectorType(ir.IntType(32), count // 2))
-                even = builder.shl(both, constant(both.type, 16))
-                odd = builder.and_(both, constant(both.type, 0xFFFF0000))
-                floats = ir.VectorType(ir.FloatType(), count // 2)
-                pair = [builder.bitcast(side, floats) for side in (even, odd)]
-            else:
-                sides = (chosen(builder, loaded, range(first, count, 2)) for first in (0, 1))
-                pair = [widened(builder, side, row.dtype) for side in sides]
+            pair = split(builder, load(context, builder, signature, args, count), row.dtype)
             return context.make_tuple(builder, signature.return_type, pair)
 
         return types.UniTuple(vector_type.Vector(types.float32, count // 2), 2)(row, types.intp), generate

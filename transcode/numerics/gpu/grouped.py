@@ -31,9 +31,10 @@ _E4M3 = FORMATS["e4m3fn"]
 
 def grouped4(
     worker: Worker, rows: Array, size: int, unit: Any, line: Array, words: Array, group: int, most: Any,
-    levels: Array, middles: Array, work: Array, codes: Array, scales: Array, row_scales: Array,
+    levels: Array, middles: Array, work: Array, table: Array, places: Array, found: Array,
+    codes: Array, scales: Array, row_scales: Array,
 ) -> bool:  # fmt: skip
-    """See :func:`..grouped.grouped4`; ``line``, ``words`` and ``work`` are not looked at."""
+    """See :func:`..grouped.grouped4`; what it works with is not looked at."""
     table, between = (
         worker.constant(one.tobytes(), partial(torch.from_numpy, one.copy())) for one in (levels, middles)
     )
@@ -84,9 +85,9 @@ def grouped4(
 
 def grouped6(
     worker: Worker, rows: Array, size: int, unit: Any, line: Array, words: Array, group: int,
-    work: Array, plain: Array, codes: Array, scales: Array, row_scales: Array,
+    work: Array, codes: Array, scales: Array, row_scales: Array,
 ) -> bool:  # fmt: skip
-    """See :func:`..grouped.grouped6`; ``line``, ``words``, ``work`` and ``plain`` are not looked at."""
+    """See :func:`..grouped6.grouped6`; ``line``, ``words`` and ``work`` are not looked at."""
     divisor, unity, reach_of = worker.number(_LEVELS6), worker.number(1), worker.number(_REACH)
 
     def compute(values: torch.Tensor) -> Any:
@@ -172,7 +173,7 @@ def _integer6(level: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
 
 
 def _levels6(x: torch.Tensor, step: torch.Tensor, inverse: torch.Tensor) -> torch.Tensor:
-    """See :func:`..grouped.level6`."""
+    """See :func:`..grouped6.level6`."""
     level = _nearest6(x * inverse)
     chosen = level
     gap = _integer6(level, step) - x
