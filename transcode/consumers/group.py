@@ -259,7 +259,8 @@ def _fits(
     turned = ROTATIONS if "rotate" in rule.tells else (1,)
     sizes = _sizes(specs, rule, rules)
     groups, blocks = (declared.groups, declared.blocks) if sizes is None else (sizes, {(1, n) for n in sizes})
-    for scheme in made_by.variants(rule.options, Hints(stored_as, groups, blocks, turned)):
+    rank, branch = _branch(specs)
+    for scheme in made_by.variants(rule.options, Hints(stored_as, groups, blocks, turned, rank, branch)):
         if formats and getattr(scheme, "format", None) not in (None, *formats):
             continue
         if declared.symmetric == {False} and getattr(scheme, "symmetric", False):
@@ -299,6 +300,16 @@ def _fits(
             close.append((fit, (scheme, spec)))
     best = max((fit for fit, _ in close), default=0)
     return [one for fit, one in close if fit == best]
+
+
+def _branch(specs: Mapping[str, Spec]) -> tuple[int, str]:
+    """Rank and dtype of a branch of low rank, whose two parts have nothing but the rank for their shorter
+    side; 0 and nothing where there is none.
+    """
+    both = [specs[role] for role in ("lora_down", "lora_up") if role in specs]
+    if len(both) < 2 or any(len(one.shape) != 2 for one in both):
+        return 0, ""
+    return min(length for one in both for length in one.shape), both[0].dtype.name
 
 
 def turned_back(spec: Spec) -> Spec:
