@@ -91,7 +91,6 @@ def test_transformers_and_diffusers_say_the_same_of_quantizers():
     auto = pytest.importorskip("diffusers.quantizers.auto").AUTO_QUANTIZER_MAPPING
     assert pretrained.statements.methods.keys() == auto.keys()
     for title, key in (
-        ("Nunchaku Lite", "nunchaku_lite"),
         ("torchao", "torchao"),
         ("HQQ", "hqq"),
     ):

@@ -20,15 +20,18 @@ from ..errors import PlanError
 from .declared import Declared
 from .spell import stored_part
 
-__all__ = ["Coded", "Names", "Reading", "coded", "one_to_each", "readings", "turned_back"]
+__all__ = ["BIAS", "Coded", "Names", "Reading", "coded", "one_to_each", "readings", "turned_back"]
 
 _MOST = 1 << 16
 """Bytes of what states a shape, at most."""
 
 _INTEGERS = {"I32": "i", "I64": "q"}
 
-_BESIDES = {"input_global_scale", "input_scale", "alpha", SHAPE}
-"""Parts that are not the scheme's: those that concern the inputs of a layer, and the shape."""
+BIAS = "bias"
+"""Role of the bias of a layer, where that lies in an order of the convention's, too."""
+
+_BESIDES = {"input_global_scale", "input_scale", "alpha", SHAPE, BIAS}
+"""Parts that are not the scheme's: those that concern the inputs of a layer, the shape, and the bias."""
 
 
 @dataclass(frozen=True)
@@ -193,7 +196,8 @@ def readings(names: Names, convention: Convention, declared: Declared) -> dict[s
             for role, part in parts.items()
             if _takes(part.name, name) and (text := part.name.spell(name)) in names.specs
         }
-        spelled.setdefault(name, set()).update(stored.values())
+        # A bias may as well be plain.
+        spelled.setdefault(name, set()).update(text for role, text in stored.items() if role != BIAS)
         specs = {role: names.specs[text] for role, text in stored.items()}
         if turned := [role for role in specs if parts[role].turned]:
             if any(len(specs[role].shape) != 3 for role in turned):

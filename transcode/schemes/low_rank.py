@@ -61,10 +61,15 @@ class Branch(Base):
 
     What codes and scales stand for is rounded to the dtype of the branch, and so is the sum.
 
+    Attributes:
+        rounds: whether that is so.
+
     Args:
         rank: columns of ``lora_up``.
         branch_dtype: ``"F32"``, ``"BF16"`` or ``"F16"``, that of both of its matrices.
     """
+
+    rounds: ClassVar[bool] = True
 
     rank: int = 0
     branch_dtype: str = "F32"
@@ -94,14 +99,19 @@ class Branch(Base):
             Part("lora_up", Spec(kept, (rows, self.rank))),
         )
 
+    def before_branch(self, parts: Mapping[str, Array], out: Array) -> None:
+        """What is done to values before the branch is added: nothing."""
+
     def decode(self, parts: Mapping[str, Array], spec: Spec, start: int, stop: int, out: Array) -> None:
         """See :meth:`.core.scheme.Scheme.decode`."""
         super().decode(parts, spec, start, stop, out)  # type: ignore[misc]  # likewise
-        kept, rounded = DTYPES[self.branch_dtype], ROUNDED[self.branch_dtype]
+        kept = DTYPES[self.branch_dtype]
+        rounded = ROUNDED[self.branch_dtype if self.rounds else "F32"]
         up, down = (
             widened(np.asarray(parts[role]), kept).reshape(shape)
             for role, shape in (("lora_up", (-1, self.rank)), ("lora_down", (self.rank, -1)))
         )
+        self.before_branch(parts, out)
         out[:] = rounded(out)
         add_branch(up[start:stop], down, out)
         out[:] = rounded(out)
