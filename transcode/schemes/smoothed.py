@@ -84,10 +84,6 @@ class _Fp4(Base):
         """Its name."""
         return self.name
 
-    def grain(self, spec: Spec) -> int:
-        """One row."""
-        return 1
-
     def parts(self, spec: Spec) -> tuple[Part, ...]:
         """U8 codes ``[N, K / 2]``, scales ``[N, K / 16]``, ``[N]`` and ``[1]``."""
         kept, (rows, columns) = DTYPES[self.branch_dtype], spec.shape[-2:]
