@@ -30,6 +30,7 @@ class NunchakuLite(Dialect):
     schemes: ClassVar[tuple[str, ...]] = ("affine",)
     unquantized = ""
     by_prefix = False
+    covering = True
     telling: ClassVar[tuple[str, ...]] = (_SVDQ, _AWQ)
 
     def state(self, layers: Layers, planning: Planning) -> Statement:
@@ -50,13 +51,12 @@ class NunchakuLite(Dialect):
 
     def options(self, statement: Json) -> Iterator[Mapping[str, Any]]:
         """See :meth:`.dialect.Dialect.options`: all of its codes have 4 bits; dtypes tell the groups."""
-        yield {"num_bits": 4}
+        if any(key in statement for key in self.telling):
+            yield {"num_bits": 4}
 
     def covers(self, statement: Json, module: str) -> bool | None:
         """See :meth:`.dialect.Dialect.covers`."""
         return any(module in targets for targets in _listed(statement))
-
-    covering: ClassVar[bool] = True
 
     def _list(self, statement: Json, key: str, decoded: Sequence[str], coded: Sequence[str]) -> None:
         gone = {name.removesuffix(".weight") for name in decoded}
