@@ -57,9 +57,9 @@ class Warps(Base):
         """Facts as stored. Raises PlanError for what fills no warps."""
         axes, (rows, columns) = 1 if self.of == "vector" else 2, _FILLS[self.of]
         bits = 8 if self.of in (*_CODES, "micro_scales") else 16
-        fits = len(spec.shape) == axes and spec.numel and spec.dtype.bits == bits
+        fits = len(spec.shape) == axes and spec.numel > 0 and spec.dtype.bits == bits
         if self.of in _CODES:
-            fits &= spec.dtype.name == "U8"
+            fits = fits and spec.dtype.name == "U8"
         if not fits or spec.shape[0] % rows or spec.columns % columns:
             raise PlanError(
                 f"{spec} fills no warps of {self.of} ({rows} rows, {columns} columns, {bits} bits)"
