@@ -163,10 +163,11 @@ def nunchaku_lite(stored: Stored, file: Path) -> torch.Tensor:
     """Diffusers' ``AWQW4A16Linear`` loads it; no kernel of it runs on a CPU, so its order is written out:
     ``_awq_w4a16_code_order`` of rootonchair/diffuse-compressor.
     """
-    utils = import_module("diffusers.utils")
+    utils: Any = import_module("diffusers.utils")
+    constants: Any = import_module("diffusers.utils.constants")
     sys.modules.setdefault("kernels", SimpleNamespace(get_kernel=lambda *_, **__: SimpleNamespace(ops=None)))  # type: ignore[arg-type]
     utils.is_kernels_available, utils.is_kernels_version = (lambda: True), (lambda *_: False)
-    import_module("diffusers.utils.constants").DIFFUSERS_TRUST_REMOTE_KERNELS = True
+    constants.DIFFUSERS_TRUST_REMOTE_KERNELS = True
     own = import_module("diffusers.quantizers.nunchaku.utils")
     said = json.loads((file.parent / "config.json").read_text())["quantization_config"]
     proj = torch.nn.Linear(SHAPE[1], SHAPE[0])
