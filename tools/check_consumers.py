@@ -20,6 +20,7 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -30,7 +31,7 @@ import transcode as tc
 
 NAME = "blocks.0.proj.weight"
 STEM = NAME.removesuffix(".weight")
-SHAPE = (96, 512)
+SHAPE = (128, 512)
 Stored = Mapping[str, torch.Tensor]
 Decoder = Callable[[Stored, Path], torch.Tensor]
 """What is stored, and the file, to values."""
@@ -158,6 +159,33 @@ def mlx(mode: str, bits: int, group: int) -> Decoder:
     return through
 
 
+def nunchaku_lite(stored: Stored, file: Path) -> torch.Tensor:
+    """Diffusers' ``AWQW4A16Linear`` loads it; no kernel of it runs on a CPU, so its order is written out:
+    ``_awq_w4a16_code_order`` of rootonchair/diffuse-compressor.
+    """
+    utils: Any = import_module("diffusers.utils")
+    constants: Any = import_module("diffusers.utils.constants")
+    sys.modules.setdefault("kernels", SimpleNamespace(get_kernel=lambda *_, **__: SimpleNamespace(ops=None)))  # type: ignore[arg-type]
+    utils.is_kernels_available, utils.is_kernels_version = (lambda: True), (lambda *_: False)
+    constants.DIFFUSERS_TRUST_REMOTE_KERNELS = True
+    own = import_module("diffusers.quantizers.nunchaku.utils")
+    said = json.loads((file.parent / "config.json").read_text())["quantization_config"]
+    proj = torch.nn.Linear(SHAPE[1], SHAPE[0])
+    model = torch.nn.ModuleDict({"blocks": torch.nn.ModuleList([torch.nn.ModuleDict({"proj": proj})])})
+    own.replace_with_nunchaku_linear(model, said, torch.bfloat16)
+    own.check_strict_state_dict_match(model, stored)
+    model.load_state_dict(stored, strict=True, assign=True)
+    layer = model.get_submodule(STEM)
+    words = layer.qweight.reshape(SHAPE[0] // 4, -1, 4, 8)
+    codes = torch.empty(SHAPE[0] // 4, words.shape[1], 4, 64)
+    for column in range(64):
+        word, nibble = column // 32 * 4 + column % 8 // 2, column % 32 // 8 + 4 * (column % 2)
+        codes[..., column] = words[..., word] >> 4 * nibble & 15
+    values = codes.transpose(1, 2).reshape(SHAPE[0], -1, 64)
+    scaled: torch.Tensor = values * layer.wscales.float().T[..., None] + layer.wzeros.float().T[..., None]
+    return scaled.reshape(SHAPE)
+
+
 _INT8 = kitchen("TensorWiseINT8Layout", scale="_scale")
 _NVFP4 = kitchen("TensorCoreNVFP4Layout", scale="_scale_2", block_scale="_scale")
 _W4A8 = kitchen("AsymW4A8Int8Layout", scale="_s_rel", s_channel="_s_channel", codebook="_codebook")
@@ -184,6 +212,7 @@ CASES = (
     Case("quanto", "fp8", quanto("qfloat8_e4m3fn")),
     Case("quanto", "qbits", quanto_bits("qint4")),
     Case("quanto", "qbits", quanto_bits("qint2"), {"bits": 2}),
+    Case("nunchaku_lite", "affine", nunchaku_lite),
     Case("bitsandbytes", "nf4", bitsandbytes("nf4")),
     Case("bitsandbytes", "nf4", bitsandbytes("nf4"), {"double_quant": True}),
     Case("bitsandbytes", "bnb_fp4", bitsandbytes("fp4")),

@@ -125,6 +125,7 @@ def test_who_looks_for_a_quantization_config() -> None:
         "gptq": "gptq",
         "gptq_v2": "gptq-v2",
         "modelopt": "modelopt",
+        "nunchaku_lite": "nunchaku-lite",
         "quanto": "quanto",
         "quark": "quark",
         "sdnq": "sdnq",

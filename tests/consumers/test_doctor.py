@@ -91,7 +91,6 @@ def test_transformers_and_diffusers_say_the_same_of_quantizers():
     auto = pytest.importorskip("diffusers.quantizers.auto").AUTO_QUANTIZER_MAPPING
     assert pretrained.statements.methods.keys() == auto.keys()
     for title, key in (
-        ("Nunchaku Lite", "nunchaku_lite"),
         ("torchao", "torchao"),
         ("HQQ", "hqq"),
     ):
@@ -136,7 +135,7 @@ def test_who_loads_each_output(convention, scheme, llama, tmp_path, wan):
           "gptq_v2": {"vllm", "transformers", "sglang"}, "awq": {"vllm", "transformers", "sglang"}, "mlx": set(),
           "bitsandbytes": {"transformers"}, "quark": {"transformers"}, "bfl": set(),
           "torchao": {"transformers"}, "quanto": set(),
-          "sdnq": set(), "hqq": set()}[convention]  # fmt: skip
+          "sdnq": set(), "hqq": set(), "nunchaku_lite": set()}[convention]  # fmt: skip
     if convention == "modelopt" and scheme == "nvfp4":
         by = {"vllm", "sglang"}
     if convention == "quark" and scheme != "int8":

@@ -9,6 +9,7 @@ import json
 import math
 import pickle
 from collections.abc import Callable
+from functools import cache
 from hashlib import sha256
 from itertools import product
 from typing import Any
@@ -18,6 +19,13 @@ import numpy as np
 import pytest
 import torch
 
+from tests.numerics.test_nunchaku_layouts import (
+    lowrank_by_formula,
+    micro_by_formula,
+    scale_by_formula,
+    w4x4_by_formula,
+    w4x16_by_formula,
+)
 from transcode.codecs import chain
 from transcode.codecs.less_one import LessOne
 from transcode.codecs.marlin import Marlin, MarlinScales
@@ -57,7 +65,8 @@ PARTS = [
     spec("F4", 2, 8), spec("F4", 34, 32), spec("F4", 10, 2), spec("F4", 2, 6, 32),
     spec("F6_E2M3", 3, 16), spec("F8_E4M3", 129, 9), spec("F8_E5M2", 1, 4), spec("F8_E8M0", 300, 5),
     spec("F32"), spec("F32", 1), spec("F32", 7, 1), spec("F32", 5, 3), spec("F32", 2, 3, 16),
-    spec("U8", 64, 264), spec("BF16", 64, 3),
+    spec("U8", 64, 264), spec("BF16", 64, 3), spec("U8", 128, 64), spec("BF16", 128, 16), spec("BF16", 256),
+    spec("F8_E4M3", 128, 8),
     spec("BF16", 4, 6), spec("I32", 5, 4), spec("I32", 8), spec("I64", 2),
 ]  # fmt: skip
 
@@ -186,12 +195,37 @@ def same(codec: Any, raw: Bytes, part: Spec) -> Bytes:
     return raw
 
 
+@cache
+def _in_warps(of: str, raw: bytes, part: Spec) -> Bytes:
+    array = np.frombuffer(raw, part.dtype.carrier).reshape(part.shape)
+    nibbles = (
+        np.stack((array & 15, array >> 4), -1).reshape(part.rows, -1) if of in ("codes", "fours") else array
+    )
+    match of:
+        case "codes":
+            out = w4x4_by_formula(nibbles)
+        case "fours":
+            out = w4x16_by_formula(nibbles)
+        case "up" | "down":
+            out = lowrank_by_formula(array if of == "up" else array.T, of == "down")
+        case "micro_scales":
+            out = micro_by_formula(array)
+        case _:
+            out = scale_by_formula(array.reshape(part.shape[0], -1))
+    return out.reshape(-1).view(np.uint8)
+
+
+def in_warps(codec: Any, raw: Bytes, part: Spec) -> Bytes:
+    return _in_warps(codec.of, raw.tobytes(), part)
+
+
 WANTED: dict[str, Callable[[Any, Bytes, Spec], Bytes]] = {
     "view": same, "split": same, "fold": same, "squeeze": same, "reshape": same, "offset": raised,
     "nibbles": reordered, "transposed": exchanged, "swizzle_128x4": tiled, "rows_int32": in_words,
     "reciprocal": one_over, "strips": in_strips,
     "powers": exponent, "less_one": lessened, "flat": same, "text": same,
     "unsqueeze": same, "in_groups": same, "marlin": in_fragments, "marlin_scales": in_eighths,
+    "warps": in_warps,
 }  # fmt: skip
 
 
@@ -212,6 +246,10 @@ def wanted_shape(codec: Any, part: Spec) -> tuple[str, tuple[int, ...]]:
             return "I32", (shape[1] // 8, 2 * shape[0])
         case "marlin_scales":
             return name, (shape[1], shape[0])
+        case "warps" if codec.of in ("codes", "fours"):
+            return {"codes": ("I8", shape), "fours": ("I32", (shape[0] // 4, shape[1]))}[codec.of]
+        case "warps":
+            return name, shape[::-1] if codec.of in ("scales", "micro_scales", "down") else shape
         case "unsqueeze":
             return name, shape if shape[-1] == 1 else (*shape, 1)
         case "reshape":
@@ -340,7 +378,8 @@ class TestOne:
     def test_facts_come_back(self, codec: Any, part: Spec) -> None:
         stored = codec.spec(part)
         before = chain.logical((codec,), stored, part.dtype)
-        if codec.name in ("swizzle_128x4", "rows_int32", "flat", "strips"):
+        tells_nothing = codec.name in ("swizzle_128x4", "rows_int32", "flat", "strips")
+        if tells_nothing or getattr(codec, "of", "") == "vector":  # codes are no vector
             assert before is None
         elif codec.folds:  # three axes are those of files of others
             *outer, last = part.shape or (1,)

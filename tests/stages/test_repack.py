@@ -189,3 +189,18 @@ def test_by_the_command_line(cli, maker, tmp_path):
     assert "it is repacked for modelopt, not decoded" in told
     cli("run", source, tmp_path / "o", "--convention", "modelopt", "-q")
     assert same(contents(tmp_path / "o"), contents(quantized(maker, "mxfp8", {}, "modelopt")))
+
+
+def test_a_multiplier_of_both_is_not_rounded_by_way_of_its_reciprocal(tmp_path):
+    """ModelOpt and ComfyUI store the scale of an nvfp4 tensor itself, which is held as one over it here."""
+    random = torch.Generator().manual_seed(0)
+    (tmp_path / "m").mkdir()
+    weights = {f"net.{n}.weight": torch.randn(16, 64, generator=random) * (1 + n / 10) for n in range(24)}
+    save_file(weights, tmp_path / "m" / "model.safetensors")  # of many, some change by way of reciprocals
+    (tmp_path / "m" / "config.json").write_text('{"model_type": "toy"}')
+    tc.open(tmp_path / "m") | tc.quantize("nvfp4") | tc.write(tmp_path / "q", convention="modelopt")
+    tc.open(tmp_path / "q") | tc.write(tmp_path / "c.safetensors", convention="comfyui", lossless=True)
+    before, after = contents(tmp_path / "q"), load_file(tmp_path / "c.safetensors")
+    scales = [name for name in before if name.endswith("weight_scale_2")]
+    assert len(scales) == 24
+    assert all(torch.equal(before[name].reshape(()), after[name].reshape(())) for name in scales)

@@ -51,7 +51,7 @@ room that a kernel counts in.
 
 CONFIGS = (
     "compressed-tensors", "modelopt", "fp8", "gptq", "gptq-v2", "awq", "bitsandbytes", "mlx", "quark",
-    "torchao", "quanto", "sdnq", "hqq",
+    "torchao", "quanto", "sdnq", "hqq", "nunchaku-lite",
 )  # fmt: skip
 """Dialects of ``quantization_config``, by their ``quant_method``."""
 

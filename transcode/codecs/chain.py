@@ -158,7 +158,7 @@ def combined(codecs: Codecs) -> None:
     """Raise PlanError where the codecs store no part at all in this order, whatever its dtype."""
     refusals: dict[int, PlanError] = {}
     for dtype in DTYPES.values():
-        for spec in (Spec(dtype, ()), _ample(codecs, dtype)):
+        for spec in (Spec(dtype, ()), Spec(dtype, (1 << 10,)), _ample(codecs, dtype)):
             for number, codec in enumerate(codecs):
                 try:
                     spec = codec.spec(spec)

@@ -18,6 +18,7 @@ from .strips import Strips
 from .swizzle import Swizzle
 from .told import Flat, Text
 from .transposed import Transposed
+from .warps import Warps
 
 __all__ = ["CODECS", "from_config"]
 
@@ -25,7 +26,7 @@ CODECS: Mapping[str, type[Base]] = {
     one.name: one
     for one in (
         View, Offset, Nibbles, Transposed, Swizzle, RowsInt32, LessOne, Reciprocal, Powers, Split,
-        Squeeze, Unsqueeze, InGroups, Reshape, Fold, Flat, Text, Marlin, MarlinScales, Strips,
+        Squeeze, Unsqueeze, InGroups, Reshape, Fold, Flat, Text, Marlin, MarlinScales, Strips, Warps,
     )
 }  # fmt: skip
 """Name -> codec."""

@@ -20,15 +20,18 @@ from ..errors import PlanError
 from .declared import Declared
 from .spell import stored_part
 
-__all__ = ["Coded", "Names", "Reading", "coded", "one_to_each", "readings", "turned_back"]
+__all__ = ["BIAS", "Coded", "Names", "Reading", "coded", "one_to_each", "readings", "turned_back"]
 
 _MOST = 1 << 16
 """Bytes of what states a shape, at most."""
 
 _INTEGERS = {"I32": "i", "I64": "q"}
 
-_BESIDES = {"input_global_scale", "input_scale", "alpha", SHAPE}
-"""Parts that are not the scheme's: those that concern the inputs of a layer, and the shape."""
+BIAS = "bias"
+"""Role of the bias of a layer, where that lies in an order of the convention's, too."""
+
+_BESIDES = {"input_global_scale", "input_scale", "alpha", SHAPE, BIAS}
+"""Parts that are not the scheme's: those that concern the inputs of a layer, the shape, and the bias."""
 
 
 @dataclass(frozen=True)
@@ -193,7 +196,8 @@ def readings(names: Names, convention: Convention, declared: Declared) -> dict[s
             for role, part in parts.items()
             if _takes(part.name, name) and (text := part.name.spell(name)) in names.specs
         }
-        spelled.setdefault(name, set()).update(stored.values())
+        # A bias may as well be plain.
+        spelled.setdefault(name, set()).update(text for role, text in stored.items() if role != BIAS)
         specs = {role: names.specs[text] for role, text in stored.items()}
         if turned := [role for role in specs if parts[role].turned]:
             if any(len(specs[role].shape) != 3 for role in turned):
@@ -259,7 +263,8 @@ def _fits(
     turned = ROTATIONS if "rotate" in rule.tells else (1,)
     sizes = _sizes(specs, rule, rules)
     groups, blocks = (declared.groups, declared.blocks) if sizes is None else (sizes, {(1, n) for n in sizes})
-    for scheme in made_by.variants(rule.options, Hints(stored_as, groups, blocks, turned)):
+    rank, branch = _branch(specs)
+    for scheme in made_by.variants(rule.options, Hints(stored_as, groups, blocks, turned, rank, branch)):
         if formats and getattr(scheme, "format", None) not in (None, *formats):
             continue
         if declared.symmetric == {False} and getattr(scheme, "symmetric", False):
@@ -299,6 +304,16 @@ def _fits(
             close.append((fit, (scheme, spec)))
     best = max((fit for fit, _ in close), default=0)
     return [one for fit, one in close if fit == best]
+
+
+def _branch(specs: Mapping[str, Spec]) -> tuple[int, str]:
+    """Rank and dtype of a branch of low rank, whose two parts have nothing but the rank for their shorter
+    side; 0 and nothing where there is none.
+    """
+    both = [specs[role] for role in ("lora_down", "lora_up") if role in specs]
+    if len(both) < 2 or any(len(one.shape) != 2 for one in both):
+        return 0, ""
+    return min(length for one in both for length in one.shape), both[0].dtype.name
 
 
 def turned_back(spec: Spec) -> Spec:

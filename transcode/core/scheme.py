@@ -37,6 +37,10 @@ class Hints:
     """Rows and columns that share a scale, where that is known; else those in use."""
     rotations: Collection[int] = (1,)
     """How many columns may have been turned together."""
+    rank: int = 0
+    """Of the branch of low rank that is stored beside codes; 0 where none is."""
+    branch: str = ""
+    """Dtype of that branch."""
 
 
 class Encoding(Protocol):

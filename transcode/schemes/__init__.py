@@ -116,6 +116,12 @@ CALIBRATED: Mapping[str, type[Any]] = Table(
 DECODED: Mapping[str, type[Any]] = Table(
     {
         "hqq_columns": "hqq:HqqColumns",
+        "int8_svd": "low_rank:Int8Svd",
+        "fp8_svd": "low_rank:Fp8Svd",
+        "int4_svd": "low_rank:Int4Svd",
+        "affine_svd": "low_rank:AffineSvd",
+        "smoothed_int4": "smoothed:SmoothedInt4",
+        "smoothed_fp4": "smoothed:SmoothedFp4",
         "iq1_s": "ggml:Iq1S",
         "iq1_m": "ggml:Iq1M",
     }

@@ -15,7 +15,7 @@ from ..core.records import dataclass
 from ..core.scheme import Hints
 from ..core.scratch import Scratch
 from ..core.spec import Part, Spec
-from .base import SCALE_DTYPES, SEARCH, Array, Base, encode_one, fitting, narrowed, stored_scale, widened
+from .base import SCALE_DTYPES, SEARCH, Array, Fitted, encode_one, fitting, narrowed, stored_scale, widened
 from .scaled import KEPT
 
 __all__ = ["SIZES", "Affine", "fitted", "seconds"]
@@ -25,7 +25,7 @@ SIZES = (32, 64, 128)
 
 
 @dataclass(frozen=True)
-class Affine(Base):
+class Affine(Fitted):
     """Unsigned codes: ``value = code * scale + offset`` (``affine`` of MLX's ``mx.quantize``, which calls the
     offset a bias).
 
@@ -72,16 +72,6 @@ class Affine(Base):
         """See :func:`seconds`."""
         return seconds(self.optimize)
 
-    @property
-    def light(self) -> bool:
-        """No: scales are fitted, whatever is chosen."""
-        return False
-
-    @property
-    def weighs(self) -> bool:
-        """Yes, in the sums of least squares."""
-        return True
-
     def meaning(self, spec: Spec) -> Hashable:
         """Width and groups."""
         return self.name, self.bits, self.group_size
@@ -97,10 +87,6 @@ class Affine(Base):
         kept = Spec(stored_scale(self.scale_dtype, spec.dtype), (*outer, columns // self.group_size))
         codes = Spec(DTYPES["U8"], (*outer, columns * self.bits // 8))
         return Part("codes", codes), Part("scale", kept), Part("offset", kept)
-
-    def grain(self, spec: Spec) -> int:
-        """One row."""
-        return 1
 
     def prepare(self, dtype: DType) -> None:
         """Compile what encoding tensors of this dtype needs, by encoding a small one."""

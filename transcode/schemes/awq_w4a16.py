@@ -14,7 +14,7 @@ from ..core.records import dataclass
 from ..core.scheme import Hints
 from ..core.scratch import Scratch
 from ..core.spec import Part, Spec
-from .base import SCALE_DTYPES, Array, Base, encode_one, fitting, narrowed, stored_scale, widened
+from .base import SCALE_DTYPES, Array, Fitted, encode_one, fitting, narrowed, stored_scale, widened
 from .packed import unpacked
 from .scaled import KEPT
 
@@ -22,7 +22,7 @@ __all__ = ["AwqW4A16"]
 
 
 @dataclass(frozen=True)
-class AwqW4A16(Base):
+class AwqW4A16(Fitted):
     """Unsigned 4-bit codes, two in a byte, the even column in the low nibble: ``value = (code - 8) * scale +
     offset`` (``tensor/awq_w4a16.py`` of comfy_kitchen).
 
@@ -60,16 +60,6 @@ class AwqW4A16(Base):
         """Measured where a line is fitted four times."""
         return 1.5
 
-    @property
-    def light(self) -> bool:
-        """No: scales are fitted, whatever is chosen."""
-        return False
-
-    @property
-    def weighs(self) -> bool:
-        """Yes, in the sums of least squares."""
-        return True
-
     def meaning(self, spec: Spec) -> Hashable:
         """Groups."""
         return self.name, self.group_size
@@ -88,10 +78,6 @@ class AwqW4A16(Base):
             Part("scale", Spec(kept, groups)),
             Part("offset", Spec(kept, groups)),
         )
-
-    def grain(self, spec: Spec) -> int:
-        """One row."""
-        return 1
 
     def prepare(self, dtype: DType) -> None:
         """Compile what encoding tensors of this dtype needs, by encoding a small one."""

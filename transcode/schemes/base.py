@@ -24,6 +24,7 @@ __all__ = [
     "SEARCH",
     "Array",
     "Base",
+    "Fitted",
     "encode_one",
     "fitting",
     "narrowed",
@@ -128,6 +129,10 @@ class Base:
         """Any number of rows and columns."""
         return 1, 1
 
+    def grain(self, spec: Spec) -> int:
+        """One row."""
+        return 1
+
     def refuses(self, spec: Spec) -> str | None:
         """Why a tensor is not a matrix, or a stack of matrices, of plain floats and of a fitting shape."""
         if spec.dtype.name not in FLOATS:
@@ -158,6 +163,22 @@ class Base:
     def merge(self, one: Any, other: Any) -> Any:
         """The larger one."""
         return max(one, other)
+
+
+class Fitted(Base):
+    """A scheme whose scales are found by least squares, whatever is chosen: never as fast as a file is
+    written, and always by weights of columns, where there are some.
+    """
+
+    @property
+    def light(self) -> bool:
+        """No."""
+        return False
+
+    @property
+    def weighs(self) -> bool:
+        """Yes, in the sums of least squares."""
+        return True
 
 
 def stored_scale(option: str, source: DType) -> DType:

@@ -295,10 +295,6 @@ class LlmInt8(Base):
             Part("weight_format", Spec(DTYPES["U8"], ())),
         )
 
-    def grain(self, spec: Spec) -> int:
-        """One row."""
-        return 1
-
     def prepare(self, dtype: DType) -> None:
         """Compile what encoding tensors of this dtype needs, by encoding a small one."""
         encode_one(self.encode, dtype, 16)

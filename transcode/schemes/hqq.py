@@ -16,7 +16,7 @@ from ..core.scratch import Scratch
 from ..core.spec import Part, Spec
 from ..errors import DataError
 from .affine import fitted, seconds
-from .base import GROUPS, SCALE_DTYPES, SEARCH, Array, Base, encode_one, narrowed, stored_scale, widened
+from .base import GROUPS, SCALE_DTYPES, SEARCH, Array, Fitted, encode_one, narrowed, stored_scale, widened
 from .rounding import ROUNDED
 from .scaled import KEPT
 
@@ -31,7 +31,7 @@ _NAMES = {"torch.float32": "F32", "torch.float16": "F16", "torch.bfloat16": "BF1
 
 
 @dataclass(frozen=True)
-class Hqq(Base):
+class Hqq(Fitted):
     """``value = (code - zero) * scale``, each step rounded to the dtype that torch computes it in
     (``Quantizer.dequantize`` of ``hqq/core/quantize.py`` in mobiusml/hqq), which is that of the scales where
     it is made here.
@@ -76,11 +76,6 @@ class Hqq(Base):
                 if cls.options["group_size"].holds(size):
                     yield cls(bits, size, hints.scale)
 
-    @property
-    def weighs(self) -> bool:
-        """Yes, in the sums of least squares."""
-        return True
-
     def meaning(self, spec: Spec) -> Hashable:
         """Width and groups."""
         return self.name, self.bits, self.group_size
@@ -89,11 +84,6 @@ class Hqq(Base):
     def search_seconds(self) -> float:
         """See :func:`.affine.seconds`."""
         return seconds(self.optimize)
-
-    @property
-    def light(self) -> bool:
-        """No: scales are fitted, whatever is chosen."""
-        return False
 
     @property
     def multiple(self) -> tuple[int, int]:
@@ -128,10 +118,6 @@ class Hqq(Base):
             Part("compute_dtype", Spec(DTYPES["U8"], (_NAME,))),
         )
 
-    def grain(self, spec: Spec) -> int:
-        """One row."""
-        return 1
-
     def prepare(self, dtype: DType) -> None:
         """Compile what encoding tensors of this dtype needs, by encoding a small one."""
         encode_one(self.encode, dtype, self.group_size)
@@ -160,7 +146,7 @@ class Hqq(Base):
         from ..numerics.rows import as_float32
 
         rounded, top = ROUNDED[kept.name], np.float32(2**self.bits - 1)
-        with np.errstate(over="ignore", invalid="ignore"):
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             zeros: Array = rounded(-offsets / scales)
             moved = np.abs(zeros * scales + offsets) / scales
         if (rough := ~(moved <= _FINE)).any():
@@ -170,7 +156,8 @@ class Hqq(Base):
             middle = rounded(values.min(1) / 2 + values.max(1) / 2)
             scales[rough] = np.where(far, middle, scales[rough])
             zeros[rough] = np.where(far, np.float32(-1), zeros[rough])
-            steps = np.rint(values / scales[rough, None] + zeros[rough, None])
+            with np.errstate(divide="ignore", invalid="ignore"):  # a scale of 0 is of a group of zeros
+                steps = np.rint(values / scales[rough, None] + zeros[rough, None])
             those = joined(np.clip(steps, 0, top).astype(np.uint8), self.bits)
             codes.reshape(len(scales), -1)[rough] = those.reshape(int(rough.sum()), -1)
         return zeros

@@ -129,10 +129,6 @@ class Int4(Base):
             parts.append(Part("zero_point", Spec(DTYPES["I8"], groups)))
         return tuple(parts)
 
-    def grain(self, spec: Spec) -> int:
-        """One row."""
-        return 1
-
     def prepare(self, dtype: DType) -> None:
         """Compile what encoding tensors of this dtype needs, by encoding a small one."""
         encode_one(self.encode, dtype, self.group_size)

@@ -68,10 +68,6 @@ class _Mx(Base):
             Part("scale", Spec(DTYPES["F8_E8M0"], scales)),
         )
 
-    def grain(self, spec: Spec) -> int:
-        """One row."""
-        return 1
-
     def prepare(self, dtype: DType) -> None:
         """Compile what encoding tensors of this dtype needs, by encoding a small one."""
         encode_one(self.encode, dtype, _BLOCK)

@@ -93,10 +93,6 @@ class Nvfp4(Base):
             Part("global_scale", Spec(DTYPES["F32"], ())),
         )
 
-    def grain(self, spec: Spec) -> int:
-        """One row."""
-        return 1
-
     def prepare(self, dtype: DType) -> None:
         """Compile what encoding tensors of this dtype needs, by encoding a small one."""
         spec = Spec(dtype, (1, _BLOCK))

@@ -16,7 +16,7 @@ from ..core.scheme import Hints
 from ..core.scratch import Scratch
 from ..core.spec import Part, Spec
 from .affine import Affine, fitted
-from .base import SCALE_DTYPES, SEARCH, Array, Base, encode_one, narrowed, stored_scale, widened
+from .base import SCALE_DTYPES, SEARCH, Array, Fitted, encode_one, narrowed, stored_scale, widened
 from .rounding import ROUNDED
 from .scaled import KEPT
 
@@ -24,7 +24,7 @@ __all__ = ["QBits"]
 
 
 @dataclass(frozen=True)
-class QBits(Base):
+class QBits(Fitted):
     """``value = code * scale - shift``, each step rounded to the dtype of the scales (``QBitsDequantizer`` of
     ``tensor/qbits.py`` in huggingface/optimum-quanto).
 
@@ -58,16 +58,6 @@ class QBits(Base):
             for bits in cls.options["bits"].cases:
                 yield cls(bits, hints.scale)
 
-    @property
-    def weighs(self) -> bool:
-        """Yes, in the sums of least squares."""
-        return True
-
-    @property
-    def light(self) -> bool:
-        """No: scales are fitted, whatever is chosen."""
-        return False
-
     def meaning(self, spec: Spec) -> Hashable:
         """Width: the dtype of the steps is seen."""
         return self.name, self.bits
@@ -84,10 +74,6 @@ class QBits(Base):
         kept = Spec(stored_scale(self.scale_dtype, spec.dtype), (count, 1))
         codes = Spec(DTYPES["U8"], (*outer, columns * self.bits // 8))
         return Part("codes", codes), Part("scale", kept), Part("shift", kept)
-
-    def grain(self, spec: Spec) -> int:
-        """One row."""
-        return 1
 
     def prepare(self, dtype: DType) -> None:
         """Compile what encoding tensors of this dtype needs, by encoding a small one."""

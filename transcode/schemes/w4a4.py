@@ -75,10 +75,6 @@ class W4A4(Base):
             Part("scale", Spec(DTYPES["F32"], tuple(rows))),
         )
 
-    def grain(self, spec: Spec) -> int:
-        """One row."""
-        return 1
-
     def prepare(self, dtype: DType) -> None:
         """Compile what encoding tensors of this dtype needs, by encoding a small one."""
         encode_one(self.encode, dtype, self.multiple[1])

@@ -98,10 +98,6 @@ class _Grouped(Base):
             parts.append(Part("codebook", Spec(DTYPES["F32"], (16,))))
         return tuple(parts)
 
-    def grain(self, spec: Spec) -> int:
-        """One row."""
-        return 1
-
     def prepare(self, dtype: DType) -> None:
         """Compile what encoding tensors of this dtype needs, by encoding a small one."""
         spec = Spec(dtype, (1, self.multiple[1]))

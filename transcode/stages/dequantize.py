@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from .. import catalog
 from ..consumers.companions import Companions
 from ..consumers.evidence import LAYERS
-from ..consumers.group import Reading
+from ..consumers.group import BIAS, Reading
 from ..consumers.orphans import refuse_orphans
 from ..consumers.recognise import decipher
 from ..consumers.stored import plain_fp8, stored_quantized
@@ -26,7 +26,7 @@ from ..core.planning import Planning
 from ..core.records import dataclass
 from ..core.scheme import Scheme
 from ..core.scratch import Scratch
-from ..core.spec import Spec
+from ..core.spec import Part, Spec
 from ..core.tensor import LazyTensor, plain
 from ..core.value import interned, plentiful
 from ..errors import DataError, PlanError
@@ -40,6 +40,7 @@ from .stored_parts import NO_ASIDES, Asides, StoredPart, asides_of, stored_parts
 __all__ = [
     "Decoding",
     "Dequantize",
+    "Ordered",
     "decoded",
     "forget",
     "leaving",
@@ -138,7 +139,8 @@ def decoded(
     *,
     strict: bool = False,
 ) -> dict[str, LazyTensor]:
-    """Quantized tensors as plain ones, by stored name of the codes.
+    """Quantized tensors as plain ones, by stored name of the codes; and biases that are stored in an order of
+    the convention's, by their own.
 
     Args:
         table: what is stored, by name.
@@ -148,10 +150,36 @@ def decoded(
         strict: a value that ``to`` cannot hold is an error.
     """
     target = float_dtype(to)
-    return {
+    made = {
         codes: _decode(reading, companions, table, target, keep, convention, strict)
         for codes, reading in readings.items()
     }
+    biases = (one for one in readings.values() if BIAS in one.stored)
+    return made | {one.stored[BIAS]: _in_order(table[one.stored[BIAS]], one.rules[BIAS]) for one in biases}
+
+
+def _in_order(bias: LazyTensor, rule: catalog.PartRule) -> LazyTensor:
+    """A bias as it is where nothing is quantized, in its own dtype."""
+    rows = StoredPart(bias, rule, Part(BIAS, bias.spec))
+    did = Event("dequantize", "in the order of the kernels, as its weight")
+    return plain(bias.name, bias.spec, Ordered(rows), source=bias.source, fate=bias.fate).evolve(
+        grain=bias.spec.rows, did=did
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Ordered(Expr):
+    """A plain vector that is stored in another order.
+
+    Attributes:
+        stored: what is stored.
+    """
+
+    stored: StoredPart
+
+    def read(self, start: int, stop: int, context: Context) -> Iterator[Piece]:
+        """See :meth:`.core.expr.Expr.read`."""
+        yield Piece("values", self.stored.part.spec.row_offset(start), self.stored.whole()[start:stop])
 
 
 def say_stored(

@@ -101,10 +101,11 @@ class Opening(Transform):
             return
         # Most sources hold nothing quantized, and load nothing of what reads it.
         from ..consumers.companions import Companions
+        from ..consumers.group import BIAS
         from ..consumers.orphans import refuse_orphans
         from ..consumers.recognise import decipher
         from ..core.quantized_source import Quantized, QuantizedSource
-        from .dequantize import decoded, leaving, say_stored
+        from .dequantize import decoded, forget, leaving, say_stored
 
         table = {tensor.name: tensor for tensor in tensors}
         conventions, readings = decipher(tensors, planning, stored=stored)
@@ -119,7 +120,16 @@ class Opening(Transform):
         say_stored(conventions, readings, planning)
         known: dict[str, Quantized] = {}
         held: set[str] = set()
+        # Whose bias is put in order cannot become codes again: it is decoded, whatever comes.
+        settled = [codes for codes, reading in readings.items() if BIAS in reading.stored]
+        planning.decoded |= {table[codes].source for codes in settled}
+        if settled:
+            forget(
+                planning, [readings[codes].name for codes in settled], some_left=len(settled) < len(readings)
+            )
         for codes, reading in readings.items():
+            if codes in settled:
+                continue
             inputs, marks = companions.of(reading)
             own = {part.role for part in parts_of(reading.scheme, reading.spec)} | {
                 catalog.SHAPE,

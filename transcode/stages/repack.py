@@ -115,7 +115,6 @@ class Grouping(Expr):
         name: of the tensor, for errors.
         codes: whose rows are read.
         others: the small parts, which come with row 0; each with the dtype that its floats are widened to.
-        lies: parts are to be stored as they are.
         raw: roles of the parts that are yielded as they are stored.
         asides: what else was stored of it.
     """
@@ -123,16 +122,19 @@ class Grouping(Expr):
     name: str
     codes: StoredPart
     others: tuple[tuple[StoredPart, DType], ...]
-    lies: bool = False
     raw: tuple[str, ...] = ()
     asides: Asides = NO_ASIDES
 
     def lying(self, codecs: Mapping[str, tuple[object, ...]]) -> tuple[Expr, frozenset[str]]:
-        """See :meth:`.core.expr.Expr.lying`: the parts that codecs would round, a reciprocal for one."""
+        """See :meth:`.core.expr.Expr.lying`: what codecs would round, a reciprocal for one, where it is
+        stored as it is asked for.
+        """
         roles = frozenset(
             stored.part.role
-            for stored, _ in self.others
-            if self.lies and _inexact(stored.rule.codecs) and codecs[stored.part.role] == stored.rule.codecs
+            for stored, to in self.others
+            if _inexact(stored.rule.codecs)
+            and codecs[stored.part.role] == stored.rule.codecs
+            and stored.tensor.spec.dtype == to
         )
         return (replace(self, raw=tuple(sorted(roles))) if roles else self), roles
 
@@ -212,7 +214,7 @@ def regrouped(
     if source != target or not isinstance(made.value, Grouping) or not _lies(held, source):
         return made
     did = Event("keep", f"its codes and scales lie as {source.name} stores them")
-    return made.evolve(value=replace(made.value, lies=True), fate=made.fate[:-1], did=did)
+    return made.evolve(fate=made.fate[:-1], did=did)
 
 
 def undecoded(tensor: LazyTensor) -> Decoding | None:
@@ -370,7 +372,8 @@ def inexact(tensor: LazyTensor, target: catalog.Convention) -> set[str]:
     return {
         f"{one.part.role} of {scheme}"
         for one in parts
-        if _inexact(one.rule.codecs) or _inexact(target.part(one.part.role, scheme).codecs)
+        if one.rule.codecs != (asked := target.part(one.part.role, scheme).codecs)
+        and (_inexact(one.rule.codecs) or _inexact(asked))
     }
 
 

@@ -20,7 +20,6 @@ FIXTURES = Path(__file__).parents[3] / "fixtures" / "sdnq"
 REFUSED = {
     "int5": "weights_dtype 'int5'",
     "float4": "weights_dtype 'float4_e2m1fn'",
-    "svd": "use_svd true",
     "turned": "use_hadamard true",
     "codebook": "use_codebook true",
 }
@@ -36,12 +35,26 @@ def decoded(source: Path, out: Path) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("kind", READ)
 def test_values_are_those_of_sdnq(kind, tmp_path):
-    # Its products take columns; decoded on a CPU, those would go through other codes.
-    digests = json.loads((FIXTURES / kind.replace("columns", "rows") / "values.json").read_text())
+    digests = json.loads((FIXTURES / kind / "values.json").read_text())
     for name, value in decoded(FIXTURES / kind, tmp_path / "d").items():
-        if kind == "int8_bf16":  # the dtype of its model, to which it rounds
+        if kind.endswith("bf16"):  # the dtype of its model, to which it rounds
             value = value.bfloat16().float()
         assert sha256(value.numpy().tobytes()).hexdigest() == digests[name], name
+
+
+def test_codes_beside_a_branch_go_to_other_consumers(tmp_path):
+    """What is encoded anew is encoded of the values that SDNQ decodes, not of its codes alone."""
+    before = decoded(FIXTURES / "svd", tmp_path / "d")
+    (
+        tc.open(FIXTURES / "svd")
+        | tc.dequantize("F32")
+        | tc.quantize("int8", exclude=["kept"])
+        | tc.write(tmp_path / "q.safetensors", convention="comfyui")
+    )
+    parts = load_file(tmp_path / "q.safetensors")
+    for module in (NARROW, WIDE):
+        own = parts[f"{module}.weight"].float() * parts[f"{module}.weight_scale"]
+        assert (own - before[f"{module}.weight"]).abs().max() < 0.51 * parts[f"{module}.weight_scale"].max()
 
 
 @pytest.mark.parametrize("kind", REFUSED)

@@ -58,7 +58,8 @@ class Dialect:
             letters and with hyphens.
         said: that value, where several dialects share it.
         schemes: names of the schemes that it can say; none for a dialect that is only read.
-        unquantized: key of the list of the modules that are not quantized.
+        unquantized: key of the list of the modules that are not quantized; empty where those are listed that
+            are.
         by_prefix: whether loaders take each name of that list for the beginning of others.
         telling: keys that no other dialect has, which tell it where ``quant_method`` is missing.
         beside: files that say the same.

@@ -35,8 +35,10 @@ _BITS = {
 
 _FLOATS = {"e4m3fn": "float8_e4m3fn", "e5m2": "float8_e5m2"}
 
-_BEYOND = ("use_svd", "use_hadamard", "use_codebook", "use_codebook_scale")
-"""What changes values beside codes, scales and zero points, where it is true."""
+_BEYOND = ("use_hadamard", "use_codebook", "use_codebook_scale")
+"""What changes values beside the parts that are read, where it is true."""
+
+_SVD = "use_svd"
 
 _COMPRESSED = ("scale_dtype", "zero_point_dtype")
 """What is no float where it is said."""
@@ -68,7 +70,7 @@ class Sdnq(Dialect):
             "quant_method": self.method,
             _DTYPE: most[0],
             _GROUP: most[1],
-            **dict.fromkeys(_BEYOND, False),
+            **dict.fromkeys((_SVD, *_BEYOND), False),
             **dict.fromkeys(_COMPRESSED),
             "quant_conv": False,
             "quant_embedding": False,
@@ -169,13 +171,14 @@ def _least(key: str, dtype: str) -> str:
 
 
 def _called(scheme: Any) -> set[str]:
-    """SDNQ's names of such codes, however many columns share a scale."""
-    match scheme.name:
+    """SDNQ's names of such codes, however many columns share a scale, with a branch or without."""
+    match scheme.name.removesuffix("_svd"):
         case "fp8":
             return {_FLOATS[scheme.format], "fp8"} if scheme.format == "e4m3fn" else {_FLOATS[scheme.format]}
         case "affine":
             return {f"uint{scheme.bits}"}
-    return {scheme.name if getattr(scheme, "symmetric", True) else f"u{scheme.name}"}
+        case name:
+            return {name if getattr(scheme, "symmetric", True) else f"u{name}"}
 
 
 def _kind(module: str, scheme: Any) -> tuple[str, int]:

@@ -26,6 +26,7 @@ from .layers import layers_of
 from .microscaling import Mxfp4, Mxfp8
 from .mlx import Mlx
 from .modelopt import ModelOpt
+from .nunchaku_lite import NunchakuLite
 from .quanto import Quanto
 from .quark import Quark
 from .sdnq import Sdnq
@@ -64,6 +65,7 @@ DIALECTS: Mapping[str, Dialect] = {
         TorchAo(),
         Quanto(),
         Hqq(),
+        NunchakuLite(),
     )
 }
 """By their ``method``."""

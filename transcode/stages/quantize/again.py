@@ -22,6 +22,7 @@ from ...core.tensor import LazyTensor
 from ...core.text import count
 from ...core.value import interned
 from ...errors import PlanError, RecipeError
+from ...schemes import DECODED
 from ...schemes.dither import can_dither, key_of
 from ...voice import called
 from ..opening import arranged, computed
@@ -127,6 +128,8 @@ class Requantize(RequantizeOptions, Transform):
             if action is None or isinstance(action, DType):
                 continue
             refusal = misfit(tensor, action, consumer, followed=choice.is_followed(tensor))
+            if action.name in DECODED:
+                refusal = f"it is only decoded; encode it anew in another with {called('scheme', 'int8')}"
             if refusal is None and self.rounding != "nearest" and not can_dither(action, tensor.spec):
                 refusal = f"{action.name} is not rounded at random ({called('requantize', 'nearest')})"
             if refusal is not None:
