@@ -25,12 +25,13 @@ from transcode.stages.stored_rows import Recoded
 pytest.importorskip("diffusers", reason="diffusers is not installed")
 
 from .autoencoders_of_diffusers import AUTOENCODERS
+from .controls_of_diffusers import CONTROLS
 from .families_of_diffusers import TINY as FIRST
 from .families_of_diffusers import Tiny
 from .more_families_of_diffusers import MORE
 from .newer_families_of_diffusers import NEWER
 
-TINY = FIRST | NEWER | MORE | AUTOENCODERS
+TINY = FIRST | NEWER | MORE | AUTOENCODERS | CONTROLS
 
 
 ONE_EACH = [*{tiny.family: name for name, tiny in (FIRST | NEWER).items()}.values(), "lumina 2"]
