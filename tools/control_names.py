@@ -42,7 +42,7 @@ def instantiated() -> Iterable[tuple[str, Model]]:
                 inner),
             "z_image_controlnet": ("z_image_controlnet", "Z-Image-Turbo-Fun-Controlnet-Union",
                 diffusers.ZImageControlNetModel(control_layers_places=[0, 5, 10, 15, 20, 25],
-                control_in_dim=16), r"^control_(layers|noise_refiner)\.\d+\.(attention|feed_forward|adaLN_modulation)\."),
+                control_in_dim=16), r"^control_(layers|noise_refiner)\.\d+\.(a|feed_forward)"),
             "motif_video": ("motif_video", "Motif-Video", diffusers.MotifVideoTransformer3DModel(), both),
             "flux_controlnet_union": ("flux_controlnet", "FLUX.1-dev-ControlNet-Union",
                 diffusers.FluxControlNetModel(num_layers=5, num_single_layers=10, guidance_embeds=True,
