@@ -149,7 +149,7 @@ def _from_joined(rule: Rule, names: Mapping[str, Stored], facts: Facts) -> Itera
         at = 0
         for part, count in zip(rule.right, counts, strict=True):
             if part is not None:
-                moves = (Move(0, at, count),)
+                moves: tuple[Move, ...] = (Move(0, at, count),)
                 if order is not None:
                     moves = _moves((of - at, row) for row, of in enumerate(order) if at <= of < at + count)
                 yield fill(part, numbers, rest), (Place(stored.name, count, moves),)
@@ -180,7 +180,7 @@ def _from_parts(rule: Rule, names: Mapping[str, Stored], facts: Facts) -> Iterat
         total, at = sum(counts), 0
         places: list[Place] = []
         for index, count in enumerate(counts):
-            moves = (Move(at, 0, count),)
+            moves: tuple[Move, ...] = (Move(at, 0, count),)
             if order is not None:
                 moves = _moves((row, of - at) for row, of in enumerate(order) if at <= of < at + count)
             places.append(Place(parts[index].name, total, moves))
