@@ -15,16 +15,16 @@ from transcode.stages.convert import Convert
 from transcode.stages.lora.reordered import in_joined, of_parts
 
 WIDTH, ROWS = 16, 64
-HALVES = Rule("left", ("a", "b"), grid=Grid(("2", "2", "~"), (1, 0, 2)))
+THIRDS = Rule("left", ("a", "b"), grid=Grid(("2", "3", "~"), (1, 0, 2)))
 
 
 def test_rows_of_parts_and_back():
-    """Against numpy: the joined one has axis 1 of [2, 2, n] first."""
-    joined = np.arange(24).reshape(2, 2, 6).transpose(1, 0, 2).reshape(-1)
-    parts = of_parts(HALVES, [12, 12], WIDTH, dict, "key")
+    """Against numpy: the joined one has axis 1 of [2, 3, n] first, which is not undone by itself."""
+    joined = np.arange(24).reshape(2, 3, 4).transpose(1, 0, 2).reshape(-1)
+    parts = of_parts(THIRDS, [12, 12], WIDTH, dict, "key")
     taken = [np.concatenate([joined[begin : begin + count] for begin, count in some]) for some in parts]
     assert np.concatenate(taken).tolist() == list(range(24))
-    order = in_joined(HALVES, [12, 12], None, dict, "key")
+    order = in_joined(THIRDS, [12, 12], None, dict, "key")
     assert np.concatenate([np.arange(24)[begin : begin + count] for begin, count in order]).tolist() == (
         joined.tolist()
     )
