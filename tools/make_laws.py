@@ -1,4 +1,4 @@
-"""Write the list of models whose quantized conversion is held to that of the plain one, by scheme.
+"""Write the list of models with the laws of conversions that tests hold for each.
 
     python tools/make_laws.py    # write docs/guide/quantized*.md
 
@@ -18,15 +18,46 @@ PAGES = ("quantized.md", "quantized.zh.md")
 """In docs/guide: the table stands between two marks."""
 
 _MARKS = "<!-- laws -->\n", "<!-- end of laws -->\n"
+_ELSEWHERE = {
+    "clip": "tests/stages/test_text_encoders.py",
+    "decoder_llm": "tests/stages/test_restacked.py",
+    "qwen25vl_llm": "tests/stages/test_text_encoders.py",
+    "t5": "tests/stages/test_text_encoders.py",
+    "wan_t5": "tests/stages/test_text_encoders.py",
+}
+"""Families that diffusers does not convert -> the tests that hold how they are."""
+
 _ALWAYS, _WHOLE = "✓", "`--all`"
 
 
 def table(tests: Any) -> str:
-    """The list as Markdown: a row for each model, a column for each scheme and convention.
+    """The lists as Markdown: models with the laws that are tested of them; families that other tests hold;
+    families of one spelling, with which there is nothing to hold.
 
     Args:
         tests: the module of the tests.
+
+    Raises:
+        AssertionError: a family that converts stands in no list.
     """
+    from transcode import catalog
+
+    families = [catalog.family(name) for name in catalog.families()]
+    tested = {tiny.family for tiny in tests.TINY.values()}
+    others = [family.name for family in families if family.conversions and family.name not in tested]
+    assert set(others) == _ELSEWHERE.keys(), others
+    alone = [family.name for family in families if not family.conversions and not family.fallback]
+    return "\n\n".join(
+        (
+            _models(tests),
+            "\n".join(["| | |", "|---|---|", *(f"| `{one}` | `{_ELSEWHERE[one]}` |" for one in others)]),
+            "\n".join(["| |", "|---|", f"| {', '.join(f'`{one}`' for one in alone)} |"]),
+        )
+    )
+
+
+def _models(tests: Any) -> str:
+    """A row for each model: who converts it alike, a pass through its class, schemes, LoRAs."""
     cells: dict[str, dict[str, str]] = {}
     (law,) = tests.test_quantized_models_convert_as_plain_ones_do.pytestmark
     for parameter in law.args[1]:
@@ -35,10 +66,14 @@ def table(tests: Any) -> str:
     (law,) = tests.test_quantized_sdxl_converts_as_a_plain_one_does.pytestmark
     cells["sdxl"] = dict.fromkeys(law.args[1], _ALWAYS)
     columns = sorted({spelled for row in cells.values() for spelled in row})
-    lines = [f"| | | {' | '.join(columns)} |", "|---" * (len(columns) + 2) + "|"]
-    for name, row in sorted(cells.items()):
-        held = " | ".join(row.get(spelled, "") for spelled in columns)
-        lines.append(f"| {name} | `{tests.TINY[name].family}` | {held} |")
+    lines = [f"| | | = | → | {' | '.join(columns)} | LoRA |", "|---" * (len(columns) + 5) + "|"]
+    for name, tiny in sorted(tests.TINY.items()):
+        row = cells.get(name, {})
+        of_lora = (_ALWAYS if _ALWAYS in row.values() else _WHOLE) if row else ""
+        held = ["-" if tests.kept(tiny) else row.get(spelled, "") for spelled in columns]
+        passes = "" if tiny.inputs is None else _ALWAYS
+        first = [name, f"`{tiny.family}`", f"`{tiny.converter.split(' ')[0]}`", passes]
+        lines.append(f"| {' | '.join([*first, *held, of_lora])} |")
     return "\n".join(lines)
 
 

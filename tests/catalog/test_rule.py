@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from transcode.catalog.rule import REST, Rule
+from transcode.catalog.rule import REST, Grid, Rule
 
 
 @pytest.mark.parametrize(
@@ -36,3 +38,15 @@ def test_in_words() -> None:
     assert str(Rule("a", ("b",))) == "a <-> b"
     assert str(Rule("a", ("b", None))) == "a <-> join of b, ~"
     assert str(Rule("a", ("b",), swapped=True)) == "a <-> swap of b"
+
+
+def test_rows_that_stay_rows() -> None:
+    """Those in another order do; elements, stacks, other shapes and other values do not."""
+    one = Rule("a", ("b",))
+    assert one.keeps_rows
+    assert replace(one, grid=Grid(("2", "~"), (1, 0))).keeps_rows
+    assert replace(one, shapes=(("rows", "~", "1", "1"), ("rows", "~"))).keeps_rows
+    assert not replace(one, grid=Grid(("rows", "columns"), (1, 0), elements=True)).keeps_rows
+    assert not replace(one, shapes=(("~",), ("6", "~"))).keeps_rows
+    assert not replace(one, add=1.0).keeps_rows
+    assert not Rule("a", ("b.{e}",)).keeps_rows

@@ -280,3 +280,11 @@ def test_what_only_one_spelling_has() -> None:
     assert Direction(table, True).lacks("norm_final.weight")
     assert not Direction(table, True).lacks("norm_finally.weight")
     assert not Direction(table, False).lacks("norm_final.weight")
+
+
+def test_a_table_may_hold_for_a_model_of_which_little_is_known() -> None:
+    table = Conversion([Rule("a", ("b",))], holds={"model_type": ["llama"]})
+    assert table.may_hold_for({})
+    assert not table.holds_for({})
+    assert table.may_hold_for({"model_type": "llama"})
+    assert not table.may_hold_for({"model_type": "phi3"})

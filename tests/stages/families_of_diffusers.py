@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import re
 import textwrap
 import zlib
 from collections.abc import Callable, Mapping
@@ -31,6 +32,8 @@ class Tiny:
         recorded: where diffusers converts by a script that it does not install, or only ComfyUI has such a
             spelling: the digest of the file of which the script makes the model, or with which the class of
             ComfyUI computes the same; see :func:`digest`.
+        beyond: names of the class that the function leaves out, as they are computed, or the same in both: a
+            regular expression. What the function makes besides the class's is left out then.
     """
 
     family: str
@@ -43,6 +46,7 @@ class Tiny:
     besides: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     prefix: str = ""
     recorded: str = ""
+    beyond: str = ""
 
     def model(self, seed: int = 0) -> torch.nn.Module:
         import diffusers
@@ -72,7 +76,14 @@ class Tiny:
         exec(compile(source, self.converter, "exec"), scope)
         besides = {name: torch.ones(shape) for name, shape in self.besides.items()}
         tensors = {f"{self.prefix}{name}": tensor for name, tensor in (dict(original) | besides).items()}
-        return scope[self.converter](tensors, config=dict(self.config))
+        made: Tensors = scope[self.converter](tensors, config=dict(self.config))
+        if self.beyond:
+            state = {name: one.to(torch.bfloat16) for name, one in self.model().state_dict().items()}
+            extra = {name for name in state if re.search(self.beyond, name)}
+            assert extra
+            assert not extra & made.keys()
+            return {name: state[name] if name in extra else made[name] for name in state}
+        return made
 
     def forward(self, model: torch.nn.Module) -> torch.Tensor:
         if self.inputs is None:

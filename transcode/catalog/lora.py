@@ -48,7 +48,8 @@ class Style:
 
     Attributes:
         name: e.g. ``"standard"``.
-        roles: role (``up``, ``down``, ``mid``, ``bias``) -> what a key of it looks like; group 1 is the base.
+        roles: role (``up``, ``down``, ``mid``, ``bias``) -> what a key of it looks like; its groups together
+            are the base.
     """
 
     name: str

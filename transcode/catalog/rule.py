@@ -114,6 +114,13 @@ class Rule:
         return not (self.stacks or self.grid or any(self.shapes) or self.add)
 
     @property
+    def keeps_rows(self) -> bool:
+        """Whether each row of a weight on one side is one on the other, be they in another order."""
+        turned = self.grid is not None and self.grid.elements
+        reshaped = any(self.shapes) and any(shape[:1] != ("rows",) for shape in self.shapes)
+        return not (self.stacks or self.add or turned or reshaped)
+
+    @property
     def kind(self) -> str:
         """What the left one is of the right ones, in a word."""
         if self.stacks:

@@ -106,6 +106,10 @@ class Conversion:
         """Whether a model with these keys of config.json is one for which the rules are."""
         return all(facts.get(key) in values for key, values in self.holds.items())
 
+    def may_hold_for(self, facts: Mapping[str, object]) -> bool:
+        """As :meth:`holds_for`, or a key that would tell is not known."""
+        return all(key not in facts or facts[key] in values for key, values in self.holds.items())
+
     def forward(self, name: str) -> str | None:
         """A name of the first spelling in the second; None when no rule knows it, or it is not row for row
         one tensor there.

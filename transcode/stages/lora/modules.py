@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from ... import catalog
@@ -9,6 +10,7 @@ from ...catalog.family import Family
 from ...catalog.spelling import Direction, Hit
 from ...core.planning import Planning
 from ...voice import called
+from ..facts import facts_of
 from .pairs import Pairs
 from .written import STYLES, Module, dotted, words_of
 
@@ -138,6 +140,14 @@ class Modules:
         if self._to in ("diffusers", "peft"):
             return "diffusers" if "diffusers" in family.spellings else None
         return next((name for name, one in family.spellings.items() if "ComfyUI" in one.title), None)
+
+    def facts(self) -> Mapping[str, object]:
+        """Keys of the model's config.json, where one came with the file."""
+        return facts_of(self._planning)
+
+    def moves_rows(self, hit: Hit) -> bool:
+        """Whether rows are all that moves, so that what is said of them can go along."""
+        return hit.rule.keeps_rows and not any(hit.rule.shapes)
 
     def hit(self, module: Module) -> Hit | None:
         if module.text or self._direction is None:

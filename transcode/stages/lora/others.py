@@ -15,6 +15,7 @@ from .joins import heights_of, joined, stacked
 from .modules import WEIGHT, Modules
 from .pairs import Pairs, renamed
 from .portions import Matrix, Portion, Unportioned, matrix_of, portion, rows_taken
+from .reordered import in_joined, of_parts
 from .sorting import Roles
 from .written import STYLES, Module
 
@@ -108,9 +109,11 @@ class Others:
             rows = {part: one.spec.shape[0] for part, (_, one) in members.items()}
             columns = prod(first.spec.shape[1:]) if len(first.spec.shape) > 1 else None
             with self._refused(first.name, "a difference"):
-                whole = stacked(
-                    {part: one for part, (_, one) in members.items()}, heights_of(hit.rule, rows, columns)
-                )
+                heights = heights_of(hit.rule, rows, columns)
+                whole = stacked({part: one for part, (_, one) in members.items()}, heights)
+            facts = self._modules.facts
+            if (order := in_joined(hit.rule, heights, columns, facts, first.name)) is not None:
+                whole = rows_taken(whole, order)
             yield renamed(whole, f"{self._modules.spelled(name.removesuffix(WEIGHT), 0, first.name)}{ending}")
 
     def _adapter(self, base: str, kinds: Mapping[str, Roles]) -> _Held:
@@ -130,7 +133,7 @@ class Others:
         """Whether it goes into a joined module. Raises PlanError where elements move."""
         if hit.rule.renames:
             return False
-        if not hit.rule.by_rows:
+        if not self._modules.moves_rows(hit):
             raise self._file.error(
                 held.key,
                 f"is of elements that {self._to} has in another order",
@@ -156,10 +159,10 @@ class Others:
             swaps = hit.rule.swaps(rows, columns) and rows % 2 == 0
             yield self._modules.renamed(held.module, hit), [(half, half), (0, half)] if swaps else None
             return
-        at = 0
-        for other, count in zip(hit.others, self._file.counts(hit, held.key, rows, columns), strict=True):
-            yield other.removesuffix(WEIGHT), [(at, count)]
-            at += count
+        counts = self._file.counts(hit, held.key, rows, columns)
+        parts = of_parts(hit.rule, counts, columns, self._modules.facts, held.key)
+        for other, some in zip(hit.others, parts, strict=True):
+            yield other.removesuffix(WEIGHT), some
 
     def _joined(
         self, name: str, members: Mapping[int, tuple[Hit, _Held]], beside: bool
@@ -178,6 +181,10 @@ class Others:
                 kind: joined(kind, {part: one.kinds.get(kind, {}) for part, one in some.items()}, heights)
                 for kind in sorted(kinds)
             }
+            order = in_joined(hit.rule, heights, first.matrix.columns, self._modules.facts, first.key)
+            if order is not None:
+                total = sum(heights)
+                whole = {kind: portion(kind, of, order, total, alphas[0]) for kind, of in whole.items()}
             spelled = self._modules.spelled(name.removesuffix(WEIGHT), 0, first.key)
             if "loha" in kinds:
                 yield from self._alpha(spelled, whole["loha"], some.values(), alphas)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
 from math import prod
 from pathlib import Path
 from typing import NamedTuple, TypeGuard
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...core.context import Context
 from ...core.records import dataclass
@@ -83,28 +84,23 @@ class Placed:
         # The rows of a part are computed in bands that begin where they do for it, not where they lie here.
         rows = padded(block // max(width, 1)) + padded(1)
         work = context.take((rows, width), np.float32)
-        opened: list[tuple[Sequence[Move], int, Step]] = []
+        opened: list[tuple[_Lying, int, Step]] = []
         for delta, moves in self.parts:
-            inside = _overlapping(moves, first, last)
-            if not inside:
-                continue
-            begin = min(move.source + max(first - move.target, 0) for move in inside)
-            end = max(move.source + min(last - move.target, move.count) for move in inside)
-            opened.append((inside, begin, delta.open(begin, end, work.size, scale, context)))
+            lying = _Lying(moves, first, last)
+            if lying.targets.size:
+                begin, end = int(lying.sources.min()), int(lying.sources.max()) + 1
+                opened.append((lying, begin, delta.open(begin, end, work.size, scale, context)))
 
         def step(row: int, out: F32Array) -> None:
-            stop = min(row + out.shape[0], last)
-            for moves, begin, inner in opened:
-                for move in _overlapping(moves, row, stop):
-                    low, high = max(row, move.target), min(stop, move.target + move.count)
-                    source = move.source + low - move.target
-                    skip = (source - begin) % padded(1)
-                    some = work[: padded(skip + high - low)]
+            for lying, begin, inner in opened:
+                for source, targets in lying.runs(row, min(row + out.shape[0], last)):
+                    skip, count = (source - begin) % padded(1), len(targets)
+                    some = work[: padded(skip + count)]
                     some[:skip] = 1  # thrown away; zeros would have no direction
-                    some[skip + high - low :] = 1
-                    some[skip : skip + high - low] = out[low - row : high - row]
+                    some[skip + count :] = 1
+                    some[skip : skip + count] = out[targets - row]
                     inner(source - skip, some)
-                    out[low - row : high - row] = some[skip : skip + high - low]
+                    out[targets - row] = some[skip : skip + count]
 
         return step
 
@@ -171,11 +167,35 @@ def by_rows(delta: Delta | Mix, spec: Spec) -> TypeGuard[Delta]:
     return adds(delta) or isinstance(delta, Whole | Scaled | Generalized | InputBlocks | InputButterflies)
 
 
-def _overlapping(moves: Sequence[Move], first: int, last: int) -> Sequence[Move]:
-    """Those of some moves, sorted by their targets, that concern rows ``first`` to ``last``."""
-    at = bisect_right(moves, first, key=lambda move: move.target)
-    low = at - 1 if at and moves[at - 1].target + moves[at - 1].count > first else at
-    high = low
-    while high < len(moves) and moves[high].target < last:
-        high += 1
-    return moves[low:high]
+class _Lying:
+    """Where each row of a change lies, of those that lie in some rows of a tensor.
+
+    Args:
+        moves: of all rows, sorted by their targets.
+        first, last: the rows of the tensor.
+
+    Attributes:
+        targets: int64 ``[n]``, ascending.
+        sources: int64 ``[n]``, the row of the change for each.
+    """
+
+    def __init__(self, moves: Sequence[Move], first: int, last: int) -> None:
+        inside = moves[bisect_right(moves, first, key=lambda move: move.target + move.count) :]
+        inside = inside[: bisect_left(inside, last, key=lambda move: move.target)]
+        counts = np.array([move.count for move in inside], np.int64)
+        within = np.arange(counts.sum()) - np.repeat(counts.cumsum() - counts, counts)
+        targets = np.repeat(np.array([move.target for move in inside], np.int64), counts) + within
+        sources = np.repeat(np.array([move.source for move in inside], np.int64), counts) + within
+        wanted = slice(*np.searchsorted(targets, (first, last)))
+        self.targets, self.sources = targets[wanted], sources[wanted]
+
+    def runs(self, first: int, last: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
+        """Of rows ``first`` to ``last`` of the tensor: where rows of the change begin that follow each other,
+        and the row of the tensor for each of them.
+        """
+        begin, end = np.searchsorted(self.targets, (first, last))
+        order = np.argsort(self.sources[begin:end])
+        sources, targets = self.sources[begin:end][order], self.targets[begin:end][order]
+        for run in np.split(np.arange(sources.size), np.flatnonzero(np.diff(sources) != 1) + 1):
+            if run.size:
+                yield int(sources[run[0]]), targets[run]

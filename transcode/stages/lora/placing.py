@@ -94,6 +94,8 @@ class _Placing:
                 "say which part of the model is meant with prefix",
             )  # fmt: skip
         if not candidates:
+            if (why := self._homes.unknown(change.base, change.leaf)) is not None:
+                raise self._error(change.key, why.what, "merge it into the folder that has one")
             close = ""
             if len(self._lost) < _SHOWN:
                 close = self._homes.nearest(change.base, change.leaf)
@@ -193,8 +195,7 @@ class _Placing:
         delta = change.added.delta
         taken = self._taken[place.name]
         rows = (self._table[place.name].spec.shape or (1,))[0]
-        ranges = [(move.target, move.target + move.count) for move in place.moves] or [(0, rows)]
-        for first, last in ranges:
+        for first, last in _covered(place) or [(0, rows)]:
             for start, stop, other in taken:
                 if other is change or first >= stop or start >= last:
                     continue
@@ -280,6 +281,17 @@ class _Placing:
 
     def _error(self, key: str, what: str, hint: str) -> PlanError:
         return PlanError(what, file=self._contents.path, tensor=key, hint=hint)
+
+
+def _covered(place: Place) -> list[tuple[int, int]]:
+    """Runs of rows of a tensor that a change is for, in order; those that follow each other as one."""
+    covered: list[tuple[int, int]] = []
+    for move in sorted(place.moves, key=lambda one: one.target):
+        if covered and covered[-1][1] == move.target:
+            covered[-1] = covered[-1][0], move.target + move.count
+        else:
+            covered.append((move.target, move.target + move.count))
+    return covered
 
 
 def _is_whole(delta: Delta | Mix) -> bool:

@@ -18,6 +18,8 @@ __all__ = ["Matrix", "Portion", "Unportioned", "matrix_of", "on_input", "portion
 Portion = Sequence[tuple[int, int]]
 """Runs of rows, one below the other: where each begins, and how many."""
 
+_SAID = 4
+
 
 class Unportioned(Exception):
     """Why rows of an adapter are no such adapter, in words."""
@@ -60,8 +62,9 @@ def rows_taken(tensor: LazyTensor, some: Portion) -> LazyTensor:
     each = tensor.spec.rows // max(tensor.spec.shape[0], 1)
     runs = [Run(tensor, begin * each, count * each) for begin, count in some]
     shape = (sum(count for _, count in some), *tensor.spec.shape[1:])
-    said = " and ".join(f"{begin} to {begin + count - 1}" for begin, count in some)
-    return rows_of(tensor.name, shape, runs, did=Event("convert", f"rows {said}"))
+    said = " and ".join(f"{begin} to {begin + count - 1}" for begin, count in some[:_SAID])
+    more = f" and {len(some) - _SAID} more runs" if len(some) > _SAID else ""
+    return rows_of(tensor.name, shape, runs, did=Event("convert", f"rows {said}{more}"))
 
 
 def _some(roles: Roles, some: Portion, *of: str) -> Roles:

@@ -15,7 +15,8 @@ from .joins import alike, heights_of
 from .modules import WEIGHT, Modules
 from .others import Others
 from .pairs import Pairs, renamed
-from .portions import Unportioned
+from .portions import Unportioned, rows_taken
+from .reordered import in_joined, of_parts
 from .sizes import Size, state
 from .sorting import Roles
 from .written import STYLES, Module
@@ -67,7 +68,7 @@ class _Respelling:
             hit = self._modules.hit(module)
             if hit is None or hit.rule.renames:
                 yield from self._plain(module, hit)
-            elif not hit.rule.by_rows:
+            elif not self._modules.moves_rows(hit):
                 raise self._file.error(
                     self._file.key(base),
                     f"is of elements that {self._to} has in another order",
@@ -141,17 +142,14 @@ class _Respelling:
             yield from self._written(self._modules.renamed(module, hit), 0, module.base, swapped)
             return
         counts = self._file.counts(hit, self._file.key(module.base), rows, columns)
-        at = 0
-        for other, count in zip(hit.others, counts, strict=True):
+        key = self._file.key(module.base)
+        for other, some in zip(
+            hit.others, of_parts(rule, counts, columns, self._modules.facts, key), strict=True
+        ):
             part = dict(roles)
             for role in part.keys() & {"up", "scale"}:
-                tensor = self._file.matrix(roles[role])
-                shape = (count, *tensor.spec.shape[1:])
-                part[role] = assemble(
-                    "", shape, [Block(tensor, at, at + count)], f"rows {at} to {at + count - 1}"
-                )
+                part[role] = rows_taken(self._file.matrix(roles[role]), some)
             yield from self._written(other.removesuffix(WEIGHT), 0, module.base, part, alpha)
-            at += count
 
     def _joined(self, name: str, parts: dict[int, tuple[Module, Hit]]) -> Iterator[LazyTensor]:
         """Pairs of parts as one of the joined module: one down where all are alike, else in blocks."""
@@ -218,6 +216,10 @@ class _Respelling:
                 tall.append(Block(self._file.matrix(pairs[part]["scale"]), 0, height, at))
                 at += height
             roles["scale"] = assemble("", (row, 1), tall, did)
+        key = self._file.key(base)
+        order = in_joined(rule, heights, downs[0].spec.shape[1], self._modules.facts, key)
+        if order is not None:
+            roles |= {role: rows_taken(roles[role], order) for role in roles.keys() & {"up", "scale"}}
         factor = factors[first]
         if factor * rank / rank != factor:
             raise self._file.error(

@@ -105,7 +105,7 @@ def _factor(key: str, names: LoraNames) -> tuple[str, str] | None:
     for style in names.styles:
         for role, regex in style.roles.items():
             if match := regex.fullmatch(key):
-                return role, match[1]
+                return role, "".join(match.groups())
     return None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 
 from ...catalog.family import Family
@@ -12,8 +12,10 @@ from ...catalog.lora_tables import Table
 from ...catalog.rule import Rule
 from ...catalog.spelling import fill
 from ...core.records import dataclass
+from ...errors import PlanError
+from ..arrange import arrangement
 
-__all__ = ["Home", "Move", "Place", "Stored", "of_family", "speaks", "spelled"]
+__all__ = ["Facts", "Home", "Move", "Place", "Stored", "begins", "of_family", "speaks", "spelled"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,9 @@ class Place:
 Home = tuple[Place, ...]
 """All tensors that hold rows of one that is named."""
 
+Facts = Mapping[str, object]
+"""Keys of the model's config.json."""
+
 
 @dataclass(frozen=True, slots=True)
 class Stored:
@@ -61,34 +66,54 @@ def spelled(tables: Iterable[Table], names: Mapping[str, Stored]) -> Iterator[tu
     """
     for table in tables:
         here, there = table.between
-        by_rows = [rule for rule in table.rules if rule.by_rows]  # what else moves, no factor follows here
+        by_rows = [rule for rule in table.rules if rule.by_rows]  # what else moves asks for a configuration
         if speaks(table, here, names):
             for rule in by_rows:
-                yield from _from_joined(rule, names)
+                yield from _from_joined(rule, names, {})
         if speaks(table, there, names):
             for rule in by_rows:
-                yield from _from_parts(rule, names)
+                yield from _from_parts(rule, names, {})
 
 
-def of_family(family: Family, names: Mapping[str, Stored]) -> Iterator[tuple[str, Home]]:
+def of_family(
+    family: Family, names: Mapping[str, Stored], known: Callable[[], Facts], unknown: dict[str, PlanError]
+) -> Iterator[tuple[str, Home]]:
     """As :func:`spelled`, by the rules that convert models of a family whose rows lie otherwise elsewhere.
 
     Args:
         family: that of the tensors, in their spelling.
         names: its tensors by their names, without what stands before them.
+        known: gives keys of the model's config.json, of which rules may speak.
+        unknown: takes names of which it is not known where their rows lie, and why.
     """
-    for (left, right), conversion in family.conversions.items():
-        rules = [rule for rule in conversion.rules if rule.by_rows and not rule.renames]
-        for rule in rules if left == family.spelling else ():
-            yield from _from_joined(rule, names)
-        for rule in rules if right == family.spelling else ():
-            yield from _from_parts(rule, names)
+    tables = [
+        (left, conversion)
+        for (left, right), conversion in (*family.conversions.items(), *family.others)
+        if family.spelling in (left, right)
+    ]
+    facts = known() if any(rule.grid for _, one in tables for rule in one.rules) else {}
+    for left, conversion in tables:
+        if not conversion.may_hold_for(facts):
+            continue
+        of = _from_joined if left == family.spelling else _from_parts
+        for rule in conversion.rules:
+            if not rule.renames and rule.keeps_rows:
+                try:
+                    yield from of(rule, names, facts)
+                except PlanError as error:
+                    runs = rule.right if left == family.spelling else (rule.left,)
+                    unknown.update((str(run), error) for run in runs)
 
 
 def speaks(table: Table, spelling: str, names: Collection[str], dot: str = ".") -> bool:
     """Whether these are names of that spelling; ``dot`` is what stands for the dots in them."""
     runs = [_regex(run, dot) for run in table.when.get(spelling, ())]
     return bool(runs) and all(any(map(run.match, names)) for run in runs)
+
+
+def begins(run: str, name: str) -> bool:
+    """Whether a name begins with a run."""
+    return _regex(run).match(name) is not None
 
 
 @lru_cache(maxsize=4096)
@@ -107,30 +132,31 @@ def _matches(run: str, names: Iterable[str]) -> Iterator[tuple[str, tuple[str, .
             yield name, match.groups(), name[match.end() :]
 
 
-def _from_joined(rule: Rule, names: Mapping[str, Stored]) -> Iterator[tuple[str, Home]]:
+def _from_joined(rule: Rule, names: Mapping[str, Stored], facts: Facts) -> Iterator[tuple[str, Home]]:
     """What the parts are called, of a model that stores them joined."""
     for name, numbers, rest in _matches(rule.left, names):
         stored = names[name]
-        if len(rule.right) == 1:
+        columns = _columns(stored, name, rest, names)
+        if len(rule.right) == 1 and rule.grid is None:
             (part,) = rule.right
-            if (
-                part is not None
-                and (home := _one(rule, stored, _columns(stored, name, rest, names))) is not None
-            ):
+            if part is not None and (home := _one(rule, stored, columns)) is not None:
                 yield fill(part, numbers, rest), home
             continue
-        columns = _columns(stored, name, rest, names)
         counts = rule.counts(stored.shape[0], columns) if stored.shape else None
         if counts is None:
             continue
+        order = _order(rule, counts, stored, facts)
         at = 0
         for part, count in zip(rule.right, counts, strict=True):
             if part is not None:
-                yield fill(part, numbers, rest), (Place(stored.name, count, (Move(0, at, count),)),)
+                moves: tuple[Move, ...] = (Move(0, at, count),)
+                if order is not None:
+                    moves = _moves((of - at, row) for row, of in enumerate(order) if at <= of < at + count)
+                yield fill(part, numbers, rest), (Place(stored.name, count, moves),)
             at += count
 
 
-def _from_parts(rule: Rule, names: Mapping[str, Stored]) -> Iterator[tuple[str, Home]]:
+def _from_parts(rule: Rule, names: Mapping[str, Stored], facts: Facts) -> Iterator[tuple[str, Home]]:
     """What the joined one is called, of a model that stores its parts."""
     if None in rule.right:
         return  # of what the other side does not name, the joined one cannot be told
@@ -142,20 +168,48 @@ def _from_parts(rule: Rule, names: Mapping[str, Stored]) -> Iterator[tuple[str, 
             complete[numbers, rest][index] = names[name]
     for (numbers, rest), parts in complete.items():
         form = fill(rule.left, numbers, rest)
-        if len(rule.right) == 1:
+        if len(rule.right) == 1 and rule.grid is None:
             if (home := _one(rule, parts[0], _columns(parts[0], parts[0].name, rest, names))) is not None:
                 yield form, home
             continue
         shapes = [parts[index].shape for index in range(len(rule.right)) if index in parts]
         if len(shapes) < len(rule.right) or not all(shapes) or len({shape[1:] for shape in shapes}) > 1:
             continue
-        total, at = sum(shape[0] for shape in shapes), 0
+        counts = [shape[0] for shape in shapes]
+        order = _order(rule, counts, parts[0], facts)
+        total, at = sum(counts), 0
         places: list[Place] = []
-        for index in range(len(rule.right)):
-            count = parts[index].shape[0]
-            places.append(Place(parts[index].name, total, (Move(at, 0, count),)))
+        for index, count in enumerate(counts):
+            moves: tuple[Move, ...] = (Move(at, 0, count),)
+            if order is not None:
+                moves = _moves((row, of - at) for row, of in enumerate(order) if at <= of < at + count)
+            places.append(Place(parts[index].name, total, moves))
             at += count
         yield form, tuple(places)
+
+
+def _order(rule: Rule, counts: Sequence[int], stored: Stored, facts: Facts) -> list[int] | None:
+    """Which row of all parts, one after the other, each row of the joined one is; None where it is the same.
+
+    Raises:
+        PlanError: that depends on what is not known of the model.
+    """
+    if rule.grid is None:
+        return None
+    parts = [(count, *stored.shape[1:]) for count in counts]
+    return arrangement(rule, parts, 1, facts, stored.name).rows_in_order()
+
+
+def _moves(pairs: Iterable[tuple[int, int]]) -> tuple[Move, ...]:
+    """Rows of what is named, and of the tensor where they lie, as runs."""
+    runs: list[Move] = []
+    for source, target in pairs:
+        last = runs[-1] if runs else None
+        if last is not None and (source, target) == (last.source + last.count, last.target + last.count):
+            runs[-1] = Move(last.source, last.target, last.count + 1)
+        else:
+            runs.append(Move(source, target, 1))
+    return tuple(runs)
 
 
 def _one(rule: Rule, stored: Stored, columns: int | None) -> Home | None:

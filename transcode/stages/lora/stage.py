@@ -15,6 +15,7 @@ from ...core.spec import Spec
 from ...core.tensor import LazyTensor
 from ...core.value import interned
 from ...errors import PlanError
+from ..facts import facts_of
 from ..options import LoraOptions
 from .files import LoraFile, parse_lora
 
@@ -63,7 +64,7 @@ class Lora(LoraOptions, Transform):
         table = {tensor.name: tensor for tensor in tensors}
         names = lora_names()
         shapes = {tensor.name: tensor.spec.shape for tensor in tensors}
-        homes = Homes(shapes, names, self.keys, self.prefix)
+        homes = Homes(shapes, names, self.keys, self.prefix, lambda: facts_of(planning))
         added: dict[str, list[Added]] = defaultdict(list)
         events: dict[str, list[Event]] = defaultdict(list)
         for path, strength, alpha in self.files:

@@ -12,7 +12,7 @@ from ...catalog.lora import LoraNames
 from ...catalog.lora_tables import lora_tables
 from ...core.nearest import nearest
 from ...errors import PlanError, RecipeError
-from .spellings import Home, Place, Stored, of_family, speaks, spelled
+from .spellings import Facts, Home, Place, Stored, begins, of_family, speaks, spelled
 from .unet import other_names
 
 __all__ = ["KEYS", "Homes"]
@@ -41,12 +41,20 @@ class Homes:
         known: what is known of names in LoRA files.
         keys: ``"same"``: LoRA and model spell names alike; ``"convert"``: they do not; ``"auto"``: either.
         prefix: only tensors whose names begin with this are meant, and LoRAs name them without it.
+        facts: gives keys of the model's config.json, for rules that speak of them.
     """
 
     def __init__(
-        self, shapes: Mapping[str, tuple[int, ...]], known: LoraNames, keys: str, prefix: str | None
+        self,
+        shapes: Mapping[str, tuple[int, ...]],
+        known: LoraNames,
+        keys: str,
+        prefix: str | None,
+        facts: Callable[[], Facts] = dict,
     ) -> None:
         self._known = known
+        self._facts = facts
+        self._unknown: dict[str, PlanError] = {}
         self._prefixes = re.compile(f"(?:{'|'.join(map(re.escape, known.prefixes))})+")
         self._text_prefixes = tuple(known.text_prefixes)
         self._names = [name for name in shapes if name.startswith(prefix or "")]
@@ -54,6 +62,7 @@ class Homes:
             raise PlanError(f"lora: no tensor's name begins with the prefix {prefix!r}", hint="correct it")
         self._exact: set[str] = set(self._names) if keys != "convert" else set()
         self._forms: _Forms = defaultdict(dict)
+        self._long: _Forms = defaultdict(dict)
         self._texts: dict[int, _Forms] = defaultdict(lambda: defaultdict(dict))
         convert = _converter(self._names) if keys != "same" else None
         groups: dict[tuple[str, tuple[int, ...]], dict[str, Stored]] = defaultdict(dict)
@@ -66,7 +75,7 @@ class Homes:
                 self._forms[stripped][(Place(name),)] = None
             if convert is not None:
                 for form in convert(name):
-                    self._forms[self._strip(form)][(Place(name),)] = None
+                    self._put(form, (Place(name),))
             if numbers:
                 groups[bare[: len(bare) - len(inner)], numbers][self._strip(inner)] = stored
             else:
@@ -77,22 +86,62 @@ class Homes:
                 for inner, stored in group.items():
                     self._texts[number][inner][(Place(stored.name),)] = None
             if keys != "same":
-                for form, home in _others(group):
+                for form, home in self._others(group):
                     converts = True
-                    for forms in [self._texts[number] for number in numbers] or [self._forms]:
-                        forms[self._strip(form)][home] = None
+                    for number in numbers:
+                        self._texts[number][self._strip(form)][home] = None
+                    if not numbers:
+                        self._put(form, home)
+        if keys != "same":
+            for form, home in self._others(self._apart(groups, shapes, len(prefix or ""))):
+                converts = True
+                self._put(form, home)
         if keys == "convert" and not converts:
             raise RecipeError(
                 "lora: keys cannot be converted: the model is of no family with several spellings",
                 hint="use keys: auto or same",
             )
 
+    def _put(self, form: str, home: Home) -> None:
+        """Make a tensor known by a name, which is compared without what may stand before it."""
+        stripped = self._strip(form)
+        self._forms[stripped][home] = None
+        if stripped != form:  # flat names of LoRAs may have all of it
+            self._long[form][home] = None
+
+    def _apart(
+        self, groups: Iterable[tuple[str, object]], shapes: Mapping[str, tuple[int, ...]], size: int
+    ) -> dict[str, Stored]:
+        """A model of a family some of whose own names begin as what may stand before names: its tensors."""
+        bare = {self._unwrapped(name[size:]): name for name in self._names}
+        family = catalog.detect(list(bare))
+        if family is None or sum(key.startswith(family.prefix) for key, _ in groups) < 2:
+            return {}
+        before = len(family.prefix)
+        return {
+            form[before:]: Stored(name, shapes[name])
+            for form, name in bare.items()
+            if form.startswith(family.prefix)
+        }
+
+    def _others(self, group: Mapping[str, Stored]) -> Iterator[tuple[str, Home]]:
+        """The names that tensors have in other spellings, but for what just renames them in their family."""
+        rename = other_names(group.keys())
+        if rename is not None:
+            for name, stored in group.items():
+                if (form := rename(name)) is not None:
+                    yield form, (Place(stored.name),)
+        yield from spelled(lora_tables(), group)
+        if (family := catalog.detect(list(group))) is not None:
+            yield from of_family(family, group, self._facts, self._unknown)
+
     def find(self, base: str, leaf: str) -> list[Home]:
         """What a LoRA may mean by a parameter of a module: nothing, one thing, or several."""
         for candidate in self._bases(self._unwrapped(base)):
             flat = self._flat(candidate, self._known.flat_prefixes)
             if flat is not None:
-                if homes := self._own_flattened.get((flat, leaf)) or self._flattened.get((flat, leaf)):
+                flattened = (self._own_flattened, self._flattened, self._long_flattened)
+                if homes := next((found for forms in flattened if (found := forms.get((flat, leaf)))), None):
                     return list(homes)
                 continue
             name = f"{candidate}.{leaf}" if candidate else leaf
@@ -130,6 +179,11 @@ class Homes:
                 if homes:
                     return list(homes)
         return []
+
+    def unknown(self, base: str, leaf: str) -> PlanError | None:
+        """Why it is not known where the rows of such a parameter lie; None where the model has none."""
+        name = self._strip(f"{self._unwrapped(base)}.{leaf}")
+        return next((why for run, why in self._unknown.items() if begins(self._strip(run), name)), None)
 
     @cached_property
     def has_text_encoder(self) -> bool:
@@ -203,6 +257,10 @@ class Homes:
         return _flattened(self._forms)
 
     @cached_property
+    def _long_flattened(self) -> dict[tuple[str, str], dict[Home, None]]:
+        return _flattened(self._long)
+
+    @cached_property
     def _own_flattened(self) -> dict[tuple[str, str], dict[Home, None]]:
         """As :attr:`_flattened`, of the model's own names as they stand: with what looks like a prefix."""
         return _flattened({name: {(Place(name),): None} for name in sorted(self._exact)})
@@ -222,18 +280,6 @@ def _flattened(forms: _Forms) -> dict[tuple[str, str], dict[Home, None]]:
 
 def _flatten(module: str) -> str:
     return module.replace(".", "_")
-
-
-def _others(group: Mapping[str, Stored]) -> Iterator[tuple[str, Home]]:
-    """The names that tensors have in other spellings, but for those that just rename them in their family."""
-    rename = other_names(group.keys())
-    if rename is not None:
-        for name, stored in group.items():
-            if (form := rename(name)) is not None:
-                yield form, (Place(stored.name),)
-    yield from spelled(lora_tables(), group)
-    if (family := catalog.detect(list(group))) is not None:
-        yield from of_family(family, group)
 
 
 def _converter(names: list[str]) -> Callable[[str], list[str]] | None:
