@@ -71,7 +71,8 @@ def stored_quantized(tensors: Iterable[LazyTensor]) -> Stored:
     parts = {part for one in known.values() for part in one.parts}
     dtypes = {name: spec.dtype.name for name, spec in specs.items()}
     for module, (title, endings) in foreign().recognise(dtypes).items():
-        if module + endings[0] in known:
+        one = known.get(module + endings[0])
+        if one is not None and not (one.conventions == {_LITE} and one.parts.isdisjoint(_tell_lite(module))):
             continue  # a convention has these names
         alien[module + endings[0]] = (title, endings)
         parts |= {module + ending for ending in endings}
@@ -83,6 +84,14 @@ def stored_quantized(tensors: Iterable[LazyTensor]) -> Stored:
         alien,
         names,
     )
+
+
+_LITE = "nunchaku_lite"
+
+
+def _tell_lite(module: str) -> set[str]:
+    """What layers of Nunchaku Lite have beside codes and scales that nunchaku's own files call otherwise."""
+    return {f"{module}.smooth_factor", f"{module}.wzeros"}
 
 
 def plain_fp8(tensors: Iterable[LazyTensor], stored: Stored) -> list[LazyTensor]:
