@@ -118,9 +118,11 @@ class ComponentTable:
 
     Attributes:
         entries: by name.
+        beside: names below a component's prefix that are none of its own, ``*`` for one name component.
     """
 
     entries: Mapping[str, _Entry]
+    beside: tuple[str, ...] = ()
 
     def held(self, names: Iterable[str]) -> Components:
         """The components of a file.
@@ -156,7 +158,7 @@ class ComponentTable:
             return None  # nearly all tensors
         regex, keys = self._prefixed
         match = regex.match(name)
-        if match is None:
+        if match is None or (self.beside and self._beside.fullmatch(name)):
             return None
         return match[match.lastindex] if match.lastindex else keys[match[0]]
 
@@ -195,8 +197,12 @@ class ComponentTable:
         texts = [re.escape(prefix) for prefix in ordered if "*" not in prefix]
         return re.compile("|".join((*texts, *wild))), keys
 
-    def __reduce__(self) -> tuple[type[ComponentTable], tuple[dict[str, _Entry]]]:
-        return ComponentTable, (dict(self.entries),)
+    @cached_property
+    def _beside(self) -> re.Pattern[str]:
+        return re.compile("|".join(re.escape(name).replace(r"\*", "[^.]+") for name in self.beside))
+
+    def __reduce__(self) -> tuple[type[ComponentTable], tuple[dict[str, _Entry], tuple[str, ...]]]:
+        return ComponentTable, (dict(self.entries), self.beside)
 
 
 def _wild(entry: _Entry) -> bool:
@@ -225,10 +231,11 @@ def _table(path: Path) -> ComponentTable:
             tuple(entry.get("unet", strict.Node.strings, ())),
         )
         entry.reject_unknown()
+    beside = tuple(top.get("beside", strict.Node.strings, ()))
     top.reject_unknown()
     if sum(map(_wild, entries.values())) > 1:
         raise top.need("components").error("more than one component takes its name from a prefix")
-    return ComponentTable(entries)
+    return ComponentTable(entries, beside)
 
 
 def _prefix(node: strict.Node) -> str:
