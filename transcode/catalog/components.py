@@ -110,6 +110,12 @@ class _Entry:
     stem: str
     names: tuple[str, ...]
     unet: tuple[str, ...]
+    whole: bool
+
+    @property
+    def usual(self) -> str:
+        """The prefix that a file without a word of it gets."""
+        return "" if self.whole else self.prefixes[0]
 
 
 @dataclass(frozen=True)
@@ -162,6 +168,11 @@ class ComponentTable:
             return None
         return match[match.lastindex] if match.lastindex else keys[match[0]]
 
+    def holds(self, folder: str) -> bool:
+        """Whether a subfolder of that name holds a model, in Diffusers' layout, numbered or not."""
+        name = re.sub(r"_[0-9]+$", "", folder)
+        return any(name in (entry.folder, _UNET) for entry in self.entries.values())
+
     def served(self, names: Sequence[str]) -> Sequence[str]:
         """The names of the model that denoises, where a file holds others that serve it; else all names."""
         own = [name for name in names if self.owner(name) == _DENOISER]
@@ -169,6 +180,8 @@ class ComponentTable:
 
     def _prefix(self, key: str, entry: _Entry, names: Sequence[str]) -> str:
         """The longest prefix that all names of a component begin with; empty where there is none."""
+        if entry.whole:
+            return ""
         known = (prefix.replace("*", key) for prefix in entry.prefixes)
         fitting = [prefix for prefix in known if all(name.startswith(prefix) for name in names)]
         return max(fitting, key=len, default="")
@@ -229,6 +242,7 @@ def _table(path: Path) -> ComponentTable:
             entry.need("stem").string(),
             tuple(entry.get("names", strict.Node.strings, ())),
             tuple(entry.get("unet", strict.Node.strings, ())),
+            entry.get("whole", strict.Node.boolean, False),
         )
         entry.reject_unknown()
     beside = tuple(top.get("beside", strict.Node.strings, ()))
