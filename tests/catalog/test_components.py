@@ -50,7 +50,7 @@ def folders(*names):
              "text_embedding_projection.aggregate_embed.weight"],
             {"transformer": (DIT, 1), "vae": ("vae.", 1), "audio_vae": ("audio_vae.", 1),
              "vocoder": ("vocoder.", 1),
-             "text_projection": ("text_embedding_projection.", 1)},
+             "connectors": ("", 1)},
         ),
     ],
 )  # fmt: skip
