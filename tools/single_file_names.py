@@ -44,7 +44,7 @@ def undone(module: Any, family: str, spelling: str, converter: str, besides: Sha
         # Six modulations of a block are a row in the file, layers of a VAE convolutions of one pixel.
         if family == "krea2" and original.endswith(".mod.lin"):
             shape = [math.prod(shape)]
-        elif family in ("autoencoder_kl", "dc_ae") and len(shape) == 2:
+        elif family in ("autoencoder_kl", "dc_ae", "flux2_vae") and len(shape) == 2:
             shape = [*shape, 1, 1]
         if len(hit.rule.right) > 1 and original in tensors:
             tensors[original][0] += shape[0]
@@ -101,6 +101,23 @@ def _autoencoders(diffusers: Any) -> Iterable[tuple[str, str, str, Any, str]]:
         diffusers.AutoencoderKLLTX2Audio(),
         "convert_ltx2_audio_vae_to_diffusers",
     )
+    from diffusers.pipelines import ltx2
+
+    script = "scripts/convert_ltx2_to_diffusers.py"
+    yield "ltx_2_vocoder", "ltx2_vocoder", "LTX-2", ltx2.LTX2Vocoder(), script
+    yield "ltx_2.3_vocoder", "ltx2_vocoder_bwe", "LTX-2.3", ltx2.LTX2VocoderWithBWE(), script
+    yield "ltx_2_connectors", "ltx2_connectors", "LTX-2", ltx2.LTX2TextConnectors(), script
+    modern = ltx2.LTX2TextConnectors(
+        video_connector_num_attention_heads=32, video_connector_num_layers=8, video_gated_attn=True,
+        audio_connector_num_attention_heads=32, audio_connector_attention_head_dim=64,
+        audio_connector_num_layers=8, audio_gated_attn=True, per_modality_projections=True, proj_bias=True,
+    )  # fmt: skip
+    yield "ltx_2.3_connectors", "ltx2_connectors", "LTX-2.3", modern, script
+    yield "ltx_2.5_duration_head", "ltx2_duration_head", "LTX-2.5", ltx2.LTX2DurationHead(), script
+    flux2 = diffusers.AutoencoderKLFlux2(decoder_block_out_channels=(96, 192, 384, 384))
+    yield "flux.2_vae", "flux2_vae", "FLUX.2-dev", flux2, "scripts/convert_flux2_to_diffusers.py"
+    cosmos = diffusers.AutoencoderKLCosmos()
+    yield "cosmos_1.0_vae", "cosmos1_vae", "Cosmos-1.0", cosmos, "scripts/convert_cosmos_to_diffusers.py"
     sana = diffusers.AutoencoderDC(
         latent_channels=32, downsample_block_type="conv", upsample_block_type="interpolate",
         encoder_layers_per_block=(2, 2, 2, 3, 3, 3), decoder_layers_per_block=(3,) * 6,

@@ -40,7 +40,8 @@ def folders(*names):
             [f"{DIT}joint_blocks.0.x", "text_encoders.t5xxl.transformer.shared.weight", "vae.decoder.a",
              "text_encoders.clip_g.transformer.a", "text_encoders.clip_l.transformer.a",
              "text_encoders.clip_l.logit_scale"],
-            {"transformer": (DIT, 1), "vae": ("vae.", 1), "text_encoder": ("text_encoders.clip_l.", 2),
+            {"transformer": (DIT, 1), "vae": ("vae.", 1), "other": ("", 1),
+             "text_encoder": ("text_encoders.clip_l.transformer.", 1),
              "text_encoder_2": ("text_encoders.clip_g.transformer.", 1),
              "text_encoder_3": ("text_encoders.t5xxl.transformer.", 1)},
         ),
@@ -49,7 +50,7 @@ def folders(*names):
              "text_embedding_projection.aggregate_embed.weight"],
             {"transformer": (DIT, 1), "vae": ("vae.", 1), "audio_vae": ("audio_vae.", 1),
              "vocoder": ("vocoder.", 1),
-             "text_projection": ("text_embedding_projection.", 1)},
+             "connectors": ("", 1)},
         ),
     ],
 )  # fmt: skip

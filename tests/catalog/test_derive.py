@@ -54,6 +54,25 @@ def test_diffusers_makes_the_same_model_of_it(model: str, read_golden: Callable[
     assert unsaid == set()
 
 
+@pytest.mark.parametrize(
+    ("rule", "wanted"),
+    [
+        ("[1, {shape: a, axis: 0}, {shape: none, axis: 0, absent: drop}]", [1, 36]),
+        ("{numbers: 'b.{i}.attn2'}", [0, 2, 10]),
+        ("{shape: a, axis: 0, root: 2}", 6),
+        ("{shape: a, axis: 1, root: 2}", None),
+        ("{shape: a, axis: 0, over: [2, {shape: a, axis: 2}]}", 9),
+        ("{has: a, then: {unknown: why}, else: 3}", None),
+        ("{has: none, then: {unknown: why}, else: 3}", 3),
+    ],
+)
+def test_values_of_further_rules(rule: str, wanted: object) -> None:
+    derive = derivation(strict.parse(f"key: {rule}\nname: constant", "f.yaml"))
+    shapes = {"a": (36, 35, 2), **{f"b.{i}.attn2.weight": (1,) for i in (10, 2, 0)}, "b.1.attn1": (1,)}
+    assert derive(shapes) == (None if wanted is None else {"key": wanted, "name": "constant"})
+    assert derive.constants == {"name"}
+
+
 def test_the_prefix_does_not_matter(read_golden: Callable[[str], Golden]) -> None:
     shapes = read_golden("wan2.1_t2v_1.3b").shapes
     named = {f"model.{name}": shape for name, shape in shapes.items()}
@@ -162,7 +181,7 @@ def test_no_configuration_rather_than_a_wrong_one(rule: str) -> None:
 @pytest.mark.parametrize(
     ("rule", "said"),
     [
-        ("{}", "is no rule; it needs one of shape, count, spread, has, given"),
+        ("{}", "is no rule; it needs one of shape, count, numbers, spread, has, given, unknown"),
         ("{shape: a}", "needs either 'axis' or 'from'"),
         ("{shape: a, axis: 1, from: 1}", "needs either 'axis' or 'from'"),
         ("{has: a, axis: 1}", "'axis' and 'is' go together"),

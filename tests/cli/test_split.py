@@ -126,6 +126,31 @@ def test_folders_of_diffusers_get_the_usual_prefixes(tmp_path):
     )
 
 
+def test_a_folder_of_a_model_without_weights_is_not_left_out(source, tmp_path):
+    run("split", source[0], tmp_path / "parts")
+    (tmp_path / "parts" / "scheduler").mkdir()
+    assert "scheduler/ left out" in run("merge", tmp_path / "parts", tmp_path / "a.safetensors").output
+    weights = tmp_path / "parts" / "vae" / "diffusion_pytorch_model.safetensors"
+    weights.rename(weights.with_suffix(".gguf"))
+    refused = run("merge", tmp_path / "parts", tmp_path / "b.safetensors", code=2)
+    assert "vae/ holds no weights that go into one file" in str(refused.exception)
+    assert not (tmp_path / "b.safetensors").exists()
+    shutil.rmtree(tmp_path / "parts" / "vae")
+    run("merge", tmp_path / "parts", tmp_path / "b.safetensors")
+    left = load_file(tmp_path / "b.safetensors").keys()
+    assert left == {name for name in source[1] if not name.startswith("first_stage_model.")}
+
+
+@pytest.mark.parametrize("names", [("transformer", "transformer_2"), ("high_noise_model", "low_noise_model")])
+def test_two_models_that_take_turns_are_no_one_file(names, tmp_path):
+    for name in names:
+        (tmp_path / "wan" / name).mkdir(parents=True)
+        save_file({"blocks.0.w": np.ones((2, 2), np.float32)}, tmp_path / "wan" / name / "model.safetensors")
+    refused = run("merge", tmp_path / "wan", tmp_path / "one.safetensors", code=2)
+    assert "are two models that take turns" in str(refused.exception)
+    assert f"wan/{names[0]} HIGH.safetensors --to lightx2v" in str(refused.exception)
+
+
 def test_quantized_on_the_way(tmp_path):
     """ComfyUI's markers speak of layers by whole names; each part speaks of its own."""
     rng = np.random.default_rng(0)

@@ -1,7 +1,5 @@
 """All-in-one files become folders of Diffusers' pipelines, and come back to the byte."""
 
-# ruff: noqa: E501  tables of models read better in long lines
-
 from __future__ import annotations
 
 import json
@@ -24,17 +22,7 @@ from transcode.stages.convert import Convert
 diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed")
 transformers = pytest.importorskip("transformers")
 
-CLIP = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2,
-        "vocab_size": 64, "projection_dim": 16, "bos_token_id": 1, "eos_token_id": 2}  # fmt: skip
-UNET = {
-    "sample_size": 16, "block_out_channels": (32, 32, 64), "cross_attention_dim": 24, "attention_head_dim": (1, 1, 2),
-    "layers_per_block": 2, "use_linear_projection": True, "transformer_layers_per_block": (1, 2, 10),
-    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-    "addition_embed_type": "text_time", "addition_time_embed_dim": 8, "projection_class_embeddings_input_dim": 64,
-}  # fmt: skip
-VAE = {"block_out_channels": (4, 4, 8, 8), "layers_per_block": 1, "norm_num_groups": 2,
-       "down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}  # fmt: skip
+from .pipelines_of_diffusers import BESIDE, EXPECTED, UNLIKE, drawn, one_file  # noqa: E402
 
 
 def run(*words: object) -> None:
@@ -55,48 +43,16 @@ def body(file: Path) -> tuple[dict[str, Any], bytes]:
 @pytest.fixture(scope="module")
 def models() -> dict[str, Any]:
     """Those of a tiny SDXL, by the folder."""
-    torch.manual_seed(0)
-    made = {
-        "unet": diffusers.UNet2DConditionModel(**UNET),
-        "vae": diffusers.AutoencoderKL(**VAE),
-        "text_encoder": transformers.CLIPTextModel(transformers.CLIPTextConfig(**CLIP)),
-        "text_encoder_2": transformers.CLIPTextModelWithProjection(transformers.CLIPTextConfig(**CLIP)),
-    }
-    for model in made.values():
-        for parameter in model.parameters():
-            torch.nn.init.normal_(parameter, std=0.05)
-    return made
+    return drawn("StableDiffusionXLPipeline")
 
 
 @pytest.fixture(scope="module")
 def whole(models: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All of them in one file, as Stability AI has them."""
-    folder = tmp_path_factory.mktemp("sdxl")
-    spelled = {
-        "unet": ("model.diffusion_model.", "original"), "vae": ("first_stage_model.", "original"),
-        "text_encoder": ("conditioner.embedders.0.transformer.", None),
-        "text_encoder_2": ("conditioner.embedders.1.model.", "openclip"),
+    more = {
+        "conditioner.embedders.1.model.logit_scale": torch.tensor(4.6), "alphas_cumprod": torch.ones(4),
     }  # fmt: skip
-    tensors = {
-        "conditioner.embedders.1.model.logit_scale": torch.tensor(4.6),
-        "alphas_cumprod": torch.ones(4),
-    }
-    for name, (prefix, spelling) in spelled.items():
-        held = {n: t.half().contiguous() for n, t in models[name].state_dict().items()}
-        if name == "text_encoder":
-            held = {f"text_model.{n}": t for n, t in held.items()}
-        save_file(held, folder / "one.safetensors")
-        if spelling is not None:
-            (
-                tc.open(folder / "one.safetensors")
-                | Convert(spelling)
-                | tc.write(folder / "two.safetensors", force=True)
-            )
-            held = load_file(folder / "two.safetensors")
-        tensors |= {f"{prefix}{n}": t for n, t in held.items()}
-    save_file(tensors, folder / "raw.safetensors")
-    tc.open(folder / "raw.safetensors") | tc.write(folder / "sdxl.safetensors")
-    return folder / "sdxl.safetensors"
+    return one_file("StableDiffusionXLPipeline", models, more, tmp_path_factory.mktemp("sdxl"))
 
 
 def test_there_and_back(models: dict[str, Any], whole: Path, tmp_path: Path) -> None:
@@ -105,9 +61,11 @@ def test_there_and_back(models: dict[str, Any], whole: Path, tmp_path: Path) -> 
         "_class_name": "StableDiffusionXLPipeline", "unet": ["diffusers", "UNet2DConditionModel"],
         "vae": ["diffusers", "AutoencoderKL"], "text_encoder": ["transformers", "CLIPTextModel"],
         "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"],
+        "scheduler": ["diffusers", "EulerDiscreteScheduler"], "tokenizer": ["transformers", "CLIPTokenizer"],
+        "tokenizer_2": ["transformers", "CLIPTokenizer"],
     }  # fmt: skip
     for name, model in models.items():
-        (file,) = (tmp_path / "pipe" / name).iterdir()
+        (file,) = (tmp_path / "pipe" / name).glob("*.safetensors")
         held = {
             key.removeprefix("text_model.") if name == "text_encoder" else key: one
             for key, one in load_file(file).items()
@@ -116,6 +74,8 @@ def test_there_and_back(models: dict[str, Any], whole: Path, tmp_path: Path) -> 
         expected = model.state_dict()
         assert held.keys() == expected.keys()
         assert all(one.equal(expected[key].half()) for key, one in held.items())
+    # Of whose projection transformers' class has no scale.
+    loads_strictly("StableDiffusionXLPipeline", models, tmp_path / "pipe", {"logit_scale"})
     run("merge", tmp_path / "pipe", tmp_path / "back.safetensors")
     assert body(tmp_path / "back.safetensors") == body(whole)
     with safe_open(tmp_path / "back.safetensors", "pt") as file:
@@ -160,12 +120,75 @@ def test_diffusers_loads_the_folder_with_the_files_of_another(
         run("split", whole, tmp_path / "two", "--config-from", other, "--debug")
 
 
-def test_what_is_lacking_is_said_in_a_line(whole: Path, tmp_path: Path) -> None:
-    flow = tc.open(whole) | Convert("diffusers")
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("StableDiffusionPipeline", marks=pytest.mark.whole),
+        "StableDiffusion3Pipeline",
+        "FluxPipeline",
+    ],
+)
+def test_a_file_alone_gives_models_that_load(name: str, tmp_path: Path) -> None:
+    """Configurations follow from the tensors; what does not lie in the file is given to the pipeline."""
+    models = drawn(name)
+    whole = one_file(name, models, BESIDE.get(name, {}), tmp_path)
+    run("split", whole, tmp_path / "pipe", "--to", "diffusers")
+    loads_strictly(name, models, tmp_path / "pipe")
+    run("merge", tmp_path / "pipe", tmp_path / "back.safetensors")
+    assert body(tmp_path / "back.safetensors") == body(whole)
+
+
+def loads_strictly(name: str, models: dict[str, Any], pipe: Path, spare: set[str] = frozenset()) -> None:
+    """Each model by its own class and configuration, and the pipeline with all that has no weights."""
+    for folder, model in models.items():
+        loaded, info = type(model).from_pretrained(
+            pipe / folder, output_loading_info=True, torch_dtype=torch.float16
+        )
+        assert {key for keys in info.values() for key in keys} <= spare
+        held = loaded.state_dict()
+        assert held.keys() == model.state_dict().keys()
+        assert all(held[key].equal(one.half()) for key, one in model.state_dict().items())
+        said = dict(loaded.config if hasattr(loaded.config, "items") else loaded.config.to_dict())
+        for key, value in EXPECTED[name].get(folder, {}).items():
+            assert said[key] == value, key
+        asked = model.config if hasattr(model.config, "items") else model.config.to_dict()
+        for key, value in asked.items():
+            if key not in UNLIKE and not key.startswith("_"):
+                wanted = list(value) if isinstance(value, tuple) else value
+                assert said[key] == wanted or (key, value) == ("out_channels", None), key
+    given = {}
+    for folder, (library, kind) in pipelines()[name].beside.items():
+        if library == "diffusers":
+            given[folder] = getattr(diffusers, kind)()
+        else:
+            given[folder] = transformers.CLIPTokenizer(
+                vocab={"<|startoftext|>": 0, "<|endoftext|>": 1}, merges=[]
+            )
+    loaded = diffusers.DiffusionPipeline.from_pretrained(pipe, torch_dtype=torch.float16, **given)
+    assert type(loaded).__name__ == name
+
+
+def test_what_is_lacking_is_said_in_a_line(tmp_path: Path) -> None:
+    whole = one_file("FluxPipeline", drawn("FluxPipeline"), {}, tmp_path)
+    lacking = "to load it, add scheduler/, tokenizer/, tokenizer_2/ of the published pipeline"
+    assert lacking in said_of(whole, tmp_path)
+    # Codes have other shapes than weights, and scales beside them; FP8 without any is a dtype.
+    coded = tmp_path / "codes.safetensors"
+    run("run", whole, coded, "--scheme", "fp8", "--convention", "comfyui")
+    assert "tokenizer_2/, transformer/config.json of the published" in said_of(coded, tmp_path)
+    bare = {n: t.to(torch.float8_e4m3fn) if t.ndim == 2 else t for n, t in load_file(whole).items()}
+    few = {name: t for name, t in bare.items() if not name.startswith("text_encoders.t5xxl.")}
+    save_file(few, tmp_path / "bare.safetensors")
+    lacking = "add text_encoder_2/, scheduler/, tokenizer/, tokenizer_2/ of the"
+    assert lacking in said_of(tmp_path / "bare.safetensors", tmp_path)
+
+
+def said_of(source: Path, tmp_path: Path) -> str:
+    """What the plan says of the index of a folder."""
+    flow = tc.open(source) | Convert("diffusers")
     plan = flow.plan(tc.write(tmp_path / "pipe", layout="components", copy_metadata=False))
     (said,) = (str(note) for note in plan.log.notes if "model_index.json" in str(note))
-    assert "to load it, add scheduler/, tokenizer/, tokenizer_2/, " in said
-    assert "unet/config.json" in said
+    return said
 
 
 def test_a_folder_that_diffusers_saved_becomes_one_file(
@@ -201,3 +224,44 @@ def test_classes_are_those_of_the_pipeline(name: str) -> None:
     for folder, part in pipelines()[name].parts.items():
         kind = getattr(diffusers if part.library == "diffusers" else transformers, part.kind)
         assert part.kind in str(annotations[folder]) or annotations[folder] is kind
+
+
+LTX = {
+    "2.0": ["ltx 2", "ltx 2 vae", "ltx 2 audio vae", "ltx 2 vocoder", "ltx 2 connectors"],
+    "2.5": ["ltx 2.5", "ltx 2 vae", "ltx 2 audio vae", "ltx 2.3 vocoder", "ltx 2.3 connectors",
+            "ltx 2.5 duration head"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("version", [pytest.param("2.0", marks=pytest.mark.whole), "2.5"])
+def test_all_models_of_ltx_2_there_and_back(version: str, tmp_path: Path) -> None:
+    """Each as its class has it, which tests/stages hold to diffusers' own script."""
+    from tests.stages.autoencoders_of_diffusers import AUTOENCODERS
+    from tests.stages.newer_families_of_diffusers import NEWER
+
+    folders = {"ltx2": ("transformer", "model.diffusion_model."), "ltx_vae": ("vae", "vae."),
+               "ltx2_audio_vae": ("audio_vae", "audio_vae."), "ltx2_vocoder": ("vocoder", "vocoder."),
+               "ltx2_vocoder_bwe": ("vocoder", "vocoder."), "ltx2_connectors": ("connectors", ""),
+               "ltx2_duration_head": ("duration_head", "duration_head.")}  # fmt: skip
+    expected, tensors = {}, {}
+    for name in LTX[version]:
+        tiny = (AUTOENCODERS | NEWER)[name]
+        folder, prefix = folders[tiny.family]
+        expected[folder] = {n: t.half().contiguous() for n, t in tiny.model().state_dict().items()}
+        save_file(expected[folder], tmp_path / "one.safetensors")
+        flow = tc.open(tmp_path / "one.safetensors") | Convert("original")
+        flow | tc.write(tmp_path / "two.safetensors", force=True)
+        tensors |= {f"{prefix}{n}": t for n, t in load_file(tmp_path / "two.safetensors").items()}
+    save_file(tensors, tmp_path / "raw.safetensors")
+    tc.open(tmp_path / "raw.safetensors") | tc.write(tmp_path / "ltx.safetensors")
+    run("split", tmp_path / "ltx.safetensors", tmp_path / "pipe", "--to", "diffusers")
+    assert {inner.name for inner in (tmp_path / "pipe").iterdir()} == expected.keys()
+    for folder, wanted in expected.items():
+        held = load_file(tmp_path / "pipe" / folder / "diffusion_pytorch_model.safetensors")
+        assert held.keys() == wanted.keys()
+        assert all(one.equal(wanted[key]) for key, one in held.items())
+    run("merge", tmp_path / "pipe", tmp_path / "back.safetensors")
+    assert body(tmp_path / "back.safetensors") == body(tmp_path / "ltx.safetensors")
+    run("split", tmp_path / "ltx.safetensors", tmp_path / "parts")
+    run("merge", tmp_path / "parts", tmp_path / "again.safetensors")
+    assert body(tmp_path / "again.safetensors") == body(tmp_path / "ltx.safetensors")

@@ -27,6 +27,16 @@ _LTX_091: dict[str, Any] = _LTX | {
     "decoder_spatio_temporal_scaling": (True,) * 3, "decoder_inject_noise": (True, True, True, False),
     "upsample_residual": (True,) * 3, "upsample_factor": (2,) * 3, "timestep_conditioning": True,
 }  # fmt: skip
+_VOCODER: dict[str, Any] = {
+    "in_channels": 4, "hidden_channels": 16, "upsample_kernel_sizes": [4, 4], "upsample_factors": [2, 2],
+    "resnet_kernel_sizes": [3, 5], "resnet_dilations": [[1, 3], [1, 3]],
+}  # fmt: skip
+_CONNECTORS: dict[str, Any] = {
+    "caption_channels": 8, "text_proj_in_factor": 3,
+    **{f"{kind}_connector_{key}": value for kind in ("video", "audio") for key, value in {
+        "num_attention_heads": 2, "attention_head_dim": 4, "num_layers": 2, "num_learnable_registers": 4,
+    }.items()},
+}  # fmt: skip
 _STATISTICS = {"per_channel_statistics.channel": (8,), "per_channel_statistics.mean-of-stds": (8,)}
 _LTX_VAE = "convert_ltx_vae_checkpoint_to_diffusers"
 _WAN_DIT = "convert_wan_transformer_to_diffusers"
@@ -77,6 +87,47 @@ AUTOENCODERS = {
         "ltx2_audio_vae", "AutoencoderKLLTX2Audio",
         {"base_channels": 4, "num_res_blocks": 1, "latent_channels": 4},
         "convert_ltx2_audio_vae_to_diffusers", prefix="audio_vae.",
+    ),
+    "ltx 2 vocoder": Tiny(
+        "ltx2_vocoder", "LTX2Vocoder", _VOCODER, "scripts/convert_ltx2_to_diffusers.py",
+        recorded="cd32b3154a84ec89"
+    ),
+    "ltx 2.3 vocoder": Tiny(
+        "ltx2_vocoder_bwe", "LTX2VocoderWithBWE",
+        {**_VOCODER, "bwe_in_channels": 4, "bwe_hidden_channels": 8, "bwe_upsample_kernel_sizes": [4],
+         "bwe_upsample_factors": [2], "bwe_resnet_kernel_sizes": [3], "bwe_resnet_dilations": [[1, 3]],
+         "filter_length": 8, "hop_length": 4, "window_length": 8, "num_mel_channels": 4},
+        "scripts/convert_ltx2_to_diffusers.py", recorded="b04a7bacdc386151",
+    ),
+    "ltx 2 connectors": Tiny(
+        "ltx2_connectors", "LTX2TextConnectors", _CONNECTORS, "scripts/convert_ltx2_to_diffusers.py",
+        recorded="72300f72960796bc",
+    ),
+    "ltx 2.3 connectors": Tiny(
+        "ltx2_connectors", "LTX2TextConnectors",
+        {**_CONNECTORS, "per_modality_projections": True, "proj_bias": True, "video_gated_attn": True,
+         "audio_gated_attn": True, "video_hidden_dim": 8, "audio_hidden_dim": 8},
+        "scripts/convert_ltx2_to_diffusers.py", recorded="8aedfeb9f4043ce3",
+    ),
+    "ltx 2.5 duration head": Tiny(
+        "ltx2_duration_head", "LTX2DurationHead",
+        {"video_cross_attention_dim": 8, "audio_cross_attention_dim": 6, "pooler_hidden_dim": 16,
+         "num_queries": 2, "mlp_hidden_dim": 8},
+        "scripts/convert_ltx2_to_diffusers.py", recorded="3bf815ff4560cd9d",
+    ),
+    "flux 2 vae": Tiny(
+        "flux2_vae", "AutoencoderKLFlux2",
+        {"block_out_channels": (4, 4, 8, 8), "decoder_block_out_channels": (4, 4, 4, 8),
+         "layers_per_block": 1, "latent_channels": 2, "norm_num_groups": 2},
+        "scripts/convert_flux2_to_diffusers.py", lambda: {"sample": torch.ones(1, 3, 16, 16)},
+        recorded="27022067b5e08fb3",
+    ),
+    "cosmos vae": Tiny(
+        "cosmos1_vae", "AutoencoderKLCosmos",
+        {"encoder_block_out_channels": (4, 8, 8, 8), "decode_block_out_channels": (4, 8, 8, 8),
+         "latent_channels": 2, "num_layers": 1, "patch_size": 2, "resolution": 32,
+         "attention_resolutions": ()},
+        "scripts/convert_cosmos_to_diffusers.py", lambda: _frame(32), recorded="9970831c991b1feb",
     ),
     "dc-ae": Tiny(
         "dc_ae", "AutoencoderDC",

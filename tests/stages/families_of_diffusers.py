@@ -52,7 +52,10 @@ class Tiny:
         import diffusers
 
         torch.manual_seed(seed)
-        model = getattr(diffusers, self.name)(**self.config).eval()
+        from diffusers.pipelines import ltx2
+
+        kind = getattr(diffusers, self.name, None) or getattr(ltx2, self.name)
+        model = kind(**self.config).eval()
         for name, tensor in model.state_dict().items():
             if self.recorded:
                 tensor.copy_(told(f"{seed} {name}", tensor.shape))
@@ -106,7 +109,7 @@ def digest(tensors: Tensors) -> str:
     found = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         found.update(f"{name} {list(tensor.shape)}".encode())
-        found.update(tensor.to(torch.bfloat16).contiguous().view(torch.uint8).numpy().tobytes())
+        found.update(tensor.to(torch.bfloat16).reshape(-1).view(torch.uint8).numpy().tobytes())
     return found.hexdigest()[:16]
 
 

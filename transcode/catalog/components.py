@@ -110,6 +110,12 @@ class _Entry:
     stem: str
     names: tuple[str, ...]
     unet: tuple[str, ...]
+    whole: bool
+
+    @property
+    def usual(self) -> str:
+        """The prefix that a file without a word of it gets."""
+        return "" if self.whole else self.prefixes[0]
 
 
 @dataclass(frozen=True)
@@ -118,9 +124,11 @@ class ComponentTable:
 
     Attributes:
         entries: by name.
+        beside: names below a component's prefix that are none of its own, ``*`` for one name component.
     """
 
     entries: Mapping[str, _Entry]
+    beside: tuple[str, ...] = ()
 
     def held(self, names: Iterable[str]) -> Components:
         """The components of a file.
@@ -156,9 +164,14 @@ class ComponentTable:
             return None  # nearly all tensors
         regex, keys = self._prefixed
         match = regex.match(name)
-        if match is None:
+        if match is None or (self.beside and self._beside.fullmatch(name)):
             return None
         return match[match.lastindex] if match.lastindex else keys[match[0]]
+
+    def holds(self, folder: str) -> bool:
+        """Whether a subfolder of that name holds a model, in Diffusers' layout, numbered or not."""
+        name = re.sub(r"_[0-9]+$", "", folder)
+        return any(name in (entry.folder, _UNET) for entry in self.entries.values())
 
     def served(self, names: Sequence[str]) -> Sequence[str]:
         """The names of the model that denoises, where a file holds others that serve it; else all names."""
@@ -167,6 +180,8 @@ class ComponentTable:
 
     def _prefix(self, key: str, entry: _Entry, names: Sequence[str]) -> str:
         """The longest prefix that all names of a component begin with; empty where there is none."""
+        if entry.whole:
+            return ""
         known = (prefix.replace("*", key) for prefix in entry.prefixes)
         fitting = [prefix for prefix in known if all(name.startswith(prefix) for name in names)]
         return max(fitting, key=len, default="")
@@ -195,8 +210,12 @@ class ComponentTable:
         texts = [re.escape(prefix) for prefix in ordered if "*" not in prefix]
         return re.compile("|".join((*texts, *wild))), keys
 
-    def __reduce__(self) -> tuple[type[ComponentTable], tuple[dict[str, _Entry]]]:
-        return ComponentTable, (dict(self.entries),)
+    @cached_property
+    def _beside(self) -> re.Pattern[str]:
+        return re.compile("|".join(re.escape(name).replace(r"\*", "[^.]+") for name in self.beside))
+
+    def __reduce__(self) -> tuple[type[ComponentTable], tuple[dict[str, _Entry], tuple[str, ...]]]:
+        return ComponentTable, (dict(self.entries), self.beside)
 
 
 def _wild(entry: _Entry) -> bool:
@@ -223,12 +242,14 @@ def _table(path: Path) -> ComponentTable:
             entry.need("stem").string(),
             tuple(entry.get("names", strict.Node.strings, ())),
             tuple(entry.get("unet", strict.Node.strings, ())),
+            entry.get("whole", strict.Node.boolean, False),
         )
         entry.reject_unknown()
+    beside = tuple(top.get("beside", strict.Node.strings, ()))
     top.reject_unknown()
     if sum(map(_wild, entries.values())) > 1:
         raise top.need("components").error("more than one component takes its name from a prefix")
-    return ComponentTable(entries)
+    return ComponentTable(entries, beside)
 
 
 def _prefix(node: strict.Node) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 
 from ..core.records import dataclass
@@ -41,10 +42,12 @@ class Derivation:
 
     Args:
         values: key -> what computes it; None where that of the source holds as it is.
+        constants: the keys among them whose value is the same for all models.
     """
 
-    def __init__(self, values: Mapping[str, Value] | None) -> None:
+    def __init__(self, values: Mapping[str, Value] | None, constants: Collection[str] = ()) -> None:
         self.values = None if values is None else dict(values)
+        self.constants = frozenset(constants)
 
     def __call__(
         self, shapes: Shapes, source_config: Mapping[str, object] | None = None
@@ -68,38 +71,53 @@ class Derivation:
 def derivation(node: strict.Node) -> Derivation:
     """Read the rules of a configuration; ``given`` alone is that of the source.
 
-    A value is a constant (a scalar or a list), or one of these; ``over: VALUE`` divides it, exactly:
+    A value is a constant, a list of values (without those that are left out), or one of these; ``over:
+    VALUE`` divides it, exactly, by each of a list; ``root: 2`` takes the root, which must be a whole number:
 
     - ``{shape: NAME, axis: K}``: length of an axis of a tensor; null when there is no such tensor.
     - ``{shape: NAME, from: K}``: lengths of all axes from K on.
     - ``{count: PATH}``: how many blocks stand there, ``{i}`` for the number.
+    - ``{numbers: PATH}``: the numbers of those blocks.
     - ``{spread: PATH, among: PATH}``: the first blocks spread evenly among the others: ``[0, 5, 10 ...]``.
     - ``{has: NAME, then: VALUE, else: VALUE}``, null unless said; ``axis`` and ``is`` ask for a length too.
 
     - ``{given: KEY, then: VALUE, else: VALUE}``: depends on whether the source's own configuration has that
       key; without ``then`` it is the value there.
 
+    - ``{unknown: WHY}``: no configuration can be told.
+
     ``absent: drop`` leaves the key out where it would be null.
     """
     if node.kind == "text":
         node.choice(["given"])
         return Derivation(None)
-    return Derivation({key: _value(child) for key, child in node.mapping().items()})
+    rules = dict(node.mapping().items())
+    constants = [key for key, child in rules.items() if child.kind not in ("a list", "a mapping")]
+    return Derivation({key: _value(child) for key, child in rules.items()}, constants)
 
 
 def _value(node: strict.Node) -> Value:
+    if node.kind == "a list":
+        return partial(_list_of, tuple(_value(child) for child in node.sequence()))
     if node.kind != "a mapping":
         return partial(_constant_of, node.plain())
     top = node.mapping()
-    kinds = {"shape": _shape, "count": _count, "spread": _spread, "has": _has, "given": _given}
+    kinds: dict[str, Callable[[strict.Mapping], Value]]
+    kinds = {"shape": _shape, "count": _count, "numbers": _numbers, "spread": _spread, "has": _has,
+             "given": _given, "unknown": _unknown}  # fmt: skip
     kind = next((kind for kind in kinds if kind in top), None)
     if kind is None:
         raise node.error("is no rule", f"it needs one of {', '.join(kinds)}")
     rule = kinds[kind](top)
-    over = top.get("over", _value, None)
+    over = top.get("over", _divisors, ())
+    root = top.get("root", lambda child: child.integer(2), 1)
     drop = top.get("absent", lambda child: child.choice(("drop",)), None) is not None
     top.reject_unknown()
-    return partial(_value_of, rule, over, drop)
+    return partial(_value_of, rule, over, root, drop)
+
+
+def _divisors(node: strict.Node) -> tuple[Value, ...]:
+    return tuple(_value(child) for child in (node.sequence() if node.kind == "a list" else [node]))
 
 
 def _shape(top: strict.Mapping) -> Value:
@@ -113,6 +131,10 @@ def _shape(top: strict.Mapping) -> Value:
 
 def _count(top: strict.Mapping) -> Value:
     return partial(_count_of, _block(top.need("count")))
+
+
+def _numbers(top: strict.Mapping) -> Value:
+    return partial(_numbers_of, _block(top.need("numbers")))
 
 
 def _spread(top: strict.Mapping) -> Value:
@@ -135,6 +157,11 @@ def _given(top: strict.Mapping) -> Value:
     return partial(_given_of, key, yes, no)
 
 
+def _unknown(top: strict.Mapping) -> Value:
+    top.need("unknown").string()
+    return _untold
+
+
 def _block(node: strict.Node) -> Block:
     return node.at(lambda: Block(node.string()))
 
@@ -146,17 +173,34 @@ def _constant_of(constant: object, known: Known) -> object:
     return constant
 
 
-def _value_of(rule: Value, over: Value | None, drop: bool, known: Known) -> object:
+def _list_of(values: Sequence[Value], known: Known) -> object:
+    return [one for value in values if (one := value(known)) is not _ABSENT]
+
+
+def _value_of(rule: Value, over: Sequence[Value], root: int, drop: bool, known: Known) -> object:
     result = rule(known)
-    if result is None and drop:
-        return _ABSENT
-    return result if over is None or result is None else _divided(result, over(known))
+    if result is None:
+        return _ABSENT if drop else None
+    for divisor in over:
+        result = _divided(result, divisor(known))
+    return result if root == 1 else _root(result, root)
 
 
 def _divided(whole: object, by: object) -> int:
     if not isinstance(whole, int) or not isinstance(by, int) or by < 1 or whole % by:
         raise NotDerivable
     return whole // by
+
+
+def _root(power: object, of: int) -> int:
+    base = round(math.pow(power, 1 / of)) if isinstance(power, int) else 0
+    if base**of != power:
+        raise NotDerivable
+    return base
+
+
+def _untold(known: Known) -> object:
+    raise NotDerivable
 
 
 def _nothing(known: Known) -> None:
@@ -176,11 +220,15 @@ def _shape_of(name: str, axis: int | None, start: int | None, known: Known) -> o
 
 
 def _count_of(blocks: Block, known: Known) -> object:
-    return len(_numbers(blocks, known.shapes))
+    return len(_found(blocks, known.shapes))
+
+
+def _numbers_of(blocks: Block, known: Known) -> object:
+    return sorted(map(int, _found(blocks, known.shapes)))
 
 
 def _spread_of(few: Block, many: Block, known: Known) -> object:
-    chosen, all_of_them = len(_numbers(few, known.shapes)), len(_numbers(many, known.shapes))
+    chosen, all_of_them = len(_found(few, known.shapes)), len(_found(many, known.shapes))
     if not chosen:
         return None
     if all_of_them % chosen:
@@ -201,5 +249,5 @@ def _given_of(key: str, yes: Value | None, no: Value, known: Known) -> object:
     return known.source_config[key] if yes is None else yes(known)
 
 
-def _numbers(blocks: Block, shapes: Shapes) -> set[str]:
+def _found(blocks: Block, shapes: Shapes) -> set[str]:
     return {match[1] for match in map(blocks.regex.match, shapes) if match}

@@ -217,6 +217,12 @@ class Family:
         within = {name[size:]: shape for name, shape in shapes.items() if name.startswith(self.prefix)}
         return derive(within, source_config)
 
+    @property
+    def constants(self) -> frozenset[str]:
+        """Keys of that configuration whose values are the same for all models of the family."""
+        derive = self.spellings[self.spelling].config
+        return frozenset() if derive is None else derive.constants
+
 
 def _least(fitted: Family) -> tuple[int, int]:
     signature = fitted.spellings[fitted.spelling].signature

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import field
 from pathlib import Path
 
 from ..core.records import dataclass
 from . import strict
+from .derive import Derivation, derivation
 from .folders import find
 from .proven import proven
 
@@ -23,6 +25,8 @@ class Part:
         family: which its tensors are of.
         prefix: of its names in an all-in-one file; None where that follows from its folder.
         spelling: of its names there; None for the family's usual one.
+        config: what its ``config.json`` says in this pipeline beside what the family derives.
+        untold: keys of that file which tensors do not always tell -> what to do without them.
     """
 
     library: str
@@ -30,6 +34,8 @@ class Part:
     family: str
     prefix: str | None = None
     spelling: str | None = None
+    config: Derivation | None = None
+    untold: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +45,12 @@ class Pipeline:
     Attributes:
         name: e.g. ``"FluxPipeline"``.
         parts: by subfolder, e.g. ``"text_encoder_2"``.
-        beside: subfolders without weights that it loads, too.
+        beside: subfolders without weights that it loads, too -> library and class.
     """
 
     name: str
     parts: Mapping[str, Part]
-    beside: tuple[str, ...] = ()
+    beside: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
 
 def pipelines() -> Mapping[str, Pipeline]:
@@ -66,9 +72,16 @@ def _table(path: Path) -> dict[str, Pipeline]:
 
 
 def _pipeline(name: str, top: strict.Mapping) -> Pipeline:
-    beside = top.get("beside", strict.Node.strings, ())
+    beside = {name: _class(one) for name, one in top.get("beside", lambda one: one.mapping().items(), ())}
     parts = {folder: _part(one) for folder, one in top.items() if folder != "beside"}
-    return Pipeline(name, parts, tuple(beside))
+    return Pipeline(name, parts, beside)
+
+
+def _class(node: strict.Node) -> tuple[str, str]:
+    match node.strings():
+        case [library, kind]:
+            return library, kind
+    raise node.error("is no class", "write its library and its name")
 
 
 def _part(node: strict.Node) -> Part:
@@ -79,6 +92,8 @@ def _part(node: strict.Node) -> Part:
         top.need("family").string(),
         top.get("prefix", strict.Node.string, None),
         top.get("spelling", strict.Node.string, None),
+        top.get("config", derivation, None),
+        {key: one.string() for key, one in top.get("untold", lambda child: child.mapping().items(), ())},
     )
     top.reject_unknown()
     return part

@@ -7,13 +7,14 @@ gets the prefix, and the spelling, that ComfyUI gives such a component.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from .. import catalog
 from ..catalog.components import OTHER, component_table
 from ..containers.checkpoint import Source
+from ..containers.discover import EXPERTS
 from ..containers.joined import join_sources
 from ..containers.source import open_place
 from ..core import small_json
@@ -92,8 +93,15 @@ def open_components(path: str, *, mmap: bool = True, drop_cache: bool = False) -
     spelled: dict[str, str] = {}
     bare: list[str] = []
     pipeline = pipeline_of(place)
-    for inner in place.folders():
+    folders = place.folders()
+    _refuse_pair([inner.name for inner in folders], path)
+    for inner in folders:
         if not any(file.suffix in (".safetensors", ".bin", ".pt", ".pth") for file in inner.files()):
+            if component_table().holds(inner.name):
+                raise FormatError(
+                    f"{inner.name}/ holds no weights that go into one file", file=path,
+                    hint="is the download complete? to do without that model, take its folder out",
+                )  # fmt: skip
             bare.append(f"{inner.name}/")
             continue
         source = open_place(inner, mmap=mmap, drop_cache=drop_cache)
@@ -129,6 +137,17 @@ def open_components(path: str, *, mmap: bool = True, drop_cache: bool = False) -
     return replace(whole, path=Path(path), side_files=(), stem="model", metadata=metadata, notes=notes)
 
 
+def _refuse_pair(folders: Collection[str], path: str) -> None:
+    """Refuse two denoisers, which no program takes from one file."""
+    for high, low in EXPERTS:
+        if high in folders and low in folders:
+            raise FormatError(
+                f"{high}/ and {low}/ are two models that take turns, of which programs load a file each",
+                file=path,
+                hint=f"convert each: transcode run {path}/{high} HIGH.safetensors --to lightx2v, and {low}/",
+            )
+
+
 def _below(source: Source, prefix: str) -> Source:
     """The same, with names that begin with a prefix."""
     tensors = tuple(
@@ -146,7 +165,7 @@ def _usual(folder: str, path: str) -> str:
     """
     for name, entry in component_table().entries.items():
         if folder in (name, entry.folder, *entry.names) and name != OTHER and folder != "text_encoder":
-            return entry.prefixes[0]
+            return entry.usual
     raise FormatError(
         f"{folder}/ does not say what stood before its names", file=path,
         hint=f"put it into its metadata: transcode meta set {folder}/model.safetensors"

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 
 from .. import catalog
-from ..catalog.pipelines import Pipeline
+from ..catalog.pipelines import Part, Pipeline
 from ..containers.discover import read_json
 from ..core.output import SideFile, Stored
 from ..core.paths import located
 from ..core.planning import Planning
+from ..core.records import dataclass
 from ..errors import PlanError
 from ..io.folder import File, Folder
 from ..io.named import locate
@@ -23,10 +25,28 @@ _CONFIG = "config.json"
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".msgpack", ".h5", ".onnx", ".gguf")
 _INDEXES = ".index.json"
 
+
+@dataclass(frozen=True)
+class _Config:
+    """A configuration that tensors tell.
+
+    Attributes:
+        said: what stands in it.
+        sizes: what of it, in numbers, is not the same for all models of the family.
+    """
+
+    said: Mapping[str, object]
+    sizes: Mapping[str, int]
+
+
 Models = Mapping[str, Sequence[Stored]]
 """What is stored in each subfolder, as spelled there."""
 
-_PLAIN = ("F32", "F16", "BF16")
+_PLAIN, _BARE = ("F64", "F32", "F16", "BF16", "I64", "I32"), ("F8_E4M3", "F8_E5M2")
+"""Dtypes of weights, and those that are of weights where no scale is beside them."""
+
+_SCALE = re.compile(r"(?:^|\.)(?:(?:weight|input)_scale|scale_(?:weight|input)|scaled_fp8)[^.]*$")
+"""Names of scales of FP8, whatever else of their convention is known."""
 
 
 def pipeline_files(models: Models, config_from: str | None, planning: Planning) -> list[SideFile]:
@@ -47,28 +67,53 @@ def pipeline_files(models: Models, config_from: str | None, planning: Planning) 
                 hint=f"spell them as Diffusers does: {called('to', 'diffusers')}",
             )
         return []
-    derived = {folder: _derived(some) for folder, some in models.items() if folder in pipeline.parts}
+    parts = pipeline.parts
+    derived = {folder: _derived(some, parts[folder]) for folder, some in models.items() if folder in parts}
     if config_from is not None:
         return _taken(pipeline, derived, config_from, planning)
-    lacking = [f"{folder}/" for folder in pipeline.beside]
+    absent = [folder for folder in parts if folder not in derived]
+    lacking = [f"{folder}/" for folder in (*absent, *pipeline.beside)]
     lacking += [f"{folder}/{_CONFIG}" for folder, config in derived.items() if config is None]
     planning.note(
         f"{INDEX}: a {pipeline.name}; to load it, add {', '.join(lacking)} of the published pipeline, or take"
         f" them from a folder that has them: {called('config_from', 'FOLDER')}"
     )
     configs = {folder: config for folder, config in derived.items() if config is not None}
+    for folder, config in configs.items():
+        for key, advice in parts[folder].untold.items():
+            if key not in config.said:
+                planning.note(f"{folder}/{_CONFIG}: no tensor tells {key}; {advice}")
     return [
-        as_file(stated(pipeline, derived)),
-        *(SideFile(f"{folder}/{_CONFIG}", _text(config)) for folder, config in configs.items()),
+        as_file(stated(pipeline, parts)),
+        *(SideFile(f"{folder}/{_CONFIG}", _text(config.said)) for folder, config in configs.items()),
     ]
 
 
-def _derived(stored: Sequence[Stored]) -> dict[str, object] | None:
+def _derived(stored: Sequence[Stored], part: Part) -> _Config | None:
     """The configuration that belongs to tensors; None where they do not tell it; codes have other shapes."""
     family = catalog.detect([one.name for one in stored])
-    if family is None or any(one.spec.dtype.name not in _PLAIN for one in stored):
+    if family is None or not _plain(stored):
         return None
-    return family.config({one.name: one.spec.shape for one in stored})
+    shapes = {one.name: one.spec.shape for one in stored}
+    told = family.config(shapes)
+    more = {} if part.config is None else part.config(shapes)
+    if told is None or more is None:
+        return None
+    constants = family.constants
+    sizes = {
+        key: value
+        for key, value in told.items()
+        if key not in constants and isinstance(value, int) and not isinstance(value, bool)
+    }
+    return _Config(told | more, sizes)
+
+
+def _plain(stored: Sequence[Stored]) -> bool:
+    """Whether tensors are weights as a class holds them, in whatever dtype, and none is quantized."""
+    dtypes = {one.spec.dtype.name for one in stored}
+    if any(one.role != "values" for one in stored) or not dtypes <= {*_PLAIN, *_BARE}:
+        return False
+    return not dtypes & {*_BARE} or not any(_SCALE.search(one.name) for one in stored)
 
 
 def _text(config: Mapping[str, object]) -> bytes:
@@ -76,7 +121,7 @@ def _text(config: Mapping[str, object]) -> bytes:
 
 
 def _taken(
-    pipeline: Pipeline, derived: Mapping[str, dict[str, object] | None], path: str, planning: Planning
+    pipeline: Pipeline, derived: Mapping[str, _Config | None], path: str, planning: Planning
 ) -> list[SideFile]:
     """The files of another folder of the pipeline, but its weights."""
     place = locate(path)
@@ -115,14 +160,13 @@ def _taken(
     return [as_file(index), *files]
 
 
-def _check(name: str, derived: dict[str, object] | None, inner: Folder | None, path: str) -> None:
+def _check(name: str, derived: _Config | None, inner: Folder | None, path: str) -> None:
     """Refuse the configuration of a model of other sizes."""
     if inner is None or not inner.exists(_CONFIG):
         raise PlanError(f"config_from: {path} has no {name}/{_CONFIG}", hint="name a complete folder")
     said = read_json(inner.at(_CONFIG))
-    for key, value in (derived or {}).items():
-        size = isinstance(value, int) and not isinstance(value, bool)
-        if size and said.get(key) is not None and said[key] != value:  # null stands for another key's value
+    for key, value in ({} if derived is None else derived.sizes).items():
+        if said.get(key) is not None and said[key] != value:  # null stands for another key's value
             raise PlanError(
                 f"config_from: {path} says {key} = {said[key]} of {name}, its tensors say {value}",
                 hint="name a folder of the same model",

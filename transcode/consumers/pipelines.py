@@ -23,6 +23,9 @@ _SPELLED = ("diffusers", "transformers", "transformers_5")
 _NO_MODELS = (OTHER, "ema")
 """Subfolders of what no pipeline has."""
 
+_DENOISERS = ("unet", "transformer")
+"""Subfolders of what tells a pipeline from others: they share autoencoders and text encoders."""
+
 
 def pipeline_of(folder: Folder) -> Pipeline | None:
     """The pipeline that a folder says it is of; None where it says none, or one that is not known."""
@@ -46,7 +49,7 @@ def known_pipeline(models: Mapping[str, Iterable[str]]) -> Pipeline | None:
                 return None
             held[folder] = family.name
     for pipeline in pipelines().values():
-        if held and all(
+        if any(folder in held for folder in _DENOISERS) and all(
             folder in pipeline.parts and pipeline.parts[folder].family == family
             for folder, family in held.items()
         ):
@@ -55,9 +58,14 @@ def known_pipeline(models: Mapping[str, Iterable[str]]) -> Pipeline | None:
 
 
 def stated(pipeline: Pipeline, folders: Collection[str]) -> dict[str, Any]:
-    """What ``model_index.json`` says of a pipeline of which a folder holds some models."""
+    """What ``model_index.json`` says of a pipeline of which a folder holds some models.
+
+    What has no weights is named as the published pipeline names it: it is to be put beside them, or given
+    when the pipeline is loaded.
+    """
     parts = {folder: part for folder, part in pipeline.parts.items() if folder in folders}
-    return {"_class_name": pipeline.name} | {name: [one.library, one.kind] for name, one in parts.items()}
+    classes = {name: (one.library, one.kind) for name, one in parts.items()} | dict(pipeline.beside)
+    return {"_class_name": pipeline.name} | {name: [*said] for name, said in classes.items()}
 
 
 def as_file(index: Mapping[str, object]) -> SideFile:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..io.folder import Folder
     from .container import Container
 
-__all__ = ["WEIGHTS", "WeightFiles", "discover", "read_json", "side_files"]
+__all__ = ["EXPERTS", "WEIGHTS", "WeightFiles", "discover", "read_json", "side_files"]
 
 WEIGHTS = foreign.SUFFIXES | {suffix for kind in table.FILES for suffix in kind.suffixes}
 """Suffixes of files that hold weights; they never come along as side files."""
@@ -33,6 +33,11 @@ MAX_SIDE_FILE = 64 << 20
 _PARTIAL = (".incomplete", ".part", ".partial", ".crdownload", ".aria2")
 _TRAINING = r"(training_args|optimizer|scheduler|scaler|rng_state.*|random_states.*|trainer_state)$"
 _COMPONENTS = ("transformer", "unet", "transformer_2")
+
+EXPERTS = (("transformer", "transformer_2"), ("high_noise_model", "low_noise_model"))
+"""Subfolders of Wan 2.2's two models, the first of which takes the steps of high noise and the second those
+of low noise: as Diffusers (WanPipeline) and as their authors and LightX2V name them."""
+
 _SIDE_SUFFIXES = frozenset({
     ".json", ".txt", ".model", ".jinja", ".jinja2", ".py", ".md", ".yaml", ".yml", ".vocab", ".bpe", ".spm",
     ".tiktoken",
@@ -140,7 +145,9 @@ def _folder(folder: Folder) -> WeightFiles:
             return chosen
     if below:
         raise NoWeights(
-            f"holds weights in {', '.join(below)}", file=folder.url, hint="point SRC at one of them"
+            f"holds weights in {', '.join(below)}",
+            file=folder.url,
+            hint=_which([name.rstrip("/") for name in below]),
         )
     other = [p for p in files if p.suffix in WEIGHTS]
     if other:
@@ -185,8 +192,19 @@ def _component(folder: Folder) -> Folder | None:
             held.append(inner)
     if len(held) > 1:
         names = " and ".join(f"{p.name}/" for p in held)
-        raise FormatError(f"holds weights in {names}", file=folder.url, hint="point SRC at one of them")
+        raise FormatError(f"holds weights in {names}", file=folder.url, hint=_which([p.name for p in held]))
     return held[0] if held else None
+
+
+def _which(folders: list[str]) -> str:
+    """What to do with a folder of several models."""
+    for high, low in EXPERTS:
+        if high in folders and low in folders:
+            return (
+                f"point SRC at one of them, then at the other: {high}/ is the model of high noise, {low}/"
+                " that of low noise, each with LoRAs of its own"
+            )
+    return "point SRC at one of them"
 
 
 def _one_kind(folder: Folder, weights: list[File], indexes: list[File], below: list[str]) -> WeightFiles:
