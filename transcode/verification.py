@@ -31,6 +31,7 @@ from .execution import checksums, journal
 from .execution.execute import Progress, execute
 from .execution.moves import Move
 from .execution.pace import Pace
+from .io.named import refuse_empty
 from .plan import devices
 from .plan.plan import Plan
 from .plan.resolve import resolve
@@ -144,6 +145,7 @@ def verify(
     """
     if not 0 < sample <= 1:
         raise RecipeError(f"sample: {sample} is no share", hint="write one above 0, up to 1")
+    refuse_empty(path)
     notes: list[str] = []
     digests = checksums.load(Path(path))
     if source is None:

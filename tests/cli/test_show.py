@@ -162,3 +162,13 @@ def test_a_pattern_may_say_what_it_likes(src, tmp_path, cli):
     """Which tensors went into others is not told by the words of the reason."""
     said = cli("run", src, tmp_path / "o.safetensors", "--drop", "re:bias|went into", "--force")
     assert table(said.out)["drop"] == ["4", "1.6 kB"]
+
+
+def test_a_plan_and_the_schemes_fit_a_narrow_terminal(src, tmp_path, cli, monkeypatch):
+    """The last lines of both had 67 and 64 columns, however narrow it was."""
+    monkeypatch.setenv("COLUMNS", "60")
+    plan = cli("run", src, tmp_path / "o", "-s", "int8", "-n").out.splitlines()
+    assert plan[-1].strip() == "(-v lists every tensor)"
+    assert plan[-2].startswith("total  ")
+    schemes = cli("schemes").out.splitlines()
+    assert max(map(len, [*plan[-2:], *schemes])) <= 60

@@ -109,3 +109,15 @@ def test_what_a_user_names(folder: Path) -> None:
         assert str(error.value) == f"{folder}/{told}"
     with pytest.raises(FormatError, match="is a URL of a kind"):
         locate("ftp://host/model.safetensors")
+
+
+def test_an_empty_path_is_not_the_current_folder(folder: Path, monkeypatch, refused, cli) -> None:
+    """As of a variable that is not set: ``transcode run "$MODEL" out`` would have converted what is here."""
+    monkeypatch.chdir(folder)
+    told = "no path is given: it is empty; a dot is the current folder"
+    with pytest.raises(FormatError) as error:
+        locate("")
+    assert str(error.value) == told
+    for command in ("run|", "inspect|", "doctor|", "verify|", "meta|get|"):
+        assert told in refused(*command.split("|"), *(["out"] if command == "run|" else []))
+    assert not (folder / "out").exists()

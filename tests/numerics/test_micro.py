@@ -75,8 +75,29 @@ def test_scale_bytes_of_every_peak(kind, mode):
         result = low + ~exact - form.emax
     else:  # rounded half up to the mantissa of the elements: what carries goes to the next power
         result = low + (size >= np.ldexp(2 - 2.0 ** -(form.nmant + 1), low)) - form.emax
-    np.testing.assert_array_equal(out, np.clip(result, -127, 127) + 127)
+    highest = 127 - form.emax  # under twice that, half of the codes are infinite in float32
+    np.testing.assert_array_equal(out, np.clip(result, -127, highest) + 127)
     assert len(np.unique(out)) > 230
+
+
+@pytest.mark.parametrize("search", ["none", "plain", "weighted"])
+@pytest.mark.parametrize("mode", ["rceil", "floor", "even", "ceil"])
+@pytest.mark.parametrize("name", ["e2m1", "e2m3", "e3m2", "e4m3fn", "e5m2"])
+def test_no_finite_value_becomes_infinite(name, mode, search):
+    """Of float32's largest, the plain scale was rounded up to one under which its code is infinite."""
+    form = FORMATS[name]
+    values = np.full((8, 32), np.finfo(F).max, F) * np.linspace(0.8, 1, 8, dtype=F)[:, None]
+    values[:, 1:] *= 0.3
+    codes, scales = np.empty(256 * form.bits // 8, np.uint8), np.empty(8, np.uint8)
+    given = (values.view(U).reshape(-1), form, mode)
+    if search == "weighted":
+        assert encode.mx_weighted(*given, np.linspace(1, 9, 32, dtype=F), codes, scales, Scratch())
+    else:
+        assert encode.mx(*given, search == "plain", codes, scales, Scratch())
+    share = np.minimum(values.astype(np.float64) * 2.0 ** (127.0 - scales[:, None]), form.max)
+    grid = np.unique(np.abs(form.values()[np.isfinite(form.values())].astype(np.float64)))
+    nearest = grid[np.abs(share[..., None] - grid).argmin(-1)]
+    assert (nearest * 2.0 ** (scales[:, None] - 127.0) <= np.finfo(F).max).all()
 
 
 @pytest.mark.parametrize("kind", KINDS)

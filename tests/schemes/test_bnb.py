@@ -128,6 +128,29 @@ def test_a_state_that_says_something_else_is_refused(state, tmp_path):
         plain(tmp_path / "q", tmp_path)
 
 
+@pytest.mark.parametrize("double", [False, True])
+@pytest.mark.parametrize(("shape", "size"), [((21, 2), 64), ((27, 2), 128), ((3, 14), 4096), ((5, 26), 64)])
+def test_a_tensor_of_one_block_is_read_whatever_its_size(shape, size, double, tmp_path):
+    """One scale says of no size which it is; bitsandbytes' smallest was refused with those beside it."""
+    weight = drawn(shape)
+    options = {"group_size": size, "double_quant": double}
+    flow = tc.open(folder(tmp_path, weight)) | tc.quantize("nf4", include=["up_proj"], **options)
+    flow | tc.write(tmp_path / "q", convention="bitsandbytes")
+    path = tmp_path / "q" / "model.safetensors"
+    stored = load_file(path)
+    save_file(stored, path, {"format": "pt"})  # as bitsandbytes: without a record of how it was made
+    parts = {name.removeprefix(f"{NAME}.weight").lstrip("."): one for name, one in stored.items()}
+    state = json.loads(bytes(parts["quant_state.bitsandbytes__nf4"].tolist()))
+    assert state["blocksize"] == size
+    scales = parts["absmax"]
+    if double:
+        scales = parts["nested_quant_map"][scales.long()] * parts["nested_absmax"][0] + state["nested_offset"]
+    codes = torch.stack([parts[""] >> 4, parts[""] & 15], -1).reshape(shape)
+    scales = scales.repeat_interleave(size)[: weight.numel()].reshape(shape)
+    wanted = parts["quant_map"][codes.long()] * scales
+    torch.testing.assert_close(plain(tmp_path / "q", tmp_path), wanted, rtol=1e-6, atol=0)
+
+
 def test_tiles_of_a_gpu_are_refused(tmp_path):
     flow = tc.open(folder(tmp_path, drawn((96, 320)))) | tc.quantize("llm_int8", include=["up_proj"])
     flow | tc.write(tmp_path / "q", convention="bitsandbytes")

@@ -283,6 +283,10 @@ def test_rows_that_are_no_parts_of_this_family(flux: Path, tmp_path: Path) -> No
     save_file(there, tmp_path / "y.safetensors")
     with pytest.raises(TranscodeError, match="of 63, 64, 64, 256 rows could not be taken apart again"):
         (tc.open(tmp_path / "y.safetensors") | Convert("original")).plan(tc.write(tmp_path / "o.safetensors"))
+    there["single_transformer_blocks.0.attn.to_q.weight"] = torch.tensor(1.0)
+    save_file(there, tmp_path / "n.safetensors")
+    with pytest.raises(TranscodeError, match=r"to_q\.weight: \[\] has no rows that could be joined; is"):
+        (tc.open(tmp_path / "n.safetensors") | Convert("original")).plan(tc.write(tmp_path / "o.safetensors"))
     del there["single_transformer_blocks.0.attn.to_q.weight"]
     save_file(there, tmp_path / "z.safetensors")
     with pytest.raises(TranscodeError, match=r"without single_transformer_blocks.0.attn.to_q.weight"):

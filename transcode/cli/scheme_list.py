@@ -10,7 +10,7 @@ from ..catalog import DEFAULT, Convention, SchemeRule
 from ..catalog.limits import Limit, plain
 from ..core.constraint import Constraint
 from .say import echo
-from .table import heading, paragraph
+from .table import heading, lines, paragraph, width
 
 __all__ = ["described", "example", "show_all", "show_one"]
 
@@ -57,7 +57,8 @@ def show_all() -> None:
     for name, scheme in schemes.CALIBRATED.items():
         paragraph(name, f"{scheme.summary}; for {_takers(name)}", labels=_LABELS)
     echo()
-    echo("`transcode schemes NAME` tells what each convention asks of one.")
+    for line in lines("`transcode schemes NAME` tells what each convention asks of one.", "", width()):
+        echo(line)
 
 
 def show_one(name: str) -> None:

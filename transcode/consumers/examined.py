@@ -20,6 +20,7 @@ from ..core.records import dataclass
 from ..core.small_json import read_object
 from ..core.tensor import LazyTensor
 from ..errors import FormatError, NoWeights, PlanError, unsigned
+from ..io.named import refuse_empty
 from .config.stated import CONFIG, Json
 from .evidence import claims
 from .group import Reading
@@ -150,6 +151,7 @@ def examine(path: str | os.PathLike[str]) -> Examined:
         FormatError: there is nothing at that path.
         NoWeights: there is no checkpoint.
     """
+    refuse_empty(path)
     where = located(unsigned(os.fspath(path)))
     header = gguf(where)
     if header is not None:

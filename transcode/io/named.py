@@ -12,7 +12,7 @@ from . import commit, hub
 from .folder import File, Folder, LocalFolder
 from .urls import instead, refuse_url, remote_url, written_out
 
-__all__ = ["local", "locate", "note_of"]
+__all__ = ["local", "locate", "note_of", "refuse_empty"]
 
 
 def local(path: str | PathLike[str], *, stdin: str = "standard input cannot be read here") -> Path:
@@ -24,11 +24,18 @@ def local(path: str | PathLike[str], *, stdin: str = "standard input cannot be r
         stdin: why not ``-``.
 
     Raises:
-        FormatError: a URL, or a model of the hub that is not in the cache; see :func:`.hub.find`.
+        FormatError: empty, a URL, or a model of the hub that is not in the cache; see :func:`.hub.find`.
     """
+    refuse_empty(path)
     refuse_url(path, stdin=stdin)
     snapshot = hub.find(path)
     return Path(path) if snapshot is None else snapshot.path
+
+
+def refuse_empty(path: str | PathLike[str]) -> None:
+    """Raise FormatError for an empty path, as of a variable that is not set: it is no current folder."""
+    if not os.fspath(path):
+        raise FormatError("no path is given: it is empty", hint="a dot is the current folder")
 
 
 def note_of(url: str) -> str | None:

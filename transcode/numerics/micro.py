@@ -100,7 +100,8 @@ def nv_work(scratch: Scratch) -> tuple[Array, Array, Array, Array, Array]:
 def scale_byte(peak: Any, mode: Any, largest: Any, emax: Any, mantissa_shift: Any) -> Any:
     """E8M0 code (uint32, 0 to 254) of the scale ``2**(code - 127)`` for a block with that largest magnitude.
 
-    OCP Microscaling Formats 1.0 leaves the rounding open; these are the modes in use, all clamped at 2**-127:
+    OCP Microscaling Formats 1.0 leaves the rounding open; these are the modes in use, all clamped at 2**-127,
+    and above at :func:`top_code`:
 
     - rceil: the smallest power of two that is not below ``peak / largest``: nothing saturates;
     - floor: ``floor(log2(peak)) - emax``, the text of the standard: up to a quarter of a binade saturates;
@@ -117,14 +118,20 @@ def scale_byte(peak: Any, mode: Any, largest: Any, emax: Any, mantissa_shift: An
     if mode == 0:
         u = bits(peak / largest)
         up = u > _HALF_NORMAL if u <= _FRACTION else (u & _FRACTION) != _U(0)
-        return _U(shr(u, _U(23)) + _U(up))
+        return min(_U(shr(u, _U(23)) + _U(up)), top_code(emax))
     u = bits(peak)
     if mode == 2:
         u = _U(u + shr(_U(1 << 22), _U(_U(23) - mantissa_shift)))
     exponent = shr(u, _U(23))
     if mode == 3:
         exponent = _U(exponent + _U((u & _FRACTION) != _U(0)))
-    return _U(exponent - emax) if exponent > emax else _U(0)
+    return min(_U(exponent - emax), top_code(emax)) if exponent > emax else _U(0)
+
+
+@lane
+def top_code(emax: Any) -> Any:
+    """E8M0 code (uint32) of the largest scale under which no code is infinite in float32."""
+    return _U(_U(254) - emax)
 
 
 @lane
@@ -189,7 +196,7 @@ def mx_search(
             numbers[lower] = np.int32(b)
             lower += np.int64(over * over * _QUARTER < error) & np.int64(code > _U(0))
             raised[upper] = np.int32(b)
-            upper += np.int64(share > cut_off) & np.int64(code < _U(254))
+            upper += np.int64(share > cut_off) & np.int64(code < top_code(emax))
         # In units of the square of the first scale: no power of two can overflow.
         for k in range(lower):
             at = np.int64(numbers[k])

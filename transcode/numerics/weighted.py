@@ -29,7 +29,7 @@ from .lanes import (
     to_step,
     widen,
 )
-from .micro import nv_floored, nv_scale, nv_value, reciprocal, scale_byte
+from .micro import nv_floored, nv_scale, nv_value, reciprocal, scale_byte, top_code
 from .minifloat import FORMATS
 from .nibbles import SEARCHED, fold, try_scales
 from .peaks import peak16, peak32, peak_between
@@ -216,7 +216,7 @@ def mx_weighted(
             if total(over_a * v * over_a + over_c * w * over_c) * unit >= least_error:
                 break
             factor, unit = factor * _TWO, unit * _QUARTER
-        if first < 254:
+        if first < top_code(emax):
             a, c = x * _HALF, y * _HALF
             near_a = a - to_step(at_most(a, largest), normal_bits, mantissa_shift)
             near_c = c - to_step(at_most(c, largest), normal_bits, mantissa_shift)

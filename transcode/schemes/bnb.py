@@ -72,8 +72,8 @@ class Tabled(Base):
         return False
 
     def meaning(self, spec: Spec) -> Hashable:
-        """Blocks, and how their scales are kept."""
-        return self.name, self.group_size, self.double_quant
+        """Blocks, and how their scales are kept; one that ends with the tensor is as long as that."""
+        return self.name, min(self.group_size, spec.numel), self.double_quant
 
     @property
     def multiple(self) -> tuple[int, int]:
@@ -182,7 +182,7 @@ class Tabled(Base):
         """
         size, columns = self.group_size, spec.columns
         begin, end = start * columns // size, -(-stop * columns // size)
-        stated = self._stated(parts[f"{self.name}_state"])
+        stated = self._stated(parts[f"{self.name}_state"], spec)
         scales = np.asarray(parts["scale"]).reshape(-1)[begin:end]
         if self.double_quant:
             nested = np.asarray(parts["nested_scale"]).reshape(-1)
@@ -198,11 +198,12 @@ class Tabled(Base):
             flat = out.reshape(-1)
             flat *= scales[np.arange(start * columns, stop * columns) // size - begin]
 
-    def _stated(self, state: Array) -> Mapping[str, Any]:
+    def _stated(self, state: Array, spec: Spec) -> Mapping[str, Any]:
         try:
             stated = json.loads(bytes(np.ascontiguousarray(state)).decode())
-            if (stated["blocksize"], stated["quant_type"]) == (
-                self.group_size,
+            size = min(stated["blocksize"], spec.numel)  # of a tensor that is one block, any from there on
+            if (size, stated["quant_type"]) == (
+                min(self.group_size, spec.numel),
                 self.name.removeprefix("bnb_"),
             ) and (
                 not self.double_quant

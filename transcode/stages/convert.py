@@ -30,7 +30,7 @@ from .stored_rows import Item
 from .structure import Structure
 from .t5_header import SPIECE
 
-__all__ = ["Convert"]
+__all__ = ["Convert", "of_others"]
 
 _WEIGHT = ".weight"
 _AS_IT_IS = (
@@ -91,6 +91,7 @@ class Convert(ConvertOptions, Transform):
             return
         family = self._family(_logical(tensors))
         if family.spelling == self.to:
+            _refuse_mixed(tensors, family, planning)
             planning.warn(f"convert: the names are spelled as {self.to} already, none changes")
             yield from tensors
             return
@@ -161,6 +162,35 @@ def _logical(tensors: Sequence[LazyTensor]) -> list[str]:
     """
     codes = stored_quantized(tensors).tensors
     return [codes.get(tensor.name, tensor.name) for tensor in tensors]
+
+
+def of_others(names: Iterable[str], family: catalog.Family) -> dict[str, str]:
+    """Names in a model of this spelling that it does not know and another does; with that one's."""
+    size = len(family.prefix)
+    found: dict[str, str] = {}
+    own = [name for name in names if name.startswith(family.prefix)]
+    for other in family.converts_to():
+        away = family.directions(other)
+        back = family.spelled(other).directions(family.spelling)
+        for name in own:
+            hits = (table.find(name[size:]) for table in back)
+            if any(hit is not None and tuple(hit.others) != (name[size:],) for hit in hits):
+                found[name] = other
+        own = [name for name in own if all(table.find(name[size:]) is None for table in away)]
+    return {name: found[name] for name in own if name in found}
+
+
+def _refuse_mixed(tensors: list[LazyTensor], family: catalog.Family, planning: Planning) -> None:
+    strays = of_others(_logical(tensors), family)
+    if not strays:
+        return
+    name, other = next(iter(strays.items()))
+    more = f" and {len(strays) - 1} more" if len(strays) > 1 else ""
+    told = f"convert: the names are spelled as {family.spelling}, but {name!r}{more} as {other}"
+    if not planning.allow_unmatched:
+        hint = f"drop or rename them first, or pass {called('allow_unmatched')}"
+        raise PlanError(told, hint=hint)
+    planning.warn(told)
 
 
 def _converted(

@@ -106,7 +106,13 @@ class Structure:
             yield _renamed(first, name)
             return
         for item in items:
-            if not item.shape or item.shape[1:] != first.shape[1:] or 0 in item.shape:
+            if not item.shape or 0 in item.shape:
+                raise PlanError(
+                    f"{list(item.shape)} has no rows that could be joined",
+                    tensor=item.tensor.name,
+                    hint="is the file complete?",
+                )
+            if item.shape[1:] != first.shape[1:]:
                 raise PlanError(
                     f"{list(item.shape)} cannot be joined to {list(first.shape)} of {first.tensor.name}",
                     tensor=item.tensor.name,

@@ -81,3 +81,25 @@ def test_what_does_not_fit_the_dtype_is_named():
         DataError, match=r"w: with its LoRA 70000\.0 at row 1, column 2, which does not fit F16"
     ):
         list(tensor.read(0, 2, Context()))
+
+
+@pytest.mark.parametrize("stored", ["BF16", "F32"])
+def test_what_does_not_fit_float32_is_named_but_infinities_of_the_model_stay(stored):
+    """An alpha of 3e38 gave infinities and exit code 0: the cast takes those for the model's own."""
+    from transcode.core.dtypes import dtype
+    from transcode.core.expr import Constant
+    from transcode.core.spec import Spec
+    from transcode.core.tensor import plain
+
+    spec = Spec(dtype(stored), (5, 3))
+    before = np.zeros((5, 3), np.float32)
+    before[0, 1] = np.inf
+    bits = before if stored == "F32" else (before.view(np.uint32) >> 16).astype(np.uint16)
+    tensor = plain("w", spec, Constant(spec, bits.tobytes()))
+    values = np.ones((5, 3), np.float32)
+    (piece,) = merge(tensor, [Added(Difference(FILE, lazy(values)), np.float32(1))])[0].read(0, 5, Context())
+    assert piece.data.view(bits.dtype)[0, 1] == bits[0, 1]
+    values[3, 2] = -10
+    made, _ = merge(tensor, [Added(Difference(FILE, lazy(values)), np.float32(3e38))])
+    with pytest.raises(DataError, match=f"LoRA -inf at row 3, column 2, which does not fit {stored}"):
+        list(made.read(1, 5, Context()))

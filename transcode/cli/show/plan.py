@@ -59,8 +59,15 @@ def show_plan(plan: Plan, *, verbose: bool) -> None:
         _show_largest(folds)
         echo()
     show_files(plan, verbose=verbose)
-    hint = "" if verbose else "  (-v lists every tensor)"
-    echo(f"total  {plan.totals}{hint}", bold=True)
+    total, hint = f"total  {plan.totals}", "(-v lists every tensor)"
+    beside = f"{total}  {hint}"
+    if verbose:
+        echo(total, bold=True)
+    elif span(beside) <= (width() or span(beside)):
+        echo(beside, bold=True)
+    else:
+        echo(total, bold=True)
+        echo(f"       {hint}", bold=True)
 
 
 def show_head(plan: Plan, *, verbose: bool) -> None:

@@ -100,14 +100,19 @@ def _scale_byte(peak: torch.Tensor, mode: str, largest: torch.Tensor, kind: Mini
         u = bits(peak / largest)
         fraction = u & _FRACTION
         up = torch.where(u <= _FRACTION, u > _HALF_NORMAL, fraction != 0)
-        return (u >> 23) + up
+        return ((u >> 23) + up).clamp_max_(_top_code(kind))
     u = bits(peak)
     if mode == "even":
         u = u + ((1 << 22) >> kind.nmant)
     exponent = u >> 23
     if mode == "ceil":
         exponent = exponent + ((u & _FRACTION) != 0)
-    return (exponent - kind.emax).clamp_min_(0)
+    return (exponent - kind.emax).clamp_(0, _top_code(kind))
+
+
+def _top_code(kind: Minifloat) -> int:
+    """See :func:`..micro.top_code`."""
+    return 254 - kind.emax
 
 
 def _reciprocal(code: torch.Tensor) -> torch.Tensor:
@@ -128,7 +133,8 @@ def _next_best(rows: torch.Tensor, code: torch.Tensor, kind: Minifloat, peak: to
     # In units of the square of the first scale: no power of two can overflow.
     weights = torch.ones_like(multipliers)
     weights[1], weights[2] = 0.25, 4.0
-    multipliers[2].masked_fill_(~(peak.float() * multipliers[0] > float(cut_off)), torch.nan)
+    raised = (peak.float() * multipliers[0] > float(cut_off)) & (code < _top_code(kind))
+    multipliers[2].masked_fill_(~raised, torch.nan)
     index = pick_float(rows, multipliers, weights, kind.max, int(kind.normal_bits), int(kind.mantissa_shift))
     return candidates.gather(0, index[None].long())[0]
 

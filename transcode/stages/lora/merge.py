@@ -131,11 +131,28 @@ class Merging(Expr):
             origin = row * width
             low, high = max(begin, origin), min(end, origin + min(band, last - row) * width)
             wanted = block.reshape(-1)[None, low - origin : high - origin]
+            self._refuse_infinite(wanted[0], row, low, context)
             try:
                 cast(wanted, _F32, spec.dtype, merged[None, low - begin : high - begin])
             except Overflow as error:
                 raise _too_large(tensor, spec.dtype, low + error.column, error.value) from None
         yield Piece("values", spec.row_offset(start), merged.reshape(stop - start, spec.columns))
+
+    def _refuse_infinite(self, values: F32Array, row: int, low: int, context: Context) -> None:
+        """Raise DataError where a product was too large for float32 already, of which the cast says nothing:
+        what the tensor had before may be infinite. One sum tells of nearly all that there is none.
+        """
+        with np.errstate(over="ignore", invalid="ignore"):
+            if np.isfinite(values.sum()):
+                return
+        begin = low - row * self.width
+        rows = -(-(begin + values.size) // self.width)
+        before = np.empty((rows, self.width), np.float32)
+        _Stored(self.tensor, self.width).fetch(row, row + rows, before, context)
+        bad = ~np.isfinite(values) & np.isfinite(before.reshape(-1)[begin : begin + values.size])
+        if bad.any():
+            first = int(bad.argmax())
+            raise _too_large(self.tensor, self.tensor.spec.dtype, low + first, float(values[first]))
 
 
 @dataclass(frozen=True)
@@ -288,5 +305,5 @@ def _too_large(tensor: LazyTensor, kind: DType, element: int, value: float) -> D
     return DataError(
         f"with its LoRA {value!r} at row {row}, column {column}, which does not fit {kind.name}",
         tensor=tensor.source or tensor.name,
-        hint="cast to BF16 or F32 before, or lower the strength",
+        hint="lower the strength, or cast to a wider dtype before",
     )
