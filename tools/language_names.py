@@ -68,6 +68,7 @@ def instantiated() -> Iterable[tuple[str, Model]]:
     with torch.device("meta"):
         yield from encoders()
         yield from decoders()
+        yield deepseek_v4()
 
 
 def encoders() -> Iterable[tuple[str, Model]]:
@@ -189,3 +190,23 @@ def decoders() -> Iterable[tuple[str, Model]]:
             yield f"{stem}_listed", with_experts_listed(made[1], "listed_llava")
         if stem in ("gemma_3", "mistral_3"):
             yield model(f"{stem}_multimodal", "multimodal", counts, source, shapes_of(module))
+
+
+def deepseek_v4() -> tuple[str, Model]:
+    """As released: what transformers saves, and of what stands outside of layers its map's left sides.
+
+    Of its matrices the release keeps the router, the weights of the indexer's heads and what compresses keys and
+    values; all others are fp8, experts mxfp4.
+    """
+    import transformers
+
+    module = transformers.AutoModelForCausalLM.from_config(few("deepseek_v4"))
+    outer = {"model.embed_tokens": "embed", "model.hc_head.hc_": "hc_head_", "model.": ""}
+    tensors: Shapes = {}
+    for key, shape in published(module).items():
+        start = next((start for start in outer if key.startswith(start)), "")
+        tensors[outer.get(start, "") + key.removeprefix(start)] = shape
+    taken = re.compile(r"^layers\.\d+\.(attn\.(indexer\.)?w(q_[ab]|kv|o_[ab])|ffn\.(experts\.\d+|shared_experts)\.w[123])\.weight$")
+    source = "transformers: DeepseekV4ForCausalLM, as it saves them, and its conversion_mapping"
+    quantized = {key for key in tensors if taken.match(key)}
+    return "deepseek_v4", Model("deepseek_v4", "original", "DeepSeek-V4, 4 layers of 8 experts", source, tensors, quantized)
