@@ -39,7 +39,7 @@ ONE_EACH = [*(name for name in ONE_EACH if name != "sdxl"), "wan animate 2"]
 SDXL has 1,700 tensors and the rules of SD1."""
 
 
-SECONDS = {"sd 2.1", "flux schnell", "flux2 klein", "qwen-image vae"}
+SECONDS = {"sd 2.1", "flux schnell", "flux2 klein", "qwen-image vae", "z-image"}
 """Of tables that another model is converted by, too, and whose own names are among that one's."""
 
 
@@ -302,7 +302,7 @@ def test_workers_and_tiles_change_nothing(flux: Path, tmp_path: Path, workers: i
 
 
 CONFIGURED = [
-    "flux dev", "flux schnell", "z-image", "ltx video", "flux2 dev", "flux2 klein",
+    "flux dev", "flux schnell", "z-image omni", "ltx video", "flux2 dev", "flux2 klein",
     "chroma", "qwen-image 2.1",
 ]  # fmt: skip
 
