@@ -104,7 +104,7 @@ class Opening(Transform):
         from ..consumers.orphans import refuse_orphans
         from ..consumers.recognise import decipher
         from ..core.quantized_source import Quantized, QuantizedSource
-        from .dequantize import decoded, leaving, say_stored
+        from .dequantize import decoded, leaving, say_stored, turns
 
         table = {tensor.name: tensor for tensor in tensors}
         conventions, readings = decipher(tensors, planning, stored=stored)
@@ -117,6 +117,11 @@ class Opening(Transform):
         to = self.to or computed(planning)
         made = decoded(readings, companions, table, to, keep, conventions[0].name)
         say_stored(conventions, readings, planning)
+        if any(turns(one, conventions) for one in made.values()):
+            planning.warn(
+                f"experts are encoded as they are stored, [experts, out, in]; {called('dequantize')} alone turns"
+                " them into [experts, in, out], as transformers has them plain"
+            )
         known: dict[str, Quantized] = {}
         held: set[str] = set()
         for codes, reading in readings.items():
