@@ -206,7 +206,11 @@ def deepseek_v4() -> tuple[str, Model]:
     for key, shape in published(module).items():
         start = next((start for start in outer if key.startswith(start)), "")
         tensors[outer.get(start, "") + key.removeprefix(start)] = shape
-    taken = re.compile(r"^layers\.\d+\.(attn\.(indexer\.)?w(q_[ab]|kv|o_[ab])|ffn\.(experts\.\d+|shared_experts)\.w[123])\.weight$")
+    taken = re.compile(
+        r"^layers\.\d+\.(attn\.(indexer\.)?w(q_[ab]|kv|o_[ab])|ffn\.(experts\.\d+|shared_experts)\.w[123])\.weight$"
+    )
     source = "transformers: DeepseekV4ForCausalLM, as it saves them, and its conversion_mapping"
     quantized = {key for key in tensors if taken.match(key)}
-    return "deepseek_v4", Model("deepseek_v4", "original", "DeepSeek-V4, 4 layers of 8 experts", source, tensors, quantized)
+    return "deepseek_v4", Model(
+        "deepseek_v4", "original", "DeepSeek-V4, 4 layers of 8 experts", source, tensors, quantized
+    )

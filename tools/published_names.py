@@ -233,8 +233,8 @@ def described() -> Iterable[tuple[str, Model]]:
     tensors = wan_humo()
     yield (
         "wan2.1_humo_17b",
-        Model("wan_humo_dit", "original", "HuMo-17B", "ComfyUI: comfy/ldm/wan/model.py, HumoWanModel", tensors,
-              by_part(tensors, 2, WAN)),
+        Model("wan_humo_dit", "original", "HuMo-17B", "ComfyUI: comfy/ldm/wan/model.py, HumoWanModel",
+              tensors, by_part(tensors, 2, WAN)),
     )  # fmt: skip
     tensors = kimi_k3(8)
     kept = re.compile(r"(block_sparse_moe\.gate|\.b_proj|_res_proj|norm)\.weight$")

@@ -119,8 +119,8 @@ class Opening(Transform):
         say_stored(conventions, readings, planning)
         if any(turns(one, conventions) for one in made.values()):
             planning.warn(
-                f"experts are encoded as they are stored, [experts, out, in]; {called('dequantize')} alone turns"
-                " them into [experts, in, out], as transformers has them plain"
+                "experts are encoded as they are stored, [experts, out, in]; decoded they are [experts, in,"
+                " out], as transformers has them"
             )
         known: dict[str, Quantized] = {}
         held: set[str] = set()
