@@ -162,6 +162,7 @@ def test_peft_loads_what_was_converted(tmp_path):
     [
         ({"blocks.0.self_attn.q.dora_scale": rand(N, 1)}, "diffusers", "LyCORIS adds an epsilon"),
         ({"blocks.0.ffn.0.diff": rand(N, N)}, "diffusers", "is a difference"),
+        ({"blocks.0.ffn.0.ia3_l": rand(N, 1)}, "peft", "of ia3 in PEFT's own names"),
         ({"blocks.0.ffn.0.hada_w1_a": rand(N, R), "blocks.0.ffn.0.hada_w1_b": rand(R, N),
           "blocks.0.ffn.0.hada_w2_a": rand(N, R), "blocks.0.ffn.0.hada_w2_b": rand(R, N)}, "peft", "of loha"),
     ],
