@@ -44,7 +44,7 @@ def undone(module: Any, family: str, spelling: str, converter: str, besides: Sha
         # Six modulations of a block are a row in the file, layers of a VAE convolutions of one pixel.
         if family == "krea2" and original.endswith(".mod.lin"):
             shape = [math.prod(shape)]
-        elif family in ("autoencoder_kl", "dc_ae") and len(shape) == 2:
+        elif family in ("autoencoder_kl", "flux2_vae", "dc_ae") and len(shape) == 2:
             shape = [*shape, 1, 1]
         if len(hit.rule.right) > 1 and original in tensors:
             tensors[original][0] += shape[0]
@@ -127,6 +127,8 @@ def _autoencoders(diffusers: Any) -> Iterable[tuple[str, str, str, Any, str]]:
     )  # fmt: skip
     script = "scripts/convert_hunyuan_image_to_diffusers.py"
     yield "hunyuanimage_2.1_vae", "hunyuan_image_vae", "HunyuanImage-2.1", image, script
+    flux2 = diffusers.AutoencoderKLFlux2()
+    yield "flux.2_vae", "flux2_vae", "FLUX.2", flux2, "scripts/convert_flux2_to_diffusers.py"
     cogvideox = diffusers.AutoencoderKLCogVideoX()
     yield (
         "cogvideox_vae",

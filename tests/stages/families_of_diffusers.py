@@ -93,7 +93,7 @@ def digest(tensors: Tensors) -> str:
     found = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         found.update(f"{name} {list(tensor.shape)}".encode())
-        found.update(tensor.to(torch.bfloat16).contiguous().view(torch.uint8).numpy().tobytes())
+        found.update(tensor.to(torch.bfloat16).reshape(-1).view(torch.uint8).numpy().tobytes())
     return found.hexdigest()[:16]
 
 

@@ -213,6 +213,14 @@ MORE = {
          "down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4},
         "convert_ldm_vae_checkpoint", lambda: {"sample": torch.ones(1, 3, 16, 16)},
     ),
+    "flux2 vae": Tiny(
+        "flux2_vae", "AutoencoderKLFlux2",
+        {"block_out_channels": (4, 4, 8, 8), "layers_per_block": 1, "norm_num_groups": 2,
+         "down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4,
+         "latent_channels": 4},
+        "scripts/convert_flux2_to_diffusers.py", lambda: {"sample": torch.ones(1, 3, 16, 16)},
+        recorded="e0f373794ed1391c",
+    ),
     "hunyuan image 2.1 apart": Tiny(
         "hunyuan_image", "HunyuanImageTransformer2DModel", _IMAGE,
         "scripts/convert_hunyuan_image_to_diffusers.py", _hunyuan_image, original="apart",
