@@ -23,6 +23,8 @@ QUANTIZED = re.compile(
     rf"^(language_model\.)?model\.(language_model\.)?layers\.\d+\.(.*\.)?({'|'.join(LAYERS)})\.weight$"
 )
 EXPERTS = re.compile(r"\.experts\.(gate_up|down)_proj$")
+MISTRAL = re.compile(r"^layers\.\d+\.(attention\.(indexer\.)?w\w+(?<!weights_proj)|(.*\.)?w[123])\.weight$")
+"""The same of Mistral's own names."""
 
 FEW = {"num_hidden_layers": 4, "first_k_dense_replace": 1, "num_experts": 8, "n_routed_experts": 8,
        "num_local_experts": 8}  # fmt: skip
@@ -153,7 +155,8 @@ def decoders() -> Iterable[tuple[str, Model]]:
     import transformers
 
     def model(stem: str, spelling: str, name: str, source: str, tensors: Shapes) -> tuple[str, Model]:
-        quantized = {key for key in tensors if QUANTIZED.match(key) or EXPERTS.search(key)}
+        rule = MISTRAL if spelling == "original" else QUANTIZED
+        quantized = {key for key in tensors if rule.match(key) or EXPERTS.search(key)}
         return stem, Model("decoder_llm", spelling, name, source, tensors, quantized)
 
     text = "AutoModelForCausalLM"
@@ -175,6 +178,7 @@ def decoders() -> Iterable[tuple[str, Model]]:
         ("gemma_3", "gemma3", sees, "llava", "gemma-3"),
         ("gemma_4", "gemma4", sees, "multimodal", "gemma-4"),
         ("mistral_3", "mistral3", sees, "llava", "Mistral-Small-3.1"),
+        ("mistral_large_4", "mistral_large4", sees, "original", "Mistral-Large-4"),
     ):
         module = getattr(transformers, auto).from_config(few(kind))
         tensors = published(module)
