@@ -23,6 +23,8 @@ QUANTIZED = re.compile(
     rf"^(language_model\.)?model\.(language_model\.)?layers\.\d+\.(.*\.)?({'|'.join(LAYERS)})\.weight$"
 )
 EXPERTS = re.compile(r"\.experts\.(gate_up|down)_proj$")
+MISTRAL = re.compile(r"^layers\.\d+\.(attention\.(indexer\.)?w\w+(?<!weights_proj)|(.*\.)?w[123])\.weight$")
+"""The same of Mistral's own names."""
 
 FEW = {"num_hidden_layers": 4, "first_k_dense_replace": 1, "num_experts": 8, "n_routed_experts": 8,
        "num_local_experts": 8}  # fmt: skip
@@ -68,6 +70,7 @@ def instantiated() -> Iterable[tuple[str, Model]]:
     with torch.device("meta"):
         yield from encoders()
         yield from decoders()
+        yield deepseek_v4()
 
 
 def encoders() -> Iterable[tuple[str, Model]]:
@@ -152,7 +155,8 @@ def decoders() -> Iterable[tuple[str, Model]]:
     import transformers
 
     def model(stem: str, spelling: str, name: str, source: str, tensors: Shapes) -> tuple[str, Model]:
-        quantized = {key for key in tensors if QUANTIZED.match(key) or EXPERTS.search(key)}
+        rule = MISTRAL if spelling == "original" else QUANTIZED
+        quantized = {key for key in tensors if rule.match(key) or EXPERTS.search(key)}
         return stem, Model("decoder_llm", spelling, name, source, tensors, quantized)
 
     text = "AutoModelForCausalLM"
@@ -174,6 +178,7 @@ def decoders() -> Iterable[tuple[str, Model]]:
         ("gemma_3", "gemma3", sees, "llava", "gemma-3"),
         ("gemma_4", "gemma4", sees, "multimodal", "gemma-4"),
         ("mistral_3", "mistral3", sees, "llava", "Mistral-Small-3.1"),
+        ("mistral_large_4", "mistral_large4", sees, "original", "Mistral-Large-4"),
     ):
         module = getattr(transformers, auto).from_config(few(kind))
         tensors = published(module)
@@ -189,3 +194,27 @@ def decoders() -> Iterable[tuple[str, Model]]:
             yield f"{stem}_listed", with_experts_listed(made[1], "listed_llava")
         if stem in ("gemma_3", "mistral_3"):
             yield model(f"{stem}_multimodal", "multimodal", counts, source, shapes_of(module))
+
+
+def deepseek_v4() -> tuple[str, Model]:
+    """As released: what transformers saves, and of what stands outside of layers its map's left sides.
+
+    Of its matrices the release keeps the router, the weights of the indexer's heads and what compresses keys and
+    values; all others are fp8, experts mxfp4.
+    """
+    import transformers
+
+    module = transformers.AutoModelForCausalLM.from_config(few("deepseek_v4"))
+    outer = {"model.embed_tokens": "embed", "model.hc_head.hc_": "hc_head_", "model.": ""}
+    tensors: Shapes = {}
+    for key, shape in published(module).items():
+        start = next((start for start in outer if key.startswith(start)), "")
+        tensors[outer.get(start, "") + key.removeprefix(start)] = shape
+    taken = re.compile(
+        r"^layers\.\d+\.(attn\.(indexer\.)?w(q_[ab]|kv|o_[ab])|ffn\.(experts\.\d+|shared_experts)\.w[123])\.weight$"
+    )
+    source = "transformers: DeepseekV4ForCausalLM, as it saves them, and its conversion_mapping"
+    quantized = {key for key in tensors if taken.match(key)}
+    return "deepseek_v4", Model(
+        "deepseek_v4", "original", "DeepSeek-V4, 4 layers of 8 experts", source, tensors, quantized
+    )

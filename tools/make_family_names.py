@@ -570,6 +570,19 @@ def instantiated() -> Iterable[tuple[str, Model]]:
                   r"^(layers|noise_refiner|context_refiner|all_final_layer)\."),
         )  # fmt: skip
         yield "z_image_turbo_original", z_image_original(diffusers.ZImageTransformer2DModel())
+        layered = diffusers.QwenImageTransformer2DModel(
+            use_additional_t_cond=True, use_layer3d_rope=True, zero_cond_t=True
+        )
+        yield (
+            "qwen_image_layered",
+            model("qwen_image_dit", "diffusers", "Qwen-Image-Layered", layered, r"^transformer_blocks\."),
+        )
+        omni = diffusers.ZImageTransformer2DModel(siglip_feat_dim=1152)
+        yield (
+            "z_image_omni",
+            model("z_image_dit", "diffusers", "Z-Image-Omni-Base", omni,
+                  r"^(layers|noise_refiner|context_refiner|siglip_refiner|all_final_layer)\."),
+        )  # fmt: skip
         ltx = diffusers.LTXVideoTransformer3DModel()
         blocks_alone = r"^transformer_blocks\."
         yield "ltx_video_diffusers", model("ltx_video", "diffusers", "LTX-Video", ltx, blocks_alone)

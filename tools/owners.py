@@ -380,7 +380,7 @@ def gpt_oss(folder: Path) -> Model:
         blocks = torch.randint(0, 256, (2, rows, 2, 16), dtype=torch.uint8, generator=random)
         scales = torch.randint(118, 132, (2, rows, 2), dtype=torch.uint8, generator=random)
         tensors |= {f"{stem}.{name}_blocks": blocks, f"{stem}.{name}_scales": scales}
-        decoded[f"{stem}.{name}"] = convert_moe_packed_tensors(blocks, scales).transpose(1, 2).contiguous()
+        decoded[f"{stem}.{name}"] = convert_moe_packed_tensors(blocks, scales)
     tensors["model.norm.weight"] = torch.ones(64, dtype=torch.bfloat16)
     said = {"quant_method": "mxfp4", "modules_to_not_convert": ["lm_head"]}
     return Model(tensors, {"model_type": "gpt_oss", "quantization_config": said}, decoded)

@@ -6,6 +6,7 @@ themselves, built without memory; they are in no package.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from make_family_names import Model, Shapes, by_part, each, linear, norm, under, wan
@@ -57,6 +58,81 @@ def wan_fun() -> dict[str, tuple[str, Shapes]]:
         "wan2.1_fun_control_14b": ("Wan2.1-Fun-V1.1-14B-Control", control),
         "wan2.2_fun_camera_14b": ("Wan2.2-Fun-A14B-Control-Camera", camera),
     }
+
+
+def wan_humo() -> Shapes:
+    """After HumoWanModel of comfy/ldm/wan/model.py of ComfyUI; sizes of HuMo-17B."""
+    dim, heard = 5120, 1536
+    made = wan(dim, 13824, 40, channels=36)
+    attention: Shapes = {}
+    for name in "qo":
+        attention |= under(name, linear(dim, dim))
+    for name in "kv":
+        attention |= under(name, linear(dim, heard))
+    attention |= under("norm_q", norm(dim)) | under("norm_k", norm(dim))
+    made |= each(
+        "blocks",
+        40,
+        lambda i: under(
+            "audio_cross_attn_wrapper",
+            under("audio_cross_attn", attention) | under("norm1_audio", norm(dim, bias=True)),
+        ),
+    )
+    widths = ((1, 512, 8 * 5 * 1280), (2, 512, 512), (3, 16 * heard, 512))
+    for number, out, into in widths:
+        made |= under(f"audio_proj.audio_proj_glob_{number}.layer", linear(out, into))
+    return made | under("audio_proj.audio_proj_glob_norm.layer", norm(heard, bias=True))
+
+
+def kimi_k3(experts: int) -> Shapes:
+    """The language model of Kimi-K3, four layers of it: linear attention thrice, then the other.
+
+    Names after megatron/bridge/models/kimi of NVIDIA-NeMo/Megatron-Bridge and conversion/kimi_k3.py of
+    ggml-org/llama.cpp; sizes of its config.json. The release stores the experts in MXFP4.
+
+    Args:
+        experts: of a layer; 896 in the release.
+    """
+    dim, wide, latent, inner, head = 7168, 96 * 128, 3584, 3072, 128
+
+    def matrices(**shapes: tuple[int, int]) -> Shapes:
+        return {f"{name}.weight": [*shape] for name, shape in shapes.items()}
+
+    def gated(gate: str, up: str, down: str, width: int, into: int) -> Shapes:
+        return matrices(**{gate: (width, into), up: (width, into), down: (into, width)})
+
+    usual = ("gate_proj", "up_proj", "down_proj")
+    linear_attention = {
+        **matrices(**{f"{name}_proj": (wide, dim) for name in "qkvg"}, o_proj=(dim, wide)),
+        **matrices(f_a_proj=(head, dim), f_b_proj=(wide, head), b_proj=(96, dim)),
+        **{f"{name}_conv1d.weight": [wide, 1, 4] for name in "qkv"},
+        "A_log": [128], "dt_bias": [wide], "o_norm.weight": [head],
+    }  # fmt: skip
+    latent_attention = {
+        **matrices(q_a_proj=(1536, dim), q_b_proj=(96 * 192, 1536), kv_a_proj_with_mqa=(512 + 64, dim)),
+        **matrices(kv_b_proj=(96 * 256, 512), o_proj=(dim, wide), g_proj=(wide, dim)),
+        "q_a_layernorm.weight": [1536], "kv_a_layernorm.weight": [512],
+    }  # fmt: skip
+    mixture = {
+        **matrices(gate=(experts, dim), routed_expert_down_proj=(latent, dim)),
+        **matrices(routed_expert_up_proj=(dim, latent)),
+        "gate.e_score_correction_bias": [experts], "routed_expert_norm.weight": [latent],
+        **under("shared_experts", gated(*usual, 2 * inner, dim)),
+        **each("experts", experts, lambda i: gated("w1", "w3", "w2", inner, latent)),
+    }  # fmt: skip
+
+    def layer(i: int) -> Shapes:
+        made = under("self_attn", latent_attention if i == 3 else linear_attention)
+        made |= under("mlp", gated(*usual, 33792, dim)) if i == 0 else under("block_sparse_moe", mixture)
+        for part in ("self_attention", "mlp"):
+            made |= {f"{part}_res_norm.weight": [dim], f"{part}_res_proj.weight": [1, dim]}
+        return made | {f"{name}_layernorm.weight": [dim] for name in ("input", "post_attention")}
+
+    model = {
+        "embed_tokens.weight": [163840, dim], "norm.weight": [dim], "output_attn_res_norm.weight": [dim],
+        "output_attn_res_proj.weight": [1, dim], **each("layers", 4, layer),
+    }  # fmt: skip
+    return under("language_model.model", model) | {"language_model.lm_head.weight": [163840, dim]}
 
 
 def seedvr2(dim: int, layers: int, *, apart: int, gated: bool) -> Shapes:
@@ -153,6 +229,21 @@ def described() -> Iterable[tuple[str, Model]]:
         "wan2.2_s2v_14b",
         Model("wan_s2v_dit", "lightx2v", "Wan2.2-S2V-14B", "wan/modules/s2v of Wan-Video/Wan2.2", tensors,
               by_part(tensors, 2, WAN, ("audio_injector",))),
+    )  # fmt: skip
+    tensors = wan_humo()
+    yield (
+        "wan2.1_humo_17b",
+        Model("wan_humo_dit", "original", "HuMo-17B", "ComfyUI: comfy/ldm/wan/model.py, HumoWanModel",
+              tensors, by_part(tensors, 2, WAN)),
+    )  # fmt: skip
+    tensors = kimi_k3(8)
+    kept = re.compile(r"(block_sparse_moe\.gate|\.b_proj|_res_proj|norm)\.weight$")
+    yield (
+        "kimi_k3",
+        Model("decoder_llm", "llava", "Kimi-K3, 4 layers of 8 experts, without its vision model",
+              "Megatron-Bridge: kimi_k3_bridge.py; llama.cpp: conversion/kimi_k3.py", tensors,
+              {name for name, shape in tensors.items()
+               if ".layers." in name and len(shape) == 2 and not kept.search(name)}),
     )  # fmt: skip
     for stem, (name, tensors) in wan_fun().items():
         source = "videox_fun/models of aigc-apps/VideoX-Fun"

@@ -200,7 +200,8 @@ def test_fused_groups(golden: Golden) -> None:
     for members in groups.values():
         assert len({golden.shapes[name][-1] for name in members}) == 1
         assert len({family.block_of(name) for name in members}) == 1
-        assert len(members) in (2, 3)
+        alone = len(members) == 1 and any("wkv_a_with_mqa" in name for name in golden.quantized)
+        assert len(members) in (2, 3) or alone  # Mistral's latent attention has no k beside its q
 
 
 def test_fused_groups_by_name() -> None:

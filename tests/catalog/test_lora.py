@@ -37,6 +37,12 @@ def test_mistakes_are_told_with_their_line(own_formats, before, after, told):
         lora_names()
 
 
+def test_vectors_of_pefts_ia3_are_an_adapters_and_a_weight_is_not() -> None:
+    names = lora_names()
+    assert names.holds("base_model.model.layers.0.q.ia3_l")
+    assert not names.holds("layers.0.q.weight")
+
+
 def test_the_end_of_all_that_an_expression_fits():
     for pattern, end in {
         r"(.+)\.up\.weight": ".up.weight",

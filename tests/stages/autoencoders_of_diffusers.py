@@ -23,7 +23,7 @@ _LTX: dict[str, Any] = {
     "decoder_layers_per_block": (1,) * 5,
 }  # fmt: skip
 _LTX_091: dict[str, Any] = _LTX | {
-    "decoder_block_out_channels": (4, 8, 16), "decoder_layers_per_block": (1,) * 4,
+    "decoder_block_out_channels": (8, 16, 32), "decoder_layers_per_block": (1,) * 4,
     "decoder_spatio_temporal_scaling": (True,) * 3, "decoder_inject_noise": (True, True, True, False),
     "upsample_residual": (True,) * 3, "upsample_factor": (2,) * 3, "timestep_conditioning": True,
 }  # fmt: skip
@@ -47,6 +47,24 @@ def _frame(size: int, channels: int = 3) -> dict[str, Any]:
     return {"sample": torch.randn(1, channels, 1, size, size)}
 
 
+def _timed() -> dict[str, Any]:
+    return _frame(32) | {"temb": torch.tensor([0.05])}
+
+
+def _animate2() -> dict[str, Any]:
+    """The pass over what is referred to, as the other asks for a compiler."""
+    from diffusers.models.transformers.transformer_wan_animate_2 import WanAnimate2KVCache
+
+    torch.manual_seed(1)
+    return {
+        "hidden_states": [torch.randn(4, 1, 4, 4)], "condition_latents": [torch.randn(4, 1, 4, 4)],
+        "timestep": torch.tensor([5]), "encoder_hidden_states": [torch.randn(5, 24)], "seq_len": 4,
+        "kv_cache": WanAnimate2KVCache(2), "kv_cache_mode": "extract",
+        "encoder_hidden_states_image": torch.randn(1, 257, 1280),
+        "offset_grid_sizes": torch.tensor([[1, 2, 2]]),
+    }  # fmt: skip
+
+
 def _wan(**more: Any) -> dict[str, Any]:
     torch.manual_seed(1)
     return {
@@ -66,27 +84,28 @@ AUTOENCODERS = {
                     "is_residual": True, "patch_size": 2},
         "scripts/convert_wan_to_diffusers.py", lambda: _frame(32), recorded="d98f89e2c0277b79",
     ),
-    "ltx vae 0.9.0": Tiny("ltx_vae_090", "AutoencoderKLLTXVideo", _LTX, _LTX_VAE, prefix="vae.",
-                          besides=_STATISTICS),
-    "ltx vae 0.9.1": Tiny("ltx_vae_091", "AutoencoderKLLTXVideo", _LTX_091, _LTX_VAE, prefix="vae."),
+    "ltx vae 0.9.0": Tiny("ltx_vae_090", "AutoencoderKLLTXVideo", _LTX, _LTX_VAE, lambda: _frame(32),
+                          prefix="vae.", besides=_STATISTICS),
+    "ltx vae 0.9.1": Tiny("ltx_vae_091", "AutoencoderKLLTXVideo", _LTX_091, _LTX_VAE, _timed, prefix="vae."),
     "ltx vae 0.9.5": Tiny(
         "ltx_vae", "AutoencoderKLLTXVideo",
-        _LTX_091 | {"block_out_channels": (1, 2, 4, 8, 16),
+        _LTX_091 | {"block_out_channels": (8, 8, 8, 8, 16),
                     "down_block_types": ("LTXVideo095DownBlock3D",) * 4,
                     "spatio_temporal_scaling": (True,) * 4, "decoder_inject_noise": (False,) * 4,
                     "downsample_type": ("spatial", "temporal", "spatiotemporal", "spatiotemporal")},
-        _LTX_VAE, prefix="vae.", constants={"shape[1] == 2048": "shape[1] == 16"},
+        _LTX_VAE, _timed, prefix="vae.", constants={"shape[1] == 2048": "shape[1] == 16"},
     ),
     "ltx 2 vae": Tiny(
         "ltx_vae", "AutoencoderKLLTX2Video",
-        {"latent_channels": 8, "block_out_channels": (2, 4, 8, 16), "decoder_block_out_channels": (4, 8, 16),
+        {"latent_channels": 8, "block_out_channels": (8,) * 4, "decoder_block_out_channels": (8, 16, 32),
          "layers_per_block": (1,) * 5, "decoder_layers_per_block": (1,) * 4},
-        "convert_ltx2_vae_to_diffusers", prefix="vae.", besides=_STATISTICS,
+        "convert_ltx2_vae_to_diffusers", lambda: _frame(64), prefix="vae.", besides=_STATISTICS,
     ),
     "ltx 2 audio vae": Tiny(
         "ltx2_audio_vae", "AutoencoderKLLTX2Audio",
         {"base_channels": 4, "num_res_blocks": 1, "latent_channels": 4},
-        "convert_ltx2_audio_vae_to_diffusers", prefix="audio_vae.",
+        "convert_ltx2_audio_vae_to_diffusers", lambda: {"sample": torch.ones(1, 2, 8, 64)},
+        prefix="audio_vae.",
     ),
     "ltx 2 vocoder": Tiny(
         "ltx2_vocoder", "LTX2Vocoder", _VOCODER, "scripts/convert_ltx2_to_diffusers.py",
@@ -164,7 +183,8 @@ AUTOENCODERS = {
     ),
     "wan": Tiny("wan_dit", "WanTransformer3DModel", _WAN, _WAN_DIT, _wan, original="lightx2v"),
     "wan vace": Tiny("wan_dit", "WanVACETransformer3DModel",
-                     _WAN | {"vace_layers": [0], "vace_in_channels": 4}, _WAN_DIT, original="lightx2v"),
+                     _WAN | {"vace_layers": [0], "vace_in_channels": 4}, _WAN_DIT,
+                     lambda: _wan(control_hidden_states=torch.ones(1, 4, 1, 4, 4)), original="lightx2v"),
     "chronoedit": Tiny(
         "wan_dit", "ChronoEditTransformer3DModel", _WAN | {"image_dim": 20, "added_kv_proj_dim": 64},
         _WAN_DIT, lambda: _wan(encoder_hidden_states_image=torch.ones(1, 257, 20)), original="lightx2v",
@@ -176,9 +196,9 @@ AUTOENCODERS = {
     ),
     "wan animate 2": Tiny(
         "wan_animate2_dit", "WanAnimate2Transformer3DModel",
-        {"dim": 64, "num_heads": 2, "in_dim": 4, "out_dim": 4, "text_dim": 24, "freq_dim": 16, "ffn_dim": 96,
+        {"dim": 64, "num_heads": 2, "in_dim": 8, "out_dim": 4, "text_dim": 24, "freq_dim": 16, "ffn_dim": 96,
          "num_layers": 2},
-        "convert_wan_animate_2_transformer_to_diffusers",
+        "convert_wan_animate_2_transformer_to_diffusers", _animate2,
     ),
     "ltx 2.5": Tiny(
         "ltx2", "LTX2VideoTransformer3DModel",

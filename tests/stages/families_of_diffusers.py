@@ -25,7 +25,7 @@ class Tiny:
         name: of diffusers' class.
         config: of the class.
         converter: diffusers' function from the original spelling to its own.
-        inputs: of a forward pass; None where equal tensors shall do.
+        inputs: of a forward pass.
         constants: sizes of the published model that the function holds as literals -> those of this one.
         besides: what original files have and diffusers does without.
         prefix: without which the function takes nothing.
@@ -40,7 +40,7 @@ class Tiny:
     name: str
     config: Mapping[str, Any]
     converter: str
-    inputs: Callable[[], dict[str, Any]] | None = None
+    inputs: Callable[[], dict[str, Any]]
     original: str = "original"
     constants: Mapping[str, str] = field(default_factory=dict)
     besides: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
@@ -89,8 +89,6 @@ class Tiny:
         return made
 
     def forward(self, model: torch.nn.Module) -> torch.Tensor:
-        if self.inputs is None:
-            return torch.zeros(())
         with torch.no_grad():
             out = model(**self.inputs(), return_dict=False)
         found = out[0] if isinstance(out, tuple) else out
@@ -136,6 +134,22 @@ _FLUX: dict[str, Any] = {
 def _z_image() -> dict[str, Any]:
     torch.manual_seed(1)
     return {"x": [torch.randn(4, 1, 4, 4)], "t": torch.tensor([0.5]), "cap_feats": [torch.randn(6, 24)]}
+
+
+def _z_image_omni() -> dict[str, Any]:
+    """A picture behind one that is looked at, too."""
+    torch.manual_seed(1)
+    picture, told = (torch.randn(4, 1, 4, 4), torch.randn(4, 1, 4, 4)), torch.randn(6, 24)
+    return {
+        "x": [[*picture]], "t": torch.tensor([0.5]), "cap_feats": [[told, told, told]],
+        "siglip_feats": [[torch.randn(2, 2, 20), None]], "image_noise_mask": [[0, 1]],
+    }  # fmt: skip
+
+
+_Z_IMAGE: dict[str, Any] = {
+    "in_channels": 4, "dim": 64, "n_layers": 2, "n_refiner_layers": 1, "n_heads": 2, "n_kv_heads": 2,
+    "cap_feat_dim": 24, "axes_dims": [8, 12, 12], "axes_lens": [64, 64, 64],
+}  # fmt: skip
 
 
 def _hunyuan() -> dict[str, Any]:
@@ -193,9 +207,11 @@ TINY = {
     ),
     "z-image": Tiny(
         "z_image_dit", "ZImageTransformer2DModel",
-        {"in_channels": 4, "dim": 64, "n_layers": 2, "n_refiner_layers": 1, "n_heads": 2, "n_kv_heads": 2,
-         "cap_feat_dim": 24, "axes_dims": [8, 12, 12], "axes_lens": [64, 64, 64]},
-        "convert_z_image_transformer_checkpoint_to_diffusers", _z_image,
+        _Z_IMAGE, "convert_z_image_transformer_checkpoint_to_diffusers", _z_image,
+    ),
+    "z-image omni": Tiny(
+        "z_image_dit", "ZImageTransformer2DModel", _Z_IMAGE | {"n_layers": 1, "siglip_feat_dim": 20},
+        "convert_z_image_transformer_checkpoint_to_diffusers", _z_image_omni,
     ),
     "hunyuan video": Tiny(
         "hunyuan_dit", "HunyuanVideoTransformer3DModel", _HUNYUAN,

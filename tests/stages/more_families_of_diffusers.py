@@ -27,6 +27,37 @@ def _hunyuan_image() -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _hunyuan15() -> dict[str, Any]:
+    torch.manual_seed(1)
+    return {
+        "hidden_states": torch.randn(1, 4, 1, 4, 4), "timestep": torch.tensor([5.0]),
+        "timestep_r": torch.tensor([4.0]), "image_embeds": torch.randn(1, 2, 12),
+        "encoder_hidden_states": torch.randn(1, 5, 24), "encoder_attention_mask": torch.ones(1, 5),
+        "encoder_hidden_states_2": torch.randn(1, 3, 20), "encoder_attention_mask_2": torch.ones(1, 3),
+    }  # fmt: skip
+
+
+def _minimax_h3() -> dict[str, Any]:
+    """A packed sequence of three rows of text, two of video and two of sound."""
+    torch.manual_seed(1)
+    return {
+        "hidden_states": torch.randn(1, 2, 16), "audio_hidden_states": torch.randn(1, 2, 4),
+        "encoder_hidden_states": torch.randn(1, 3, 24), "timestep": torch.tensor([0.5, 0.25]),
+        "timestep_indices": torch.tensor([0, 0, 0, 0, 0, 1, 1]),
+        "token_tags": torch.tensor([1, 1, 1, 0, 0, 2, 2]), "position_ids": torch.arange(21).reshape(7, 3),
+        "text_indices": torch.arange(3), "video_indices": torch.tensor([3, 4]),
+        "audio_indices": torch.tensor([5, 6]),
+    }  # fmt: skip
+
+
+def _mochi() -> dict[str, Any]:
+    torch.manual_seed(1)
+    return {
+        "hidden_states": torch.randn(1, 4, 1, 4, 4), "encoder_hidden_states": torch.randn(1, 4, 8),
+        "timestep": torch.tensor([5]), "encoder_attention_mask": torch.ones(1, 4, dtype=torch.bool),
+    }  # fmt: skip
+
+
 def _cogvideox() -> dict[str, Any]:
     torch.manual_seed(1)
     return {
@@ -145,7 +176,7 @@ MORE = {
         "mochi", "MochiTransformer3DModel",
         {"num_attention_heads": 1, "attention_head_dim": 8, "num_layers": 48, "pooled_projection_dim": 4,
          "in_channels": 4, "text_embed_dim": 8, "time_embed_dim": 8, "max_sequence_length": 4},
-        "convert_mochi_transformer_checkpoint_to_diffusers",
+        "convert_mochi_transformer_checkpoint_to_diffusers", _mochi,
     ),
     "lumina 2": Tiny(
         "lumina2", "Lumina2Transformer2DModel",
@@ -161,7 +192,7 @@ MORE = {
         {"in_channels": 4, "audio_in_channels": 4, "num_attention_heads": 2, "attention_head_dim": 32,
          "num_layers": 2, "hidden_size": 64, "num_refiner_layers": 1, "ffn_dim": 96, "text_dim": 24,
          "freq_dim": 16, "time_embed_hidden_dim": 32, "time_embed_dim": 16, "rope_freq_dim": 4},
-        "convert_minimax_h3_transformer_checkpoint_to_diffusers", original="comfyui",
+        "convert_minimax_h3_transformer_checkpoint_to_diffusers", _minimax_h3, original="comfyui",
         besides={"rope.inv_freq": (8,)},
     ),
     "hunyuan video 1.5": Tiny(
@@ -169,7 +200,8 @@ MORE = {
         {"in_channels": 4, "out_channels": 4, "num_attention_heads": 2, "attention_head_dim": 32,
          "num_layers": 1, "text_embed_dim": 24, "text_embed_2_dim": 20, "image_embed_dim": 12,
          "rope_axes_dim": (8, 12, 12), "use_meanflow": True},
-        "scripts/convert_hunyuan_video1_5_to_diffusers.py", original="lightx2v", recorded="00bfd45738c57235",
+        "scripts/convert_hunyuan_video1_5_to_diffusers.py", _hunyuan15, original="lightx2v",
+        recorded="00bfd45738c57235",
     ),
     "hunyuan image 2.1": Tiny(
         "hunyuan_image", "HunyuanImageTransformer2DModel", _IMAGE,

@@ -180,6 +180,10 @@ def test_rows_of_gpt_oss_that_alternate_are_listed_with_their_scales(tmp_path: P
                 listed[f"{stem}.bias"], stored[f"{experts}gate_up_proj_bias"][expert, number::2]
             )
     assert converted(tmp_path / "l", "transformers", tmp_path / "b") == raw(source)
+    # Decoded they lie as transformers has them, so that they are listed alike then.
+    tc.open(source) | tc.dequantize("bf16") | tc.write(tmp_path / "d")
+    tc.open(source) | tc.convert("listed") | tc.dequantize("bf16") | tc.write(tmp_path / "ld")
+    assert converted(tmp_path / "d", "listed", tmp_path / "dl") == raw(tmp_path / "ld")
     (
         tc.open(source)
         | tc.convert("listed")

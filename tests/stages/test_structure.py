@@ -58,7 +58,7 @@ FURTHER = {
 FURTHER |= {"of Cosmos 2.5": "cosmos 2.5", "of HunyuanVideo 1.5": "hunyuan video 1.5"}
 """One of each other family of which anything is quantized, and kinds with rules of their own."""
 
-SECONDS = {"sd 2.1", "flux schnell", "flux2 klein", "qwen-image vae", "sparse controlnet"}
+SECONDS = {"sd 2.1", "flux schnell", "flux2 klein", "qwen-image vae", "sparse controlnet", "z-image"}
 """Of tables that another model is converted by, too, and whose own names are among that one's."""
 
 
@@ -350,7 +350,7 @@ def test_workers_and_tiles_change_nothing(flux: Path, tmp_path: Path, workers: i
 
 
 CONFIGURED = [
-    "flux dev", "flux schnell", "z-image", "ltx video", "flux2 dev", "flux2 klein",
+    "flux dev", "flux schnell", "z-image omni", "ltx video", "flux2 dev", "flux2 klein",
     "chroma", "qwen-image 2.1",
 ]  # fmt: skip
 

@@ -289,6 +289,7 @@ class Convention:
             the scales of inputs: dropped when the tensor is decoded.
         settings: what stands beside a quantized tensor and says only how it was made: likewise.
         cache: last name components of the scales of the key and value cache: dropped when all is decoded.
+        transposes: names of stacks of matrices, each of which lies transposed in plain files of the consumer.
         unwritten: why nothing can be written so, for conventions that are only read; else None.
     """
 
@@ -308,6 +309,7 @@ class Convention:
     inputs: tuple[Template, ...] = ()
     settings: tuple[Setting, ...] = ()
     cache: tuple[str, ...] = ()
+    transposes: tuple[Pattern, ...] = ()
     unwritten: str | None = None
 
     def scheme(self, scheme: str) -> SchemeRule:

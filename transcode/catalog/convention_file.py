@@ -68,6 +68,7 @@ def read(path: Path) -> Convention:
         inputs=top.get("inputs", lambda child: tuple(map(template, child.sequence())), ()),
         settings=top.get("settings", lambda child: tuple(map(_setting, child.sequence())), ()),
         cache=top.get("cache", _strings, ()),
+        transposes=top.get("transposes", lambda child: tuple(map(_pattern, child.sequence())), ()),
         unwritten=top.get("unwritten", strict.Node.string, None),
     )
     top.reject_unknown()

@@ -122,7 +122,10 @@ class LoraNames:
         factors = (regex for style in self.styles for regex in style.roles.values())
         # Any module has a weight: it says nothing of IA3 by itself.
         roles = (
-            endings for kind in self.kinds.values() for role, endings in kind.items() if role != "values"
+            endings
+            for name, kind in self.kinds.items()
+            for role, endings in kind.items()
+            if (name, role) != ("ia3", "values")
         )
         others = (regex for endings in (*roles, *self.unsupported.values()) for regex in endings)
         every = (*factors, *self.alpha, *self.differences, *self.norms, *self.tokens, *others)

@@ -45,6 +45,7 @@ __all__ = [
     "forget",
     "leaving",
     "say_stored",
+    "turns",
 ]
 
 _F32 = "F32"
@@ -111,6 +112,7 @@ class Dequantize(DequantizeOptions, Transform):
         keep = self.on_nonfinite == "keep"
         strict = planning.lossless
         made = decoded(readings, companions, table, self.to, keep, conventions[0].name, strict=strict)
+        made = {codes: transposed(one) if turns(one, conventions) else one for codes, one in made.items()}
         say_stored(conventions, readings, planning)
         for name, tensor in table.items():
             if name in made:
@@ -190,11 +192,12 @@ def say_stored(
     whose = " or ".join(one.name for one in conventions)
     alike = " (they decode alike)" if len(conventions) > 1 else ""
     planning.note(f"the source holds {schemes} as {whose} stores it{alike}")
-    if any(one.name == "gpt_oss" for one in conventions):
-        planning.warn(
-            "experts come out as they are stored, [experts, out, in]; files of transformers in BF16 have"
-            " them transposed, [experts, in, out]"
-        )
+
+
+def turns(tensor: LazyTensor, conventions: Sequence[catalog.Convention]) -> bool:
+    """Whether it is a stack of matrices that lie transposed in plain files of the consumer."""
+    patterns = (pattern for one in conventions for pattern in one.transposes)
+    return len(tensor.spec.shape) == 3 and any(pattern.matches(tensor.name) for pattern in patterns)
 
 
 def leaving(

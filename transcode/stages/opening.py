@@ -105,7 +105,7 @@ class Opening(Transform):
         from ..consumers.orphans import refuse_orphans
         from ..consumers.recognise import decipher
         from ..core.quantized_source import Quantized, QuantizedSource
-        from .dequantize import decoded, forget, leaving, say_stored
+        from .dequantize import decoded, forget, leaving, say_stored, turns
 
         table = {tensor.name: tensor for tensor in tensors}
         conventions, readings = decipher(tensors, planning, stored=stored)
@@ -118,6 +118,11 @@ class Opening(Transform):
         to = self.to or computed(planning)
         made = decoded(readings, companions, table, to, keep, conventions[0].name)
         say_stored(conventions, readings, planning)
+        if any(turns(one, conventions) for one in made.values()):
+            planning.warn(
+                "experts are encoded as they are stored, [experts, out, in]; decoded they are [experts, in,"
+                " out], as transformers has them"
+            )
         known: dict[str, Quantized] = {}
         held: set[str] = set()
         # Whose bias is put in order cannot become codes again: it is decoded, whatever comes.

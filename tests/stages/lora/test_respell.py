@@ -162,6 +162,7 @@ def test_peft_loads_what_was_converted(tmp_path):
     [
         ({"blocks.0.self_attn.q.dora_scale": rand(N, 1)}, "diffusers", "LyCORIS adds an epsilon"),
         ({"blocks.0.ffn.0.diff": rand(N, N)}, "diffusers", "is a difference"),
+        ({"blocks.0.ffn.0.ia3_l": rand(N, 1)}, "peft", "of ia3 in PEFT's own names"),
         ({"blocks.0.ffn.0.hada_w1_a": rand(N, R), "blocks.0.ffn.0.hada_w1_b": rand(R, N),
           "blocks.0.ffn.0.hada_w2_a": rand(N, R), "blocks.0.ffn.0.hada_w2_b": rand(R, N)}, "peft", "of loha"),
     ],
@@ -279,3 +280,42 @@ def test_diffusers_loads_what_was_converted(tmp_path):
     for name, layer in layers.items():
         got = layer.base_layer.weight.detach().numpy()
         np.testing.assert_allclose(got, wanted[f"{name}.weight"], rtol=1e-5, atol=1e-5)
+
+
+def test_dora_of_peft_goes_to_those_who_read_magnitudes_as_it_does(tmp_path):
+    """Of a model with the names of FLUX.1 in Diffusers; merged by PEFT before and after."""
+    torch = pytest.importorskip("torch")
+    peft = pytest.importorskip("peft")
+
+    def model():
+        torch.manual_seed(1)
+        attention = torch.nn.ModuleDict({f"to_{one}": torch.nn.Linear(N, N) for one in "qkv"})
+        block = torch.nn.ModuleDict({"attn": attention})
+        return torch.nn.ModuleDict({"transformer_blocks": torch.nn.ModuleList([block])})
+
+    def weights(of):
+        return {key: value.numpy() for key, value in of.merge_and_unload().state_dict().items()}
+
+    config = peft.LoraConfig(r=2, lora_alpha=3, use_dora=True, target_modules=[f"to_{one}" for one in "qkv"])
+    adapter = peft.get_peft_model(model(), config)
+    for parameter in adapter.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.uniform_(parameter, 0.5, 1.5)
+    adapter.save_pretrained(tmp_path / "a")
+    wanted = weights(adapter)
+    tc.open(tmp_path / "a") | tc.convert("diffusers", model="flux") | tc.write(tmp_path / "d.safetensors")
+    options = json.loads(safe_open(tmp_path / "d.safetensors", "np").metadata()["lora_adapter_metadata"])
+    assert options["transformer.use_dora"] is True
+    flow = tc.open(tmp_path / "d.safetensors") | tc.convert("peft", model="flux")
+    flow | tc.write(tmp_path / "p", name="adapter_model")
+    found = weights(peft.PeftModel.from_pretrained(model(), str(tmp_path / "p")))
+    assert found.keys() == wanted.keys()
+    for key, value in wanted.items():
+        np.testing.assert_array_equal(found[key], value)
+    with pytest.raises(PlanError, match="LyCORIS adds an epsilon and PEFT none"):
+        list(tc.open(tmp_path / "a") | tc.convert("kohya", model="flux"))
+    some = load_file(tmp_path / "d.safetensors")
+    del some[f"{Q}.lora_magnitude_vector"]
+    save_file(some, tmp_path / "e.safetensors", {"lora_adapter_metadata": json.dumps(options)})
+    with pytest.raises(PlanError, match="is of DoRA"):
+        list(tc.open(tmp_path / "e.safetensors") | tc.convert("peft", model="flux"))

@@ -118,11 +118,15 @@ class Others:
 
     def _adapter(self, base: str, kinds: Mapping[str, Roles]) -> _Held:
         key = min(tensor.name for roles in kinds.values() for tensor in roles.values())
+        own = self._file.scaling.options(base) is not None or any(kind.endswith("_peft") for kind in kinds)
+        if own and self._to == "peft":
+            which = " and ".join(kind.removesuffix("_peft") for kind in kinds)
+            raise self._error(key, f"is of {which} in PEFT's own names, which it reads as they are")
         unread = kinds.keys() if not self._style.kinds else kinds.keys() & self._style.unread
         if unread:
             which = " and ".join(unread)
             raise self._error(key, f"is of {which}, which {self._to} does not read so")
-        if self._file.scaling.options(base) is not None or any(kind.endswith("_peft") for kind in kinds):
+        if own:
             raise self._file.error(key, "is of PEFT's, which LyCORIS scales otherwise", _MERGE)
         alpha = None if base in self._file.sorted.pairs else self._file.sorted.alphas.get(base)
         if alpha is not None:

@@ -43,7 +43,7 @@ class Pairs:
             self.scaling: Scaling = read_scaling(source)
 
     def pair(self, base: str) -> Roles:
-        """The factors of a module, both of them, and its magnitude as ``scale``."""
+        """The factors of a module, and magnitudes: LyCORIS' as ``scale``, PEFT's as ``magnitude``."""
         roles = dict(self.sorted.pairs[base])
         for role in ("up", "down"):
             if role not in roles:
@@ -55,13 +55,14 @@ class Pairs:
         options = self.scaling.options(base)
         dora = self.sorted.kinds.get(base, {}).get("dora")
         if dora is not None or (options is not None and options.dora):
-            if dora is None or "scale" not in dora or not STYLES[self._to].kinds:
+            role = "scale" if STYLES[self._to].kinds else "magnitude"
+            if dora is None or role not in dora:
                 raise self.error(
                     self.key(base),
                     "is of DoRA, to whose norms LyCORIS adds an epsilon and PEFT none",
                     f"merge it into a model: {called('lora')}",
                 )
-            roles["scale"] = dora["scale"]
+            roles[role] = dora[role]
         for tensor in roles.values():
             if tensor.spec.dtype.name not in FLOATS:
                 raise self.error(
@@ -117,7 +118,13 @@ class Pairs:
         return stated_alpha(self._path, alpha)
 
     def scale(self, base: str, rows: int) -> None:
-        """Refuse magnitudes of inputs, where rows move: all rows together decide what these count."""
+        """Refuse magnitudes of inputs, where rows move: all rows decide what these count. And PEFT's."""
+        if (peft := self.sorted.kinds.get(base, {}).get("dora", {}).get("magnitude")) is not None:
+            raise self.error(
+                peft.name,
+                f"has magnitudes of PEFT's, which {self._to} cannot have elsewhere",
+                f"merge it into a model: {called('lora')}",
+            )
         scale = self.sorted.kinds.get(base, {}).get("dora", {}).get("scale")
         if scale is not None and (scale.spec.numel != rows or scale.spec.shape[0] != rows):
             raise self.error(

@@ -9,6 +9,7 @@ from ...catalog.lora import lora_names
 from ...catalog.spelling import Hit
 from ...core.planning import Planning
 from ...core.tensor import LazyTensor
+from ...voice import called
 from .assembled import Block, assemble
 from .finite import finite
 from .joins import alike, heights_of
@@ -110,6 +111,8 @@ class _Respelling:
             yield renamed(mid, f"{spelled}.lora_mid.weight")
         if (scale := roles.get("scale")) is not None:
             yield renamed(scale, f"{spelled}.dora_scale")
+        if (magnitude := roles.get("magnitude")) is not None:
+            yield renamed(magnitude, f"{spelled}.lora_magnitude_vector")
         rank = roles["down"].spec.shape[0]
         own = self._file.sorted.alphas.get(base) if alpha is None else None
         value = self._file.alpha(base, rank) if alpha is None else alpha
@@ -119,7 +122,13 @@ class _Respelling:
             elif value != rank:
                 yield self._file.number(f"{spelled}.alpha", value, self._file.key(base), rank)
             return
-        self._sizes[spelled] = Size(rank, value)
+        self._sizes[spelled] = Size(rank, value, magnitude is not None)
+        if len({size.dora for size in self._sizes.values()}) > 1:
+            raise self._file.error(
+                self._file.key(base),
+                f"is of DoRA or others are, of which {self._to} reads all or none",
+                f"merge it into a model: {called('lora')}",
+            )
 
     def _split(self, module: Module, hit: Hit) -> Iterator[LazyTensor]:
         """A pair of a joined module as pairs of its parts: rows of up, and down for each."""

@@ -21,6 +21,7 @@ class Size(NamedTuple):
 
     rank: int
     alpha: float
+    dora: bool = False
 
 
 def state(sizes: Mapping[str, Size], to: str, planning: Planning) -> None:
@@ -58,7 +59,7 @@ def _options(sizes: Mapping[str, Size]) -> dict[str, object]:
         "lora_dropout": 0.0,
         "bias": "none",
         "use_rslora": False,
-        "use_dora": False,
+        "use_dora": any(size.dora for size in sizes.values()),
     }
 
 

@@ -1,0 +1,110 @@
+"""Families of which all write one spelling: tiny models of their own classes go there and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import transcode as tc
+from transcode import catalog
+
+diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed")
+
+QWEN: dict[str, Any] = {
+    "in_channels": 16, "out_channels": 4, "num_layers": 1, "attention_head_dim": 32, "num_attention_heads": 2,
+    "joint_attention_dim": 24, "axes_dims_rope": (8, 12, 12),
+}  # fmt: skip
+
+
+def qwen(**more: Any) -> dict[str, Any]:
+    return {
+        "hidden_states": torch.randn(1, 4, 16), "encoder_hidden_states": torch.randn(1, 5, 24),
+        "encoder_hidden_states_mask": torch.ones(1, 5, dtype=torch.bool), "timestep": torch.tensor([0.5]),
+        "img_shapes": [[(1, 2, 2)]], **more,
+    }  # fmt: skip
+
+
+MODELS: dict[str, tuple[str, str, dict[str, Any], Callable[[], dict[str, Any]], str]] = {
+    "qwen-image": ("qwen_image_dit", "QwenImageTransformer2DModel", QWEN, qwen, r"transformer_blocks"),
+    "qwen-image layered": (
+        "qwen_image_dit", "QwenImageTransformer2DModel",
+        QWEN | {"use_additional_t_cond": True, "use_layer3d_rope": True, "zero_cond_t": True},
+        lambda: qwen(additional_t_cond=torch.tensor([0])), r"transformer_blocks",
+    ),
+    "ernie-image": (
+        "ernie_image", "ErnieImageTransformer2DModel",
+        {"hidden_size": 64, "num_attention_heads": 2, "num_layers": 1, "ffn_hidden_size": 96,
+         "in_channels": 4, "out_channels": 4, "text_in_dim": 24, "rope_axes_dim": (8, 12, 12)},
+        lambda: {"hidden_states": torch.randn(1, 4, 4, 4), "timestep": torch.tensor([5.0]),
+                 "text_bth": torch.randn(1, 5, 24), "text_lens": torch.tensor([5])}, "layers",
+    ),
+    "kandinsky 5": (
+        "kandinsky5", "Kandinsky5Transformer3DModel",
+        {"in_visual_dim": 4, "in_text_dim": 24, "in_text_dim2": 20, "time_dim": 16, "out_visual_dim": 4,
+         "model_dim": 64, "ff_dim": 96, "num_text_blocks": 1, "num_visual_blocks": 1,
+         "axes_dims": (8, 12, 12)},
+        lambda: {"hidden_states": torch.randn(1, 1, 4, 4, 4), "encoder_hidden_states": torch.randn(1, 5, 24),
+                 "timestep": torch.tensor([5.0]), "pooled_projections": torch.randn(1, 20),
+                 "visual_rope_pos": [torch.arange(1), torch.arange(2), torch.arange(2)],
+                 "text_rope_pos": torch.arange(5)}, "transformer_blocks",
+    ),
+    "hidream": (
+        "hidream", "HiDreamImageTransformer2DModel",
+        {"patch_size": 2, "in_channels": 4, "out_channels": 4, "num_layers": 1, "num_single_layers": 1,
+         "attention_head_dim": 32, "num_attention_heads": 2, "caption_channels": [24, 24], "text_emb_dim": 20,
+         "num_routed_experts": 2, "num_activated_experts": 1, "axes_dims_rope": (8, 12, 12),
+         "max_resolution": (4, 4), "llama_layers": [0, 0]},
+        lambda: {"hidden_states": torch.randn(1, 4, 8, 8), "timesteps": torch.tensor([5.0]),
+                 "encoder_hidden_states_t5": torch.randn(1, 5, 24), "pooled_embeds": torch.randn(1, 20),
+                 "encoder_hidden_states_llama3": torch.randn(1, 1, 5, 24)}, "stream_blocks",
+    ),
+    "bria": (
+        "longcat_image", "BriaTransformer2DModel",
+        {"in_channels": 16, "num_layers": 1, "num_single_layers": 1, "attention_head_dim": 32,
+         "num_attention_heads": 2, "joint_attention_dim": 24, "axes_dims_rope": (8, 12, 12)},
+        lambda: {"hidden_states": torch.randn(1, 6, 16), "encoder_hidden_states": torch.randn(1, 4, 24),
+                 "timestep": torch.tensor([0.5]), "img_ids": torch.zeros(6, 3), "txt_ids": torch.zeros(4, 3)},
+        "transformer_blocks",
+    ),
+}  # fmt: skip
+"""Family, class, its config, inputs, and what stands in the names of all layers that are quantized."""
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_of_its_own_class_goes_there_and_back(name: str, tmp_path: Path) -> None:
+    family, kind, config, inputs, block = MODELS[name]
+    torch.manual_seed(1)
+    model = getattr(diffusers, kind)(**config).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    state = {key: tensor.to(torch.bfloat16).contiguous() for key, tensor in model.state_dict().items()}
+    known = catalog.detect(list(state), {key: tuple(tensor.shape) for key, tensor in state.items()})
+    assert known is not None
+    assert (known.name, known.spelling) == (family, "diffusers")
+    save_file(state, tmp_path / "m.safetensors")
+    flow = tc.open(tmp_path / "m.safetensors") | tc.quantize("int8")
+    flow | tc.write(tmp_path / "q.safetensors", convention="lightx2v")
+    stored = load_file(tmp_path / "q.safetensors")
+    codes = {key for key, tensor in stored.items() if tensor.dtype == torch.int8}
+    linears = {f"{key}.weight" for key, one in model.named_modules() if isinstance(one, torch.nn.Linear)}
+    assert codes
+    assert codes <= {key for key in linears if block in key}
+    tc.open(tmp_path / "q.safetensors") | tc.dequantize("f32") | tc.write(tmp_path / "d.safetensors")
+    wanted = {  # scales of rows
+        key: stored[key].float() * stored[f"{key}_scale"] if key in codes else tensor.float()
+        for key, tensor in state.items()
+    }
+    with torch.no_grad():
+        outs = []
+        for tensors in (wanted, load_file(tmp_path / "d.safetensors")):
+            model.load_state_dict({key: tensor.float() for key, tensor in tensors.items()}, strict=True)
+            torch.manual_seed(2)
+            out = model(**inputs(), return_dict=False)
+            outs.append(out[0] if isinstance(out, tuple) else out)
+    assert torch.isfinite(outs[0]).all()
+    assert torch.equal(*outs)
