@@ -75,7 +75,7 @@ def test_a_convention_without_the_scheme_says_which_have_it(scheme, convention, 
 
 def test_the_default_convention_lacks_it(refused, cli, wan, tmp_path):
     text = refused("run", wan, tmp_path / "o", "-s", "affine", "-n")
-    assert "for affine pass --convention mlx or --convention sdnq" in text
+    assert "for affine pass --convention mlx or --convention nunchaku_lite or --convention sdnq" in text
     cli("run", wan, tmp_path / "o", "-s", "int4", "-O", "group_size=32", "--convention", "neutral", "-n")
 
 

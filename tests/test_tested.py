@@ -12,6 +12,7 @@ ELSEWHERE = {
     # what stands in a table is run through the laws of the table
     "codecs/*": "laws/test_codecs.py",
     "schemes/svdquant": "stages/nunchaku/test_nunchaku.py",
+    "schemes/smoothed": "consumers/config/test_nunchaku_lite.py",
     "containers/container": "laws/test_containers.py",
     "containers/table": "laws/test_containers.py",
     "containers/checkpoint": "laws/test_containers.py",

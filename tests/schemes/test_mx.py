@@ -62,7 +62,8 @@ def scale_model(peak, kind, mode):
         low, _ = exponent(size)
         up = size >= np.ldexp(2 - 2.0 ** -(mantissa + 1), low)
         result = low + up - power
-    return np.where(peak > 0, np.clip(result, -127, 127) + 127, 0).astype(np.uint8)
+    highest = 127 - power  # beyond it the largest code would be infinite in float32
+    return np.where(peak > 0, np.clip(result, -127, highest) + 127, 0).astype(np.uint8)
 
 
 def code_model(values, scales, kind):

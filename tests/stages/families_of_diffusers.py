@@ -25,7 +25,7 @@ class Tiny:
         name: of diffusers' class.
         config: of the class.
         converter: diffusers' function from the original spelling to its own.
-        inputs: of a forward pass.
+        inputs: of a forward pass; None where the class has none, or equal tensors shall do.
         constants: sizes of the published model that the function holds as literals -> those of this one.
         besides: what original files have and diffusers does without.
         prefix: without which the function takes nothing.
@@ -40,7 +40,7 @@ class Tiny:
     name: str
     config: Mapping[str, Any]
     converter: str
-    inputs: Callable[[], dict[str, Any]]
+    inputs: Callable[[], dict[str, Any]] | None = None
     original: str = "original"
     constants: Mapping[str, str] = field(default_factory=dict)
     besides: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
@@ -89,6 +89,8 @@ class Tiny:
         return made
 
     def forward(self, model: torch.nn.Module) -> torch.Tensor:
+        if self.inputs is None:
+            return torch.zeros(())
         with torch.no_grad():
             out = model(**self.inputs(), return_dict=False)
         found = out[0] if isinstance(out, tuple) else out

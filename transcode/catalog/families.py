@@ -124,12 +124,12 @@ def _signatures(folder: Path) -> dict[str, tuple[Signature, ...]]:
 
     Of some sixty families a model is of one: only that one is loaded whole.
     """
-    found: dict[str, tuple[Signature, ...]] = {}
+    by_family: dict[str, tuple[Signature, ...]] = {}
     for path in folder.glob("*.yaml"):
         known = proven(load_family, path)
-        told = () if known.fallback else (one.signature for one in known.spellings.values())
-        found[path.stem] = tuple(one for one in told if one is not None)
-    return found
+        spellings = () if known.fallback else known.spellings.values()
+        by_family[path.stem] = tuple(one.signature for one in spellings if one.signature is not None)
+    return by_family
 
 
 def load_family(path: Path) -> Family:

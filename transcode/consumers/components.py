@@ -21,6 +21,7 @@ from ..core import small_json
 from ..errors import FormatError
 from ..io.folder import File
 from ..io.named import locate
+from ..voice import called
 from . import torchao
 from .evidence import LAYERS
 from .pipelines import pipeline_of
@@ -144,7 +145,7 @@ def _refuse_pair(folders: Collection[str], path: str) -> None:
             raise FormatError(
                 f"{high}/ and {low}/ are two models that take turns, of which programs load a file each",
                 file=path,
-                hint=f"convert each: transcode run {path}/{high} HIGH.safetensors --to lightx2v, and {low}/",
+                hint=f"convert {path}/{high} by itself, and {path}/{low}, with {called('to', 'lightx2v')}",
             )
 
 

@@ -36,8 +36,7 @@ def across16(context: Any, values: Any, start: Any, stride: Any, last: Any, out:
         source = ir.VectorType(context.get_data_type(dtype), LANES)
         rows = []
         for _ in range(LANES):
-            held = builder.select(builder.icmp_signed("<", place, last), place, last)
-            begin = address(context, builder, kind, values, held, source)
+            begin = address(context, builder, kind, values, _at_most(builder, place, last), source)
             rows.append(widened(builder, builder.load(begin, align=dtype.bitwidth // 8), dtype))
             place = builder.add(place, stride)
         width = LANES // 2
@@ -54,6 +53,11 @@ def across16(context: Any, values: Any, start: Any, stride: Any, last: Any, out:
         return context.get_dummy_value()
 
     return types.void(values, types.intp, types.intp, types.intp, out, types.intp), generate
+
+
+def _at_most(builder: Any, place: Any, last: Any) -> Any:
+    """Of groups behind the last one, that of the last one."""
+    return builder.select(builder.icmp_signed("<", place, last), place, last)
 
 
 def _exchanged(builder: Any, upper: Any, lower: Any, width: int) -> tuple[Any, Any]:
@@ -86,7 +90,7 @@ def _back(width: int, lowest: int) -> Callable[..., Any]:
                 else:
                     packed.append(field)
             for group in range(LANES):
-                held = builder.select(builder.icmp_signed("<", place, last), place, last)
+                held = _at_most(builder, place, last)
                 for number, words in enumerate(packed):
                     begin = builder.add(held, constant(held.type, 4 * number))
                     target = address(context, builder, signature.args[2], out, begin, word.element)

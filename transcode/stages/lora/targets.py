@@ -141,7 +141,7 @@ class Homes:
             flat = self._flat(candidate, self._known.flat_prefixes)
             if flat is not None:
                 flattened = (self._own_flattened, self._flattened, self._long_flattened)
-                if homes := next((found for forms in flattened if (found := forms.get((flat, leaf)))), None):
+                if homes := next(filter(None, (forms.get((flat, leaf)) for forms in flattened)), None):
                     return list(homes)
                 continue
             name = f"{candidate}.{leaf}" if candidate else leaf
