@@ -336,7 +336,7 @@ LINES: tuple[Line, ...] = (
     Line("hqq", {}, ({}, _MSE), (("hqq", hqq(64)),)),
     *(Line("hqq", {"bits": bits}, ({}, _MSE), (("hqq", hqq(64, bits)),)) for bits in (8, 3, 2, 1)),
     *(Line("qbits", {"bits": bits}, ({},), (("quanto", quanto(f"qint{bits}", 128)),)) for bits in (4, 2)),
-    Line("awq_w4a16", {}, ({},), (("hqq", hqq(64)), ("mlx", mlx(4)))),
+    Line("awq_w4a16", {}, ({}, _MSE), (("hqq", hqq(64)), ("mlx", mlx(4)))),
     Line("affine", {"bits": 8}, ({}, _MSE), (("mlx", mlx(8)),)),
     Line("affine", {"bits": 6}, ({}, _MSE), (("mlx", mlx(6)),)),
     Line("affine", {"bits": 5}, ({}, _MSE), (("mlx", mlx(5)),)),

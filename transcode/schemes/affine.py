@@ -129,14 +129,16 @@ def seconds(optimize: str) -> float:
 
 
 def fitted(
-    rows: Array, spec: Spec, scheme: Any, kept: DType, scratch: Scratch, weights: Array | None
-) -> tuple[Array, NDArray[np.float32], NDArray[np.float32]]:
+    rows: Array, spec: Spec, scheme: Any, kept: DType, scratch: Scratch, weights: Array | None,
+    middle: int = 0,
+) -> tuple[Array, NDArray[np.float32], NDArray[np.float32]]:  # fmt: skip
     """Codes of rows, U8 ``[r, K * bits / 8]``, and the scale and offset of each group, float32 ``[groups]``.
 
     Args:
         rows, spec, scratch, weights: as :meth:`.core.scheme.Scheme.encode` takes them.
         scheme: says ``bits``, ``group_size`` and ``optimize``.
         kept: dtype that scales and offsets are stored in, whose values they hold.
+        middle: the code that stands for the offset.
 
     Raises:
         NonFinite, Overflow: a value that no code stands for.
@@ -156,7 +158,7 @@ def fitted(
     heavy.setflags(write=False)
     starts = SEARCHED if scheme.optimize == "mse" else 1
     if not affine_widths(
-        bits, scheme.group_size, scheme.bits, np.float32(0), STORED[kept.name], starts, heavy, line,
+        bits, scheme.group_size, scheme.bits, np.float32(middle), STORED[kept.name], starts, heavy, line,
         codes.reshape(-1), scales, offsets,
     ):  # fmt: skip
         raise reject(rows, spec.dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,11 +15,15 @@ from ..core.records import dataclass
 from ..core.scheme import Hints
 from ..core.scratch import Scratch
 from ..core.spec import Part, Spec
-from .base import SCALE_DTYPES, Array, Fitted, encode_one, fitting, narrowed, stored_scale, widened
+from .affine import fitted, seconds
+from .base import SCALE_DTYPES, SEARCH, Array, Fitted, encode_one, fitting, narrowed, stored_scale, widened
 from .packed import unpacked
 from .scaled import KEPT
 
 __all__ = ["AwqW4A16"]
+
+_MIDDLE = 8
+"""The code that stands for the offset."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,7 @@ class AwqW4A16(Fitted):
         group_size: columns that share a scale and an offset: 32, 64 or 128.
         scale_dtype: ``"source"``, ``"F32"``, ``"BF16"`` or ``"F16"``; source means F32 for F16 and F64
             sources.
+        optimize: ``"mse"`` fits from nine scales and offsets of a group, and keeps the best.
     """
 
     name: ClassVar[str] = "awq_w4a16"
@@ -41,10 +47,13 @@ class AwqW4A16(Fitted):
     options: ClassVar[Mapping[str, Constraint]] = {
         "group_size": Constraint.among(32, 64, 128),
         "scale_dtype": SCALE_DTYPES,
+        "optimize": SEARCH,
     }
+    bits: ClassVar[int] = 4
 
     group_size: int = 64
     scale_dtype: str = "source"
+    optimize: str = "none"
 
     @classmethod
     def variants(cls, options: Mapping[str, Any], hints: Hints) -> Iterator[AwqW4A16]:
@@ -57,8 +66,8 @@ class AwqW4A16(Fitted):
 
     @property
     def search_seconds(self) -> float:
-        """Measured where a line is fitted four times."""
-        return 1.5
+        """Measured where a line is fitted four times; see :func:`.affine.seconds`."""
+        return seconds("mse") if self.optimize == "mse" else 1.5
 
     def meaning(self, spec: Spec) -> Hashable:
         """Groups."""
@@ -88,12 +97,23 @@ class AwqW4A16(Fitted):
         weights: Array | None = None,
     ) -> Iterator[Piece]:  # fmt: skip
         """See :meth:`.core.scheme.Scheme.encode`."""
+        kept = stored_scale(self.scale_dtype, spec.dtype)
+        fit = self._sideways if self.optimize == "none" else partial(fitted, scheme=self, middle=_MIDDLE)
+        codes, scales, offsets = fit(rows=rows, spec=spec, kept=kept, scratch=scratch, weights=weights)
+        at = start * (spec.columns // self.group_size) * kept.itemsize
+        yield Piece("codes", start * codes.shape[1], codes)
+        yield Piece("scale", at, narrowed(scales, kept, scratch))
+        yield Piece("offset", at, narrowed(offsets, kept, scratch))
+
+    def _sideways(
+        self, rows: Array, spec: Spec, kept: DType, scratch: Scratch, weights: Array | None
+    ) -> tuple[Array, Array, Array]:
+        """As :func:`.affine.fitted`, from one start, sixteen groups side by side."""
         from ..numerics.affine import affine, work
         from ..numerics.lanes import STORED
         from ..numerics.rows import as_bits, reject
         from ..numerics.weighted import balanced
 
-        kept = stored_scale(self.scale_dtype, spec.dtype)
         bits = as_bits(rows, spec.dtype, scratch).reshape(-1)
         codes = scratch.take((len(rows), spec.columns // 2), np.uint8)
         count = len(bits) // self.group_size
@@ -107,10 +127,7 @@ class AwqW4A16(Fitted):
             raise reject(rows, spec.dtype)
         fitting(rows, spec.dtype, scales, kept, 7.5)
         fitting(rows, spec.dtype, np.abs(offsets), kept, 1)
-        at = start * (spec.columns // self.group_size) * kept.itemsize
-        yield Piece("codes", start * codes.shape[1], codes)
-        yield Piece("scale", at, narrowed(scales, kept, scratch))
-        yield Piece("offset", at, narrowed(offsets, kept, scratch))
+        return codes, scales, offsets
 
     def decode(self, parts: Mapping[str, Array], spec: Spec, start: int, stop: int, out: Array) -> None:
         """See :meth:`.core.scheme.Scheme.decode`: product and sum, each rounded to float32."""
@@ -119,7 +136,7 @@ class AwqW4A16(Fitted):
             widened(np.asarray(parts[role]), kept).reshape(spec.rows, -1, 1)[start:stop]
             for role in ("scale", "offset")
         )
-        np.subtract(unpacked(parts["codes"], stop - start, 4), np.float32(8), out=out, casting="unsafe")
+        np.subtract(unpacked(parts["codes"], stop - start, 4), np.float32(_MIDDLE), out=out, casting="unsafe")
         groups = out.reshape(stop - start, -1, self.group_size)
         groups *= scales
         groups += offsets
