@@ -222,6 +222,15 @@ def told(options: dict[str, Any]) -> str:
     return ":" + ",".join(f"{key}={value}" for key, value in options.items()) if options else ""
 
 
+ALONE: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("int8", {"rotate": 16}), ("int8", {"rotate": 64, "granularity": "tensor"}),
+    ("w4a8", {"rotate": 16}), ("w4a8", {"rotate": 16, "codebook": "frozen"}), ("w6a8", {"rotate": 16}),
+    ("convrot_w4a4", {"rotate": 16}), ("convrot_w4a4", {"rotate": 16, "optimize": "mse"}),
+    ("awq_w4a16", {}), ("awq_w4a16", {"optimize": "mse"}), ("affine", {"bits": 3}), ("affine", {"optimize": "mse"}),
+    ("hqq", {"bits": 2}), ("qbits", {}), ("nf4", {}), ("bnb_fp4", {}),
+)  # fmt: skip
+"""What few consumers take is tried in transcode's own names alone."""
+
 NARROW = ("torchao", "quanto", "sdnq")
 """Conventions that are tried on one source, in one layout, and repacked for neutral and from it alone: names
 and bytes of theirs depend on no more.
@@ -291,6 +300,13 @@ def cases(maker: Maker) -> Iterator[Case]:
                         f"{name}: {scheme}{told(options)} as {convention}", one, sources[name],
                         lambda s=scheme, o=options: tc.quantize(s, **o), convention=convention,
                     )  # fmt: skip
+
+    for scheme, options in ALONE:
+        for name in ("mixed", "llama"):
+            yield case(
+                f"{name}: {scheme}{told(options)} alone", one, sources[name],
+                lambda s=scheme, o=options: tc.quantize(s, **o), convention="neutral",
+            )  # fmt: skip
 
     def quantized(scheme: str, options: dict[str, Any], convention: str) -> Callable[[], Path]:
         def make(path: Path) -> None:
