@@ -226,8 +226,8 @@ ALONE: tuple[tuple[str, dict[str, Any]], ...] = (
     ("int8", {"rotate": 16}), ("int8", {"rotate": 64, "granularity": "tensor"}),
     ("w4a8", {"rotate": 16}), ("w4a8", {"rotate": 16, "codebook": "frozen"}), ("w6a8", {"rotate": 16}),
     ("convrot_w4a4", {"rotate": 16}), ("convrot_w4a4", {"rotate": 16, "optimize": "mse"}),
-    ("awq_w4a16", {}), ("awq_w4a16", {"optimize": "mse"}), ("affine", {"bits": 3}), ("affine", {"optimize": "mse"}),
-    ("hqq", {"bits": 2}), ("qbits", {}), ("nf4", {}), ("bnb_fp4", {}),
+    ("awq_w4a16", {}), ("awq_w4a16", {"optimize": "mse"}), ("affine", {"bits": 3}),
+    ("affine", {"optimize": "mse"}), ("hqq", {"bits": 2}), ("qbits", {}), ("nf4", {}), ("bnb_fp4", {}),
 )  # fmt: skip
 """What few consumers take is tried in transcode's own names alone."""
 
