@@ -70,7 +70,7 @@ def test_a_gpu_that_is_not_there_is_an_error(monkeypatch):
         (20, 64, "nvfp4", {"optimize": "mse"}, False),  # as many processors are as fast
         (100, 2, "int4", {"optimize": "none"}, False),  # nothing is searched
         (100, 2, "int8", {}, False),
-        (20, 8, "w6a8", {}, True),  # scales are fitted, without being asked for
+        (20, 2, "w6a8", {}, True),  # scales are fitted, without being asked for
         (20, 16, "hqq", {"optimize": "mse"}, True),
         (20, 8, "int4", {"optimize": "signed"}, False),  # has no kernel there
         (100, 2, None, {}, False),
