@@ -15,8 +15,8 @@ from transcode.core.tensor import plain
 from transcode.stages.cast import cast_tensor
 
 MOVING = {
-    "Assembled", "Constant", "Embedded", "Finite", "Joining", "Measured", "Ordered", "Padding", "Permuted", "Picking",
-    "Recoded", "Reshaped", "Rows", "Stored", "Strided", "Swapped",
+    "Assembled", "Constant", "Embedded", "Finite", "Joining", "Measured", "Ordered", "Padding", "Permuted",
+    "Picking", "Recoded", "Reshaped", "Rows", "Stored", "Strided", "Swapped",
 }  # fmt: skip
 """They hold values, or put them elsewhere."""
 
