@@ -9,7 +9,7 @@ from ...catalog.rule import Rule
 from ..arrange import arrangement
 from .portions import Portion
 
-__all__ = ["in_joined", "of_parts"]
+__all__ = ["in_joined", "of_parts", "order_of"]
 
 Facts = Callable[[], Mapping[str, object]]
 
@@ -34,7 +34,7 @@ def of_parts(
         PlanError: where rows lie depends on what is not known of the model.
     """
     begins = [0, *accumulate(heights)]
-    order = _order(rule, heights, columns, facts, key)
+    order = order_of(rule, heights, _tail(columns), facts, key)
     if order is None:
         return [[(begin, height)] for begin, height in zip(begins, heights, strict=False)]
     back = sorted(range(len(order)), key=order.__getitem__)
@@ -52,22 +52,37 @@ def in_joined(
 
     Args, Raises: as of :func:`of_parts`.
     """
-    order = _order(rule, heights, columns, facts, key)
+    order = order_of(rule, heights, _tail(columns), facts, key)
     return None if order is None else _runs(order)
 
 
-def _order(
+def order_of(
     rule: Rule,
     heights: Sequence[int],
-    columns: int | None,
+    tail: Sequence[int],
     facts: Facts,
     key: str,
 ) -> list[int] | None:
+    """Which row of all parts, one after the other, each row of the joined one is; None where it is the same.
+
+    Args:
+        rule: one that keeps rows.
+        heights: rows of all parts.
+        tail: what of their shape is behind the rows, as far as it is known.
+        facts: gives keys of the model's config.json.
+        key: for errors.
+
+    Raises:
+        PlanError: that depends on what is not known of the model.
+    """
     if rule.grid is None:
         return None
-    tail = () if columns is None else (columns,)
     parts = [(height, *tail) for height in heights]
     return arrangement(rule, parts, 1, facts(), key).rows_in_order()
+
+
+def _tail(columns: int | None) -> tuple[int, ...]:
+    return () if columns is None else (columns,)
 
 
 def _runs(rows: Iterable[int]) -> list[tuple[int, int]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import lru_cache
 
 from ...catalog.family import Family
@@ -13,7 +13,7 @@ from ...catalog.rule import Rule
 from ...catalog.spelling import fill
 from ...core.records import dataclass
 from ...errors import PlanError
-from ..arrange import arrangement
+from .reordered import order_of
 
 __all__ = ["Facts", "Home", "Move", "Place", "Stored", "begins", "of_family", "speaks", "spelled"]
 
@@ -145,7 +145,7 @@ def _from_joined(rule: Rule, names: Mapping[str, Stored], facts: Facts) -> Itera
         counts = rule.counts(stored.shape[0], columns) if stored.shape else None
         if counts is None:
             continue
-        order = _order(rule, counts, stored, facts)
+        order = order_of(rule, counts, stored.shape[1:], lambda: facts, stored.name)
         at = 0
         for part, count in zip(rule.right, counts, strict=True):
             if part is not None:
@@ -176,7 +176,7 @@ def _from_parts(rule: Rule, names: Mapping[str, Stored], facts: Facts) -> Iterat
         if len(shapes) < len(rule.right) or not all(shapes) or len({shape[1:] for shape in shapes}) > 1:
             continue
         counts = [shape[0] for shape in shapes]
-        order = _order(rule, counts, parts[0], facts)
+        order = order_of(rule, counts, parts[0].shape[1:], lambda: facts, parts[0].name)
         total, at = sum(counts), 0
         places: list[Place] = []
         for index, count in enumerate(counts):
@@ -186,18 +186,6 @@ def _from_parts(rule: Rule, names: Mapping[str, Stored], facts: Facts) -> Iterat
             places.append(Place(parts[index].name, total, moves))
             at += count
         yield form, tuple(places)
-
-
-def _order(rule: Rule, counts: Sequence[int], stored: Stored, facts: Facts) -> list[int] | None:
-    """Which row of all parts, one after the other, each row of the joined one is; None where it is the same.
-
-    Raises:
-        PlanError: that depends on what is not known of the model.
-    """
-    if rule.grid is None:
-        return None
-    parts = [(count, *stored.shape[1:]) for count in counts]
-    return arrangement(rule, parts, 1, facts, stored.name).rows_in_order()
 
 
 def _moves(pairs: Iterable[tuple[int, int]]) -> tuple[Move, ...]:
