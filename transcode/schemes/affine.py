@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -145,22 +145,42 @@ def fitted(
     """
     from ..numerics.affine_widths import affine_widths
     from ..numerics.lanes import STORED
-    from ..numerics.rows import as_bits, reject
     from ..numerics.starts import SEARCHED
+
+    line = scratch.take((2 * scheme.group_size,), np.float32)
+    starts = SEARCHED if scheme.optimize == "mse" else 1
+
+    def fit(bits: Array, heavy: Array, codes: Array, scales: Array, offsets: Array) -> bool:
+        return bool(
+            affine_widths(
+                bits, scheme.group_size, scheme.bits, np.float32(middle), STORED[kept.name], starts, heavy,
+                line, codes, scales, offsets,
+            )
+        )  # fmt: skip
+
+    return fitted_by(fit, rows, spec, scheme, kept, scratch, weights)
+
+
+def fitted_by(
+    fit: Callable[[Array, Array, Array, Array, Array], bool], rows: Array, spec: Spec, scheme: Any,
+    kept: DType, scratch: Scratch, weights: Array | None,
+) -> tuple[Array, NDArray[np.float32], NDArray[np.float32]]:  # fmt: skip
+    """As :func:`fitted`, by a kernel of the caller's.
+
+    Args:
+        fit: takes bits of the values, weights of columns, and room for codes, scales and offsets; returns
+            whether all values were finite.
+    """
+    from ..numerics.rows import as_bits, reject
     from ..numerics.weighted import balanced
 
     bits = as_bits(rows, spec.dtype, scratch).reshape(-1)
     codes = scratch.take((len(rows), spec.columns * scheme.bits // 8), np.uint8)
     count = len(bits) // scheme.group_size
     scales, offsets = (scratch.take((count,), np.float32) for _ in range(2))
-    line = scratch.take((2 * scheme.group_size,), np.float32)
     heavy = np.ones(1, np.float32) if weights is None else balanced(weights)
     heavy.setflags(write=False)
-    starts = SEARCHED if scheme.optimize == "mse" else 1
-    if not affine_widths(
-        bits, scheme.group_size, scheme.bits, np.float32(middle), STORED[kept.name], starts, heavy, line,
-        codes.reshape(-1), scales, offsets,
-    ):  # fmt: skip
+    if not fit(bits, heavy, codes.reshape(-1), scales, offsets):
         raise reject(rows, spec.dtype)
     fitting(rows, spec.dtype, scales, kept, (2**scheme.bits - 1) / 2)
     fitting(rows, spec.dtype, np.abs(offsets), kept, 1)

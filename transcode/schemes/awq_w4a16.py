@@ -15,8 +15,8 @@ from ..core.records import dataclass
 from ..core.scheme import Hints
 from ..core.scratch import Scratch
 from ..core.spec import Part, Spec
-from .affine import fitted, seconds
-from .base import SCALE_DTYPES, SEARCH, Array, Fitted, encode_one, fitting, narrowed, stored_scale, widened
+from .affine import fitted, fitted_by, seconds
+from .base import SCALE_DTYPES, SEARCH, Array, Fitted, encode_one, narrowed, stored_scale, widened
 from .packed import unpacked
 from .scaled import KEPT
 
@@ -111,23 +111,13 @@ class AwqW4A16(Fitted):
         """As :func:`.affine.fitted`, from one start, sixteen groups side by side."""
         from ..numerics.affine import affine, work
         from ..numerics.lanes import STORED
-        from ..numerics.rows import as_bits, reject
-        from ..numerics.weighted import balanced
 
-        bits = as_bits(rows, spec.dtype, scratch).reshape(-1)
-        codes = scratch.take((len(rows), spec.columns // 2), np.uint8)
-        count = len(bits) // self.group_size
-        scales, offsets = (scratch.take((count,), np.float32) for _ in range(2))
-        heavy = np.ones(1, np.float32) if weights is None else balanced(weights)
-        heavy.setflags(write=False)
         room = work(self.group_size, scratch)
-        if not affine(
-            bits, self.group_size, STORED[kept.name], heavy, room, codes.reshape(-1), scales, offsets
-        ):
-            raise reject(rows, spec.dtype)
-        fitting(rows, spec.dtype, scales, kept, 7.5)
-        fitting(rows, spec.dtype, np.abs(offsets), kept, 1)
-        return codes, scales, offsets
+
+        def fit(bits: Array, heavy: Array, codes: Array, scales: Array, offsets: Array) -> bool:
+            return bool(affine(bits, self.group_size, STORED[kept.name], heavy, room, codes, scales, offsets))
+
+        return fitted_by(fit, rows, spec, self, kept, scratch, weights)
 
     def decode(self, parts: Mapping[str, Array], spec: Spec, start: int, stop: int, out: Array) -> None:
         """See :meth:`.core.scheme.Scheme.decode`: product and sum, each rounded to float32."""
