@@ -113,7 +113,7 @@ def best_scales(
         at, left = np.int64(several[k]), _U(masks[k] & _MOST)
         first = np.int64(shr(masks[k], _U(_BLOCK)))
         x = values16(part, at * _BLOCK)
-        least_code = max(first - low, np.int64(1))
+        least_code, _ = window(first, low, high)
         least_error, chosen = _INF, first
         while left:
             code = least_code + first_bit(left)
