@@ -290,6 +290,8 @@ class Convention:
         settings: what stands beside a quantized tensor and says only how it was made: likewise.
         cache: last name components of the scales of the key and value cache: dropped when all is decoded.
         transposes: names of stacks of matrices, each of which lies transposed in plain files of the consumer.
+        told_by: templates of the parts that tell its layers from those of another maker, who names codes and
+            scales so too; then a model is of it only where config.json says so. Empty where names tell.
         unwritten: why nothing can be written so, for conventions that are only read; else None.
     """
 
@@ -310,6 +312,7 @@ class Convention:
     settings: tuple[Setting, ...] = ()
     cache: tuple[str, ...] = ()
     transposes: tuple[Pattern, ...] = ()
+    told_by: tuple[Template, ...] = ()
     unwritten: str | None = None
 
     def scheme(self, scheme: str) -> SchemeRule:

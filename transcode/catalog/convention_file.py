@@ -69,6 +69,7 @@ def read(path: Path) -> Convention:
         settings=top.get("settings", lambda child: tuple(map(_setting, child.sequence())), ()),
         cache=top.get("cache", _strings, ()),
         transposes=top.get("transposes", lambda child: tuple(map(_pattern, child.sequence())), ()),
+        told_by=top.get("told_by", lambda child: tuple(map(template, child.sequence())), ()),
         unwritten=top.get("unwritten", strict.Node.string, None),
     )
     top.reject_unknown()

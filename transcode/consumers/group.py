@@ -184,7 +184,7 @@ def readings(names: Names, convention: Convention, declared: Declared) -> dict[s
         fit several, as padding makes their scales alike.
     """
     by_codes: dict[str, list[Reading]] = {}
-    if not names.any_codes:
+    if not names.any_codes or (convention.told_by and not declared.bits):
         return by_codes
     inputs = convention.inputs
     spelled: dict[str, set[str]] = {}
@@ -263,8 +263,6 @@ def _fits(
     turned = ROTATIONS if "rotate" in rule.tells else (1,)
     sizes = _sizes(specs, rule, rules)
     groups, blocks = (declared.groups, declared.blocks) if sizes is None else (sizes, {(1, n) for n in sizes})
-    if any(codec.name == "warps" for codec in rules["codes"].codecs) and not declared.bits:
-        return []  # nunchaku's own files have such names too, and rows in another order
     rank, branch = _branch(specs)
     for scheme in made_by.variants(rule.options, Hints(stored_as, groups, blocks, turned, rank, branch)):
         if formats and getattr(scheme, "format", None) not in (None, *formats):

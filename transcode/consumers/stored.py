@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from .. import catalog
+from ..catalog import Convention
 from ..core.dtypes import CODED
 from ..core.planning import Planning
 from ..core.records import dataclass
@@ -13,7 +14,7 @@ from ..core.spec import Spec, tallied
 from ..core.tensor import LazyTensor
 
 if TYPE_CHECKING:
-    from .group import Names
+    from .group import Coded, Names
 
 __all__ = ["Stored", "plain_fp8", "stored_quantized"]
 
@@ -66,13 +67,14 @@ def stored_quantized(tensors: Iterable[LazyTensor]) -> Stored:
     from .group import Names, coded
 
     names = Names(specs, lambda name: table[name].numpy().tobytes())
-    known = coded(names, catalog.every_convention())
+    conventions = {convention.name: convention for convention in catalog.every_convention()}
+    known = coded(names, conventions.values())
     alien: dict[str, tuple[str, tuple[str, ...]]] = {}
     parts = {part for one in known.values() for part in one.parts}
     dtypes = {name: spec.dtype.name for name, spec in specs.items()}
     for module, (title, endings) in foreign().recognise(dtypes).items():
         one = known.get(module + endings[0])
-        if one is not None and not (one.conventions == {_LITE} and one.parts.isdisjoint(_tell_lite(module))):
+        if one is not None and any(_is_of(conventions[convention], one) for convention in one.conventions):
             continue  # a convention has these names
         alien[module + endings[0]] = (title, endings)
         parts |= {module + ending for ending in endings}
@@ -86,12 +88,11 @@ def stored_quantized(tensors: Iterable[LazyTensor]) -> Stored:
     )
 
 
-_LITE = "nunchaku_lite"
-
-
-def _tell_lite(module: str) -> set[str]:
-    """What layers of Nunchaku Lite have beside codes and scales that nunchaku's own files call otherwise."""
-    return {f"{module}.smooth_factor", f"{module}.wzeros"}
+def _is_of(convention: Convention, one: Coded) -> bool:
+    """Whether a layer is of that convention, by more than names that another maker uses too."""
+    return not convention.told_by or any(
+        template.spell(one.name) in one.parts for template in convention.told_by
+    )
 
 
 def plain_fp8(tensors: Iterable[LazyTensor], stored: Stored) -> list[LazyTensor]:
