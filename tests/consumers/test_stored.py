@@ -54,7 +54,7 @@ def test_sixteen_bits_may_be_codes_of_others() -> None:
 
 
 def test_names_that_two_makers_use() -> None:
-    """Codes and scales of nunchaku's own layers are called as those of Nunchaku Lite, which has other factors."""
+    """Codes and scales of nunchaku's own layers are called as those of Nunchaku Lite, which has others."""
     facts = {"a.qweight": ("I8", (128, 64)), "a.wscales": ("BF16", (2, 128))}
     own = stored_quantized(tensors(**facts, **{"a.smooth": ("BF16", (128,))}))
     assert [title for title, _ in own.foreign.values()] == ["SVDQuant of nunchaku"]
