@@ -224,6 +224,20 @@ def test_of_scales_that_are_as_good_the_plain_one_is_kept(kind):
     np.testing.assert_array_equal(best, plain)
 
 
+def test_of_scales_that_lose_as_much_the_plain_one_is_kept():
+    """Under scales of 1 and of 1/2: 4 is exact or 3, each 1/4 is 1/16 off or exact, 2.5 is off by 1/2."""
+    form = FORMATS["e2m1"]
+    values = np.zeros((1, 32), F)
+    values[0, :18] = [4, 2.5, *[0.25] * 16]
+    best = np.empty(1, np.uint8)
+    rest = (F(form.max), U(form.emax), form.normal_bits, form.mantissa_shift)
+    assert micro.mx_search(bits_of(values), 1, *rest, *micro.search_work(Scratch()), best)
+    assert best.tolist() == [127]
+    values[0, 18] = 0.25
+    assert micro.mx_search(bits_of(values), 1, *rest, *micro.search_work(Scratch()), best)
+    assert best.tolist() == [126]
+
+
 def test_of_nvfp4_scales_that_are_as_good_the_plain_one_is_kept():
     """A block of one power of two is exact under codes of 6, of 4, of 3, 2 and 1."""
     values = np.zeros((4, 16), F)

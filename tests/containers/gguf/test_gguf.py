@@ -13,7 +13,10 @@ from safetensors.numpy import load_file, save_file
 import transcode as tc
 from tests.laws.gguf_file import gguf, value
 from transcode.containers.gguf.types import NUMBERS, TYPES, swaps
-from transcode.core.dtypes import BLOCKS
+from transcode.containers.gguf.writing import lay_out
+from transcode.core.dtypes import BLOCKS, DTYPES
+from transcode.core.output import Stored, Unit
+from transcode.core.spec import Spec
 from transcode.core.typed import Typed
 from transcode.errors import FormatError, PlanError
 
@@ -177,6 +180,14 @@ def test_what_gguf_cannot_hold_is_refused(cli, tmp_path):
     assert "convention gguf has no spelling for scheme 'int8'" in cli(*words, code=2).err
     said = cli(*words, "--convention", "neutral", code=2).err
     assert "would be GGUF, and neutral is for programs that read safetensors" in said
+
+
+def test_parts_beside_each_other_have_no_place():
+    """Conventions that have such parts are refused before: this is what holds whatever they say."""
+    for role, dtype in (("scale", "F32"), ("codes", "I8")):
+        unit = Unit(0, (Stored("a.weight", role, Spec(DTYPES[dtype], (2, 32))),))
+        with pytest.raises(PlanError, match=f"its {role} have no place in GGUF"):
+            lay_out("m.gguf", [unit], {}, None, "m.gguf")
 
 
 def test_split_files(cli, tmp_path):
