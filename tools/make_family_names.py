@@ -829,13 +829,15 @@ def dump(data: dict[str, Any]) -> str:
 def main() -> None:
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "fixtures/families")
     folder.mkdir(parents=True, exist_ok=True)
+    import autoencoder_names
     import control_names
     import language_names
     import published_names
     import single_file_names
 
     makers = (described, published_names.described, instantiated, single_file_names.instantiated,
-              language_names.instantiated, control_names.instantiated)  # fmt: skip
+              language_names.instantiated, control_names.instantiated,
+              autoencoder_names.instantiated)  # fmt: skip
     for make in makers:
         for stem, model in make():
             missing = model.quantized - model.tensors.keys()

@@ -33,6 +33,7 @@ def undone(module: Any, family: str, spelling: str, converter: str, besides: Sha
     from diffusers.loaders import single_file_utils
 
     from transcode import catalog
+    from transcode.catalog.rule import lengths_of
 
     direction = catalog.family(family).spelled("diffusers").direction(spelling)
     shapes = shapes_of(module)
@@ -44,8 +45,9 @@ def undone(module: Any, family: str, spelling: str, converter: str, besides: Sha
         # Six modulations of a block are a row in the file, layers of a VAE convolutions of one pixel.
         if family == "krea2" and original.endswith(".mod.lin"):
             shape = [math.prod(shape)]
-        elif family in ("autoencoder_kl", "dc_ae", "flux2_vae") and len(shape) == 2:
-            shape = [*shape, 1, 1]
+        elif any(hit.rule.shapes) and len(shape) > 1:
+            shape = lengths_of(hit.rule.shapes[0], math.prod(shape), {"rows": shape[0]})
+            assert shape is not None, name
         if len(hit.rule.right) > 1 and original in tensors:
             tensors[original][0] += shape[0]
             assert tensors[original][1:] == shape[1:], name
@@ -60,98 +62,6 @@ def undone(module: Any, family: str, spelling: str, converter: str, besides: Sha
     made = getattr(single_file_utils, converter)(empty, config=dict(module.config))
     assert {name: list(tensor.shape) for name, tensor in made.items()} == shapes, converter
     return tensors
-
-
-STATISTICS: Shapes = {
-    f"per_channel_statistics.{name}": [128]
-    for name in ("channel", "mean-of-stds", "mean-of-stds_over_std-of-means")
-}
-
-
-def _autoencoders(diffusers: Any) -> Iterable[tuple[str, str, str, Any, str]]:
-    """File, family, model, module and the function (or script) of diffusers that makes its names."""
-    wan = "convert_wan_vae_to_diffusers"
-    yield "wan_2.1_vae", "wan_vae", "Wan2.1_VAE", diffusers.AutoencoderKLWan(), wan
-    wan22 = diffusers.AutoencoderKLWan(
-        base_dim=160, z_dim=48, is_residual=True, in_channels=12, out_channels=12, decoder_base_dim=256,
-        scale_factor_temporal=4, scale_factor_spatial=16, patch_size=2,
-    )  # fmt: skip
-    yield "wan_2.2_vae", "wan22_vae", "Wan2.2_VAE", wan22, "scripts/convert_wan_to_diffusers.py"
-    first = diffusers.AutoencoderKLLTXVideo()
-    yield "ltx_vae_0.9.0", "ltx_vae_090", "LTX-Video 0.9.0", first, LTX_VAE
-    second = diffusers.AutoencoderKLLTXVideo(
-        decoder_block_out_channels=(256, 512, 1024), decoder_layers_per_block=(5, 6, 7, 8),
-        decoder_spatio_temporal_scaling=(True,) * 3, decoder_inject_noise=(True, True, True, False),
-        upsample_residual=(True,) * 3, upsample_factor=(2,) * 3, timestep_conditioning=True,
-    )  # fmt: skip
-    yield "ltx_vae_0.9.1", "ltx_vae_091", "LTX-Video 0.9.1", second, LTX_VAE
-    third = diffusers.AutoencoderKLLTXVideo(
-        block_out_channels=(128, 256, 512, 1024, 2048), layers_per_block=(4, 6, 6, 2, 2),
-        down_block_types=("LTXVideo095DownBlock3D",) * 4, spatio_temporal_scaling=(True,) * 4,
-        downsample_type=("spatial", "temporal", "spatiotemporal", "spatiotemporal"),
-        decoder_block_out_channels=(256, 512, 1024), decoder_layers_per_block=(5,) * 4,
-        decoder_spatio_temporal_scaling=(True,) * 3, decoder_inject_noise=(False,) * 4,
-        upsample_residual=(True,) * 3, upsample_factor=(2,) * 3, timestep_conditioning=True,
-    )  # fmt: skip
-    yield "ltx_vae_0.9.5", "ltx_vae", "LTX-Video 0.9.5", third, LTX_VAE
-    yield (
-        "ltx_2_audio_vae",
-        "ltx2_audio_vae",
-        "LTX-2",
-        diffusers.AutoencoderKLLTX2Audio(),
-        "convert_ltx2_audio_vae_to_diffusers",
-    )
-    from diffusers.pipelines import ltx2
-
-    script = "scripts/convert_ltx2_to_diffusers.py"
-    yield "ltx_2_vocoder", "ltx2_vocoder", "LTX-2", ltx2.LTX2Vocoder(), script
-    yield "ltx_2.3_vocoder", "ltx2_vocoder_bwe", "LTX-2.3", ltx2.LTX2VocoderWithBWE(), script
-    yield "ltx_2_connectors", "ltx2_connectors", "LTX-2", ltx2.LTX2TextConnectors(), script
-    modern = ltx2.LTX2TextConnectors(
-        video_connector_num_attention_heads=32, video_connector_num_layers=8, video_gated_attn=True,
-        audio_connector_num_attention_heads=32, audio_connector_attention_head_dim=64,
-        audio_connector_num_layers=8, audio_gated_attn=True, per_modality_projections=True, proj_bias=True,
-    )  # fmt: skip
-    yield "ltx_2.3_connectors", "ltx2_connectors", "LTX-2.3", modern, script
-    yield "ltx_2.5_duration_head", "ltx2_duration_head", "LTX-2.5", ltx2.LTX2DurationHead(), script
-    flux2 = diffusers.AutoencoderKLFlux2(decoder_block_out_channels=(96, 192, 384, 384))
-    yield "flux.2_vae", "flux2_vae", "FLUX.2-dev", flux2, "scripts/convert_flux2_to_diffusers.py"
-    cosmos = diffusers.AutoencoderKLCosmos()
-    yield "cosmos_1.0_vae", "cosmos1_vae", "Cosmos-1.0", cosmos, "scripts/convert_cosmos_to_diffusers.py"
-    sana = diffusers.AutoencoderDC(
-        latent_channels=32, downsample_block_type="conv", upsample_block_type="interpolate",
-        encoder_layers_per_block=(2, 2, 2, 3, 3, 3), decoder_layers_per_block=(3,) * 6,
-        **{f"{side}_{key}": value for side in ("encoder", "decoder") for key, value in {
-            "block_types": ("ResBlock",) * 3 + ("EfficientViTBlock",) * 3,
-            "block_out_channels": (128, 256, 512, 512, 1024, 1024),
-            "qkv_multiscales": ((), (), (), (5,), (5,), (5,))}.items()},
-    )  # fmt: skip
-    yield (
-        "dc_ae_sana",
-        "dc_ae",
-        "dc-ae-f32c32-sana-1.0",
-        sana,
-        "convert_autoencoder_dc_checkpoint_to_diffusers",
-    )
-    mochi = diffusers.AutoencoderKLMochi()
-    yield "mochi_vae", "mochi_vae", "mochi-1-preview", mochi, "scripts/convert_mochi_to_diffusers.py"
-    newer = diffusers.AutoencoderKLHunyuanVideo15()
-    script = "scripts/convert_hunyuan_video1_5_to_diffusers.py"
-    yield "hunyuanvideo_1.5_vae", "hunyuan15_vae", "HunyuanVideo-1.5", newer, script
-    image = diffusers.AutoencoderKLHunyuanImage(
-        in_channels=3, out_channels=3, latent_channels=64, layers_per_block=2, sample_size=384,
-        block_out_channels=(128, 256, 512, 512, 1024, 1024), spatial_compression_ratio=32,
-    )  # fmt: skip
-    script = "scripts/convert_hunyuan_image_to_diffusers.py"
-    yield "hunyuanimage_2.1_vae", "hunyuan_image_vae", "HunyuanImage-2.1", image, script
-    cogvideox = diffusers.AutoencoderKLCogVideoX()
-    yield (
-        "cogvideox_vae",
-        "cogvideox_vae",
-        "CogVideoX",
-        cogvideox,
-        "scripts/convert_cogvideox_to_diffusers.py",
-    )
 
 
 def _radiance(chroma: Model) -> Model:
@@ -312,16 +222,6 @@ def instantiated() -> Iterable[tuple[str, Model]]:
         yield from both("longcat_image", "longcat_image", "LongCat-Image",
                         diffusers.LongCatImageTransformer2DModel(), "comfy/ldm/flux/model.py", both_streams,
                         streams, never=r"\.norm[^.]*\.linear$")  # fmt: skip
-        vae = diffusers.AutoencoderKL(
-            block_out_channels=(128, 256, 512, 512), layers_per_block=2,
-            down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
-        )  # fmt: skip
-        yield from both(
-            "sdxl_vae", "autoencoder_kl", "sdxl-vae", vae, "convert_ldm_vae_checkpoint", "(?!)", []
-        )
-        for stem, family, title, autoencoder, function in _autoencoders(diffusers):
-            besides = STATISTICS if family.startswith("ltx_vae") else {}
-            yield from both(stem, family, title, autoencoder, function, "(?!)", [], besides=besides)
         yield from both("wan_animate_2", "wan_animate2_dit", "Wan-Animate-2",
                         diffusers.WanAnimate2Transformer3DModel(),
                         "convert_wan_animate_2_transformer_to_diffusers", r"^blocks\.", [],
@@ -387,8 +287,6 @@ def instantiated() -> Iterable[tuple[str, Model]]:
                 r"^(text|visual)_transformer_blocks\.", r"_modulation\."),
             "bria_3.2": ("longcat_image", "BRIA-3.2", diffusers.BriaTransformer2DModel(), both_streams,
                 r"\.norm[^.]*\.linear$"),
-            "hunyuanvideo_1.0_vae": ("hunyuan_video_vae", "HunyuanVideo",
-                diffusers.AutoencoderKLHunyuanVideo(), "(?!)", "(?!)"),
         }  # fmt: skip
         for stem, (family, name, module, within, never) in alone.items():
             kind = type(module).__name__

@@ -51,6 +51,36 @@ def _timed() -> dict[str, Any]:
     return _frame(32) | {"temb": torch.tensor([0.05])}
 
 
+def _sounds() -> dict[str, Any]:
+    torch.manual_seed(1)
+    return {"hidden_states": torch.randn(1, 2, 4, 2)}
+
+
+def _prompt() -> dict[str, Any]:
+    """What a text encoder of two layers more than its embeddings tells, of four words, one of them none."""
+    torch.manual_seed(1)
+    return {
+        "text_encoder_hidden_states": torch.randn(1, 4, 8, 3),
+        "attention_mask": torch.tensor([[0, 1, 1, 1]]),
+    }
+
+
+def _words() -> dict[str, Any]:
+    torch.manual_seed(1)
+    return {"video_tokens": torch.randn(1, 4, 8), "audio_tokens": torch.randn(1, 4, 6)}
+
+
+def _latents() -> dict[str, Any]:
+    torch.manual_seed(1)
+    return {"z": torch.randn(1, 4, 1, 3, 3), "generator": torch.Generator().manual_seed(1)}
+
+
+def _video() -> dict[str, Any]:
+    """The shortest that this VAE takes: 17 n + 5 frames."""
+    torch.manual_seed(1)
+    return {"sample": torch.randn(1, 3, 22, 8, 8)}
+
+
 def _animate2() -> dict[str, Any]:
     """The pass over what is referred to, as the other asks for a compiler."""
     from diffusers.models.transformers.transformer_wan_animate_2 import WanAnimate2KVCache
@@ -84,6 +114,15 @@ AUTOENCODERS = {
                     "is_residual": True, "patch_size": 2},
         "scripts/convert_wan_to_diffusers.py", lambda: _frame(32), recorded="d98f89e2c0277b79",
     ),
+    "qwen-image layered vae": Tiny(
+        "wan_vae", "AutoencoderKLQwenImage", _WAN_VAE | {"input_channels": 4},
+        "convert_wan_vae_to_diffusers", lambda: _frame(16, 4),
+    ),
+    "qwen-image 2.1 vae": Tiny(
+        "qwen_image_21_vae", "AutoencoderKLQwenImage21",
+        {"base_dim": 2, "decoder_base_dim": 2, "z_dim": 4}, "comfy/ldm/wan/vae2_2.py", lambda: _frame(32, 4),
+        original="comfyui", recorded="7ff3beb077b7282a",
+    ),
     "ltx vae 0.9.0": Tiny("ltx_vae_090", "AutoencoderKLLTXVideo", _LTX, _LTX_VAE, lambda: _frame(32),
                           prefix="vae.", besides=_STATISTICS),
     "ltx vae 0.9.1": Tiny("ltx_vae_091", "AutoencoderKLLTXVideo", _LTX_091, _LTX_VAE, _timed, prefix="vae."),
@@ -108,31 +147,33 @@ AUTOENCODERS = {
         prefix="audio_vae.",
     ),
     "ltx 2 vocoder": Tiny(
-        "ltx2_vocoder", "LTX2Vocoder", _VOCODER, "scripts/convert_ltx2_to_diffusers.py",
-        recorded="cd32b3154a84ec89"
+        "ltx2_vocoder", "LTX2Vocoder", _VOCODER, "scripts/convert_ltx2_to_diffusers.py", _sounds,
+        recorded="cd32b3154a84ec89",
     ),
     "ltx 2.3 vocoder": Tiny(
         "ltx2_vocoder_bwe", "LTX2VocoderWithBWE",
-        {**_VOCODER, "bwe_in_channels": 4, "bwe_hidden_channels": 8, "bwe_upsample_kernel_sizes": [4],
-         "bwe_upsample_factors": [2], "bwe_resnet_kernel_sizes": [3], "bwe_resnet_dilations": [[1, 3]],
-         "filter_length": 8, "hop_length": 4, "window_length": 8, "num_mel_channels": 4},
-        "scripts/convert_ltx2_to_diffusers.py", recorded="b04a7bacdc386151",
+        {**_VOCODER, "bwe_in_channels": 8, "bwe_hidden_channels": 8, "bwe_upsample_kernel_sizes": [8],
+         "bwe_upsample_factors": [8], "output_sampling_rate": 32000,
+         "bwe_resnet_kernel_sizes": [3], "bwe_resnet_dilations": [[1, 3]], "filter_length": 8,
+         "hop_length": 4, "window_length": 8, "num_mel_channels": 4},
+        "scripts/convert_ltx2_to_diffusers.py", lambda: {"mel_spec": _sounds()["hidden_states"]},
+        recorded="122e6375e0ba220c",
     ),
     "ltx 2 connectors": Tiny(
-        "ltx2_connectors", "LTX2TextConnectors", _CONNECTORS, "scripts/convert_ltx2_to_diffusers.py",
+        "ltx2_connectors", "LTX2TextConnectors", _CONNECTORS, "scripts/convert_ltx2_to_diffusers.py", _prompt,
         recorded="72300f72960796bc",
     ),
     "ltx 2.3 connectors": Tiny(
         "ltx2_connectors", "LTX2TextConnectors",
         {**_CONNECTORS, "per_modality_projections": True, "proj_bias": True, "video_gated_attn": True,
          "audio_gated_attn": True, "video_hidden_dim": 8, "audio_hidden_dim": 8},
-        "scripts/convert_ltx2_to_diffusers.py", recorded="8aedfeb9f4043ce3",
+        "scripts/convert_ltx2_to_diffusers.py", _prompt, recorded="8aedfeb9f4043ce3",
     ),
     "ltx 2.5 duration head": Tiny(
         "ltx2_duration_head", "LTX2DurationHead",
         {"video_cross_attention_dim": 8, "audio_cross_attention_dim": 6, "pooler_hidden_dim": 16,
          "num_queries": 2, "mlp_hidden_dim": 8},
-        "scripts/convert_ltx2_to_diffusers.py", recorded="3bf815ff4560cd9d",
+        "scripts/convert_ltx2_to_diffusers.py", _words, recorded="3bf815ff4560cd9d",
     ),
     "flux 2 vae": Tiny(
         "flux2_vae", "AutoencoderKLFlux2",
@@ -173,6 +214,39 @@ AUTOENCODERS = {
         "hunyuan15_vae", "AutoencoderKLHunyuanVideo15",
         {"block_out_channels": (4, 8, 8, 8, 8), "latent_channels": 2},
         "scripts/convert_hunyuan_video1_5_to_diffusers.py", lambda: _frame(32), recorded="4439c53d4254f389",
+    ),
+    "hunyuan image refiner vae": Tiny(
+        "hunyuan15_vae", "AutoencoderKLHunyuanImageRefiner",
+        {"block_out_channels": (4, 8, 8, 8, 8), "latent_channels": 2},
+        "scripts/convert_hunyuan_image_to_diffusers.py", lambda: _frame(32), recorded="4439c53d4254f389",
+    ),
+    "hunyuan video vae": Tiny(
+        "hunyuan_video_vae", "AutoencoderKLHunyuanVideo",
+        {"block_out_channels": (4, 4, 8, 8), "latent_channels": 2, "layers_per_block": 1,
+         "norm_num_groups": 2},
+        "comfy/diffusers_convert.py", lambda: _frame(16), original="comfyui", recorded="918b050b4cd08459",
+    ),
+    "minimax h3 vae": Tiny(
+        "minimax_h3_vae", "AutoencoderKLMiniMaxH3",
+        {"latent_channels": 4, "block_out_channels": (4, 8), "layers_per_block": 1, "norm_num_groups": 2,
+         "spatial_downsample_factors": (2, 2), "temporal_downsample_factors": (2, 2),
+         "decoder_num_layers": 2, "decoder_num_attention_heads": 2, "decoder_num_register_tokens": 2,
+         "decoder_ffn_mult": 1, "latents_mean": (0.0,) * 4, "latents_std": (1.0,) * 4},
+        "scripts/convert_minimax_h3_to_diffusers.py", _video, recorded="d52a2b7843fff010",
+    ),
+    "ltx 2.5 diffusion decoder": Tiny(
+        "ltx2_diffusion_decoder", "LTX2VideoDiffusionDecoderModel",
+        {"latent_channels": 4, "patch_size": 2, "decoder_head_dim": 16,
+         "decoder_stage_channels": (64, 32, 16, 16, 16), "decoder_stage_depths": (1, 1, 1, 1, 2),
+         "decoder_stage_kernels": ((1, 3, 3),) * 4, "decoder_upsample_channel_reductions": (2, 2, 1, 1),
+         "decoder_stage5_kernel": (1, 3, 3), "decoder_t_emb_dim": 32, "spatial_compression_ratio": 16},
+        "scripts/convert_ltx2_to_diffusers.py", _latents, recorded="e22385445b02a9d5",
+    ),
+    "taesd": Tiny(
+        "taesd", "AutoencoderTiny", {"encoder_block_out_channels": (4,) * 4,
+                                     "decoder_block_out_channels": (4,) * 4},
+        "scripts/convert_tiny_autoencoder_to_diffusers.py", lambda: {"sample": torch.ones(1, 3, 16, 16)},
+        original="comfyui", recorded="4e60c3c296e284f7",
     ),
     "hunyuan image vae": Tiny(
         "hunyuan_image_vae", "AutoencoderKLHunyuanImage",

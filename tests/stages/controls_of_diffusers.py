@@ -45,12 +45,33 @@ def _sd35() -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _moved(adapter: torch.nn.Module) -> torch.nn.Module:
+    """A UNet of frames that these modules move, equal each time."""
+    import diffusers
+
+    torch.manual_seed(2)
+    unet = diffusers.UNet2DConditionModel(
+        sample_size=8, block_out_channels=(32, 64), layers_per_block=1, cross_attention_dim=24,
+        attention_head_dim=2, norm_num_groups=8, down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+    )  # fmt: skip
+    return diffusers.UNetMotionModel.from_unet2d(unet, adapter)
+
+
+def _frames() -> dict[str, Any]:
+    torch.manual_seed(1)
+    return {
+        "sample": torch.randn(1, 4, 2, 8, 8), "timestep": torch.tensor(5),
+        "encoder_hidden_states": torch.randn(2, 5, 24),
+    }  # fmt: skip
+
+
 CONTROLS = {
     "motion adapter": Tiny(
         "motion_adapter", "MotionAdapter",
         {"block_out_channels": (32, 64), "motion_layers_per_block": 1, "motion_mid_block_layers_per_block": 1,
          "motion_num_attention_heads": 2, "motion_norm_num_groups": 8, "motion_max_seq_length": 8},
-        "convert_animatediff_checkpoint_to_diffusers", beyond=r"pos_embed\.pe$",
+        "convert_animatediff_checkpoint_to_diffusers", _frames, beyond=r"pos_embed\.pe$", within=_moved,
     ),
     "sparse controlnet": Tiny(
         "motion_adapter", "SparseControlNetModel",

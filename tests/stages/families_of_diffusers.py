@@ -34,6 +34,7 @@ class Tiny:
             ComfyUI computes the same; see :func:`digest`.
         beyond: names of the class that the function leaves out, as they are computed, or the same in both: a
             regular expression. What the function makes besides the class's is left out then.
+        within: what computes with the model, where it does not by itself.
     """
 
     family: str
@@ -47,6 +48,7 @@ class Tiny:
     prefix: str = ""
     recorded: str = ""
     beyond: str = ""
+    within: Callable[[torch.nn.Module], torch.nn.Module] | None = None
 
     def model(self, seed: int = 0) -> torch.nn.Module:
         import diffusers
@@ -91,8 +93,11 @@ class Tiny:
     def forward(self, model: torch.nn.Module) -> torch.Tensor:
         if self.inputs is None:
             return torch.zeros(())
-        with torch.no_grad():
-            out = model(**self.inputs(), return_dict=False)
+        inputs, whole = self.inputs(), model if self.within is None else self.within(model)
+        if "return_dict" in inspect.signature(whole.forward).parameters:
+            inputs["return_dict"] = False
+        with torch.no_grad(), torch.compiler.set_stance("force_eager"):  # the compiler takes seconds
+            out = whole.eval()(**inputs)
         found = out[0] if isinstance(out, tuple) else out
         return found[0] if isinstance(found, list) else found
 
