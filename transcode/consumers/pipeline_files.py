@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from .. import catalog
 from ..catalog.pipelines import Part, Pipeline
@@ -19,7 +19,7 @@ from ..io.named import locate
 from ..voice import called
 from .pipelines import INDEX, as_file, known_pipeline, stated
 
-__all__ = ["pipeline_files"]
+__all__ = ["pair_files", "pipeline_files"]
 
 _CONFIG = "config.json"
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".msgpack", ".h5", ".onnx", ".gguf")
@@ -59,7 +59,9 @@ def pipeline_files(models: Models, config_from: str | None, planning: Planning) 
     Raises:
         PlanError: these are no pipeline that is known, or that folder is of another one.
     """
-    pipeline = known_pipeline({folder: [one.name for one in some] for folder, some in models.items()})
+    pipeline = known_pipeline(
+        {folder: {one.name: one.spec.shape for one in some} for folder, some in models.items()}
+    )
     if pipeline is None:
         if config_from is not None:
             raise PlanError(
@@ -87,6 +89,28 @@ def pipeline_files(models: Models, config_from: str | None, planning: Planning) 
         as_file(stated(pipeline, parts)),
         *(SideFile(f"{folder}/{_CONFIG}", _text(config.said)) for folder, config in configs.items()),
     ]
+
+
+def pair_files(
+    models: Mapping[str, Mapping[str, tuple[int, ...]]], source: Folder | File, say: Callable[[str], None]
+) -> list[SideFile]:
+    """Small files of a folder of two models that take turns: the index, where they are a pipeline's.
+
+    Args:
+        models: names and shapes of the tensors in each subfolder.
+        source: what they came from, whose own index holds if it has one.
+        say: called with what there is to say.
+    """
+    theirs = None if isinstance(source, File) or not source.at(INDEX).exists() else source.at(INDEX)
+    if theirs is not None and set(models) <= set(said := read_json(theirs)):
+        say(f"{INDEX}: that of the source; what it names beside {', '.join(models)} is to be put there, too")
+        return [SideFile(INDEX, f"{json.dumps(said, indent=2)}\n".encode())]
+    pipeline = known_pipeline(models)
+    if pipeline is None:
+        return []
+    absent = [f"{folder}/" for folder in (*pipeline.parts, *pipeline.beside) if folder not in models]
+    say(f"{INDEX}: a {pipeline.name}; to load it, add {', '.join(absent)} of the published pipeline")
+    return [as_file(stated(pipeline, pipeline.parts))]
 
 
 def _derived(stored: Sequence[Stored], part: Part) -> _Config | None:
