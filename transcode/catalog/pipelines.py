@@ -15,6 +15,8 @@ from .proven import proven
 __all__ = ["Part", "Pipeline", "pipelines"]
 
 _WHEN = "when"
+_WORDS = ("beside", "pipeline", "says", _WHEN)
+"""Keys of a pipeline that are no subfolders."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ class Pipeline:
 
 
 def pipelines() -> Mapping[str, Pipeline]:
-    """All, by the class.
+    """All, by the class, or by a title where there are several of one class: the first that fits is taken.
 
     Raises:
         RecipeError: a mistake in the file, with its line.
@@ -86,8 +88,9 @@ def _pipeline(name: str, top: strict.Mapping) -> Pipeline:
     said = top.get("says", lambda one: one.mapping().items(), ())
     says = {folder: {key: value.plain() for key, value in one.mapping().items()} for folder, one in said}
     when = top.get(_WHEN, lambda one: derivation_of({_WHEN: one}), None)
-    parts = {folder: _part(one) for folder, one in top.items() if folder not in ("beside", "says", _WHEN)}
-    return Pipeline(name, parts, beside, when, says)
+    kind = top.get("pipeline", strict.Node.string, name)
+    parts = {folder: _part(one) for folder, one in top.items() if folder not in _WORDS}
+    return Pipeline(kind, parts, beside, when, says)
 
 
 def _class(node: strict.Node) -> tuple[str, str]:

@@ -119,17 +119,17 @@ def _derived(stored: Sequence[Stored], part: Part) -> _Config | None:
     if family is None or not _plain(stored):
         return None
     shapes = {one.name: one.spec.shape for one in stored}
-    told = family.config(shapes)
-    more = {} if part.config is None else part.config(shapes)
-    if told is None or more is None:
+    rules = (family.spellings[family.spelling].config, part.config)
+    own, of_pipeline = (None if rule is None else rule(shapes) for rule in rules)
+    if rules == (None, None) or (own, of_pipeline).count(None) != rules.count(None):
         return None
     constants = family.constants
     sizes = {
         key: value
-        for key, value in told.items()
+        for key, value in (own or {}).items()
         if key not in constants and isinstance(value, int) and not isinstance(value, bool)
     }
-    return _Config(told | more, sizes)
+    return _Config({**(own or {}), **(of_pipeline or {})}, sizes)
 
 
 def _plain(stored: Sequence[Stored]) -> bool:

@@ -32,7 +32,8 @@ def pipeline_of(folder: Folder) -> Pipeline | None:
     file = folder.at(INDEX)
     if not file.exists():
         return None
-    return pipelines().get(str(read_json(file).get("_class_name")))
+    said = read_json(file).get("_class_name")
+    return next((one for one in pipelines().values() if one.name == said), None)
 
 
 def known_pipeline(models: Mapping[str, Mapping[str, tuple[int, ...]]]) -> Pipeline | None:
