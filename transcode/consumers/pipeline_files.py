@@ -74,7 +74,7 @@ def pipeline_files(models: Models, config_from: str | None, planning: Planning) 
     if config_from is not None:
         return _taken(pipeline, derived, config_from, planning)
     absent = [folder for folder in parts if folder not in derived]
-    lacking = [f"{folder}/" for folder in (*absent, *pipeline.beside)]
+    lacking = [f"{one}/" for one in dict.fromkeys((*absent, *pipeline.beside)) if one not in derived]
     lacking += [f"{folder}/{_CONFIG}" for folder, config in derived.items() if config is None]
     planning.note(
         f"{INDEX}: a {pipeline.name}; to load it, add {', '.join(lacking)} of the published pipeline, or take"

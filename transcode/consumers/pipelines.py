@@ -17,7 +17,7 @@ __all__ = ["INDEX", "as_file", "known_pipeline", "pipeline_of", "stated"]
 
 INDEX = "model_index.json"
 
-_SPELLED = ("diffusers", "transformers", "transformers_5")
+_SPELLED = ("diffusers", "transformers", "transformers_5", "multimodal", "llava")
 """Spellings that classes of pipelines load."""
 
 _NO_MODELS = (OTHER, "ema")
