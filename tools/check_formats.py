@@ -107,7 +107,7 @@ def _foreign(name: str) -> Iterator[str]:
     elif name == "names":
         foreign()
     else:
-        yield "is never read; the tables are names.yaml, contents.yaml, components.yaml and pipelines.yaml"
+        yield "is never read; the tables are names.yaml, contents.yaml, components.yaml, pipelines.yaml and twins.yaml"
 
 
 def _nunchaku(name: str) -> Iterator[str]:

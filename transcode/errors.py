@@ -73,6 +73,14 @@ class TranscodeError(Exception):
         self._hint = more if self._hint is None else f"{self._hint}; {more}"
         self.args = (str(self),)
 
+    def found_in(self, *names: str) -> None:
+        """Say which of several models' tensors of one name it is about: the name that ends in that one."""
+        for name in names:
+            if self.tensor is not None and name.endswith(f"/{self.tensor}"):
+                self.tensor = name
+                self.args = (str(self),)
+                return
+
     def __str__(self) -> str:
         where = [part for part in (self.file, self.tensor) if part is not None]
         message = ": ".join([*where, self.what]) + (f"; {self.hint}" if self._hint else "")

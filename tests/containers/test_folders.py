@@ -179,6 +179,7 @@ def test_a_root_names_the_folders_that_hold_the_models(tmp_path):
         save(tmp_path / name / "diffusion_pytorch_model-00001-of-00001.safetensors", "a")
     assert "holds weights in high_noise_model/, low_noise_model/; point SRC at one" in refusal(tmp_path)
     assert "high_noise_model/ is the model of high noise, low_noise_model/ that of low" in refusal(tmp_path)
+    assert "`transcode run` converts both at once" in refusal(tmp_path)
     save(tmp_path / "Wan2.1_VAE.pth", "v")
     message = refusal(tmp_path)  # a VAE alone is not what a root is for
     assert "Wan2.1_VAE.pth, and weights in high_noise_model/, low_noise_model/" in message

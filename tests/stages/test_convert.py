@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import re
-from pathlib import Path
-
 import pytest
 import torch
 from safetensors.torch import load_file
 
 import transcode as tc
-from transcode import catalog
 from transcode.errors import TranscodeError
-from transcode.stages.convert import Convert, of_others
+from transcode.stages.convert import Convert
 
 
 def test_there_and_back_is_the_same_file(wan, tmp_path) -> None:
@@ -51,31 +46,6 @@ def test_what_is_no_spelling(options: dict) -> None:
 def test_a_spelling_that_is_there_already_changes_nothing(wan, tmp_path) -> None:
     plan = (tc.open(wan) | Convert("lightx2v")).plan(tc.write(tmp_path / "o.safetensors"))
     assert any("spelled as lightx2v already" in str(one) for one in plan.log.warnings)
-
-
-def test_names_of_two_spellings_in_one_file_are_refused(save, wan, tmp_path) -> None:
-    """Diffusers' last layer beside a whole original was taken for a model that is Diffusers' already."""
-    shapes = {tensor.name: tensor.spec.shape for tensor in tc.open(wan)}
-    other = {"blocks.0.attn1.to_q.bias": torch.zeros(shapes["blocks.0.self_attn.q.bias"])}
-    source = save({name: torch.zeros(shape) for name, shape in shapes.items()} | other)
-    told = r"spelled as lightx2v, but 'blocks\.0\.attn1\.to_q\.bias' as diffusers; drop or rename"
-    with pytest.raises(TranscodeError, match=told):
-        (tc.open(source) | Convert("lightx2v")).plan(tc.write(tmp_path / "o.safetensors"))
-    allowed = tc.write(tmp_path / "o.safetensors", allow_unmatched=True)
-    plan = (tc.open(source) | Convert("lightx2v")).plan(allowed)
-    assert any("as diffusers" in str(one) for one in plan.log.warnings)
-
-
-def test_no_name_of_a_published_model_is_taken_for_another_spelling() -> None:
-    """Of a first and last block; else models that are spelled as asked would be refused."""
-    for path in sorted((Path(__file__).parents[2] / "fixtures" / "families").glob("*.json")):
-        held = json.loads(path.read_text())
-        if "spelling" in held:
-            family = catalog.family(held["family"]).spelled(held["spelling"])
-            names = [
-                re.sub(r"\{(\d+)\.\.(\d+)\}", end, name) for name in held["tensors"] for end in (r"\1", r"\2")
-            ]
-            assert of_others(names, family) == {}, path.name
 
 
 def test_a_prefix_that_the_other_spelling_has_not_is_told(wan, tmp_path) -> None:

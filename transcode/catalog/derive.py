@@ -10,7 +10,7 @@ from ..core.records import dataclass
 from . import strict
 from .policy import Block
 
-__all__ = ["Derivation", "derivation"]
+__all__ = ["Derivation", "derivation", "derivation_of"]
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -91,7 +91,11 @@ def derivation(node: strict.Node) -> Derivation:
     if node.kind == "text":
         node.choice(["given"])
         return Derivation(None)
-    rules = dict(node.mapping().items())
+    return derivation_of(dict(node.mapping().items()))
+
+
+def derivation_of(rules: Mapping[str, strict.Node]) -> Derivation:
+    """The rules of some keys, each as :func:`derivation` says. Raises RecipeError."""
     constants = [key for key, child in rules.items() if child.kind not in ("a list", "a mapping")]
     return Derivation({key: _value(child) for key, child in rules.items()}, constants)
 

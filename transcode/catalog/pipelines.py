@@ -8,11 +8,15 @@ from pathlib import Path
 
 from ..core.records import dataclass
 from . import strict
-from .derive import Derivation, derivation
+from .derive import Derivation, derivation, derivation_of
 from .folders import find
 from .proven import proven
 
 __all__ = ["Part", "Pipeline", "pipelines"]
+
+_WHEN = "when"
+_WORDS = ("beside", "pipeline", "says", _WHEN)
+"""Keys of a pipeline that are no subfolders."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +50,23 @@ class Pipeline:
         name: e.g. ``"FluxPipeline"``.
         parts: by subfolder, e.g. ``"text_encoder_2"``.
         beside: subfolders without weights that it loads, too -> library and class.
+        when: of the model that denoises; None where its family is enough.
+        says: subfolder -> keys of the index, which it has where that model is there.
     """
 
     name: str
     parts: Mapping[str, Part]
     beside: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    when: Derivation | None = None
+    says: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+
+    def is_for(self, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+        """Whether a model that denoises, of one of its families, is one of this pipeline's."""
+        return self.when is None or (self.when(shapes) or {}).get(_WHEN) is True
 
 
 def pipelines() -> Mapping[str, Pipeline]:
-    """All, by the class.
+    """All, by the class, or by a title where there are several of one class: the first that fits is taken.
 
     Raises:
         RecipeError: a mistake in the file, with its line.
@@ -73,8 +85,12 @@ def _table(path: Path) -> dict[str, Pipeline]:
 
 def _pipeline(name: str, top: strict.Mapping) -> Pipeline:
     beside = {name: _class(one) for name, one in top.get("beside", lambda one: one.mapping().items(), ())}
-    parts = {folder: _part(one) for folder, one in top.items() if folder != "beside"}
-    return Pipeline(name, parts, beside)
+    said = top.get("says", lambda one: one.mapping().items(), ())
+    says = {folder: {key: value.plain() for key, value in one.mapping().items()} for folder, one in said}
+    when = top.get(_WHEN, lambda one: derivation_of({_WHEN: one}), None)
+    kind = top.get("pipeline", strict.Node.string, name)
+    parts = {folder: _part(one) for folder, one in top.items() if folder not in _WORDS}
+    return Pipeline(kind, parts, beside, when, says)
 
 
 def _class(node: strict.Node) -> tuple[str, str]:

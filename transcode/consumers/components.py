@@ -13,8 +13,8 @@ from pathlib import Path
 
 from .. import catalog
 from ..catalog.components import OTHER, component_table
+from ..catalog.twins import pairs_of
 from ..containers.checkpoint import Source
-from ..containers.discover import EXPERTS
 from ..containers.joined import join_sources
 from ..containers.source import open_place
 from ..core import small_json
@@ -140,13 +140,13 @@ def open_components(path: str, *, mmap: bool = True, drop_cache: bool = False) -
 
 def _refuse_pair(folders: Collection[str], path: str) -> None:
     """Refuse two denoisers, which no program takes from one file."""
-    for high, low in EXPERTS:
-        if high in folders and low in folders:
-            raise FormatError(
-                f"{high}/ and {low}/ are two models that take turns, of which programs load a file each",
-                file=path,
-                hint=f"convert {path}/{high} by itself, and {path}/{low}, with {called('to', 'lightx2v')}",
-            )
+    for pair in pairs_of(folders):
+        high, low = pair["high"], pair["low"]
+        raise FormatError(
+            f"{high}/ and {low}/ are two models that take turns, of which programs load a file each",
+            file=path,
+            hint=f"`transcode run` converts both into a folder ({called('convention', 'comfyui')})",
+        )
 
 
 def _below(source: Source, prefix: str) -> Source:

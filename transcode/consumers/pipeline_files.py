@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from .. import catalog
 from ..catalog.pipelines import Part, Pipeline
@@ -19,7 +19,7 @@ from ..io.named import locate
 from ..voice import called
 from .pipelines import INDEX, as_file, known_pipeline, stated
 
-__all__ = ["pipeline_files"]
+__all__ = ["pair_files", "pipeline_files"]
 
 _CONFIG = "config.json"
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".msgpack", ".h5", ".onnx", ".gguf")
@@ -59,7 +59,9 @@ def pipeline_files(models: Models, config_from: str | None, planning: Planning) 
     Raises:
         PlanError: these are no pipeline that is known, or that folder is of another one.
     """
-    pipeline = known_pipeline({folder: [one.name for one in some] for folder, some in models.items()})
+    pipeline = known_pipeline(
+        {folder: {one.name: one.spec.shape for one in some} for folder, some in models.items()}
+    )
     if pipeline is None:
         if config_from is not None:
             raise PlanError(
@@ -72,7 +74,7 @@ def pipeline_files(models: Models, config_from: str | None, planning: Planning) 
     if config_from is not None:
         return _taken(pipeline, derived, config_from, planning)
     absent = [folder for folder in parts if folder not in derived]
-    lacking = [f"{folder}/" for folder in (*absent, *pipeline.beside)]
+    lacking = [f"{one}/" for one in dict.fromkeys((*absent, *pipeline.beside)) if one not in derived]
     lacking += [f"{folder}/{_CONFIG}" for folder, config in derived.items() if config is None]
     planning.note(
         f"{INDEX}: a {pipeline.name}; to load it, add {', '.join(lacking)} of the published pipeline, or take"
@@ -89,23 +91,45 @@ def pipeline_files(models: Models, config_from: str | None, planning: Planning) 
     ]
 
 
+def pair_files(
+    models: Mapping[str, Mapping[str, tuple[int, ...]]], source: Folder | File, say: Callable[[str], None]
+) -> list[SideFile]:
+    """Small files of a folder of two models that take turns: the index, where they are a pipeline's.
+
+    Args:
+        models: names and shapes of the tensors in each subfolder.
+        source: what they came from, whose own index holds if it has one.
+        say: called with what there is to say.
+    """
+    theirs = None if isinstance(source, File) or not source.at(INDEX).exists() else source.at(INDEX)
+    if theirs is not None and set(models) <= set(said := read_json(theirs)):
+        say(f"{INDEX}: that of the source; what it names beside {', '.join(models)} is to be put there, too")
+        return [SideFile(INDEX, f"{json.dumps(said, indent=2)}\n".encode())]
+    pipeline = known_pipeline(models)
+    if pipeline is None:
+        return []
+    absent = [f"{folder}/" for folder in (*pipeline.parts, *pipeline.beside) if folder not in models]
+    say(f"{INDEX}: a {pipeline.name}; to load it, add {', '.join(absent)} of the published pipeline")
+    return [as_file(stated(pipeline, pipeline.parts))]
+
+
 def _derived(stored: Sequence[Stored], part: Part) -> _Config | None:
     """The configuration that belongs to tensors; None where they do not tell it; codes have other shapes."""
     family = catalog.detect([one.name for one in stored])
     if family is None or not _plain(stored):
         return None
     shapes = {one.name: one.spec.shape for one in stored}
-    told = family.config(shapes)
-    more = {} if part.config is None else part.config(shapes)
-    if told is None or more is None:
+    rules = (family.spellings[family.spelling].config, part.config)
+    own, of_pipeline = (None if rule is None else rule(shapes) for rule in rules)
+    if rules == (None, None) or (own, of_pipeline).count(None) != rules.count(None):
         return None
     constants = family.constants
     sizes = {
         key: value
-        for key, value in told.items()
+        for key, value in (own or {}).items()
         if key not in constants and isinstance(value, int) and not isinstance(value, bool)
     }
-    return _Config(told | more, sizes)
+    return _Config({**(own or {}), **(of_pipeline or {})}, sizes)
 
 
 def _plain(stored: Sequence[Stored]) -> bool:

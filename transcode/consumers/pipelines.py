@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from .. import catalog
@@ -17,7 +17,7 @@ __all__ = ["INDEX", "as_file", "known_pipeline", "pipeline_of", "stated"]
 
 INDEX = "model_index.json"
 
-_SPELLED = ("diffusers", "transformers", "transformers_5")
+_SPELLED = ("diffusers", "transformers", "transformers_5", "multimodal", "llava")
 """Spellings that classes of pipelines load."""
 
 _NO_MODELS = (OTHER, "ema")
@@ -32,24 +32,28 @@ def pipeline_of(folder: Folder) -> Pipeline | None:
     file = folder.at(INDEX)
     if not file.exists():
         return None
-    return pipelines().get(str(read_json(file).get("_class_name")))
+    said = read_json(file).get("_class_name")
+    return next((one for one in pipelines().values() if one.name == said), None)
 
 
-def known_pipeline(models: Mapping[str, Iterable[str]]) -> Pipeline | None:
+def known_pipeline(models: Mapping[str, Mapping[str, tuple[int, ...]]]) -> Pipeline | None:
     """The pipeline that a folder of models is; None where it is none that is known.
 
     Args:
-        models: names of the tensors in each subfolder, as spelled there.
+        models: names, as spelled there, and shapes of the tensors in each subfolder.
     """
     held = {}
-    for folder, names in models.items():
+    for folder, shapes in models.items():
         if folder not in _NO_MODELS:
-            family = catalog.detect(list(names))
+            family = catalog.detect(list(shapes))
             if family is None or family.spelling not in _SPELLED or family.prefix:
                 return None
             held[folder] = family.name
+    denoiser = next((folder for folder in _DENOISERS if folder in held), None)
+    if denoiser is None:
+        return None
     for pipeline in pipelines().values():
-        if any(folder in held for folder in _DENOISERS) and all(
+        if pipeline.is_for(models[denoiser]) and all(
             folder in pipeline.parts and pipeline.parts[folder].family == family
             for folder, family in held.items()
         ):
@@ -65,7 +69,10 @@ def stated(pipeline: Pipeline, folders: Collection[str]) -> dict[str, Any]:
     """
     parts = {folder: part for folder, part in pipeline.parts.items() if folder in folders}
     classes = {name: (one.library, one.kind) for name, one in parts.items()} | dict(pipeline.beside)
-    return {"_class_name": pipeline.name} | {name: [*said] for name, said in classes.items()}
+    says = {
+        key: value for folder, said in pipeline.says.items() if folder in parts for key, value in said.items()
+    }
+    return {"_class_name": pipeline.name} | says | {name: [*said] for name, said in classes.items()}
 
 
 def as_file(index: Mapping[str, object]) -> SideFile:

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 
 from ..core.records import dataclass
+from ..core.source import Twin
 from ..core.tensor import LazyTensor
 from ..io.bytes import Bytes
 
@@ -43,6 +44,7 @@ class Source:
         stem: prefix for the names of output files, such as ``model`` or ``diffusion_pytorch_model``.
         notes: what a user should know of how it was read.
         inputs: the files, as they were when they were opened.
+        twins: the two models that it is of, where it is no single one; tensors are those of both, then.
     """
 
     path: Path
@@ -53,6 +55,7 @@ class Source:
     stem: str
     notes: tuple[str, ...]
     inputs: tuple[Bytes, ...] = ()
+    twins: tuple[Twin, ...] = ()
 
     def __repr__(self) -> str:
         return f"Source({str(self.path)!r}, {len(self.tensors)} tensors in {len(self.files)} files)"

@@ -8,6 +8,7 @@ from dataclasses import field, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from ..catalog.twins import pairs_of
 from ..core import small_json
 from ..core.paths import located
 from ..core.records import dataclass
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from ..io.folder import Folder
     from .container import Container
 
-__all__ = ["EXPERTS", "WEIGHTS", "WeightFiles", "discover", "read_json", "side_files"]
+__all__ = ["WEIGHTS", "WeightFiles", "discover", "pair_in", "read_json", "side_files"]
 
 WEIGHTS = foreign.SUFFIXES | {suffix for kind in table.FILES for suffix in kind.suffixes}
 """Suffixes of files that hold weights; they never come along as side files."""
@@ -33,10 +34,6 @@ MAX_SIDE_FILE = 64 << 20
 _PARTIAL = (".incomplete", ".part", ".partial", ".crdownload", ".aria2")
 _TRAINING = r"(training_args|optimizer|scheduler|scaler|rng_state.*|random_states.*|trainer_state)$"
 _COMPONENTS = ("transformer", "unet", "transformer_2")
-
-EXPERTS = (("transformer", "transformer_2"), ("high_noise_model", "low_noise_model"))
-"""Subfolders of Wan 2.2's two models, the first of which takes the steps of high noise and the second those
-of low noise: as Diffusers (WanPipeline) and as their authors and LightX2V name them."""
 
 _SIDE_SUFFIXES = frozenset({
     ".json", ".txt", ".model", ".jinja", ".jinja2", ".py", ".md", ".yaml", ".yml", ".vocab", ".bpe", ".spm",
@@ -198,13 +195,35 @@ def _component(folder: Folder) -> Folder | None:
 
 def _which(folders: list[str]) -> str:
     """What to do with a folder of several models."""
-    for high, low in EXPERTS:
-        if high in folders and low in folders:
-            return (
-                f"point SRC at one of them, then at the other: {high}/ is the model of high noise, {low}/"
-                " that of low noise, each with LoRAs of its own"
-            )
+    for pair in pairs_of(folders):
+        return (
+            f"point SRC at one of them, {pair['high']}/ is the model of high noise, {pair['low']}/ that of"
+            " low noise; `transcode run` converts both at once"
+        )
     return "point SRC at one of them"
+
+
+def pair_in(folder: Folder) -> tuple[dict[str, File | Folder], list[str]] | None:
+    """The two models that take turns in a folder, as noise -> subfolder or file, and what else is there.
+
+    They may lie in subfolders, whatever models serve them beside these; or be files beside each other, where
+    no other file could be meant. None where there are none.
+    """
+    files, below = folder.files(), _below(folder)
+    for pair in pairs_of([name.rstrip("/") for name in below]):
+        inner = {noise: place for noise, name in pair.items() if (place := folder.inner(name)) is not None}
+        others = [name for name in below if name.rstrip("/") not in pair.values()]
+        return {**inner}, [*(file.name for file in files if _is_weights(file)), *others]
+    for kind in table.FILES:
+        weights, indexes = _of_kind(kind, files)
+        members = {one: set(map(folder.at, set(_weight_map(one).values()))) for one in indexes}
+        sets = modelsets.model_sets(weights, members)
+        leads = {one.stem: one.lead for one in sets if one.index is not None or len(one.files) == 1}
+        pairs = pairs_of(leads)
+        serving = [one.lead.name for one in sets if modelsets.serves(one)]
+        if len(pairs) == 1 and len(sets) == len(serving) + 2:
+            return {noise: leads[stem] for noise, stem in pairs[0].items()}, [*serving, *below]
+    return None
 
 
 def _one_kind(folder: Folder, weights: list[File], indexes: list[File], below: list[str]) -> WeightFiles:

@@ -14,7 +14,10 @@ from ..errors import FormatError
 from ..io.folder import File, Folder
 from . import table
 
-__all__ = ["ModelSet", "check_complete", "choose", "index", "is_standard", "model_sets", "names_of", "shard"]
+__all__ = [
+    "ModelSet", "check_complete", "choose", "index", "is_standard", "model_sets", "names_of", "serves",
+    "shard",
+]  # fmt: skip
 
 # Regular expressions are texts, which are compiled when they are first used: commands that look at one file
 # need none of them.
@@ -163,6 +166,11 @@ def _complain(example: tuple[File, re.Match[str]], numbers: set[int], wanted: It
             raise FormatError("is missing", file=path.folder.at(name).url, hint="is the download complete?")
 
 
+def serves(model: ModelSet) -> bool:
+    """Whether the name of a model says that it serves another one: a VAE, a text encoder."""
+    return re.search(_SIDE_MODEL, model.base) is not None
+
+
 def is_standard(path: File) -> bool:
     """Whether a file has the name that loaders look for beside config.json, whatever its precision."""
     return re.fullmatch(_STANDARD, _split(path.stem)[0]) is not None
@@ -208,7 +216,7 @@ def choose(folder: Folder, sets: list[ModelSet], below: list[str]) -> tuple[Mode
     if len(sets) > 1:
         raise _unclear(folder, sets, below)
     if below:
-        if re.search(_SIDE_MODEL, sets[0].base):
+        if serves(sets[0]):
             raise _unclear(folder, sets, below)
         notes.append(f"does not read {', '.join(below)} below it")
     return sets[0], tuple(notes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -23,7 +23,7 @@ from .checkpoint import Source, SourceFile
 from .discover import WeightFiles, discover, side_files
 from .ranks import ZERO_TOOL
 
-__all__ = ["open_place", "open_source"]
+__all__ = ["open_place", "open_source", "opened"]
 
 
 def open_source(
@@ -43,8 +43,13 @@ def open_source(
     Raises:
         FormatError: the path holds no weights, or they are damaged, incomplete or ambiguous.
     """
+    return opened(path, lambda place: open_place(place, root_key=root_key, mmap=mmap, drop_cache=drop_cache))
+
+
+def opened(path: str | PathLike[str], open_it: Callable[[File | Folder], Source]) -> Source:
+    """What ``open_it`` makes of what a path stands for, with the note on where that is."""
     with hub.explaining(path) as snapshot:
-        source = open_place(locate(path), root_key=root_key, mmap=mmap, drop_cache=drop_cache)
+        source = open_it(locate(path))
     note = None if snapshot is None else snapshot.note
     if (url := remote_url(path)) is not None:
         note = note_of(url)

@@ -13,11 +13,11 @@ from .option import Declared
 from .planning import Planning
 from .records import dataclass
 from .shown import Overview, Shown, Table, as_call
-from .source import Source, Whose
+from .source import Source, Twin, Whose
 from .tensor import LazyTensor
 from .text import count, size
 
-__all__ = ["Chain", "Flow", "Sink", "Transform"]
+__all__ = ["Chain", "Flow", "Sink", "Transform", "below"]
 
 P = TypeVar("P", covariant=True)
 R = TypeVar("R", covariant=True)
@@ -50,6 +50,14 @@ class Transform(Declared):
     def apply(self, tensors: Iterable[LazyTensor], planning: Planning) -> Iterator[LazyTensor]:
         """Rewrite the facts of a flow."""
         raise NotImplementedError
+
+    def of_twin(self, noise: str) -> Transform | None:
+        """This stage for one of two models that take turns; None where it does nothing to that one.
+
+        Raises:
+            TranscodeError: it cannot be told what it is for that model.
+        """
+        return self
 
     def arranged(self, steps: tuple[Transform, ...]) -> tuple[Transform, ...]:
         """The stages of a flow, this one among them, with those put in that it needs around it."""
@@ -155,12 +163,23 @@ class Flow(Shown):
             tensors = _distinct(step.apply(tensors, planning), step.kind)
         return list(tensors)
 
+    def twins(self) -> list[tuple[Twin, Flow]]:
+        """The flow of each of two models that take turns; none where the source is one model."""
+        return [(twin, Flow(twin.source, self._steps_of(twin), self.whose)) for twin in self.source.twins]
+
+    def _steps_of(self, twin: Twin) -> tuple[Transform, ...]:
+        steps = (step.of_twin(twin.noise) for step in self.steps)
+        return tuple(step for step in steps if step is not None)
+
     def plan(self, sink: Sink[P, R]) -> P:
         """What ``flow | sink`` would do, without doing it."""
         return sink.plan(self)
 
     def __iter__(self) -> Iterator[LazyTensor]:
-        return iter(self.tensors(Planning()))
+        if not self.source.twins:
+            return iter(self.tensors(Planning()))
+        pairs = [(twin.name, flow.tensors(Planning())) for twin, flow in self.twins()]
+        return (tensor for name, tensors in pairs for tensor in below(name, tensors))
 
     def __len__(self) -> int:
         return len(self._by_name())
@@ -209,6 +228,12 @@ class Flow(Shown):
         if "tensors" not in self._cache:
             self._cache["tensors"] = {tensor.name: tensor for tensor in self}
         return self._cache["tensors"]
+
+
+def below(name: str, tensors: Iterable[LazyTensor]) -> Iterator[LazyTensor]:
+    """The tensors of one of several models, under names that say which."""
+    for tensor in tensors:
+        yield tensor.evolve(name=f"{name}/{tensor.name}", source=f"{name}/{tensor.source}")
 
 
 _STAGES = 6

@@ -9,7 +9,7 @@ from typing import Protocol
 from .records import dataclass
 from .tensor import LazyTensor
 
-__all__ = ["Input", "Source", "SourceFile", "Whose"]
+__all__ = ["Input", "Source", "SourceFile", "Twin", "Whose"]
 
 
 @dataclass(frozen=True)
@@ -93,3 +93,22 @@ class Source(Protocol):
     @property
     def notes(self) -> Sequence[str]:
         """Remarks on how the source was read."""
+
+    @property
+    def twins(self) -> Sequence[Twin]:
+        """The two models that it is of, where these take turns; none where it is one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Twin:
+    """One of two models of one architecture that take turns, such as Wan 2.2's.
+
+    Attributes:
+        noise: which steps it takes, ``high`` or ``low``.
+        name: its folder, or the stem of its file.
+        source: the model.
+    """
+
+    noise: str
+    name: str
+    source: Source

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ..core.context import Context, Observation, Run, Statistic
 from ..core.performance import MIN_TILE
 from ..core.tensor import LazyTensor
-from ..errors import PlanError
+from ..errors import PlanError, TranscodeError
 from ..plan.plan import Plan
 from ..voice import called
 from . import journal
@@ -204,7 +204,7 @@ class Jobs:
                     seen.add(statistic)
                     for job in self._looks(self._run.observation(statistic)):
                         looks += 1
-                        yield job
+                        yield partial(_naming, tensor, job)
             if not self._is_moved(number):
                 waiting.append((looks if tensor.needs else -ahead, number, tensor))
             while len(waiting) > 1 and looks - waiting[0][0] >= ahead:
@@ -274,4 +274,13 @@ class Jobs:
                 self._made(number)
                 return end - begin
 
-            yield job
+            yield partial(_naming, tensor, job)
+
+
+def _naming(tensor: LazyTensor, job: Job, context: Context) -> int:
+    """A job, whose errors say which of two models' tensors of one name it was at."""
+    try:
+        return job(context)
+    except TranscodeError as error:
+        error.found_in(tensor.name, tensor.source)
+        raise

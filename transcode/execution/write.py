@@ -11,7 +11,7 @@ from ..core.records import dataclass
 from ..core.shown import as_call
 from ..plan.plan import Plan
 from ..plan.request import Request
-from ..plan.resolve import resolve
+from ..plan.twins import resolve_all
 from . import display
 from .carry import carry_out, check
 from .execute import Progress, Report
@@ -40,7 +40,7 @@ class Write(Request):
         Raises:
             PlanError: anything that can be known to fail.
         """
-        return resolve(self, flow, self._scan)
+        return resolve_all(self, flow, self._scan)
 
     def check(self, plan: Plan) -> None:
         """Refuse a destination that cannot be written: what a dry run reports and a run insists on."""

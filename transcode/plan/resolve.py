@@ -45,7 +45,7 @@ from .location import destination, refuse_destination, refuse_format, refuse_nam
 from .plan import Log, Plan
 from .request import Request, bears_name
 
-__all__ = ["resolve"]
+__all__ = ["default_convention", "resolve"]
 
 _DEFAULT_SHARD = 5_000_000_000
 _ENCODED = catalog.DEFAULT
@@ -63,7 +63,7 @@ def resolve(request: Request, flow: Flow, on_scan: Callable[[str, float], None] 
         TranscodeError: anything that can be known to fail.
     """
     refuse_destination(request.dst, flow.source)
-    convention = catalog.convention(request.convention or _default_convention(request, flow))
+    convention = catalog.convention(request.convention or default_convention(request, flow))
     if request.convention is not None:
         refuse_format(request.dst, convention)
     planning = Planning(
@@ -476,7 +476,7 @@ _READ_BY = ("format", "granularity", "group_size", "block")
 """Options that dtypes and shapes of parts may leave open."""
 
 
-def _default_convention(request: Request, flow: Flow) -> str:
+def default_convention(request: Request, flow: Flow) -> str:
     """That of the last stage which encodes for one consumer, or of the last spelling, where it has one; where
     what is encoded has none, that of the format of the output.
     """

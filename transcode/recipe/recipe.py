@@ -7,7 +7,7 @@ from dataclasses import field, replace
 from typing import Any
 
 from .. import catalog, schemes
-from ..containers.source import open_source
+from ..containers.twins import open_models
 from ..core import arguments
 from ..core.flow import Chain, Flow, Transform
 from ..core.performance import Performance
@@ -51,7 +51,7 @@ class Recipe:
         """
         if self.source.path is None:
             raise RecipeError("no source", hint="name the file or folder to read")
-        source = open_source(
+        source = open_models(
             self.source.path,
             root_key=self.source.root_key,
             mmap=self.source.mmap,

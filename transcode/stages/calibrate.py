@@ -47,6 +47,13 @@ class Calibrate(CalibrateOptions, Transform):
     given it. ``input_scale = absmax / 448`` (its ``common/ops/mm/mm_weight.py``).
     """
 
+    def of_twin(self, noise: str) -> Calibrate:
+        """None is for both. Raises PlanError."""
+        raise PlanError(
+            f"calibrate: {self.path} is of one model, and the source is two that take turns",
+            hint="convert each by itself, with its own",
+        )
+
     def apply(self, tensors: Iterable[LazyTensor], planning: Planning) -> Iterator[LazyTensor]:
         """Read the calibration, a few kilobytes, and add parts.
 

@@ -25,12 +25,13 @@ from .each_component import each_component
 from .facts import check_model, facts_of
 from .llama_header import GGUF, for_llama
 from .lora.written import STYLES
+from .mixed import logical, refuse_mixed
 from .options import ConvertOptions
 from .stored_rows import Item
 from .structure import Structure
 from .t5_header import SPIECE
 
-__all__ = ["Convert", "of_others"]
+__all__ = ["Convert"]
 
 _WEIGHT = ".weight"
 _AS_IT_IS = (
@@ -89,9 +90,9 @@ class Convert(ConvertOptions, Transform):
         if held.several and self.model is None and self.source is None:
             yield from each_component(tensors, held, self.to, planning, _converted)
             return
-        family = self._family(_logical(tensors))
+        family = self._family(logical(tensors))
         if family.spelling == self.to:
-            _refuse_mixed(tensors, family, planning)
+            refuse_mixed(tensors, family, planning)
             planning.warn(f"convert: the names are spelled as {self.to} already, none changes")
             yield from tensors
             return
@@ -114,7 +115,7 @@ class Convert(ConvertOptions, Transform):
         if not stored.tensors:
             return frozenset()
         try:
-            family = self._family(_logical(tensors))
+            family = self._family(logical(tensors))
         except PlanError:
             return frozenset()  # said where they are converted
         direction, size = family.direction(self.to, facts_of(planning)), len(family.prefix)
@@ -154,43 +155,6 @@ class Convert(ConvertOptions, Transform):
             return found
         others = (catalog.family(name).fit(names) for name in found.refines)
         return next((one for one in others if one is not None and self.to in one.spellings), found)
-
-
-def _logical(tensors: Sequence[LazyTensor]) -> list[str]:
-    """Names of tensors by which a family is known: of quantized ones their own, whatever their codes are
-    called (``weight_packed``).
-    """
-    codes = stored_quantized(tensors).tensors
-    return [codes.get(tensor.name, tensor.name) for tensor in tensors]
-
-
-def of_others(names: Iterable[str], family: catalog.Family) -> dict[str, str]:
-    """Names in a model of this spelling that it does not know and another does; with that one's."""
-    size = len(family.prefix)
-    found: dict[str, str] = {}
-    own = [name for name in names if name.startswith(family.prefix)]
-    for other in family.converts_to():
-        away = family.directions(other)
-        back = family.spelled(other).directions(family.spelling)
-        for name in own:
-            hits = (table.find(name[size:]) for table in back)
-            if any(hit is not None and tuple(hit.others) != (name[size:],) for hit in hits):
-                found[name] = other
-        own = [name for name in own if all(table.find(name[size:]) is None for table in away)]
-    return {name: found[name] for name in own if name in found}
-
-
-def _refuse_mixed(tensors: list[LazyTensor], family: catalog.Family, planning: Planning) -> None:
-    strays = of_others(_logical(tensors), family)
-    if not strays:
-        return
-    name, other = next(iter(strays.items()))
-    more = f" and {len(strays) - 1} more" if len(strays) > 1 else ""
-    told = f"convert: the names are spelled as {family.spelling}, but {name!r}{more} as {other}"
-    if not planning.allow_unmatched:
-        hint = f"drop or rename them first, or pass {called('allow_unmatched')}"
-        raise PlanError(told, hint=hint)
-    planning.warn(told)
 
 
 def _converted(

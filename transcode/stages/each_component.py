@@ -12,6 +12,7 @@ from ..core.planning import Planning
 from ..core.tensor import LazyTensor
 from ..errors import PlanError
 from ..voice import called
+from .mixed import refuse_mixed
 
 __all__ = ["each_component"]
 
@@ -31,7 +32,8 @@ def each_component(
         convert: :func:`.convert._converted`.
 
     Raises:
-        PlanError: no model of the file has that spelling; or see :class:`.convert.Convert`.
+        PlanError: no model of the file has that spelling; one has names of two; or see
+            :class:`.convert.Convert`.
     """
     before = spellings_of(planning.metadata) if to == "original" else {}
     spelled: dict[str, str] = {}
@@ -47,6 +49,8 @@ def each_component(
         wanted = before.get(component.prefix) or meant(to, family)
         known = known or wanted is not None
         if wanted is None or wanted == family.spelling:
+            if wanted is not None:
+                refuse_mixed(own, family, planning)
             yield from own
             continue
         spelled[component.prefix] = family.spelling

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ...catalog.lora import lora_names
@@ -17,7 +18,7 @@ from ...core.value import interned
 from ...errors import PlanError
 from ..facts import facts_of
 from ..options import LoraOptions
-from .files import LoraFile, parse_lora
+from .files import BOTH, LoraFile, for_noise, parse_lora
 
 if TYPE_CHECKING:
     from .delta import Added
@@ -51,6 +52,11 @@ class Lora(LoraOptions, Transform):
     planning.
     """
 
+    def of_twin(self, noise: str) -> Lora | None:
+        """With the LoRAs that are for that model. Raises RecipeError: it is not said of one."""
+        files = for_noise(self.files, noise)
+        return replace(self, files=files) if files else None
+
     def apply(self, tensors: Iterable[LazyTensor], planning: Planning) -> Iterator[LazyTensor]:
         """Find each key's tensor from names and shapes; deltas are computed tile by tile."""
         # Most runs merge nothing, and the start of each would load all that merging needs.
@@ -67,7 +73,12 @@ class Lora(LoraOptions, Transform):
         homes = Homes(shapes, names, self.keys, self.prefix, lambda: facts_of(planning))
         added: dict[str, list[Added]] = defaultdict(list)
         events: dict[str, list[Event]] = defaultdict(list)
-        for path, strength, alpha in self.files:
+        if aside := next((file for file in self.files if file.noise not in (None, BOTH)), None):
+            raise PlanError(
+                f"lora: {aside.path} is for the model of {aside.noise} noise, and the source is one model",
+                hint=f"leave {aside.noise}= out, or name the folder of both",
+            )
+        for path, strength, alpha, _ in self.files:
             contents = read(path, strength, alpha, names)
             planning.inputs.append(contents.source)
             placed = placements(contents, homes, table, planning)

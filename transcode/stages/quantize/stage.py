@@ -84,6 +84,17 @@ class Quantize(QuantizeOptions, Transform):
                 stated["importance"] = f"{hub.recorded(path)}{MARK}{named or digest(path)}"
         return stated
 
+    def of_twin(self, noise: str) -> Quantize:
+        """As it is, but for weights of inputs, which differ between the two. Raises PlanError."""
+        from .importance.assign import OWN
+
+        if self.importance is not None and self.importance not in OWN:
+            raise PlanError(
+                f"quantize: importance {self.importance} is of one model, the source is two that take turns",
+                hint="convert each by itself, with its own",
+            )
+        return self
+
     def arranged(self, steps: tuple[Transform, ...]) -> tuple[Transform, ...]:
         """With quantized tensors opened before, and first of all the header that is to be taken."""
         steps = arranged(steps, self.on_nonfinite)
