@@ -111,9 +111,8 @@ conversions:
 def test_codes_of_another_name_than_weight_move_by_what_they_are_of(
     scheme, convention, refused, save, tmp_path, monkeypatch
 ) -> None:
-    """A rule for ``to_q`` fits ``to_q.qweight`` too, whose rows were moved as those of a plain matrix: half of
-    the columns of AWQ's changed places, and the shapes that int4 of compressed-tensors states were joined. What torchao's metadata says of
-    a shape is that of the whole.
+    """A rule for ``to_q`` fits ``to_q.qweight`` too: halves of AWQ's columns changed places, and shapes that
+    compressed-tensors states were joined. What torchao's metadata says of a shape is that of the whole.
     """
     (tmp_path / "formats" / "families").mkdir(parents=True)
     (tmp_path / "formats" / "families" / "toy_joined.yaml").write_text(JOINED)
