@@ -54,3 +54,56 @@ def test_a_prefix_that_the_other_spelling_has_not_is_told(wan, tmp_path) -> None
     assert any("without the prefix 'model.diffusion_model.'" in note.text for note in plan.log.notes)
     plain = (tc.open(wan) | Convert("diffusers")).plan(tc.write(tmp_path / "o.safetensors"))
     assert not any("without the prefix" in note.text for note in plain.log.notes)
+
+
+JOINED = """
+family: toy_joined
+title: Toy
+spellings:
+  original: {title: o, detect: {all: [blocks.*.qkv.weight]}, blocks: ["blocks.{i}"], targets: ["*"]}
+  apart: {title: a, detect: {all: [blocks.*.to_q.weight]}, blocks: ["blocks.{i}"], targets: ["*"]}
+conversions:
+  - between: [original, apart]
+    rules:
+      - at: ["blocks.{i}"]
+        rules: [[qkv, {join: [to_q, to_k]}], [mod, {swap: linear, rows: 2}]]
+"""
+
+
+@pytest.mark.parametrize(
+    ("scheme", "convention", "refused"),
+    [
+        ("int4", "compressed_tensors", None),
+        ("awq_w4a16", "torchao", None),
+        ("int4", "awq", "stored in blocks of 256 rows"),
+    ],
+)
+def test_codes_of_another_name_than_weight_move_by_what_they_are_of(
+    scheme, convention, refused, save, tmp_path, monkeypatch
+) -> None:
+    """A rule for ``to_q`` fits ``to_q.qweight`` too: halves of AWQ's columns changed places, and shapes that
+    compressed-tensors states were joined. What torchao's metadata says of a shape is that of the whole.
+    """
+    (tmp_path / "formats" / "families").mkdir(parents=True)
+    (tmp_path / "formats" / "families" / "toy_joined.yaml").write_text(JOINED)
+    monkeypatch.setenv("TRANSCODE_FORMATS", str(tmp_path / "formats"))
+    names = ["blocks.0.to_q.weight", "blocks.0.to_k.weight", "blocks.0.linear.weight"]
+    source = save({name: torch.randn(256, 128) for name in names})
+    flow = tc.open(source) | tc.quantize(scheme)
+    flow | tc.write(tmp_path / "q.safetensors", convention=convention)
+    converted = tc.open(tmp_path / "q.safetensors") | Convert("original")
+    if refused is not None:
+        with pytest.raises(TranscodeError, match=refused):
+            converted.plan(tc.write(tmp_path / "c.safetensors"))
+        return
+    converted | tc.write(tmp_path / "c.safetensors")
+    decoded = {}
+    for name in "qc":
+        flow = tc.open(tmp_path / f"{name}.safetensors") | tc.dequantize("F32")
+        flow | tc.write(tmp_path / f"{name}_.safetensors")
+        decoded[name] = load_file(tmp_path / f"{name}_.safetensors")
+    q, k, mod = (decoded["q"][name] for name in names)
+    whole = {"qkv": torch.cat([q, k]), "mod": torch.cat([mod[128:], mod[:128]])}
+    expected = {f"blocks.0.{name}.weight": one for name, one in whole.items()}
+    assert decoded["c"].keys() == expected.keys()
+    assert all(decoded["c"][name].equal(one) for name, one in expected.items())

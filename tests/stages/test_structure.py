@@ -175,11 +175,12 @@ MORE_IS_QUANTIZED = {
 SPELLED = ["fp8 lightx2v", "nvfp4 comfyui", "int8 comfyui"]
 QUICK = {"longcat image", "cosmos 1", "stable cascade c", "sd3.5 controlnet"}
 """Of the further ones, those that are small: the rest is in the whole run."""
+OFTEN = [*ONE_EACH, *(name for name in FURTHER.values() if name in QUICK)]
 LAWS = [
     *ring(ONE_EACH, SPELLED),
-    *ring([name for name in FURTHER.values() if name in QUICK], SPELLED),
-    *(pytest.param(name, one, marks=pytest.mark.whole) for name in FURTHER.values() if name not in QUICK
-      for one in SPELLED if name != "mochi" or one == "int8 comfyui"),  # 48 layers of few columns
+    *ring(OFTEN[len(ONE_EACH) :], SPELLED),
+    *(pytest.param(name, one, marks=pytest.mark.whole)
+      for name, tiny in TINY.items() if name not in {*OFTEN, "sdxl"} and not kept(tiny) for one in SPELLED),
 ]  # fmt: skip
 
 

@@ -59,8 +59,10 @@ def spellings() -> dict[str, list[str]]:
         RecipeError: a mistake in a file.
     """
     by_name: dict[str, list[str]] = {}
-    for name in families():
-        for spelling in family(name).spellings:
+    paths = listing("families")
+    known = {folder: proven(_spelled, folder) for folder in {path.parent for path in paths.values()}}
+    for name, path in paths.items():
+        for spelling in known[path.parent][name]:
             by_name.setdefault(spelling, []).append(name)
     return by_name
 
@@ -130,6 +132,11 @@ def _signatures(folder: Path) -> dict[str, tuple[Signature, ...]]:
         spellings = () if known.fallback else known.spellings.values()
         by_family[path.stem] = tuple(one.signature for one in spellings if one.signature is not None)
     return by_family
+
+
+def _spelled(folder: Path) -> dict[str, tuple[str, ...]]:
+    """The spellings of each family of a folder, for those who ask of all families and need none whole."""
+    return {path.stem: tuple(proven(load_family, path).spellings) for path in folder.glob("*.yaml")}
 
 
 def load_family(path: Path) -> Family:

@@ -127,22 +127,44 @@ def listing(tensors: Sequence[LazyTensor], carried: Mapping[str, str]) -> dict[s
     """
     stated = listed(carried)
     owners = {
-        f"{module}._{leaf}_{part}": name
+        f"{module}._{leaf}_{part}": (name, part)
         for name, one in stated.items()
         if one["_type"] != _PLAIN
         for module, _, leaf in (name.rpartition("."),)
         for part in one.get("_tensor_data_names", ())
     }
     entries: dict[str, Json] = {}
+    moved: dict[str, tuple[str, dict[str, Spec]]] = {}
     for tensor in tensors:
         if tensor.scheme is not None:
             entries[tensor.name] = _said(tensor)
-        elif (owner := owners.get(tensor.source)) is not None and _leaf(tensor.name) == _leaf(tensor.source):
-            module, _, _ = tensor.name.rpartition(".")
-            entries[f"{module}.{_leaf(owner)}"] = stated[owner]
+        elif (owned := owners.get(tensor.source)) is not None and _leaf(tensor.name) == _leaf(tensor.source):
+            owner, part = owned
+            name = f"{tensor.name.rpartition('.')[0]}.{_leaf(owner)}"
+            moved.setdefault(name, (owner, {}))[1][part] = tensor.spec
+            entries[name] = stated[owner]  # in the order of the tensors
         else:
             entries[tensor.name] = {"_type": _PLAIN}
+    entries |= {name: _of_rows(stated[owner], parts) for name, (owner, parts) in moved.items()}
     return _spelled(entries) if any(one["_type"] != _PLAIN for one in entries.values()) else {}
+
+
+def _of_rows(stated: Json, parts: Mapping[str, Spec]) -> Json:
+    """What is said of a tensor, of one whose rows are some of its, or its and others': how many they are.
+
+    Args:
+        stated: of the tensor.
+        parts: facts of those of the other, by their names in ``_tensor_data_names``.
+    """
+    data = dict(_attributes(stated))
+    shape, block = data.get("shape"), data.get("block_size")
+    rows = parts["qdata"].rows if "qdata" in parts else None
+    if rows is not None and isinstance(shape, list) and len(shape) == 2:
+        data["shape"] = [rows, shape[1]]
+    whole = "scale" in parts and parts["scale"].numel == 1
+    if rows is not None and isinstance(block, list) and len(block) == 2 and (whole or block[0] > rows):
+        data["block_size"] = [rows, block[1]]
+    return {**stated, "_data": data} if data != _attributes(stated) else stated
 
 
 def _spelled(entries: Mapping[str, Json]) -> dict[str, str]:

@@ -119,9 +119,13 @@ class Convert(ConvertOptions, Transform):
         except PlanError:
             return frozenset()  # said where they are converted
         direction, size = family.direction(self.to, facts_of(planning)), len(family.prefix)
-        spelled = {part for part in stored.parts if direction.find(part[size:]) is not None}
-        codes = {part for part, name in stored.tensors.items() if part in spelled and part != name}
-        return frozenset(spelled if codes else ())
+        hits = (direction.find(name[size:]) for name in stored.tensors.values())
+        tensors_have = {id(hit.rule) for hit in hits if hit is not None}
+        return frozenset(
+            part
+            for part in stored.parts
+            if (hit := direction.find(part[size:])) is not None and id(hit.rule) not in tensors_have
+        )
 
     def _family(self, names: list[str]) -> catalog.Family:
         if self.model is not None:
@@ -253,8 +257,8 @@ def _items(
     companions = Companions(table, conventions, quantized)
     absorbed: set[str] = set()
     for name, reading in readings.items():
-        if name != reading.name and direction.find(name[size:]) is not None:
-            continue  # its parts have rules of their own, each as a plain tensor
+        if _own_rule(direction, name[size:], reading.name[size:]):
+            continue  # its parts have, too, and each goes as a plain tensor
         hit = direction.find(reading.name[size:])
         if hit is None or hit.rule.renames or not reading.name.startswith(family.prefix):
             continue
@@ -264,6 +268,15 @@ def _items(
         )
         absorbed |= {*reading.stored.values(), *(one.name for one in beside)} - {name}
     return items, absorbed
+
+
+def _own_rule(direction: Direction, codes: str, name: str) -> bool:
+    """Whether a rule speaks of stored codes, and not of the tensor whose name they have with another ending.
+
+    A rule of modules fits ``q_proj.qweight`` too, whose rows are none of the matrix's.
+    """
+    own, hit = direction.find(codes), direction.find(name)
+    return own is not None and (hit is None or own.rule is not hit.rule)
 
 
 def _open(item: Item, planning: Planning) -> None:
