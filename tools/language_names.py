@@ -209,7 +209,9 @@ def deepseek_v4() -> tuple[str, Model]:
     tensors: Shapes = {}
     for key, shape in published(module).items():
         start = next((start for start in outer if key.startswith(start)), "")
-        tensors[outer.get(start, "") + key.removeprefix(start)] = shape
+        # transformers' way back takes the norm of keys and values for that of what compresses them.
+        key = key.removeprefix(start).replace(".attn.norm.", ".attn.kv_norm.")
+        tensors[outer.get(start, "") + key] = shape
     taken = re.compile(
         r"^layers\.\d+\.(attn\.(indexer\.)?w(q_[ab]|kv|o_[ab])|ffn\.(experts\.\d+|shared_experts)\.w[123])\.weight$"
     )

@@ -148,6 +148,37 @@ def instantiated() -> Iterable[tuple[str, Model]]:
                         ["attn", "cross_attn"],
                         besides={"pos_embed": [1, 1024, 2240],
                                  "y_embedder.y_embedding": [300, 2304]})  # fmt: skip
+        normed: dict[str, Any] = {"qk_norm": "rms_norm_across_heads"}
+        for stem, name, kind, script in (
+            (
+                "sana_sprint",
+                "Sana_Sprint_1.6B_1024px",
+                diffusers.SanaTransformer2DModel(guidance_embeds=True, **normed),
+                "sana",
+            ),
+            (
+                "sana_video",
+                "SANA-Video_2B_480p",
+                diffusers.SanaVideoTransformer3DModel(mlp_ratio=3.0),
+                "sana_video",
+            ),
+            (
+                "sana_controlnet",
+                "Sana_1600M_1024px_ControlNet_HED",
+                diffusers.SanaControlNetModel(),
+                "sana_controlnet",
+            ),
+        ):
+            yield from both(
+                stem,
+                stem,
+                name,
+                kind,
+                f"scripts/convert_{script}_to_diffusers.py",
+                r"^transformer_blocks\.\d+\.attn",
+                ["attn", "cross_attn"],
+                more=lambda name: ".copied_block." in name and "attn." in name,
+            )
         cosmos = diffusers.CosmosTransformer3DModel(
             num_attention_heads=16, max_size=(128, 240, 240), extra_pos_embed_type=None
         )

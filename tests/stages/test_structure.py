@@ -31,8 +31,9 @@ from .families_of_diffusers import TINY as FIRST
 from .families_of_diffusers import Tiny
 from .more_families_of_diffusers import MORE
 from .newer_families_of_diffusers import NEWER
+from .scripted_families_of_diffusers import SCRIPTED
 
-TINY = FIRST | NEWER | MORE | AUTOENCODERS | CONTROLS
+TINY = FIRST | NEWER | MORE | AUTOENCODERS | CONTROLS | SCRIPTED
 
 
 def kept(tiny: Tiny) -> bool:
@@ -52,7 +53,7 @@ SDXL has 1,700 tensors and the rules of SD1."""
 
 FURTHER = {
     tiny.family: name
-    for name, tiny in reversed((MORE | CONTROLS | AUTOENCODERS).items())
+    for name, tiny in reversed((MORE | CONTROLS | AUTOENCODERS | SCRIPTED).items())
     if tiny.family not in {TINY[one].family for one in ONE_EACH} and not kept(tiny)
 }
 FURTHER |= {"of Cosmos 2.5": "cosmos 2.5", "of HunyuanVideo 1.5": "hunyuan video 1.5"}

@@ -159,7 +159,7 @@ def load_family(path: Path) -> Family:
         first = next((one for key, one in conversions.items() if {*key} == {*pair}), None)
         if first is None:
             conversions[pair] = table
-        elif not table.holds or not first.holds:
+        elif not table.holds:  # the first may be for all that no other names
             raise child.error(
                 f"there are rules between {' and '.join(pair)} already", "say for which it holds"
             )

@@ -170,7 +170,7 @@ class Family:
         )
 
     def direction(self, to: str, facts: Mapping[str, object] | None = None) -> Direction:
-        """The table for one model of :meth:`directions`; the first where none is known to hold.
+        """The table for one model of :meth:`directions`: that which names it, else the first.
 
         Args:
             to: the other spelling.
@@ -180,7 +180,8 @@ class Family:
             RecipeError: see there.
         """
         tables = self.directions(to)
-        holding = (one for one in tables if facts and one.conversion.holds_for(facts))
+        told = (one for one in tables if facts and one.conversion.holds)
+        holding = (one for one in told if one.conversion.holds_for(facts or {}))
         return next(holding, tables[0])
 
     def convert(self, name: str, to: str) -> str | None:

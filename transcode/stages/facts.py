@@ -22,8 +22,9 @@ _OF_META = {
     "n_layers": "num_hidden_layers",
     "norm_eps": "rms_norm_eps",
     "rope_theta": "rope_theta",
+    "vision_encoder": "vision_config",
 }
-"""Keys of ``params.json``, which stands beside Llama's own releases -> those of config.json."""
+"""Keys of ``params.json``, which stands beside Llama's and Mistral's own releases -> those of config.json."""
 
 _OF_GGUF = {
     "attention.head_count": "num_attention_heads",
@@ -81,7 +82,8 @@ def facts_of(planning: Planning) -> dict[str, object]:
             stated = small_json.read_object(path)
             if {"dim", "n_heads", "n_layers"} <= stated.keys() and "moe" not in stated:
                 params = {new: stated[old] for old, new in _OF_META.items() if old in stated}
-                facts = {"model_type": "llama", **params, **facts}
+                model = "mistral3" if "vision_config" in params else "llama"
+                facts = {"model_type": model, **params, **facts}
     if (model := facts.get("model_type")) in ARCHITECTURES:
         facts["architecture"] = ARCHITECTURES[str(model)]
     header = planning.metadata if planning.reference is None else planning.reference.metadata
