@@ -17,7 +17,7 @@ from make_family_names import Model, Shapes, linears, shapes_of, with_experts_li
 
 LAYERS = [
     "[qkvo]_proj", "q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj", "wk", "wq_b", "gate_proj", "up_proj",
-    "down_proj", "w[123]", r"linear_attn\.(in_proj_qkvz|in_proj_qkv|in_proj_z|out_proj)", "[fg]_[ab]_proj",
+    "down_proj", "w[123]", "qkv_proj", "gate_up_proj", r"self_attn\.dense", r"mlp\.fc[12]", r"linear_attn\.(in_proj_qkvz|in_proj_qkv|in_proj_z|out_proj)", "[fg]_[ab]_proj",
 ]  # fmt: skip
 QUANTIZED = re.compile(
     rf"^(language_model\.)?model\.(language_model\.)?layers\.\d+\.(.*\.)?({'|'.join(LAYERS)})\.weight$"
@@ -179,6 +179,11 @@ def decoders() -> Iterable[tuple[str, Model]]:
         ("gemma_4", "gemma4", sees, "multimodal", "gemma-4"),
         ("mistral_3", "mistral3", sees, "llava", "Mistral-Small-3.1"),
         ("mistral_large_4", "mistral_large4", sees, "original", "Mistral-Large-4"),
+        ("glm_4.1v", "glm4v", sees, "multimodal", "GLM-4.1V"),
+        ("glm_4.5v", "glm4v_moe", sees, "multimodal", "GLM-4.5V"),
+        ("phi_2", "phi", text, "transformers", "phi-2"),
+        ("phi_3.5_moe", "phimoe", text, "transformers", "Phi-3.5-MoE"),
+        ("phi_4_multimodal", "phi4_multimodal", text, "transformers", "Phi-4-multimodal"),
     ):
         module = getattr(transformers, auto).from_config(few(kind))
         tensors = published(module)

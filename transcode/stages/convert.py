@@ -154,11 +154,15 @@ class Convert(ConvertOptions, Transform):
         return family
 
     def _general(self, found: catalog.Family, names: list[str]) -> catalog.Family:
-        """A special case of another family, or that one where only it knows the other spelling."""
+        """A special case of another family, or that one where only it knows the other spelling.
+
+        Names that it knows in the other spelling already are not all of a special case's, which has none: refused.
+        """
         if self.to in found.spellings:
             return found
         others = (catalog.family(name).fit(names) for name in found.refines)
-        return next((one for one in others if one is not None and self.to in one.spellings), found)
+        known = (one for one in others if one is not None and self.to in one.spellings)
+        return next((one for one in known if one.spelling != self.to), found)
 
 
 def _converted(
