@@ -612,8 +612,11 @@ def instantiated() -> Iterable[tuple[str, Model]]:
             model("h3", "diffusers", "MiniMax-H3", diffusers.MiniMaxH3Transformer3DModel(),
                   r"^transformer_blocks\."),
         )  # fmt: skip
-        for name, sizes in {"dev": {"guidance_embeds": True}, "schnell": {},
-                            "Fill-dev": {"guidance_embeds": True, "in_channels": 384, "out_channels": 64}}.items():
+        for name, sizes in {
+            "dev": {"guidance_embeds": True},
+            "schnell": {},
+            "Fill-dev": {"guidance_embeds": True, "in_channels": 384, "out_channels": 64},
+        }.items():
             yield (
                 f"flux.1_{name.split('-')[0].lower()}_diffusers",
                 model("flux", "diffusers", f"FLUX.1-{name}", diffusers.FluxTransformer2DModel(**sizes),
