@@ -299,8 +299,8 @@ def hunyuan(dim: int, double: int, single: int = 0) -> Shapes:
     return made
 
 
-def flux() -> Shapes:
-    """Flux's own names, after src/flux/model.py and modules/layers.py of black-forest-labs/flux."""
+def flux(channels: int = 64, *, guidance: bool = True) -> Shapes:
+    """Flux's own names, after src/flux/model.py, modules/layers.py and util.py of black-forest-labs/flux."""
     dim = 3072
 
     def embedder(into: int) -> Shapes:
@@ -318,11 +318,11 @@ def flux() -> Shapes:
         }
 
     return {
-        **under("img_in", linear(dim, 64)),
+        **under("img_in", linear(dim, channels)),
         **under("txt_in", linear(dim, 4096)),
         **under("time_in", embedder(256)),
         **under("vector_in", embedder(768)),
-        **under("guidance_in", embedder(256)),
+        **(under("guidance_in", embedder(256)) if guidance else {}),
         **each("double_blocks", 19, lambda i: stream("img") | stream("txt")),
         **each(
             "single_blocks",
@@ -373,6 +373,7 @@ def described() -> Iterable[tuple[str, Model]]:
         "wan2.1_flf2v_14b": ("Wan2.1-FLF2V-14B", wan(5120, ffn, 40, channels=36, image=True, frames=2)),
         "wan2.1_vace_14b": ("Wan2.1-VACE-14B", wan(5120, ffn, 40, vace=8)),
         "wan2.2_ti2v_5b": ("Wan2.2-TI2V-5B", wan(3072, 14336, 30, channels=48, out=48)),
+        "wan2.2_i2v_a14b": ("Wan2.2-I2V-A14B, either of its two", wan(5120, ffn, 40, channels=36)),
     }
     for stem, (model, tensors) in variants.items():
         yield stem, Model("wan_dit", "lightx2v", model, rule, tensors, by_part(tensors, 2, at))
@@ -416,13 +417,13 @@ def described() -> Iterable[tuple[str, Model]]:
         Model("hunyuan_dit", "original", "HunyuanVideo", "hyvideo of Tencent-Hunyuan/HunyuanVideo",
               tensors, by_part(tensors, 2, [*sides, *joined])),
     )  # fmt: skip
-    tensors = flux()
     layers = ["img_attn", "txt_attn", "img_mlp", "txt_mlp", "linear1", "linear2"]
-    yield (
-        "flux.1_dev",
-        Model("flux", "original", "FLUX.1-dev", "src/flux of black-forest-labs/flux", tensors,
-              by_part(tensors, 2, layers)),
-    )  # fmt: skip
+    for name, tensors in (("dev", flux()), ("schnell", flux(guidance=False)), ("Fill-dev", flux(384))):
+        yield (
+            f"flux.1_{name.split('-')[0].lower()}",
+            Model("flux", "original", f"FLUX.1-{name}", "src/flux of black-forest-labs/flux", tensors,
+                  by_part(tensors, 2, layers)),
+        )  # fmt: skip
     tensors = llama_original()
     yield (
         "llama_3_8b_original",
@@ -466,7 +467,7 @@ def ltx_original(module: Any) -> Shapes:
     return tensors
 
 
-def sd3_original(dim: int, heads: int, blocks: int, dual: int) -> Shapes:
+def sd3_original(dim: int, heads: int, blocks: int, dual: int, side_of_grid: int) -> Shapes:
     """SD3.5's own names, after mmditx.py of Stability-AI/sd3.5."""
 
     def side(last: bool, *, second: bool = False, context: bool = False) -> Shapes:
@@ -494,7 +495,7 @@ def sd3_original(dim: int, heads: int, blocks: int, dual: int) -> Shapes:
         return under("mlp.0", linear(dim, into)) | under("mlp.2", linear(dim, dim))
 
     return {
-        "pos_embed": [1, 384 * 384, dim],
+        "pos_embed": [1, side_of_grid**2, dim],
         "x_embedder.proj.weight": [dim, 16, 2, 2],
         "x_embedder.proj.bias": [dim],
         **under("t_embedder", embedder(256)),
@@ -541,6 +542,7 @@ def instantiated() -> Iterable[tuple[str, Model]]:
                 "Wan2.2-TI2V-5B",
                 wan_diffusers(3072, 14336, 30, in_channels=48, out_channels=48),
             ),
+            "wan2.2_i2v_a14b": ("Wan2.2-I2V-A14B", wan_diffusers(5120, 13824, 40, in_channels=36)),
         }
         for stem, (name, module) in wans.items():
             yield f"{stem}_diffusers", model("wan_dit", "diffusers", f"{name}-Diffusers", module, blocks)
@@ -590,32 +592,36 @@ def instantiated() -> Iterable[tuple[str, Model]]:
         source = "diffusers: LTXVideoTransformer3DModel, its single-file conversion undone"
         quantized = by_part(tensors, 2, ("attn1", "attn2", "ff"))
         yield "ltx_video", Model("ltx_video", "original", "LTX-Video", source, tensors, quantized)
-        medium = diffusers.SD3Transformer2DModel(
-            num_layers=24, num_attention_heads=24, caption_projection_dim=1536, pos_embed_max_size=384,
-            dual_attention_layers=tuple(range(13)), qk_norm="rms_norm",
-        )  # fmt: skip
-        yield (
-            "sd3.5_medium_diffusers",
-            model("sd3", "diffusers", "stable-diffusion-3.5-medium", medium, blocks_alone,
-                  r"\.norm[^.]*\.linear$"),
-        )  # fmt: skip
-        tensors = sd3_original(1536, 24, 24, 13)
-        quantized = by_part(tensors, 3, ("attn", "attn2", "mlp"))
-        source = "mmditx.py of Stability-AI/sd3.5"
-        yield (
-            "sd3.5_medium",
-            Model("sd3", "original", "stable-diffusion-3.5-medium", source, tensors, quantized),
-        )
+        for name, layers, dual in (("medium", 24, 13), ("large", 38, 0)):
+            made = diffusers.SD3Transformer2DModel(
+                num_layers=layers, num_attention_heads=layers, caption_projection_dim=64 * layers,
+                pos_embed_max_size=384 if dual else 192, dual_attention_layers=tuple(range(dual)),
+                qk_norm="rms_norm",
+            )  # fmt: skip
+            title = f"stable-diffusion-3.5-{name}"
+            yield (
+                f"sd3.5_{name}_diffusers",
+                model("sd3", "diffusers", title, made, blocks_alone, r"\.norm[^.]*\.linear$"),
+            )
+            tensors = sd3_original(64 * layers, layers, layers, dual, 384 if dual else 192)
+            quantized = by_part(tensors, 3, ("attn", "attn2", "mlp"))
+            source = "mmditx.py of Stability-AI/sd3.5"
+            yield f"sd3.5_{name}", Model("sd3", "original", title, source, tensors, quantized)
         yield (
             "minimax_h3",
             model("h3", "diffusers", "MiniMax-H3", diffusers.MiniMaxH3Transformer3DModel(),
                   r"^transformer_blocks\."),
         )  # fmt: skip
-        yield (
-            "flux.1_dev_diffusers",
-            model("flux", "diffusers", "FLUX.1-dev", diffusers.FluxTransformer2DModel(guidance_embeds=True),
-                  r"^(single_)?transformer_blocks\.", r"\.norm[^.]*\.linear$"),
-        )  # fmt: skip
+        for name, sizes in {
+            "dev": {"guidance_embeds": True},
+            "schnell": {},
+            "Fill-dev": {"guidance_embeds": True, "in_channels": 384, "out_channels": 64},
+        }.items():
+            yield (
+                f"flux.1_{name.split('-')[0].lower()}_diffusers",
+                model("flux", "diffusers", f"FLUX.1-{name}", diffusers.FluxTransformer2DModel(**sizes),
+                      r"^(single_)?transformer_blocks\.", r"\.norm[^.]*\.linear$"),
+            )  # fmt: skip
         text = {"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28,
                 "num_attention_heads": 28, "num_key_value_heads": 4}  # fmt: skip
         module = transformers.Qwen2_5_VLForConditionalGeneration(

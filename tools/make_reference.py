@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import itertools
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -278,10 +279,31 @@ def _families(words: Words) -> str:
             for convention, patterns in policy.keeps.items():
                 kept = ", ".join(_code(pattern) for pattern in patterns)
                 never += f"; {words('for')} {_code(convention)} {kept}"
-            rows.append((_code(spelling), words(known.title), targets, never))
-        header = (words("spelling"), words("who uses it"), words("quantized"), words("never quantized"))
+            fused = ", ".join(_code(_together(group.members)) for group in policy.fused)
+            rows.append((_code(spelling), words(known.title), targets, never, fused))
+        header = (
+            words("spelling"),
+            words("who uses it"),
+            words("quantized"),
+            words("never quantized"),
+            words("one global scale"),
+        )
         text += _table(header, rows)
     return text
+
+
+def _together(group: Sequence[str]) -> str:
+    """Names that differ in one place, as a shell would be told them: ``attn.to_{q,k,v}``."""
+    start = _common(group)
+    end = _common([name[len(start) :][::-1] for name in group])[::-1]
+    between = ",".join(name[len(start) : len(name) - len(end)] for name in group)
+    return f"{start}{{{between}}}{end}"
+
+
+def _common(names: Sequence[str]) -> str:
+    """What all of them begin with."""
+    letters = itertools.takewhile(lambda same: len(set(same)) == 1, zip(*names, strict=False))
+    return "".join(letter for letter, *_ in letters)
 
 
 def _conversions(words: Words) -> str:

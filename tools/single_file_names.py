@@ -130,6 +130,13 @@ def instantiated() -> Iterable[tuple[str, Model]]:
         yield from both("ltx_2", "ltx2", "LTX-2", diffusers.LTX2VideoTransformer3DModel(),
                         "convert_ltx2_transformer_to_diffusers", r"^transformer_blocks\.",
                         [*attention, "ff", "audio_ff"])  # fmt: skip
+        gated = {f"{of}{key}": True for of in ("", "audio_") for key in ("gated_attn", "cross_attn_mod")}
+        marked = {"ff_bias": False, "use_keyframes_abs_pos_embedding": True}
+        for version, sizes in (("2.3", gated), ("2.5", gated | marked)):
+            modern = diffusers.LTX2VideoTransformer3DModel(use_prompt_embeddings=False, **sizes)
+            yield from both(f"ltx_{version}", "ltx2", f"LTX-{version}", modern,
+                            "scripts/convert_ltx2_to_diffusers.py", r"^transformer_blocks\.",
+                            [*attention, "ff", "audio_ff"])  # fmt: skip
         yield from both("qwen_image_2.1", "qwen_image_21_dit", "Qwen-Image-2.1",
                         diffusers.QwenImage21Transformer2DModel(),
                         "convert_qwen_image21_transformer_checkpoint_to_diffusers", r"^transformer_blocks\.",
