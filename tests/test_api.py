@@ -140,9 +140,9 @@ def test_open_takes_a_root_of_a_pickle(tmp_path):
 @pytest.mark.parametrize(
     ("paths", "config"),
     [
-        ("a.safetensors", [("a.safetensors", 1.0, None)]),
-        (Path("a.safetensors"), [("a.safetensors", 1.0, None)]),
-        ([("a",), (Path("b"), 0.5), ("c", 2.0, 8.0)], [("a", 1.0, None), ("b", 0.5, None), ("c", 2.0, 8.0)]),
+        ("a.safetensors", [("a.safetensors", 1.0, None, None)]),
+        (Path("a.safetensors"), [("a.safetensors", 1.0, None, None)]),
+        ([("a",), (Path("b"), 0.5), ("c", 2.0, 8.0)], [("a", 1.0, None, None), ("b", 0.5, None, None), ("c", 2.0, 8.0, None)]),
     ],
 )
 def test_loras(paths, config):
@@ -151,7 +151,7 @@ def test_loras(paths, config):
 
 def test_one_lora_with_its_strength():
     stage = tc.lora("a", 0.5, 16.0, keys="same", prefix="unet.")
-    assert (stage.files[0], stage.keys, stage.prefix) == (("a", 0.5, 16.0), "same", "unet.")
+    assert (stage.files[0], stage.keys, stage.prefix) == (("a", 0.5, 16.0, None), "same", "unet.")
 
 
 def test_a_recipe_a_flow_and_the_command_line_write_the_same_bytes(wan, tmp_path, cli, digests):

@@ -127,7 +127,7 @@ def test_killed_at_calls_again_and_again(source, tmp_path, monkeypatch):
         Injection(tmp_path, at, dying(signal.SIGKILL)).install()
         part(flow, out, number, 3, max_tensors=4, force=True)
 
-    while pending:
+    while pending and not out.exists():  # who joins may die when all is written: it would begin anew
         number = dice.choice(pending)
         at = dice.randint(1, 40 + 40 * deaths)
         if survives(run):
@@ -139,7 +139,7 @@ def test_killed_at_calls_again_and_again(source, tmp_path, monkeypatch):
     if not out.exists():  # who was to join died, and its part was done
         tc.join(out)
     assert written(out) == written(tmp_path / "right")
-    assert not left(tmp_path)
+    assert pending or not left(tmp_path)
 
 
 class Stop(Exception):
