@@ -105,6 +105,7 @@ conversions:
     [
         ("int4", "compressed_tensors", None),
         ("awq_w4a16", "torchao", None),
+        ("int8", "torchao", None),  # has zero points of codes that have none
         ("int4", "awq", "stored in blocks of 256 rows"),
     ],
 )
@@ -137,3 +138,9 @@ def test_codes_of_another_name_than_weight_move_by_what_they_are_of(
     expected = {f"blocks.0.{name}.weight": one for name, one in whole.items()}
     assert decoded["c"].keys() == expected.keys()
     assert all(decoded["c"][name].equal(one) for name, one in expected.items())
+    sizes = {
+        name: {n: t.numel() for n, t in load_file(tmp_path / f"{name}.safetensors").items()} for name in "qc"
+    }
+    for name, size in sizes["c"].items():
+        if ".qkv." in name and size > 2:  # but for a shape
+            assert size == sum(sizes["q"][name.replace("qkv", one)] for one in ("to_q", "to_k")), name
