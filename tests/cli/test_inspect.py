@@ -225,3 +225,14 @@ def test_the_family_of_codes_that_have_names_of_their_own(
     if scheme == "nvfp4":
         monkeypatch.setenv("COLUMNS", "80")
         assert re.search(r"(?m)^blocks\S+q\S*\.weight .* U8 \+ 2 scales ", cli("inspect", tmp_path / "o").out)
+
+
+def test_the_shapes_of_convolutions_leave_room(cli, save, monkeypatch):
+    """Of 60 columns names kept 24, whatever the shapes beside them took."""
+    names = [f"encoder.down_blocks.{i}.resnets.0.conv{i}.conv.{leaf}" for i in (1, 2) for leaf in "ab"]
+    path = save({name: torch.zeros(11, 11 + i, 3, 13, 13) for i, name in enumerate(names)}, "m.safetensors")
+    monkeypatch.chdir(path.parent)
+    monkeypatch.setenv("COLUMNS", "60")
+    shown = cli("inspect", path.name).out
+    assert max(map(len, shown.splitlines())) <= 60
+    assert "[11,14,3,13,13]" in shown

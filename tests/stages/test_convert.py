@@ -70,23 +70,29 @@ conversions:
 """
 
 
+@pytest.fixture
+def toy_joined(tmp_path, monkeypatch) -> None:
+    """The family of that name."""
+    (tmp_path / "formats" / "families").mkdir(parents=True)
+    (tmp_path / "formats" / "families" / "toy_joined.yaml").write_text(JOINED)
+    monkeypatch.setenv("TRANSCODE_FORMATS", str(tmp_path / "formats"))
+
+
 @pytest.mark.parametrize(
     ("scheme", "convention", "refused"),
     [
         ("int4", "compressed_tensors", None),
         ("awq_w4a16", "torchao", None),
+        ("int8", "torchao", None),  # has zero points of codes that have none
         ("int4", "awq", "stored in blocks of 256 rows"),
     ],
 )
 def test_codes_of_another_name_than_weight_move_by_what_they_are_of(
-    scheme, convention, refused, save, tmp_path, monkeypatch
+    scheme, convention, refused, save, tmp_path, toy_joined
 ) -> None:
     """A rule for ``to_q`` fits ``to_q.qweight`` too: halves of AWQ's columns changed places, and shapes that
     compressed-tensors states were joined. What torchao's metadata says of a shape is that of the whole.
     """
-    (tmp_path / "formats" / "families").mkdir(parents=True)
-    (tmp_path / "formats" / "families" / "toy_joined.yaml").write_text(JOINED)
-    monkeypatch.setenv("TRANSCODE_FORMATS", str(tmp_path / "formats"))
     names = ["blocks.0.to_q.weight", "blocks.0.to_k.weight", "blocks.0.linear.weight"]
     source = save({name: torch.randn(256, 128) for name in names})
     flow = tc.open(source) | tc.quantize(scheme)
@@ -107,3 +113,23 @@ def test_codes_of_another_name_than_weight_move_by_what_they_are_of(
     expected = {f"blocks.0.{name}.weight": one for name, one in whole.items()}
     assert decoded["c"].keys() == expected.keys()
     assert all(decoded["c"][name].equal(one) for name, one in expected.items())
+    sizes = {
+        name: {n: t.numel() for n, t in load_file(tmp_path / f"{name}.safetensors").items()} for name in "qc"
+    }
+    for name, size in sizes["c"].items():
+        if ".qkv." in name and size > 2:  # but for a shape
+            assert size == sum(sizes["q"][name.replace("qkv", one)] for one in ("to_q", "to_k")), name
+
+
+def test_what_a_file_says_of_itself_goes_along(save, tmp_path, toy_joined) -> None:
+    """``scaled_fp8`` of ComfyUI's older files is no tensor of the model: no rule knew it, and all was refused."""
+    path = save({"blocks.0.qkv.weight": torch.randn(64, 32)})
+    quantized = tmp_path / "q.safetensors"
+    tc.open(path) | tc.quantize("fp8") | tc.write(quantized, convention="comfyui_scaled")
+    tc.open(quantized) | Convert("apart") | tc.write(tmp_path / "c.safetensors")
+    before, after = load_file(quantized), load_file(tmp_path / "c.safetensors")
+    names = [f"blocks.0.{part}.{leaf}" for part in ("to_q", "to_k") for leaf in ("weight", "scale_weight")]
+    assert after.keys() == {"scaled_fp8", *names}
+    assert after["scaled_fp8"].shape == before["scaled_fp8"].shape
+    parts = torch.cat([after["blocks.0.to_q.weight"].float(), after["blocks.0.to_k.weight"].float()])
+    assert parts.equal(before["blocks.0.qkv.weight"].float())

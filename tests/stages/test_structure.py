@@ -280,6 +280,16 @@ def test_rows_that_are_no_parts_of_this_family(flux: Path, tmp_path: Path) -> No
         (tc.open(tmp_path / "x.safetensors") | Convert("diffusers")).plan(
             tc.write(tmp_path / "o.safetensors")
         )
+    # 453 rows are those of q, k, v and some, but not those of the weight; a LoRA's are of no weight.
+    for name, shape in {"linear1.bias": (453,), "linear1.lora_A.weight": (4, 64)}.items():
+        more = load_file(flux) | {f"single_blocks.0.{name}": torch.zeros(shape)}
+        save_file(more, tmp_path / "b.safetensors")
+        with pytest.raises(
+            TranscodeError, match=r"has not the 448 rows of single_blocks\.0\.linear1\.weight"
+        ):
+            (tc.open(tmp_path / "b.safetensors") | Convert("diffusers")).plan(
+                tc.write(tmp_path / "o.safetensors")
+            )
     there = load_file(convert(flux, "diffusers", "d", force=True))
     there["single_transformer_blocks.0.attn.to_q.weight"] = torch.zeros(63, 64)
     save_file(there, tmp_path / "y.safetensors")

@@ -470,6 +470,11 @@ class Convention:
         """Whether a stored name is that of an extra tensor with no values of the model, prefixed or not."""
         return bool(self._marks) and bool(self._markers_among(StoredNames((stored,))))
 
+    @property
+    def file_markers(self) -> frozenset[str]:
+        """Names of the extra tensors of which a file has one, whatever it holds."""
+        return frozenset(mark.text for mark in self._marks if mark.placeholder is None)
+
     def _markers_among(self, stored: StoredNames) -> set[str]:
         return {name for mark in self._marks for name in stored.like(mark)}
 

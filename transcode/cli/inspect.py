@@ -156,7 +156,7 @@ def _folded(logical: Sequence[Logical]) -> None:
         ("tensor", "", "shape", "stored as", "size"),
         list(map(cells, braced(rows, room))),
         right=(1, 4),
-        tight=((3, _PARTS), (0, 24), (3, 8)),
+        tight=((3, _PARTS), (0, 24), (3, 8), (0, 16), (2, 8)),
     )
 
 

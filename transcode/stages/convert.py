@@ -195,6 +195,10 @@ def _converted(
             if within and item is not None and direction.one_sided(item.name):
                 yield tensor
                 continue
+            bare = tensor.name if item is None else item.name
+            if hit is None and "." not in bare and bare in _file_markers():
+                yield _named(tensor, f"{below}{bare}")
+                continue
             if lacks:
                 left.append(tensor.name)
                 planning.drop(tensor, Event("drop", f"{to} has no such tensor"))
@@ -220,6 +224,11 @@ def _converted(
         if not planning.allow_unmatched:
             raise PlanError(told, hint=f"drop or rename them first, or pass {called('allow_unmatched')}")
         planning.warn(told)
+
+
+def _file_markers() -> frozenset[str]:
+    """Names of what a file says of itself as a tensor, such as ``scaled_fp8``: no model's, in no spelling."""
+    return frozenset(name for one in catalog.every_convention() for name in one.file_markers)
 
 
 def _models(tables: Sequence[Direction]) -> dict[str, list[object]]:

@@ -32,7 +32,7 @@ def values_of(item: Item) -> LazyTensor:
     reading = item.reading
     if reading is None or item.parts is None:
         return item.tensor
-    parts = dict(item.parts)
+    parts = {role: one for role, one in item.parts.items() if role not in reading.implied}
     codes = parts.pop("codes")
     spec = reading.spec
     value = Decoding(item.tensor.name, codes, tuple(parts.values()), reading.scheme, spec, spec, False)

@@ -13,16 +13,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..catalog import SHAPE
+from ..catalog import SHAPE, ZERO_POINT
 from ..codecs import chain
 from ..consumers.group import Reading, turned_back
+from ..consumers.implied import implied
 from ..core.context import Context
 from ..core.dtypes import DTYPES
 from ..core.event import Event
 from ..core.expr import Constant, Expr, Piece
 from ..core.records import dataclass
 from ..core.rows import Run, rows_of
-from ..core.scheme import parts_of
+from ..core.scheme import Scheme, parts_of
 from ..core.spec import Part, Spec
 from ..core.tensor import LazyTensor, plain
 from ..errors import PlanError
@@ -56,7 +57,7 @@ class Item:
         tensor: it; its codes where it is quantized and is moved as it is stored.
         shape: its own.
         reading: how its parts are read, where it is quantized and is moved as it is stored.
-        parts: those, by role.
+        parts: those, by role; zero points of codes that have none, too, which are as many as the scales.
         beside: what stands beside it and concerns all of it: scales of inputs, markers.
         stored_as: name of the convention that reads it.
     """
@@ -81,6 +82,10 @@ class Item:
     ) -> Item:
         """A tensor as it is stored quantized."""
         parts = stored_parts(reading, table)
+        if ZERO_POINT in reading.implied:
+            part = implied(ZERO_POINT, reading.scheme, reading.spec, reading.spec.shape).part
+            zeros = table[reading.stored[ZERO_POINT]]
+            parts[ZERO_POINT] = StoredPart(zeros, reading.rules[ZERO_POINT], part)
         known = {one.tensor.name for one in parts.values()}
         more = (one for role, one in reading.stored.items() if role != SHAPE and one not in known)
         others = {one.name: one for one in (*map(table.__getitem__, more), *beside)}
@@ -135,7 +140,8 @@ def _put_stored(
         _agree(name, first, one.item)
     _movable(reading)
     spec = replace(reading.spec, shape=shape)
-    for part in reading.scheme.parts(spec):
+    for role in parts:
+        part = _part(reading.scheme, role, spec)
         rule = reading.rules[part.role]
         runs = []
         for one in taken:
@@ -247,13 +253,19 @@ def _movable(reading: Reading) -> None:
         )
 
 
+def _part(scheme: Scheme, role: str, spec: Spec) -> Part:
+    """One of the parts of a tensor of that scheme, be it one that only its consumer asks for."""
+    made = next((one for one in parts_of(scheme, spec) if one.role == role), None)
+    return implied(role, scheme, spec, spec.shape).part if made is None else made
+
+
 def rows_to_one(reading: Reading | Decoding, role: str) -> int | None:
     """How many rows of a tensor a row of a part is of; None for a part that is one for all of them.
 
     Not by its own shape: that of a tensor of one block is one row too.
     """
     tall = Spec(reading.spec.dtype, (_TALL, reading.spec.shape[-1]))
-    spec = next(one.spec for one in parts_of(reading.scheme, tall) if one.role == role)
+    spec = _part(reading.scheme, role, tall).spec
     return None if spec.numel == 1 else -(-_TALL // spec.shape[0])
 
 

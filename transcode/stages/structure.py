@@ -46,6 +46,7 @@ class Structure:
                 quantized in a way in which they cannot be moved, or what a rule asks of the model's
                 configuration is not known.
         """
+        self._check_rows(item, hit)
         if self._joining(hit):
             members = self._joins[hit.others[0]]
             if item is next(iter(members.values())):
@@ -83,6 +84,19 @@ class Structure:
         )
         few = [name for name, _ in zip(names, range(4), strict=False)]
         return " and ".join(few[:3]) + (" and more" if len(few) > 3 else "")
+
+    def _check_rows(self, item: Item, hit: Hit) -> None:
+        """Refuse what stands beside a weight and is not of its rows, which are what is known to move."""
+        if item.whole or hit.rest in ("", WEIGHT) or not hit.rule.keeps_rows:
+            return
+        weight = self._items.get(item.name.removesuffix(hit.rest) + WEIGHT)
+        if weight is not None and len(weight.shape) > 1 and weight.shape[0] != item.shape[0]:
+            raise PlanError(
+                f"{list(item.shape)} has not the {weight.shape[0]} rows of {weight.tensor.name}, with which"
+                " it would move",
+                tensor=item.tensor.name,
+                hint="is it of this family?",
+            )
 
     @staticmethod
     def _depth(there: Mapping[tuple[int, int], Item], hit: Hit) -> int:
