@@ -251,6 +251,23 @@ def test_quantized_sdxl_converts_as_a_plain_one_does(spelled: str, sdxl: Path) -
         a_lora_merges_alike_before_and_after(sdxl / "original.safetensors")
 
 
+def test_the_plan_says_what_is_cut_and_joined(flux: Path) -> None:
+    """Not that it is kept: q of a joined qkv stood below names that the source has not."""
+    there = convert(flux, "diffusers", "there", force=True)
+    for source, to, done in ((flux, "diffusers", "split"), (there, "original", "join")):
+        plan = (tc.open(source) | Convert(to)).plan(tc.write(flux.parent / "x.safetensors"))
+        deeds = {fate.tensor.name: fate.deed for fate in plan.fates()}
+        kinds = {"rename", "rearrange", done} | ({"into others"} if done == "join" else set())
+        assert set(deeds.values()) == kinds
+        name = {
+            "split": "transformer_blocks.0.attn.to_k.weight",
+            "join": "double_blocks.0.img_attn.qkv.weight",
+        }
+        assert deeds[name[done]] == done
+        [event] = [event for tensor in plan.tensors if tensor.name == name[done] for event in tensor.fate]
+        assert str(event).startswith(f"{done}: rows ")
+
+
 def test_global_scales_that_differ_are_not_joined(flux: Path) -> None:
     there = quantized(flux, "nvfp4", "comfyui", Convert("diffusers"))
     tensors = load_file(there)
