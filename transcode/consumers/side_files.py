@@ -101,9 +101,9 @@ def _derive_config(folder: _Folder) -> None:
     shapes = {tensor.name: tensor.spec.shape for tensor in folder.tensors}
     derived = None if family is None else family.config(shapes, source)
     if derived is None:
-        folder.planning.warn(
-            f"no {CONFIG} is written: that of the source is another program's, and none can be derived"
-        )
+        theirs = "the source has none" if own is None else "that of the source is another program's"
+        why = f"{theirs}, and tensors do not tell all of it: put that of the published model beside them"
+        folder.planning.warn(f"no {CONFIG} is written: {why}")
     elif own is not None and derived == source:
         folder.files[CONFIG] = own
     else:

@@ -17,7 +17,8 @@ Kind = Literal[
     "pack", "pad", "quantize", "recode", "rename", "repack",
 ]  # fmt: skip
 """What can happen to a tensor. ``absorb``: it left the flow, its values went into another; ``convert``: names
-are respelled, which did not change its own; ``gather``: its elements did not lie in order in the source.
+are respelled, which did not change its own, or did more than that, as ``what`` says; ``gather``: its elements
+did not lie in order in the source.
 """
 
 _HEADS = {"absorb": "drop", "gather": "gathered"}
@@ -31,7 +32,8 @@ class Event(Value):
     Attributes:
         kind: what it was.
         text: how or why; None where there is no more to say.
-        what: what it was done with, where a kind has several: the scheme, ``int8`` or ``int8 -> BF16``.
+        what: what it was done with, where a kind has several: the scheme, ``int8`` or ``int8 -> BF16``; of
+            ``convert`` what became of its rows: ``split``, ``join``, ``rearrange``.
     """
 
     kind: Kind
@@ -41,6 +43,8 @@ class Event(Value):
     @property
     def label(self) -> str:
         """The kind, and with what: the same for all tensors to which the same was done."""
+        if self.kind == "convert" and self.what is not None:
+            return self.what
         head = _HEADS.get(self.kind, self.kind)
         return head if self.what is None else f"{head} {self.what}"
 
@@ -121,4 +125,7 @@ def deed(fate: Sequence[Event]) -> str:
     labels = list(dict.fromkeys(event.label for event in fate if event.kind in _CHANGES))
     if labels:
         return " + ".join(labels)
+    moved = [event.what for event in fate if event.kind == "convert" and event.what is not None]
+    if moved:
+        return moved[-1]
     return "rename" if any(event.kind == "rename" for event in fate) else "keep"

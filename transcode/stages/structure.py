@@ -156,14 +156,14 @@ class Structure:
             yield from self._arranged(hit, items)
             return
         taken = [Taken(item, 0, item.shape[0]) for item in items]
-        yield from put(name, taken, Event("convert", f"rows of {_few(items)}"))
+        yield from put(name, taken, Event("convert", f"rows of {_few(items)}", "join"))
 
     def _arranged(self, hit: Hit, items: Sequence[Item]) -> Iterator[LazyTensor]:
         """The left tensor of all that go into it, in the order in which they do."""
         name, first = hit.others[0], items[0]
         parts = [item.shape for item in items[: len(hit.rule.right)]]
         whole = arrangement(hit.rule, parts, len(items) // len(parts), self._facts, first.tensor.name)
-        did = Event("convert", f"{hit.rule.kind} of {_few(items)}")
+        did = Event("convert", f"{hit.rule.kind} of {_few(items)}", "join" if len(items) > 1 else "rearrange")
         if first.reading is not None and whole.rows_alone:
             yield from self._by_rows(hit, items, whole, did)
             return
@@ -190,7 +190,9 @@ class Structure:
                 tensor=label,
                 hint="is it of this family?",
             )
-        did = Event("convert", f"{rule.kind} apart: {item.name}")
+        did = Event(
+            "convert", f"{rule.kind} apart: {item.name}", "split" if len(parts) * depth > 1 else "rearrange"
+        )
         names = [_named(name, member) for member in range(depth) for name in hit.others]
         if item.reading is not None and whole.rows_alone:
             yield from self._rows_apart(names, item, whole, did)
@@ -242,7 +244,9 @@ class Structure:
             raise PlanError(f"{list(item.shape)} has no two halves", tensor=item.tensor.name)
         half = rows // 2
         taken = [Taken(item, half, half), Taken(item, 0, half)]
-        yield from put(name, taken, Event("convert", f"{item.name}, its halves in the other order"))
+        yield from put(
+            name, taken, Event("convert", f"{item.name}, its halves in the other order", "rearrange")
+        )
 
     def _split(self, hit: Hit, item: Item) -> Iterator[LazyTensor]:
         counts = hit.rule.counts(item.shape[0], self._columns(item, hit.rest))
@@ -250,7 +254,7 @@ class Structure:
             raise _no_join(hit.rule, item)
         begin = 0
         for name, count in zip(hit.others, counts, strict=True):
-            did = Event("convert", f"rows {begin} to {begin + count - 1} of {item.name}")
+            did = Event("convert", f"rows {begin} to {begin + count - 1} of {item.name}", "split")
             yield from put(name, [Taken(item, begin, count)], did)
             begin += count
 

@@ -12,16 +12,19 @@ from ..folding import Row, fold, starred
 
 __all__ = ["fates", "rows_of", "story"]
 
+_RESPELLED = ("rename", "split", "join", "rearrange")
+"""Deeds of which the new name says most."""
+
 
 def fates(plan: Plan) -> list[Fate]:
-    """What becomes of every tensor of a plan; of what is renamed alone, the reason is its new name."""
+    """What becomes of every tensor of a plan; of what is respelled alone, the reason is its new name."""
     everything = plan.fates()
     written, gone = everything[: len(plan.tensors)], everything[len(plan.tensors) :]
-    if all(fate.deed != "rename" for fate in written):
+    if all(fate.deed not in _RESPELLED for fate in written):
         return everything
     names = starred([fate.tensor.name for fate in written])
     named = [
-        replace(fate, why=f"-> {name}") if fate.deed == "rename" else fate
+        replace(fate, why=f"-> {name}") if fate.deed in _RESPELLED else fate
         for fate, name in zip(written, names, strict=True)
     ]
     return named + gone
@@ -69,6 +72,6 @@ def _shape(fate: Fate) -> tuple[object, ...]:
 
 def _folded(event: Event) -> str:
     """An event without what is of one tensor: its names, the peak of its inputs."""
-    if event.kind in ("rename", "absorb", "calibrate"):
+    if event.kind in ("rename", "absorb", "calibrate") or (event.kind == "convert" and event.what):
         return event.label
     return str(event)
