@@ -11,6 +11,7 @@ from ..errors import RecipeError
 from . import strict
 from .families import family
 from .folders import listing
+from .lora_modules import MODULES
 from .proven import proven
 from .rule import Rule, rules, run_of
 
@@ -45,7 +46,7 @@ def lora_tables() -> tuple[Table, ...]:
     """
     tables: list[Table] = []
     for name, path in listing("lora").items():
-        if name != _NAMES:
+        if name not in (_NAMES, MODULES):
             for table, like in proven(_tables, path):
                 tables.append(
                     table if like is None else replace(table, rules=_of_family(like, table.between))
