@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cached_property
 
-from ...catalog.spelling import Hit
+from ...catalog.lora_tables import lora_tables
+from ...catalog.spelling import Conversion, Direction, Hit
 from ...core.planning import Planning
 from ..facts import facts_of
 from .pairs import Pairs
@@ -80,6 +82,26 @@ class Modules:
             base, "is of a text encoder that is not known, so its underscores may be dots or not", "drop it"
         )
 
+    def _own(self, name: str) -> str:
+        """What the program itself calls a module that the family's authors call so: where a table of LoRAs
+        says it.
+        """
+        if self._own_names is not None:
+            hit = self._own_names.find(f"{name}{WEIGHT}")
+            return name if hit is None else hit.others[0].removesuffix(WEIGHT)
+        return name
+
+    @cached_property
+    def _own_names(self) -> Direction | None:
+        for table in lora_tables():
+            if (
+                self._family is not None
+                and table.family == self._family.name
+                and table.between[1] == self._to
+            ):
+                return Direction(Conversion(table.rules), True)
+        return None
+
     def facts(self) -> Mapping[str, object]:
         """Keys of the model's config.json, where one came with the file."""
         return facts_of(self._planning)
@@ -109,6 +131,7 @@ class Modules:
             number = "" if text == 1 and self._text_numbers == {1} and self._is("sd1") else str(text)
             prefix = style.text.replace("{n}", number).replace("{_n}", "" if text == 1 else f"_{text}")
             return prefix + (name.replace(".", "_") if prefix.startswith("lora_te") else name)
+        name = self._own(name)
         prefix = style.unet if self._family is not None and self._family.name in _UNETS else style.prefix
         return prefix + (name.replace(".", "_") if style.flat else name)
 

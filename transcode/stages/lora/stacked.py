@@ -11,9 +11,9 @@ from ...core.records import dataclass
 from ...core.spec import Spec
 from ...core.tensor import LazyTensor
 from .delta import LowRank, Step
+from .homes import Move
 from .picked import Cut, picked
 from .places import Moved, Placed
-from .spellings import Move
 
 __all__ = ["Stacked"]
 
