@@ -11,6 +11,7 @@ from ..errors import RecipeError
 from . import strict
 from .families import family
 from .folders import listing
+from .lora_modules import MODULES
 from .proven import proven
 from .rule import Rule, rules, run_of
 
@@ -29,12 +30,14 @@ class Table:
         when: spelling -> runs, all of which models of that spelling have. Without an entry, only LoRAs are
             spelled so.
         rules: the table.
+        family: whose models have these spellings; None where no table of the file has a family's rules.
     """
 
     title: str
     between: tuple[str, str]
     when: Mapping[str, tuple[str, ...]]
     rules: tuple[Rule, ...]
+    family: str | None = None
 
 
 def lora_tables() -> tuple[Table, ...]:
@@ -45,11 +48,12 @@ def lora_tables() -> tuple[Table, ...]:
     """
     tables: list[Table] = []
     for name, path in listing("lora").items():
-        if name != _NAMES:
-            for table, like in proven(_tables, path):
-                tables.append(
-                    table if like is None else replace(table, rules=_of_family(like, table.between))
-                )
+        if name not in (_NAMES, MODULES):
+            held = proven(_tables, path)
+            family = next((like for _, like in held if like is not None), None)
+            for table, like in held:
+                own = table.rules if like is None else _of_family(like, table.between)
+                tables.append(replace(table, rules=own, family=family))
     return tuple(tables)
 
 

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cached_property
 
-from ... import catalog
-from ...catalog.family import Family
-from ...catalog.spelling import Direction, Hit
+from ...catalog.lora_tables import lora_tables
+from ...catalog.spelling import Conversion, Direction, Hit
 from ...core.planning import Planning
-from ...voice import called
 from ..facts import facts_of
 from .pairs import Pairs
-from .written import STYLES, Module, dotted, words_of
+from .recognise import WEIGHT, recognise, text_module
+from .written import STYLES, Module
 
 __all__ = ["WEIGHT", "Modules"]
 
-WEIGHT = ".weight"
-
 _UNETS = ("sd1", "sdxl")
-_KOHYA = {"sd1": "diffusers"}
-"""Families whose modules kohya spells otherwise than ComfyUI."""
 
 
 class Modules:
@@ -43,7 +39,9 @@ class Modules:
         bases = [*file.sorted.adapted, *(base for base, _, _ in file.sorted.differences)]
         self.of = {base: self._module(base) for base in bases}
         own = [one for one in self.of.values() if not one.text]
-        self._family, self._direction = self._recognise(own, model)
+        self._family, self._direction, names = recognise(file, own, to, model, planning)
+        for module, name in zip(own, names, strict=True):
+            self.of[module.base] = replace(module, name=name)
         self._text_numbers = {one.text for one in self.of.values() if one.text}
 
     @property
@@ -55,7 +53,7 @@ class Modules:
         names = self._file.names
         for prefix, number in names.text_flat_prefixes.items():
             if base.startswith(prefix):
-                return Module(base, dotted(base[len(prefix) :], frozenset()), number)
+                return Module(base, self._text(base, base[len(prefix) :]), number)
         for prefix, numbers in names.text_prefixes.items():
             if base.startswith(prefix):
                 if len(numbers) > 1:
@@ -68,78 +66,41 @@ class Modules:
         for prefix in names.flat_prefixes:
             if base.startswith(prefix):
                 flat = base[len(prefix) :].lstrip("_")
-                return Module(base, dotted(flat, frozenset()), flat=flat)
+                return Module(base, flat, flat=flat)
         bare = base
         while prefix := next((one for one in names.prefixes if bare.startswith(one)), ""):
             bare = bare[len(prefix) :]
         return Module(base, bare)
 
-    def _recognise(self, own: list[Module], model: str | None) -> tuple[Family | None, Direction | None]:
-        """The family whose rules know all modules, and the direction to the spelling that is asked for."""
-        fitting: list[tuple[Family, Direction | None, tuple[str, ...], object]] = []
-        near: tuple[int, str, str] = (
-            0,
-            "",
-            "",
-        )  # most modules that a family knows, it, and one that it does not
-        for key in [model] if model is not None else catalog.families():
-            family = catalog.family(key)
-            wanted = self._spelling(family)
-            for (left, right), conversion in family.conversions.items():
-                for spelling, other, forward in ((left, right, True), (right, left, False)):
-                    direction = Direction(conversion, forward)
-                    words = words_of(conversion.rules, left=forward)
-                    names = tuple(one.named(words) for one in own)
-                    hits = [direction.find(f"{name}{WEIGHT}") for name in names]
-                    if not names or wanted not in (spelling, other):
-                        continue
-                    if None in hits:
-                        known = len(hits) - hits.count(None)
-                        near = max(near, (known, family.name, own[hits.index(None)].base))
-                        continue
-                    spellings: tuple[tuple[str, ...], ...] = tuple((name,) for name in names)
-                    if wanted != spelling:
-                        spellings = tuple(tuple(map(_bare, hit.others)) for hit in hits if hit is not None)
-                    if self._style.flat:
-                        spellings = tuple(tuple(one.replace(".", "_") for one in some) for some in spellings)
-                    fitting.append((family, None if wanted == spelling else direction, names, spellings))
-        if len({spellings for _, _, _, spellings in fitting}) > 1:
-            families = ", ".join(dict.fromkeys(family.name for family, _, _, _ in fitting))
-            raise self._file.error(
-                next(iter(self.of)), f"may be of any of {families}", f"say which with {called('model')}"
-            )
-        if fitting:
-            family, chosen, names, _ = fitting[0]
-            for module, name in zip(own, names, strict=True):
-                self.of[module.base] = replace(module, name=name)
-            how = "keep their names" if chosen is None else f"as {self._spelling(family)} has them"
-            self._planning.note(f"convert a LoRA to {self._to}: family {family.name}, modules {how}")
-            return family, chosen
-        if any(base.startswith(self._file.names.flat_prefixes) for base in self.of) and not self._style.flat:
-            raise self._file.error(
-                next(iter(self.of)),
-                "is of no known family, so its underscores may be dots or not",
-                f"name the family with {called('model')}",
-            )
-        if model is not None and near[2]:
-            raise self._file.error(
-                near[2],
-                f"is no module of {model} that has a name for {self._to}",
-                "drop it, or name another family",
-            )
-        unknown = f"convert a LoRA to {self._to}: of no known family, modules keep their names"
-        if 2 * near[0] > len(own):
-            self._planning.warn(f"{unknown}; {near[1]} has most of them, but not {near[2]!r}")
-        else:
-            self._planning.note(unknown)
-        return None, None
+    def _text(self, base: str, flat: str) -> str:
+        """The name of a text encoder's module whose dots are underscores."""
+        if (name := text_module(flat.lstrip("_"))) is not None:
+            return name
+        if STYLES[self._to].text == f"{base[: len(base) - len(flat)].rstrip('_')}_":
+            return flat
+        raise self._file.error(
+            base, "is of a text encoder that is not known, so its underscores may be dots or not", "drop it"
+        )
 
-    def _spelling(self, family: Family) -> str | None:
-        if self._to == "kohya" and family.name in _KOHYA:
-            return _KOHYA[family.name]
-        if self._to in ("diffusers", "peft"):
-            return "diffusers" if "diffusers" in family.spellings else None
-        return next((name for name, one in family.spellings.items() if "ComfyUI" in one.title), None)
+    def _own(self, name: str) -> str:
+        """What the program itself calls a module that the family's authors call so: where a table of LoRAs
+        says it.
+        """
+        if self._own_names is not None:
+            hit = self._own_names.find(f"{name}{WEIGHT}")
+            return name if hit is None else hit.others[0].removesuffix(WEIGHT)
+        return name
+
+    @cached_property
+    def _own_names(self) -> Direction | None:
+        for table in lora_tables():
+            if (
+                self._family is not None
+                and table.family == self._family.name
+                and table.between[1] == self._to
+            ):
+                return Direction(Conversion(table.rules), True)
+        return None
 
     def facts(self) -> Mapping[str, object]:
         """Keys of the model's config.json, where one came with the file."""
@@ -170,12 +131,9 @@ class Modules:
             number = "" if text == 1 and self._text_numbers == {1} and self._is("sd1") else str(text)
             prefix = style.text.replace("{n}", number).replace("{_n}", "" if text == 1 else f"_{text}")
             return prefix + (name.replace(".", "_") if prefix.startswith("lora_te") else name)
+        name = self._own(name)
         prefix = style.unet if self._family is not None and self._family.name in _UNETS else style.prefix
         return prefix + (name.replace(".", "_") if style.flat else name)
 
     def _is(self, family: str) -> bool:
         return self._family is not None and self._family.name == family
-
-
-def _bare(name: str) -> str:
-    return name.removesuffix(WEIGHT)

@@ -16,9 +16,9 @@ from ...core.records import dataclass
 from ...core.spec import Spec
 from ...core.tensor import LazyTensor
 from .delta import Delta, Difference, F32Array, LowRank, Mix, OneForOne, Step, bare
+from .homes import Move
 from .products import Hadamard, Kronecker
 from .rows import Decomposed, Generalized, Scaled
-from .spellings import Move
 from .turned_inputs import InputBlocks, InputButterflies
 
 __all__ = ["Moved", "Placed", "Tokens", "Whole", "adds", "by_rows"]

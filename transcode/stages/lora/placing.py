@@ -7,16 +7,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sized
 from typing import NamedTuple
 
 from ...core.planning import Planning
-from ...core.spec import Spec
 from ...core.tensor import LazyTensor
 from ...errors import PlanError
 from ...voice import called
 from .contents import Change, Contents
 from .delta import Added, Delta, Mix
+from .homes import Home, Place
 from .places import Moved, Placed, Tokens, Whole, adds, by_rows
-from .spellings import Home, Place
 from .stacked import Stacked
 from .targets import Homes
+from .turned_over import seen, turned_over
 
 __all__ = ["Placement", "placements"]
 
@@ -130,14 +130,21 @@ class _Placing:
                     f"{self._contents.path.name} cannot be merged into it, it is {held}",
                     tensor=tensor.name, hint=hint,
                 )  # fmt: skip
-            spec, wanted = tensor.spec, repr(tensor.name)
-            if place.rows is not None:
-                spec = Spec(spec.dtype, (place.rows, *spec.shape[1:]))
+            spec, wanted = seen(place, tensor.spec), repr(tensor.name)
+            if place.turned:
+                wanted = f"the transpose of {tensor.name!r}"
+            elif place.rows is not None:
                 wanted = f"what {tensor.name!r} holds rows of"
             if (why := delta.refuses(spec)) is not None:
                 self._misfits.setdefault(change.key, f"{why} of {wanted}")
                 return False
-            if place.moves and not by_rows(delta, spec):
+            if place.turned and turned_over(delta) is None:
+                raise self._error(
+                    change.key,
+                    f"is of {delta.described()}, which cannot be turned over as {tensor.name!r} is",
+                    "take a LoRA, or a model, in the other spelling",
+                )
+            if place.moves and not (by_rows(delta, spec) or (place.stack and isinstance(delta, Stacked))):
                 raise self._error(
                     change.key,
                     f"is of {delta.described()}, which makes rows of all others, so it cannot be split over"
@@ -153,14 +160,16 @@ class _Placing:
         for change, home in fitting:
             delta = change.added.delta
             if isinstance(delta, Stacked):
-                turned = delta.turns(self._table[home[0].name].spec)
+                turned = delta.turns(seen(home[0], self._table[home[0].name].spec))
                 if turned is not None:
                     known[change.base] = turned
         every = set(known.values())
         for change, home in fitting:
             delta = change.added.delta
             if isinstance(delta, Stacked):
-                turned = delta.turns(self._table[home[0].name].spec)
+                turned = delta.turns(seen(home[0], self._table[home[0].name].spec))
+                if turned is None and home[0].stack:
+                    turned = False  # what stacks of listed matrices hold is not turned
                 if turned is None:
                     turned = known.get(change.base, every.copy().pop() if len(every) == 1 else None)
                 if turned is None:
@@ -176,9 +185,15 @@ class _Placing:
         for place in home:
             self._take(change, place)
             added, description, delta = change.added, change.description, change.added.delta
+            if place.turned:
+                over = turned_over(delta)
+                assert over is not None  # see _fits
+                added, description = Added(over, added.scale), f"{description}, turned over"
             if place.moves:
                 assert not isinstance(delta, Mix), delta  # see _fits
                 shape = self._table[place.name].spec.shape
+                if place.rows_of_stack:
+                    shape = (shape[0] * shape[1], *shape[2:])
                 moves = tuple(sorted(place.moves, key=lambda move: move.target))
                 added = Added(Placed((Moved(delta, moves),), shape), change.added.scale)
                 if len(home) == 1 and len(moves) == 1:

@@ -17,6 +17,7 @@ from .modules import WEIGHT, Modules
 from .others import Others
 from .pairs import Pairs, renamed
 from .portions import Unportioned, rows_taken
+from .ranks import of_ranks, used
 from .reordered import in_joined, of_parts
 from .sizes import Size, state
 from .sorting import Roles
@@ -152,13 +153,19 @@ class _Respelling:
             return
         counts = self._file.counts(hit, self._file.key(module.base), rows, columns)
         key = self._file.key(module.base)
+        parts: list[tuple[str, Roles]] = []
         for other, some in zip(
             hit.others, of_parts(rule, counts, columns, self._modules.facts, key), strict=True
         ):
             part = dict(roles)
             for role in part.keys() & {"up", "scale"}:
                 part[role] = rows_taken(self._file.matrix(roles[role]), some)
-            yield from self._written(other.removesuffix(WEIGHT), 0, module.base, part, alpha)
+            parts.append((other.removesuffix(WEIGHT), part))
+        kept = [used(part) for _, part in parts]
+        for (name, part), ranks in zip(parts, kept, strict=True):
+            if ranks or not any(kept):
+                less, counting = of_ranks(part, ranks, alpha) if ranks else (part, alpha)
+                yield from self._written(name, 0, module.base, less, counting)
 
     def _joined(self, name: str, parts: dict[int, tuple[Module, Hit]]) -> Iterator[LazyTensor]:
         """Pairs of parts as one of the joined module: one down where all are alike, else in blocks."""

@@ -2,59 +2,23 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from functools import lru_cache
 
 from ...catalog.family import Family
 from ...catalog.lora_tables import Table
 from ...catalog.rule import Rule
 from ...catalog.spelling import fill
-from ...core.records import dataclass
 from ...errors import PlanError
+from .homes import Home, Move, Place, Stored, matches, regex_of
+from .otherwise import follows, of_stack, of_turned
 from .reordered import order_of
 
-__all__ = ["Facts", "Home", "Move", "Place", "Stored", "begins", "of_family", "speaks", "spelled"]
+__all__ = ["Facts", "begins", "of_family", "speaks", "spelled"]
 
-
-@dataclass(frozen=True, slots=True)
-class Move:
-    """Rows ``source`` to ``source + count`` of what is named become rows from ``target`` on of a tensor."""
-
-    source: int
-    target: int
-    count: int
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A tensor of the model that holds rows of what is named.
-
-    Attributes:
-        name: of the tensor.
-        rows: how many rows what is named has, in all; None where it is the tensor, row for row.
-        moves: which of them lie where; empty where it is the tensor, row for row.
-    """
-
-    name: str
-    rows: int | None = None
-    moves: tuple[Move, ...] = ()
-
-
-Home = tuple[Place, ...]
-"""All tensors that hold rows of one that is named."""
 
 Facts = Mapping[str, object]
 """Keys of the model's config.json."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """A tensor of the model."""
-
-    name: str
-    shape: tuple[int, ...]
 
 
 def spelled(tables: Iterable[Table], names: Mapping[str, Stored]) -> Iterator[tuple[str, Home]]:
@@ -66,13 +30,15 @@ def spelled(tables: Iterable[Table], names: Mapping[str, Stored]) -> Iterator[tu
     """
     for table in tables:
         here, there = table.between
-        by_rows = [rule for rule in table.rules if rule.by_rows]  # what else moves asks for a configuration
-        if speaks(table, here, names):
-            for rule in by_rows:
-                yield from _from_joined(rule, names, {})
-        if speaks(table, there, names):
-            for rule in by_rows:
-                yield from _from_parts(rule, names, {})
+        # What else moves asks for a configuration.
+        by_rows = [rule for rule in table.rules if rule.by_rows]
+        others = [rule for rule in table.rules if follows(rule)]
+        for spelling, of in ((here, _from_joined), (there, _from_parts)):
+            if speaks(table, spelling, names):
+                for rule in by_rows:
+                    yield from of(rule, names, {})
+                for rule in others:
+                    yield from (of_stack if rule.stacks else of_turned)(rule, names, left=spelling == here)
 
 
 def of_family(
@@ -97,7 +63,10 @@ def of_family(
             continue
         of = _from_joined if left == family.spelling else _from_parts
         for rule in conversion.rules:
-            if not rule.renames and rule.keeps_rows:
+            if follows(rule):
+                which = of_stack if rule.stacks else of_turned
+                yield from which(rule, names, left=left == family.spelling)
+            elif not rule.renames and rule.keeps_rows:
                 try:
                     yield from of(rule, names, facts)
                 except PlanError as error:
@@ -107,34 +76,18 @@ def of_family(
 
 def speaks(table: Table, spelling: str, names: Collection[str], dot: str = ".") -> bool:
     """Whether these are names of that spelling; ``dot`` is what stands for the dots in them."""
-    runs = [_regex(run, dot) for run in table.when.get(spelling, ())]
+    runs = [regex_of(run, dot) for run in table.when.get(spelling, ())]
     return bool(runs) and all(any(map(run.match, names)) for run in runs)
 
 
 def begins(run: str, name: str) -> bool:
     """Whether a name begins with a run."""
-    return _regex(run).match(name) is not None
-
-
-@lru_cache(maxsize=4096)
-def _regex(run: str, dot: str = ".") -> re.Pattern[str]:
-    words = (r"(\d+)" if word == "{i}" else re.escape(word.replace(".", dot)) for word in run.split("."))
-    end = re.escape(dot)
-    return re.compile(rf"{end.join(words)}(?={end}|$)")
-
-
-def _matches(run: str, names: Iterable[str]) -> Iterator[tuple[str, tuple[str, ...], str]]:
-    """Names that begin with a run; each with its numbers and with what follows."""
-    regex = _regex(run)
-    first = run.partition("{i}")[0]
-    for name in names:
-        if name.startswith(first) and (match := regex.match(name)):
-            yield name, match.groups(), name[match.end() :]
+    return regex_of(run).match(name) is not None
 
 
 def _from_joined(rule: Rule, names: Mapping[str, Stored], facts: Facts) -> Iterator[tuple[str, Home]]:
     """What the parts are called, of a model that stores them joined."""
-    for name, numbers, rest in _matches(rule.left, names):
+    for name, numbers, rest in matches(rule.left, names):
         stored = names[name]
         columns = _columns(stored, name, rest, names)
         if len(rule.right) == 1 and rule.grid is None:
@@ -163,7 +116,7 @@ def _from_parts(rule: Rule, names: Mapping[str, Stored], facts: Facts) -> Iterat
     complete: dict[tuple[tuple[str, ...], str], dict[int, Stored]] = defaultdict(dict)
     for index, part in enumerate(rule.right):
         assert part is not None
-        for name, numbers, rest in _matches(part, names):
+        for name, numbers, rest in matches(part, names):
             # A part's run may hold its whole name, that of its joined one then too.
             complete[numbers, rest][index] = names[name]
     for (numbers, rest), parts in complete.items():

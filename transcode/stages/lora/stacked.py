@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 
 from ...core.context import Context
-from ...core.expr import Expr, Piece
 from ...core.records import dataclass
 from ...core.spec import Spec
-from ...core.tensor import LazyTensor, plain
+from ...core.tensor import LazyTensor
 from .delta import LowRank, Step
+from .homes import Move
+from .picked import Cut, picked
 from .places import Moved, Placed
-from .spellings import Move
 
-__all__ = ["Picking", "Stacked"]
+__all__ = ["Stacked"]
 
 
 @dataclass(frozen=True)
@@ -94,67 +92,10 @@ class Stacked:
 
     def _pair(self, expert: int) -> LowRank:
         """The factors of one matrix, as it is stored."""
-        apart = _Cut(expert, None, self.count)
-        together = _Cut(expert * self.rank, (expert + 1) * self.rank)
+        apart = Cut(expert, None, self.count)
+        together = Cut(expert * self.rank, (expert + 1) * self.rank)
         if not self.turned:
-            up = _picked(self.up, columns=apart)
-            return LowRank(self.file, up, _picked(self.down, rows=together))
-        up = _picked(self.down, rows=together, turned=True)
-        return LowRank(self.file, up, _picked(self.up, columns=apart, turned=True))
-
-
-class _Cut(NamedTuple):
-    """A slice, as a value."""
-
-    start: int = 0
-    stop: int | None = None
-    step: int = 1
-
-    def __call__(self) -> slice:
-        return slice(self.start, self.stop, self.step)
-
-
-@dataclass(frozen=True, slots=True)
-class Picking(Expr):
-    """Some rows and columns of a small matrix, and its transpose if it is to be turned.
-
-    Attributes:
-        tensor: the matrix.
-        rows, columns: which of them.
-        turned: they are columns and rows of the result.
-    """
-
-    tensor: LazyTensor
-    rows: _Cut
-    columns: _Cut
-    turned: bool
-
-    def pick(self, whole: Any) -> Any:
-        """Them, of an array of the matrix."""
-        some = whole[self.rows(), self.columns()]
-        return some.T if self.turned else some
-
-    @property
-    def spec(self) -> Spec:
-        """Of the result."""
-        shape = self.pick(np.broadcast_to(np.uint8(0), self.tensor.spec.shape)).shape
-        return Spec(self.tensor.spec.dtype, shape)
-
-    def read(self, start: int, stop: int, context: Context) -> Iterator[Piece]:
-        """See :meth:`.core.expr.Expr.read`."""
-        spec = self.spec
-        whole = self.tensor.matrix(0, self.tensor.spec.rows, context)
-        picked = context.take((stop - start, spec.columns), whole.dtype)
-        picked[...] = self.pick(whole)[start:stop]
-        yield Piece("values", spec.row_offset(start), picked)
-
-
-_ALL = _Cut()
-
-
-def _picked(
-    tensor: LazyTensor, *, rows: _Cut = _ALL, columns: _Cut = _ALL, turned: bool = False
-) -> LazyTensor:
-    """Some of a small matrix, as a tensor of its own."""
-    value = Picking(tensor, rows, columns, turned)
-    return plain(tensor.name, value.spec, value, source=tensor.source)
+            up = picked(self.up, columns=apart)
+            return LowRank(self.file, up, picked(self.down, rows=together))
+        up = picked(self.down, rows=together, turned=True)
+        return LowRank(self.file, up, picked(self.up, columns=apart, turned=True))

@@ -100,13 +100,17 @@ class Lora(LoraOptions, Transform):
 def _as_rows(tensor: LazyTensor, added: list[Added]) -> LazyTensor:
     """A stack of matrices as one of all their rows, so that tiles need not hold whole ones."""
     from .delta import Difference
-    from .places import Whole
+    from .places import Placed, Whole
     from .stacked import Stacked
 
-    if not any(isinstance(addition.delta, Stacked) for addition in added):
+    def of_stack(delta: object) -> bool:
+        rows = len(tensor.spec.shape) == 3 and isinstance(delta, Placed) and len(delta.shape) == 2
+        return rows or isinstance(delta, Stacked)
+
+    if not any(of_stack(addition.delta) for addition in added):
         return tensor
     for addition in added:
-        if not isinstance(addition.delta, Stacked | Difference | Whole):
+        if not (of_stack(addition.delta) or isinstance(addition.delta, Difference | Whole)):
             raise PlanError(
                 f"is a stack of matrices for one LoRA, and none for another ({addition.delta.described()})",
                 tensor=tensor.name, hint="are both for this model?",

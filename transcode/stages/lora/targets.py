@@ -12,7 +12,8 @@ from ...catalog.lora import LoraNames
 from ...catalog.lora_tables import lora_tables
 from ...core.nearest import nearest
 from ...errors import PlanError, RecipeError
-from .spellings import Facts, Home, Place, Stored, begins, of_family, speaks, spelled
+from .homes import Home, Place, Stored
+from .spellings import Facts, begins, of_family, speaks, spelled
 from .unet import other_names
 
 __all__ = ["KEYS", "Homes"]

@@ -76,53 +76,6 @@ STYLES: Mapping[str, Style] = {
 """Programs that LoRAs are spelled for."""
 
 
-# Components of names with underscores in them, besides those of the rules.
-_WORDS = (
-    "transformer_blocks",
-    "single_transformer_blocks",
-    "double_blocks",
-    "single_blocks",
-    "to_q",
-    "to_k",
-    "to_v",
-    "to_out",
-    "proj_in",
-    "proj_out",
-    "add_q_proj",
-    "add_k_proj",
-    "add_v_proj",
-    "to_add_out",
-    "ff_context",
-    "self_attn",
-    "cross_attn",
-    "q_proj",
-    "k_proj",
-    "v_proj",
-    "out_proj",
-    "text_model",
-    "input_blocks",
-    "middle_block",
-    "output_blocks",
-    "down_blocks",
-    "mid_block",
-    "up_blocks",
-    "in_layers",
-    "out_layers",
-    "emb_layers",
-    "skip_connection",
-    "time_embed",
-    "label_emb",
-    "time_emb_proj",
-    "conv_shortcut",
-    "img_attn",
-    "txt_attn",
-    "img_mlp",
-    "txt_mlp",
-    "img_mod",
-    "txt_mod",
-)
-
-
 @dataclass(frozen=True)
 class Module:
     """One module of a file.
@@ -152,8 +105,9 @@ def dotted(flat: str, words: frozenset[str]) -> str:
 @cache
 def _components(words: frozenset[str]) -> re.Pattern[str]:
     """The longest known component first, then whatever has no underscore."""
-    longest = sorted({*words, *_WORDS}, key=lambda word: (-len(word), word))
-    return re.compile(rf"(?:{'|'.join(map(re.escape, longest))})(?=_|$)|[^_]+")
+    longest = sorted(words, key=lambda word: (-len(word), word))
+    whole = rf"(?:{'|'.join(map(re.escape, longest))})(?=_|$)|" if longest else ""
+    return re.compile(rf"{whole}[^_]+")
 
 
 def words_of(rules: Iterable[Rule], *, left: bool) -> frozenset[str]:
