@@ -140,6 +140,15 @@ AUTOENCODERS = {
          "layers_per_block": (1,) * 5, "decoder_layers_per_block": (1,) * 4},
         "convert_ltx2_vae_to_diffusers", lambda: _frame(64), prefix="vae.", besides=_STATISTICS,
     ),
+    "ltx 2.3 vae": Tiny(
+        "ltx_vae", "AutoencoderKLLTX2Video",
+        {"latent_channels": 8, "block_out_channels": (8,) * 4, "decoder_block_out_channels": (4, 8, 8, 16),
+         "layers_per_block": (1,) * 5, "decoder_layers_per_block": (1,) * 5,
+         "decoder_spatio_temporal_scaling": (True,) * 4, "decoder_inject_noise": (False,) * 5,
+         "upsample_residual": (False,) * 4, "upsample_factor": (2, 2, 1, 2),
+         "upsample_type": ("spatiotemporal", "spatiotemporal", "temporal", "spatial")},
+        "scripts/convert_ltx2_to_diffusers.py", lambda: _frame(64), recorded="d460ec3df347080d",
+    ),
     "ltx 2 audio vae": Tiny(
         "ltx2_audio_vae", "AutoencoderKLLTX2Audio",
         {"base_channels": 4, "num_res_blocks": 1, "latent_channels": 4},
