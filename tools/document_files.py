@@ -38,6 +38,12 @@ def wan_t2v(path: Path) -> None:
     make_checkpoint.make(path, shapes, kind=dtype("BF16"), config=config)
 
 
+def wan_twins(path: Path) -> None:
+    """Wan2.2-T2V: two models of two small blocks that take turns."""
+    for name in ("high_noise_model", "low_noise_model"):
+        wan_t2v(path / name)
+
+
 def wan_wide(path: Path) -> None:
     """Wan2.1-I2V, one block, wide enough for blocks of 128."""
     shapes = make_checkpoint.wan(1, 128, 256, text_dim=128, image_dim=32)
@@ -251,7 +257,7 @@ def _converted(kind: Callable[[Path], None], path: Path, scheme: str, convention
 KINDS: dict[str, Callable[[Path], None]] = {
     kind.__name__: kind
     for kind in (
-        wan, wan_t2v, wan_wide, wan_wide_calibration, wan_full, wan_lora, wan_pickle, wan_nvfp4,
+        wan, wan_t2v, wan_twins, wan_wide, wan_wide_calibration, wan_full, wan_lora, wan_pickle, wan_nvfp4,
         llm, llm_calibration, llm_fp8, llm_nvfp4, llm_mxfp4, llm_int8, llm_lora,
         svdquant, svdquant_fp4, flux_config, gguf,
     )

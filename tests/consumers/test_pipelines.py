@@ -13,9 +13,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import transcode as tc
+from transcode import catalog
 from transcode.catalog.pipelines import pipelines
 from transcode.cli import cli
 from transcode.consumers.components import open_components
+from transcode.consumers.pipelines import known_pipeline
 from transcode.errors import PlanError
 from transcode.stages.convert import Convert
 
@@ -172,6 +174,7 @@ def test_what_is_lacking_is_said_in_a_line(tmp_path: Path) -> None:
     whole = one_file("FluxPipeline", drawn("FluxPipeline"), {}, tmp_path)
     lacking = "to load it, add scheduler/, tokenizer/, tokenizer_2/ of the published pipeline"
     assert lacking in said_of(whole, tmp_path)
+    assert "; no tensor tells it from a FluxKontextPipeline" in said_of(whole, tmp_path)
     # Codes have other shapes than weights, and scales beside them; FP8 without any is a dtype.
     coded = tmp_path / "codes.safetensors"
     run("run", whole, coded, "--scheme", "fp8", "--convention", "comfyui")
@@ -218,12 +221,74 @@ def test_as_it_is_spelled_there_is_no_index(whole: Path, tmp_path: Path) -> None
     assert body(tmp_path / "back.safetensors") == body(whole)
 
 
-@pytest.mark.parametrize("name", list(pipelines()))
-def test_classes_are_those_of_the_pipeline(name: str) -> None:
-    annotations = getattr(diffusers, name).__init__.__annotations__
-    for folder, part in pipelines()[name].parts.items():
-        kind = getattr(diffusers if part.library == "diffusers" else transformers, part.kind)
-        assert part.kind in str(annotations[folder]) or annotations[folder] is kind
+def test_classes_are_those_of_the_pipeline() -> None:
+    import diffusers.pipelines.ltx2 as ltx2
+
+    bases = {"ZImagePipeline": "PreTrainedModel", "Lumina2Pipeline": "Gemma2PreTrainedModel"}
+    for pipeline in pipelines().values():
+        annotations = getattr(diffusers, pipeline.name).__init__.__annotations__
+        for folder, part in pipeline.parts.items():
+            module = {"diffusers": diffusers, "transformers": transformers, "ltx2": ltx2}[part.library]
+            kind, said = getattr(module, part.kind), annotations[folder]
+            base = bases.get(pipeline.name) if folder == "text_encoder" else None
+            if base is not None:
+                assert base in [one.__name__ for one in kind.__mro__]
+            else:
+                assert part.kind in str(said) or said is kind, (pipeline.name, folder)
+        for folder, (library, kind) in pipeline.beside.items():
+            assert folder in annotations
+            assert hasattr(diffusers if library == "diffusers" else transformers, kind)
+        for said in pipeline.alike:
+            assert hasattr(diffusers, said)
+
+
+def ltx2(folder: str, version: str, config: dict[str, Any]) -> Any:
+    """A model of LTX-2 of its published sizes, on no device."""
+    from diffusers.pipelines import ltx2 as classes
+    from diffusers.pipelines.ltx2.vocoder import LTX2VocoderWithBWE
+
+    kind = {
+        "transformer": diffusers.LTX2VideoTransformer3DModel, "connectors": classes.LTX2TextConnectors,
+        "vae": diffusers.AutoencoderKLLTX2Video, "audio_vae": diffusers.AutoencoderKLLTX2Audio,
+        "vocoder": classes.LTX2Vocoder if version == "2.0" else LTX2VocoderWithBWE,
+    }[folder]  # fmt: skip
+    with torch.device("meta"):
+        return kind.from_config(config)
+
+
+@pytest.mark.parametrize(
+    ("title", "version"), [("LTX2Pipeline", "2.0"), ("LTX-2.3", "2.3"), ("LTX-2.5", "2.5")]
+)
+def test_configurations_of_ltx_2_are_those_of_diffusers_script(title: str, version: str) -> None:
+    """Of the published sizes, but for layers that are all alike."""
+    said = json.loads((Path(__file__).parents[2] / "fixtures" / "configs" / "ltx2.json").read_text())
+    shapes = {}
+    for folder, whole in said[version].items():
+        config = whole | ({"num_layers": 3} if folder == "transformer" else {})
+        model = ltx2(folder, version, config)
+        shapes[folder] = {name: tuple(one.shape) for name, one in model.state_dict().items()}
+        family, part = catalog.detect(list(shapes[folder])), pipelines()[title].parts[folder]
+        assert (family.name, family.spelling) == (part.family, "diffusers")
+        derived = (family.config(shapes[folder]) or {}) | (part.config(shapes[folder]) if part.config else {})
+        assert derived.pop("_class_name") == type(model).__name__ == part.kind
+        assert {key: derived[key] for key in config} == config
+        plain = {key: list(one) if isinstance(one, tuple) else one for key, one in model.config.items()}
+        assert all(plain[key] == one for key, one in derived.items())
+    assert known_pipeline(shapes) is pipelines()[title]
+
+
+@pytest.mark.parametrize(
+    ("channels", "name"),
+    [(64, "FluxPipeline"), (128, "FluxControlPipeline"), (384, "FluxFillPipeline")],
+)
+def test_what_goes_in_tells_the_pipeline(channels: int, name: str) -> None:
+    config = {"num_layers": 1, "num_single_layers": 1, "in_channels": channels, "out_channels": 64}
+    with torch.device("meta"):
+        model = diffusers.FluxTransformer2DModel(**config)
+    shapes = {name: tuple(one.shape) for name, one in model.state_dict().items()}
+    found = known_pipeline({"transformer": shapes})
+    assert found is not None
+    assert (found.name, found.alike) == (name, ("FluxKontextPipeline",) if channels == 64 else ())
 
 
 LTX = {
@@ -255,7 +320,7 @@ def test_all_models_of_ltx_2_there_and_back(version: str, tmp_path: Path) -> Non
     save_file(tensors, tmp_path / "raw.safetensors")
     tc.open(tmp_path / "raw.safetensors") | tc.write(tmp_path / "ltx.safetensors")
     run("split", tmp_path / "ltx.safetensors", tmp_path / "pipe", "--to", "diffusers")
-    assert {inner.name for inner in (tmp_path / "pipe").iterdir()} == expected.keys()
+    assert {inner.name for inner in (tmp_path / "pipe").iterdir()} == {*expected, "model_index.json"}
     for folder, wanted in expected.items():
         held = load_file(tmp_path / "pipe" / folder / "diffusion_pytorch_model.safetensors")
         assert held.keys() == wanted.keys()

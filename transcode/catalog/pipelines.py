@@ -15,7 +15,7 @@ from .proven import proven
 __all__ = ["Part", "Pipeline", "pipelines"]
 
 _WHEN = "when"
-_WORDS = ("beside", "pipeline", "says", _WHEN)
+_WORDS = ("alike", "beside", "pipeline", "says", _WHEN)
 """Keys of a pipeline that are no subfolders."""
 
 
@@ -52,6 +52,7 @@ class Pipeline:
         beside: subfolders without weights that it loads, too -> library and class.
         when: of the model that denoises; None where its family is enough.
         says: subfolder -> keys of the index, which it has where that model is there.
+        alike: classes whose models have the same tensors.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Pipeline:
     beside: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     when: Derivation | None = None
     says: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    alike: tuple[str, ...] = ()
 
     def is_for(self, shapes: Mapping[str, tuple[int, ...]]) -> bool:
         """Whether a model that denoises, of one of its families, is one of this pipeline's."""
@@ -88,9 +90,10 @@ def _pipeline(name: str, top: strict.Mapping) -> Pipeline:
     said = top.get("says", lambda one: one.mapping().items(), ())
     says = {folder: {key: value.plain() for key, value in one.mapping().items()} for folder, one in said}
     when = top.get(_WHEN, lambda one: derivation_of({_WHEN: one}), None)
+    alike = tuple(top.get("alike", strict.Node.strings, ()))
     kind = top.get("pipeline", strict.Node.string, name)
     parts = {folder: _part(one) for folder, one in top.items() if folder not in _WORDS}
-    return Pipeline(kind, parts, beside, when, says)
+    return Pipeline(kind, parts, beside, when, says, alike)
 
 
 def _class(node: strict.Node) -> tuple[str, str]:

@@ -12,7 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from .. import catalog
-from ..catalog.components import OTHER, component_table
+from ..catalog.components import component_table
+from ..catalog.pipelines import Part
 from ..catalog.twins import pairs_of
 from ..containers.checkpoint import Source
 from ..containers.joined import join_sources
@@ -26,7 +27,10 @@ from . import torchao
 from .evidence import LAYERS
 from .pipelines import pipeline_of
 
-__all__ = ["PREFIX", "SPELLINGS", "layers_below", "meant", "open_components", "own_metadata", "spellings_of"]
+__all__ = [
+    "PREFIX", "SPELLINGS", "layers_below", "meant", "open_components", "own_metadata", "serves",
+    "spellings_of",
+]  # fmt: skip
 
 PREFIX = "component_prefix"
 """Metadata key of a component's file."""
@@ -92,6 +96,7 @@ def open_components(path: str, *, mmap: bool = True, drop_cache: bool = False) -
     sources: list[Source] = []
     layers: dict[str, object] = {}
     spelled: dict[str, str] = {}
+    changes = False
     bare: list[str] = []
     pipeline = pipeline_of(place)
     folders = place.folders()
@@ -106,18 +111,13 @@ def open_components(path: str, *, mmap: bool = True, drop_cache: bool = False) -
             bare.append(f"{inner.name}/")
             continue
         source = open_place(inner, mmap=mmap, drop_cache=drop_cache)
-        said = source.metadata.get(PREFIX)
-        usual = pipeline.parts.get(inner.name) if said is None and pipeline is not None else None
-        if usual is not None and usual.prefix is not None:
-            prefix, before = usual.prefix, usual.spelling
-        else:
-            prefix = _usual(inner.name, path) if said is None else said
-            before = source.metadata.get(SPELLING)
         family = catalog.detect([tensor.name for tensor in source.tensors])
+        prefix, before = _placed(
+            inner.name, source, family, None if pipeline is None else pipeline.parts, path
+        )
         if family is not None:
-            before = before or meant("original", family) or family.spelling
-            if before != family.spelling:
-                spelled[prefix] = before
+            spelled[prefix] = before or family.spelling
+            changes = changes or spelled[prefix] != family.spelling
         stated = small_json.object_or_none(source.metadata.get(LAYERS)) or {}
         named = stated.get("layers")
         if isinstance(named, dict):
@@ -128,7 +128,7 @@ def open_components(path: str, *, mmap: bool = True, drop_cache: bool = False) -
     whole = join_sources(sources)
     ours = (PREFIX, SPELLING, LAYERS)
     metadata = {key: value for key, value in whole.metadata.items() if key not in ours}
-    if spelled:
+    if changes:
         metadata[SPELLINGS] = small_json.spell(spelled)
     if layers:
         metadata[LAYERS] = small_json.spell({"format_version": "1.0", "layers": layers})
@@ -136,6 +136,30 @@ def open_components(path: str, *, mmap: bool = True, drop_cache: bool = False) -
     if bare:
         notes += (f"{', '.join(bare)} left out: no weights are in there, and one file holds weights alone",)
     return replace(whole, path=Path(path), side_files=(), stem="model", metadata=metadata, notes=notes)
+
+
+def _placed(
+    folder: str, source: Source, family: catalog.Family | None, parts: Mapping[str, Part] | None, path: str
+) -> tuple[str, str | None]:
+    """What goes before the names of a component, and how they are to be spelled; None for as they are.
+
+    Args:
+        parts: of the pipeline that the folder of it says it is of.
+    """
+    if (said := source.metadata.get(PREFIX)) is not None:
+        return said, source.metadata.get(SPELLING)
+    usual = (parts or {}).get(folder)
+    prefix = _usual(folder, path) if usual is None or usual.prefix is None else usual.prefix
+    if usual is not None and usual.spelling is not None:
+        return prefix, usual.spelling
+    if family is None or serves(folder):
+        return prefix, None
+    return prefix, meant("original", family)
+
+
+def serves(folder: str) -> bool:
+    """Whether a component's folder is that of a text encoder, of which files have transformers' own names."""
+    return folder.startswith("text_encoder")
 
 
 def _refuse_pair(folders: Collection[str], path: str) -> None:
@@ -165,7 +189,7 @@ def _usual(folder: str, path: str) -> str:
         FormatError: there is none, or which one it is depends on the pipeline.
     """
     for name, entry in component_table().entries.items():
-        if folder in (name, entry.folder, *entry.names) and name != OTHER and folder != "text_encoder":
+        if folder in (name, entry.folder, *entry.names) and not folder.startswith("text_encoder"):
             return entry.usual
     raise FormatError(
         f"{folder}/ does not say what stood before its names", file=path,

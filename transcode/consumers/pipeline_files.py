@@ -76,9 +76,10 @@ def pipeline_files(models: Models, config_from: str | None, planning: Planning) 
     absent = [folder for folder in parts if folder not in derived]
     lacking = [f"{one}/" for one in dict.fromkeys((*absent, *pipeline.beside)) if one not in derived]
     lacking += [f"{folder}/{_CONFIG}" for folder, config in derived.items() if config is None]
+    alike = "" if not pipeline.alike else f"; no tensor tells it from a {' or '.join(pipeline.alike)}"
     planning.note(
         f"{INDEX}: a {pipeline.name}; to load it, add {', '.join(lacking)} of the published pipeline, or take"
-        f" them from a folder that has them: {called('config_from', 'FOLDER')}"
+        f" them from a folder that has them: {called('config_from', 'FOLDER')}{alike}"
     )
     configs = {folder: config for folder, config in derived.items() if config is not None}
     for folder, config in configs.items():

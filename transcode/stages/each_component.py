@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from .. import catalog
 from ..catalog.components import OTHER, Components
-from ..consumers.components import SPELLINGS, meant, spellings_of
+from ..consumers.components import SPELLINGS, meant, serves, spellings_of
 from ..core import small_json
 from ..core.planning import Planning
 from ..core.tensor import LazyTensor
@@ -46,10 +46,11 @@ def each_component(
                 planning.note(f"convert: {component.folder} is of no known family, its names stay")
             yield from own
             continue
-        wanted = before.get(component.prefix) or meant(to, family)
+        stays = to == "original" and serves(component.folder)
+        wanted = before.get(component.prefix) or (family.spelling if stays else meant(to, family))
         known = known or wanted is not None
         if wanted is None or wanted == family.spelling:
-            if wanted is not None:
+            if wanted is not None and not stays:
                 refuse_mixed(own, family, planning)
             yield from own
             continue
