@@ -20,7 +20,8 @@ PAGES = ("quantized.md", "quantized.zh.md")
 _MARKS = "<!-- laws -->\n", "<!-- end of laws -->\n"
 _ELSEWHERE = {
     "clip": "tests/stages/test_text_encoders.py",
-    "decoder_llm": "tests/stages/test_restacked.py",
+    "decoder_llm": "tests/stages/test_language_names.py",
+    "deepseek_v4": "tests/stages/test_language_names.py",
     "qwen25vl_llm": "tests/stages/test_text_encoders.py",
     "t5": "tests/stages/test_text_encoders.py",
     "wan_t5": "tests/stages/test_text_encoders.py",

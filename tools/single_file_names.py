@@ -186,6 +186,18 @@ def instantiated() -> Iterable[tuple[str, Model]]:
                 ["attn", "cross_attn"],
                 more=lambda name: ".copied_block." in name and "attn." in name,
             )
+        yield from both(
+            "pixart_sigma",
+            "pixart",
+            "PixArt-Sigma-XL-2-1024-MS",
+            diffusers.PixArtTransformer2DModel(
+                sample_size=128, caption_channels=4096, use_additional_conditions=False
+            ),
+            "scripts/convert_pixart_sigma_to_diffusers.py",
+            r"^transformer_blocks\.",
+            ["attn", "cross_attn", "mlp"],
+            besides={"pos_embed": [1, 4096, 1152], "y_embedder.y_embedding": [300, 4096]},
+        )
         cosmos = diffusers.CosmosTransformer3DModel(
             num_attention_heads=16, max_size=(128, 240, 240), extra_pos_embed_type=None
         )

@@ -45,6 +45,7 @@ ARCHITECTURES = {
     "qwen2_moe": "qwen2moe",
     "qwen3_moe": "qwen3moe",
     "gemma2": "gemma2",
+    "gemma3": "gemma3",
     "gemma3_text": "gemma3",
     "phi3": "phi3",
     "deepseek_v2": "deepseek2",
@@ -58,8 +59,31 @@ ARCHITECTURES = {
     "qwen2_vl": "qwen2vl",
     "qwen2_5_vl": "qwen2vl",
     "qwen3_vl": "qwen3vl",
+    "qwen3_vl_moe": "qwen3vlmoe",
+    "ministral3": "mistral3",
 }
 """``model_type`` of config.json -> llama.cpp's name of the architecture (``convert_hf_to_gguf.py``)."""
+
+_LINEAR = "of its linear attention llama.cpp takes -exp(A_log), and heads of v in another order"
+_LATENT = (
+    "llama.cpp asks for the keys and the values of its latent attention apart, head by head and transposed"
+)
+_MODALITY = "what reads text is not taken out of it"
+
+UNWRITTEN = {
+    **dict.fromkeys(("qwen3_next", "qwen3_5", "qwen3_5_text", "qwen3_5_moe", "qwen3_5_moe_text"), _LINEAR),
+    **dict.fromkeys(("kimi_linear", "glm5_next"), _LINEAR),
+    **dict.fromkeys(("deepseek_v32", "deepseek_v4", "glm_moe_dsa", "glm4_moe_lite"), _LATENT),
+    **dict.fromkeys(("mistral4", "mistral_large4", "mistral_large4_text"), _LATENT),
+    **dict.fromkeys(("gemma4", "gemma4_text", "gemma4_unified"), "sizes of its heads differ between layers"),
+    **dict.fromkeys(("kimi_k25", "kimi_k3"), _MODALITY),
+    "minimax_m3_vl": "llama.cpp runs no such model",
+    "phimoe": "its positions are scaled by long and short factors, which are not written here",
+}
+"""``model_type`` -> why there is no GGUF file of it."""
+
+_OF_TEXT = ("mistral3",)
+"""Models that see, of which ``text_config`` says what reads text."""
 
 
 def facts_of(planning: Planning) -> dict[str, object]:
@@ -73,18 +97,23 @@ def facts_of(planning: Planning) -> dict[str, object]:
         PlanError: that one is of another model.
     """
     facts: dict[str, object] = {}
+    text: dict[str, object] = {}
     for path in planning.side_files:
         if path.name == _CONFIG:
             stated = small_json.read_object(path)
-            text = stated.get("text_config")
-            facts = {**(text if isinstance(text, dict) else {}), **stated}
+            of_text = stated.get("text_config")
+            text = of_text if isinstance(of_text, dict) else {}
+            facts = {**text, **stated}
         elif path.name == _PARAMS:
             stated = small_json.read_object(path)
             if {"dim", "n_heads", "n_layers"} <= stated.keys() and "moe" not in stated:
                 params = {new: stated[old] for old, new in _OF_META.items() if old in stated}
                 model = "mistral3" if "vision_config" in params else "llama"
                 facts = {"model_type": model, **params, **facts}
-    if (model := facts.get("model_type")) in ARCHITECTURES:
+    model = facts.get("model_type")
+    if model in _OF_TEXT:
+        model = text.get("model_type")
+    if model in ARCHITECTURES:
         facts["architecture"] = ARCHITECTURES[str(model)]
     header = planning.metadata if planning.reference is None else planning.reference.metadata
     architecture = header.get("general.architecture")
@@ -129,6 +158,13 @@ def check_model(holds: Mapping[str, Collection[object]], facts: Mapping[str, obj
     if not holds:
         return
     if not any(key in facts for key in holds):
+        model = facts.get("model_type")
+        if model is not None and "architecture" in holds:
+            why = UNWRITTEN.get(str(model), "which model it is to llama.cpp is not known")
+            raise PlanError(
+                f"{what}: a model_type {model!r} is not written to GGUF here: {why}",
+                hint="llama.cpp's own convert_hf_to_gguf.py may write it",
+            )
         raise PlanError(
             f"{what}: names alone do not tell which model it is, and there is no config.json that says"
             f" {' or '.join(holds)}",

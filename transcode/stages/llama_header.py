@@ -103,6 +103,8 @@ _ONLY: dict[str, dict[str, tuple[object, ...]]] = {
     "minimax-m2": {"hidden_act": ("silu",), "scoring_func": ("sigmoid",), "use_qk_norm": (True,)},
     "qwen2vl": {"hidden_act": ("silu",), "use_sliding_window": (False,)},
     "qwen3vl": {"hidden_act": ("silu",), "attention_bias": (False,)},
+    "qwen3vlmoe": {"norm_topk_prob": (True,), **_SPARSE},
+    "mistral3": {"hidden_act": ("silu",), "sliding_window": (None,)},
 }
 """What llama.cpp does not ask but takes for granted: key of config.json -> what it may be, if it is there."""
 
@@ -178,12 +180,12 @@ def header(facts: Mapping[str, object], side_files: Sequence[Path]) -> dict[str,
             or its tokenizer is of a kind that is not known.
     """
     model = facts.get("model_type")
-    if model not in ARCHITECTURES:
+    name = str(facts.get("architecture", ARCHITECTURES.get(str(model))))
+    if name not in ARCHITECTURES.values():
         raise PlanError(
             f"no header of llama.cpp is known for model_type {model!r}",
             hint=f"known: {', '.join(sorted(ARCHITECTURES))}",
         )
-    name = ARCHITECTURES[str(model)]
     _check(name, facts)
     said: dict[str, str | None] = {
         ARCHITECTURE: values.make("string", name),
@@ -235,10 +237,12 @@ def _special(name: str, model: str, facts: Mapping[str, object]) -> dict[str, st
                 f" of llama4 with any number of experts but {_UNNORMED}",
                 hint="no GGUF file of it would be right",
             )
+    if name in ("qwen3vl", "qwen3vlmoe"):
+        said[f"{name}.n_deepstack_layers"] = values.make("uint32", str(_deepstack(facts)))
     if name == "phi3":
         window = facts.get("sliding_window") or 0
         said[f"{name}.attention.sliding_window"] = values.make("uint32", str(window))
-    if name in ("llama", "llama4", "phi3", "glm4moe", "minimax-m2"):
+    if name in ("llama", "llama4", "mistral3", "phi3", "glm4moe", "minimax-m2"):
         size = facts.get("head_dim")
         if size is None:
             size = _whole(facts, "hidden_size") // _whole(facts, "num_attention_heads")
@@ -248,6 +252,15 @@ def _special(name: str, model: str, facts: Mapping[str, object]) -> dict[str, st
         part = _part(facts) if turned is None else _whole(facts, "rotary_dim") / size
         said[f"{name}.rope.dimension_count"] = values.make("uint32", str(int(size * part)))
     return said
+
+
+def _deepstack(facts: Mapping[str, object]) -> int:
+    """Into how many of the first layers what is seen goes besides: a file of what sees is refused without."""
+    sight = facts.get("vision_config")
+    layers = sight.get("deepstack_visual_indexes", []) if isinstance(sight, dict) else []
+    if not isinstance(layers, list):
+        raise _wrong({"deepstack_visual_indexes": layers}, "deepstack_visual_indexes", "a list")
+    return len(layers)
 
 
 def _part(facts: Mapping[str, object]) -> float:

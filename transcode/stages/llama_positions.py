@@ -27,8 +27,11 @@ OF_POSITIONS = (ROPE_FREQS, "rope_factors_long.weight", "rope_factors_short.weig
 """Tensors that no model has, and that follow from what it is told of positions."""
 
 _BETAS = (("beta_fast", "yarn_beta_fast"), ("beta_slow", "yarn_beta_slow"))
-_SEEING = ("qwen2vl", "qwen3vl")
+_SEEING = ("qwen2vl", "qwen3vl", "qwen3vlmoe")
 """Architectures whose angles are of time, height and width, in sections."""
+
+_SCALED = {"deepseek2": 0.1, "mistral3": 1.0}
+"""Architectures whose queries are scaled with positions -> by what llama.cpp is told that times."""
 
 _NESTED = ("full_attention", "sliding_attention")
 
@@ -78,14 +81,17 @@ def positions(name: str, facts: Mapping[str, object]) -> dict[str, str | None]:
         if rope.get(key) is not None:
             said[f"{name}.rope.scaling.{written}"] = values.make("float32", str(_positive(rope[key], key)))
     each, both = rope.get("mscale"), rope.get("mscale_all_dim")
-    if (each or both) and (each != both or name != "deepseek2"):
+    if (each or both) and (each != both or name not in _SCALED):
         raise PlanError(
             f"config.json says mscale: {each}, mscale_all_dim: {both}, of which llama.cpp knows only one"
-            " number, and only for deepseek2",
+            f" number, and only for {' and '.join(_SCALED)}",
             hint="no GGUF file of it would be right",
         )
+    if name == "mistral3":
+        beta = _positive(rope.get("llama_4_scaling_beta"), "llama_4_scaling_beta")
+        said[f"{name}.attention.temperature_scale"] = values.make("float32", repr(beta))
     if both:
-        multiplier = 0.1 * _positive(both, "mscale_all_dim")
+        multiplier = _SCALED[name] * _positive(both, "mscale_all_dim")
         said[f"{name}.rope.scaling.yarn_log_multiplier"] = values.make("float32", repr(multiplier))
     return said
 
