@@ -197,13 +197,17 @@ def instantiated() -> Iterable[tuple[str, Model]]:
                 f"{stem}_diffusers",
                 Model(family, "diffusers", model, f"diffusers: {kind}", shapes_of(module), set()),
             )
-            (spelling,) = catalog.family(family).spellings.keys() - {"diffusers"}
+            spelling = next(name for name in catalog.family(family).spellings if name != "diffusers")
             besides = STATISTICS if family.startswith(("ltx_vae", "ltx2_diffusion")) else {}
             if family == "minimax_h3_vae":
                 besides = {"decoder.mask_token": [1, 1, 2048]}
             tensors = undone(module, family, spelling, converter, besides)
             source = f"diffusers: {kind}; its {converter} makes its names of these"
             yield stem, Model(family, spelling, model, source, tensors, set())
+            if family == "autoencoder_kl":
+                old = undone(module, family, "old_diffusers", "models/modeling_utils.py")
+                source = f"diffusers: {kind}; its models/modeling_utils.py makes its names of these"
+                yield f"{stem}_old_diffusers", Model(family, "old_diffusers", model, source, old, set())
         kl = diffusers.AutoencoderKL(
             block_out_channels=(128, 256, 512, 512), layers_per_block=2, latent_channels=16,
             down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from .families_of_diffusers import Tiny
+from .more_families_of_diffusers import MORE
 from .newer_families_of_diffusers import NEWER
 
 _WAN_VAE: dict[str, Any] = {
@@ -108,6 +109,10 @@ AUTOENCODERS = {
                     lambda: _frame(16)),
     "qwen-image vae": Tiny("wan_vae", "AutoencoderKLQwenImage", _WAN_VAE, "convert_wan_vae_to_diffusers",
                            lambda: _frame(16)),
+    "vae, old": Tiny(
+        "autoencoder_kl", "AutoencoderKL", MORE["vae"].config, "models/modeling_utils.py",
+        MORE["vae"].inputs, original="old_diffusers", recorded="bf3747fe41e5710e",
+    ),
     "wan 2.2 vae": Tiny(
         "wan22_vae", "AutoencoderKLWan",
         _WAN_VAE | {"base_dim": 4, "decoder_base_dim": 4, "in_channels": 12, "out_channels": 12,
