@@ -47,6 +47,18 @@ def _frame(size: int, channels: int = 3) -> dict[str, Any]:
     return {"sample": torch.randn(1, channels, 1, size, size)}
 
 
+def _noise(*shape: int) -> torch.Tensor:
+    torch.manual_seed(1)
+    return torch.randn(shape)
+
+
+def _told() -> dict[str, Any]:
+    """Of three layers of a text encoder, with as many rows as there are registers."""
+    return {
+        "text_encoder_hidden_states": _noise(1, 4, 8, 3), "attention_mask": torch.tensor([[0, 1, 1, 1]])
+    }  # fmt: skip
+
+
 def _timed() -> dict[str, Any]:
     return _frame(32) | {"temb": torch.tensor([0.05])}
 
@@ -109,30 +121,34 @@ AUTOENCODERS = {
     ),
     "ltx 2 vocoder": Tiny(
         "ltx2_vocoder", "LTX2Vocoder", _VOCODER, "scripts/convert_ltx2_to_diffusers.py",
-        recorded="cd32b3154a84ec89"
+        lambda: {"hidden_states": _noise(1, 2, 3, 2)}, recorded="cd32b3154a84ec89",
     ),
     "ltx 2.3 vocoder": Tiny(
         "ltx2_vocoder_bwe", "LTX2VocoderWithBWE",
         {**_VOCODER, "bwe_in_channels": 4, "bwe_hidden_channels": 8, "bwe_upsample_kernel_sizes": [4],
          "bwe_upsample_factors": [2], "bwe_resnet_kernel_sizes": [3], "bwe_resnet_dilations": [[1, 3]],
-         "filter_length": 8, "hop_length": 4, "window_length": 8, "num_mel_channels": 4},
-        "scripts/convert_ltx2_to_diffusers.py", recorded="b04a7bacdc386151",
+         "filter_length": 8, "hop_length": 2, "window_length": 8, "num_mel_channels": 2,
+         "output_sampling_rate": 16000},
+        "scripts/convert_ltx2_to_diffusers.py", lambda: {"mel_spec": _noise(1, 2, 8, 2)},
+        recorded="5ac86878c7c454e6",
     ),
     "ltx 2 connectors": Tiny(
-        "ltx2_connectors", "LTX2TextConnectors", _CONNECTORS, "scripts/convert_ltx2_to_diffusers.py",
+        "ltx2_connectors", "LTX2TextConnectors", _CONNECTORS, "scripts/convert_ltx2_to_diffusers.py", _told,
         recorded="72300f72960796bc",
     ),
     "ltx 2.3 connectors": Tiny(
         "ltx2_connectors", "LTX2TextConnectors",
         {**_CONNECTORS, "per_modality_projections": True, "proj_bias": True, "video_gated_attn": True,
          "audio_gated_attn": True, "video_hidden_dim": 8, "audio_hidden_dim": 8},
-        "scripts/convert_ltx2_to_diffusers.py", recorded="8aedfeb9f4043ce3",
+        "scripts/convert_ltx2_to_diffusers.py", _told, recorded="8aedfeb9f4043ce3",
     ),
     "ltx 2.5 duration head": Tiny(
         "ltx2_duration_head", "LTX2DurationHead",
         {"video_cross_attention_dim": 8, "audio_cross_attention_dim": 6, "pooler_hidden_dim": 16,
          "num_queries": 2, "mlp_hidden_dim": 8},
-        "scripts/convert_ltx2_to_diffusers.py", recorded="3bf815ff4560cd9d",
+        "scripts/convert_ltx2_to_diffusers.py",
+        lambda: {"video_tokens": _noise(1, 3, 8), "audio_tokens": _noise(1, 3, 6)},
+        recorded="3bf815ff4560cd9d",
     ),
     "flux 2 vae": Tiny(
         "flux2_vae", "AutoencoderKLFlux2",
