@@ -2,15 +2,16 @@
 
     python tools/check_classes.py Comfy-Org/ComfyUI=DIR ByteDance-Seed/SeedVR=DIR ...
 
-Each DIR is a checkout of the repository, whose code is run and not copied. Without a checkout of one, its models are
-named below and left out. Besides transcode's own, einops, rotary_embedding_torch (SeedVR2), diffusers and
+Each DIR is a checkout of the repository, whose code is run and not copied. Without one, its models are named
+and left out. Besides transcode's own, einops, rotary_embedding_torch (SeedVR2), diffusers and
 transformers are needed. Of each model this is asked:
 
 * the class of the published sizes has the names and shapes of ``fixtures/families``, none less and none more;
-* a tiny one is recognised, and quantized are its layers whose numbers alone tell them from those of the fixture;
-* int8 and fp8 decode to codes times scales, nvfp4 within its steps, and what a consumer multiplies as one has one
-  global scale; the class loads all of it strictly, and computes with it;
-* what is written again in the only spelling there is has the same bytes, and any other spelling is refused.
+* a tiny one is recognised, and its layers are quantized which the fixture says, but for their numbers;
+* int8 and fp8 decode to codes times scales, nvfp4 within its steps, and q, k and v have one global scale
+  where the consumer wants that; the class loads all of it strictly, and computes with it;
+* in another spelling the class that has it loads all strictly, and computes the same; where there is none, it
+  is refused.
 """
 
 from __future__ import annotations
@@ -87,11 +88,11 @@ def broken(own: Own, checkout: Path, scratch: Path) -> list[str]:
     tc.open(scratch / "class.safetensors") | tc.write(source)
     for scheme, convention in SCHEMES:
         faults += _quantized(own, model, state, expected, source, scheme, convention)
-    return faults + _spelled(source, known)
+    return faults + _spelled(own, model, state, source, known)
 
 
 def alike(name: str) -> str:
-    """A name with all numbers, and runs of them as fixtures fold them, put alike: those of blocks and experts."""
+    """A name with all numbers, and runs of them as fixtures fold them, put alike."""
     return re.sub(r"(?<![^.])(\d+|\{\d+\.\.\d+\})(?![^.])", "#", name)
 
 
@@ -143,12 +144,24 @@ def _quantized(
     return faults if out.isfinite().all() and out.std() > 0 else [*faults, f"{said}: computes nothing"]
 
 
-def _spelled(source: Path, known: catalog.Family) -> list[str]:
-    """Whether any spelling but its own is refused, where the family has no other."""
+def _spelled(
+    own: Own, model: torch.nn.Module, state: Tensors, source: Path, known: catalog.Family
+) -> list[str]:
+    """Whether the classes of other spellings compute the same, and any other spelling is refused."""
     faults, target = [], source.parent / "to.safetensors"
-    for spelling in {"diffusers", "transformers", *known.spellings} - {known.spelling}:
+    model.load_state_dict({name: tensor.float() for name, tensor in state.items()})
+    for spelling in sorted({"diffusers", "transformers", *known.spellings} - {known.spelling}):
+        flow = tc.open(source) | tc.convert(spelling)
+        if spelling in own.others:
+            flow | tc.write(target, force=True)
+            other, alike = own.others[spelling]()
+            other.load_state_dict({name: one.float() for name, one in load_file(target).items()}, strict=True)
+            with torch.no_grad():
+                near = torch.allclose(*alike(model, other.eval()), rtol=1e-4, atol=1e-5)
+            faults += [] if near else [f"--to {spelling} computes otherwise"]
+            continue
         try:
-            (tc.open(source) | tc.convert(spelling)).plan(tc.write(target))
+            flow.plan(tc.write(target))
         except TranscodeError as error:
             print(f"    --to {spelling}: {error}")
         else:

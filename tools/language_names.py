@@ -74,7 +74,7 @@ def instantiated() -> Iterable[tuple[str, Model]]:
 
 
 def encoders() -> Iterable[tuple[str, Model]]:
-    """T5, umT5, and CLIP's."""
+    """T5, umT5, CLIP's, and what CLIP sees with."""
     import transformers
 
     xxl = {"d_model": 4096, "d_ff": 10240, "d_kv": 64, "num_heads": 64, "num_layers": 24,
@@ -119,6 +119,16 @@ def encoders() -> Iterable[tuple[str, Model]]:
             )
         else:
             yield f"{stem}_openclip", openclip(name, module)
+    config = transformers.CLIPVisionConfig(
+        hidden_size=1280, intermediate_size=5120, num_hidden_layers=32, num_attention_heads=16, patch_size=14,
+        projection_dim=1024,
+    )  # fmt: skip
+    module = transformers.CLIPVisionModelWithProjection(config)
+    yield (
+        "clip_vision_h",
+        Model("wan_clip", "transformers", "CLIP-ViT-H-14-laion2B-s32B-b79K, what it sees with",
+              "transformers: CLIPVisionModelWithProjection", shapes_of(module), linears(module, r"layers\.")),
+    )  # fmt: skip
 
 
 def openclip(name: str, module: Any) -> Model:

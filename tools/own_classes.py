@@ -1,7 +1,7 @@
 """Models of classes that no library has, made from checkouts of their owners' repositories.
 
-For ``check_classes.py``. The classes run as they are, on a processor: kernels of flash_attn, which are for GPUs alone, are
-computed by PyTorch's own attention, and what a module imports and a forward pass does not need is an empty module.
+For ``check_classes.py``. The classes run as they are, on a processor: kernels of flash_attn, for GPUs alone,
+are computed by PyTorch's own attention; what a module imports and no pass needs is an empty module.
 """
 
 from __future__ import annotations
@@ -11,15 +11,18 @@ import sys
 import types
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 __all__ = ["OWN", "Own"]
+
+Alike = Callable[[torch.nn.Module, torch.nn.Module], tuple[torch.Tensor, torch.Tensor]]
+"""The class of the repository and the other one, to what each computes of one input."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,8 @@ class Own:
         make: builds the class from a checkout, of the sizes of the fixture and without memory, or else tiny.
         forward: computes with a tiny one.
         lacks: names of the class that the fixture leaves out: a regular expression.
+        others: spellings that it converts to, each with a tiny model of the class that has them, and what
+            both compute of the same.
     """
 
     repository: str
@@ -39,6 +44,7 @@ class Own:
     make: Callable[[Path, bool], torch.nn.Module]
     forward: Callable[[torch.nn.Module], torch.Tensor]
     lacks: str = "(?!)"
+    others: Mapping[str, Callable[[], tuple[torch.nn.Module, Alike]]] = field(default_factory=dict)
 
 
 @contextmanager
@@ -78,7 +84,7 @@ def within(
 class _Empty(types.ModuleType):
     """A module of which any name can be imported: a class."""
 
-    __path__: list[str] = []
+    __path__: ClassVar[list[str]] = []
 
     def __getattr__(self, name: str) -> type:
         if name.startswith("__"):
@@ -144,8 +150,7 @@ def wan_inputs(**more: Callable[[], Any]) -> Callable[[torch.nn.Module], torch.T
     return forward
 
 
-
-# The trainer of Self-Forcing saves its model as an attribute of a wrapper; Wan's CLIP has a visual and a textual half.
+# The trainer of Self-Forcing saves its model as an attribute of a wrapper; Wan's CLIP has two halves.
 
 
 def self_forcing(folder: Path, whole: bool) -> torch.nn.Module:
@@ -162,11 +167,12 @@ def causal(model: torch.nn.Module) -> torch.Tensor:
     """Two frames with a cache of keys and values, as videos are made."""
     torch.manual_seed(1)
     wan: Any = model["model"]  # type: ignore[index]
+    width = wan.dim // wan.num_heads
     cache = [
-        {"k": torch.zeros(1, 8, wan.num_heads, wan.dim // wan.num_heads), "global_end_index": torch.tensor([0]),
-         "v": torch.zeros(1, 8, wan.num_heads, wan.dim // wan.num_heads), "local_end_index": torch.tensor([0])}
+        {one: torch.zeros(1, 8, wan.num_heads, width) for one in "kv"}
+        | {f"{one}_end_index": torch.tensor([0]) for one in ("global", "local")}
         for _ in wan.blocks
-    ]  # fmt: skip
+    ]
     inputs = torch.randn(1, wan.in_dim, 2, 4, 4), torch.tensor([[5.0, 5.0]]), torch.randn(1, 5, wan.text_dim)
     made: torch.Tensor = wan(
         *inputs, seq_len=8, kv_cache=cache, crossattn_cache=[{"is_init": False} for _ in cache]
@@ -176,8 +182,8 @@ def causal(model: torch.nn.Module) -> torch.Tensor:
 
 def wan_clip(folder: Path, whole: bool) -> torch.nn.Module:
     """XLMRobertaCLIP of wan/modules/clip.py."""
-    tiny = {"embed_dim": 24, "image_size": 28, "vision_dim": 64, "vision_heads": 2, "vision_layers": 2,
-            "vocab_size": 64, "max_text_len": 16, "text_dim": 48, "text_heads": 2, "text_layers": 2}  # fmt: skip
+    tiny = {"embed_dim": 24, "vision_dim": 64, "vision_heads": 2, "vision_layers": 2, "vocab_size": 64,
+            "max_text_len": 16, "text_dim": 48, "text_heads": 2, "text_layers": 2}  # fmt: skip
     empty = ("torchvision", "torchvision.transforms", "wan.modules.tokenizers")
     with within(folder, *empty, bare=("wan", "wan.modules")), device(whole):
         kind = importlib.import_module("wan.modules.clip")
@@ -190,8 +196,45 @@ def seen(model: torch.nn.Module) -> torch.Tensor:
     """What the visual half sees in a picture, and the textual in some tokens."""
     torch.manual_seed(1)
     halves: Any = model
-    see = halves.visual(torch.randn(1, 3, 28, 28), use_31_block=True)
+    see = halves.visual(torch.randn(1, 3, 224, 224), use_31_block=True)
     return torch.cat([see.flatten(), halves.textual(torch.tensor([[3, 5, 7]])).flatten()])
+
+
+def wan_of_diffusers() -> tuple[torch.nn.Module, Alike]:
+    """WanTransformer3DModel: all frames at once, as the other sees them with a cache that long."""
+    import diffusers
+
+    other = diffusers.WanTransformer3DModel(
+        num_attention_heads=2, attention_head_dim=64, ffn_dim=192, num_layers=2, freq_dim=32, text_dim=24
+    )
+
+    def alike(own: torch.nn.Module, made: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        torch.manual_seed(1)
+        video, words = torch.randn(1, 16, 2, 4, 4), torch.randn(1, 5, 24)
+        padded = torch.cat([words, torch.zeros(1, 507, 24)], dim=1)  # as Wan does within
+        return causal(own), made(video, torch.tensor([5.0]), padded, return_dict=False)[0]
+
+    return other, alike
+
+
+def clip_of_transformers() -> tuple[torch.nn.Module, Alike]:
+    """CLIPVisionModelWithProjection: its last state but one, which Wan takes, and what it projects."""
+    import transformers
+
+    other = transformers.CLIPVisionModelWithProjection(transformers.CLIPVisionConfig(
+        hidden_size=64, intermediate_size=256, num_hidden_layers=2, num_attention_heads=2, patch_size=14,
+        projection_dim=24, hidden_act="gelu",
+    ))  # fmt: skip
+
+    def alike(own: Any, made: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        torch.manual_seed(1)
+        picture, visual = torch.randn(1, 3, 224, 224), own.visual
+        out = made(pixel_values=picture, output_hidden_states=True)
+        projected = visual.post_norm(visual(picture))[:, 0] @ visual.head
+        ours = torch.cat([visual(picture, use_31_block=True).flatten(), projected.flatten()])
+        return ours, torch.cat([out.hidden_states[-2].flatten(), out.image_embeds.flatten()])
+
+    return other, alike
 
 
 # SeedVR2, whose 3B is another class than its 7B.
@@ -203,9 +246,10 @@ def seedvr2(version: str, **more: Any) -> Callable[[Path, bool], torch.nn.Module
     def make(folder: Path, whole: bool) -> torch.nn.Module:
         dim, layers = (more["dim"], more["layers"]) if whole else (64, more["few"])
         sizes = {
-            "vid_in_channels": 33, "vid_out_channels": 16, "vid_dim": dim, "txt_in_dim": 5120 if whole else 24,
-            "txt_dim": dim, "emb_dim": 6 * dim, "heads": dim // 128 if whole else 2, "expand_ratio": 4,
-            "head_dim": 128 if whole else 32, "norm": "rms", "norm_eps": 1e-5, "ada": "single",
+            "vid_in_channels": 33, "vid_out_channels": 16, "vid_dim": dim, "txt_dim": dim,
+            "txt_in_dim": 5120 if whole else 24, "emb_dim": 6 * dim,
+            "heads": dim // 128 if whole else 2, "head_dim": 128 if whole else 32, "expand_ratio": 4,
+            "norm": "rms", "norm_eps": 1e-5, "ada": "single",
             "qk_bias": False, "qk_norm": "rms", "patch_size": [1, 2, 2], "num_layers": layers,
             "block_type": "mmdit_sr", "window": [(4, 3, 3)] * layers, "window_method":
             ["720pwin_by_size_bysize", "720pswin_by_size_bysize"] * (layers // 2), **more["sizes"],
@@ -283,8 +327,10 @@ def drawn(model: torch.nn.Module) -> torch.Tensor:
 _14B = {"dim": 5120, "ffn_dim": 13824, "num_heads": 40, "num_layers": 40}
 _TINY = {"dim": 128, "ffn_dim": 192, "num_heads": 2, "num_layers": 2, "freq_dim": 32, "text_dim": 24}
 _COMFYUI = "Comfy-Org/ComfyUI"
-_BESIDES = [f"hunyuan_image_3.{one}" for one in
-            ("image_processor", "tokenizer_wrapper", "hunyuan_image_3_pipeline", "system_prompt")]
+_BESIDES = [
+    f"hunyuan_image_3.{one}"
+    for one in ("image_processor", "tokenizer_wrapper", "hunyuan_image_3_pipeline", "system_prompt")
+]
 _BESIDES.append("transformers.modeling_attn_mask_utils")
 _3B = {"vid_out_norm": "rms", "txt_in_norm": "layer", "mm_layers": 10, "mlp_type": "swiglu",
        "msa_type": None, "rope_type": "mmrope3d", "rope_dim": 128}  # fmt: skip
@@ -316,8 +362,10 @@ OWN: dict[str, Own] = {
                 _TINY | {"in_dim": 8, "out_dim": 4, "model_type": ""}),
         wan_inputs(camera_conditions=lambda: torch.randn(1, 24, 2, 32, 32)),
     ),
-    "self-forcing": Own("guandeh17/Self-Forcing", "self_forcing_dmd", self_forcing, causal),
-    "wan clip": Own("Wan-Video/Wan2.1", "wan_clip_vit_h_14", wan_clip, seen),
+    "self-forcing": Own("guandeh17/Self-Forcing", "self_forcing_dmd", self_forcing, causal,
+                        others={"diffusers": wan_of_diffusers}),
+    "wan clip": Own("Wan-Video/Wan2.1", "wan_clip_vit_h_14", wan_clip, seen,
+                    others={"transformers": clip_of_transformers}),
     "seedvr2 3b": Own("ByteDance-Seed/SeedVR", "seedvr2_3b",
                       seedvr2("dit_v2", dim=2560, layers=32, few=4, sizes=_3B), restored),
     "seedvr2 7b": Own("ByteDance-Seed/SeedVR", "seedvr2_7b",

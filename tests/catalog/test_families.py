@@ -126,6 +126,18 @@ def test_strangers_are_unknown(stranger: str) -> None:
     assert catalog.detect(STRANGERS[stranger]) is None
 
 
+def test_what_a_language_model_sees_with_is_no_model_of_its_own(read_golden: Callable[[str], Golden]) -> None:
+    """LLaVA, whose CLIP has the names of Wan's image encoder behind a prefix; and a whole CLIP."""
+    names = fold(read_golden("clip_vision_h").shapes)
+    tower = [f"vision_tower.{name}" for name in names]
+    found = catalog.detect([*tower, *fold(read_golden("gemma_3").shapes)])
+    assert found is not None
+    assert (found.name, found.spelling) == ("decoder_llm", "llava")
+    whole = catalog.detect([*names, *fold(read_golden("clip_l").shapes)])
+    assert whole is not None
+    assert whole.name == "clip"
+
+
 def test_nothing_is_unknown() -> None:
     assert catalog.detect([]) is None
     assert catalog.detect([""]) is None

@@ -48,32 +48,32 @@ def _frame(size: int, channels: int = 3) -> dict[str, Any]:
     return {"sample": torch.randn(1, channels, 1, size, size)}
 
 
+def _noise(*shape: int) -> torch.Tensor:
+    torch.manual_seed(1)
+    return torch.randn(shape)
+
+
 def _timed() -> dict[str, Any]:
     return _frame(32) | {"temb": torch.tensor([0.05])}
 
 
 def _sounds() -> dict[str, Any]:
-    torch.manual_seed(1)
-    return {"hidden_states": torch.randn(1, 2, 4, 2)}
+    return {"hidden_states": _noise(1, 2, 4, 2)}
 
 
 def _prompt() -> dict[str, Any]:
     """What a text encoder of two layers more than its embeddings tells, of four words, one of them none."""
-    torch.manual_seed(1)
     return {
-        "text_encoder_hidden_states": torch.randn(1, 4, 8, 3),
-        "attention_mask": torch.tensor([[0, 1, 1, 1]]),
-    }
+        "text_encoder_hidden_states": _noise(1, 4, 8, 3), "attention_mask": torch.tensor([[0, 1, 1, 1]])
+    }  # fmt: skip
 
 
 def _words() -> dict[str, Any]:
-    torch.manual_seed(1)
-    return {"video_tokens": torch.randn(1, 4, 8), "audio_tokens": torch.randn(1, 4, 6)}
+    return {"video_tokens": _noise(1, 4, 8), "audio_tokens": _noise(1, 4, 6)}
 
 
 def _latents() -> dict[str, Any]:
-    torch.manual_seed(1)
-    return {"z": torch.randn(1, 4, 1, 3, 3), "generator": torch.Generator().manual_seed(1)}
+    return {"z": _noise(1, 4, 1, 3, 3), "generator": torch.Generator().manual_seed(1)}
 
 
 def _video() -> dict[str, Any]:

@@ -7,7 +7,7 @@ import inspect
 import re
 import textwrap
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,30 +25,30 @@ class Tiny:
         name: of diffusers' class.
         config: of the class.
         converter: diffusers' function from the original spelling to its own.
-        inputs: of a forward pass; None where the class has none, or equal tensors shall do.
+        inputs: of a forward pass.
         constants: sizes of the published model that the function holds as literals -> those of this one.
         besides: what original files have and diffusers does without.
         prefix: without which the function takes nothing.
         recorded: where diffusers converts by a script that it does not install, or only ComfyUI has such a
             spelling: the digest of the file of which the script makes the model, or with which the class of
             ComfyUI computes the same; see :func:`digest`.
+        within: makes a model that computes with this one, of a class that has no forward pass.
         beyond: names of the class that the function leaves out, as they are computed, or the same in both: a
             regular expression. What the function makes besides the class's is left out then.
-        within: what computes with the model, where it does not by itself.
     """
 
     family: str
     name: str
     config: Mapping[str, Any]
     converter: str
-    inputs: Callable[[], dict[str, Any]] | None = None
+    inputs: Callable[[], dict[str, Any]]
     original: str = "original"
     constants: Mapping[str, str] = field(default_factory=dict)
     besides: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     prefix: str = ""
     recorded: str = ""
     beyond: str = ""
-    within: Callable[[torch.nn.Module], torch.nn.Module] | None = None
+    within: Callable[[torch.nn.Module], torch.nn.Module] = lambda model: model
 
     def model(self, seed: int = 0) -> torch.nn.Module:
         import diffusers
@@ -91,15 +91,23 @@ class Tiny:
         return made
 
     def forward(self, model: torch.nn.Module) -> torch.Tensor:
-        if self.inputs is None:
-            return torch.zeros(())
-        inputs, whole = self.inputs(), model if self.within is None else self.within(model)
-        if "return_dict" in inspect.signature(whole.forward).parameters:
-            inputs["return_dict"] = False
+        """All that the model computes: numbers, not all zero."""
+        model = self.within(model).eval()
+        more = {"return_dict"} & inspect.signature(model.forward).parameters.keys()
         with torch.no_grad(), torch.compiler.set_stance("force_eager"):  # the compiler takes seconds
-            out = whole.eval()(**inputs)
-        found = out[0] if isinstance(out, tuple) else out
-        return found[0] if isinstance(found, list) else found
+            made = list(floats(model(**self.inputs(), **dict.fromkeys(more, False))))
+        assert made
+        assert all(one.isfinite().all() and one.any() for one in made)
+        return torch.cat([one.flatten() for one in made])
+
+
+def floats(out: Any) -> Iterator[torch.Tensor]:
+    """The floating-point tensors of what a model returns."""
+    if isinstance(out, torch.Tensor):
+        yield from [out] if out.is_floating_point() else []
+    elif isinstance(out, tuple | list):
+        for one in out:
+            yield from floats(one)
 
 
 def told(name: str, shape: torch.Size) -> torch.Tensor:

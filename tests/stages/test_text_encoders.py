@@ -62,11 +62,17 @@ MODELS: dict[str, tuple[Callable[[], Any], str, str, str]] = {
     "qwen2.5-vl": (lambda: sees("Qwen2_5_VL", text_config=TEXT, vision_config=QWEN), "qwen25vl_llm", "published",
                    "transformers"),
     "clip-g": (lambda: clip("CLIPTextModelWithProjection"), "clip", "transformers", "transformers"),
+    "clip vision": (
+        lambda: transformers.CLIPVisionModelWithProjection(transformers.CLIPVisionConfig(
+            hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2, patch_size=14,
+            projection_dim=24, hidden_act="gelu")),
+        "wan_clip", "transformers", "transformers",
+    ),
     "umt5": (lambda: transformers.UMT5EncoderModel(transformers.UMT5Config(**T5)), "wan_t5", "transformers",
              "transformers"),
     "t5": (lambda: transformers.T5EncoderModel(transformers.T5Config(**T5)), "t5", "transformers", "transformers"),
 }  # fmt: skip
-OTHERS = {"clip-g": "openclip", "umt5": "lightx2v", "t5": "gguf"}
+OTHERS = {"clip-g": "openclip", "clip vision": "lightx2v", "umt5": "lightx2v", "t5": "gguf"}
 
 
 def saved(name: str, folder: Path) -> tuple[Any, Path]:
@@ -113,17 +119,23 @@ def test_its_own_class_takes_it_and_it_comes_back(name: str, tmp_path: Path) -> 
     assert body(write(there, tmp_path / "back.safetensors", Convert(spelling))) == body(first)
 
 
-@pytest.mark.parametrize("scheme", ["int8", "fp8"])
-def test_quantized_they_come_back_too(scheme: str, tmp_path: Path) -> None:
-    _, first = saved("clip-g", tmp_path)
+@pytest.mark.parametrize(("name", "scheme"), [("clip-g", "int8"), ("clip-g", "fp8"), ("clip vision", "int8")])
+def test_quantized_they_come_back_too(name: str, scheme: str, tmp_path: Path) -> None:
+    _, first = saved(name, tmp_path)
+    to = OTHERS[name]
     codes = write(first, tmp_path / "codes.safetensors", tc.quantize(scheme), convention="lightx2v")
-    there = write(codes, tmp_path / "there.safetensors", Convert("openclip"))
+    there = write(codes, tmp_path / "there.safetensors", Convert(to))
     assert body(write(there, tmp_path / "back.safetensors", Convert("transformers"))) == body(codes)
     plain = write(there, tmp_path / "plain.safetensors", tc.dequantize("f32"))
     assert body(plain) == body(
         write(write(codes, tmp_path / "f32.safetensors", tc.dequantize("f32")), tmp_path / "x.safetensors",
-              Convert("openclip"))
+              Convert(to))
     )  # fmt: skip
+    if name == "clip vision":  # of OpenCLIP's, q, k and v are no matrix of a layer
+        anew = write(
+            first, tmp_path / "anew.safetensors", Convert(to), tc.quantize(scheme), convention="lightx2v"
+        )
+        assert body(there) == body(anew)
 
 
 def test_openclip_is_what_diffusers_converts(tmp_path: Path) -> None:
@@ -150,6 +162,36 @@ def test_wans_umt5_gates_as_transformers_does(tmp_path: Path) -> None:
     gate = torch.nn.functional.gelu(x @ ours[f"{at}.gate.0.weight"].T, approximate="tanh")
     found = (x @ ours[f"{at}.fc1.weight"].T * gate) @ ours[f"{at}.fc2.weight"].T
     torch.testing.assert_close(found, model.encoder.block[1].layer[1].DenseReluDense(x))
+
+
+def test_wans_image_encoder_sees_as_transformers_does(tmp_path: Path) -> None:
+    """wan/modules/clip.py: norms before attention and feed-forward, q above k above v, the first row projected."""
+    model, first = saved("clip vision", tmp_path)
+    wan = {
+        key.removeprefix("visual."): one
+        for key, one in load_file(write(first, tmp_path / "o.safetensors", Convert("lightx2v"))).items()
+    }
+    F = torch.nn.functional
+
+    def layer(x: torch.Tensor, name: str) -> torch.Tensor:
+        return x @ wan[f"{name}.weight"].T + wan[f"{name}.bias"]
+
+    def norm(x: torch.Tensor, name: str) -> torch.Tensor:
+        return F.layer_norm(x, (32,), wan[f"{name}.weight"], wan[f"{name}.bias"])
+
+    picture = torch.randn(1, 3, 224, 224)
+    patches = F.conv2d(picture, wan["patch_embedding.weight"], stride=14).flatten(2).transpose(1, 2)
+    x = norm(torch.cat([wan["cls_embedding"], patches], 1) + wan["pos_embedding"], "pre_norm")
+    for at in ("transformer.0", "transformer.1"):
+        q, k, v = (
+            layer(norm(x, f"{at}.norm1"), f"{at}.attn.to_qkv").view(1, -1, 3, 2, 16).permute(2, 0, 3, 1, 4)
+        )
+        seen = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        x = x + layer(seen, f"{at}.attn.proj")
+        x = x + layer(F.gelu(layer(norm(x, f"{at}.norm2"), f"{at}.mlp.0")), f"{at}.mlp.2")
+    found = norm(x, "post_norm")[:, 0] @ wan["head"]
+    with torch.no_grad():
+        torch.testing.assert_close(found, model(pixel_values=picture).image_embeds, rtol=1e-4, atol=1e-4)
 
 
 def test_a_tokenizer_in_comfyuis_file_is_left_out(tmp_path: Path) -> None:

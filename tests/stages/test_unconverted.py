@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +15,11 @@ from safetensors.torch import load_file, save_file
 
 import transcode as tc
 from transcode import catalog
+from transcode.errors import TranscodeError
 
 diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed")
 
+HUNYUAN = Path(__file__).parents[2] / "fixtures" / "families" / "hunyuanimage_3.0.json"
 QWEN: dict[str, Any] = {
     "in_channels": 16, "out_channels": 4, "num_layers": 1, "attention_head_dim": 32, "num_attention_heads": 2,
     "joint_attention_dim": 24, "axes_dims_rope": (8, 12, 12),
@@ -71,8 +76,51 @@ MODELS: dict[str, tuple[str, str, dict[str, Any], Callable[[], dict[str, Any]], 
                  "timestep": torch.tensor([0.5]), "img_ids": torch.zeros(6, 3), "txt_ids": torch.zeros(4, 3)},
         "transformer_blocks",
     ),
+    "motif-video": (
+        "motif_video", "MotifVideoTransformer3DModel",
+        {"in_channels": 9, "out_channels": 4, "num_attention_heads": 2, "attention_head_dim": 32,
+         "num_layers": 1, "num_single_layers": 1, "text_embed_dim": 24, "rope_axes_dim": (8, 12, 12)},
+        lambda: {"hidden_states": torch.randn(1, 9, 1, 4, 4), "encoder_hidden_states": torch.randn(1, 5, 24),
+                 "timestep": torch.tensor([5]), "encoder_attention_mask": torch.ones(1, 5)},
+        "transformer_blocks",
+    ),
+    "qwen-image controlnet": (
+        "qwen_image_controlnet", "QwenImageControlNetModel", QWEN,
+        lambda: qwen(controlnet_cond=torch.randn(1, 4, 16)), "transformer_blocks",
+    ),
+    "sd3 controlnet": (
+        "sd3_controlnet", "SD3ControlNetModel",
+        {"sample_size": 8, "in_channels": 4, "num_layers": 1, "attention_head_dim": 32,
+         "num_attention_heads": 2, "joint_attention_dim": 24, "caption_projection_dim": 64,
+         "pooled_projection_dim": 20, "out_channels": 4, "pos_embed_max_size": 8},
+        lambda: {"hidden_states": torch.randn(1, 4, 8, 8), "controlnet_cond": torch.randn(1, 4, 8, 8),
+                 "encoder_hidden_states": torch.randn(1, 5, 24), "pooled_projections": torch.randn(1, 20),
+                 "timestep": torch.tensor([5])}, "transformer_blocks",
+    ),
+    "z-image controlnet": (
+        "z_image_controlnet", "ZImageControlNetModel",
+        {"control_layers_places": [0], "control_refiner_layers_places": [0], "control_in_dim": 4, "dim": 64,
+         "add_control_noise_refiner": "control_noise_refiner", "n_refiner_layers": 1, "n_heads": 2,
+         "n_kv_heads": 2},
+        lambda: {"x": [torch.randn(4, 1, 4, 4)], "t": torch.tensor([0.5]), "cap_feats": [torch.randn(6, 24)],
+                 "control_context": [torch.randn(4, 1, 4, 4)]}, "control_",
+    ),
 }  # fmt: skip
 """Family, class, its config, inputs, and what stands in the names of all layers that are quantized."""
+
+
+def computed(model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+    """All that a model computes; of Z-Image's ControlNet with the embedders of a model, always the same."""
+    if type(model) is diffusers.ZImageControlNetModel:
+        torch.manual_seed(3)
+        whole = diffusers.ZImageTransformer2DModel(
+            in_channels=4, dim=64, n_layers=1, n_refiner_layers=1, n_heads=2, n_kv_heads=2, cap_feat_dim=24,
+            axes_dims=[8, 12, 12], axes_lens=[64, 64, 64],
+        )  # fmt: skip
+        made = diffusers.ZImageControlNetModel.from_transformer(copy.deepcopy(model), whole)(**inputs)
+        return torch.cat([one.flatten() for one in made.values()])
+    out = model(**inputs, return_dict=False)[0]
+    return torch.cat([one.flatten() for one in out]) if isinstance(out, list | tuple) else out
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -104,7 +152,35 @@ def test_a_model_of_its_own_class_goes_there_and_back(name: str, tmp_path: Path)
         for tensors in (wanted, load_file(tmp_path / "d.safetensors")):
             model.load_state_dict({key: tensor.float() for key, tensor in tensors.items()}, strict=True)
             torch.manual_seed(2)
-            out = model(**inputs(), return_dict=False)
-            outs.append(out[0] if isinstance(out, tuple) else out)
+            outs.append(computed(model, inputs()))
     assert torch.isfinite(outs[0]).all()
+    assert outs[0].any()
     assert torch.equal(*outs)
+
+
+def test_of_a_vae_nothing_is_quantized_and_any_other_spelling_is_refused(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    model = diffusers.AutoencoderKLHunyuanVideo(
+        block_out_channels=(8, 8, 8, 8), layers_per_block=1, latent_channels=2, norm_num_groups=2
+    ).eval()
+    save_file({key: one.contiguous() for key, one in model.state_dict().items()}, tmp_path / "m.safetensors")
+    known = catalog.detect(list(model.state_dict()))
+    assert known is not None
+    assert (known.name, known.spelling) == ("hunyuan_video_vae", "diffusers")
+    for step, said in (
+        (tc.quantize("int8"), "no tensor becomes int8: 52 of 52 matrices: never: vae"),
+        (tc.convert("original"), "hunyuan_video_vae has no spelling 'original'; known: diffusers"),
+    ):
+        with pytest.raises(TranscodeError, match=said):
+            (tc.open(tmp_path / "m.safetensors") | step).plan(tc.write(tmp_path / "q.safetensors"))
+
+
+def test_a_special_case_is_not_spelled_as_another_family_has_its_names(tmp_path: Path) -> None:
+    """HunyuanImage 3, whose layers are called as those of language models of transformers."""
+    names = json.loads(HUNYUAN.read_text("utf-8"))["tensors"]
+    state = {re.sub(r"\{(\d+)\.\.\d+\}", r"\1", name): torch.zeros(2, 2) for name in names}
+    save_file(state, tmp_path / "m.safetensors")
+    with pytest.raises(TranscodeError, match="hunyuan_image3 has no spelling 'transformers'; known"):
+        (tc.open(tmp_path / "m.safetensors") | tc.convert("transformers")).plan(
+            tc.write(tmp_path / "o.safetensors")
+        )

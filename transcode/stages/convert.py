@@ -156,7 +156,7 @@ class Convert(ConvertOptions, Transform):
     def _general(self, found: catalog.Family, names: list[str]) -> catalog.Family:
         """A special case of another family, or that one where only it knows the other spelling.
 
-        Names that it knows in the other spelling already are not all of a special case's, which has none: refused.
+        Names that it knows in that spelling already do not make a special case spelled so: that is refused.
         """
         if self.to in found.spellings:
             return found
