@@ -94,8 +94,9 @@ def _step(step: Transform) -> list[str]:
             return ["--to", to]
         case Lora(files=files):
             texts = (
-                f"{path}:{_number(strength)}" + ("" if alpha is None else f":{_number(alpha)}")
-                for path, strength, alpha in files
+                f"{'' if noise is None else f'{noise}='}{path}:{_number(strength)}"
+                + ("" if alpha is None else f":{_number(alpha)}")
+                for path, strength, alpha, noise in files
             )
             return _each("--lora", texts)
         case Cast(to=to, saturate=saturate):
