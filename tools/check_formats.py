@@ -31,6 +31,7 @@ from transcode.catalog.nunchaku import modules
 from transcode.catalog.pipelines import pipelines
 from transcode.catalog.profiles import profile
 from transcode.catalog.programs import program
+from transcode.catalog.twins import arrangements
 from transcode.codecs import chain
 from transcode.core.dtypes import DTYPES
 from transcode.core.spec import Part, Spec
@@ -104,10 +105,12 @@ def _foreign(name: str) -> Iterator[str]:
         component_table()
     elif name == "pipelines":
         pipelines()
+    elif name == "twins":
+        arrangements()
     elif name == "names":
         foreign()
     else:
-        yield "is never read; the tables are names.yaml, contents.yaml, components.yaml, pipelines.yaml and twins.yaml"
+        yield "is never read; the tables are names, contents, components, pipelines and twins.yaml"
 
 
 def _nunchaku(name: str) -> Iterator[str]:

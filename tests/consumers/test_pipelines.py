@@ -242,6 +242,47 @@ def test_classes_are_those_of_the_pipeline() -> None:
             assert hasattr(diffusers, said)
 
 
+def language_models() -> dict[str, dict[str, torch.Tensor]]:
+    """Text encoders of which files have the names that transformers saves, by what they are called."""
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2,
+             "num_key_value_heads": 1, "vocab_size": 64, "head_dim": 16}  # fmt: skip
+    t5 = {"d_model": 16, "d_ff": 24, "d_kv": 8, "num_heads": 2, "num_layers": 2, "vocab_size": 64}
+    made = {
+        "qwen3_4b": transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**sizes)),
+        "umt5xxl": transformers.UMT5EncoderModel(transformers.UMT5Config(**t5)),
+    }
+    held = {name: model.state_dict() for name, model in made.items()}
+    del held["umt5xxl"]["encoder.embed_tokens.weight"]  # shared.weight
+    return {name: {key: one.half().clone() for key, one in some.items()} for name, some in held.items()}
+
+
+def test_text_encoders_keep_the_names_of_transformers(tmp_path: Path) -> None:
+    """Merging asked the first for the names of another program, and gave the other those of Wan's authors."""
+    tensors = {
+        f"text_encoders.{n}.transformer.{k}": t for n, m in language_models().items() for k, t in m.items()
+    }
+    save_file(tensors | {"vae.a.weight": torch.ones(2)}, tmp_path / "raw.safetensors")
+    tc.open(tmp_path / "raw.safetensors") | tc.write(tmp_path / "whole.safetensors")
+    for number, to in enumerate(([], ["--to", "diffusers"])):
+        run("split", tmp_path / "whole.safetensors", tmp_path / f"pipe{number}", *to)
+        run("merge", tmp_path / f"pipe{number}", tmp_path / f"back{number}.safetensors")
+        assert body(tmp_path / f"back{number}.safetensors") == body(tmp_path / "whole.safetensors")
+
+
+def test_what_diffusers_saved_says_by_its_pipeline_what_goes_before_its_names(tmp_path: Path) -> None:
+    """Of LTX-2's text encoder nothing else does."""
+    for folder, held in (
+        ("text_encoder", language_models()["qwen3_4b"]),
+        ("vae", {"a.weight": torch.ones(2)}),
+    ):
+        (tmp_path / "pipe" / folder).mkdir(parents=True)
+        save_file(held, tmp_path / "pipe" / folder / "model.safetensors")
+    (tmp_path / "pipe" / "model_index.json").write_text('{"_class_name": "LTX2Pipeline"}')
+    source = open_components(str(tmp_path / "pipe"))
+    names = [f"text_encoders.gemma3_12b.transformer.{key}" for key in language_models()["qwen3_4b"]]
+    assert {tensor.name for tensor in source.tensors} == {*names, "vae.a.weight"}
+
+
 def ltx2(folder: str, version: str, config: dict[str, Any]) -> Any:
     """A model of LTX-2 of its published sizes, on no device."""
     from diffusers.pipelines import ltx2 as classes

@@ -94,8 +94,7 @@ def _step(step: Transform) -> list[str]:
             return ["--to", to]
         case Lora(files=files):
             texts = (
-                ("" if noise is None else f"{noise}=")
-                + f"{path}:{_number(strength)}"
+                f"{'' if noise is None else f'{noise}='}{path}:{_number(strength)}"
                 + ("" if alpha is None else f":{_number(alpha)}")
                 for path, strength, alpha, noise in files
             )

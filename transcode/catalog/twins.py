@@ -59,7 +59,7 @@ def _arrangement(node: strict.Node) -> Arrangement:
     top = node.mapping()
     files = top.find("files")
     names = (top.need("folders") if files is None else files).mapping()
-    made = Arrangement(
+    arrangement = Arrangement(
         {noise: names.need(noise).string() for noise in NOISES},
         files is not None,
         tuple(top.get("spellings", strict.Node.strings, ())),
@@ -67,7 +67,7 @@ def _arrangement(node: strict.Node) -> Arrangement:
     )
     names.reject_unknown()
     top.reject_unknown()
-    return made
+    return arrangement
 
 
 _WORD = r"(?i)(?<![a-z])(high|low)(?=[-_. ]?noise|[-_. ]|$)"
@@ -96,5 +96,5 @@ def pairs_of(names: Iterable[str]) -> list[dict[str, str]]:
         said = {match[1].lower() for match in re.finditer(_WORD, name)}
         if len(said) == 1:
             alike.setdefault(re.sub(_WORD, "\0", name).lower(), {}).setdefault(said.pop(), name)
-    told = [{noise: pair[noise] for noise in NOISES} for pair in alike.values() if len(pair) > 1]
-    return pairs + [pair for pair in told if pair not in pairs]
+    worded = [{noise: pair[noise] for noise in NOISES} for pair in alike.values() if len(pair) > 1]
+    return pairs + [pair for pair in worded if pair not in pairs]

@@ -139,7 +139,7 @@ def open_components(path: str, *, mmap: bool = True, drop_cache: bool = False) -
 
 
 def _placed(
-    folder: str, source: Source, family: catalog.Family | None, parts: Mapping[str, Part] | None, path: str
+    folder: str, source: Source, family: catalog.Family | None, parts: Mapping[str, Part], path: str
 ) -> tuple[str, str | None]:
     """What goes before the names of a component, and how they are to be spelled; None for as they are.
 
@@ -148,7 +148,7 @@ def _placed(
     """
     if (said := source.metadata.get(PREFIX)) is not None:
         return said, source.metadata.get(SPELLING)
-    usual = (parts or {}).get(folder)
+    usual = parts.get(folder)
     prefix = _usual(folder, path) if usual is None or usual.prefix is None else usual.prefix
     if usual is not None and usual.spelling is not None:
         return prefix, usual.spelling

@@ -28,10 +28,10 @@ def open_models(
         return open_place(place, root_key=root_key, mmap=mmap, drop_cache=drop_cache)
 
     def open_any(place: File | Folder) -> Source:
-        found = None if isinstance(place, File) else pair_in(place)
-        if found is None:
+        held = None if isinstance(place, File) else pair_in(place)
+        if held is None:
             return open_one(place)
-        pair, others = found
+        pair, others = held
         models = {noise: open_one(own) for noise, own in pair.items()}
         names = {n: models[n].stem if isinstance(own, File) else own.name for n, own in pair.items()}
         return _both(place, models, names, others)

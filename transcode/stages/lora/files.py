@@ -223,7 +223,7 @@ class _Files(Kind):
             "anyOf": [{"type": "number"}, {"type": "array", "items": {"type": ["number", "null"]}}, nothing]
         }
         noises = {"type": "array", "items": {"enum": [*_NOISES, None]}}
-        shapes = {"paths": paths, "noises": noises}
+        shapes: Mapping[str, Schema] = {"paths": paths, "noises": noises}
         return {key: {**shapes.get(key, number), "description": text} for key, text in about.items()}
 
     def schema_alone(self, words: Schema) -> Schema:
@@ -231,7 +231,11 @@ class _Files(Kind):
 
 
 def _noise(node: Node) -> str | None:
-    return None if node.is_null else node.choice(_NOISES)
+    if node.is_null:
+        return None
+    if (said := node.string()) not in _NOISES:
+        raise node.error(f"{said!r} is none of {', '.join(_NOISES)}", "say for which of the two models it is")
+    return said
 
 
 FILES = _Files()
