@@ -122,7 +122,7 @@ def test_codes_of_another_name_than_weight_move_by_what_they_are_of(
 
 
 def test_what_a_file_says_of_itself_goes_along(save, tmp_path, toy_joined) -> None:
-    """``scaled_fp8`` of ComfyUI's older files is no tensor of the model: no rule knew it, and all was refused."""
+    """``scaled_fp8`` of ComfyUI's older files is no tensor of the model: no rule knew it, and all stopped."""
     path = save({"blocks.0.qkv.weight": torch.randn(64, 32)})
     quantized = tmp_path / "q.safetensors"
     tc.open(path) | tc.quantize("fp8") | tc.write(quantized, convention="comfyui_scaled")

@@ -6,8 +6,10 @@ tensors are quantized, which dtype they have.
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from .. import catalog
@@ -18,9 +20,11 @@ from ..core.planning import Planning
 from ..core.records import dataclass
 from ..core.tensor import LazyTensor
 from ..errors import PlanError
+from . import torchao
 from .config import dtype
 from .config.dialect import Statement
 from .config.stated import CONFIG, KEY, Json, malformed, read_json, statements, without_statements
+from .stored import stored_quantized
 
 __all__ = ["index", "note_config", "side_files"]
 
@@ -97,8 +101,8 @@ def _derive_config(folder: _Folder) -> None:
         return
     source = folder.json(CONFIG)
     own = folder.files.pop(CONFIG, None)
-    family = catalog.detect([tensor.name for tensor in folder.tensors])
-    shapes = {tensor.name: tensor.spec.shape for tensor in folder.tensors}
+    shapes = _shapes(folder)
+    family = catalog.detect(list(shapes))
     derived = None if family is None else family.config(shapes, source)
     if derived is None:
         theirs = "the source has none" if own is None else "that of the source is another program's"
@@ -109,6 +113,27 @@ def _derive_config(folder: _Folder) -> None:
     else:
         text = json.dumps(derived, indent=2, sort_keys=True)
         folder.files[CONFIG] = SideFile(CONFIG, f"{text}\n".encode())
+
+
+def _shapes(folder: _Folder) -> dict[str, tuple[int, ...]]:
+    """Shapes of the tensors of the output; of those that are stored quantized as they came, their own, not
+    those of their codes, of which two may be in a byte.
+    """
+    shapes = {tensor.name: tensor.spec.shape for tensor in folder.tensors}
+    stored = stored_quantized(folder.tensors)
+    if stored.tensors:
+        from .recognise import decipher  # most runs do without
+
+        before = folder.planning.metadata
+        now = {key: text for key, text in {**before, **folder.planning.replaced}.items() if text is not None}
+        planning = replace(
+            folder.planning, metadata={**torchao.without(now), **torchao.listing(folder.tensors, before)}
+        )
+        _, readings = decipher(folder.tensors, planning, stored=stored)
+        for codes, reading in readings.items():
+            shapes.pop(codes)
+            shapes[reading.name] = reading.spec.shape
+    return shapes
 
 
 def _state_quantization(folder: _Folder) -> None:
@@ -127,6 +152,8 @@ def _state_quantization(folder: _Folder) -> None:
             return
     if config is not None and (fault := malformed(config)) is not None:
         planning.warn(f"{CONFIG}: {fault}: loaders refuse it; it goes along as it is")
+    if planning.respelled:
+        config = _respell_statement(folder, config)
     if not planning.decoded:
         return
     from .config import table  # all dialects: most runs do without
@@ -137,6 +164,35 @@ def _state_quantization(folder: _Folder) -> None:
             _list_decoded(folder, config)
         else:
             _remove_statement(folder, config)
+
+
+def _respell_statement(folder: _Folder, config: Json | None) -> Json | None:
+    """Let what the source says of modules speak of their new names; returns config.json."""
+    from .config import table
+    from .config.respelled import respelled
+
+    changed = copy.deepcopy(config)
+    stated = [] if changed is None else statements(changed)
+    beside = {name: content for name in table.BESIDE if (content := folder.json(name)) is not None}
+    left: dict[str, None] = {}
+    for modules in folder.planning.respelled:
+        for holder, key in stated:
+            holder[key], patterns = respelled(holder[key], modules)
+            left |= dict.fromkeys(patterns)
+        for name in beside:
+            beside[name], patterns = respelled(beside[name], modules)
+            left |= dict.fromkeys(patterns)
+    for name, content in beside.items():
+        if content != folder.json(name):
+            folder.put(name, content)
+    if changed is not None and changed != config:
+        folder.put(CONFIG, changed)
+    if left:
+        folder.planning.warn(
+            f"{CONFIG}: {KEY} speaks of {', '.join([*left][:4])}, which fits names that have changed: left as"
+            " it is"
+        )
+    return changed
 
 
 def _replace_statement(

@@ -45,6 +45,7 @@ class Planning:
         coded: those that still are, as far as a stage has looked.
         settled: tensors whose dtype their reader asks for: what is cast, these are not.
         replaced: metadata of the source that is no longer true: key -> new value, None to leave it out.
+        respelled: of each conversion, modules -> the names of those that hold their rows since, in order.
         beside: small files that a stage writes beside the weights, by name.
         inputs: what is read besides the source, such as LoRAs.
         workers: threads that a stage may use if it must look at bytes while planning.
@@ -70,6 +71,7 @@ class Planning:
     coded: set[str] = field(default_factory=set)
     settled: set[str] = field(default_factory=set)
     replaced: dict[str, str | None] = field(default_factory=dict)
+    respelled: list[Mapping[str, Sequence[str]]] = field(default_factory=list)
     beside: dict[str, bytes] = field(default_factory=dict)
     inputs: list[Source] = field(default_factory=list)
     workers: int = 1

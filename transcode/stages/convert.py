@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from .. import catalog
 from ..catalog.components import component_table
+from ..catalog.rule import MEMBER
 from ..catalog.spelling import Direction
 from ..consumers.companions import Companions
 from ..consumers.evidence import LAYERS
@@ -216,6 +217,7 @@ def _converted(
             for made in structure.of(item, hit, planning):
                 yield made.evolve(name=f"{below}{made.name}") if below else made
     _rename_layers(names, planning)
+    planning.respelled.append(_modules(names))
     if left:
         planning.warn(f"convert: {to} has no {', '.join(left)}: left out, and no conversion brings them back")
     if unknown:
@@ -301,6 +303,18 @@ def _open(item: Item, planning: Planning) -> None:
             "convert: quantized tensors whose rows are put together anew are decoded on the way, but where"
             " the rows of their codes and scales can become those of the scheme that is asked for"
         )
+
+
+def _modules(names: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """Modules, and those that have their tensors now; but for what is listed or stacked, which is a parameter
+    of no module of its own.
+    """
+    found: dict[str, dict[str, None]] = {}
+    for name, others in names.items():
+        module = name.rpartition(".")[0]
+        if module and not any(MEMBER in other.split(".") for other in others):
+            found.setdefault(module, {}).update((other.rpartition(".")[0], None) for other in others)
+    return {module: list(others) for module, others in found.items()}
 
 
 def _rename_layers(names: Mapping[str, Sequence[str]], planning: Planning) -> None:
