@@ -46,8 +46,9 @@ def undone(module: Any, family: str, spelling: str, converter: str, besides: Sha
         if family == "krea2" and original.endswith(".mod.lin"):
             shape = [math.prod(shape)]
         elif any(hit.rule.shapes) and len(shape) > 1:
-            shape = lengths_of(hit.rule.shapes[0], math.prod(shape), {"rows": shape[0]})
-            assert shape is not None, name
+            lengths = lengths_of(hit.rule.shapes[0], math.prod(shape), {"rows": shape[0]})
+            assert lengths is not None, name
+            shape = lengths
         if len(hit.rule.right) > 1 and original in tensors:
             tensors[original][0] += shape[0]
             assert tensors[original][1:] == shape[1:], name
