@@ -592,9 +592,9 @@ def instantiated() -> Iterable[tuple[str, Model]]:
         source = "diffusers: LTXVideoTransformer3DModel, its single-file conversion undone"
         quantized = by_part(tensors, 2, ("attn1", "attn2", "ff"))
         yield "ltx_video", Model("ltx_video", "original", "LTX-Video", source, tensors, quantized)
-        for name, layers, dual in (("medium", 24, 13), ("large", 38, 0)):
+        for name, deep, dual in (("medium", 24, 13), ("large", 38, 0)):
             made = diffusers.SD3Transformer2DModel(
-                num_layers=layers, num_attention_heads=layers, caption_projection_dim=64 * layers,
+                num_layers=deep, num_attention_heads=deep, caption_projection_dim=64 * deep,
                 pos_embed_max_size=384 if dual else 192, dual_attention_layers=tuple(range(dual)),
                 qk_norm="rms_norm",
             )  # fmt: skip
@@ -603,7 +603,7 @@ def instantiated() -> Iterable[tuple[str, Model]]:
                 f"sd3.5_{name}_diffusers",
                 model("sd3", "diffusers", title, made, blocks_alone, r"\.norm[^.]*\.linear$"),
             )
-            tensors = sd3_original(64 * layers, layers, layers, dual, 384 if dual else 192)
+            tensors = sd3_original(64 * deep, deep, deep, dual, 384 if dual else 192)
             quantized = by_part(tensors, 3, ("attn", "attn2", "mlp"))
             source = "mmditx.py of Stability-AI/sd3.5"
             yield f"sd3.5_{name}", Model("sd3", "original", title, source, tensors, quantized)
@@ -612,11 +612,12 @@ def instantiated() -> Iterable[tuple[str, Model]]:
             model("h3", "diffusers", "MiniMax-H3", diffusers.MiniMaxH3Transformer3DModel(),
                   r"^transformer_blocks\."),
         )  # fmt: skip
-        for name, sizes in {
+        fluxes: dict[str, dict[str, Any]] = {
             "dev": {"guidance_embeds": True},
             "schnell": {},
             "Fill-dev": {"guidance_embeds": True, "in_channels": 384, "out_channels": 64},
-        }.items():
+        }
+        for name, sizes in fluxes.items():
             yield (
                 f"flux.1_{name.split('-')[0].lower()}_diffusers",
                 model("flux", "diffusers", f"FLUX.1-{name}", diffusers.FluxTransformer2DModel(**sizes),

@@ -195,7 +195,8 @@ def _source(text: str) -> str:
 
 def lists(book: Book, language: str) -> str:
     """Where a program's list and ours differ, and families whose lists are the same."""
-    rows, same = [], {program: {} for program in skip_lists.PROGRAMS}
+    rows: list[list[str]] = []
+    same: dict[str, dict[str, None]] = {program: {} for program in skip_lists.PROGRAMS}
     differing: dict[tuple[str, str], str] = {}
     for family, one in book.compared:
         same[one.program][family] = None

@@ -8,7 +8,7 @@ import pytest
 
 from transcode.core import values
 from transcode.core.dtypes import DTYPES
-from transcode.core.event import Event, Reason, Remark
+from transcode.core.event import Event, Reason, Remark, deed
 from transcode.core.expr import Constant
 from transcode.core.spec import Spec
 from transcode.core.tensor import plain
@@ -28,12 +28,29 @@ from transcode.core.tensor import plain
         ),
         (Event("absorb", "went into w"), "drop", "drop: went into w"),
         (Event("gather", "it was not contiguous"), "gathered", "gathered: it was not contiguous"),
+        (Event("convert", "no rule"), "convert", "convert: no rule"),
+        (Event("convert", "rows 0 to 3 of w", "split"), "split", "split: rows 0 to 3 of w"),
     ],
     ids=str,
 )
 def test_what_events_say(event, label, text):
     assert event.label == label
     assert str(event) == text
+
+
+@pytest.mark.parametrize(
+    ("kinds", "expected"),
+    [
+        ([], "keep"),
+        ([Event("convert", "no rule")], "keep"),
+        ([Event("rename", "v")], "rename"),
+        ([Event("rename", "v"), Event("convert", "rows", "split")], "split"),
+        ([Event("convert", "rows", "join"), Event("quantize", "why", "int8")], "quantize int8"),
+    ],
+    ids=str,
+)
+def test_what_is_done_in_a_word(kinds, expected):
+    assert deed(kinds) == expected
 
 
 def test_what_remarks_say():

@@ -446,7 +446,9 @@ def test_a_config_that_tensors_do_not_tell_is_asked_for(tmp_path: Path) -> None:
     (source / "config.json").write_text('{"target_size": 960}')
     plan = (tc.open(source) | Convert("diffusers")).plan(tc.write(tmp_path / "x"))
     assert [
-        file for file in plan.side_files if file.name == "config.json" and b'"target_size": 960' in file.content
+        file
+        for file in plan.side_files
+        if file.name == "config.json" and b'"target_size": 960' in file.content
     ]
 
 
