@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from make_family_names import Model, Shapes, linears, shapes_of, with_experts_listed
@@ -70,7 +71,7 @@ def instantiated() -> Iterable[tuple[str, Model]]:
     with torch.device("meta"):
         yield from encoders()
         yield from decoders()
-        yield deepseek_v4()
+        yield from deepseek_v4()
 
 
 def encoders() -> Iterable[tuple[str, Model]]:
@@ -210,11 +211,15 @@ def decoders() -> Iterable[tuple[str, Model]]:
         yield (made := model(stem, spelling, counts, f"{source}, as it saves them", tensors))
         if stem == "llama_4":
             yield f"{stem}_listed", with_experts_listed(made[1], "listed_llava")
+        if stem == "qwen3.5_moe":
+            yield model(f"{stem}_memory", "stacked_multimodal", counts, source, shapes_of(module))
+        if stem == "deepseek_v3.2":
+            yield f"{stem}_inference", of_deepseeks_program(made[1])
         if stem in ("gemma_3", "mistral_3"):
             yield model(f"{stem}_multimodal", "multimodal", counts, source, shapes_of(module))
 
 
-def deepseek_v4() -> tuple[str, Model]:
+def deepseek_v4() -> Iterable[tuple[str, Model]]:
     """As released: what transformers saves, and of what stands outside of layers its map's left sides.
 
     Of its matrices the release keeps the router, the weights of the indexer's heads and what compresses keys and
@@ -235,6 +240,35 @@ def deepseek_v4() -> tuple[str, Model]:
     )
     source = "transformers: DeepseekV4ForCausalLM, as it saves them, and its conversion_mapping"
     quantized = {key for key in tensors if taken.match(key)}
-    return "deepseek_v4", Model(
-        "deepseek_v4", "original", "DeepSeek-V4, 4 layers of 8 experts", source, tensors, quantized
+    counts = "DeepSeek-V4, 4 layers of 8 experts"
+    yield "deepseek_v4", Model("deepseek_v4", "original", counts, source, tensors, quantized)
+    held = shapes_of(module)
+    taken = re.compile(
+        r"\.(self_attn\.(compressor\.indexer\.q_b|q_[ab]|kv|o_[ab])_proj|shared_experts\.\w+)\.weight$"
+        r"|\.experts\.(gate_up|down)_proj$"
+    )
+    quantized = {key for key in held if taken.search(key)}
+    source = "transformers: DeepseekV4ForCausalLM"
+    yield "deepseek_v4_memory", Model("deepseek_v4", "transformers", counts, source, held, quantized)
+
+
+def of_deepseeks_program(published: Model) -> Model:
+    """Names after ``mapping`` of inference/convert.py in deepseek-ai/DeepSeek-V3, which V3.2 keeps."""
+    words = {
+        "embed_tokens": "embed", "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
+        "q_proj": "wq", "q_a_proj": "wq_a", "q_a_layernorm": "q_norm", "q_b_proj": "wq_b", "gate_proj": "w1",
+        "kv_a_proj_with_mqa": "wkv_a", "kv_a_layernorm": "kv_norm", "kv_b_proj": "wkv_b", "o_proj": "wo",
+        "down_proj": "w2", "up_proj": "w3", "lm_head": "head", "self_attn": "attn", "mlp": "ffn",
+        "e_score_correction_bias": "bias",
+    }  # fmt: skip
+
+    def name(key: str) -> str:
+        return ".".join(words.get(word, word) for word in key.removeprefix("model.").split("."))
+
+    return replace(
+        published,
+        spelling="inference",
+        source=f"{published.source}; inference/convert.py of deepseek-ai/DeepSeek-V3",
+        tensors={name(key): shape for key, shape in published.tensors.items()},
+        quantized={name(key) for key in published.quantized},
     )

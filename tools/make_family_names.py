@@ -757,7 +757,7 @@ def with_experts_listed(made: Model, spelling: str) -> Model:
 STRANGERS = {
     "diffusers": [
         "CogView3PlusTransformer2DModel",
-        "CogView4Transformer2DModel", "OvisImageTransformer2DModel", "AllegroTransformer3DModel",
+        "CogView4Transformer2DModel", "OvisImageTransformer2DModel",
     ],
     "transformers": ["BertModel", "GPT2LMHeadModel", "SiglipModel", "SiglipTextModel", "ViTModel",
                      "WhisperModel", "XLMRobertaModel"],

@@ -379,6 +379,9 @@ def test_tables_for_kinds_of_models(own_formats: Path) -> None:
     assert family.direction("other", {"size": "none"}).rename("in.w") == "a.w"
     assert len(family.directions("other")) == 2
     path.write_text(f"{FAMILY}{other}conversions:\n{tables.replace(', holds: {size: [small]}', '')}")
+    assert load_family(path).direction("other", {"size": "none"}).rename("in.w") == "a.w"
+    assert load_family(path).direction("other", {"size": "huge"}).rename("b.w") == "in.w"
+    path.write_text(f"{FAMILY}{other}conversions:\n{tables.replace(', holds: {size: [big, huge]}', '')}")
     with pytest.raises(RecipeError, match="there are rules between other and own already"):
         load_family(path)
 

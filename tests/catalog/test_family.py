@@ -59,3 +59,13 @@ def test_a_configuration_is_that_of_the_tensors_behind_the_prefix(goldens):
     wanted = family.config(golden.shapes, {})
     shapes = {f"p.{name}": shape for name, shape in golden.shapes.items()} | {"other.weight": (1, 2)}
     assert family.spelled(golden.spelling, "p.").config(shapes, {}) == wanted
+
+
+def test_a_table_that_names_a_model_goes_before_the_one_for_all() -> None:
+    stacked = catalog.family("decoder_llm").spelled("stacked")
+    gate = "model.layers.3.mlp.gate.weight"
+    for model, expected in (
+        ("qwen3_moe", gate), ("olmoe", gate), ("mixtral", "model.layers.3.block_sparse_moe.gate.weight")
+    ):  # fmt: skip
+        assert stacked.direction("transformers", {"model_type": model}).rename(gate) == expected
+    assert stacked.direction("transformers").rename(gate) == gate

@@ -57,9 +57,10 @@ SCRIPTED = {
         "scripts/convert_pixart_sigma_to_diffusers.py", _image, recorded="bb45678d0ac1a3ab",
     ),
     "pixart alpha": Tiny(
-        "pixart", "PixArtTransformer2DModel", _PIXART | {"use_additional_conditions": True},
+        "pixart", "PixArtTransformer2DModel",
+        _PIXART | {"use_additional_conditions": True, "num_attention_heads": 3, "cross_attention_dim": 96},
         "scripts/convert_pixart_alpha_to_diffusers.py",
         lambda: _image(added_cond_kwargs={"resolution": torch.ones(1, 2), "aspect_ratio": torch.ones(1, 1)}),
-        recorded="66c81f07e85fb1f3",
+        recorded="a44d522840036317",
     ),
 }  # fmt: skip

@@ -39,3 +39,14 @@ def test_rules_of_another_model() -> None:
         check_model(holds, {"model_type": "granite"}, "x")
     with pytest.raises(PlanError, match=r"no config\.json that says model_type"):
         check_model(holds, {}, "x")
+    known = {"architecture": ["llama"]}
+    with pytest.raises(PlanError, match="'kimi_linear' is not written to GGUF here: of its linear attention"):
+        check_model(known, {"model_type": "kimi_linear"}, "x")
+
+
+def test_a_model_that_sees_is_to_llama_cpp_what_reads_text_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    for text, architecture in (("mistral", "llama"), ("ministral3", "mistral3"), ("mistral4", None)):
+        path.write_text(json.dumps({"model_type": "mistral3", "text_config": {"model_type": text}}))
+        facts = facts_of(Planning(side_files=[path]))
+        assert (facts["model_type"], facts.get("architecture")) == ("mistral3", architecture)

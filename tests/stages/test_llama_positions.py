@@ -76,3 +76,13 @@ def test_divisors_that_are_none() -> None:
         rope_factors({"rope_scaling": {**LLAMA3, "low_freq_factor": 4.0}, **sizes})
     with pytest.raises(PlanError, match="num_attention_heads: 'x'"):
         rope_factors({"rope_scaling": LLAMA3, "hidden_size": 256, "num_attention_heads": "x"})
+
+
+def test_what_is_said_of_ministral() -> None:
+    """As ``conversion/mistral3.py`` of llama.cpp; tests/stages/test_llama_header.py holds its answers."""
+    rope = {**YARN, "rope_theta": 1e6, "mscale": 1.0, "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.1}
+    said = {key: str(value) for key, value in positions("mistral3", {"rope_parameters": rope}).items()}
+    assert float(said["mistral3.rope.scaling.yarn_log_multiplier"]) == 1
+    assert float(said["mistral3.attention.temperature_scale"]) == pytest.approx(0.1)
+    with pytest.raises(PlanError, match="llama_4_scaling_beta: None"):
+        positions("mistral3", {"rope_parameters": {**rope, "llama_4_scaling_beta": None}})

@@ -102,14 +102,14 @@ def facts_of(planning: Planning) -> dict[str, object]:
         if path.name == _CONFIG:
             stated = small_json.read_object(path)
             of_text = stated.get("text_config")
-            text = of_text if isinstance(of_text, dict) else {}
+            text = {**of_text} if isinstance(of_text, dict) else {}
             facts = {**text, **stated}
         elif path.name == _PARAMS:
             stated = small_json.read_object(path)
             if {"dim", "n_heads", "n_layers"} <= stated.keys() and "moe" not in stated:
                 params = {new: stated[old] for old, new in _OF_META.items() if old in stated}
-                model = "mistral3" if "vision_config" in params else "llama"
-                facts = {"model_type": model, **params, **facts}
+                released = "mistral3" if "vision_config" in params else "llama"
+                facts = {"model_type": released, **params, **facts}
     model = facts.get("model_type")
     if model in _OF_TEXT:
         model = text.get("model_type")
