@@ -116,7 +116,7 @@ class _Files(Kind):
     word = "LoRAs"
     keys = ("paths", "strengths", "alphas", "noises")
     repeats = True
-    metavar = "[high=|low=]PATH[:STRENGTH[:ALPHA]]"
+    metavar = "PATH[:STRENGTH[:ALPHA]]"
 
     def normal(self, what: str, value: Any) -> tuple[LoraFile, ...]:
         """From a path, or several paths and ``(path, strength, alpha)`` tuples."""
