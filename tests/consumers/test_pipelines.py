@@ -263,6 +263,8 @@ def test_text_encoders_keep_the_names_of_transformers(tmp_path: Path) -> None:
     }
     save_file(tensors | {"vae.a.weight": torch.ones(2)}, tmp_path / "raw.safetensors")
     tc.open(tmp_path / "raw.safetensors") | tc.write(tmp_path / "whole.safetensors")
+    plan = (tc.open(tmp_path / "whole.safetensors") | Convert("original")).plan(tc.write(tmp_path / "x"))
+    assert {tensor.name for tensor in plan.tensors} == {*tensors, "vae.a.weight"}
     for number, to in enumerate(([], ["--to", "diffusers"])):
         run("split", tmp_path / "whole.safetensors", tmp_path / f"pipe{number}", *to)
         run("merge", tmp_path / f"pipe{number}", tmp_path / f"back{number}.safetensors")

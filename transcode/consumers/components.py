@@ -112,9 +112,8 @@ def open_components(path: str, *, mmap: bool = True, drop_cache: bool = False) -
             continue
         source = open_place(inner, mmap=mmap, drop_cache=drop_cache)
         family = catalog.detect([tensor.name for tensor in source.tensors])
-        prefix, before = _placed(
-            inner.name, source, family, None if pipeline is None else pipeline.parts, path
-        )
+        parts = {} if pipeline is None else pipeline.parts
+        prefix, before = _placed(inner.name, source, family, parts, path)
         if family is not None:
             spelled[prefix] = before or family.spelling
             changes = changes or spelled[prefix] != family.spelling

@@ -31,6 +31,7 @@ from transcode.stages.quantize.pad import pad_tensor
 )
 def test_path_strength_alpha(text, file):
     assert parse_lora(text) == LoraFile(*file)
+    assert parse_lora(f"low={text}") == LoraFile(*file, noise="low")
 
 
 TWO = Lora((LoraFile("a.safetensors", 0.5, None), LoraFile("b.safetensors", 1.0, 8.0)), "same", "net.")
