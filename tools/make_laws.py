@@ -47,7 +47,7 @@ _ALONE = {
     "wan_s2v_dit": _CHECKOUT,
     "z_image_controlnet": _ONE_SPELLING,
 }
-"""Families of one spelling -> what makes tiny models of their own classes: a test, or from a checkout a tool."""
+"""Families of one spelling -> what makes tiny models of their classes: a test, or from a checkout a tool."""
 
 _ALWAYS, _WHOLE = "✓", "`--all`"
 
