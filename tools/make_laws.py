@@ -29,6 +29,27 @@ _ELSEWHERE = {
 }
 """Families that diffusers does not convert -> the tests that hold how they are."""
 
+_ONE_SPELLING = "tests/stages/test_unconverted.py"
+_CHECKOUT = "tools/check_classes.py"
+_ALONE = {
+    "deepseek_v4": "tests/stages/test_quantized_sources.py",
+    "ernie_image": _ONE_SPELLING,
+    "hidream": _ONE_SPELLING,
+    "hunyuan_image3": _CHECKOUT,
+    "hunyuan_video_vae": _ONE_SPELLING,
+    "kandinsky5": _ONE_SPELLING,
+    "motif_video": _ONE_SPELLING,
+    "qwen_image_controlnet": _ONE_SPELLING,
+    "qwen_image_dit": _ONE_SPELLING,
+    "sd3_controlnet": _ONE_SPELLING,
+    "seedvr2": _CHECKOUT,
+    "self_forcing": _CHECKOUT,
+    "wan_humo_dit": _CHECKOUT,
+    "wan_s2v_dit": _CHECKOUT,
+    "z_image_controlnet": _ONE_SPELLING,
+}
+"""Families of one spelling -> what makes tiny models of their classes: a test, or from a checkout a tool."""
+
 _ALWAYS, _WHOLE = "✓", "`--all`"
 
 
@@ -49,13 +70,19 @@ def table(tests: Any) -> str:
     others = [family.name for family in families if family.conversions and family.name not in tested]
     assert set(others) == _ELSEWHERE.keys(), others
     alone = [family.name for family in families if not family.conversions and not family.fallback]
+    assert set(alone) == _ALONE.keys(), alone
     return "\n\n".join(
         (
             _models(tests),
-            "\n".join(["| | |", "|---|---|", *(f"| `{one}` | `{_ELSEWHERE[one]}` |" for one in others)]),
-            "\n".join(["| |", "|---|", f"| {', '.join(f'`{one}`' for one in alone)} |"]),
+            _held(others, _ELSEWHERE),
+            _held(alone, _ALONE),
         )
     )
+
+
+def _held(names: list[str], by: dict[str, str]) -> str:
+    """A row for each family: what holds it."""
+    return "\n".join(["| | |", "|---|---|", *(f"| `{one}` | `{by[one]}` |" for one in names)])
 
 
 def _models(tests: Any) -> str:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 
@@ -84,7 +84,9 @@ def within(
 class _Empty(types.ModuleType):
     """A module of which any name can be imported: a class."""
 
-    __path__: ClassVar[list[str]] = []
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.__path__ = []
 
     def __getattr__(self, name: str) -> type:
         if name.startswith("__"):
@@ -166,7 +168,7 @@ def self_forcing(folder: Path, whole: bool) -> torch.nn.Module:
 def causal(model: torch.nn.Module) -> torch.Tensor:
     """Two frames with a cache of keys and values, as videos are made."""
     torch.manual_seed(1)
-    wan: Any = model["model"]  # type: ignore[index]
+    wan: Any = model["model"]
     width = wan.dim // wan.num_heads
     cache = [
         {one: torch.zeros(1, 8, wan.num_heads, width) for one in "kv"}
@@ -186,7 +188,7 @@ def wan_clip(folder: Path, whole: bool) -> torch.nn.Module:
             "max_text_len": 16, "text_dim": 48, "text_heads": 2, "text_layers": 2}  # fmt: skip
     empty = ("torchvision", "torchvision.transforms", "wan.modules.tokenizers")
     with within(folder, *empty, bare=("wan", "wan.modules")), device(whole):
-        kind = importlib.import_module("wan.modules.clip")
+        kind: Any = importlib.import_module("wan.modules.clip")
         kind.flash_attention = attention
         made: torch.nn.Module = kind.XLMRobertaCLIP(**({} if whole else tiny))
         return made
@@ -299,7 +301,7 @@ def hunyuan_image3(folder: Path, whole: bool) -> torch.nn.Module:
                                     "n_embed": dim, "depth": 2},
     }  # fmt: skip
     with within(folder, *_BESIDES, bare=("hunyuan_image_3",)), device(whole):
-        kind = importlib.import_module("hunyuan_image_3.hunyuan")
+        kind: Any = importlib.import_module("hunyuan_image_3.hunyuan")
         kind.nvtx = SimpleNamespace(range=lambda _: nullcontext())
         config = kind.HunyuanImage3Config(**sizes, attn_implementation="sdpa")
         made: torch.nn.Module = kind.HunyuanImage3ForCausalMM(config)
