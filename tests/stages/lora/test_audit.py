@@ -22,7 +22,8 @@ EVERY = [
     for trainer in TRAINERS
 ]
 LOADERS = {
-    "wan t2v": "WanLoraLoaderMixin", "wan i2v": "WanLoraLoaderMixin", "qwen-image": "QwenImageLoraLoaderMixin",
+    "wan t2v": "WanLoraLoaderMixin", "wan i2v": "WanLoraLoaderMixin",
+    "qwen-image": "QwenImageLoraLoaderMixin",
     "kandinsky 5": "KandinskyLoraLoaderMixin", "hidream": "HiDreamImageLoraLoaderMixin",
     "z-image": "ZImageLoraLoaderMixin", "sdxl": "StableDiffusionXLLoraLoaderMixin",
     "sd 1.5": "StableDiffusionLoraLoaderMixin", "hunyuan video": "HunyuanVideoLoraLoaderMixin",

@@ -42,7 +42,8 @@ def test_a_family_of_one_spelling_is_known(tmp_path):
     ]
     names, _ = converted(modules, "diffusers", tmp_path)
     assert names == {
-        "transformer.transformer_blocks.0.img_mlp.net.0.proj", "transformer.transformer_blocks.9.attn.to_out.0",
+        "transformer.transformer_blocks.0.img_mlp.net.0.proj",
+        "transformer.transformer_blocks.9.attn.to_out.0",
     }  # fmt: skip
 
 
