@@ -20,7 +20,7 @@ def used(roles: Roles) -> list[int]:
     up = roles["up"]
     if roles.keys() - {"up", "down"}:
         return [*range(roles["down"].spec.shape[0])]
-    return np.flatnonzero((np.asarray(up.numpy()) != 0).any(axis=0)).tolist()  # type: ignore[no-any-return]
+    return np.flatnonzero((np.asarray(up.numpy()) != 0).any(axis=0)).tolist()
 
 
 def of_ranks(roles: Roles, ranks: list[int], alpha: float) -> tuple[Roles, float]:

@@ -236,7 +236,7 @@ class _Recognising:
 
     def _spelled(self, found: Recognised) -> object:
         """What the modules become, to compare."""
-        spelled = [(name,) for name in found.names]
+        spelled: list[tuple[str, ...]] = [(name,) for name in found.names]
         if found.direction is not None:
             hits = [found.direction.find(f"{name}{WEIGHT}") for name in found.names]
             spelled = [
