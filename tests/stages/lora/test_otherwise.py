@@ -81,7 +81,7 @@ def test_a_lora_of_a_stack_goes_into_listed_experts(tmp_path):
 
 
 def clip(folder, theirs):
-    """A text encoder as all-in-one files or as transformers have it: its projection is the other's transpose."""
+    """A text encoder in an all-in-one file, or of transformers: one's projection is the other's transpose."""
     projection = rand(C, R)
     start = "conditioner.embedders.1.model." if theirs else ""
     block = f"{start}transformer.resblocks.0" if theirs else "text_model.encoder.layers.0"
@@ -121,6 +121,26 @@ def test_what_cannot_be_turned_over_is_refused(tmp_path):
     }  # fmt: skip
     with pytest.raises(
         PlanError,
-        match="LoHa, which cannot be turned over as 'conditioner.embedders.1.model.text_projection' is",
+        match=r"LoHa, which cannot be turned over as 'conditioner\.embedders\.1\.model\.text_projection' is",
     ):
+        merged(tmp_path, lora)
+
+
+def test_experts_whose_stack_is_turned_are_refused_with_the_reason(tmp_path):
+    """gpt-oss: [E, in, out], gate and up alternate."""
+    layer = f"{LAYER}.mlp"
+    tensors = {
+        f"{layer}.experts.gate_up_proj": rand(E, C, 2 * F),
+        f"{layer}.experts.gate_up_proj_bias": rand(E, 2 * F),
+        f"{layer}.experts.down_proj": rand(E, F, C), f"{layer}.experts.down_proj_bias": rand(E, C),
+        f"{layer}.router.weight": rand(E, C), f"{layer}.router.bias": rand(E),
+        f"{LAYER}.self_attn.sinks": rand(4),
+        **{f"{LAYER}.self_attn.{one}_proj.weight": rand(C, C) for one in "qkvo"},
+        **{f"{LAYER}.{one}.weight": rand(C) for one in ("input_layernorm", "post_attention_layernorm")},
+        "model.embed_tokens.weight": rand(20, C), "model.norm.weight": rand(C), "lm_head.weight": rand(20, C),
+    }  # fmt: skip
+    save_file(tensors, tmp_path / "model.safetensors")
+    module = f"base_model.model.{layer}.experts.1.gate_proj"
+    lora = {f"{module}.lora_B.weight": rand(F, 2), f"{module}.lora_A.weight": rand(2, C)}
+    with pytest.raises(PlanError, match="in a stack whose matrices are turned over or lie otherwise"):
         merged(tmp_path, lora)

@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 
-from ...catalog.lora_tables import lora_tables
-from ...catalog.spelling import Conversion, Direction, Hit
+from ...catalog.spelling import Direction, Hit
 from ...core.planning import Planning
 from ..facts import facts_of
 from .pairs import Pairs
-from .recognise import WEIGHT, recognise, text_module
+from .recognise import WEIGHT, own_names, recognise, text_module
 from .written import STYLES, Module
 
 __all__ = ["WEIGHT", "Modules"]
@@ -93,14 +92,7 @@ class Modules:
 
     @cached_property
     def _own_names(self) -> Direction | None:
-        for table in lora_tables():
-            if (
-                self._family is not None
-                and table.family == self._family.name
-                and table.between[1] == self._to
-            ):
-                return Direction(Conversion(table.rules), True)
-        return None
+        return None if self._family is None else own_names(self._family.name, self._to)
 
     def facts(self) -> Mapping[str, object]:
         """Keys of the model's config.json, where one came with the file."""

@@ -95,7 +95,9 @@ class _Placing:
             )  # fmt: skip
         if not candidates:
             if (why := self._homes.unknown(change.base, change.leaf)) is not None:
-                raise self._error(change.key, why.what, "merge it into the folder that has one")
+                raise self._error(
+                    change.key, why.what, why.hint or "merge it into a model in the LoRA's own spelling"
+                )
             close = ""
             if len(self._lost) < _SHOWN:
                 close = self._homes.nearest(change.base, change.leaf)

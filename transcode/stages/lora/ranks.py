@@ -20,7 +20,7 @@ def used(roles: Roles) -> list[int]:
     up = roles["up"]
     if roles.keys() - {"up", "down"}:
         return [*range(roles["down"].spec.shape[0])]
-    return np.flatnonzero((np.asarray(up.numpy()) != 0).any(axis=0)).tolist()  # type: ignore[no-any-return]
+    return np.flatnonzero((np.asarray(up.numpy()) != 0).any(axis=0)).tolist()
 
 
 def of_ranks(roles: Roles, ranks: list[int], alpha: float) -> tuple[Roles, float]:
@@ -30,7 +30,8 @@ def of_ranks(roles: Roles, ranks: list[int], alpha: float) -> tuple[Roles, float
     rank = roles["down"].spec.shape[0]
     factor = alpha / rank
     fewer = factor * len(ranks)
-    if len(ranks) == rank or fewer / len(ranks) != factor or np.float32(fewer) != fewer:
+    held = np.float32(float(np.float32(fewer)) / len(ranks)) == np.float32(factor)
+    if len(ranks) == rank or fewer / len(ranks) != factor or not held:
         return roles, alpha
     some = Some(tuple(ranks))
     up, down = picked(roles["up"], columns=some), picked(roles["down"], rows=some)

@@ -9,13 +9,14 @@ from typing import NamedTuple
 from ... import catalog
 from ...catalog.family import Family
 from ...catalog.lora_modules import lora_modules
-from ...catalog.spelling import Direction
+from ...catalog.lora_tables import lora_tables
+from ...catalog.spelling import Conversion, Direction
 from ...core.planning import Planning
 from ...voice import called
 from .pairs import Pairs
 from .written import STYLES, Module, words_of
 
-__all__ = ["WEIGHT", "Recognised", "recognise", "text_module"]
+__all__ = ["WEIGHT", "Recognised", "own_names", "recognise", "text_module"]
 
 WEIGHT = ".weight"
 
@@ -69,6 +70,21 @@ def text_module(flat: str) -> str | None:
     spellings = (one for family in _TEXTS for one in known.get(family, {}).values())
     names = {name for one in spellings if (name := one.dotted(flat)) is not None}
     return names.pop() if len(names) == 1 else None
+
+
+def own_names(family: str, to: str, spelling: str | None = None) -> Direction | None:
+    """From a family's modules as its authors call them to a program's names, where a table of LoRAs has any.
+
+    Args:
+        family: its name.
+        to: the program, as the table calls it.
+        spelling: of the authors; None for any.
+    """
+    for table in lora_tables():
+        here, there = table.between
+        if table.family == family and there == to and spelling in (None, here):
+            return Direction(Conversion(table.rules), True)
+    return None
 
 
 class _Recognising:
@@ -138,6 +154,14 @@ class _Recognising:
         for spelling, modules in lora_modules().get(family.name, {}).items():
             names = [modules.dotted(one.flat) if one.flat else one.name for one in self._own]
             held = [name if name is not None and modules.holds(name) else None for name in names]
+            if None in held and (theirs := own_names(family.name, "comfyui", spelling)) is not None:
+                back = Direction(theirs.conversion, False)
+                hits = [None if name is None else back.find(f"{name}{WEIGHT}") for name in names]
+                names = [
+                    name if hit is None else hit.others[0].removesuffix(WEIGHT)
+                    for name, hit in zip(names, hits, strict=True)
+                ]
+                held = [name if name is not None and modules.holds(name) else None for name in names]
             if None in held:
                 self._lacks(family, held)
             elif held and spelling in family.spellings:
@@ -212,7 +236,7 @@ class _Recognising:
 
     def _spelled(self, found: Recognised) -> object:
         """What the modules become, to compare."""
-        spelled = [(name,) for name in found.names]
+        spelled: list[tuple[str, ...]] = [(name,) for name in found.names]
         if found.direction is not None:
             hits = [found.direction.find(f"{name}{WEIGHT}") for name in found.names]
             spelled = [

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 from ...catalog.family import Family
 from ...catalog.lora_tables import Table
-from ...catalog.rule import Rule
+from ...catalog.rule import MEMBER, NUMBER, Rule
 from ...catalog.spelling import fill
 from ...errors import PlanError
 from .homes import Home, Move, Place, Stored, matches, regex_of
@@ -66,12 +66,19 @@ def of_family(
             if follows(rule):
                 which = of_stack if rule.stacks else of_turned
                 yield from which(rule, names, left=left == family.spelling)
-            elif not rule.renames and rule.keeps_rows:
+            elif not rule.renames:
                 try:
+                    if not rule.keeps_rows:
+                        raise _lies_otherwise(rule)
                     yield from of(rule, names, facts)
                 except PlanError as error:
                     runs = rule.right if left == family.spelling else (rule.left,)
-                    unknown.update((str(run), error) for run in runs)
+                    unknown.update((str(run).replace(MEMBER, NUMBER), error) for run in runs)
+
+
+def _lies_otherwise(rule: Rule) -> PlanError:
+    what = "in a stack whose matrices are turned over or lie otherwise" if rule.stacks else "in another order"
+    return PlanError(f"is of elements that the model has {what}")
 
 
 def speaks(table: Table, spelling: str, names: Collection[str], dot: str = ".") -> bool:

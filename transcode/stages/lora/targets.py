@@ -9,6 +9,7 @@ from functools import cached_property
 
 from ... import catalog
 from ...catalog.lora import LoraNames
+from ...catalog.lora_modules import lora_modules
 from ...catalog.lora_tables import lora_tables
 from ...core.nearest import nearest
 from ...errors import PlanError, RecipeError
@@ -216,6 +217,11 @@ class Homes:
             for spelling in table.when:
                 if speaks(table, spelling, names) or speaks(table, spelling, flat, "_"):
                     return f"{table.title} in the spelling {spelling!r}"
+        dotted = [name.removesuffix(".weight") for name in names]
+        for family, spellings in lora_modules().items():
+            for spelling, modules in spellings.items():
+                if (flat and all(modules.dotted(one) for one in flat)) or all(map(modules.holds, dotted)):
+                    return f"{catalog.family(family).title} in the spelling {spelling!r}"
         return None
 
     def _bases(self, base: str) -> Iterator[str]:
