@@ -142,7 +142,10 @@ def test_open_takes_a_root_of_a_pickle(tmp_path):
     [
         ("a.safetensors", [("a.safetensors", 1.0, None, None)]),
         (Path("a.safetensors"), [("a.safetensors", 1.0, None, None)]),
-        ([("a",), (Path("b"), 0.5), ("c", 2.0, 8.0)], [("a", 1.0, None, None), ("b", 0.5, None, None), ("c", 2.0, 8.0, None)]),
+        (
+            [("a",), (Path("b"), 0.5), ("c", 2.0, 8.0)],
+            [("a", 1.0, None, None), ("b", 0.5, None, None), ("c", 2.0, 8.0, None)],
+        ),
     ],
 )
 def test_loras(paths, config):
