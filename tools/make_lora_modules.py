@@ -39,7 +39,7 @@ def text() -> str:
         tensors = json.loads(path.read_text()).get("tensors")
         if tensors is None:
             continue
-        names = [re.sub(r"\{(\d+).*?\}", r"\1", name) for name in tensors]
+        names = [re.sub(r"\{(\d+).*?\}", r"\1", one) for name in tensors for one in _apart(name)]
         family = catalog.detect(names)
         if family is None or family.fallback or _OTHERS.search(family.name):
             continue
@@ -53,6 +53,18 @@ def text() -> str:
             lines.append(f"  {name}:")
         lines += [f"    {spelling}:", *_tree(modules - {""})]
     return _HEAD + "\n".join(lines) + "\n"
+
+
+def _apart(name: str) -> list[str]:
+    """A folded name, with each of the numbers that its module may end with."""
+    folded = re.fullmatch(r"(.*\.)\{([\d.,]+)\}(\.[^.]+)", name)
+    if folded is None:
+        return [name]
+    numbers: list[int] = []
+    for some in folded[2].split(","):
+        first, _, last = some.partition("..")
+        numbers += range(int(first), int(last or first) + 1)
+    return [f"{folded[1]}{number}{folded[3]}" for number in numbers]
 
 
 def _tree(modules: set[str]) -> list[str]:

@@ -38,7 +38,7 @@ class Modules:
         bases = [*file.sorted.adapted, *(base for base, _, _ in file.sorted.differences)]
         self.of = {base: self._module(base) for base in bases}
         own = [one for one in self.of.values() if not one.text]
-        self._family, self._direction, names = recognise(file, own, to, model, planning)
+        self._family, self._direction, names, self._spelling = recognise(file, own, to, model, planning)
         for module, name in zip(own, names, strict=True):
             self.of[module.base] = replace(module, name=name)
         self._text_numbers = {one.text for one in self.of.values() if one.text}
@@ -92,7 +92,7 @@ class Modules:
 
     @cached_property
     def _own_names(self) -> Direction | None:
-        return None if self._family is None else own_names(self._family.name, self._to)
+        return None if self._family is None else own_names(self._family.name, self._to, self._spelling)
 
     def facts(self) -> Mapping[str, object]:
         """Keys of the model's config.json, where one came with the file."""

@@ -40,11 +40,13 @@ class Recognised(NamedTuple):
         family: None where none is known.
         direction: None where they keep their names.
         names: of the modules, with dots.
+        spelling: of the family that they have then; empty where it is not known.
     """
 
     family: Family | None
     direction: Direction | None
     names: tuple[str, ...]
+    spelling: str = ""
 
 
 def recognise(
@@ -72,17 +74,17 @@ def text_module(flat: str) -> str | None:
     return names.pop() if len(names) == 1 else None
 
 
-def own_names(family: str, to: str, spelling: str | None = None) -> Direction | None:
+def own_names(family: str, to: str, spelling: str) -> Direction | None:
     """From a family's modules as its authors call them to a program's names, where a table of LoRAs has any.
 
     Args:
         family: its name.
         to: the program, as the table calls it.
-        spelling: of the authors; None for any.
+        spelling: of the authors.
     """
     for table in lora_tables():
         here, there = table.between
-        if table.family == family and there == to and spelling in (None, here):
+        if table.family == family and (here, there) == (spelling, to):
             return Direction(Conversion(table.rules), True)
     return None
 
@@ -172,7 +174,7 @@ class _Recognising:
         """The ways from one spelling of a family to that which is asked for."""
         wanted = self._wanted(family)
         if wanted is None or spelling == wanted:
-            yield Recognised(family, None, names)
+            yield Recognised(family, None, names, spelling)
             return
         ways = {
             other: Direction(conversion, spelling == left)
@@ -181,14 +183,14 @@ class _Recognising:
         }
         if wanted not in ways and spelling != _DIFFUSERS:
             if wanted != _DIFFUSERS:  # that of another model of the family
-                yield Recognised(family, None, names)
+                yield Recognised(family, None, names, spelling)
             return
         if wanted == _DIFFUSERS:
             ways = {wanted: ways[wanted]}
         for other in sorted(ways, key=lambda other: other != wanted):
             hits = [ways[other].find(f"{name}{WEIGHT}") for name in names]
             if None not in hits:
-                yield Recognised(family, ways[other], names)
+                yield Recognised(family, ways[other], names, other)
                 return
             self._lacks(family, hits)
 
