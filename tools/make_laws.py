@@ -50,8 +50,8 @@ _ALONE = {
     "wan_s2v_dit": _CHECKOUT,
     "z_image_controlnet": _ONE_SPELLING,
 }
-"""Families of one spelling -> what makes tiny models of their classes: a test, or from a checkout a tool; or what
-holds their names and shapes, which once were compared with those of the class."""
+"""Families of one spelling -> what makes tiny models of their classes: a test, or from a checkout a tool; or
+what holds their names and shapes, which once were compared with those of the class."""
 
 _ALWAYS, _WHOLE = "✓", "`--all`"
 
