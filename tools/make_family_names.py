@@ -296,6 +296,13 @@ def hunyuan(dim: int, double: int, single: int = 0) -> Shapes:
         made |= under("guidance_in.mlp.0", linear(dim, 256)) | under("guidance_in.mlp.2", linear(dim, dim))
     else:
         made["cond_type_embedding.weight"] = [3, dim]
+        made |= under("byt5_in.layernorm", norm(1472, bias=True))
+        for name, into in (("fc1", 1472), ("fc2", dim), ("fc3", dim)):
+            made |= under(f"byt5_in.{name}", linear(dim, into))
+        made |= under("vision_in.proj.0", norm(1152, bias=True)) | under(
+            "vision_in.proj.4", norm(dim, bias=True)
+        )
+        made |= under("vision_in.proj.1", linear(1152, 1152)) | under("vision_in.proj.3", linear(dim, 1152))
     return made
 
 

@@ -37,6 +37,7 @@ _ZH = {
     "further": "其他", "model": "模型", "family": "模型族", "spellings": "命名方式", "quantized": "量化",
     "names and shapes": "名称与形状来自", "tiny model": "小模型的类", "names of": "名称同",
 }  # fmt: skip
+_CHECKOUTS = "tools/check_classes.py"
 _TITLES = {"lightx2v": "LightX2V", "comfyui": "convert_to_quant (ComfyUI)", "diffusers": "Diffusers"}
 
 
@@ -47,12 +48,17 @@ class Book:
         goldens: what ``tests/catalog/conftest.py`` reads of each file of fixtures/families, by stem.
         facts: those files, as they are, by stem.
         tiny: family -> classes of which tests make tiny models, and their names there.
+        own: files whose classes no library has; a tool makes small models of them from checkouts.
     """
 
     def __init__(
-        self, goldens: dict[str, Any], facts: dict[str, dict[str, Any]], tiny: dict[str, set[str]]
+        self,
+        goldens: dict[str, Any],
+        facts: dict[str, dict[str, Any]],
+        tiny: dict[str, set[str]],
+        own: frozenset[str] = frozenset(),
     ) -> None:
-        self.goldens, self.facts, self.tiny = goldens, facts, tiny
+        self.goldens, self.facts, self.tiny, self.own = goldens, facts, tiny, own
         self._reaches: dict[str, set[str]] = {}
         told = (ROOT / "fixtures" / "models.yaml").read_text("utf-8")
         self.models: dict[str, dict[str, Any]] = yaml.safe_load(told)
@@ -85,7 +91,7 @@ class Book:
                 others.setdefault((self.facts[stem]["model"], golden.family), []).append(stem)
         models = [model for model, _ in others]
         return {
-            model if models.count(model) == 1 else f"{model}, {family.rpartition('_')[2]}": stems
+            model if models.count(model) == 1 else f"{model}, {family}": stems
             for (model, family), stems in others.items()
         }
 
@@ -178,6 +184,8 @@ def _cells(book: Book, stems: list[str]) -> list[str]:
     tiny = sorted(book.tiny.get(golden.family, ()))
     if len(tiny) > 1:
         tiny = [name for name in tiny if any(f"`{name}`" in source for source in sources)]
+    if book.own & {*stems}:
+        tiny.append(_CHECKOUTS)
     return [
         f"`{golden.family}`",
         ways,
@@ -238,6 +246,8 @@ def book() -> Book:
     """The book of this checkout."""
     import json
 
+    from own_classes import OWN
+
     from tests.catalog.conftest import _STEMS, FAMILIES, _read
     from tests.stages import test_structure, test_text_encoders, test_unconverted
 
@@ -248,11 +258,35 @@ def book() -> Book:
         tiny.setdefault(family, set()).add(name)
     for make, family, *_ in test_text_encoders.MODELS.values():
         tiny.setdefault(family, set()).add(type(make()).__name__)
+    for family, name in _language_models():
+        tiny.setdefault(family, set()).add(name)
     return Book(
         {stem: _read(stem) for stem in _STEMS},
         {stem: json.loads((FAMILIES / f"{stem}.json").read_text("utf-8")) for stem in _STEMS},
         tiny,
+        frozenset(own.fixture for own in OWN.values()),
     )
+
+
+def _language_models() -> Iterator[tuple[str, str]]:
+    """Families and classes of transformers of which tests of names, and of GGUF, make random models."""
+    import transformers
+    from transformers.models.auto import modeling_auto as auto
+
+    from tests.stages import test_language_classes as classes
+    from tests.stages import test_language_names as names
+    from tests.stages import test_llama_header as header
+
+    prefixes = {kind.partition(",")[0] for kind in (*header.MODELS, *header.FURTHER)}
+    kinds = {getattr(transformers, f"{prefix}Config").model_type for prefix in prefixes}
+    kinds |= {*names.KINDS, *names.OTHERS, *classes.KINDS, *classes.FURTHER, "deepseek_v4"}
+    for kind in sorted(kinds):
+        for table in (
+            auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+            auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+        ):
+            if kind in table:
+                yield "deepseek_v4" if kind == "deepseek_v4" else "decoder_llm", table[kind]
 
 
 def main() -> int:

@@ -25,7 +25,7 @@ class Tiny:
         name: of diffusers' class.
         config: of the class.
         converter: diffusers' function from the original spelling to its own.
-        inputs: of a forward pass.
+        inputs: of a forward pass, where one is to be made.
         constants: sizes of the published model that the function holds as literals -> those of this one.
         besides: what original files have and diffusers does without.
         prefix: without which the function takes nothing.
@@ -41,7 +41,7 @@ class Tiny:
     name: str
     config: Mapping[str, Any]
     converter: str
-    inputs: Callable[[], dict[str, Any]]
+    inputs: Callable[[], dict[str, Any]] = dict
     original: str = "original"
     constants: Mapping[str, str] = field(default_factory=dict)
     besides: Mapping[str, tuple[int, ...]] = field(default_factory=dict)

@@ -30,7 +30,9 @@ SIZES: dict[str, Any] = {
 """Of whatever has such keys."""
 
 LISTS = ("layer_types", "mlp_layer_types", "indexer_types")
-SEEING = ("minimax_m3_vl", "mistral3", "qwen3_5_moe")
+SEEING = ("minimax_m3_vl", "mistral3", "qwen3_5_moe", "qwen3_5", "glm4v", "glm4v_moe")
+ANGLES = {"glm4v": [2, 1, 1], "glm4v_moe": [1, 1, 0]}
+"""How many of a small head's angles are of time, of rows and of columns."""
 
 # The spelling of its files, and that in memory.
 KINDS = {
@@ -56,6 +58,8 @@ def tiny(kind: str) -> Any:
                 setattr(one, key, [*dict.fromkeys(kinds), *kinds][:2])
     if kind == "minimax_m3_vl":
         config.projector_hidden_size = 32
+    if kind in ANGLES:
+        config.text_config.rope_parameters["mrope_section"] = ANGLES[kind]
     auto = transformers.AutoModelForImageTextToText if kind in SEEING else transformers.AutoModelForCausalLM
     torch.manual_seed(1)
     model = auto.from_config(config).eval()

@@ -180,8 +180,8 @@ class Family:
             RecipeError: see there.
         """
         tables = self.directions(to)
-        told = (one for one in tables if facts and one.conversion.holds)
-        holding = (one for one in told if one.conversion.holds_for(facts or {}))
+        stating = (one for one in tables if facts and one.conversion.holds)
+        holding = (one for one in stating if one.conversion.holds_for(facts or {}))
         return next(holding, tables[0])
 
     def convert(self, name: str, to: str) -> str | None:

@@ -76,8 +76,14 @@ def test_a_trainers_lora(family, trainer, models, tmp_path):
             known_to_diffusers(family, there, set(load_file(diffusers)))
         if trainer in TARGETS[:3] and trainer != to:
             back = load_file(convert(there, trainer, family, tmp_path / f"back_from_{to}"))
-            assert back.keys() == lora.keys.keys(), to
-            assert all(back[key].equal(value) for key, value in lora.keys.items()), to
+            first = lora.keys
+            if (family, trainer) == (
+                "hunyuan video",
+                "comfyui",
+            ):  # its own names, not the model's, are written
+                first = load_file(convert(lora.file, trainer, family, tmp_path / f"own_names_{to}"))
+            assert back.keys() == first.keys(), to
+            assert all(back[key].equal(value) for key, value in first.items()), to
 
 
 def known_to_diffusers(family: str, file: Path, names: set[str]) -> None:

@@ -26,13 +26,13 @@ def test_underscores_in_components_stay(tmp_path):
     """They were taken for dots where no rule has the word, and the name was written so."""
     modules = [
         "lora_unet_adaln_single_emb_timestep_embedder_linear_1",
-        "lora_unet_transformer_blocks_0_ff_net_2",
-    ]
+        "lora_unet_transformer_blocks_0_ff_net_2", "lora_unet_patchify_proj",
+    ]  # fmt: skip
     names, _ = converted(modules, "comfyui", tmp_path)
     assert names == {
         "diffusion_model.adaln_single.emb.timestep_embedder.linear_1",
-        "diffusion_model.transformer_blocks.0.ff.net.2",
-    }
+        "diffusion_model.transformer_blocks.0.ff.net.2", "diffusion_model.patchify_proj",
+    }  # fmt: skip
 
 
 def test_a_family_of_one_spelling_is_known(tmp_path):

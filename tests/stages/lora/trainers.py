@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,9 +49,13 @@ FAMILIES: dict[str, Tiny] = {
     "kandinsky 5": Tiny("kandinsky5", "Kandinsky5Transformer3DModel", _KANDINSKY, "", original=""),
     "hidream": Tiny("hidream", "HiDreamImageTransformer2DModel", _HIDREAM, "", original=""),
     **{name: _TINY[name] for name in (
-        "z-image", "sdxl", "sd 1.5", "hunyuan video", "hunyuan video 1.5", "ltx video", "ltx 2", "flux dev",
+        "z-image", "sdxl", "sd 1.5", "hunyuan video", "ltx video", "ltx 2", "flux dev",
         "flux2 dev", "flux2 klein", "chroma", "sd3.5 medium", "lumina 2", "krea 2",
     )},
+    # Without the second time of its distilled model, which no list of names has.
+    "hunyuan video 1.5": replace(
+        _TINY["hunyuan video 1.5"], config={**_TINY["hunyuan video 1.5"].config, "use_meanflow": False}
+    ),
 }  # fmt: skip
 """One spelling alone where ``original`` is empty: authors, ComfyUI and Diffusers name the modules alike."""
 

@@ -64,7 +64,7 @@ def _listed(rule: Rule, names: Mapping[str, Stored]) -> Iterator[tuple[str, Home
 
 
 def _stacked(rule: Rule, names: Mapping[str, Stored]) -> Iterator[tuple[str, Home]]:
-    found: dict[tuple[tuple[str, ...], str], dict[tuple[int, int], Stored]] = defaultdict(dict)
+    stacks: dict[tuple[tuple[str, ...], str], dict[tuple[int, int], Stored]] = defaultdict(dict)
     for index, part in enumerate(rule.right):
         if part is None:
             return
@@ -72,8 +72,8 @@ def _stacked(rule: Rule, names: Mapping[str, Stored]) -> Iterator[tuple[str, Hom
         for name, numbers, rest in matches(part.replace(MEMBER, "{i}"), names):
             others = numbers[:place] + numbers[place + 1 :]
             if len(names[name].shape) == 2:
-                found[others, rest][int(numbers[place]), index] = names[name]
-    for (numbers, rest), parts in found.items():
+                stacks[others, rest][int(numbers[place]), index] = names[name]
+    for (numbers, rest), parts in stacks.items():
         heights = [parts[0, index].shape[0] for index in range(len(rule.right)) if (0, index) in parts]
         depth, each = len(parts) // len(rule.right), sum(heights)
         order = [(member, index) for member in range(depth) for index in range(len(rule.right))]

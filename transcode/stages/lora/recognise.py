@@ -214,13 +214,13 @@ class _Recognising:
                 else:
                     yield Recognised(family, None if wanted == spelling else way, names)
 
-    def _likely(self, found: Recognised) -> bool:
-        most = 0 if found.family is None else _LIKELY.get(found.family.name, 0)
-        return all(int(number) < most for name in found.names for number in _NUMBER.findall(name))
+    def _likely(self, candidate: Recognised) -> bool:
+        most = 0 if candidate.family is None else _LIKELY.get(candidate.family.name, 0)
+        return all(int(number) < most for name in candidate.names for number in _NUMBER.findall(name))
 
-    def _lacks(self, family: Family, found: Sequence[object]) -> None:
-        known = len(found) - found.count(None)
-        self._near = max(self._near, (known, family.name, self._own[found.index(None)].base))
+    def _lacks(self, family: Family, hits: Sequence[object]) -> None:
+        known = len(hits) - hits.count(None)
+        self._near = max(self._near, (known, family.name, self._own[hits.index(None)].base))
 
     def _wanted(self, family: Family) -> str | None:
         """The spelling that a program's LoRAs for a family have; None where it has but one."""
@@ -236,11 +236,11 @@ class _Recognising:
                 return right if way.forward else left
         raise AssertionError(family.name)
 
-    def _spelled(self, found: Recognised) -> object:
+    def _spelled(self, candidate: Recognised) -> object:
         """What the modules become, to compare."""
-        spelled: list[tuple[str, ...]] = [(name,) for name in found.names]
-        if found.direction is not None:
-            hits = [found.direction.find(f"{name}{WEIGHT}") for name in found.names]
+        spelled: list[tuple[str, ...]] = [(name,) for name in candidate.names]
+        if candidate.direction is not None:
+            hits = [candidate.direction.find(f"{name}{WEIGHT}") for name in candidate.names]
             spelled = [
                 tuple(one.removesuffix(WEIGHT) for one in hit.others) for hit in hits if hit is not None
             ]
@@ -249,6 +249,6 @@ class _Recognising:
         return tuple(spelled)
 
 
-def _names(found: Sequence[Recognised]) -> list[str]:
+def _names(candidates: Sequence[Recognised]) -> list[str]:
     """Of the families, each once."""
-    return [*dict.fromkeys(one.family.name for one in found if one.family is not None)]
+    return [*dict.fromkeys(one.family.name for one in candidates if one.family is not None)]
