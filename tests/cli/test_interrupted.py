@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """Slow enough to be interrupted: the search of nvfp4 takes a second for it on a core."""
+    """Slow enough to be interrupted: the fit of hqq takes seconds for it on a core."""
     folder = tmp_path_factory.mktemp("big")
     draw = torch.Generator().manual_seed(0)
     save_file(
@@ -45,7 +45,7 @@ def calm(seen, said="transcode: interrupted"):
 
 
 def slow(model, out):
-    return ["run", str(model), str(out), "--scheme", "nvfp4", "-O", "optimize=mse", "-w", "1"]
+    return ["run", str(model), str(out), "--scheme", "hqq", "--convention", "hqq", "-w", "1"]
 
 
 @pytest.mark.parametrize("presses", [1, 2, 5])
@@ -87,8 +87,8 @@ def test_a_pipe_says_it_once(model, tmp_path):
     """All commands of a pipe get the key; the last of them, which writes, speaks."""
     me = f"{shlex.quote(sys.executable)} -m transcode"
     line = (
-        f"{me} open {model} | {me} quantize nvfp4 -O optimize=mse"
-        f" | {me} write {tmp_path / 'o.safetensors'} -w 1"
+        f"{me} open {model} | {me} quantize hqq"
+        f" | {me} write {tmp_path / 'o.safetensors'} --convention hqq -w 1"
     )
     seen = session(["bash", "-c", line], shows(b"converting"))
     calm(seen, f"transcode: {tmp_path / 'o.safetensors'}: interrupted; nothing was written")

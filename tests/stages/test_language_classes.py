@@ -1,4 +1,4 @@
-"""Language models whose names do not change, or are converted by lists alone: small models of their classes are
+"""Language models whose names do not change, or are converted by lists: small models of their classes are
 recognised, quantized where the published ones are, decoded, loaded strictly, and compute the same.
 """
 
