@@ -22,7 +22,8 @@ KINDS = ("mistral", "qwen3_5")
 FURTHER = ("gemma4", "glm4v", "glm4v_moe", "kimi_k25", "llama4_text", "phi")
 TEXT: dict[str, Any] = {
     "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
-    "num_attention_heads": 2, "max_position_embeddings": 64, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+    "num_attention_heads": 2, "max_position_embeddings": 64,
+    "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
 }  # fmt: skip
 VISION: dict[str, Any] = {
     "hidden_size": 32,
