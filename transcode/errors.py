@@ -92,7 +92,7 @@ class FormatError(TranscodeError):
 
 
 class NoWeights(FormatError):
-    """There is a folder, and no checkpoint in it."""
+    """There is a folder, and no checkpoint in it, or several, of which none is said."""
 
 
 class RecipeError(TranscodeError):

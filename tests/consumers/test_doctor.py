@@ -435,7 +435,16 @@ def test_what_hurts(tmp_path, wan, save):
     (tmp_path / "empty").mkdir()
     (tmp_path / "above" / "one").mkdir(parents=True)
     shutil.copy(lora, tmp_path / "above" / "one")
-    for name, said in (("empty", "no weights found"), ("above", "holds weights in one/")):
+    for name in ("pair/high_noise_model", "pair/low_noise_model", "pipeline/transformer", "pipeline/transformer_2"):
+        (tmp_path / name).mkdir(parents=True)
+        shutil.copy(lora, tmp_path / name)
+    (tmp_path / "two").mkdir()
+    for name in ("wan_high_noise.safetensors", "wan_low_noise.safetensors"):
+        shutil.copy(lora, tmp_path / "two" / name)
+    for name, said in (
+        ("empty", "no weights found"), ("above", "holds weights in one/"), ("pair", "low_noise_model/ that of"),
+        ("pipeline", "transformer/ and transformer_2/"), ("two", "point SRC at one of them"),
+    ):  # fmt: skip
         with pytest.raises(NoWeights, match=said):
             diagnose(tmp_path / name)
 

@@ -189,7 +189,7 @@ def _component(folder: Folder) -> Folder | None:
             held.append(inner)
     if len(held) > 1:
         names = " and ".join(f"{p.name}/" for p in held)
-        raise FormatError(f"holds weights in {names}", file=folder.url, hint=_which([p.name for p in held]))
+        raise NoWeights(f"holds weights in {names}", file=folder.url, hint=_which([p.name for p in held]))
     return held[0] if held else None
 
 

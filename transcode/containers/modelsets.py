@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from ..core.records import dataclass
-from ..errors import FormatError
+from ..errors import FormatError, NoWeights
 from ..io.folder import File, Folder
 from . import table
 
@@ -233,7 +233,7 @@ def _unclear(folder: Folder, sets: list[ModelSet], below: list[str]) -> FormatEr
         )  # fmt: skip
     what = "several indexes, " if len(indexed) == len(sets) else ""
     shown = names_of(one.lead for one in sets) + (f", and weights in {', '.join(below)}" if below else "")
-    return FormatError(f"holds {what}{shown}", file=folder.url, hint="point SRC at one of them")
+    return NoWeights(f"holds {what}{shown}", file=folder.url, hint="point SRC at one of them")
 
 
 def names_of(paths: Iterable[File]) -> str:
