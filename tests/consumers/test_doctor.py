@@ -435,7 +435,12 @@ def test_what_hurts(tmp_path, wan, save):
     (tmp_path / "empty").mkdir()
     (tmp_path / "above" / "one").mkdir(parents=True)
     shutil.copy(lora, tmp_path / "above" / "one")
-    for name in ("pair/high_noise_model", "pair/low_noise_model", "pipeline/transformer", "pipeline/transformer_2"):
+    for name in (
+        "pair/high_noise_model",
+        "pair/low_noise_model",
+        "pipeline/transformer",
+        "pipeline/transformer_2",
+    ):
         (tmp_path / name).mkdir(parents=True)
         shutil.copy(lora, tmp_path / name)
     (tmp_path / "two").mkdir()
