@@ -22,6 +22,7 @@ import re
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from own_classes import OWN, Own
@@ -96,10 +97,10 @@ def alike(name: str) -> str:
     return re.sub(r"(?<![^.])(\d+|\{\d+\.\.\d+\})(?![^.])", "#", name)
 
 
-def _as_listed(own: Own, checkout: Path, fixture: dict[str, object]) -> list[str]:
+def _as_listed(own: Own, checkout: Path, fixture: dict[str, Any]) -> list[str]:
     """Whether the class of the published sizes has the names and shapes of the fixture."""
     tensors: dict[str, list[int]] = {}
-    listed: dict[str, dict[str, list[int]]] = fixture["tensors"]  # type: ignore[assignment]
+    listed: dict[str, dict[str, list[int]]] = fixture["tensors"]
     for name, fact in listed.items():
         run = re.search(r"\{(\d+)\.\.(\d+)\}", name)
         for number in range(int(run[1]), int(run[2]) + 1) if run else [0]:

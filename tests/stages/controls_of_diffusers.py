@@ -27,28 +27,6 @@ def _sparse() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _frames() -> dict[str, Any]:
-    torch.manual_seed(1)
-    return {
-        "sample": torch.randn(1, 4, 2, 8, 8), "timestep": torch.tensor(5),
-        "encoder_hidden_states": torch.randn(2, 5, 24),
-    }  # fmt: skip
-
-
-def _moved(adapter: torch.nn.Module) -> torch.nn.Module:
-    """A UNet of pictures, always the same, with a motion adapter in it."""
-    import diffusers
-
-    torch.manual_seed(3)
-    unet = diffusers.UNet2DConditionModel(
-        block_out_channels=(32, 64), cross_attention_dim=24, attention_head_dim=2, layers_per_block=1,
-        norm_num_groups=8, down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-    )  # fmt: skip
-    made: torch.nn.Module = diffusers.UNetMotionModel.from_unet2d(unet, adapter).eval()
-    return made
-
-
 def _flux() -> dict[str, Any]:
     torch.manual_seed(1)
     return {

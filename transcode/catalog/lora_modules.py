@@ -48,8 +48,8 @@ class ModuleNames:
         for run in self._flat.get(_IN_EITHER.sub(NUMBER, flat), ()):
             said = _IN_EITHER.findall(run)
             if all(one in (NUMBER, number) for one, number in zip(said, numbers, strict=True)):
-                filling = iter(numbers)
-                fitting.add(_IN_EITHER.sub(lambda _: next(filling), run))  # noqa: B023
+                first, *rest = _IN_EITHER.split(run)
+                fitting.add(first + "".join(map("".join, zip(numbers, rest, strict=True))))
         return fitting.pop() if len(fitting) == 1 else None
 
     @cached_property
@@ -62,14 +62,15 @@ class ModuleNames:
 
 def lora_modules() -> Mapping[str, Mapping[str, ModuleNames]]:
     """Family -> spelling -> the modules of its models. Raises RecipeError: a mistake in the file."""
-    known = proven(_runs, find("lora", MODULES))
-    return {family: {key: ModuleNames(runs) for key, runs in one.items()} for family, one in known.items()}
+    return proven(_families, find("lora", MODULES))
 
 
-def _runs(path: Path) -> dict[str, dict[str, frozenset[str]]]:
+def _families(path: Path) -> dict[str, dict[str, ModuleNames]]:
     top = strict.catalog_file(path, "lora")
     families = {
-        family: {spelling: frozenset(_modules(node)) for spelling, node in child.mapping().items()}
+        family: {
+            spelling: ModuleNames(frozenset(_modules(node))) for spelling, node in child.mapping().items()
+        }
         for family, child in top.need("families").mapping().items()
     }
     top.reject_unknown()

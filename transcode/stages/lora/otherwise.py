@@ -9,7 +9,7 @@ from ...catalog.rule import MEMBER, Rule
 from ...catalog.spelling import fill
 from .homes import Home, Move, Place, Stored, matches
 
-__all__ = ["follows", "of_stack", "of_turned"]
+__all__ = ["follows", "otherwise"]
 
 
 def follows(rule: Rule) -> bool:
@@ -23,28 +23,27 @@ def follows(rule: Rule) -> bool:
     return rule.grid is not None and rule.grid.turns and len(rule.right) == 1
 
 
-def of_turned(rule: Rule, names: Mapping[str, Stored], *, left: bool) -> Iterator[tuple[str, Home]]:
-    """What the transposes of a model's matrices are called in the other spelling.
+def otherwise(rule: Rule, names: Mapping[str, Stored], *, left: bool) -> Iterator[tuple[str, Home]]:
+    """What the transposes of a model's matrices are called in the other spelling; what the matrices of its
+    stacks are called one by one; or its matrices as a stack, in their order.
 
     Args:
-        rule: a transpose.
+        rule: one that :func:`follows`.
         names: the model's tensors, without what stands before them.
         left: the model has the left names.
     """
+    if rule.stacks:
+        return _listed(rule, names) if left else _stacked(rule, names)
+    return _turned(rule, names, left)
+
+
+def _turned(rule: Rule, names: Mapping[str, Stored], left: bool) -> Iterator[tuple[str, Home]]:
     (right,) = rule.right
     assert right is not None
     here, there = (rule.left, right) if left else (right, rule.left)
     for name, numbers, rest in matches(here, names):
         if len(names[name].shape) == 2:
             yield fill(there, numbers, rest), (Place(names[name].name, turned=True),)
-
-
-def of_stack(rule: Rule, names: Mapping[str, Stored], *, left: bool) -> Iterator[tuple[str, Home]]:
-    """What the matrices of a model's stacks are called one by one; or its matrices as a stack.
-
-    Args, as of :func:`of_turned`: a stack in the order of its matrices.
-    """
-    yield from _listed(rule, names) if left else _stacked(rule, names)
 
 
 def _listed(rule: Rule, names: Mapping[str, Stored]) -> Iterator[tuple[str, Home]]:

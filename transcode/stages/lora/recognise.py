@@ -135,8 +135,7 @@ class _Recognising:
         if flat is not None and not STYLES[self._to].flat:
             what = "is of no known family, so its underscores may be dots or not"
             if 2 * count > len(self._own):
-                what = f"is of no known family, so its underscores may be dots or not; {family} has most of"
-                what = f"{what} the file's modules, but not {lacking!r}"
+                what += f"; {family} has most of the file's modules, but not {lacking!r}"
             raise self._file.error(flat.base, what, f"name the family with {called('model')}, or drop it")
         if self._model is not None and lacking:
             raise self._file.error(

@@ -11,7 +11,7 @@ from ...catalog.rule import MEMBER, NUMBER, Rule
 from ...catalog.spelling import fill
 from ...errors import PlanError
 from .homes import Home, Move, Place, Stored, matches, regex_of
-from .otherwise import follows, of_stack, of_turned
+from .otherwise import follows, otherwise
 from .reordered import order_of
 
 __all__ = ["Facts", "begins", "of_family", "speaks", "spelled"]
@@ -38,7 +38,7 @@ def spelled(tables: Iterable[Table], names: Mapping[str, Stored]) -> Iterator[tu
                 for rule in by_rows:
                     yield from of(rule, names, {})
                 for rule in others:
-                    yield from (of_stack if rule.stacks else of_turned)(rule, names, left=spelling == here)
+                    yield from otherwise(rule, names, left=spelling == here)
 
 
 def of_family(
@@ -64,8 +64,7 @@ def of_family(
         of = _from_joined if left == family.spelling else _from_parts
         for rule in conversion.rules:
             if follows(rule):
-                which = of_stack if rule.stacks else of_turned
-                yield from which(rule, names, left=left == family.spelling)
+                yield from otherwise(rule, names, left=left == family.spelling)
             elif not rule.renames:
                 try:
                     if not rule.keeps_rows:
